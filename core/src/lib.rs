@@ -1,1 +1,6 @@
-//! placeholder
+//! The engine of Tidegate: connection driver, intake, spool, delivery driver. Names no venue and no store.
+
+pub mod error;
+pub mod policy;
+
+pub use error::{Error, Kind, Result};
