@@ -14,7 +14,9 @@
 
 pub mod chunk;
 mod error;
+pub mod health;
 pub mod intake;
+pub mod policy;
 pub mod protocol;
 pub mod row;
 pub mod sink;
