@@ -101,6 +101,8 @@ impl Market {
     pub(super) fn resumed(seed: u64, oracle: &Oracle, today: i64, step_ms: f64) -> Self {
         let spot = round(2000.0 + 2000.0 * Random::new(mix(seed)).unit(), 2);
         let mut market = Self::empty(Random::new(mix(seed ^ mix(oracle.trades_made))), today, spot, step_ms);
+        // Changes that nobody was sent are in no file: the jump makes sure that none of their ids comes again.
+        market.change_id = market.change_id.max(oracle.highest.change_id) + 1_000_000;
         for listed in &oracle.instruments {
             let name = listed.instrument.name.as_str();
             let index = market.list(listed.instrument.clone());
@@ -115,8 +117,6 @@ impl Market {
                 market.close(index);
             }
         }
-        // Changes that nobody was sent are in no file: the jump makes sure that none of their ids comes again.
-        market.change_id = market.change_id.max(oracle.highest.change_id) + 1_000_000;
         market.trade_id = market.trade_id.max(oracle.highest.trade_id);
         market
     }
