@@ -1,6 +1,6 @@
 //! A client of the tests: a WebSocket session, and REST.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Once, time::Duration};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -150,8 +150,8 @@ pub(crate) async fn error(base: &str, method_and_query: &str) -> Value {
 }
 
 pub(crate) fn http() -> reqwest::Client {
-    // Another test of this process may have installed it.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    static PROVIDER: Once = Once::new();
+    PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
     reqwest::Client::builder().timeout(DEADLINE).build().unwrap()
 }
 

@@ -194,3 +194,18 @@ async fn an_instrument_that_is_listed_later_comes_on_the_channel_of_its_kind_and
     assert_eq!((trades[0]["instrument_name"].as_str(), trades[0]["trade_seq"].as_u64()), (Some(name), Some(1)));
     assert_eq!(venue.oracle().owed()[name].len(), 1);
 }
+
+#[tokio::test]
+async fn an_option_that_reaches_its_expiry_is_taken_off_and_another_is_listed() {
+    let venue = still_venue().await;
+    let listed = venue.oracle().instruments.len();
+    let due = "ETH-1JAN20-1000-C";
+    assert!(venue.list(due));
+
+    venue.resume();
+
+    crate::client::until("it expires by itself", || {
+        venue.read(|oracle| oracle.listed(due).unwrap().expired_ms.is_some() && oracle.instruments.len() == listed + 2)
+    })
+    .await;
+}

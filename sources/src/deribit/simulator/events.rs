@@ -109,7 +109,7 @@ impl Venue {
         let mut at = moment(self, now);
         let ticked = &mut self.market.listings[listing];
         let name = ticked.instrument.name.clone();
-        if ticked.volume_halves % 97 == 0 {
+        if ticked.volume_halves.is_multiple_of(97) {
             at.timestamp -= 250;
         }
         self.lines.publish(&Topic::Ticker(name.clone()), |channel| {

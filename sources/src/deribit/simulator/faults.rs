@@ -49,6 +49,26 @@ impl Faults {
         self
     }
 
+    /// Reads a list of `name=COUNT/UNIT`, such as `cut=4/m,silence=0.5/s`; the unit is `s`, `m` or `h`.
+    ///
+    /// # Errors
+    ///
+    /// If a name is unknown or a rate unreadable; the message says what is known.
+    pub fn parse(list: &str) -> Result<Self> {
+        let mut faults = Self::default();
+        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let Some((name, rate)) = entry.split_once('=') else {
+                return Err(Error::config(format!("fault `{entry}` has no rate, write `{entry}=2/m`")));
+            };
+            let name = name.trim();
+            let Some(fault) = Fault::named(name) else {
+                return Err(Error::config(format!("unknown fault `{name}`, known are: {}", FAULT_NAMES.join(", "))));
+            };
+            faults.rated.push((fault, per_minute(name, rate.trim())?));
+        }
+        Ok(faults)
+    }
+
     /// Returns whether nothing goes wrong by itself.
     pub fn is_empty(&self) -> bool {
         self.rated.is_empty()
@@ -58,19 +78,8 @@ impl Faults {
 impl FromStr for Faults {
     type Err = Error;
 
-    /// Reads a list of `name=COUNT/UNIT`; the unit is `s`, `m` or `h`.
     fn from_str(list: &str) -> Result<Self> {
-        let mut faults = Self::default();
-        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
-            let Some((name, rate)) = entry.split_once('=') else {
-                return Err(Error::config(format!("fault `{entry}` has no rate, write `{entry}=2/m`")));
-            };
-            let Some(fault) = Fault::named(name.trim()) else {
-                return Err(Error::config(format!("unknown fault `{name}`, known are: {}", FAULT_NAMES.join(", "))));
-            };
-            faults.rated.push((fault, per_minute(name, rate.trim())?));
-        }
-        Ok(faults)
+        Self::parse(list)
     }
 }
 
@@ -158,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_wrong_list_says_what_is_wrong_and_what_is_known() {
-        let error = |list: &str| list.parse::<Faults>().unwrap_err().to_string();
+        let error = |list: &str| Faults::parse(list).unwrap_err().to_string();
         assert!(error("cutt=4/m").contains("unknown fault `cutt`, known are: cut, "));
         assert_eq!(error("cut"), "fault `cut` has no rate, write `cut=2/m`");
         for rate in ["4", "4/d", "-1/m", "x/m", "inf/m"] {

@@ -48,6 +48,7 @@ mod venue;
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, time::timeout};
+use tracing::warn;
 
 pub use self::{
     conditions::Condition,
@@ -209,8 +210,9 @@ impl Simulator {
     pub async fn stop(self) -> io::Result<()> {
         self.shared.stop.cancel();
         self.shared.tasks.close();
-        // Connections that do not end are left to the runtime: the client holds them.
-        let _ = timeout(STOPPING, self.shared.tasks.wait()).await;
+        if timeout(STOPPING, self.shared.tasks.wait()).await.is_err() {
+            warn!("connections to the simulated venue are still open");
+        }
         self.shared.venue().take_failure().map_or(Ok(()), Err)
     }
 

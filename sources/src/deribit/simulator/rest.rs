@@ -23,6 +23,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     time::sleep,
 };
+use tracing::error;
 
 use super::{
     history::Host,
@@ -37,8 +38,10 @@ use super::{
 pub(super) async fn serve(shared: Arc<Shared>, connections: mpsc::Receiver<Connection>, address: SocketAddr) {
     let router = Router::new().fallback(on_request).with_state(Arc::clone(&shared));
     let stopped = shared.stop.clone().cancelled_owned();
-    // The listener below never fails.
-    let _ = axum::serve(Connections { connections, address }, router).with_graceful_shutdown(stopped).await;
+    let serving = axum::serve(Connections { connections, address }, router).with_graceful_shutdown(stopped);
+    if let Err(failed) = serving.await {
+        error!(error = %failed, "the simulated rest hosts stopped");
+    }
 }
 
 async fn on_request(State(shared): State<Arc<Shared>>, method: Method, uri: Uri, body: Bytes) -> Response {

@@ -9,6 +9,7 @@ use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
+use tracing::debug;
 
 use super::{rest, session, shared::Shared};
 
@@ -51,8 +52,10 @@ async fn connect(shared: Arc<Shared>, mut stream: TcpStream, rest_connections: m
     let Ok(permit) = Arc::clone(&shared.connections).try_acquire_owned() else {
         return answer(&shared, stream, TOO_MANY).await;
     };
-    // Without it small frames wait for acknowledgements.
-    let _ = stream.set_nodelay(true);
+    // Without it small frames wait for acknowledgements. It fails where the client has gone already.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
     let never_speaks = {
         let venue = shared.venue();
         venue.conditions.never_speaks(venue.now().instant)
@@ -62,8 +65,9 @@ async fn connect(shared: Arc<Shared>, mut stream: TcpStream, rest_connections: m
     }
     let Some(path) = wanted_path(&shared, &stream).await else { return };
     if !path.starts_with("/ws") {
-        // Sending fails only when the venue stops.
-        let _ = rest_connections.send(rest::Connection { stream, shared, _permit: permit }).await;
+        if rest_connections.send(rest::Connection { stream, shared, _permit: permit }).await.is_err() {
+            debug!("a connection came while the simulated venue stopped");
+        }
         return;
     }
 
@@ -112,8 +116,9 @@ async fn answer(shared: &Shared, mut stream: TcpStream, text: &str) {
         session::hold(shared, &mut stream).await;
         io::Result::Ok(())
     };
-    // A client that does not wait for the answer does not want it.
-    let _ = timeout(PATIENCE, said).await;
+    if !matches!(timeout(PATIENCE, said).await, Ok(Ok(()))) {
+        debug!("a client did not wait for its answer");
+    }
 }
 
 /// Makes events at `rate` a second, and the faults of the schedule, until the venue stops.

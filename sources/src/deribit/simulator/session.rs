@@ -16,6 +16,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, frame::coding::CloseCode},
     },
 };
+use tracing::debug;
 
 use super::{
     lines::{End, Item, Key, Mailbox},
@@ -193,7 +194,9 @@ impl Session {
                 // A text frame that promises 1000 bytes and brings 40.
                 let mut torn = vec![0x81, 126, 0x03, 0xE8];
                 torn.extend_from_slice(&TEST_REQUEST.as_bytes()[..40]);
-                let _ = self.socket.get_mut().write_all(&torn).await;
+                if self.socket.get_mut().write_all(&torn).await.is_err() {
+                    debug!("the client went before its frame was torn");
+                }
             }
             Over::ByVenue(End::HalfOpen) => hold(&self.shared, self.socket.get_mut()).await,
             Over::ByVenue(End::Close(code)) => self.close(CloseCode::from(code)).await,
@@ -202,7 +205,9 @@ impl Session {
             Over::Stopped => self.close(CloseCode::Away).await,
             Over::Left | Over::Lost => {
                 // Lets the answer to the client's close go out.
-                let _ = timeout(GOODBYE, self.socket.flush()).await;
+                if !matches!(timeout(GOODBYE, self.socket.flush()).await, Ok(Ok(()))) {
+                    debug!("the client did not wait for the answer to its close");
+                }
             }
         }
     }
@@ -213,14 +218,17 @@ impl Session {
                 while let Some(Ok(_)) = self.socket.next().await {}
             }
         };
-        let _ = timeout(GOODBYE, goodbye).await;
+        if timeout(GOODBYE, goodbye).await.is_err() {
+            debug!("the client did not answer the venue's close");
+        }
     }
 }
 
 /// Makes the connection end with a reset when it is dropped.
 pub(super) fn reset(socket: &TcpStream) {
-    // A socket that has ended already needs no reset.
-    let _ = socket.set_zero_linger();
+    if socket.set_zero_linger().is_err() {
+        debug!("the connection had ended before its reset");
+    }
 }
 
 /// Keeps a connection without a word until the client goes or the venue stops.

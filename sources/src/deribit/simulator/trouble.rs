@@ -45,11 +45,11 @@ impl Venue {
             Fault::Oversized { bytes } => self.send_all(sessions, &Message::text("x".repeat(bytes))),
             Fault::Binary => self.send_all(sessions, &Message::binary(vec![0, 159, 146, 150])),
             Fault::Frame(text) => self.send_all(sessions, &Message::text(text)),
-            Fault::Duplicate => self.to_traded(Self::duplicate_trade),
-            Fault::Reorder => self.to_traded(Self::reorder_trades),
-            Fault::Skip => self.to_traded(Self::skip_trade),
-            Fault::SkipBook => self.to_booked(),
-            Fault::Restart => self.to_traded(Self::restart_sequence),
+            Fault::Duplicate => self.hit_traded(Self::duplicate_trade),
+            Fault::Reorder => self.hit_traded(Self::reorder_trades),
+            Fault::Skip => self.hit_traded(Self::skip_trade),
+            Fault::SkipBook => self.hit_booked(),
+            Fault::Restart => self.hit_traded(Self::restart_sequence),
             Fault::Expire => match self.market.any_open_option(&mut self.chance) {
                 Some(listing) => {
                     self.expire(listing);
@@ -80,8 +80,8 @@ impl Venue {
     }
 
     /// Does something to an instrument whose trades somebody gets.
-    fn to_traded(&mut self, fault: impl FnOnce(&mut Self, usize)) -> usize {
-        self.to_any(
+    fn hit_traded(&mut self, fault: impl FnOnce(&mut Self, usize)) -> usize {
+        self.hit_any(
             |topic, venue, listing| {
                 let listing = &venue.market.listings[listing];
                 topic.carries_trades_of(&listing.instrument.name, listing.is_option())
@@ -90,13 +90,13 @@ impl Venue {
         )
     }
 
-    fn to_booked(&mut self) -> usize {
-        self.to_any(|topic, venue, listing| {
+    fn hit_booked(&mut self) -> usize {
+        self.hit_any(|topic, venue, listing| {
             matches!(topic, Topic::Book(name) if *name == venue.market.listings[listing].instrument.name)
         }, Self::skip_book_change)
     }
 
-    fn to_any(&mut self, suits: impl Fn(&Topic, &Self, usize) -> bool, fault: impl FnOnce(&mut Self, usize)) -> usize {
+    fn hit_any(&mut self, suits: impl Fn(&Topic, &Self, usize) -> bool, fault: impl FnOnce(&mut Self, usize)) -> usize {
         let topics = self.lines.topics();
         let suitable = |listing: &usize| {
             let candidate = &self.market.listings[*listing];
