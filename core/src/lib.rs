@@ -16,6 +16,7 @@ pub mod chunk;
 mod error;
 pub mod health;
 pub mod intake;
+pub mod metrics;
 pub mod policy;
 pub mod protocol;
 pub mod row;
