@@ -13,6 +13,7 @@
 //! [`spool`] (the log).
 
 pub mod chunk;
+pub mod deadletter;
 mod error;
 pub mod health;
 pub mod intake;
