@@ -1,1 +1,23 @@
-//! placeholder
+//! The engine of Tidegate. Names no venue and no store.
+//!
+//! ```text
+//!  venue ─frames→  connection driver ──records──→ INTAKE ──entries──→ SPOOL ──→ per sink: cursor → delivery driver → store
+//!    ↑  commands   + Protocol (pure)              classify: new, duplicate,
+//!    └──────────── ↑ REST: discovery, backfill ── fills a gap; append
+//!                  └──────── gaps ───────────────
+//! ```
+//!
+//! Data goes one way. The only word that travels back is a sink's position, which lets the spool truncate.
+//!
+//! Where to look: [`row`] (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
+//! [`spool`] (the log).
+
+pub mod chunk;
+mod error;
+pub mod intake;
+pub mod protocol;
+pub mod row;
+pub mod sink;
+pub mod spool;
+
+pub use error::{Error, Kind, Result};

@@ -1,0 +1,229 @@
+//! A source's way to the log: what one connection received, handed over in the order in which it happened.
+
+use tokio::sync::mpsc;
+
+use crate::{
+    Error, Result,
+    protocol::{Covered, GapId, Outbox},
+    row::{Records, StreamKey, Table, Timestamp},
+};
+
+/// How many buffers go round between a link and intake: one is filled while intake works at the other.
+const BUFFERS: usize = 2;
+
+/// Names a link within a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId {
+    /// The source's number in the pipeline.
+    pub source: u16,
+    /// The source's connection: shards and A/B lines have one each.
+    pub line: u16,
+}
+
+/// Something that happened on a link besides records. Intake decides what it means and enters it in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// A session began; its streams follow as they are confirmed.
+    Opened,
+    /// The venue vouches for these streams from `at` on, by its own clock. Those of one channel come in one step.
+    Confirmed {
+        /// The streams, as far as they are known in advance.
+        streams: Vec<Covered>,
+        /// The venue's time of the confirmation.
+        at: Timestamp,
+    },
+    /// These streams are no longer subscribed to; the session goes on.
+    Unsubscribed {
+        /// The streams.
+        streams: Vec<StreamKey>,
+    },
+    /// Frames still came up to now.
+    Alive,
+    /// The session is over.
+    Ended {
+        /// Why, in words for the log and the ledger.
+        why: String,
+    },
+    /// The venue numbers this stream anew.
+    Restart(StreamKey),
+    /// A frame, or an event of one, that cannot be read.
+    Malformed {
+        /// As it came.
+        raw: Vec<u8>,
+        /// What was wrong with it.
+        error: String,
+    },
+    /// A reply answered this gap in full.
+    Answered {
+        /// The gap.
+        gap: GapId,
+        /// The number under which it was published when the request was sent: an answer to an older question is none.
+        ask: u64,
+    },
+    /// A reply to a request for this gap came, and brought nothing new of it if no rows came with it.
+    Asked {
+        /// The gap.
+        gap: GapId,
+    },
+    /// Nothing can be done about this gap.
+    Lost {
+        /// The gap.
+        gap: GapId,
+        /// The reason, in the words of the ledger.
+        why: String,
+    },
+}
+
+/// What a link hands over at once. Goes round: intake sends it back empty when the log has it.
+#[derive(Debug)]
+pub struct Handover {
+    /// Whose.
+    pub link: LinkId,
+    /// The records.
+    pub records: Records,
+    /// What else happened, each before the record of this number.
+    pub steps: Vec<(usize, Step)>,
+    /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
+    pub logged: u64,
+    home: mpsc::Sender<Self>,
+}
+
+impl Handover {
+    /// Sends the buffer back to its link, empty. A link that is gone does not want it.
+    pub(crate) fn done(mut self, logged: u64) {
+        self.records.clear();
+        self.steps.clear();
+        self.logged = logged;
+        let home = self.home.clone();
+        // There is room for every buffer; the only failure is that the link is gone.
+        drop(home.try_send(self));
+    }
+}
+
+/// One connection's side of the queue to intake.
+///
+/// Never waits for intake while frames come: what intake cannot take yet is collected, up to a limit in bytes.
+#[derive(Debug)]
+pub struct Link {
+    id: LinkId,
+    outbox: Outbox,
+    steps: Vec<(usize, Step)>,
+    queue: mpsc::Sender<Handover>,
+    returned: mpsc::Receiver<Handover>,
+    limit: usize,
+    logged: u64,
+}
+
+impl Link {
+    /// Returns a link that hands over to `queue` and collects at most `limit` bytes meanwhile.
+    pub fn new(id: LinkId, tables: Vec<Table>, queue: mpsc::Sender<Handover>, limit: usize) -> Self {
+        let (home, returned) = mpsc::channel(BUFFERS);
+        for _ in 0..BUFFERS {
+            let handover =
+                Handover { link: id, records: Records::default(), steps: Vec::new(), logged: 0, home: home.clone() };
+            home.try_send(handover).expect("the channel was made for this many");
+        }
+        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, logged: 0 }
+    }
+
+    /// Returns its name.
+    pub fn id(&self) -> LinkId {
+        self.id
+    }
+
+    /// Returns where rows and commands go.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Notes something that happened behind the records so far.
+    pub fn step(&mut self, step: Step) {
+        self.steps.push((self.outbox.records().len(), step));
+    }
+
+    /// Returns whether something waits to be handed over.
+    pub fn is_pending(&self) -> bool {
+        !self.steps.is_empty() || !self.outbox.records().is_empty()
+    }
+
+    /// Hands over what has been collected, if intake is ready for it; never waits.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when more than the limit has been collected: what waits is thrown away, and the caller has to end the
+    /// session, since nobody knows any more what the venue sent. `Permanent` when the pipeline has ended.
+    pub fn hand_over(&mut self) -> Result<()> {
+        if !self.is_pending() {
+            return Ok(());
+        }
+        match self.returned.try_recv() {
+            Ok(buffer) => self.send(buffer),
+            Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
+            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() > self.limit => {
+                self.outbox.forget_records(0);
+                self.steps.clear();
+                Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
+            }
+            Err(mpsc::error::TryRecvError::Empty) => Ok(()),
+            Err(mpsc::error::TryRecvError::Disconnected) => Err(gone()),
+        }
+    }
+
+    /// Waits until intake is ready, then hands over what has been collected.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when the pipeline has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: until it completes nothing has been handed over.
+    pub async fn handed_over(&mut self) -> Result<()> {
+        if !self.is_pending() {
+            return Ok(());
+        }
+        let buffer = self.returned.recv().await.ok_or_else(gone)?;
+        self.send(buffer)
+    }
+
+    /// Waits until all that was handed over is in the log (written, not yet fsynced), and returns the offset of its end.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when the pipeline has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the buffers that a dropped call has taken back are lost to the link.
+    pub async fn logged(&mut self) -> Result<u64> {
+        self.handed_over().await?;
+        let mut back = Vec::with_capacity(BUFFERS);
+        while back.len() < BUFFERS {
+            let buffer = self.returned.recv().await.ok_or_else(gone)?;
+            self.logged = self.logged.max(buffer.logged);
+            back.push(buffer);
+        }
+        for buffer in back {
+            let home = buffer.home.clone();
+            home.try_send(buffer).expect("every buffer has a place in the channel");
+        }
+        Ok(self.logged)
+    }
+
+    fn send(&mut self, mut buffer: Handover) -> Result<()> {
+        self.logged = self.logged.max(buffer.logged);
+        self.outbox.swap_records(&mut buffer.records);
+        std::mem::swap(&mut self.steps, &mut buffer.steps);
+        // The pipeline's queue has a place for every buffer of every link.
+        self.queue.try_send(buffer).map_err(|_| gone())
+    }
+}
+
+/// Returns how many places the queue of a pipeline with this many links needs.
+pub(crate) fn queue_places(links: usize) -> usize {
+    links * BUFFERS
+}
+
+fn gone() -> Error {
+    Error::permanent("the pipeline has ended")
+}

@@ -1,0 +1,137 @@
+//! What a store's author implements: [`Sink`], which writes chunks, each as often as it is asked to.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+
+use crate::{
+    Error, Result,
+    chunk::{Chunk, Part, SinkTable},
+    spool::{Cause, SpoolPosition},
+};
+
+/// A store.
+///
+/// The delivery driver owns chunking, timeout, retry, breaker, dead letters, order, health and metrics. It calls one
+/// method at a time, and always `open` first: at the start, and again after every error and after every call that it
+/// gave up waiting for.
+#[async_trait]
+pub trait Sink: Send + 'static {
+    /// Connects, creates or checks the tables, takes ownership (fencing an older owner), settles what is in doubt, and
+    /// says where the store is: one position for each part that it knows. None for a store that was never written to.
+    ///
+    /// Called again on a sink that is open, it starts from nothing: the connection may be in any state.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool, host or
+    /// newer owner holds the position. `Transient` when the store cannot be reached.
+    async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>>;
+
+    /// Commits all tables of `chunk` and the position `chunk.to` if the store is at `chunk.from`, else nothing. With
+    /// refusals, commits nothing and returns all of them together: the sink finds them itself.
+    ///
+    /// Called again with the same chunk after any error, always after `open`, so writing a chunk twice must leave the
+    /// store as it was after the first time.
+    ///
+    /// # Errors
+    ///
+    /// `Transient`: the store may take it later; a missed guard counts here, `open` decides. `Permanent`: the store
+    /// needs a person; no row is blamed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: whether a dropped call has committed is unknown until the next `open`.
+    async fn write(&mut self, chunk: &Chunk) -> Result<Written>;
+
+    /// Returns up to where `Accepted` writes are durable now. `None`: whatever was committed.
+    async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
+        Ok(None)
+    }
+
+    /// Asks the store whether it lives and is still ours: table ids, keys, ownership. Called when there is nothing to
+    /// write, and by `tidegate check --connect`.
+    async fn check(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Ends the connection in good order. Everything was written before.
+    async fn close(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns what the store promises, said once at the start. Asked after `open`.
+    fn guarantee(&self) -> Guarantee;
+}
+
+/// What a sink gets to know when it is opened.
+#[derive(Debug, Clone)]
+pub struct SinkContext {
+    /// Who writes.
+    pub owner: Owner,
+    /// What is written, with resolved names. `TableRows::table` counts in here.
+    pub tables: Vec<SinkTable>,
+    /// A directory of the sink's own beside the spool; exists.
+    pub directory: PathBuf,
+}
+
+/// Who owns a position in a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The sink's name.
+    pub sink: String,
+    /// The spool's id.
+    pub spool: u64,
+    /// The host's name.
+    pub host: String,
+    /// A hash of what stands between the spool and the store: tables, columns, names.
+    pub chain: u64,
+}
+
+/// The outcome of a write.
+#[derive(Debug)]
+pub enum Written {
+    /// Rows and position are durable.
+    Committed,
+    /// The store took them and will make them durable: [`Sink::applied`] says when.
+    Accepted,
+    /// Nothing was written, since the store will never take these rows.
+    Refused(Vec<Refusal>),
+}
+
+/// A row that the store will never take.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Which row.
+    pub cause: Cause,
+    /// Its table's number in `SinkContext::tables`.
+    pub table: usize,
+    /// Why.
+    pub error: Error,
+}
+
+/// How often a row ends up in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guarantee {
+    /// Exactly once: rows and position are one transaction.
+    Transaction,
+    /// Exactly once: what lies behind the recorded length is cut off at the next start.
+    Truncation,
+    /// Exactly once: the store keeps one row for each of these keys.
+    DedupKeys(Vec<String>),
+    /// At least once: a crash at the wrong moment doubles rows.
+    AtLeastOnce,
+}
+
+impl std::fmt::Display for Guarantee {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Transaction => f.write_str("exactly-once (transaction)"),
+            Self::Truncation => f.write_str("exactly-once (truncation)"),
+            Self::DedupKeys(keys) => write!(f, "exactly-once (dedup keys {})", keys.join(", ")),
+            Self::AtLeastOnce => f.write_str("at-least-once"),
+        }
+    }
+}
