@@ -20,6 +20,8 @@ pub(crate) struct Keys<'a> {
     pub(crate) all: &'a [String],
     /// The component whose reference page has them.
     pub(crate) component: Option<&'a str>,
+    /// The paths of options that hold secrets.
+    pub(crate) secrets: &'a [Path],
     /// Says where a key belongs that does not belong here.
     pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -27,7 +29,7 @@ pub(crate) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// Returns the keys of a table that is read by one struct.
     pub(crate) fn of_table(name: &str) -> Self {
-        Self { table: format!("[{name}]"), all: &[], component: None, elsewhere: &|_| None }
+        Self { table: format!("[{name}]"), all: &[], component: None, secrets: &[], elsewhere: &|_| None }
     }
 }
 
@@ -114,6 +116,25 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
         Problem::error(format!("`{key}` cannot be {}", name(found)))
     };
     problem.at(spot, expected)
+}
+
+/// Shows a component's own error at the key, or the value, that it names first; else at its table.
+pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
+    let message = error.to_string();
+    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+        let path: Path = word.split('.').map(String::from).collect();
+        let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);
+        layers.value(&path).is_some().then_some(path).or_else(of_value)
+    });
+    let (spot, label) = match &named {
+        Some(path) => (layers.value(path), ""),
+        None => (layers.key(&[]), "in this table"),
+    };
+    let problem = Problem::error(layers.without_values(message, keys.secrets)).at(spot, label);
+    match keys.component {
+        Some(component) => problem.help(format!("all keys: tidegate list {component}")),
+        None => problem,
+    }
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.
@@ -205,4 +226,3 @@ fn names_rust(message: &str) -> bool {
         .iter()
         .any(|word| message.contains(word))
 }
-
