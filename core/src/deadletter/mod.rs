@@ -150,13 +150,14 @@ impl DeadLetters {
         Ok(())
     }
 
-    /// Notes that everything appended so far is settled: the chunk without the rows is committed.
+    /// Notes that everything appended so far is settled: the chunk without the rows is committed, and none of its keys
+    /// comes again. Until then they are remembered, so that a repeated letter is not counted twice.
     pub fn committed(&mut self) {
         self.pending.clear();
     }
 
     /// Throws away the letters that `is_committed` does not cover, and returns how many. To be called whenever the sink
-    /// was opened again: what was refused may be taken this time.
+    /// was opened again: what was refused may be taken this time, also after the store went back to an older position.
     ///
     /// # Errors
     ///
@@ -164,9 +165,6 @@ impl DeadLetters {
     pub fn discard_uncommitted(&mut self, is_committed: impl Fn(SpoolPosition) -> bool) -> Result<u64> {
         if self.is_broken {
             self.mend()?;
-        }
-        if self.pending.is_empty() {
-            return Ok(0);
         }
         Ok(self.recover(is_committed)?.discarded)
     }
@@ -252,7 +250,7 @@ fn sync_directory_of(path: &Path) -> Result<()> {
 fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
     use io::ErrorKind as Is;
 
-    let message = format!("cannot {doing} dead letters `{}`: {error}", path.display());
+    let message = format!("cannot {doing} dead letters `{}`", path.display());
     let needs_a_person = matches!(
         error.kind(),
         Is::NotFound | Is::PermissionDenied | Is::ReadOnlyFilesystem | Is::NotADirectory | Is::IsADirectory

@@ -114,6 +114,19 @@ fn a_row_that_is_taken_the_second_time_leaves_no_letter() {
     assert_eq!(list(&path).unwrap().letters, [letter(1, 0)]);
     letters.append(&[letter(3, 0)]).unwrap();
     assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(3, 0)]);
+    assert_eq!(letters.count(), 2);
+}
+
+#[test]
+fn letters_of_committed_chunks_take_no_memory_and_go_when_the_store_went_back() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    assert_eq!(letters.pending.len(), 2);
+    letters.committed();
+    assert!(letters.pending.is_empty());
+    assert_eq!(letters.discard_uncommitted(|at| at.offset < 2).unwrap(), 1);
+    assert_eq!((letters.count(), list(&path).unwrap().letters), (1, vec![letter(1, 0)]));
 }
 
 #[test]
@@ -125,7 +138,8 @@ fn a_full_disk_is_an_error_and_the_same_letters_fit_later() {
     letters.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
     let error = letters.append(&[letter(2, 0)]).unwrap_err();
     assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{error}");
-    assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+    let said = error.chain();
+    assert!(said.contains(&*path.to_string_lossy()) && said.contains("No space left"), "{said}");
     assert_eq!(letters.count(), 1);
 
     letters.append(&[letter(2, 0)]).unwrap();
