@@ -105,6 +105,13 @@ impl LogFile {
     }
 }
 
+/// The key of the host file that is read elsewhere: by the stages that the defaults are for.
+#[derive(JsonSchema)]
+struct DefaultsKey {
+    #[expect(dead_code, reason = "only its name is asked for")]
+    defaults: Option<bool>,
+}
+
 /// What the variables of the process that set an option begin with.
 const PREFIX: &str = "TIDEGATE_";
 
@@ -128,7 +135,8 @@ pub(super) fn read(
     }
     layers.push(Layer::Variables(variables(&options, document, environment, report)));
     let layers = Layers::merge(layers);
-    let keys = Keys { table: "the host file".into(), ..Keys::of_table("host") };
+    let all = [options, Options::of::<DefaultsKey>()];
+    let keys = Keys { table: "the host file".into(), ..Keys::of_table("", &all) };
     let host: Host = layers.read(layers.root.clone(), &keys, report)?;
     let mut settings = Vec::new();
     resolved::collect(&layers, &[], &serde_json::to_value(&host).unwrap_or_default(), &mut settings);

@@ -21,7 +21,7 @@ mod problem;
 mod report;
 mod resolved;
 mod secret;
-mod stage;
+pub(crate) mod stage;
 mod tables;
 mod units;
 

@@ -60,6 +60,17 @@ impl Options {
         properties(&self.schema).map(|(key, schema)| info(key.clone(), key, schema, &self.schema, None)).collect()
     }
 
+    /// Returns what may stand at a path, in words; nothing for a path that is not known.
+    pub(crate) fn kind_at(&self, path: &[String]) -> Option<String> {
+        let schema = unwrapped(at(&self.schema, path)?);
+        let keys: Vec<_> = properties(schema).map(|(key, _)| format!("{key} = …")).collect();
+        Some(match keys.len() {
+            0 => kind(schema),
+            1..=4 => format!("a table: {{ {} }}", keys.join(", ")),
+            _ => format!("a table: {{ {}, … }}", keys[..3].join(", ")),
+        })
+    }
+
     /// Returns the paths of options that hold secrets.
     pub(crate) fn secrets(&self) -> Vec<Vec<String>> {
         let secrets = self.all().into_iter().filter(|option| option.is_secret);
@@ -70,6 +81,21 @@ impl Options {
 /// Returns the keys of a schema, with their own schemas.
 pub(crate) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::iter)
+}
+
+/// Returns the schema of what stands at a path.
+fn at<'s>(schema: &'s Value, path: &[String]) -> Option<&'s Value> {
+    let Some((name, rest)) = path.split_first() else { return Some(schema) };
+    let schema = unwrapped(schema);
+    let child = match name.parse::<usize>() {
+        Ok(_) => schema.get("items"),
+        Err(_) => schema.get("properties").and_then(|properties| properties.get(name)),
+    };
+    if let Some(found) = child.or_else(|| schema.get("additionalProperties").filter(|it| it.is_object())) {
+        return at(found, rest);
+    }
+    let branches = ["anyOf", "oneOf"].iter().find_map(|of| schema.get(of))?.as_array()?;
+    branches.iter().find_map(|branch| at(branch, path))
 }
 
 fn collect(schema: &Value, around: &str, default: Option<&Value>, options: &mut Vec<OptionInfo>) {

@@ -55,6 +55,16 @@ pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<
     })
 }
 
+/// The keys that no component may have, since its driver reads them.
+pub(crate) fn shared_keys(role: Role) -> Vec<String> {
+    let mut keys = match role {
+        Role::Source => keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]),
+        Role::Sink => keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]),
+    };
+    keys.push("type".into());
+    keys
+}
+
 fn keys_of(options: &[Options]) -> Vec<String> {
     options.iter().flat_map(|options| options.keys.iter().cloned()).collect()
 }
@@ -82,9 +92,9 @@ impl<'a> Reader<'a> {
         let draft = self.draft(Role::Source, name, table)?;
         let [own, connection, common] = Self::split(&draft);
         let catalog = self.catalog;
-        let (all, secrets) = (keys_of(&draft.options), secrets(&draft.options));
+        let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Source, key);
-        let keys = draft.keys(&all, &secrets, &elsewhere);
+        let keys = draft.keys(&secrets, &elsewhere);
         let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
         let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
         let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
@@ -102,9 +112,9 @@ impl<'a> Reader<'a> {
         let draft = self.draft(Role::Sink, name, table)?;
         let [own, delivery, common] = Self::split(&draft);
         let catalog = self.catalog;
-        let (all, secrets) = (keys_of(&draft.options), secrets(&draft.options));
+        let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
-        let keys = draft.keys(&all, &secrets, &elsewhere);
+        let keys = draft.keys(&secrets, &elsewhere);
         let common = draft.layers.read::<SinkKeys>(common, &keys, self.report);
         let delivery = draft.layers.read::<DeliveryConfig>(delivery, &keys, self.report);
         let made = catalog.sinks.read(&draft.component, &draft.layers, own, &keys, self.report)?;
@@ -214,6 +224,9 @@ impl<'a> Reader<'a> {
         for at in secrets(&draft.options) {
             let Some(spot) = layers.value(&at) else { continue };
             let text = texts.iter().find(|(path, _)| *path == at).map(|(_, text)| *text);
+            if matches!(layers.root.get(&at[0]), Some(Value::Dict(..))) && text.is_none() {
+                continue;
+            }
             for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
                 self.report.hide(Spot { file: spot.file.clone(), span });
             }
@@ -252,26 +265,19 @@ fn secrets(options: &[Options]) -> Vec<Path> {
 }
 
 impl Draft<'_> {
-    fn keys<'k>(
-        &'k self,
-        all: &'k [String],
-        secrets: &'k [Path],
-        elsewhere: &'k dyn Fn(&str) -> Option<String>,
-    ) -> Keys<'k> {
+    fn keys<'k>(&'k self, secrets: &'k [Path], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
         let table = format!("[{}]", self.at.join("."));
-        Keys { table, all, component: Some(&self.component), secrets, elsewhere }
+        Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere }
     }
 }
 
 /// Says where a key belongs that this kind of stage does not have.
 fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<String> {
-    let of_sinks = || keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]);
-    let of_sources = || keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]);
     let has = |keys: Vec<String>| keys.iter().any(|known| known == key);
-    if role == Role::Source && has(of_sinks()) {
+    if role == Role::Source && has(shared_keys(Role::Sink)) {
         return Some("it belongs to a sink: [sink.NAME]".into());
     }
-    if role == Role::Sink && has(of_sources()) {
+    if role == Role::Sink && has(shared_keys(Role::Source)) {
         return Some("it belongs to a source: [source.NAME]".into());
     }
     for (place, keys) in [
@@ -322,7 +328,8 @@ impl<'a> Defaults<'a> {
             match (name.as_str(), value) {
                 ("spool", Value::Dict(_, dict)) => {
                     let layers = Layers::merge(vec![Layer::File { document, at, dict: dict.clone() }]);
-                    let keys = Keys::of_table("defaults.spool");
+                    let options = [Options::of::<super::SpoolConfig>()];
+                    let keys = Keys::of_table("defaults.spool", &options);
                     layers.read::<super::SpoolConfig>(layers.root.clone(), &keys, report);
                 }
                 ("source", Value::Dict(_, dict)) => self.check_role(catalog, Role::Source, dict, report),
@@ -357,8 +364,11 @@ impl<'a> Defaults<'a> {
                     for key in table.keys().filter(|key| !known.contains(key)) {
                         let at: Path = at.iter().chain([key]).cloned().collect();
                         let problem = Problem::error(format!("unknown key `{key}` in [{}]", at[..3].join(".")));
-                        let known = known.iter().map(String::as_str);
-                        report.add(problem.at_with_nearest(document.key(&at), key, known));
+                        let spot = document.key(&at);
+                        report.add(match elsewhere(catalog, role, key) {
+                            Some(place) => problem.at(spot, place),
+                            None => problem.at_with_nearest(spot, key, known.iter().map(String::as_str)),
+                        });
                     }
                 }
                 (Some(_), None) => {
@@ -404,6 +414,9 @@ impl<'a> Defaults<'a> {
     /// Returns the layer of defaults for every spool.
     pub(super) fn spool(&self) -> Option<Layer<'a>> {
         let (document, dict) = self.document.zip(host::defaults(self.document, &["spool"]))?;
-        Some(Layer::File { document, at: path(["defaults", "spool"]), dict: dict.clone() })
+        // An unknown key was reported once, at the defaults.
+        let known = Options::of::<super::SpoolConfig>().keys;
+        let dict = dict.iter().filter(|(key, _)| known.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        Some(Layer::File { document, at: path(["defaults", "spool"]), dict })
     }
 }

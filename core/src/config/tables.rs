@@ -264,9 +264,10 @@ impl Reader<'_> {
                     continue;
                 };
                 let title = format!("sinks `{first}` and `{}` write table `{}` to one store", sink.name, key.1);
-                let problem = Problem::error(title)
-                    .at(self.document.key(&path(["sink", &sink.name])), "the second")
-                    .at(self.document.key(&path(["sink", first])), "the first");
+                let mut spots = [*first, sink.name.as_str()].map(|name| self.document.key(&path(["sink", name])));
+                spots.sort_by_key(|spot| spot.as_ref().map(|spot| spot.span.start));
+                let [first, second] = spots;
+                let problem = Problem::error(title).at(second, "the second").at(first, "the first");
                 self.report.add(
                     problem.help("name it differently by `tables`, or take one out: each row would be there twice"),
                 );
