@@ -15,9 +15,11 @@
 pub mod catalog;
 pub mod chunk;
 pub mod config;
+pub mod deadletter;
 mod error;
 pub mod health;
 pub mod intake;
+pub mod metrics;
 pub mod policy;
 pub mod protocol;
 pub mod row;
