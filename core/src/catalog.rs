@@ -33,8 +33,8 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     ///
     /// # Errors
     ///
-    /// `Config` for a combination of values that cannot work. A key of the table that the message names in backticks is
-    /// the place that is shown.
+    /// `Config` for a combination of values that cannot work. The first key of the table, or value in it, that the message
+    /// names in backticks is the place that is shown.
     fn build(&self) -> Result<Self::Built>;
 
     /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice. By default

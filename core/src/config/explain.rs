@@ -6,9 +6,9 @@ use super::{
     document::Path,
     hints,
     layers::Layers,
-    options::Options,
+    options::{Options, Pattern},
     problem::{Problem, Spot},
-    secret,
+    secret, text_or,
     units::{ByteSize, Duration, Rate, Unit},
 };
 
@@ -20,8 +20,8 @@ pub(crate) struct Keys<'a> {
     pub(crate) options: &'a [Options],
     /// The component whose reference page has them.
     pub(crate) component: Option<&'a str>,
-    /// The paths of options that hold secrets.
-    pub(crate) secrets: &'a [Path],
+    /// The options that hold secrets.
+    pub(crate) secrets: &'a [Pattern],
     /// Says where a key belongs that does not belong here.
     pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -108,7 +108,7 @@ fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]
 fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[String], keys: &Keys<'_>) -> Problem {
     let spot = layers.value(path).or_else(|| layers.key(path));
     let mut expected = in_toml(expected);
-    if ["a table", "a list", ANOTHER].contains(&&*expected) {
+    if ["a table", "a list", ANOTHER, text_or::EXPECTED].contains(&&*expected) {
         expected = keys.kind_at(path).unwrap_or(expected);
     }
     let key = name_of(path);
@@ -126,7 +126,7 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
 
 /// Shows a component's own error at the key, or the value, that it names first; else at its table.
 pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
-    let message = error.to_string();
+    let message = error.chain();
     let named = message.split('`').skip(1).step_by(2).find_map(|word| {
         let path: Path = word.split('.').map(String::from).collect();
         let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);

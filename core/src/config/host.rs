@@ -40,6 +40,13 @@ impl Default for Host {
     }
 }
 
+impl Host {
+    /// Returns the folder of a pipeline: its spool, captures and dead letters.
+    pub fn folder(&self, pipeline: &str) -> PathBuf {
+        self.data_dir.join(pipeline)
+    }
+}
+
 /// The table `[log]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]

@@ -170,7 +170,8 @@ pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
     let mut best: Option<(usize, &str)> = None;
     for name in known {
         let distance = near(name);
-        if distance <= 1 + name.len() / 3 && distance < name.len() && best.is_none_or(|(least, _)| distance < least) {
+        let shorter = name.len().min(written.len());
+        if distance <= 1 + shorter / 3 && distance < shorter && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, name));
         }
     }

@@ -120,8 +120,26 @@ pub(super) fn named_like_one(key: &str) -> bool {
         .any(|word| key.contains(word))
 }
 
-/// Returns where the password stands in an address such as `postgres://me:password@host/`.
+/// Returns where the password stands in an address: `postgres://me:password@host/`, `wss://host/?token=password`.
 pub(super) fn password_in(address: &str) -> Option<Range<usize>> {
+    login_in(address).or_else(|| parameter_in(address))
+}
+
+fn parameter_in(address: &str) -> Option<Range<usize>> {
+    let mut start = address.find("://").and_then(|at| Some(at + address[at..].find('?')? + 1))?;
+    for parameter in address[start..].split('&') {
+        if let Some((name, value)) = parameter.split_once('=')
+            && named_like_one(name)
+            && !value.is_empty()
+        {
+            return Some(start + name.len() + 1..start + parameter.len());
+        }
+        start += parameter.len() + 1;
+    }
+    None
+}
+
+fn login_in(address: &str) -> Option<Range<usize>> {
     let start = address.find("://")? + 3;
     let authority = &address[start..];
     let authority = &authority[..authority.find(['/', '?', '#', ' ', '"', '\'', '\n']).unwrap_or(authority.len())];
@@ -226,6 +244,7 @@ mod tests {
     #[test]
     fn the_password_of_an_address_is_found_and_nothing_else() {
         assert_eq!(without_password("postgres://me:a:b@c@host/x?y=1"), "postgres://me:•••@host/x?y=1");
+        assert_eq!(without_password("wss://host/x?a=1&api_token=b&c=2"), "wss://host/x?a=1&api_token=•••&c=2");
         for harmless in ["postgres://me@host/x", "http://127.0.0.1:8080/a@b", "me:pass@host", "http://:8080", ""] {
             assert_eq!(without_password(harmless), harmless);
         }

@@ -13,7 +13,7 @@ use super::{
     host,
     layers::{Layer, Layers, Origin, path},
     load::{Feed, Reader, SinkStage, SourceStage},
-    options::Options,
+    options::{Options, Pattern},
     problem::{Problem, Spot},
     report::Report,
     secret,
@@ -220,28 +220,32 @@ impl<'a> Reader<'a> {
     /// Keeps secrets out of every message, and warns of those that stand in the file itself.
     fn guard_secrets(&mut self, draft: &Draft<'_>) {
         let layers = &draft.layers;
+        let secrets = secrets(&draft.options);
         let texts = layers.texts();
-        for at in secrets(&draft.options) {
-            let Some(spot) = layers.value(&at) else { continue };
-            let text = texts.iter().find(|(path, _)| *path == at).map(|(_, text)| *text);
-            if matches!(layers.root.get(&at[0]), Some(Value::Dict(..))) && text.is_none() {
-                continue;
+        for (at, text) in &texts {
+            let Some(spot) = layers.value(at) else { continue };
+            let is_secret = secrets.iter().any(|secret| secret.is(at));
+            if is_secret {
+                self.hide(&spot);
             }
-            for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
-                self.report.hide(Spot { file: spot.file.clone(), span });
-            }
-            let is_address = text.is_some_and(|text| text.contains("://"));
-            if text.is_some_and(|text| !text.is_empty()) && !is_address && is_literal(layers, &at) {
+            // A secret may be an address that holds none.
+            let is_written_out = secret::password_in(text).is_some() || (is_secret && !text.contains("://"));
+            if is_written_out && !text.is_empty() && is_literal(layers, at) {
                 self.warn_of_secret(spot);
             }
         }
-        for (at, text) in texts {
-            if secret::password_in(text).is_some()
-                && is_literal(layers, &at)
-                && let Some(spot) = layers.value(&at)
-            {
-                self.warn_of_secret(spot);
+        // A key of digits only, say, which is a mistake for want of quotes.
+        for at in secrets.iter().filter_map(Pattern::only) {
+            let is_no_text = layers.root.get(&at[0]).is_some_and(|value| value.as_dict().is_none());
+            if let (true, Some(spot)) = (is_no_text, layers.value(at)) {
+                self.hide(&spot);
             }
+        }
+    }
+
+    fn hide(&mut self, spot: &Spot) {
+        for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
+            self.report.hide(Spot { file: spot.file.clone(), span });
         }
     }
 
@@ -260,12 +264,12 @@ fn is_literal(layers: &Layers<'_>, at: &[String]) -> bool {
     }
 }
 
-fn secrets(options: &[Options]) -> Vec<Path> {
+fn secrets(options: &[Options]) -> Vec<Pattern> {
     options.iter().flat_map(Options::secrets).collect()
 }
 
 impl Draft<'_> {
-    fn keys<'k>(&'k self, secrets: &'k [Path], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
+    fn keys<'k>(&'k self, secrets: &'k [Pattern], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
         let table = format!("[{}]", self.at.join("."));
         Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere }
     }

@@ -7,7 +7,7 @@ use tidegate_core::{
     Error, Result,
     catalog::{Catalog, Component, Role, Unavailable},
     chunk::{Chunk, Part},
-    config::{Duration, Secret},
+    config::{Duration, Secret, TextOr},
     protocol::{Discovery, Endpoint, Frame, Outbox, Protocol, Reply},
     row::{
         Table, Timestamp,
@@ -37,7 +37,7 @@ pub struct Tide {
     /// What to subscribe to.
     channels: Vec<Channel>,
     /// Instruments by name, or by what they are.
-    instruments: Vec<String>,
+    instruments: Vec<TextOr<String, Selector>>,
     /// Follow so many instruments.
     top: Option<u16>,
     /// Where to connect.
@@ -48,6 +48,18 @@ pub struct Tide {
     refresh: Duration,
 }
 
+/// Instruments by what they are.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Selector {
+    /// Where the water is.
+    sea: String,
+    /// The highest so many.
+    #[serde(default)]
+    top: u16,
+}
+
+/// A kind of row.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Channel {
@@ -79,7 +91,11 @@ impl Component for Tide {
         if self.instruments.is_empty() && self.top.is_none() {
             return Err(Error::config("tide needs `instruments` or `top`"));
         }
-        if let Some(odd) = self.instruments.iter().find(|name| name.starts_with("LOW ")) {
+        let names = self.instruments.iter().filter_map(|instrument| match instrument {
+            TextOr::Text(name) => Some(name),
+            TextOr::Table(_) => None,
+        });
+        if let Some(odd) = names.into_iter().find(|name| name.starts_with("LOW ")) {
             return Err(Error::config(format!("`{odd}` is no instrument: a name begins with HIGH")));
         }
         Ok(Box::new(self.clone()))

@@ -2,3 +2,5 @@
 
 mod catalog;
 mod golden;
+mod loading;
+mod pages;
