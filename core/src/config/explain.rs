@@ -38,6 +38,7 @@ impl<'a> Keys<'a> {
 }
 
 /// Turns an error at `path` into a problem that shows the line.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>) -> Problem {
     let problem = match kind {
         Kind::UnknownField(field, known) => unknown_key(layers, field, known, path, keys),
@@ -148,10 +149,9 @@ fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>)
     let key = name_of(path);
     let spot = layers.value(path).or_else(|| layers.key(path));
     let hidden = layers.written(path).is_some() || path.iter().any(|part| secret::named_like_one(part));
-    let message = match kind {
-        Kind::Message(message) if !hidden && !names_rust(message) => message.clone(),
-        _ => keys.kind_at(path).unwrap_or_default(),
-    };
+    let of_type = if let Kind::Message(message) = kind { Some(message) } else { None };
+    let of_type = of_type.filter(|message| !hidden && !names_rust(message)).cloned();
+    let message = of_type.or_else(|| keys.kind_at(path)).unwrap_or_default();
     let title = match layers.written(path) {
         Some(written) => format!("the value of {written} does not fit `{key}`"),
         None => format!("`{key}` is not valid"),
@@ -169,6 +169,7 @@ fn has_unit(expected: &str) -> bool {
     [Duration::EXPECTED, ByteSize::EXPECTED, Rate::EXPECTED].contains(&expected)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 fn is_bare_number(found: &Actual) -> bool {
     match found {
         Actual::Signed(_) | Actual::Unsigned(_) | Actual::Float(_) => true,
@@ -177,6 +178,7 @@ fn is_bare_number(found: &Actual) -> bool {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 fn shown(found: &Actual) -> String {
     match found {
         Actual::Signed(number) => number.to_string(),
@@ -188,6 +190,7 @@ fn shown(found: &Actual) -> String {
 }
 
 /// Names what was found, as TOML calls it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 fn name(found: &Actual) -> String {
     match found {
         Actual::Str(text) if text.chars().count() > 60 || text.contains('\n') => "this text".into(),

@@ -195,7 +195,7 @@ impl<'a> Layers<'a> {
         self.layers.iter().rev().find_map(|layer| match layer {
             Layer::File { document, at, .. } => {
                 let path = join(at, path);
-                document.value(&path).map(|_| Found::File(*document, path))
+                document.value(&path).map(|_| Found::File(document, path))
             }
             Layer::Variables(variables) => variables.get(path).map(Found::Variable),
         })

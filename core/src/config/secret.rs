@@ -193,7 +193,7 @@ fn value_length(text: &str) -> usize {
     let mut from = 0;
     while let Some(at) = body[from..].find(quotes).map(|at| from + at) {
         let slashes = body[..at].len() - body[..at].trim_end_matches('\\').len();
-        if quotes.starts_with('\'') || slashes % 2 == 0 {
+        if quotes.starts_with('\'') || slashes.is_multiple_of(2) {
             return start + at + 2 * quotes.len();
         }
         from = at + 1;

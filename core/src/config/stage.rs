@@ -137,12 +137,9 @@ impl<'a> Reader<'a> {
         let at = path([role.table(), name]);
         let mut table = table.clone();
         let component = self.component(role, &at, name, table.remove("type"))?;
-        let options = match options(self.catalog, role, &component) {
-            Some(options) => options,
-            None => {
-                self.unknown_type(role, &component, &at);
-                return None;
-            }
+        let Some(options) = options(self.catalog, role, &component) else {
+            self.unknown_type(role, &component, &at);
+            return None;
         };
         let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
         layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
@@ -391,10 +388,7 @@ impl<'a> Defaults<'a> {
 
     /// Returns the table of a component's own defaults.
     fn of_type<'v>(&self, role: Role, key: &str, value: &'v Value) -> Option<&'v Dict> {
-        match value {
-            Value::Dict(_, table) if self.types.contains(&(role.table(), key.to_owned())) => Some(table),
-            _ => None,
-        }
+        value.as_dict().filter(|_| self.types.contains(&(role.table(), key.to_owned())))
     }
 
     /// Returns the layers of defaults for one stage: those for all of its role that it has keys for, then its type's.

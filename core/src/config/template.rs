@@ -68,13 +68,9 @@ fn default(option: &OptionInfo) -> String {
 }
 
 fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(table) => {
-            let set = table.iter().filter(|(_, value)| !value.is_null());
-            set.map(|(key, value)| (key.clone(), without_nulls(value))).collect::<serde_json::Map<_, _>>().into()
-        }
-        other => other.clone(),
-    }
+    let Some(table) = value.as_object() else { return value.clone() };
+    let set = table.iter().filter(|(_, value)| !value.is_null());
+    set.map(|(key, value)| (key.clone(), without_nulls(value))).collect::<serde_json::Map<_, _>>().into()
 }
 
 fn first_sentence(about: &str) -> String {

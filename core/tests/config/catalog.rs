@@ -17,7 +17,7 @@ use tidegate_core::{
     spool::SpoolPosition,
 };
 
-pub fn catalog() -> Catalog {
+pub(crate) fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     catalog.protocol::<Tide>().sink::<Depot>().sink::<Shelf>();
     for source in ["polygon", "eodhd", "bitpin", "wallex", "http_poll", "deribit"] {
@@ -33,7 +33,7 @@ pub fn catalog() -> Catalog {
 /// Trades and tickers of the sea.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Tide {
+pub(crate) struct Tide {
     /// What to subscribe to.
     channels: Vec<Channel>,
     /// Instruments by name, or by what they are.
@@ -131,7 +131,7 @@ impl Protocol for Tide {
 /// Rows in a store with a password.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Depot {
+pub(crate) struct Depot {
     /// Where the store is, with the login.
     url: Secret,
     /// So many connections.
@@ -158,7 +158,7 @@ impl Component for Depot {
 /// Rows in a file.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Shelf {
+pub(crate) struct Shelf {
     /// The file.
     path: String,
     /// How a row is written.

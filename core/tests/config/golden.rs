@@ -12,7 +12,7 @@ use tidegate_core::config::{Environment, Files, Look, load};
 use crate::catalog::catalog;
 
 /// Stands in every secret of the cases, and in every variable whose value does not fit.
-pub const MARKER: &str = "hunter2";
+pub(crate) const MARKER: &str = "hunter2";
 
 #[test]
 fn every_mistake_is_shown_with_its_line_and_a_remedy() {

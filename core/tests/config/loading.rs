@@ -95,7 +95,7 @@ fn a_value_from_a_variable_changes_that_value_and_nothing_else() {
 
 /// Reads the value of a line of `check --resolved`, which is a TOML basic string, or nearly JSON's.
 mod toml_text {
-    pub struct Text(pub String);
+    pub(super) struct Text(pub(super) String);
 
     impl std::str::FromStr for Text {
         type Err = serde_json::Error;
