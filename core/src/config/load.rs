@@ -25,6 +25,7 @@ use super::{
 use crate::{
     catalog::{Catalog, Factory},
     protocol::Protocol,
+    row::Table,
     sink::Sink,
 };
 
@@ -78,6 +79,8 @@ pub struct SourceStage {
     pub component: String,
     /// Whether the pipeline is ready only when this source is.
     pub required: bool,
+    /// The tables of its rows.
+    pub tables: Vec<Table>,
     /// How it is made and driven.
     pub feed: Feed,
 }
@@ -216,7 +219,7 @@ impl<'a> Reader<'a> {
             name: head.name.0,
             enabled: head.enabled,
             file: PathBuf::from(&self.document.file.path),
-            sources: sources.into_iter().map(|(stage, _)| stage).collect(),
+            sources,
             spool: spool?,
             sinks: sinks.into_iter().map(|(stage, _)| stage).collect(),
             settings: self.settings,

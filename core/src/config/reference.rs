@@ -8,6 +8,7 @@ use super::{
     load::PipelineConfig,
     names,
     options::{OptionInfo, Options},
+    problem::Look,
     resolved::in_toml,
     stage,
 };
@@ -40,13 +41,13 @@ pub fn list(catalog: &Catalog) -> String {
     text
 }
 
-/// Returns the options of a component, or of `pipeline`, `spool` or `host`, in lines of `width` columns.
+/// Returns the options of a component, or of `pipeline`, `spool` or `host`, in lines as wide as `look` says.
 ///
 /// # Errors
 ///
 /// `Config` when there is none of this name: with the nearest, or the reason.
-pub fn reference(catalog: &Catalog, name: &str, width: usize) -> Result<String> {
-    let mut page = Page { text: String::new(), width };
+pub fn list_component(catalog: &Catalog, name: &str, look: Look) -> Result<String> {
+    let mut page = Page { text: String::new(), width: look.width };
     for role in [Role::Source, Role::Sink] {
         let (Some(entry), Some(options)) = (catalog.entry(role, name), stage::options(catalog, role, name)) else {
             continue;

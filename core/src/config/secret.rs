@@ -201,21 +201,30 @@ fn value_length(text: &str) -> usize {
     start + if quotes.len() == 1 { line } else { value.len() }
 }
 
-/// Returns a place without the quotes and the names of variables in it, which are no secret.
+/// Returns a place without the quotes and the names of variables in it, which are no secret. Their defaults may be one.
 pub(super) fn outside_variables(text: &str, span: Range<usize>) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
-    let mut start = span.start;
-    while let Some(at) = text[start..span.end].find("${").map(|at| start + at) {
-        let name = text[at..span.end].find([':', '}']).map_or(span.end, |length| at + length);
+    let (mut start, mut from) = (span.start, span.start);
+    while let Some(at) = text[from..span.end].find("${").map(|at| from + at) {
+        from = at + 2;
+        if text[start..at].ends_with('$') {
+            // `$${` stands for itself.
+            continue;
+        }
         spans.push(start..at);
-        start = name;
+        let close = text[at..span.end].find('}').map_or(span.end, |length| at + length);
+        if let Some(length) = text[at..close].find(':') {
+            spans.push(at + length + 1..close);
+        }
+        start = span.end.min(close + 1);
+        from = start;
     }
     spans.push(start..span.end);
     let trim = |span: Range<usize>| {
         let part = &text[span.clone()];
-        let quotes = [' ', '\t', '\r', '"', '\'', '}', ':', '-'];
-        let start = span.start + part.len() - part.trim_start_matches(quotes).len();
-        start..(start + part.trim_matches(quotes).len())
+        let around = [' ', '\t', '\r', '"', '\'', '-', '?'];
+        let start = span.start + part.len() - part.trim_start_matches(around).len();
+        start..(start + part.trim_matches(around).len())
     };
     spans.into_iter().map(trim).filter(|span| !span.is_empty()).collect()
 }
@@ -262,6 +271,8 @@ mod tests {
             ("password = { file = \"/run/x\" }", "password = { file = \"/run/x\" }"),
             ("password = \"${NAME}\"", "password = \"${NAME}\""),
             ("password = \"a${NAME:-quest}b\"", "password = \"*${NAME:-*****}*\""),
+            ("password = \"$${a}b\"", "password = \"******\""),
+            ("password = \"${a", "password = \"${a"),
             ("url = \"postgres://me:hunter2@host/x\"", "url = \"postgres://me:*******@host/x\""),
             ("url = \"postgres://me:${PASSWORD}@host/x\"", "url = \"postgres://me:${PASSWORD}@host/x\""),
             ("symbols = \"a\"", "symbols = \"a\""),

@@ -19,10 +19,7 @@ use super::{
     secret,
     tables::TableChoice,
 };
-use crate::{
-    catalog::{Catalog, Role, Unavailable},
-    row::Table,
-};
+use crate::catalog::{Catalog, Role, Unavailable};
 
 /// Keys of every source.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -88,7 +85,7 @@ struct Draft<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<(SourceStage, Vec<Table>)> {
+    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<SourceStage> {
         let draft = self.draft(Role::Source, name, table)?;
         let [own, connection, common] = Self::split(&draft);
         let catalog = self.catalog;
@@ -102,10 +99,13 @@ impl<'a> Reader<'a> {
         self.keep(&draft.layers, &draft.at, &made.values);
         self.keep(&draft.layers, &draft.at, &connection);
         self.keep(&draft.layers, &draft.at, &common);
-        let tables = made.first.tables();
-        let feed = Feed::Protocol { factory: made.factory, connection };
-        let stage = SourceStage { name: name.to_owned(), component: draft.component, required: common.required, feed };
-        Some((stage, tables))
+        Some(SourceStage {
+            name: name.to_owned(),
+            component: draft.component,
+            required: common.required,
+            tables: made.first.tables(),
+            feed: Feed::Protocol { factory: made.factory, connection },
+        })
     }
 
     pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<(SinkStage, Option<String>)> {

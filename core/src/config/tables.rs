@@ -134,7 +134,7 @@ impl JsonSchema for TableChoice {
     }
 }
 
-type SourceDraft = Option<(SourceStage, Vec<Table>)>;
+type SourceDraft = Option<SourceStage>;
 type SinkDraft = Option<(SinkStage, Option<String>)>;
 
 /// Tables that every pipeline will have of its own.
@@ -145,11 +145,8 @@ impl Reader<'_> {
     pub(super) fn check_tables(&mut self, sources: &[SourceDraft], sinks: &[SinkDraft]) {
         // What a source has that could not be read is not known.
         let sources_known = sources.iter().all(Option::is_some);
-        let tables: Vec<(&SourceStage, &Table)> = sources
-            .iter()
-            .flatten()
-            .flat_map(|(stage, tables)| tables.iter().map(move |table| (stage, table)))
-            .collect();
+        let tables: Vec<(&SourceStage, &Table)> =
+            sources.iter().flatten().flat_map(|stage| stage.tables.iter().map(move |table| (stage, table))).collect();
         self.check_columns(&tables);
         let sinks_known: Vec<_> = sinks.iter().flatten().collect();
         for (sink, _) in &sinks_known {

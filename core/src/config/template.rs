@@ -21,7 +21,7 @@ use crate::{
 /// # Errors
 ///
 /// `Config` when there is no source or sink of this name.
-pub fn new(catalog: &Catalog, source: &str, sink: &str) -> Result<String> {
+pub fn template(catalog: &Catalog, source: &str, sink: &str) -> Result<String> {
     let mut text = format!(
         "# {source} → {sink}. Behind each # stands an option with its default; more of each: tidegate list {source}\n\
          [pipeline]\n\

@@ -19,13 +19,14 @@ fn the_pages_are_as_they_were() {
     let mut differing = Vec::new();
     for (name, said) in [
         ("list.txt", config::list(&catalog())),
-        ("tide.txt", config::reference(&catalog(), "tide", 120).unwrap()),
-        ("tide_60.txt", config::reference(&catalog(), "tide", 60).unwrap()),
-        ("depot.txt", config::reference(&catalog(), "depot", 120).unwrap()),
-        ("spool.txt", config::reference(&catalog(), "spool", 120).unwrap()),
-        ("host.txt", config::reference(&catalog(), "host", 120).unwrap()),
-        ("new.toml", config::new(&catalog(), "tide", "depot").unwrap()),
+        ("tide.txt", config::list_component(&catalog(), "tide", wide(120)).unwrap()),
+        ("tide_60.txt", config::list_component(&catalog(), "tide", wide(60)).unwrap()),
+        ("depot.txt", config::list_component(&catalog(), "depot", wide(120)).unwrap()),
+        ("spool.txt", config::list_component(&catalog(), "spool", wide(120)).unwrap()),
+        ("host.txt", config::list_component(&catalog(), "host", wide(120)).unwrap()),
+        ("new.toml", config::template(&catalog(), "tide", "depot").unwrap()),
         ("resolved.txt", resolved()),
+        ("graph.txt", config::graph(&load_example())),
     ] {
         let expected = PathBuf::from("tests/golden_pages").join(name);
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -37,7 +38,17 @@ fn the_pages_are_as_they_were() {
     assert!(differing.is_empty(), "not as expected (UPDATE_GOLDEN=1 writes anew):\n{}", differing.join("\n"));
 }
 
+fn wide(width: usize) -> config::Look {
+    config::Look { colours: false, width }
+}
+
 fn resolved() -> String {
+    let resolved = config::resolved(&load_example());
+    assert!(!resolved.contains("hunter2"), "{resolved}");
+    resolved
+}
+
+fn load_example() -> config::Loaded {
     let variables = [
         ("SECRET", "hunter2"),
         ("TOP", "7"),
@@ -48,16 +59,14 @@ fn resolved() -> String {
     let files = [PathBuf::from("tests/resolved")];
     let loaded = load(&catalog(), Files::read(&files, None), &Environment::new(variables));
     assert_eq!(loaded.report.errors(), 0, "{}", loaded.report.render(config::Look::default()));
-    let resolved = config::resolved(&loaded);
-    assert!(!resolved.contains("hunter2"), "{resolved}");
-    resolved
+    loaded
 }
 
 #[test]
 fn every_page_keeps_to_its_width() {
     for width in [60, 80, 200] {
         for name in ["tide", "depot", "spool", "host", "pipeline"] {
-            let page = config::reference(&catalog(), name, width).unwrap();
+            let page = config::list_component(&catalog(), name, wide(width)).unwrap();
             for line in page.lines() {
                 let words_fit = line.split_whitespace().count() > 1 && !line.starts_with("  ");
                 assert!(line.chars().count() <= width.max(100) || words_fit, "{name} at {width}: {line}");
@@ -70,7 +79,7 @@ fn every_page_keeps_to_its_width() {
 fn a_new_pipeline_of_any_pair_passes_the_check_without_a_word() {
     for source in ["tide"] {
         for sink in ["depot", "shelf"] {
-            let text = config::new(&catalog(), source, sink).unwrap();
+            let text = config::template(&catalog(), source, sink).unwrap();
             let loaded = load(&catalog(), Files::of_text("new.toml", &text), &Environment::default());
             assert_eq!(loaded.report.render(config::Look::default()), "no errors in 1 file\n", "{text}");
             assert_eq!(loaded.pipelines[0].name, format!("{source}-{sink}"));
@@ -80,7 +89,7 @@ fn a_new_pipeline_of_any_pair_passes_the_check_without_a_word() {
 
 #[test]
 fn every_default_that_a_new_pipeline_shows_is_one() {
-    let text = config::new(&catalog(), "tide", "shelf").unwrap();
+    let text = config::template(&catalog(), "tide", "shelf").unwrap();
     let written: String =
         text.lines().map(|line| if line.contains(" = …") { "" } else { line.trim_start_matches("# ") }).fold(
             String::new(),
@@ -96,12 +105,12 @@ fn every_default_that_a_new_pipeline_shows_is_one() {
 
 #[test]
 fn a_name_that_is_not_there_is_answered_with_the_nearest_or_the_reason() {
-    let why = |name: &str| config::reference(&catalog(), name, 80).unwrap_err().to_string();
+    let why = |name: &str| config::list_component(&catalog(), name, wide(80)).unwrap_err().to_string();
     assert_eq!(why("tdie"), "unknown component `tdie`, did you mean `tide`?");
     assert_eq!(why("kafka"), "`kafka` is not in this build: add --features kafka");
     assert_eq!(why("polygon"), "`polygon` is not in this version");
     assert_eq!(why("moon"), "unknown component `moon`, known are: tide, depot, shelf");
-    let new = config::new(&catalog(), "shelf", "tide").unwrap_err().to_string();
+    let new = config::template(&catalog(), "shelf", "tide").unwrap_err().to_string();
     assert_eq!(new, "unknown component `shelf`, known are: tide");
 }
 
