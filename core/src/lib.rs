@@ -12,9 +12,15 @@
 //! Where to look: [`row`] (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
 //! [`spool`] (the log).
 
+pub mod catalog;
 pub mod chunk;
+pub mod config;
+pub mod deadletter;
 mod error;
+pub mod health;
 pub mod intake;
+pub mod metrics;
+pub mod policy;
 pub mod protocol;
 pub mod row;
 pub mod sink;

@@ -1,0 +1,138 @@
+//! What a stage has seen and done, as atomics: leaving evidence takes no lock and never waits.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::policy::BreakerSnapshot;
+
+/// The evidence of one stage. Each kind of stage fills its part.
+#[derive(Debug, Default)]
+pub(super) struct Evidence {
+    pub(super) last_frame: Stamp,
+    pub(super) last_record: Stamp,
+    pub(super) last_commit: Stamp,
+    /// The arrival of the oldest row that is not committed.
+    pub(super) uncommitted_since: Stamp,
+    pub(super) last_check: Stamp,
+    pub(super) check_took: Count,
+    pub(super) connections: Count,
+    pub(super) subscriptions_wanted: Count,
+    pub(super) subscriptions_confirmed: Count,
+    pub(super) subscriptions_refused: Count,
+    pub(super) rows_received: Count,
+    pub(super) rows_backfilled: Count,
+    pub(super) rows_committed: Count,
+    pub(super) rows_dropped: Count,
+    pub(super) gaps_open: Count,
+    pub(super) gaps_filled: Count,
+    pub(super) gaps_lost: Count,
+    pub(super) spool_bytes: Count,
+    pub(super) spool_limit: Count,
+    pub(super) synced_lag: Count,
+    pub(super) dead_letters: Count,
+    /// In nanoseconds; 0 is no limit.
+    pub(super) overdue_after: Count,
+    pub(super) is_subscribed: AtomicBool,
+    pub(super) is_committed_or_idle: AtomicBool,
+    pub(super) is_side_input: AtomicBool,
+    /// Set on change only, so a lock does.
+    breakers: Mutex<BTreeMap<&'static str, (BreakerSnapshot, Instant)>>,
+}
+
+/// A moment, or none. Kept as nanoseconds since an origin, plus one.
+#[derive(Debug, Default)]
+pub(super) struct Stamp(AtomicU64);
+
+/// A number that only one driver writes and anybody reads.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Evidence {
+    /// Takes back what holds only for a running stage. Totals stay.
+    pub(super) fn restart(&self) {
+        for count in [&self.connections, &self.subscriptions_wanted, &self.subscriptions_confirmed] {
+            count.set(0);
+        }
+        self.subscriptions_refused.set(0);
+        self.uncommitted_since.clear();
+        self.is_subscribed.store(false, Relaxed);
+        self.is_committed_or_idle.store(false, Relaxed);
+    }
+
+    pub(super) fn set_breaker(&self, name: &'static str, snapshot: BreakerSnapshot, now: Instant) {
+        self.breakers().insert(name, (snapshot, now));
+    }
+
+    /// Returns the breakers with the times to their next probes as of `now`.
+    pub(super) fn breakers_at(&self, now: Instant) -> Vec<(&'static str, BreakerSnapshot)> {
+        let breakers = self.breakers();
+        let mut shown = Vec::with_capacity(breakers.len());
+        for (name, (snapshot, taken_at)) in breakers.iter() {
+            let mut snapshot = snapshot.clone();
+            let passed = now.saturating_duration_since(*taken_at);
+            snapshot.next_probe_in = snapshot.next_probe_in.map(|pause| pause.saturating_sub(passed));
+            shown.push((*name, snapshot));
+        }
+        shown
+    }
+
+    /// Returns the age of the newest evidence of any kind.
+    pub(super) fn newest(&self, origin: Instant, now: Instant) -> Option<Duration> {
+        let stamps = [&self.last_frame, &self.last_record, &self.last_commit, &self.last_check];
+        stamps.iter().filter_map(|stamp| stamp.age(origin, now)).min()
+    }
+
+    fn breakers(&self) -> MutexGuard<'_, BTreeMap<&'static str, (BreakerSnapshot, Instant)>> {
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Stamp {
+    pub(super) fn set(&self, origin: Instant, at: Instant) {
+        self.0.store(nanos(at.saturating_duration_since(origin)).saturating_add(1), Relaxed);
+    }
+
+    pub(super) fn clear(&self) {
+        self.0.store(0, Relaxed);
+    }
+
+    /// Returns how long ago it was, if it was at all.
+    pub(super) fn age(&self, origin: Instant, now: Instant) -> Option<Duration> {
+        let at = Duration::from_nanos(self.0.load(Relaxed).checked_sub(1)?);
+        Some(now.saturating_duration_since(origin).saturating_sub(at))
+    }
+}
+
+impl Count {
+    pub(super) fn add(&self, number: u64) {
+        self.0.fetch_add(number, Relaxed);
+    }
+
+    pub(super) fn set(&self, number: u64) {
+        self.0.store(number, Relaxed);
+    }
+
+    pub(super) fn set_duration(&self, duration: Duration) {
+        self.set(nanos(duration));
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(super) fn duration(&self) -> Duration {
+        Duration::from_nanos(self.number())
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

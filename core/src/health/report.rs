@@ -1,0 +1,348 @@
+//! What `/health` and `/health/ready` answer.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, SystemTime},
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::policy::{BreakerSnapshot, BreakerState};
+
+use super::{
+    StageKind,
+    stage::Stage,
+    state::{Standing, Status},
+};
+
+/// Everything that is known of all stages at one moment. Serialised, it is the body of `/health`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The worst state of all required stages.
+    pub status: Status,
+    /// When it was made, RFC 3339 in UTC.
+    pub timestamp: String,
+    /// What is known of each stage, by its name: `deribit-eth/source.deribit`.
+    pub checks: BTreeMap<String, Check>,
+}
+
+/// What is known of one stage.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// How it is doing.
+    pub status: Status,
+    /// When it last gave a sign of life: a frame, a commit, a probe, a change of state.
+    pub last_check: String,
+    /// How long the last probe took; `0s` where the stage's own work is the probe.
+    pub duration: String,
+    /// Since when it is in this state.
+    pub since: String,
+    /// Why, and what happens next.
+    pub reason: String,
+    /// Whether the status of the whole depends on it.
+    pub required: bool,
+    /// What only stages of its kind have.
+    #[serde(flatten)]
+    pub detail: Detail,
+}
+
+/// What only stages of one kind have.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum Detail {
+    /// Of a source.
+    Source(SourceDetail),
+    /// Of a spool.
+    Spool(SpoolDetail),
+    /// Of a sink.
+    Sink(SinkDetail),
+    /// Of dead letters.
+    DeadLetters(DeadLettersDetail),
+    /// Of the process: nothing more.
+    Host {},
+}
+
+/// What is known of a source.
+#[derive(Debug, Clone, Serialize)]
+pub struct SourceDetail {
+    /// Whether the venue has answered for every subscription.
+    pub subscribed: bool,
+    /// Connections that are open.
+    pub connections: u64,
+    /// What was asked for, and what became of it.
+    pub subscriptions: Subscriptions,
+    /// When the last frame came.
+    pub last_frame: Option<String>,
+    /// When the last row came.
+    pub last_record: Option<String>,
+    /// Rows that came live since the start.
+    pub rows_received: u64,
+    /// Rows that came by backfill since the start.
+    pub rows_backfilled: u64,
+    /// What is missing, and what became of it.
+    pub gaps: Gaps,
+    /// The breakers of the connection and of the API.
+    pub breakers: BTreeMap<&'static str, BreakerCheck>,
+}
+
+/// Subscriptions by what the venue says of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Subscriptions {
+    /// Asked for.
+    pub wanted: u64,
+    /// Confirmed.
+    pub confirmed: u64,
+    /// Refused, also silently.
+    pub refused: u64,
+}
+
+/// Gaps by what became of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Gaps {
+    /// Not closed yet.
+    pub open: u64,
+    /// Filled, or shown to be none.
+    pub filled: u64,
+    /// Nobody can fill them.
+    pub lost: u64,
+}
+
+/// What is known of a spool.
+#[derive(Debug, Clone, Serialize)]
+pub struct SpoolDetail {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Bytes that it may take; 0 is no limit.
+    pub max_bytes: u64,
+    /// When the last row was appended.
+    pub last_record: Option<String>,
+    /// Rows appended since the start.
+    pub rows_appended: u64,
+    /// Rows that it could not keep.
+    pub rows_dropped: u64,
+    /// How long the last append waited for its fsync.
+    pub synced_lag_seconds: f64,
+}
+
+/// What is known of a sink.
+#[derive(Debug, Clone, Serialize)]
+pub struct SinkDetail {
+    /// Whether it is ready: it has committed since it was last in trouble, or nothing waits for it.
+    pub committed_or_idle: bool,
+    /// When it last committed.
+    pub last_commit: Option<String>,
+    /// Rows committed since the start.
+    pub rows_committed: u64,
+    /// How long the oldest row has been waiting; `None` if none waits.
+    pub oldest_uncommitted_seconds: Option<f64>,
+    /// The breaker of the store.
+    pub breakers: BTreeMap<&'static str, BreakerCheck>,
+}
+
+/// What is known of a sink's dead letters.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeadLettersDetail {
+    /// Rows that are kept.
+    pub letters: u64,
+}
+
+/// What is known of a breaker.
+#[derive(Debug, Clone, Serialize)]
+pub struct BreakerCheck {
+    /// Whether calls go out.
+    pub state: BreakerState,
+    /// The failure that opened it.
+    pub reason: Option<String>,
+    /// When the next probe may go out.
+    pub next_probe: Option<String>,
+}
+
+/// Whether data flows from end to end. Serialised, it is the body of `/health/ready`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    /// Whether nothing is waited for.
+    pub ready: bool,
+    /// What is, each with its reason.
+    pub waiting_for: Vec<String>,
+}
+
+impl Report {
+    pub(super) fn of(stages: &[Arc<Stage>], now: Instant) -> Self {
+        let clock = Clock { now, wall: SystemTime::now() };
+        let mut status = None;
+        let mut checks = BTreeMap::new();
+        for stage in stages {
+            let check = Check::of(stage, &clock);
+            if check.required {
+                status = status.max(Some(check.status));
+            }
+            checks.insert(stage.id.to_string(), check);
+        }
+        // A process without a stage has not begun.
+        Self { status: status.unwrap_or(Status::Starting), timestamp: clock.ago(Duration::ZERO), checks }
+    }
+
+    /// Returns whether a monitor should be content: the HTTP status is 200 if so, else 503.
+    pub fn is_up(&self) -> bool {
+        self.status.is_up()
+    }
+}
+
+impl Check {
+    fn of(stage: &Stage, clock: &Clock) -> Self {
+        let Standing { status, reason, since, .. } = stage.judged(clock.now);
+        let in_state_for = clock.now.saturating_duration_since(since);
+        let newest = stage.evidence.newest(stage.origin, clock.now).map_or(in_state_for, |age| age.min(in_state_for));
+        Self {
+            status,
+            last_check: clock.ago(newest),
+            duration: humantime::format_duration(stage.evidence.check_took.duration()).to_string(),
+            since: clock.ago(in_state_for),
+            reason,
+            required: stage.is_required(),
+            detail: Detail::of(stage, clock),
+        }
+    }
+}
+
+impl Detail {
+    fn of(stage: &Stage, clock: &Clock) -> Self {
+        let evidence = &stage.evidence;
+        let ago = |stamp: &super::Stamp| stamp.age(stage.origin, clock.now).map(|age| clock.ago(age));
+        match stage.id.kind() {
+            StageKind::Host => Self::Host {},
+            StageKind::Source => Self::Source(SourceDetail {
+                subscribed: evidence.is_subscribed.load(Relaxed),
+                connections: evidence.connections.number(),
+                subscriptions: Subscriptions::of(stage),
+                last_frame: ago(&evidence.last_frame),
+                last_record: ago(&evidence.last_record),
+                rows_received: evidence.rows_received.number(),
+                rows_backfilled: evidence.rows_backfilled.number(),
+                gaps: Gaps {
+                    open: evidence.gaps_open.number(),
+                    filled: evidence.gaps_filled.number(),
+                    lost: evidence.gaps_lost.number(),
+                },
+                breakers: breakers(stage, clock),
+            }),
+            StageKind::Spool => Self::Spool(SpoolDetail {
+                bytes: evidence.spool_bytes.number(),
+                max_bytes: evidence.spool_limit.number(),
+                last_record: ago(&evidence.last_record),
+                rows_appended: evidence.rows_received.number(),
+                rows_dropped: evidence.rows_dropped.number(),
+                synced_lag_seconds: evidence.synced_lag.duration().as_secs_f64(),
+            }),
+            StageKind::Sink => Self::Sink(SinkDetail {
+                committed_or_idle: evidence.is_committed_or_idle.load(Relaxed),
+                last_commit: ago(&evidence.last_commit),
+                rows_committed: evidence.rows_committed.number(),
+                oldest_uncommitted_seconds: evidence
+                    .uncommitted_since
+                    .age(stage.origin, clock.now)
+                    .map(|age| age.as_secs_f64()),
+                breakers: breakers(stage, clock),
+            }),
+            StageKind::DeadLetters => Self::DeadLetters(DeadLettersDetail { letters: evidence.dead_letters.number() }),
+        }
+    }
+}
+
+impl Subscriptions {
+    fn of(stage: &Stage) -> Self {
+        Self {
+            wanted: stage.evidence.subscriptions_wanted.number(),
+            confirmed: stage.evidence.subscriptions_confirmed.number(),
+            refused: stage.evidence.subscriptions_refused.number(),
+        }
+    }
+}
+
+impl Readiness {
+    pub(super) fn of(stages: &[Arc<Stage>], now: Instant) -> Self {
+        let mut waiting_for = Vec::new();
+        for stage in stages.iter().filter(|stage| stage.is_required()) {
+            if let Some(why) = missing(stage, now) {
+                waiting_for.push(format!("{}: {why}", stage.id));
+            }
+        }
+        if !stages.iter().any(|stage| stage.id.kind() == StageKind::Source) {
+            waiting_for.push("no pipeline is running".into());
+        }
+        Self { ready: waiting_for.is_empty(), waiting_for }
+    }
+}
+
+/// Returns what a stage lacks to be ready.
+fn missing(stage: &Stage, now: Instant) -> Option<String> {
+    let Standing { status, reason, .. } = stage.judged(now);
+    if matches!(status, Status::Failed | Status::Stopped) {
+        return Some(format!("{status}: {reason}"));
+    }
+    let is_overdue = status != stage.status();
+    let lacks = match stage.id.kind() {
+        StageKind::Source if !stage.evidence.is_subscribed.load(Relaxed) => {
+            let Subscriptions { wanted, confirmed, .. } = Subscriptions::of(stage);
+            format!("{confirmed} of {wanted} subscriptions confirmed")
+        }
+        StageKind::Sink if !stage.evidence.is_committed_or_idle.load(Relaxed) => "nothing committed yet".into(),
+        StageKind::Source | StageKind::Sink if is_overdue => return Some(reason),
+        StageKind::Source | StageKind::Sink | StageKind::Host | StageKind::Spool | StageKind::DeadLetters => {
+            return None;
+        }
+    };
+    Some(if reason.is_empty() { lacks } else { format!("{lacks}; {status}: {reason}") })
+}
+
+fn breakers(stage: &Stage, clock: &Clock) -> BTreeMap<&'static str, BreakerCheck> {
+    let mut checks = BTreeMap::new();
+    for (name, BreakerSnapshot { state, reason, next_probe_in }) in stage.evidence.breakers_at(clock.now) {
+        checks.insert(name, BreakerCheck { state, reason, next_probe: next_probe_in.map(|pause| clock.ahead(pause)) });
+    }
+    checks
+}
+
+/// Turns moments into times of the wall clock, whatever that clock says.
+struct Clock {
+    now: Instant,
+    wall: SystemTime,
+}
+
+impl Clock {
+    fn ago(&self, age: Duration) -> String {
+        rfc3339(self.wall.checked_sub(age))
+    }
+
+    fn ahead(&self, pause: Duration) -> String {
+        rfc3339(self.wall.checked_add(pause.min(LATEST)))
+    }
+}
+
+/// A clock that stands before 1970 or after 9999 must not bring the report down: such a time is shown as the border.
+fn rfc3339(time: Option<SystemTime>) -> String {
+    let since_epoch = time.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok()).unwrap_or_default();
+    humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + since_epoch.min(LATEST)).to_string()
+}
+
+/// The end of the year 9999.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_centuries_off_is_shown_and_does_not_panic() {
+        let long = Duration::from_secs(100);
+        let early = Clock { now: Instant::now(), wall: SystemTime::UNIX_EPOCH + Duration::from_secs(3) };
+        assert_eq!(early.ago(long), "1970-01-01T00:00:00.000Z");
+        let before = Clock { now: Instant::now(), wall: SystemTime::UNIX_EPOCH - long };
+        assert_eq!(before.ago(long), "1970-01-01T00:00:00.000Z");
+        let late = Clock { now: Instant::now(), wall: SystemTime::UNIX_EPOCH + LATEST };
+        assert_eq!(late.ahead(long), "9999-12-31T23:59:59.000Z");
+        assert_eq!(late.ahead(Duration::MAX), "9999-12-31T23:59:59.000Z");
+    }
+}
