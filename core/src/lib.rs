@@ -25,5 +25,6 @@ pub mod protocol;
 pub mod row;
 pub mod sink;
 pub mod spool;
+pub mod testkit;
 
 pub use error::{Error, Kind, Result};
