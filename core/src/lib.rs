@@ -13,14 +13,17 @@
 //! [`spool`] (the log).
 
 pub mod chunk;
+pub mod connection;
 mod error;
 pub mod health;
+pub mod http;
 pub mod intake;
 pub mod metrics;
 pub mod policy;
 pub mod protocol;
 pub mod row;
 pub mod sink;
+pub mod source;
 pub mod spool;
 
 pub use error::{Error, Kind, Result};
