@@ -12,8 +12,11 @@
 //! Where to look: [`row`] (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
 //! [`spool`] (the log).
 
+pub mod catalog;
 pub mod chunk;
+pub mod config;
 pub mod connection;
+pub mod deadletter;
 mod error;
 pub mod health;
 pub mod http;

@@ -1,7 +1,7 @@
 //! The keys that the engine reads beside a component's own: of every connection, every delivery and the spool.
 //!
 //! A struct has one default, or a table that gives only some of its keys would fall back to somebody else's. So
-//! `reconnect` and `retry` are two structs, and the breakers carry their defaults in their types.
+//! `reconnect` and `retry` are two structs, and there are three breakers.
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -122,36 +122,40 @@ impl Default for Silence {
     }
 }
 
-/// When to stop calling a peer that keeps failing. The type's numbers are its defaults, `OPEN_FOR` in seconds.
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct BreakerConfig<const FAILURES: u32, const OPEN_FOR: u64, const SUCCESSES: u32> {
-    /// So many failures in a row open it: nothing is called any more.
-    pub failures: NonZeroU32,
-    /// It stays open for this long; then single calls may try.
-    pub open_for: Duration,
-    /// So many of these in a row must succeed to close it.
-    pub successes: NonZeroU32,
+/// Makes a breaker's table with defaults of its own, `open_for` in seconds.
+macro_rules! breaker {
+    ($(#[doc = $about:literal] $name:ident { failures: $failures:literal, open_for: $open_for:literal, successes: $successes:literal })+) => {$(
+        #[doc = $about]
+        #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            /// So many failures in a row open it: nothing is called any more.
+            pub failures: NonZeroU32,
+            /// It stays open for this long; then single calls may try.
+            pub open_for: Duration,
+            /// So many of these in a row must succeed to close it.
+            pub successes: NonZeroU32,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    failures: const { NonZeroU32::new($failures).expect("a literal above 0") },
+                    open_for: Duration::from_secs($open_for),
+                    successes: const { NonZeroU32::new($successes).expect("a literal above 0") },
+                }
+            }
+        }
+    )+};
 }
 
-/// The breaker of a WebSocket connection.
-pub type LineBreaker = BreakerConfig<3, 30, 2>;
-/// The breaker of the calls to a venue's HTTP interface.
-pub type RestBreaker = BreakerConfig<5, 60, 3>;
-/// The breaker of the writes to a store.
-pub type StoreBreaker = BreakerConfig<5, 30, 2>;
-
-impl<const FAILURES: u32, const OPEN_FOR: u64, const SUCCESSES: u32> Default
-    for BreakerConfig<FAILURES, OPEN_FOR, SUCCESSES>
-{
-    fn default() -> Self {
-        let at_least_one = |number| NonZeroU32::new(number).unwrap_or(NonZeroU32::MIN);
-        Self {
-            failures: at_least_one(FAILURES),
-            open_for: Duration::from_secs(OPEN_FOR),
-            successes: at_least_one(SUCCESSES),
-        }
-    }
+breaker! {
+    /// The breaker of a WebSocket connection.
+    LineBreaker { failures: 3, open_for: 30, successes: 2 }
+    /// The breaker of the calls to a venue's HTTP interface.
+    RestBreaker { failures: 5, open_for: 60, successes: 3 }
+    /// The breaker of the writes to a store.
+    StoreBreaker { failures: 5, open_for: 30, successes: 2 }
 }
 
 /// Calls to a venue's HTTP interface.
@@ -235,7 +239,7 @@ pub struct Batch {
 
 impl Default for Batch {
     fn default() -> Self {
-        let rows = NonZeroUsize::MIN.saturating_add(4_999);
+        let rows = const { NonZeroUsize::new(5_000).expect("a literal above 0") };
         Self { rows, bytes: ByteSize::from_mib(8), linger: Duration::from_secs(0) }
     }
 }

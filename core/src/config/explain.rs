@@ -6,7 +6,7 @@ use super::{
     document::Path,
     hints,
     layers::Layers,
-    names,
+    options::Options,
     problem::{Problem, Spot},
     secret,
     units::{ByteSize, Duration, Rate, Unit},
@@ -16,18 +16,24 @@ use super::{
 pub(crate) struct Keys<'a> {
     /// What to call the table: `[source.deribit]`.
     pub(crate) table: String,
-    /// All keys of the table, also those that are read by another struct.
-    pub(crate) all: &'a [String],
+    /// All that may stand in the table, also what is read by another struct.
+    pub(crate) options: &'a [Options],
     /// The component whose reference page has them.
     pub(crate) component: Option<&'a str>,
+    /// The paths of options that hold secrets.
+    pub(crate) secrets: &'a [Path],
     /// Says where a key belongs that does not belong here.
     pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl<'a> Keys<'a> {
-    /// Returns the keys of a table that is read by one struct.
-    pub(crate) fn of_table(name: &str) -> Self {
-        Self { table: format!("[{name}]"), all: &[], component: None, elsewhere: &|_| None }
+    /// Returns the keys of a table that belongs to no component.
+    pub(crate) fn of_table(name: &str, options: &'a [Options]) -> Self {
+        Self { table: format!("[{name}]"), options, component: None, secrets: &[], elsewhere: &|_| None }
+    }
+
+    fn kind_at(&self, path: &[String]) -> Option<String> {
+        self.options.iter().find_map(|options| options.kind_at(path))
     }
 }
 
@@ -37,9 +43,9 @@ pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &
         Kind::UnknownField(field, known) => unknown_key(layers, field, known, path, keys),
         Kind::MissingField(field) => missing(layers, field, path, keys),
         Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path),
-        Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path),
-        Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path),
-        other => not_valid(layers, other, path),
+        Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path, keys),
+        Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path, keys),
+        other => not_valid(layers, other, path, keys),
     };
     match layers.variable(path) {
         Some(variable) => problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name)),
@@ -55,7 +61,8 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
     };
     let problem = Problem::error(format!("unknown key `{field}` in {table}"));
     let known: Vec<&str> = if at_root {
-        known.iter().copied().chain(keys.all.iter().map(String::as_str)).collect()
+        let all = keys.options.iter().flat_map(|options| &options.keys).map(String::as_str);
+        known.iter().copied().chain(all).collect()
     } else {
         known.to_vec()
     };
@@ -64,9 +71,7 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
         let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
         problem.instead = Some(alias.to_owned());
         problem
-    } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten()
-        && names::nearest(field, known.iter().copied()).is_none()
-    {
+    } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten() {
         problem.at(spot, place)
     } else {
         problem.at_with_nearest(spot, field, known)
@@ -100,9 +105,12 @@ fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]
     }
 }
 
-fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[String]) -> Problem {
+fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[String], keys: &Keys<'_>) -> Problem {
     let spot = layers.value(path).or_else(|| layers.key(path));
-    let expected = in_toml(expected);
+    let mut expected = in_toml(expected);
+    if ["a table", "a list", ANOTHER].contains(&&*expected) {
+        expected = keys.kind_at(path).unwrap_or(expected);
+    }
     let key = name_of(path);
     let problem = if let Some(written) = layers.written(path) {
         Problem::error(format!("the value of {written} does not fit `{key}`"))
@@ -116,14 +124,33 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
     problem.at(spot, expected)
 }
 
+/// Shows a component's own error at the key, or the value, that it names first; else at its table.
+pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
+    let message = error.to_string();
+    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+        let path: Path = word.split('.').map(String::from).collect();
+        let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);
+        layers.value(&path).is_some().then_some(path).or_else(of_value)
+    });
+    let (spot, label) = match &named {
+        Some(path) => (layers.value(path), ""),
+        None => (layers.key(&[]), "in this table"),
+    };
+    let problem = Problem::error(layers.without_values(message, keys.secrets)).at(spot, label);
+    match keys.component {
+        Some(component) => problem.help(format!("all keys: tidegate list {component}")),
+        None => problem,
+    }
+}
+
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.
-fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String]) -> Problem {
+fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>) -> Problem {
     let key = name_of(path);
     let spot = layers.value(path).or_else(|| layers.key(path));
     let hidden = layers.written(path).is_some() || path.iter().any(|part| secret::named_like_one(part));
     let message = match kind {
         Kind::Message(message) if !hidden && !names_rust(message) => message.clone(),
-        _ => String::new(),
+        _ => keys.kind_at(path).unwrap_or_default(),
     };
     let title = match layers.written(path) {
         Some(written) => format!("the value of {written} does not fit `{key}`"),
@@ -173,6 +200,8 @@ fn name(found: &Actual) -> String {
     }
 }
 
+const ANOTHER: &str = "another kind of value";
+
 /// Turns serde's words into TOML's.
 fn in_toml(expected: &str) -> String {
     let words = match expected {
@@ -188,13 +217,12 @@ fn in_toml(expected: &str) -> String {
         "a map" => "a table",
         _ if expected.starts_with("struct ") => "a table",
         _ if expected.starts_with("tuple ") || expected.starts_with("an array of") => "a list",
-        _ if expected.starts_with("enum ") || names_rust(expected) => "another kind of value",
+        _ if expected.starts_with("enum ") || names_rust(expected) => ANOTHER,
         _ => expected,
     };
     match expected {
         "u8" | "a nonzero u8" => format!("{words}, at most {}", u8::MAX),
         "u16" | "a nonzero u16" => format!("{words}, at most {}", u16::MAX),
-        "u32" | "a nonzero u32" => format!("{words}, at most {}", u32::MAX),
         _ => words.into(),
     }
 }
@@ -205,4 +233,3 @@ fn names_rust(message: &str) -> bool {
         .iter()
         .any(|word| message.contains(word))
 }
-

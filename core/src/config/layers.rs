@@ -14,6 +14,7 @@ use super::{
     explain::{self, Keys},
     problem::Spot,
     report::Report,
+    secret,
 };
 
 /// The layers of one table of the configuration.
@@ -29,11 +30,7 @@ pub(crate) struct Layers<'a> {
 #[derive(Debug, Clone)]
 pub(crate) enum Layer<'a> {
     /// What stands in a file at this path; `dict` is what counts of it.
-    File {
-        document: &'a Document,
-        at: Path,
-        dict: Dict,
-    },
+    File { document: &'a Document, at: Path, dict: Dict },
     /// Variables, by the path of the option that they set.
     Variables(BTreeMap<Path, Variable>),
 }
@@ -80,13 +77,7 @@ impl<'a> Layers<'a> {
     }
 
     /// Reports what is wrong and takes it out, so that the next mistake can be found.
-    fn mend(
-        &self,
-        attempt: &mut Attempt,
-        mut error: figment::Error,
-        keys: &Keys<'_>,
-        report: &mut Report,
-    ) -> bool {
+    fn mend(&self, attempt: &mut Attempt, mut error: figment::Error, keys: &Keys<'_>, report: &mut Report) -> bool {
         if let Kind::UnknownField(field, _) = &error.kind
             && error.path.last() != Some(field)
         {
@@ -113,35 +104,33 @@ impl<'a> Layers<'a> {
     fn is_said(&self, attempt: &Attempt, kind: &Kind, path: &[String]) -> bool {
         let Kind::MissingField(field) = kind else { return self.is_broken(path) };
         let missing: Path = path.iter().cloned().chain([field.to_string()]).collect();
-        attempt.removed.contains(&missing) || attempt.meant.iter().any(|meant| meant == field) || self.is_broken(&missing)
+        attempt.removed.contains(&missing)
+            || attempt.meant.iter().any(|meant| meant == field)
+            || self.is_broken(&missing)
     }
 
     /// Returns the place of a key in the strongest file that has it.
     pub(crate) fn key(&self, path: &[String]) -> Option<Spot> {
-        self.find(path, Document::key)
+        match self.strongest(path)? {
+            Found::File(document, at) => document.key(&at),
+            Found::Variable(_) => None,
+        }
     }
 
     /// Returns the place of a value in the strongest file that has it.
     pub(crate) fn value(&self, path: &[String]) -> Option<Spot> {
-        self.find(path, Document::value)
-    }
-
-    fn find(&self, path: &[String], place: fn(&Document, &[String]) -> Option<Spot>) -> Option<Spot> {
-        if self.variable(path).is_some() {
-            return None;
+        match self.strongest(path)? {
+            Found::File(document, at) => document.value(&at),
+            Found::Variable(_) => None,
         }
-        self.layers.iter().rev().find_map(|layer| match layer {
-            Layer::File { document, at, .. } => place(document, &join(at, path)),
-            Layer::Variables(_) => None,
-        })
     }
 
     /// Returns the variable of the process that set an option.
     pub(crate) fn variable(&self, path: &[String]) -> Option<&Variable> {
-        self.layers.iter().find_map(|layer| match layer {
-            Layer::File { .. } => None,
-            Layer::Variables(variables) => variables.get(path),
-        })
+        match self.strongest(path)? {
+            Found::File(..) => None,
+            Found::Variable(variable) => Some(variable),
+        }
     }
 
     /// Returns how a value was written that came from a variable: `${NAME}`, or the name of the one that set it.
@@ -155,16 +144,20 @@ impl<'a> Layers<'a> {
 
     /// Tells whether a variable could not be put into a value at or below this path.
     pub(crate) fn is_broken(&self, path: &[String]) -> bool {
-        self.strongest(path).is_some_and(|(document, path)| document.is_broken(&path))
+        self.layers.iter().any(|layer| match layer {
+            Layer::File { document, at, .. } => document.is_broken(&join(at, path)),
+            Layer::Variables(_) => false,
+        })
     }
 
     /// Returns where the value at `path` comes from: the line of the value itself, or of a whole that it is part of.
     pub(crate) fn origin(&self, path: &[String]) -> Origin {
-        if let Some(variable) = self.variable(path) {
-            return Origin::Variable(variable.name.clone());
-        }
         for length in (1..=path.len()).rev() {
-            let Some((document, at)) = self.strongest(&path[..length]) else { continue };
+            let (document, at) = match self.strongest(&path[..length]) {
+                None => continue,
+                Some(Found::Variable(variable)) => return Origin::Variable(variable.name.clone()),
+                Some(Found::File(document, at)) => (document, at),
+            };
             if length < path.len() && document.is_table(&at) {
                 return Origin::Default;
             }
@@ -175,15 +168,72 @@ impl<'a> Layers<'a> {
         Origin::Default
     }
 
-    fn strongest(&self, path: &[String]) -> Option<(&'a Document, Path)> {
+    /// Returns every text of the table, with its path.
+    pub(crate) fn texts(&self) -> Vec<(Path, &str)> {
+        let mut texts = Vec::new();
+        for (key, value) in &self.root {
+            collect_texts(value, vec![key.clone()], &mut texts);
+        }
+        texts
+    }
+
+    /// Returns `message` without the values that came from variables, or stand at one of the paths `secrets`.
+    pub(crate) fn without_values(&self, message: String, secrets: &[Path]) -> String {
+        let mut message = message;
+        for (path, text) in self.texts() {
+            if secrets.iter().any(|secret| path.starts_with(secret)) {
+                message = replace_word(&message, text, secret::HIDDEN);
+            } else if let Some(written) = self.written(&path) {
+                message = replace_word(&message, text, &written);
+            }
+        }
+        secret::without_password(&message).into_owned()
+    }
+
+    fn strongest(&self, path: &[String]) -> Option<Found<'a, '_>> {
         self.layers.iter().rev().find_map(|layer| match layer {
             Layer::File { document, at, .. } => {
                 let path = join(at, path);
-                document.value(&path).map(|_| (*document, path))
+                document.value(&path).map(|_| Found::File(*document, path))
             }
-            Layer::Variables(_) => None,
+            Layer::Variables(variables) => variables.get(path).map(Found::Variable),
         })
     }
+}
+
+/// The strongest layer that has a value.
+enum Found<'a, 'l> {
+    File(&'a Document, Path),
+    Variable(&'l Variable),
+}
+
+fn collect_texts<'v>(value: &'v Value, path: Path, texts: &mut Vec<(Path, &'v str)>) {
+    let child = |name: String| join(&path, &[name]);
+    match value {
+        Value::String(_, text) => texts.push((path, text)),
+        Value::Dict(_, dict) => dict.iter().for_each(|(key, value)| collect_texts(value, child(key.clone()), texts)),
+        Value::Array(_, items) => {
+            items.iter().enumerate().for_each(|(i, item)| collect_texts(item, child(i.to_string()), texts));
+        }
+        Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => {}
+    }
+}
+
+/// Replaces `value` in `message`; a short one only where it stands as a word of its own.
+fn replace_word(message: &str, value: &str, by: &str) -> String {
+    if value.is_empty() {
+        return message.to_owned();
+    }
+    let (mut replaced, mut rest) = (String::new(), message);
+    while let Some(at) = rest.find(value) {
+        let (before, after) = (&rest[..at], &rest[at + value.len()..]);
+        let is_part = before.ends_with(char::is_alphanumeric) || after.starts_with(char::is_alphanumeric);
+        replaced.push_str(before);
+        replaced.push_str(if value.len() < 4 && is_part { value } else { by });
+        rest = after;
+    }
+    replaced.push_str(rest);
+    replaced
 }
 
 impl Provider for &Layer<'_> {
@@ -225,7 +275,8 @@ impl Attempt {
                 original.push(part.clone());
                 continue;
             };
-            let mut earlier: Vec<usize> = self.removed.iter().filter_map(|removed| child_index(removed, &original)).collect();
+            let mut earlier: Vec<usize> =
+                self.removed.iter().filter_map(|removed| child_index(removed, &original)).collect();
             earlier.sort_unstable();
             index = earlier.into_iter().fold(index, |index, removed| index + usize::from(removed <= index));
             original.push(index.to_string());
@@ -303,4 +354,3 @@ pub(crate) fn join(at: &[String], rest: &[String]) -> Path {
 pub(crate) fn path<const N: usize>(names: [&str; N]) -> Path {
     names.map(String::from).to_vec()
 }
-

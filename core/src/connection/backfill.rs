@@ -19,6 +19,8 @@ pub(super) struct Backfill {
     /// Where a gap stands in `asks`.
     places: HashMap<GapId, usize>,
     held: HashMap<GapId, Hold>,
+    /// Nobody writes on the board any more.
+    is_deaf: bool,
 }
 
 /// Why a gap is not shown to the protocol.
@@ -87,6 +89,25 @@ impl Backfill {
             let pause = SETTLE.saturating_mul(1 << hold.in_vain.min(10)).min(LONGEST_SETTLE);
             hold.until = Some(now + pause);
         }
+    }
+
+    /// Holds gaps until the board shows them changed, or for this long.
+    pub(super) fn hold(&mut self, gaps: impl IntoIterator<Item = GapId>, pause: Duration, now: Instant) {
+        for id in gaps {
+            let Some(ask) = self.ask(id).cloned() else { continue };
+            let until = Some(now + pause);
+            self.held.insert(id, Hold { settling: Some(ask), until, in_vain: 0 });
+        }
+    }
+
+    /// Returns whether nobody writes on the board any more.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.is_deaf
+    }
+
+    /// Notes that nobody writes on the board any more.
+    pub(super) fn deafen(&mut self) {
+        self.is_deaf = true;
     }
 
     /// Forgets what was asked for: the session is over, and its answers will not be used.

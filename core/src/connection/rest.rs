@@ -79,6 +79,11 @@ impl<J> RestQueue<J> {
         Some((id, &mut call.job))
     }
 
+    /// Returns what a call that is out is for; `None` when nobody waits for it any more.
+    pub(super) fn job(&self, id: CallId) -> Option<&J> {
+        self.out.get(&id).map(|call| &call.job)
+    }
+
     /// Ends a call that was answered, and gives it back; `None` when nobody waits for it any more.
     pub(super) fn succeeded(&mut self, id: CallId) -> Option<J> {
         let call = self.out.remove(&id)?;

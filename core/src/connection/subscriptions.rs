@@ -65,13 +65,23 @@ struct Channel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// To be asked for, not before this.
-    Waiting { not_before: Option<Instant> },
-    Asked { deadline: Instant },
+    Waiting {
+        not_before: Option<Instant>,
+    },
+    Asked {
+        deadline: Instant,
+    },
     Confirmed,
     Refused,
     /// To be ended, not before this.
-    Leaving { not_before: Option<Instant>, was_confirmed: bool },
-    Ending { deadline: Instant, was_confirmed: bool },
+    Leaving {
+        not_before: Option<Instant>,
+        was_confirmed: bool,
+    },
+    Ending {
+        deadline: Instant,
+        was_confirmed: bool,
+    },
 }
 
 const WAITING: State = State::Waiting { not_before: None };
@@ -244,7 +254,7 @@ impl Subscriptions {
 
     /// Returns when to look again.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.look_at
+        self.look_at.filter(|_| self.is_ready)
     }
 
     /// Returns how many channels are in which state.
@@ -290,9 +300,7 @@ impl Subscriptions {
 
     fn next_look(&self, now: Instant, is_rate_limited: bool) -> Option<Instant> {
         let of_state = |channel: &Channel| match channel.state {
-            State::Waiting { not_before } | State::Leaving { not_before, .. } => {
-                not_before.filter(|at| *at > now)
-            }
+            State::Waiting { not_before } | State::Leaving { not_before, .. } => not_before.filter(|at| *at > now),
             State::Asked { deadline } | State::Ending { deadline, .. } => Some(deadline),
             State::Confirmed | State::Refused => None,
         };

@@ -43,10 +43,7 @@ pub(super) trait Transport: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum NotConnected {
     /// The upgrade was answered with an HTTP status.
-    Answered {
-        status: u16,
-        body: String,
-    },
+    Answered { status: u16, body: String },
     /// Anything else.
     Failed(String),
 }
@@ -90,9 +87,7 @@ impl Transport for Sockets {
 }
 
 /// Returns the upgrade request. What is wrong with it is said without the address, which may hold a key.
-fn upgrade(
-    endpoint: &Endpoint,
-) -> Result<tokio_tungstenite::tungstenite::handshake::client::Request, NotConnected> {
+fn upgrade(endpoint: &Endpoint) -> Result<tokio_tungstenite::tungstenite::handshake::client::Request, NotConnected> {
     let unreadable = || NotConnected::Failed(format!("`{}` is no WebSocket address", endpoint.shown()));
     let mut request = endpoint.url.as_str().into_client_request().map_err(|_| unreadable())?;
     for (name, value) in &endpoint.headers {
