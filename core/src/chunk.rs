@@ -1,6 +1,13 @@
 //! Chunks: what a sink writes at once. All tables' rows that one range of spool offsets caused.
 
+mod builder;
+mod columns;
+mod plan;
+
 use std::sync::Arc;
+
+pub use builder::{ChunkBuilder, Fate, RowSource};
+pub use plan::{Feed, Plan, Wanted};
 
 use arrow_array::RecordBatch;
 

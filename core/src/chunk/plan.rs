@@ -1,0 +1,199 @@
+//! Which tables a sink gets, under what names, with which columns: known before the first row.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::SinkTable;
+use crate::{
+    Error, Result,
+    row::{Column, Table},
+};
+
+/// The tables of one source.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// The type of its component, which becomes the column `venue`.
+    pub venue: Arc<str>,
+    /// The tables that it emits.
+    pub tables: Vec<Arc<Table>>,
+}
+
+/// Which tables a sink takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// All, under their own names.
+    All,
+    /// These, each with a template of its name over `{pipeline}`, `{venue}` and `{table}`.
+    Named(Vec<(String, String)>),
+}
+
+/// The tables of one sink, and the way of each source's rows into them.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pipeline: String,
+    wanted: Wanted,
+    feeds: Vec<Feed>,
+    tables: Vec<SinkTable>,
+    venues: Vec<Arc<str>>,
+    ways: HashMap<(Arc<str>, Arc<str>), Way>,
+}
+
+/// Where the rows of one source's table go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Way {
+    /// The table's number in the plan; `None` when the sink does not take it.
+    pub(super) table: Option<usize>,
+    /// The venue's number in the plan.
+    pub(super) venue: usize,
+}
+
+impl Plan {
+    /// Joins the tables of all feeds under the names that the sink wants.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when two tables cannot share a name: another type for a column of the same name, or tables of two kinds.
+    pub fn new(pipeline: &str, feeds: Vec<Feed>, wanted: Wanted) -> Result<Self> {
+        let (tables, venues, ways) = (Vec::new(), Vec::new(), HashMap::new());
+        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, feeds: Vec::new(), tables, venues, ways };
+        for feed in feeds {
+            plan.add(feed)?;
+        }
+        Ok(plan)
+    }
+
+    /// Returns the tables in the order in which `TableRows::table` counts them.
+    pub fn tables(&self) -> &[SinkTable] {
+        &self.tables
+    }
+
+    /// Returns the plan with one table more: one that rows in the spool have, but no source declares any more. A source
+    /// that is gone from the configuration gives its name for the venue.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when the table cannot share a name with one that is there.
+    pub fn with(&self, source: &Arc<str>, table: &Arc<Table>) -> Result<Self> {
+        let venue = self.feeds.iter().find(|feed| feed.source == *source).map_or(source, |feed| &feed.venue);
+        let mut plan = self.clone();
+        plan.add(Feed { source: source.clone(), venue: venue.clone(), tables: vec![table.clone()] })?;
+        Ok(plan)
+    }
+
+    /// Returns a hash of what stands between the spool and the store: the same over restarts and builds.
+    pub fn chain(&self) -> u64 {
+        let description: Vec<_> = self.tables.iter().map(|t| (&t.name, &t.table, &t.key, &t.time_column)).collect();
+        let bytes = postcard::to_stdvec(&description).expect("a vector takes every byte, and no table can fail");
+        // FNV-1a: the hash is stored, so it has to be one that never changes.
+        bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    pub(super) fn venues(&self) -> &[Arc<str>] {
+        &self.venues
+    }
+
+    pub(super) fn way(&self, source: &Arc<str>, table: &Arc<str>) -> Option<Way> {
+        self.ways.get(&(source.clone(), table.clone())).copied()
+    }
+
+    fn add(&mut self, feed: Feed) -> Result<()> {
+        let venue = position_or_push(&mut self.venues, &feed.venue);
+        for table in &feed.tables {
+            let number = match self.name(&feed.venue, &table.name) {
+                Some(name) => Some(self.join(name, table)?),
+                None => None,
+            };
+            self.ways.insert((feed.source.clone(), table.name.clone()), Way { table: number, venue });
+        }
+        self.feeds.push(feed);
+        Ok(())
+    }
+
+    /// Returns the name in the store; `None` when the sink does not take the table.
+    fn name(&self, venue: &str, table: &str) -> Option<String> {
+        let template = match &self.wanted {
+            Wanted::All => return Some(table.to_owned()),
+            Wanted::Named(named) => named.iter().find(|(name, _)| name == table).map(|(_, template)| template)?,
+        };
+        // One pass over the template: a name that looks like a placeholder is not replaced again.
+        let mut name = String::with_capacity(template.len());
+        let mut rest = template.as_str();
+        while let Some(at) = rest.find('{') {
+            name.push_str(&rest[..at]);
+            rest = &rest[at..];
+            let known = [("{pipeline}", self.pipeline.as_str()), ("{venue}", venue), ("{table}", table)];
+            let (placeholder, value) = known.into_iter().find(|(p, _)| rest.starts_with(p)).unwrap_or(("{", "{"));
+            name.push_str(value);
+            rest = &rest[placeholder.len()..];
+        }
+        name.push_str(rest);
+        Some(name)
+    }
+
+    fn join(&mut self, name: String, table: &Arc<Table>) -> Result<usize> {
+        let Some(number) = self.tables.iter().position(|known| known.name == name) else {
+            check_names(&name, table)?;
+            self.tables.push(SinkTable {
+                table: table.clone(),
+                name,
+                key: Vec::new(),
+                time_column: "ts_event".to_owned(),
+            });
+            return Ok(self.tables.len() - 1);
+        };
+        let known = &mut self.tables[number];
+        if known.table.name != table.name {
+            let (one, other) = (&known.table.name, &table.name);
+            return Err(Error::config(format!("tables `{one}` and `{other}` are both called `{name}` in the store")));
+        }
+        known.table = Arc::new(union(&known.table, table)?);
+        check_names(&name, &known.table)?;
+        Ok(number)
+    }
+}
+
+/// Joins the columns of two tables. What one of them lacks may be absent.
+fn union(one: &Table, other: &Table) -> Result<Table> {
+    let mut columns = one.columns.clone();
+    for column in &mut columns {
+        let lacks = !other.columns.iter().any(|c| c.name == column.name);
+        column.nullable |= lacks;
+    }
+    for column in &other.columns {
+        let Some(known) = columns.iter_mut().find(|known| known.name == column.name) else {
+            columns.push(Column { nullable: true, ..column.clone() });
+            continue;
+        };
+        if known.column_type != column.column_type {
+            let (table, name) = (&one.name, &column.name);
+            return Err(Error::config(format!(
+                "column `{name}` of table `{table}` is {:?} in one source and {:?} in another: give them two names, \
+                 like `{table} = \"{{venue}}_{{table}}\"`",
+                known.column_type, column.column_type
+            )));
+        }
+        known.nullable |= column.nullable;
+    }
+    let identity = if one.identity == other.identity { one.identity.clone() } else { Vec::new() };
+    Ok(Table { name: one.name.clone(), identity, linked: one.linked || other.linked, columns })
+}
+
+/// Checks that no column of the row kind has the name of one that every table has.
+fn check_names(name: &str, table: &Table) -> Result<()> {
+    let schema = table.schema();
+    let common = schema.fields().len() - table.columns.len();
+    for (index, field) in schema.fields().iter().enumerate().skip(common) {
+        if schema.fields()[..index].iter().any(|earlier| earlier.name() == field.name()) {
+            return Err(Error::config(format!("table `{name}` has two columns called `{}`", field.name())));
+        }
+    }
+    Ok(())
+}
+
+fn position_or_push(names: &mut Vec<Arc<str>>, name: &Arc<str>) -> usize {
+    names.iter().position(|known| known == name).unwrap_or_else(|| {
+        names.push(name.clone());
+        names.len() - 1
+    })
+}
