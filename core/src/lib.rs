@@ -12,7 +12,9 @@
 //! Where to look: [`row`] (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
 //! [`spool`] (the log).
 
+pub mod catalog;
 pub mod chunk;
+pub mod config;
 mod error;
 pub mod health;
 pub mod intake;

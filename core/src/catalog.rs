@@ -1,0 +1,193 @@
+//! The components that a program knows, by the name that stands behind `type =`.
+
+use std::{any::type_name, collections::BTreeMap, sync::Arc};
+
+use figment::value::Dict;
+use schemars::JsonSchema;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    Result,
+    config::{Keys, Layers, Options, Report, explain},
+    protocol::Protocol,
+    sink::Sink,
+};
+
+/// A component's configuration, which is also its constructor.
+///
+/// The struct is the component's TOML table without the keys that its driver reads. Derive `Deserialize` with
+/// `deny_unknown_fields` and (where every option has a default) `default`, `Serialize`, which `check --resolved` shows,
+/// and `JsonSchema`: the doc comments become the reference page, so every option has one.
+pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {
+    /// What `type = "…"` says: the venue or store, in lower snake case.
+    const TYPE: &'static str;
+
+    /// What a first file needs besides the defaults, as lines of TOML: `instruments = ["ETH-PERPETUAL"]`.
+    const EXAMPLE: &'static str = "";
+
+    /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
+    type Built;
+
+    /// Builds the component; does no I/O. Called for a check, then once for each that is needed: a protocol per
+    /// connection, a sink again after a crash.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a combination of values that cannot work. A key of the table that the message names in backticks is
+    /// the place that is shown.
+    fn build(&self) -> Result<Self::Built>;
+
+    /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice. By default
+    /// nothing is known.
+    fn store(&self) -> Option<String> {
+        None
+    }
+}
+
+/// Makes a component as often as it is needed.
+pub type Factory<B> = Arc<dyn Fn() -> Result<B> + Send + Sync>;
+
+/// What a component is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Rows come from it.
+    Source,
+    /// Rows go to it.
+    Sink,
+}
+
+/// Why a component that exists, or will, cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The program was built without this feature.
+    Feature(&'static str),
+    /// It is not there yet.
+    Version,
+}
+
+/// All components that TOML files may name. Registration is explicit.
+#[derive(Default)]
+pub struct Catalog {
+    pub(crate) protocols: Shelf<Box<dyn Protocol>>,
+    pub(crate) sinks: Shelf<Box<dyn Sink>>,
+    unavailable: BTreeMap<(Role, &'static str), Unavailable>,
+}
+
+impl Catalog {
+    /// Adds a venue: something that speaks over a WebSocket.
+    pub fn protocol<C: Component<Built = Box<dyn Protocol>>>(&mut self) -> &mut Self {
+        self.protocols.add::<C>();
+        self
+    }
+
+    /// Adds a store.
+    pub fn sink<C: Component<Built = Box<dyn Sink>>>(&mut self) -> &mut Self {
+        self.sinks.add::<C>();
+        self
+    }
+
+    /// Names a component that is not there, so that a file that uses it is answered with the reason. Does nothing when
+    /// the component is there after all.
+    pub fn unavailable(&mut self, role: Role, component: &'static str, why: Unavailable) -> &mut Self {
+        self.unavailable.insert((role, component), why);
+        self
+    }
+
+    /// Returns the types of a role, in the order of the alphabet.
+    pub fn names(&self, role: Role) -> Vec<&'static str> {
+        let mut names: Vec<_> = match role {
+            Role::Source => self.protocols.0.keys().copied().collect(),
+            Role::Sink => self.sinks.0.keys().copied().collect(),
+        };
+        names.sort_unstable();
+        names
+    }
+
+    /// Returns the types that are known and not there, with the reason.
+    pub(crate) fn missing(&self, role: Role) -> impl Iterator<Item = (&'static str, Unavailable)> {
+        let there = self.names(role);
+        let of_role = self.unavailable.iter().filter(move |((of, name), _)| *of == role && !there.contains(name));
+        of_role.map(|((_, name), why)| (*name, *why))
+    }
+
+    /// Returns what is known of a component without building it.
+    pub(crate) fn entry(&self, role: Role, component: &str) -> Option<&Entry> {
+        match role {
+            Role::Source => self.protocols.0.get(component).map(|shelved| &shelved.entry),
+            Role::Sink => self.sinks.0.get(component).map(|shelved| &shelved.entry),
+        }
+    }
+}
+
+/// The components of one kind.
+pub(crate) struct Shelf<B>(BTreeMap<&'static str, Shelved<B>>);
+
+struct Shelved<B> {
+    read: fn(&Layers<'_>, Dict, &Keys<'_>, &mut Report) -> Option<Made<B>>,
+    entry: Entry,
+}
+
+/// What is known of a component without building it.
+pub(crate) struct Entry {
+    /// Its own options, without its driver's.
+    pub(crate) options: Options,
+    pub(crate) example: &'static str,
+}
+
+/// A component that was read, and built once to see whether it can be.
+pub(crate) struct Made<B> {
+    pub(crate) factory: Factory<B>,
+    pub(crate) first: B,
+    /// The values in force, secrets hidden.
+    pub(crate) values: serde_json::Value,
+    pub(crate) store: Option<String>,
+}
+
+impl<B> Default for Shelf<B> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<B: 'static> Shelf<B> {
+    fn add<C: Component<Built = B>>(&mut self) {
+        let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
+        let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, entry });
+        assert!(earlier.is_none(), "two components are called `{}`, the second is {}", C::TYPE, type_name::<C>());
+    }
+
+    /// Reads the table of the component `name`; `None` when there is none of this name.
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        layers: &Layers<'_>,
+        table: Dict,
+        keys: &Keys<'_>,
+        report: &mut Report,
+    ) -> Option<Option<Made<B>>> {
+        Some((self.0.get(name)?.read)(layers, table, keys, report))
+    }
+}
+
+fn read<C: Component>(
+    layers: &Layers<'_>,
+    table: Dict,
+    keys: &Keys<'_>,
+    report: &mut Report,
+) -> Option<Made<C::Built>> {
+    let config: C = layers.read(table, keys, report)?;
+    if layers.is_broken(&[]) {
+        return None;
+    }
+    match config.build() {
+        Ok(first) => {
+            let values = serde_json::to_value(&config).unwrap_or_default();
+            let store = config.store();
+            Some(Made { factory: Arc::new(move || config.build()), first, values, store })
+        }
+        Err(error) => {
+            report.add(explain::component(layers, keys, &error));
+            None
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! One TOML file: its values for figment, and where each of them stands.
+//!
+//! figment merges values and says at which key path one is wrong, but not on which line. So each document keeps the
+//! place of every key path.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
+
+use figment::value::{Dict, Value};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::{
+    environment::{Environment, fill},
+    problem::{Problem, Spot, Text},
+    report::Report,
+};
+
+/// A key path: table names, and the numbers of array elements. The form in which figment reports errors.
+pub(crate) type Path = Vec<String>;
+
+/// A parsed file.
+#[derive(Debug)]
+pub(crate) struct Document {
+    pub(crate) file: Arc<Text>,
+    pub(crate) data: Dict,
+    places: BTreeMap<Path, Place>,
+    /// How the variables of a value were written, by the value that came of them.
+    variables: BTreeMap<Path, Vec<String>>,
+    /// Values whose variable could not be put in. That was said; nothing more is to be said about them.
+    broken: BTreeSet<Path>,
+}
+
+#[derive(Debug, Clone)]
+struct Place {
+    key: Option<Range<usize>>,
+    value: Range<usize>,
+    is_table: bool,
+}
+
+/// More syntax errors than these help nobody.
+const MOST_SYNTAX_ERRORS: usize = 20;
+
+impl Document {
+    /// Parses a file and puts variables into its texts; `None` when it is not TOML.
+    pub(crate) fn parse(file: Arc<Text>, environment: &Environment, report: &mut Report) -> Option<Self> {
+        let (root, errors) = DeTable::parse_recoverable(&file.text);
+        for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
+            let spot = error.span().map(|span| Spot { file: file.clone(), span });
+            report.add(Problem::error("this is not TOML").at(spot, error.message()).in_file(&file));
+        }
+        if !errors.is_empty() {
+            return None;
+        }
+        let mut reader = Reader {
+            file: &file,
+            environment,
+            report,
+            path: Vec::new(),
+            places: BTreeMap::new(),
+            variables: BTreeMap::new(),
+            broken: BTreeSet::new(),
+        };
+        let data = reader.table(root.get_ref());
+        let Reader { places, variables, broken, .. } = reader;
+        Some(Self { data, places, variables, broken, file })
+    }
+
+    /// Returns the place of a key.
+    pub(crate) fn key(&self, path: &[String]) -> Option<Spot> {
+        let place = self.places.get(path)?;
+        let span = place.key.clone().unwrap_or_else(|| place.value.clone());
+        Some(Spot { file: self.file.clone(), span })
+    }
+
+    /// Returns the place of a value.
+    pub(crate) fn value(&self, path: &[String]) -> Option<Spot> {
+        Some(Spot { file: self.file.clone(), span: self.places.get(path)?.value.clone() })
+    }
+
+    /// Tells whether a table stands at this path.
+    pub(crate) fn is_table(&self, path: &[String]) -> bool {
+        self.places.get(path).is_some_and(|place| place.is_table)
+    }
+
+    /// Returns how the variables of a value were written; `None` when it has none.
+    pub(crate) fn variables(&self, path: &[String]) -> Option<&[String]> {
+        self.variables.get(path).map(Vec::as_slice)
+    }
+
+    /// Tells whether a variable could not be put into the value at this path or below it.
+    pub(crate) fn is_broken(&self, path: &[String]) -> bool {
+        self.broken.iter().any(|broken| broken.starts_with(path))
+    }
+}
+
+struct Reader<'a> {
+    file: &'a Arc<Text>,
+    environment: &'a Environment,
+    report: &'a mut Report,
+    path: Path,
+    places: BTreeMap<Path, Place>,
+    variables: BTreeMap<Path, Vec<String>>,
+    broken: BTreeSet<Path>,
+}
+
+impl Reader<'_> {
+    fn table(&mut self, table: &DeTable<'_>) -> Dict {
+        let mut dict = Dict::new();
+        for (key, value) in table {
+            let name = key.get_ref().to_string();
+            dict.insert(name.clone(), self.child(name, Some(key.span()), value));
+        }
+        dict
+    }
+
+    fn child(&mut self, name: String, key: Option<Range<usize>>, value: &Spanned<DeValue<'_>>) -> Value {
+        self.path.push(name);
+        let is_table = matches!(value.get_ref(), DeValue::Table(_));
+        self.places.insert(self.path.clone(), Place { key, value: value.span(), is_table });
+        let value = self.value(value);
+        self.path.pop();
+        value
+    }
+
+    fn value(&mut self, value: &Spanned<DeValue<'_>>) -> Value {
+        match value.get_ref() {
+            DeValue::String(text) => self.text(text, value.span()),
+            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+                Ok(number) => number.into(),
+                Err(_) => number.to_string().into(),
+            },
+            DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
+            DeValue::Boolean(truth) => (*truth).into(),
+            DeValue::Datetime(time) => time.to_string().into(),
+            DeValue::Array(items) => {
+                let items = items.iter().enumerate();
+                Value::from(items.map(|(i, item)| self.child(i.to_string(), None, item)).collect::<Vec<_>>())
+            }
+            DeValue::Table(table) => self.table(table).into(),
+        }
+    }
+
+    fn text(&mut self, written: &str, span: Range<usize>) -> Value {
+        if !written.contains("${") {
+            return written.into();
+        }
+        let filled = fill(written, self.environment);
+        for mistake in &filled.mistakes {
+            let spot = Spot { file: self.file.clone(), span: span.clone() }.part(&mistake.part);
+            self.report.add(Problem::error(&*mistake.title).at(Some(spot), "").help(&*mistake.remedy));
+        }
+        if !filled.mistakes.is_empty() {
+            self.broken.insert(self.path.clone());
+        } else if !filled.variables.is_empty() {
+            self.variables.insert(self.path.clone(), filled.variables);
+        }
+        filled.text.into()
+    }
+}

@@ -1,0 +1,327 @@
+//! The keys that the engine reads beside a component's own: of every connection, every delivery and the spool.
+//!
+//! A struct has one default, or a table that gives only some of its keys would fall back to somebody else's. So
+//! `reconnect` and `retry` are two structs, and there are three breakers.
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{ByteSize, Duration, Rate};
+
+/// The keys that the connection driver reads from `[source.NAME]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConnectionConfig {
+    /// How to come back after a connection ended.
+    pub reconnect: Reconnect,
+    /// How long a connection may take to be made, TLS and WebSocket handshake included.
+    pub connect_timeout: Duration,
+    /// Keeps the link alive, and finds out when it is dead.
+    pub ping: Ping,
+    /// What to do when frames come but no data.
+    pub silence: Silence,
+    /// Report a subscription that had no message for this long, while others have; "0s" for never.
+    pub quiet_after: Duration,
+    /// How long the venue may take to confirm a subscription.
+    pub subscribe_timeout: Duration,
+    /// When to stop dialling a venue that keeps failing.
+    pub breaker: LineBreaker,
+    /// Calls to the venue's HTTP interface: discovery and backfill.
+    pub rest: Rest,
+    /// A longer message ends the connection.
+    pub max_message: ByteSize,
+    /// A PEM file with certificates that are trusted besides the system's.
+    pub extra_ca: Option<PathBuf>,
+    /// What may have come and not be in the spool yet. When it is more, the session ends and the gap is filled.
+    pub queue: ByteSize,
+    /// The pause between the starts of this source's connections.
+    pub start_every: Duration,
+    /// Record every frame as it came, to be replayed; `{}` to record with the defaults.
+    pub capture: Option<CaptureConfig>,
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> Self {
+        Self {
+            reconnect: Reconnect::default(),
+            connect_timeout: Duration::from_secs(10),
+            ping: Ping::default(),
+            silence: Silence::default(),
+            quiet_after: Duration::from_secs(5 * 60),
+            subscribe_timeout: Duration::from_secs(10),
+            breaker: LineBreaker::default(),
+            rest: Rest::default(),
+            max_message: ByteSize::from_mib(16),
+            extra_ca: None,
+            queue: ByteSize::from_mib(64),
+            start_every: Duration::from_secs(1),
+            capture: None,
+        }
+    }
+}
+
+/// Pauses between attempts to connect: each twice the last one, with full jitter.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Reconnect {
+    /// The pause after the first failure.
+    pub first: Duration,
+    /// No pause is longer than this.
+    pub longest: Duration,
+    /// A connection that held for this long starts the pauses over.
+    pub stable_after: Duration,
+    /// Give up after so many attempts in a row; without it, never.
+    pub max_attempts: Option<NonZeroU32>,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(60),
+            stable_after: Duration::from_secs(30),
+            max_attempts: None,
+        }
+    }
+}
+
+/// Pings of the link.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ping {
+    /// The pause between two pings; "0s" for none.
+    pub every: Duration,
+    /// Without a frame for this long after a ping, the link is dead and is opened anew.
+    pub timeout: Duration,
+}
+
+impl Default for Ping {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(20), timeout: Duration::from_secs(10) }
+    }
+}
+
+/// No data record on the whole connection.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Silence {
+    /// Report it after this long; "0s" for never.
+    pub warn: Duration,
+    /// Open the connection anew after this long; "0s" for never.
+    pub reconnect: Duration,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self { warn: Duration::from_secs(30), reconnect: Duration::from_secs(5 * 60) }
+    }
+}
+
+/// Makes a breaker's table with defaults of its own, `open_for` in seconds.
+macro_rules! breaker {
+    ($(#[doc = $about:literal] $name:ident { failures: $failures:literal, open_for: $open_for:literal, successes: $successes:literal })+) => {$(
+        #[doc = $about]
+        #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            /// So many failures in a row open it: nothing is called any more.
+            pub failures: NonZeroU32,
+            /// It stays open for this long; then single calls may try.
+            pub open_for: Duration,
+            /// So many of these in a row must succeed to close it.
+            pub successes: NonZeroU32,
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    failures: const { NonZeroU32::new($failures).expect("a literal above 0") },
+                    open_for: Duration::from_secs($open_for),
+                    successes: const { NonZeroU32::new($successes).expect("a literal above 0") },
+                }
+            }
+        }
+    )+};
+}
+
+breaker! {
+    /// The breaker of a WebSocket connection.
+    LineBreaker { failures: 3, open_for: 30, successes: 2 }
+    /// The breaker of the calls to a venue's HTTP interface.
+    RestBreaker { failures: 5, open_for: 60, successes: 3 }
+    /// The breaker of the writes to a store.
+    StoreBreaker { failures: 5, open_for: 30, successes: 2 }
+}
+
+/// Calls to a venue's HTTP interface.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Rest {
+    /// When to stop calling it.
+    pub breaker: RestBreaker,
+    /// No more calls than this; without it, what the venue allows.
+    pub rate: Option<Rate>,
+    /// How long one call may take.
+    pub timeout: Duration,
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self { breaker: RestBreaker::default(), rate: None, timeout: Duration::from_secs(10) }
+    }
+}
+
+/// A recording of what the venue sent.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CaptureConfig {
+    /// The folder of the recordings; without it, `capture` in the pipeline's folder of `data_dir`.
+    pub dir: Option<PathBuf>,
+    /// Begin a new file at this size, before compression.
+    pub rotate_bytes: ByteSize,
+    /// Begin a new file after this long.
+    pub rotate_every: Duration,
+}
+
+impl Default for CaptureConfig {
+    fn default() -> Self {
+        Self { dir: None, rotate_bytes: ByteSize::from_mib(256), rotate_every: Duration::from_secs(3600) }
+    }
+}
+
+/// The keys that the delivery driver reads from `[sink.NAME]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeliveryConfig {
+    /// How much one write may hold.
+    pub batch: Batch,
+    /// How to come back after a write that failed. There is no last attempt: the spool holds the rows.
+    pub retry: Retry,
+    /// When to stop writing to a store that keeps failing.
+    pub breaker: StoreBreaker,
+    /// How long one write may take.
+    pub timeout: Duration,
+    /// Asks an idle store whether it is there.
+    pub probe: Probe,
+    /// Where a sink begins that the pipeline did not have before.
+    pub start: Start,
+}
+
+impl Default for DeliveryConfig {
+    fn default() -> Self {
+        Self {
+            batch: Batch::default(),
+            retry: Retry::default(),
+            breaker: StoreBreaker::default(),
+            timeout: Duration::from_secs(30),
+            probe: Probe::default(),
+            start: Start::Earliest,
+        }
+    }
+}
+
+/// The size of a write.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Batch {
+    /// At most this many rows.
+    pub rows: NonZeroUsize,
+    /// At most this many bytes.
+    pub bytes: ByteSize,
+    /// Wait this long for more rows; "0s" writes what is there.
+    pub linger: Duration,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        let rows = const { NonZeroUsize::new(5_000).expect("a literal above 0") };
+        Self { rows, bytes: ByteSize::from_mib(8), linger: Duration::from_secs(0) }
+    }
+}
+
+/// Pauses between attempts to write: each twice the last one, with full jitter.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retry {
+    /// The pause after the first failure.
+    pub first: Duration,
+    /// No pause is longer than this.
+    pub longest: Duration,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { first: Duration::from_secs(1), longest: Duration::from_secs(30) }
+    }
+}
+
+/// Questions to an idle store.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Probe {
+    /// The pause between two questions; "0s" for none.
+    pub every: Duration,
+    /// How long an answer may take.
+    pub timeout: Duration,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(60), timeout: Duration::from_secs(10) }
+    }
+}
+
+/// Where a sink begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// With the oldest row that the spool still has.
+    Earliest,
+    /// With the next row that comes.
+    Latest,
+}
+
+/// The table `[spool]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// The spool never takes more disk than this.
+    pub max_bytes: ByteSize,
+    /// What to do when it would, or when the disk is full.
+    pub when_full: WhenFull,
+    /// The size of one of its files.
+    pub segment_bytes: ByteSize,
+    /// Rows stay this long after every sink has them, on at most a tenth of `max_bytes`: a store that went back is fed again.
+    pub keep: Duration,
+    /// The least time between two writes through to the disk; "0ms" for no pause. A power cut loses no more than that.
+    pub sync: Duration,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            max_bytes: ByteSize::from_mib(10 << 10),
+            when_full: WhenFull::Block,
+            segment_bytes: ByteSize::from_mib(64),
+            keep: Duration::from_secs(3600),
+            sync: Duration::from_millis(0),
+        }
+    }
+}
+
+/// What happens to rows when the spool is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenFull {
+    /// End the sessions, and fill the gaps when there is room again.
+    Block,
+    /// Drop what comes, and say so.
+    DropNewest,
+    /// Drop the oldest file, and say for which sinks.
+    DropOldest,
+}

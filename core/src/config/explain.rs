@@ -1,0 +1,228 @@
+//! serde's errors in the user's words: TOML's names of things, never Rust's, and no value that came from a variable.
+
+use figment::error::{Actual, Kind};
+
+use super::{
+    document::Path,
+    hints,
+    layers::Layers,
+    names,
+    problem::{Problem, Spot},
+    secret,
+    units::{ByteSize, Duration, Rate, Unit},
+};
+
+/// What may stand in a table, for the answer to a key that may not.
+pub(crate) struct Keys<'a> {
+    /// What to call the table: `[source.deribit]`.
+    pub(crate) table: String,
+    /// All keys of the table, also those that are read by another struct.
+    pub(crate) all: &'a [String],
+    /// The component whose reference page has them.
+    pub(crate) component: Option<&'a str>,
+    /// The paths of options that hold secrets.
+    pub(crate) secrets: &'a [Path],
+    /// Says where a key belongs that does not belong here.
+    pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl<'a> Keys<'a> {
+    /// Returns the keys of a table that is read by one struct.
+    pub(crate) fn of_table(name: &str) -> Self {
+        Self { table: format!("[{name}]"), all: &[], component: None, secrets: &[], elsewhere: &|_| None }
+    }
+}
+
+/// Turns an error at `path` into a problem that shows the line.
+pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>) -> Problem {
+    let problem = match kind {
+        Kind::UnknownField(field, known) => unknown_key(layers, field, known, path, keys),
+        Kind::MissingField(field) => missing(layers, field, path, keys),
+        Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path),
+        Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path),
+        Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path),
+        other => not_valid(layers, other, path),
+    };
+    match layers.variable(path) {
+        Some(variable) => problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name)),
+        None => problem,
+    }
+}
+
+fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String], keys: &Keys<'_>) -> Problem {
+    let at_root = path.len() == 1;
+    let table = match path.split_last() {
+        Some((_, around)) if !around.is_empty() => format!("`{}`", name_of(around)),
+        _ => keys.table.clone(),
+    };
+    let problem = Problem::error(format!("unknown key `{field}` in {table}"));
+    let known: Vec<&str> = if at_root {
+        known.iter().copied().chain(keys.all.iter().map(String::as_str)).collect()
+    } else {
+        known.to_vec()
+    };
+    let spot = layers.key(path);
+    let mut problem = if let Some(alias) = hints::alias(field, &known) {
+        let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
+        problem.instead = Some(alias.to_owned());
+        problem
+    } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten()
+        && names::nearest(field, known.iter().copied()).is_none()
+    {
+        problem.at(spot, place)
+    } else {
+        problem.at_with_nearest(spot, field, known)
+    };
+    if let (true, Some(component)) = (at_root, keys.component) {
+        problem = problem.help(format!("all keys: tidegate list {component}"));
+    }
+    problem
+}
+
+fn missing(layers: &Layers<'_>, field: &str, path: &[String], keys: &Keys<'_>) -> Problem {
+    let table = if path.is_empty() { keys.table.clone() } else { format!("`{}`", name_of(path)) };
+    let problem = Problem::error(format!("{table} has no `{field}`")).at(layers.key(path), "");
+    match keys.component {
+        Some(component) if path.is_empty() => problem.help(format!("what it is: tidegate list {component}")),
+        _ => problem,
+    }
+}
+
+fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]) -> Problem {
+    let spot = layers.value(path).map(Spot::inside_quotes);
+    if let Some(written) = layers.written(path) {
+        let known = known.join(", ");
+        let title = format!("the value of {written} does not fit `{}`", name_of(path));
+        return Problem::error(title).at(spot, "").note(format!("known are: {known}"));
+    }
+    let problem = Problem::error(format!("unknown `{word}` for `{}`", name_of(path)));
+    match hints::alias(word, known) {
+        Some(alias) => problem.at(spot, format!("here it is called `{alias}`")),
+        None => problem.at_with_nearest(spot, word, known.iter().copied()),
+    }
+}
+
+fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[String]) -> Problem {
+    let spot = layers.value(path).or_else(|| layers.key(path));
+    let expected = in_toml(expected);
+    let key = name_of(path);
+    let problem = if let Some(written) = layers.written(path) {
+        Problem::error(format!("the value of {written} does not fit `{key}`"))
+    } else if path.iter().any(|part| secret::named_like_one(part)) || expected == secret::EXPECTED {
+        Problem::error(format!("`{key}` is of another kind"))
+    } else if has_unit(&expected) && is_bare_number(found) {
+        Problem::error(format!("`{}` has no unit", shown(found)))
+    } else {
+        Problem::error(format!("`{key}` cannot be {}", name(found)))
+    };
+    problem.at(spot, expected)
+}
+
+/// Shows a component's own error at the key, or the value, that it names first; else at its table.
+pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
+    let message = error.to_string();
+    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+        let path: Path = word.split('.').map(String::from).collect();
+        let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);
+        layers.value(&path).is_some().then_some(path).or_else(of_value)
+    });
+    let (spot, label) = match &named {
+        Some(path) => (layers.value(path), ""),
+        None => (layers.key(&[]), "in this table"),
+    };
+    let problem = Problem::error(layers.without_values(message, keys.secrets)).at(spot, label);
+    match keys.component {
+        Some(component) => problem.help(format!("all keys: tidegate list {component}")),
+        None => problem,
+    }
+}
+
+/// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.
+fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String]) -> Problem {
+    let key = name_of(path);
+    let spot = layers.value(path).or_else(|| layers.key(path));
+    let hidden = layers.written(path).is_some() || path.iter().any(|part| secret::named_like_one(part));
+    let message = match kind {
+        Kind::Message(message) if !hidden && !names_rust(message) => message.clone(),
+        _ => String::new(),
+    };
+    let title = match layers.written(path) {
+        Some(written) => format!("the value of {written} does not fit `{key}`"),
+        None => format!("`{key}` is not valid"),
+    };
+    Problem::error(title).at(spot, message)
+}
+
+/// Returns the key that a path leads to, without the numbers of array elements.
+fn name_of(path: &[String]) -> String {
+    let names: Path = path.iter().filter(|part| part.parse::<usize>().is_err()).cloned().collect();
+    if names.is_empty() { "the table".into() } else { names.join(".") }
+}
+
+fn has_unit(expected: &str) -> bool {
+    [Duration::EXPECTED, ByteSize::EXPECTED, Rate::EXPECTED].contains(&expected)
+}
+
+fn is_bare_number(found: &Actual) -> bool {
+    match found {
+        Actual::Signed(_) | Actual::Unsigned(_) | Actual::Float(_) => true,
+        Actual::Str(text) => text.trim().parse::<f64>().is_ok(),
+        _ => false,
+    }
+}
+
+fn shown(found: &Actual) -> String {
+    match found {
+        Actual::Signed(number) => number.to_string(),
+        Actual::Unsigned(number) => number.to_string(),
+        Actual::Float(number) => number.to_string(),
+        Actual::Str(text) => text.clone(),
+        other => name(other),
+    }
+}
+
+/// Names what was found, as TOML calls it.
+fn name(found: &Actual) -> String {
+    match found {
+        Actual::Str(text) if text.chars().count() > 60 || text.contains('\n') => "this text".into(),
+        Actual::Str(text) => format!("{:?}", secret::without_password(text)),
+        Actual::Signed(_) | Actual::Unsigned(_) | Actual::Float(_) => format!("the number {}", shown(found)),
+        Actual::Bool(truth) => truth.to_string(),
+        Actual::Seq => "a list".into(),
+        Actual::Map => "a table".into(),
+        _ => "this".into(),
+    }
+}
+
+/// Turns serde's words into TOML's.
+fn in_toml(expected: &str) -> String {
+    let words = match expected {
+        "u8" | "u16" | "u32" | "u64" | "u128" | "usize" => "a whole number, not negative",
+        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => {
+            "a whole number, at least 1"
+        }
+        "i8" | "i16" | "i32" | "i64" | "i128" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" | "a borrowed string" | "path string" | "a character" => "a text",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        _ if expected.starts_with("struct ") => "a table",
+        _ if expected.starts_with("tuple ") || expected.starts_with("an array of") => "a list",
+        _ if expected.starts_with("enum ") || names_rust(expected) => "another kind of value",
+        _ => expected,
+    };
+    match expected {
+        "u8" | "a nonzero u8" => format!("{words}, at most {}", u8::MAX),
+        "u16" | "a nonzero u16" => format!("{words}, at most {}", u16::MAX),
+        "u32" | "a nonzero u32" => format!("{words}, at most {}", u32::MAX),
+        _ => words.into(),
+    }
+}
+
+/// Tells whether a message speaks of Rust's types, as serde's own do.
+fn names_rust(message: &str) -> bool {
+    ["::", "enum ", "struct ", "variant", "invalid type", "invalid value", "<", "field identifier"]
+        .iter()
+        .any(|word| message.contains(word))
+}

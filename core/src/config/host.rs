@@ -1,0 +1,207 @@
+//! The host file `tidegate.toml`: what is one per process, and the defaults of all pipelines.
+
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+
+use figment::value::{Dict, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    document::Document,
+    environment::Environment,
+    explain::Keys,
+    layers::{Layer, Layers, Variable, path},
+    options::Options,
+    problem::Problem,
+    report::Report,
+    resolved::{self, Setting},
+    units::{Address, ByteSize, Duration},
+};
+
+/// What is one per process.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Host {
+    /// Where `/health` and `/metrics` are served.
+    pub listen: Address,
+    /// The folder of spools, captures and dead letters, a folder per pipeline.
+    pub data_dir: PathBuf,
+    /// What is logged, and where.
+    pub log: LogConfig,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self {
+            listen: Address(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            data_dir: "data".into(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// The table `[log]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogConfig {
+    /// "error", "warn", "info", "debug" or "trace", also per target: "info,tidegate_core=debug". The variable LOG_LEVEL
+    /// counts where this is left out.
+    pub level: String,
+    /// How often each pipeline logs a line of figures; "0s" for never.
+    pub stats: Duration,
+    /// How often the full health report is logged as JSON; "0s" for never.
+    pub report: Duration,
+    /// How a line is written.
+    pub format: LogFormat,
+    /// A file to log into instead of the terminal.
+    pub file: Option<LogFile>,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            level: "info".into(),
+            stats: Duration::from_secs(60),
+            report: Duration::from_secs(5 * 60),
+            format: LogFormat::Auto,
+            file: None,
+        }
+    }
+}
+
+/// How a line of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people on a terminal, as JSON elsewhere.
+    Auto,
+    /// For people.
+    Human,
+    /// As JSON.
+    Json,
+}
+
+/// A log file.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LogFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// At this size it is put aside and a new one begun.
+    #[serde(default = "LogFile::default_max")]
+    pub max: ByteSize,
+    /// So many of the old ones are kept.
+    #[serde(default = "LogFile::default_keep")]
+    pub keep: NonZeroU32,
+}
+
+impl LogFile {
+    fn default_max() -> ByteSize {
+        ByteSize::from_mib(100)
+    }
+
+    fn default_keep() -> NonZeroU32 {
+        const { NonZeroU32::new(7).expect("a literal above 0") }
+    }
+}
+
+/// What the variables of the process that set an option begin with.
+const PREFIX: &str = "TIDEGATE_";
+
+/// Reads what is one per process; `None` when it cannot be used.
+pub(super) fn read(
+    document: Option<&Document>,
+    environment: &Environment,
+    report: &mut Report,
+) -> Option<(Host, Vec<Setting>)> {
+    let options = Options::of::<Host>();
+    let mut layers = Vec::new();
+    if let Some(Some(level)) = environment.look_up("LOG_LEVEL") {
+        let level = Variable { name: "LOG_LEVEL".into(), value: level.to_owned() };
+        layers.push(Layer::Variables(BTreeMap::from([(path(["log", "level"]), level)])));
+    }
+    if let Some(document) = document {
+        let mut dict = document.data.clone();
+        dict.remove("defaults");
+        misplaced(&mut dict, document, report);
+        layers.push(Layer::File { document, at: Vec::new(), dict });
+    }
+    layers.push(Layer::Variables(variables(&options, document, environment, report)));
+    let layers = Layers::merge(layers);
+    let keys = Keys { table: "the host file".into(), ..Keys::of_table("host") };
+    let host: Host = layers.read(layers.root.clone(), &keys, report)?;
+    let mut settings = Vec::new();
+    resolved::collect(&layers, &[], &serde_json::to_value(&host).unwrap_or_default(), &mut settings);
+    Some((host, settings))
+}
+
+/// Takes out what belongs into another file, or another version.
+fn misplaced(dict: &mut Dict, document: &Document, report: &mut Report) {
+    for (name, advice) in [
+        ("notify", None),
+        ("alert", None),
+        ("pipeline", Some("it belongs into a pipeline's file")),
+        ("source", Some("it belongs into a pipeline's file; for all sources write [defaults.source]")),
+        ("sink", Some("it belongs into a pipeline's file; for all sinks write [defaults.sink]")),
+        ("spool", Some("it belongs into a pipeline's file; for all pipelines write [defaults.spool]")),
+        ("table", Some("it belongs into a pipeline's file")),
+    ] {
+        if dict.remove(name).is_none() {
+            continue;
+        }
+        let spot = document.key(&path([name]));
+        report.add(match advice {
+            None => not_in_this_version(name).at(spot, ""),
+            Some(advice) => Problem::error(format!("[{name}] in the host file")).at(spot, advice),
+        });
+    }
+}
+
+/// Returns the problem of a table that is planned.
+pub(super) fn not_in_this_version(name: &str) -> Problem {
+    Problem::error(format!("[{name}] is not in this version")).help(match name {
+        "table" => "take it out: sinks take the sources' tables as they are",
+        _ => "take it out: /health and /metrics tell what there is to tell",
+    })
+}
+
+/// Returns the options that variables of the process set.
+fn variables(
+    options: &Options,
+    document: Option<&Document>,
+    environment: &Environment,
+    report: &mut Report,
+) -> BTreeMap<Vec<String>, Variable> {
+    let known: BTreeMap<String, String> = options
+        .all()
+        .into_iter()
+        .map(|option| (PREFIX.to_owned() + &option.key.replace('.', "_").to_uppercase(), option.key))
+        .collect();
+    let mut set = BTreeMap::new();
+    for name in environment.names(PREFIX) {
+        match (known.get(name), environment.look_up(name)) {
+            (Some(key), Some(Some(value))) => {
+                let path = key.split('.').map(String::from).collect();
+                set.insert(path, Variable { name: name.to_owned(), value: value.to_owned() });
+            }
+            (Some(_), _) => report.add(Problem::error(format!("the variable {name} is not UTF-8"))),
+            // It may be one of the user's own, for `${…}`.
+            (None, _) if document.is_some_and(|document| document.file.text.contains(name)) => {}
+            (None, _) => {
+                let title = format!("the variable {name} sets nothing");
+                report.add(Problem::warning(title).at_with_nearest(None, name, known.keys().map(String::as_str)));
+            }
+        }
+    }
+    set
+}
+
+/// Returns the table `[defaults.…]` of the host file.
+pub(super) fn defaults<'d>(document: Option<&'d Document>, names: &[&str]) -> Option<&'d Dict> {
+    let mut table = &document?.data;
+    for name in ["defaults"].iter().chain(names) {
+        let Value::Dict(_, inner) = table.get(*name)? else { return None };
+        table = inner;
+    }
+    Some(table)
+}

@@ -1,0 +1,349 @@
+//! From the texts of files to pipelines that can be built, or to all that is wrong with them.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
+
+use figment::value::{Dict, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    document::Document,
+    driver::{ConnectionConfig, DeliveryConfig, SpoolConfig},
+    environment::Environment,
+    explain::Keys,
+    files::Files,
+    host::{self, Host, not_in_this_version},
+    layers::{Layer, Layers, path},
+    names,
+    problem::{Problem, Spot, Text},
+    report::Report,
+    resolved::{self, Setting},
+    stage::Defaults,
+    tables::TableChoice,
+};
+use crate::{
+    catalog::{Catalog, Factory},
+    protocol::Protocol,
+    sink::Sink,
+};
+
+/// What came of the files.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is one per process; `None` when the host file cannot be used, and then nothing can run.
+    pub host: Option<Host>,
+    /// The pipelines without errors, those that are switched off among them.
+    pub pipelines: Vec<Pipeline>,
+    /// The others.
+    pub refused: Vec<Refused>,
+    /// All mistakes of all files.
+    pub report: Report,
+    pub(super) host_settings: Vec<Setting>,
+}
+
+/// A pipeline that cannot run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its file.
+    pub file: PathBuf,
+    /// The first of its errors, in one line.
+    pub why: String,
+}
+
+/// A checked pipeline, ready to be built.
+#[derive(Debug)]
+pub struct Pipeline {
+    /// Its name in logs, metrics and stores, and its folder in the host's `data_dir`.
+    pub name: String,
+    /// Whether it is to run.
+    pub enabled: bool,
+    /// Its file.
+    pub file: PathBuf,
+    /// Where rows come from, by name.
+    pub sources: Vec<SourceStage>,
+    /// How the spool is kept.
+    pub spool: SpoolConfig,
+    /// Where rows go, by name.
+    pub sinks: Vec<SinkStage>,
+    pub(super) settings: Vec<Setting>,
+}
+
+/// A source of a pipeline.
+#[derive(Debug)]
+pub struct SourceStage {
+    /// Its name in logs, metrics and stores.
+    pub name: String,
+    /// The component's type: the `venue` of its rows.
+    pub component: String,
+    /// Whether the pipeline is ready only when this source is.
+    pub required: bool,
+    /// How it is made and driven.
+    pub feed: Feed,
+}
+
+/// How records come.
+pub enum Feed {
+    /// As frames of a WebSocket, by the connection driver.
+    Protocol {
+        /// Makes the protocol, once per connection.
+        factory: Factory<Box<dyn Protocol>>,
+        /// What the driver goes by.
+        connection: ConnectionConfig,
+    },
+}
+
+/// A sink of a pipeline.
+pub struct SinkStage {
+    /// Its name in logs, metrics and stores.
+    pub name: String,
+    /// The component's type.
+    pub component: String,
+    /// Makes the sink, again after a crash.
+    pub factory: Factory<Box<dyn Sink>>,
+    /// What the delivery driver goes by.
+    pub delivery: DeliveryConfig,
+    /// Which tables it takes.
+    pub tables: TableChoice,
+}
+
+impl std::fmt::Debug for Feed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Protocol { connection, .. } => f.debug_tuple("Protocol").field(connection).finish(),
+        }
+    }
+}
+
+impl std::fmt::Debug for SinkStage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SinkStage").field("name", &self.name).field("tables", &self.tables).finish_non_exhaustive()
+    }
+}
+
+/// The table `[pipeline]`.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PipelineConfig {
+    /// The pipeline's name in logs, metrics and stores. Different from every other in the process.
+    pub(super) name: String,
+    /// Whether it runs. When not, it is checked and listed all the same.
+    #[serde(default = "enabled")]
+    pub(super) enabled: bool,
+}
+
+fn enabled() -> bool {
+    true
+}
+
+/// Reads the host file and the pipelines, and reports every mistake in all of them. Does no I/O.
+pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loaded {
+    let mut report = files.report;
+    let host_file = files.host.map(|file| Document::parse(file, environment, &mut report));
+    let host_document = host_file.as_ref().and_then(Option::as_ref);
+    let mut host = host::read(host_document, environment, &mut report);
+    let defaults = Defaults::new(catalog, host_document, &mut report);
+    let host_is_wrong = matches!(host_file, Some(None))
+        || host_document.is_some_and(|document| report.has_error_in(&document.file) || document.is_broken(&[]));
+    if host_is_wrong {
+        host = None;
+    }
+    let mut drafts = Vec::new();
+    for file in files.pipelines {
+        let draft = Document::parse(file.clone(), environment, &mut report).and_then(|document| {
+            Reader { catalog, defaults: &defaults, document: &document, report: &mut report, settings: Vec::new() }
+                .pipeline()
+        });
+        drafts.push((file, draft));
+    }
+    refuse_equal_names(&drafts, &mut report);
+    report.sort();
+    let (mut pipelines, mut refused) = (Vec::new(), Vec::new());
+    for (file, draft) in drafts {
+        match (report.first_error_in(&file), draft) {
+            (None, Some((pipeline, _))) => pipelines.push(pipeline),
+            (problem, _) => {
+                let why = problem.map_or_else(|| "a default of the host file is wrong".into(), Problem::line);
+                refused.push(Refused { file: PathBuf::from(&file.path), why });
+            }
+        }
+    }
+    let (host, host_settings) = host.unzip();
+    Loaded { host, pipelines, refused, report, host_settings: host_settings.unwrap_or_default() }
+}
+
+type Draft = (Arc<Text>, Option<(Pipeline, Option<Spot>)>);
+
+/// Two pipelines of one name would share a spool, and positions in the stores.
+fn refuse_equal_names(drafts: &[Draft], report: &mut Report) {
+    let mut first_of: HashMap<String, (&str, &Option<Spot>)> = HashMap::new();
+    for (pipeline, spot) in drafts.iter().filter_map(|(_, draft)| draft.as_ref()) {
+        let Some((name, first)) = first_of.get(&pipeline.name.to_lowercase()) else {
+            first_of.insert(pipeline.name.to_lowercase(), (&pipeline.name, spot));
+            continue;
+        };
+        let problem = if *name == pipeline.name {
+            Problem::error(format!("two pipelines are called `{name}`"))
+        } else {
+            Problem::error(format!("`{}` and `{name}` would share one spool", pipeline.name))
+                .note("some file systems take two names for one that differ in case only")
+        };
+        let problem = problem.at(spot.clone(), "the second").at((*first).clone(), "the first");
+        report.add(problem.help("rename one: the name keys the spool and the position in each store"));
+    }
+}
+
+/// Reads one file.
+pub(super) struct Reader<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) defaults: &'a Defaults<'a>,
+    pub(super) document: &'a Document,
+    pub(super) report: &'a mut Report,
+    pub(super) settings: Vec<Setting>,
+}
+
+impl<'a> Reader<'a> {
+    fn pipeline(mut self) -> Option<(Pipeline, Option<Spot>)> {
+        self.unknown_tables();
+        let head = self.head();
+        let spool = self.spool();
+        let sources = self.stages("source", Self::source);
+        let sinks = self.stages("sink", Self::sink);
+        self.check_tables(&sources, &sinks);
+        let (sources, sinks) = (all(sources)?, all(sinks)?);
+        let head = head?;
+        let pipeline = Pipeline {
+            name: head.name,
+            enabled: head.enabled,
+            file: PathBuf::from(&self.document.file.path),
+            sources: sources.into_iter().map(|(stage, _)| stage).collect(),
+            spool: spool?,
+            sinks: sinks.into_iter().map(|(stage, _)| stage).collect(),
+            settings: self.settings,
+        };
+        Some((pipeline, self.document.value(&path(["pipeline", "name"]))))
+    }
+
+    /// Reports the tables that a pipeline does not have.
+    fn unknown_tables(&mut self) {
+        for name in self.document.data.keys() {
+            let spot = self.document.key(&path([name]));
+            match name.as_str() {
+                "pipeline" | "source" | "spool" | "sink" => {}
+                "table" | "notify" | "alert" => self.report.add(not_in_this_version(name).at(spot, "")),
+                "listen" | "data_dir" | "log" | "defaults" => {
+                    let problem = Problem::error(format!("`{name}` is one per process")).at(spot, "");
+                    self.report.add(problem.help("it belongs into the host file, tidegate.toml"));
+                }
+                "sources" | "sinks" => {
+                    let one = name.trim_end_matches('s');
+                    let problem = Problem::error(format!("unknown table `{name}`"));
+                    self.report.add(problem.at(spot, format!("write [{one}.NAME]")));
+                }
+                _ => {
+                    let problem = Problem::error(format!("unknown table `{name}`"));
+                    let known = ["pipeline", "source", "spool", "sink"];
+                    self.report.add(problem.at_with_nearest(spot, name, known));
+                }
+            }
+        }
+    }
+
+    fn head(&mut self) -> Option<PipelineConfig> {
+        let layers = Layers::merge(self.table("pipeline")?);
+        if layers.root.is_empty() && layers.key(&[]).is_none() {
+            let problem = Problem::error("the file has no [pipeline]").in_file(&self.document.file);
+            self.report.add(problem.help("write [pipeline] and name = \"…\", different from every other"));
+            return None;
+        }
+        let head: PipelineConfig = layers.read(layers.root.clone(), &Keys::of_table("pipeline"), self.report)?;
+        if !names::is_valid(&head.name) {
+            let name = path(["name"]);
+            if !layers.is_broken(&name) {
+                let title = match layers.written(&name) {
+                    Some(written) => format!("the value of {written} is no name for a pipeline"),
+                    None => format!("{} is no name for a pipeline", resolved::in_toml(&head.name.as_str().into())),
+                };
+                self.report.add(Problem::error(title).at(layers.value(&name), names::VALID));
+            }
+            return None;
+        }
+        self.keep(&layers, &path(["pipeline"]), &head);
+        (!layers.is_broken(&[])).then_some(head)
+    }
+
+    fn spool(&mut self) -> Option<SpoolConfig> {
+        let own = self.table("spool")?;
+        let layers = Layers::merge(self.defaults.spool().into_iter().chain(own).collect());
+        let spool: SpoolConfig = layers.read(layers.root.clone(), &Keys::of_table("spool"), self.report)?;
+        if spool.segment_bytes.0.saturating_mul(2) > spool.max_bytes.0 {
+            let spot = layers.value(&path(["segment_bytes"])).or_else(|| layers.value(&path(["max_bytes"])));
+            let title =
+                format!("a spool of {} has no room for two segments of {}", spool.max_bytes, spool.segment_bytes);
+            self.report.add(Problem::error(title).at(spot, "").help("raise `max_bytes` or lower `segment_bytes`"));
+            return None;
+        }
+        self.keep(&layers, &path(["spool"]), &spool);
+        Some(spool)
+    }
+
+    /// Returns the layer of a top-level table: none where the file has no such table.
+    fn table(&mut self, name: &str) -> Option<Vec<Layer<'a>>> {
+        let at = path([name]);
+        match self.document.data.get(name) {
+            None => Some(Vec::new()),
+            Some(Value::Dict(_, dict)) => Some(vec![Layer::File { document: self.document, at, dict: dict.clone() }]),
+            Some(_) => {
+                let problem = Problem::error(format!("`{name}` is not a table"));
+                self.report.add(problem.at(self.document.key(&at), format!("write [{name}]")));
+                None
+            }
+        }
+    }
+
+    /// Reads every `[source.NAME]` or `[sink.NAME]`; an empty list is a mistake that was reported.
+    fn stages<T>(&mut self, role: &str, read: fn(&mut Self, &str, &Dict) -> Option<T>) -> Vec<Option<T>> {
+        let at = path([role]);
+        let named = format!("write [{role}.NAME]");
+        let tables = match self.document.data.get(role) {
+            Some(Value::Dict(_, tables)) if !tables.is_empty() => tables,
+            Some(Value::Dict(..)) | None => {
+                let problem = Problem::error(format!("the file has no [{role}.NAME]"));
+                self.report.add(problem.in_file(&self.document.file).help(format!("what there is: tidegate list")));
+                return vec![None];
+            }
+            Some(_) => {
+                let problem = Problem::error(format!("a {role} needs a name"));
+                self.report.add(problem.at(self.document.key(&at), named));
+                return vec![None];
+            }
+        };
+        if tables.values().any(|value| !matches!(value, Value::Dict(..))) {
+            let problem = Problem::error(format!("a {role} needs a name"));
+            self.report.add(problem.at(self.document.key(&at), named));
+            return vec![None];
+        }
+        let mut stages = Vec::new();
+        for (name, value) in tables {
+            let Value::Dict(_, table) = value else { continue };
+            if !names::is_valid(name) {
+                let problem =
+                    Problem::error(format!("{} is no name for a {role}", resolved::in_toml(&name.as_str().into())));
+                self.report.add(problem.at(self.document.key(&path([role, name])), names::VALID));
+                stages.push(None);
+                continue;
+            }
+            stages.push(read(self, name, table));
+        }
+        stages
+    }
+
+    /// Keeps the values of a struct for `check --resolved`.
+    pub(super) fn keep<T: Serialize>(&mut self, layers: &Layers<'_>, at: &[String], values: &T) {
+        let values = serde_json::to_value(values).unwrap_or_default();
+        resolved::collect(layers, at, &values, &mut self.settings);
+    }
+}
+
+fn all<T>(stages: Vec<Option<T>>) -> Option<Vec<T>> {
+    stages.into_iter().collect()
+}

@@ -1,0 +1,46 @@
+//! Configuration: defaults < host file < pipeline file < variables of the process, and every mistake with its line.
+//!
+//! ```text
+//! Files ──Document (values + places)──→ Layers (merged by figment) ──→ Pipeline: typed, built once, tables checked
+//!                                          └─ explain, hints ──→ Report: all mistakes of all files, rustc-like
+//! Options (the structs' own schemas) ──→ list, new, schema, check --resolved
+//! ```
+
+mod document;
+mod driver;
+mod environment;
+pub(crate) mod explain;
+mod files;
+mod hints;
+mod host;
+mod layers;
+mod load;
+mod names;
+mod options;
+mod problem;
+mod report;
+mod resolved;
+mod secret;
+mod stage;
+mod tables;
+mod units;
+
+pub(crate) use explain::Keys;
+pub(crate) use layers::Layers;
+pub(crate) use options::Options;
+
+pub use driver::{
+    Batch, CaptureConfig, ConnectionConfig, DeliveryConfig, LineBreaker, Ping, Probe, Reconnect, Rest, RestBreaker,
+    Retry, Silence, SpoolConfig, Start, StoreBreaker, WhenFull,
+};
+pub use environment::Environment;
+pub use files::{Files, HOST_FILE};
+pub use host::{Host, LogConfig, LogFile, LogFormat};
+pub use load::{Feed, Loaded, Pipeline, Refused, SinkStage, SourceStage, load};
+pub use names::{NameParts, NameTemplate};
+pub use problem::Look;
+pub use report::Report;
+pub use resolved::resolved;
+pub use secret::Secret;
+pub use tables::{TableChoice, TableConfig};
+pub use units::{Address, ByteSize, Duration, Rate};

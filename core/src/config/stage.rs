@@ -1,0 +1,409 @@
+//! One source or sink: which keys its driver reads, which the component, and which come from the host file's defaults.
+
+use std::collections::BTreeSet;
+
+use figment::value::{Dict, Value};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    document::{Document, Path},
+    driver::{ConnectionConfig, DeliveryConfig},
+    explain::Keys,
+    host,
+    layers::{Layer, Layers, Origin, path},
+    load::{Feed, Reader, SinkStage, SourceStage},
+    options::Options,
+    problem::{Problem, Spot},
+    report::Report,
+    secret,
+    tables::TableChoice,
+};
+use crate::{
+    catalog::{Catalog, Role, Unavailable},
+    row::Table,
+};
+
+/// Keys of every source.
+#[derive(Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SourceKeys {
+    /// Whether the pipeline is ready only when this source is; false for a side input.
+    pub(super) required: bool,
+}
+
+impl Default for SourceKeys {
+    fn default() -> Self {
+        Self { required: true }
+    }
+}
+
+/// Keys of every sink.
+#[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct SinkKeys {
+    /// Which tables it takes, and what they are called in the store. Without it, all.
+    pub(super) tables: TableChoice,
+}
+
+/// All that may stand in a stage's table besides `type`: the options of its structs, the component's own first.
+pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<Vec<Options>> {
+    let own = catalog.entry(role, component)?.options.clone();
+    Some(match role {
+        Role::Source => vec![own, Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()],
+        Role::Sink => vec![own, Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()],
+    })
+}
+
+fn keys_of(options: &[Options]) -> Vec<String> {
+    options.iter().flat_map(|options| options.keys.iter().cloned()).collect()
+}
+
+impl Role {
+    /// Returns the name of its tables in TOML.
+    pub(super) fn table(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Sink => "sink",
+        }
+    }
+}
+
+/// A stage's table, on its way to become a stage.
+struct Draft<'a> {
+    at: Path,
+    component: String,
+    layers: Layers<'a>,
+    options: Vec<Options>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<(SourceStage, Vec<Table>)> {
+        let draft = self.draft(Role::Source, name, table)?;
+        let [own, connection, common] = Self::split(&draft);
+        let catalog = self.catalog;
+        let (all, secrets) = (keys_of(&draft.options), secrets(&draft.options));
+        let elsewhere = |key: &str| elsewhere(catalog, Role::Source, key);
+        let keys = draft.keys(&all, &secrets, &elsewhere);
+        let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
+        let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
+        let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
+        let (common, connection, made) = (common?, connection?, made?);
+        self.keep(&draft.layers, &draft.at, &made.values);
+        self.keep(&draft.layers, &draft.at, &connection);
+        self.keep(&draft.layers, &draft.at, &common);
+        let tables = made.first.tables();
+        let feed = Feed::Protocol { factory: made.factory, connection };
+        let stage = SourceStage { name: name.to_owned(), component: draft.component, required: common.required, feed };
+        Some((stage, tables))
+    }
+
+    pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<(SinkStage, Option<String>)> {
+        let draft = self.draft(Role::Sink, name, table)?;
+        let [own, delivery, common] = Self::split(&draft);
+        let catalog = self.catalog;
+        let (all, secrets) = (keys_of(&draft.options), secrets(&draft.options));
+        let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
+        let keys = draft.keys(&all, &secrets, &elsewhere);
+        let common = draft.layers.read::<SinkKeys>(common, &keys, self.report);
+        let delivery = draft.layers.read::<DeliveryConfig>(delivery, &keys, self.report);
+        let made = catalog.sinks.read(&draft.component, &draft.layers, own, &keys, self.report)?;
+        let (common, delivery, made) = (common?, delivery?, made?);
+        self.keep(&draft.layers, &draft.at, &made.values);
+        self.keep(&draft.layers, &draft.at, &delivery);
+        self.keep(&draft.layers, &draft.at, &common);
+        let stage = SinkStage {
+            name: name.to_owned(),
+            component: draft.component,
+            factory: made.factory,
+            delivery,
+            tables: common.tables,
+        };
+        Some((stage, made.store))
+    }
+
+    /// Finds the component and merges its layers.
+    fn draft(&mut self, role: Role, name: &str, table: &Dict) -> Option<Draft<'a>> {
+        let at = path([role.table(), name]);
+        let mut table = table.clone();
+        let component = self.component(role, &at, name, table.remove("type"))?;
+        let options = match options(self.catalog, role, &component) {
+            Some(options) => options,
+            None => {
+                self.unknown_type(role, &component, &at);
+                return None;
+            }
+        };
+        let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
+        layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
+        let draft = Draft { at, component, layers: Layers::merge(layers), options };
+        self.guard_secrets(&draft);
+        Some(draft)
+    }
+
+    fn component(&mut self, role: Role, at: &[String], name: &str, kind: Option<Value>) -> Option<String> {
+        let at: Path = at.iter().cloned().chain(["type".into()]).collect();
+        match kind {
+            None => Some(name.to_owned()),
+            Some(_) if self.document.is_broken(&at) => None,
+            Some(Value::String(_, kind)) => Some(kind),
+            Some(_) => {
+                let problem = Problem::error(format!("the `type` of a {} is a text", role.table()));
+                self.report.add(problem.at(self.document.value(&at), "what there is: tidegate list"));
+                None
+            }
+        }
+    }
+
+    fn unknown_type(&mut self, role: Role, component: &str, at: &[String]) {
+        let type_at: Path = at.iter().cloned().chain(["type".into()]).collect();
+        let spot = self.document.value(&type_at).map(Spot::inside_quotes).or_else(|| self.document.key(at));
+        let role_name = role.table();
+        if let Some((_, why)) = self.catalog.missing(role).find(|(known, _)| *known == component) {
+            let problem = match why {
+                Unavailable::Feature(feature) => {
+                    Problem::error(format!("{role_name} `{component}` is not in this build"))
+                        .help(format!("add --features {feature}"))
+                }
+                Unavailable::Version => Problem::error(format!("{role_name} `{component}` is not in this version"))
+                    .help("what there is: tidegate list"),
+            };
+            self.report.add(problem.at(spot, ""));
+            return;
+        }
+        let written = self.document.variables(&type_at).map(|variables| variables.join(" "));
+        let other = match role {
+            Role::Source => Role::Sink,
+            Role::Sink => Role::Source,
+        };
+        let known = self.catalog.names(role);
+        let problem = match written {
+            Some(written) => Problem::error(format!("the value of {written} is no type of a {role_name}"))
+                .at(spot, "")
+                .note(format!("known are: {}", known.join(", "))),
+            None if self.catalog.entry(other, component).is_some() => {
+                Problem::error(format!("`{component}` is no {role_name}"))
+                    .at(spot, format!("it is a {}: write [{0}.NAME]", other.table()))
+            }
+            None => {
+                let missing = self.catalog.missing(role).map(|(name, _)| name);
+                Problem::error(format!("unknown {role_name} type `{component}`")).at_with_nearest(
+                    spot,
+                    component,
+                    known.into_iter().chain(missing),
+                )
+            }
+        };
+        self.report.add(problem.help("what there is: tidegate list"));
+    }
+
+    /// Parts the table into what each of the structs reads; the component gets what nobody knows.
+    fn split(draft: &Draft<'_>) -> [Dict; 3] {
+        let mut parts = [Dict::new(), Dict::new(), Dict::new()];
+        for (key, value) in &draft.layers.root {
+            let reader = draft.options.iter().position(|options| options.keys.contains(key)).unwrap_or(0);
+            parts[reader].insert(key.clone(), value.clone());
+        }
+        parts
+    }
+
+    /// Keeps secrets out of every message, and warns of those that stand in the file itself.
+    fn guard_secrets(&mut self, draft: &Draft<'_>) {
+        let layers = &draft.layers;
+        let texts = layers.texts();
+        for at in secrets(&draft.options) {
+            let Some(spot) = layers.value(&at) else { continue };
+            let text = texts.iter().find(|(path, _)| *path == at).map(|(_, text)| *text);
+            for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
+                self.report.hide(Spot { file: spot.file.clone(), span });
+            }
+            let is_address = text.is_some_and(|text| text.contains("://"));
+            if text.is_some_and(|text| !text.is_empty()) && !is_address && is_literal(layers, &at) {
+                self.warn_of_secret(spot);
+            }
+        }
+        for (at, text) in texts {
+            if secret::password_in(text).is_some()
+                && is_literal(layers, &at)
+                && let Some(spot) = layers.value(&at)
+            {
+                self.warn_of_secret(spot);
+            }
+        }
+    }
+
+    fn warn_of_secret(&mut self, spot: Spot) {
+        let problem = Problem::warning("a secret stands in the file").at(Some(spot), "whoever reads the file has it");
+        self.report
+            .add(problem.help("write \"${NAME}\" for a variable, or { file = \"…\" } where the option takes one"));
+    }
+}
+
+/// Tells whether a value stands in a file as it is.
+fn is_literal(layers: &Layers<'_>, at: &[String]) -> bool {
+    match layers.origin(at) {
+        Origin::Line { variables, .. } => variables.is_empty() && !layers.is_broken(at),
+        Origin::Default | Origin::Variable(_) => false,
+    }
+}
+
+fn secrets(options: &[Options]) -> Vec<Path> {
+    options.iter().flat_map(Options::secrets).collect()
+}
+
+impl Draft<'_> {
+    fn keys<'k>(
+        &'k self,
+        all: &'k [String],
+        secrets: &'k [Path],
+        elsewhere: &'k dyn Fn(&str) -> Option<String>,
+    ) -> Keys<'k> {
+        let table = format!("[{}]", self.at.join("."));
+        Keys { table, all, component: Some(&self.component), secrets, elsewhere }
+    }
+}
+
+/// Says where a key belongs that this kind of stage does not have.
+fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<String> {
+    let of_sinks = || keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]);
+    let of_sources = || keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]);
+    let has = |keys: Vec<String>| keys.iter().any(|known| known == key);
+    if role == Role::Source && has(of_sinks()) {
+        return Some("it belongs to a sink: [sink.NAME]".into());
+    }
+    if role == Role::Sink && has(of_sources()) {
+        return Some("it belongs to a source: [source.NAME]".into());
+    }
+    for (place, keys) in [
+        ("[spool]", Options::of::<super::SpoolConfig>().keys),
+        ("[pipeline]", vec!["name".into(), "enabled".into()]),
+        ("the host file, tidegate.toml", Options::of::<super::Host>().keys),
+    ] {
+        if has(keys) {
+            return Some(format!("it belongs into {place}"));
+        }
+    }
+    let others = [Role::Source, Role::Sink].into_iter().flat_map(|role| {
+        catalog.names(role).into_iter().filter_map(move |name| Some((role, name, catalog.entry(role, name)?)))
+    });
+    let having: Vec<_> = others
+        .filter(|(_, _, entry)| entry.options.keys.iter().any(|known| known == key))
+        .map(|(role, name, _)| format!("{} {name}", role.table()))
+        .collect();
+    (!having.is_empty()).then(|| format!("it is a key of {}", having.join(", ")))
+}
+
+/// The host file's `[defaults.…]`.
+#[derive(Debug)]
+pub(super) struct Defaults<'a> {
+    document: Option<&'a Document>,
+    /// Names of components, so that `[defaults.sink.kafka]` is told from a key.
+    types: BTreeSet<(&'static str, String)>,
+}
+
+impl<'a> Defaults<'a> {
+    /// Looks through the defaults for keys that no component has.
+    pub(super) fn new(catalog: &Catalog, document: Option<&'a Document>, report: &mut Report) -> Self {
+        let mut types = BTreeSet::new();
+        for role in [Role::Source, Role::Sink] {
+            let known = catalog.names(role).into_iter().chain(catalog.missing(role).map(|(name, _)| name));
+            types.extend(known.map(|name| (role.table(), name.to_owned())));
+        }
+        let defaults = Self { document, types };
+        defaults.check(catalog, report);
+        defaults
+    }
+
+    fn check(&self, catalog: &Catalog, report: &mut Report) {
+        let (Some(document), Some(sections)) = (self.document, host::defaults(self.document, &[])) else { return };
+        for (name, value) in sections {
+            let at = path(["defaults", name]);
+            let spot = document.key(&at);
+            match (name.as_str(), value) {
+                ("spool", Value::Dict(_, dict)) => {
+                    let layers = Layers::merge(vec![Layer::File { document, at, dict: dict.clone() }]);
+                    let keys = Keys::of_table("defaults.spool");
+                    layers.read::<super::SpoolConfig>(layers.root.clone(), &keys, report);
+                }
+                ("source", Value::Dict(_, dict)) => self.check_role(catalog, Role::Source, dict, report),
+                ("sink", Value::Dict(_, dict)) => self.check_role(catalog, Role::Sink, dict, report),
+                ("source" | "sink" | "spool", _) => {
+                    let problem = Problem::error(format!("`defaults.{name}` is not a table"));
+                    report.add(problem.at(spot, format!("write [defaults.{name}]")));
+                }
+                _ => {
+                    let problem = Problem::error(format!("unknown table [defaults.{name}]"));
+                    report.add(problem.at_with_nearest(spot, name, ["source", "sink", "spool"]));
+                }
+            }
+        }
+    }
+
+    fn check_role(&self, catalog: &Catalog, role: Role, dict: &Dict, report: &mut Report) {
+        let Some(document) = self.document else { return };
+        let role_name = role.table();
+        let keys: BTreeSet<String> = catalog
+            .names(role)
+            .into_iter()
+            .filter_map(|name| options(catalog, role, name))
+            .flat_map(|o| keys_of(&o))
+            .collect();
+        for (key, value) in dict {
+            let at = path(["defaults", role_name, key]);
+            let spot = document.key(&at);
+            match (self.of_type(role, key, value), options(catalog, role, key)) {
+                (Some(table), Some(options)) => {
+                    let known = keys_of(&options);
+                    for key in table.keys().filter(|key| !known.contains(key)) {
+                        let at: Path = at.iter().chain([key]).cloned().collect();
+                        let problem = Problem::error(format!("unknown key `{key}` in [{}]", at[..3].join(".")));
+                        let known = known.iter().map(String::as_str);
+                        report.add(problem.at_with_nearest(document.key(&at), key, known));
+                    }
+                }
+                (Some(_), None) => {
+                    let problem = Problem::warning(format!("{role_name} `{key}` is not in this build"));
+                    report.add(problem.at(spot, "these defaults change nothing"));
+                }
+                (None, _) if keys.contains(key) => {}
+                (None, _) => {
+                    let problem = Problem::error(format!("no {role_name} has the key `{key}`"));
+                    let types = self.types.iter().filter(|(of, _)| *of == role_name).map(|(_, name)| name);
+                    report.add(problem.at_with_nearest(spot, key, keys.iter().chain(types).map(String::as_str)));
+                }
+            }
+        }
+    }
+
+    /// Returns the table of a component's own defaults.
+    fn of_type<'v>(&self, role: Role, key: &str, value: &'v Value) -> Option<&'v Dict> {
+        match value {
+            Value::Dict(_, table) if self.types.contains(&(role.table(), key.to_owned())) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Returns the layers of defaults for one stage: those for all of its role that it has keys for, then its type's.
+    pub(super) fn of_stage(&self, role: Role, component: &str, keys: &[String]) -> Vec<Layer<'a>> {
+        let Some((document, table)) = self.document.zip(host::defaults(self.document, &[role.table()])) else {
+            return Vec::new();
+        };
+        let general =
+            table.iter().filter(|(key, value)| keys.contains(key) && self.of_type(role, key, value).is_none());
+        let general: Dict = general.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let mut layers = vec![Layer::File { document, at: path(["defaults", role.table()]), dict: general }];
+        if let Some(own) = table.get(component).and_then(|value| self.of_type(role, component, value)) {
+            // An unknown key was reported once, at the defaults.
+            let own: Dict =
+                own.iter().filter(|(key, _)| keys.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            layers.push(Layer::File { document, at: path(["defaults", role.table(), component]), dict: own });
+        }
+        layers
+    }
+
+    /// Returns the layer of defaults for every spool.
+    pub(super) fn spool(&self) -> Option<Layer<'a>> {
+        let (document, dict) = self.document.zip(host::defaults(self.document, &["spool"]))?;
+        Some(Layer::File { document, at: path(["defaults", "spool"]), dict: dict.clone() })
+    }
+}

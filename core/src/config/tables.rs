@@ -1,0 +1,289 @@
+//! Which tables a sink takes, and whether the sources have them.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{self, MapAccess, SeqAccess, Unexpected, Visitor, value::MapAccessDeserializer},
+};
+
+use super::{
+    hints,
+    layers::{join, path},
+    load::{Reader, SinkStage, SourceStage},
+    names::{self, NameParts, NameTemplate},
+    problem::{Problem, Spot},
+};
+use crate::row::{ColumnType, Table};
+
+/// The tables that a sink takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum TableChoice {
+    /// All that the sources have.
+    #[default]
+    All,
+    /// These.
+    Only(BTreeMap<String, TableConfig>),
+}
+
+/// What differs for one table of a sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TableConfig {
+    /// What it is called in the store; without it, as the table.
+    pub name: Option<NameTemplate>,
+}
+
+impl TableChoice {
+    /// Tells whether the sink takes this table.
+    pub fn takes(&self, table: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(tables) => tables.contains_key(table),
+        }
+    }
+
+    /// Returns what the user calls this table in the store; `None` for the store's own choice.
+    pub fn name(&self, table: &str) -> Option<&NameTemplate> {
+        match self {
+            Self::All => None,
+            Self::Only(tables) => tables.get(table)?.name.as_ref(),
+        }
+    }
+
+    /// Returns the tables that are named, if any are.
+    pub(super) fn named(&self) -> impl Iterator<Item = &str> {
+        let tables = match self {
+            Self::All => None,
+            Self::Only(tables) => Some(tables.keys().map(String::as_str)),
+        };
+        tables.into_iter().flatten()
+    }
+}
+
+/// A name, or a table of settings.
+struct NameOrTable(TableConfig);
+
+impl<'de> Deserialize<'de> for NameOrTable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrTable;
+        impl<'de> Visitor<'de> for TextOrTable {
+            type Value = NameOrTable;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a name in the store, or { name = \"…\" }")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<NameOrTable, E> {
+                let name = NameTemplate::parse(text);
+                let name = name.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &names::EXPECTED))?;
+                Ok(NameOrTable(TableConfig { name: Some(name) }))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NameOrTable, A::Error> {
+                TableConfig::deserialize(MapAccessDeserializer::new(map)).map(NameOrTable)
+            }
+        }
+        deserializer.deserialize_any(TextOrTable)
+    }
+}
+
+impl<'de> Deserialize<'de> for TableChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListOrMap;
+        impl<'de> Visitor<'de> for ListOrMap {
+            type Value = TableChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(r#"a list of tables, or a table of their names in the store: { trades = "my_trades" }"#)
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<TableChoice, A::Error> {
+                let mut tables = BTreeMap::new();
+                while let Some(table) = list.next_element::<String>()? {
+                    tables.insert(table, TableConfig::default());
+                }
+                Ok(TableChoice::Only(tables))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TableChoice, A::Error> {
+                let mut tables = BTreeMap::new();
+                while let Some((table, config)) = map.next_entry::<String, NameOrTable>()? {
+                    tables.insert(table, config.0);
+                }
+                Ok(TableChoice::Only(tables))
+            }
+        }
+        deserializer.deserialize_any(ListOrMap)
+    }
+}
+
+impl Serialize for TableChoice {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Only(tables) if tables.values().all(|table| table.name.is_none()) => {
+                serializer.collect_seq(tables.keys())
+            }
+            Self::Only(tables) => serializer.collect_map(tables),
+        }
+    }
+}
+
+impl JsonSchema for TableChoice {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "tables".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let name = generator.subschema_for::<NameTemplate>();
+        let config = generator.subschema_for::<TableConfig>();
+        json_schema!({
+            "x-unit": "list of tables | table of their names",
+            "anyOf": [
+                { "type": "array", "items": { "type": "string" } },
+                { "type": "object", "additionalProperties": { "anyOf": [name, config] } },
+            ],
+        })
+    }
+}
+
+type SourceDraft = Option<(SourceStage, Vec<Table>)>;
+type SinkDraft = Option<(SinkStage, Option<String>)>;
+
+/// Tables that every pipeline will have of its own.
+const PLANNED: [&str; 2] = ["coverage", "status"];
+
+impl Reader<'_> {
+    /// Holds what the sinks take against what the sources have.
+    pub(super) fn check_tables(&mut self, sources: &[SourceDraft], sinks: &[SinkDraft]) {
+        // What a source has that could not be read is not known.
+        let sources_known = sources.iter().all(Option::is_some);
+        let tables: Vec<(&SourceStage, &Table)> = sources
+            .iter()
+            .flatten()
+            .flat_map(|(stage, tables)| tables.iter().map(move |table| (stage, table)))
+            .collect();
+        self.check_columns(&tables);
+        let sinks_known: Vec<_> = sinks.iter().flatten().collect();
+        for (sink, _) in &sinks_known {
+            self.check_sink(sink, &tables, sources_known);
+        }
+        self.check_stores(&sinks_known, &tables);
+        if sinks_known.len() < sinks.len() {
+            return;
+        }
+        for (source, table) in tables {
+            if !sinks_known.iter().any(|(sink, _)| sink.tables.takes(&table.name)) {
+                let spot = self.place_of_table(&source.name, &table.name);
+                let problem = Problem::warning(format!("no sink takes table `{}`", table.name));
+                self.report.add(problem.at(spot, "it would be read, spooled and dropped"));
+            }
+        }
+    }
+
+    /// Two sources that feed one table name share its columns, so a column has one type.
+    fn check_columns(&mut self, tables: &[(&SourceStage, &Table)]) {
+        let mut first_of: HashMap<(&str, &str), (&SourceStage, ColumnType)> = HashMap::new();
+        for (source, table) in tables {
+            for column in &table.columns {
+                let (first, kind) =
+                    *first_of.entry((&table.name, &column.name)).or_insert((source, column.column_type));
+                if kind == column.column_type {
+                    continue;
+                }
+                let title = format!(
+                    "`{}.{}` has one type in [source.{}] and another in [source.{}]",
+                    table.name, column.name, first.name, source.name
+                );
+                let spot = self.document.key(&path(["source", &source.name]));
+                let problem = Problem::error(title).at(spot, "the second");
+                let problem = problem.at(self.document.key(&path(["source", &first.name])), "the first");
+                self.report.add(problem.help("give one of them a pipeline of its own"));
+            }
+        }
+    }
+
+    fn check_sink(&mut self, sink: &SinkStage, tables: &[(&SourceStage, &Table)], sources_known: bool) {
+        let at = path(["sink", &sink.name, "tables"]);
+        let known: BTreeSet<&str> = tables.iter().map(|(_, table)| &*table.name).collect();
+        let named: Vec<&str> = sink.tables.named().collect();
+        if sink.tables != TableChoice::All && named.is_empty() {
+            let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
+            let problem = problem.at(self.document.value(&at), "");
+            self.report.add(problem.help("leave `tables` out to take all"));
+        }
+        if sink.tables == TableChoice::All && known.is_empty() && sources_known {
+            let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
+            self.report.add(problem.at(self.document.key(&path(["sink", &sink.name])), "the sources have none"));
+        }
+        for table in named.into_iter().filter(|table| !known.contains(table)) {
+            let spot = self.place_in(&at, table);
+            if PLANNED.contains(&table) {
+                let problem = Problem::error(format!("table `{table}` is not in this version"));
+                self.report.add(problem.at(spot, "").help("take it out: /health tells what there is to tell"));
+            } else if sources_known {
+                let problem = Problem::error(format!("no source has the table `{table}`"));
+                let problem = match hints::alias(table, &known.iter().copied().collect::<Vec<_>>()) {
+                    Some(alias) => problem.at(spot, format!("here it is called `{alias}`")),
+                    None => problem.at_with_nearest(spot, table, known.iter().copied()),
+                };
+                self.report.add(problem);
+            }
+        }
+    }
+
+    /// Two sinks that write a table to one place would double its rows.
+    fn check_stores(&mut self, sinks: &[&(SinkStage, Option<String>)], tables: &[(&SourceStage, &Table)]) {
+        let pipeline = self.document.data.get("pipeline").and_then(|pipeline| pipeline.find_ref("name"));
+        let pipeline = pipeline.and_then(|name| name.as_str()).unwrap_or_default();
+        let mut first_of: BTreeMap<(&str, String), &str> = BTreeMap::new();
+        for (sink, store) in sinks {
+            let Some(store) = store else { continue };
+            let names: BTreeSet<(&str, String)> = tables
+                .iter()
+                .filter(|(_, table)| sink.tables.takes(&table.name))
+                .map(|(source, table)| {
+                    let row = NameParts { pipeline, venue: &source.component, table: &table.name, symbol: "{symbol}" };
+                    let name = sink.tables.name(&table.name).map_or_else(|| table.name.to_string(), |n| n.fill(row));
+                    (&**store, name)
+                })
+                .collect();
+            for key in names {
+                let Some(first) = first_of.get(&key) else {
+                    first_of.insert(key, &sink.name);
+                    continue;
+                };
+                let title = format!("sinks `{first}` and `{}` write table `{}` to one store", sink.name, key.1);
+                let problem = Problem::error(title)
+                    .at(self.document.key(&path(["sink", &sink.name])), "the second")
+                    .at(self.document.key(&path(["sink", first])), "the first");
+                self.report.add(
+                    problem.help("name it differently by `tables`, or take one out: each row would be there twice"),
+                );
+            }
+        }
+    }
+
+    /// Returns where a table is named in a sink's `tables`: as an element, or as a key.
+    fn place_in(&self, at: &[String], table: &str) -> Option<Spot> {
+        let key = join(at, &[table.to_owned()]);
+        self.document.key(&key).or_else(|| self.document.value(at).map(|spot| spot.part(table)))
+    }
+
+    /// Returns where a source is told to read a table.
+    fn place_of_table(&self, source: &str, table: &str) -> Option<Spot> {
+        let channels = self.document.value(&path(["source", source, "channels"]));
+        let channel = channels.map(|spot| spot.part(&format!("\"{table}\"")));
+        channel.or_else(|| self.document.key(&path(["source", source])))
+    }
+}

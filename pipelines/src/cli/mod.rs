@@ -1,0 +1,250 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A plugin host for market-data feeds: TOML pipelines wire venues through a durable spool into stores. Nothing that the
+/// venue sent is lost or doubled, and the program can show it.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, max_term_width = 100, after_help = EXIT_CODES, infer_subcommands = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  all is well: checked without errors, stopped as asked
+  1  something failed: a pipeline, a comparison, a warning with --strict
+  2  the configuration or the command line is wrong; nothing was started
+
+Environment:
+  LOG_LEVEL    what is logged: info, debug, or by target: info,tidegate_core::connection=debug
+  NO_COLOR     no colours, even on a terminal";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run pipelines until Ctrl-C.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Say what is wrong with pipeline files: all of it, with line and remedy.
+    #[command(after_help = CHECK_EXAMPLES)]
+    Check(CheckArgs),
+    /// Say which sources and sinks there are, or what one of them can be told.
+    #[command(after_help = LIST_EXAMPLES)]
+    List(ListArgs),
+    /// Print a commented pipeline file for a source and a sink.
+    #[command(after_help = NEW_EXAMPLES)]
+    New(NewArgs),
+    /// Print the JSON Schema of pipeline files, for editors.
+    #[command(after_help = "Example:\n  tidegate schema > tidegate.schema.json")]
+    Schema,
+    /// Draw how tables go from sources to sinks.
+    #[command(after_help = "Example:\n  tidegate graph pipelines/deribit-eth-options.toml")]
+    Graph(GraphArgs),
+    /// Look into a stopped pipeline's spool.
+    Spool(SpoolArgs),
+    /// Look at rows that a store would not take.
+    Deadletter(DeadletterArgs),
+    /// Run a venue of one's own: WebSocket and HTTP, with faults and an exact list of what it made.
+    #[cfg(feature = "simulator")]
+    #[command(after_help = SIMULATE_EXAMPLES)]
+    Simulate(SimulateArgs),
+    /// See it work: a simulated venue with faults, into SQLite, compared with what the venue made.
+    #[cfg(all(feature = "simulator", feature = "sqlite"))]
+    #[command(after_help = DEMO_EXAMPLES)]
+    Demo(DemoArgs),
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  tidegate run eth.toml
+  tidegate run pipelines --only 'deribit-*'
+  tidegate run eth.toml --host /etc/tidegate.toml
+
+The first Ctrl-C (or SIGTERM) stops the sources and sends what is in the spool; what a store cannot take within the
+deadline stays in the spool and is sent at the next start. The second one ends at once. SIGUSR1 prints the full report.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  tidegate check eth.toml
+  tidegate check pipelines --strict
+  tidegate check eth.toml --resolved
+  tidegate check eth.toml --connect";
+
+const LIST_EXAMPLES: &str = "\
+Examples:
+  tidegate list
+  tidegate list deribit";
+
+const NEW_EXAMPLES: &str = "\
+Example:
+  tidegate new deribit sqlite > eth.toml";
+
+#[cfg(feature = "simulator")]
+const SIMULATE_EXAMPLES: &str = "\
+Examples:
+  tidegate simulate deribit --for 10s
+  tidegate simulate deribit --listen 127.0.0.1:8765 --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl";
+
+#[cfg(all(feature = "simulator", feature = "sqlite"))]
+const DEMO_EXAMPLES: &str = "\
+Examples:
+  tidegate demo --for 20s
+  tidegate demo --kill 20
+  tidegate demo my-folder --rate 5000 --seed 7
+
+Exit code 0 only if nothing is missing, holed or double. Started again on the same folder, it goes on where it was.";
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Pipeline files, or folders: every *.toml in a folder but tidegate.toml is a pipeline.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Run those whose name fits: `deribit-*`.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) only: Option<String>,
+    /// The host file: what is one per process [default: tidegate.toml beside the first pipeline, if it is there].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+    /// How long the spool may be sent on after the first Ctrl-C.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) drain: std::time::Duration,
+    /// Print the health report as one JSON line, this often, and end when standard input closes: for a parent process.
+    #[arg(long, value_name = "DURATION", hide = true, value_parser = humantime::parse_duration)]
+    pub(crate) supervised: Option<std::time::Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Pipeline files or folders.
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The host file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+    /// Dial too: the venues' discovery, the stores' probe.
+    #[arg(long)]
+    pub(crate) connect: bool,
+    /// Print every value and where it came from.
+    #[arg(long)]
+    pub(crate) resolved: bool,
+    /// Take warnings for errors.
+    #[arg(long)]
+    pub(crate) strict: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// A source or sink type.
+    #[arg(value_name = "COMPONENT")]
+    pub(crate) component: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NewArgs {
+    /// A source type: see `tidegate list`.
+    #[arg(value_name = "SOURCE")]
+    pub(crate) source: String,
+    /// A sink type.
+    #[arg(value_name = "SINK")]
+    pub(crate) sink: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// A pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  tidegate spool inspect data/eth/spool\n  tidegate spool verify data/eth/spool\n  tidegate spool dump data/eth/spool")]
+pub(crate) struct SpoolArgs {
+    #[command(subcommand)]
+    pub(crate) command: SpoolCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// Segments, boots, offsets, streams, open gaps.
+    Inspect(SpoolDir),
+    /// Read every byte; exit code 1 if one is wrong.
+    Verify(SpoolDir),
+    /// Every item as one JSON line.
+    Dump(SpoolDir),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SpoolDir {
+    /// The spool's folder: data_dir/PIPELINE/spool.
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tidegate deadletter list eth.toml")]
+pub(crate) struct DeadletterArgs {
+    #[command(subcommand)]
+    pub(crate) command: DeadletterCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadletterCommand {
+    /// The rows that a store would not take, with the reason, one line each.
+    List {
+        /// A pipeline file.
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The host file.
+        #[arg(long, value_name = "FILE")]
+        host: Option<PathBuf>,
+    },
+}
+
+#[cfg(feature = "simulator")]
+#[derive(Debug, Args)]
+pub(crate) struct SimulateArgs {
+    /// The venue: deribit.
+    #[arg(value_name = "VENUE")]
+    pub(crate) venue: String,
+    /// Where to listen; port 0 takes a free one, which is printed.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub(crate) listen: std::net::SocketAddr,
+    /// The same seed makes the same market.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Events a second, over all instruments.
+    #[arg(long, value_name = "EVENTS/s", default_value_t = 200.0)]
+    pub(crate) rate: f64,
+    /// End after this long.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<std::time::Duration>,
+    /// What goes wrong, and how often: `cut=4/m,malformed=2/m`; `help` lists the names.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) faults: Option<String>,
+    /// Write what the venue makes to this file, before it sends it; an existing file is gone on with.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sent: Option<PathBuf>,
+}
+
+#[cfg(all(feature = "simulator", feature = "sqlite"))]
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where everything goes.
+    #[arg(value_name = "DIR", default_value = "tidegate-demo")]
+    pub(crate) dir: PathBuf,
+    /// End after this long instead of at Ctrl-C.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Option<std::time::Duration>,
+    /// Events a second, over all instruments.
+    #[arg(long, value_name = "N", default_value_t = 2000.0)]
+    pub(crate) rate: f64,
+    /// The same seed makes the same market and the same faults.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Kill the pipeline's process with SIGKILL this many times on the way.
+    #[arg(long, value_name = "N")]
+    pub(crate) kill: Option<u32>,
+}
