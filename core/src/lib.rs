@@ -18,6 +18,7 @@ pub mod config;
 mod error;
 pub mod health;
 pub mod intake;
+pub mod metrics;
 pub mod policy;
 pub mod protocol;
 pub mod row;

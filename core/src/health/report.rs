@@ -317,7 +317,7 @@ impl Clock {
     }
 
     fn ahead(&self, pause: Duration) -> String {
-        rfc3339(self.wall.checked_add(pause).or(Some(SystemTime::UNIX_EPOCH + LATEST)))
+        rfc3339(self.wall.checked_add(pause.min(LATEST)))
     }
 }
 

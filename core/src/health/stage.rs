@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use ::metrics::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::policy::BreakerSnapshot;
+use crate::{metrics::stage_status, policy::BreakerSnapshot};
 
 use super::{
     Registry, StageId, StageKind,
@@ -23,6 +24,7 @@ pub(super) struct Stage {
     pub(super) origin: Instant,
     pub(super) evidence: Evidence,
     standing: Mutex<Standing>,
+    shown: Gauge,
 }
 
 /// The health of one stage, in the hands of its driver. Clones speak for the same stage.
@@ -39,7 +41,9 @@ pub struct StageHealth {
 impl Stage {
     pub(super) fn new(id: StageId, origin: Instant) -> Self {
         let standing = Mutex::new(Standing::new(Instant::now()));
-        Self { id, origin, evidence: Evidence::default(), standing }
+        let shown = stage_status(&id);
+        shown.set(Status::Starting.number());
+        Self { id, origin, evidence: Evidence::default(), standing, shown }
     }
 
     pub(super) fn is_required(&self) -> bool {
@@ -127,6 +131,7 @@ impl StageHealth {
     /// Writes the log line of a move, if it is worth one.
     fn tell(&self, moved: Move, status: Status, reason: &str) {
         let Move::Told { from } = moved else { return };
+        self.stage.shown.set(status.number());
         let id = &self.stage.id;
         let (pipeline, stage) = (id.pipeline(), id.stage());
         let subject = self.subject();

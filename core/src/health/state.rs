@@ -49,6 +49,11 @@ impl Status {
         matches!(self, Self::Healthy | Self::Degraded)
     }
 
+    /// Returns the number that stands for it in the metrics: the worse, the higher.
+    pub(super) fn number(self) -> f64 {
+        f64::from(self as u8)
+    }
+
     fn may_become(self, next: Self) -> bool {
         match self {
             Self::Starting => true,

@@ -1,14 +1,6 @@
-use std::{
-    num::NonZeroU32,
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::num::NonZeroU32;
 
 use serde_json::{Value, json};
-use tracing::{
-    Event, Level, Metadata, Subscriber,
-    field::{Field, Visit},
-    span,
-};
 
 use crate::policy::Breaker;
 
@@ -289,35 +281,6 @@ async fn an_open_breaker_is_shown_with_its_reason_and_the_time_of_the_next_probe
 }
 
 #[test]
-fn a_change_of_state_is_one_line_that_says_what_happens_next() {
-    let lines = lines_of(Level::INFO, || {
-        let pipeline = Pipeline::running();
-        pipeline.source.degraded("line lost: no pong for 10 s; trying again in 1 s (attempt 1)");
-        pipeline.source.degraded("line lost: no pong for 10 s; trying again in 2 s (attempt 2)");
-        pipeline.source.healthy("52 of 52 channels, 11.8 s were missed");
-        pipeline.source.healthy("52 of 52 channels, 12.1 s were missed");
-        pipeline.sink.failed("password refused; change it and restart");
-        pipeline.sink.healthy("as if nothing had happened");
-    });
-    let expected = [
-        "INFO healthy eth first rows stored 1.9 s after start",
-        "WARN degraded eth line lost: no pong for 10 s; trying again in 1 s (attempt 1)",
-        "INFO healthy eth 52 of 52 channels, 11.8 s were missed",
-        "ERROR failed eth password refused; change it and restart",
-    ];
-    assert_eq!(lines, expected);
-}
-
-#[test]
-fn stages_of_one_kind_are_told_apart_in_the_log() {
-    let lines = lines_of(Level::WARN, || {
-        let pipeline = Pipeline::running();
-        pipeline.registry.stage(StageId::sink("eth", "archive")).degraded("disk full; trying again in 1 s");
-    });
-    assert_eq!(lines, ["WARN degraded eth/sink.archive disk full; trying again in 1 s"]);
-}
-
-#[test]
 fn a_stage_is_one_however_often_it_is_named() {
     let registry = Registry::new();
     registry.stage(StageId::source("eth", "deribit")).received(Instant::now(), 1);
@@ -327,52 +290,4 @@ fn a_stage_is_one_however_often_it_is_named() {
     let Detail::Source(source) = &report.checks["eth/source.deribit"].detail else { panic!("not a source") };
     assert_eq!(source.rows_received, 3);
     assert_eq!(report.checks.len(), 1);
-}
-
-/// Runs `work` and returns what it logged, level and message.
-fn lines_of(most: Level, work: impl FnOnce()) -> Vec<String> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let subscriber = Lines { most, lines: Arc::clone(&lines), spans: AtomicU64::new(1) };
-    tracing::subscriber::with_default(subscriber, work);
-    std::mem::take(&mut *lines.lock().unwrap())
-}
-
-struct Lines {
-    most: Level,
-    lines: Arc<Mutex<Vec<String>>>,
-    spans: AtomicU64,
-}
-
-impl Subscriber for Lines {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        *metadata.level() <= self.most
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(self.spans.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut message = Message(format!("{} ", event.metadata().level()));
-        event.record(&mut message);
-        self.lines.lock().unwrap().push(message.0);
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-struct Message(String);
-
-impl Visit for Message {
-    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if field.name() == "message" {
-            self.0 += &format!("{value:?}");
-        }
-    }
 }

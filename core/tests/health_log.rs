@@ -1,0 +1,117 @@
+//! What the health registry writes to the log.
+//!
+//! In a process of its own: `tracing` remembers for the whole process whether anybody listens to a line, and asks only
+//! the thread that comes by first.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use tidegate_core::health::{Registry, StageHealth, StageId};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+#[test]
+fn the_start_of_a_pipeline_is_one_line_and_not_one_for_each_stage() {
+    let lines = lines_of(|| {
+        running(&Registry::new());
+    });
+    assert_eq!(lines, ["INFO healthy eth first rows stored 1.9 s after start"]);
+}
+
+#[test]
+fn a_change_of_state_is_one_line_that_says_what_happens_next() {
+    let lines = lines_of(|| {
+        let (source, sink) = running(&Registry::new());
+        source.degraded("line lost: no pong for 10 s; trying again in 1 s (attempt 1)");
+        source.degraded("line lost: no pong for 10 s; trying again in 2 s (attempt 2)");
+        source.degraded("connection refused; trying again in 4 s (attempt 3)");
+        source.healthy("52 of 52 channels, 11.8 s were missed");
+        source.healthy("52 of 52 channels, 12.1 s were missed");
+        sink.failed("password refused; change it and restart");
+        sink.healthy("as if nothing had happened");
+        sink.restarted("restarting in 1 s");
+        sink.stopped("told to; 3,204 rows stay in the spool");
+    });
+    let expected = [
+        "INFO healthy eth first rows stored 1.9 s after start",
+        "WARN degraded eth line lost: no pong for 10 s; trying again in 1 s (attempt 1)",
+        "WARN degraded eth connection refused; trying again in 4 s (attempt 3)",
+        "INFO healthy eth 52 of 52 channels, 11.8 s were missed",
+        "ERROR failed eth password refused; change it and restart",
+        "INFO starting eth restarting in 1 s",
+        "INFO stopped eth told to; 3,204 rows stay in the spool",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn stages_of_one_kind_are_told_apart() {
+    let lines = lines_of(|| {
+        let registry = Registry::new();
+        running(&registry);
+        registry.stage(StageId::sink("eth", "archive")).degraded("disk full; trying again in 1 s");
+        registry.stage(StageId::host("http")).failed("address in use");
+    });
+    assert_eq!(
+        lines[1..],
+        ["WARN degraded eth/sink.archive disk full; trying again in 1 s", "ERROR failed host.http address in use"]
+    );
+}
+
+fn running(registry: &Registry) -> (StageHealth, StageHealth) {
+    let source = registry.stage(StageId::source("eth", "deribit"));
+    let spool = registry.stage(StageId::spool("eth"));
+    let sink = registry.stage(StageId::sink("eth", "sqlite"));
+    spool.healthy("open");
+    source.healthy("52 of 52 channels");
+    sink.healthy("first rows stored 1.9 s after start");
+    (source, sink)
+}
+
+/// Runs `work` and returns what it logged at `INFO` and above: level and message.
+fn lines_of(work: impl FnOnce()) -> Vec<String> {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    tracing::subscriber::with_default(Lines(Arc::clone(&lines)), work);
+    std::mem::take(&mut *lines.lock().expect("nobody panics while holding it"))
+}
+
+struct Lines(Arc<Mutex<Vec<String>>>);
+
+impl Subscriber for Lines {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut message = Message(format!("{} ", event.metadata().level()));
+        event.record(&mut message);
+        self.0.lock().expect("nobody panics while holding it").push(message.0);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 += &format!("{value:?}");
+        }
+    }
+}
