@@ -7,7 +7,7 @@ mod plan;
 use std::sync::Arc;
 
 pub use builder::{ChunkBuilder, Fate, RowSource};
-pub use plan::{Feed, Plan, Wanted};
+pub use plan::{Plan, SourceTables};
 
 use arrow_array::RecordBatch;
 

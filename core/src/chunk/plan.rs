@@ -5,12 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use super::SinkTable;
 use crate::{
     Error, Result,
+    config::{NameParts, TableChoice},
     row::{Column, Table},
 };
 
-/// The tables of one source.
+/// The tables of one source, as far as it declares them or the spool holds rows of them.
 #[derive(Debug, Clone)]
-pub struct Feed {
+pub struct SourceTables {
     /// The source's name.
     pub source: Arc<str>,
     /// The type of its component, which becomes the column `venue`.
@@ -19,21 +20,12 @@ pub struct Feed {
     pub tables: Vec<Arc<Table>>,
 }
 
-/// Which tables a sink takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Wanted {
-    /// All, under their own names.
-    All,
-    /// These, each with a template of its name over `{pipeline}`, `{venue}` and `{table}`.
-    Named(Vec<(String, String)>),
-}
-
 /// The tables of one sink, and the way of each source's rows into them.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pipeline: String,
-    wanted: Wanted,
-    feeds: Vec<Feed>,
+    wanted: TableChoice,
+    sources: Vec<SourceTables>,
     tables: Vec<SinkTable>,
     venues: Vec<Arc<str>>,
     ways: HashMap<(Arc<str>, Arc<str>), Way>,
@@ -49,16 +41,16 @@ pub(super) struct Way {
 }
 
 impl Plan {
-    /// Joins the tables of all feeds under the names that the sink wants.
+    /// Joins the tables of all sources under the names that the sink wants.
     ///
     /// # Errors
     ///
     /// `Config` when two tables cannot share a name: another type for a column of the same name, or tables of two kinds.
-    pub fn new(pipeline: &str, feeds: Vec<Feed>, wanted: Wanted) -> Result<Self> {
+    pub fn new(pipeline: &str, sources: Vec<SourceTables>, wanted: TableChoice) -> Result<Self> {
         let (tables, venues, ways) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, feeds: Vec::new(), tables, venues, ways };
-        for feed in feeds {
-            plan.add(feed)?;
+        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, sources: Vec::new(), tables, venues, ways };
+        for declared in sources {
+            plan.add(declared)?;
         }
         Ok(plan)
     }
@@ -75,9 +67,10 @@ impl Plan {
     ///
     /// `Config` when the table cannot share a name with one that is there.
     pub fn with(&self, source: &Arc<str>, table: &Arc<Table>) -> Result<Self> {
-        let venue = self.feeds.iter().find(|feed| feed.source == *source).map_or(source, |feed| &feed.venue);
+        let venue =
+            self.sources.iter().find(|declared| declared.source == *source).map_or(source, |declared| &declared.venue);
         let mut plan = self.clone();
-        plan.add(Feed { source: source.clone(), venue: venue.clone(), tables: vec![table.clone()] })?;
+        plan.add(SourceTables { source: source.clone(), venue: venue.clone(), tables: vec![table.clone()] })?;
         Ok(plan)
     }
 
@@ -97,38 +90,32 @@ impl Plan {
         self.ways.get(&(source.clone(), table.clone())).copied()
     }
 
-    fn add(&mut self, feed: Feed) -> Result<()> {
-        let venue = position_or_push(&mut self.venues, &feed.venue);
-        for table in &feed.tables {
-            let number = match self.name(&feed.venue, &table.name) {
+    fn add(&mut self, declared: SourceTables) -> Result<()> {
+        let venue = position_or_push(&mut self.venues, &declared.venue);
+        for table in &declared.tables {
+            let number = match self.name(&declared.venue, &table.name)? {
                 Some(name) => Some(self.join(name, table)?),
                 None => None,
             };
-            self.ways.insert((feed.source.clone(), table.name.clone()), Way { table: number, venue });
+            self.ways.insert((declared.source.clone(), table.name.clone()), Way { table: number, venue });
         }
-        self.feeds.push(feed);
+        self.sources.push(declared);
         Ok(())
     }
 
     /// Returns the name in the store; `None` when the sink does not take the table.
-    fn name(&self, venue: &str, table: &str) -> Option<String> {
-        let template = match &self.wanted {
-            Wanted::All => return Some(table.to_owned()),
-            Wanted::Named(named) => named.iter().find(|(name, _)| name == table).map(|(_, template)| template)?,
-        };
-        // One pass over the template: a name that looks like a placeholder is not replaced again.
-        let mut name = String::with_capacity(template.len());
-        let mut rest = template.as_str();
-        while let Some(at) = rest.find('{') {
-            name.push_str(&rest[..at]);
-            rest = &rest[at..];
-            let known = [("{pipeline}", self.pipeline.as_str()), ("{venue}", venue), ("{table}", table)];
-            let (placeholder, value) = known.into_iter().find(|(p, _)| rest.starts_with(p)).unwrap_or(("{", "{"));
-            name.push_str(value);
-            rest = &rest[placeholder.len()..];
+    fn name(&self, venue: &str, table: &str) -> Result<Option<String>> {
+        if !self.wanted.takes(table) {
+            return Ok(None);
         }
-        name.push_str(rest);
-        Some(name)
+        let Some(template) = self.wanted.name(table) else { return Ok(Some(table.to_owned())) };
+        let parts = NameParts { pipeline: &self.pipeline, venue, table, symbol: "" };
+        if template.fill(parts) != template.fill(NameParts { symbol: "x", ..parts }) {
+            return Err(Error::config(format!(
+                "`{template}` has a table for each symbol: this store takes `{{pipeline}}`, `{{venue}}` and `{{table}}`"
+            )));
+        }
+        Ok(Some(template.fill(parts)))
     }
 
     fn join(&mut self, name: String, table: &Arc<Table>) -> Result<usize> {
