@@ -15,6 +15,7 @@
 pub mod catalog;
 pub mod chunk;
 pub mod config;
+pub mod deadletter;
 mod error;
 pub mod health;
 pub mod intake;
