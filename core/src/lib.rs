@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod chunk;
 pub mod config;
 pub mod deadletter;
+pub mod delivery;
 mod error;
 pub mod health;
 pub mod intake;

@@ -20,6 +20,8 @@ use crate::{
 pub struct RowSource<'a> {
     /// The source's name.
     pub source: &'a Arc<str>,
+    /// The type of its component.
+    pub venue: &'a Arc<str>,
     /// The stream.
     pub key: &'a StreamKey,
     /// The table that the row was written with.

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct SourceTables {
     /// The source's name.
-    pub source: Arc<str>,
+    pub name: Arc<str>,
     /// The type of its component, which becomes the column `venue`.
     pub venue: Arc<str>,
     /// The tables that it emits.
@@ -25,7 +25,6 @@ pub struct SourceTables {
 pub struct Plan {
     pipeline: String,
     wanted: TableChoice,
-    sources: Vec<SourceTables>,
     tables: Vec<SinkTable>,
     venues: Vec<Arc<str>>,
     ways: HashMap<(Arc<str>, Arc<str>), Way>,
@@ -48,9 +47,9 @@ impl Plan {
     /// `Config` when two tables cannot share a name: another type for a column of the same name, or tables of two kinds.
     pub fn new(pipeline: &str, sources: Vec<SourceTables>, wanted: TableChoice) -> Result<Self> {
         let (tables, venues, ways) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, sources: Vec::new(), tables, venues, ways };
+        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, tables, venues, ways };
         for declared in sources {
-            plan.add(declared)?;
+            plan.add(&declared)?;
         }
         Ok(plan)
     }
@@ -60,17 +59,14 @@ impl Plan {
         &self.tables
     }
 
-    /// Returns the plan with one table more: one that rows in the spool have, but no source declares any more. A source
-    /// that is gone from the configuration gives its name for the venue.
+    /// Returns the plan with more tables: those of rows in the spool that no source declares any more.
     ///
     /// # Errors
     ///
-    /// `Config` when the table cannot share a name with one that is there.
-    pub fn with(&self, source: &Arc<str>, table: &Arc<Table>) -> Result<Self> {
-        let venue =
-            self.sources.iter().find(|declared| declared.source == *source).map_or(source, |declared| &declared.venue);
+    /// `Config` when a table cannot share a name with one that is there.
+    pub fn with(&self, source: SourceTables) -> Result<Self> {
         let mut plan = self.clone();
-        plan.add(SourceTables { source: source.clone(), venue: venue.clone(), tables: vec![table.clone()] })?;
+        plan.add(&source)?;
         Ok(plan)
     }
 
@@ -90,16 +86,15 @@ impl Plan {
         self.ways.get(&(source.clone(), table.clone())).copied()
     }
 
-    fn add(&mut self, declared: SourceTables) -> Result<()> {
+    fn add(&mut self, declared: &SourceTables) -> Result<()> {
         let venue = position_or_push(&mut self.venues, &declared.venue);
         for table in &declared.tables {
             let number = match self.name(&declared.venue, &table.name)? {
                 Some(name) => Some(self.join(name, table)?),
                 None => None,
             };
-            self.ways.insert((declared.source.clone(), table.name.clone()), Way { table: number, venue });
+            self.ways.insert((declared.name.clone(), table.name.clone()), Way { table: number, venue });
         }
-        self.sources.push(declared);
         Ok(())
     }
 

@@ -35,13 +35,14 @@ impl Known {
     ///
     /// `Permanent` when it cannot be read or is none of ours: what it said must not be guessed.
     pub(crate) fn open(path: PathBuf) -> Result<Self> {
-        let position = match fs::read(&path) {
-            Ok(bytes) => Some(parse(&bytes).ok_or_else(|| {
-                Error::permanent(format!("`{}` is damaged: it holds no position", path.display()))
-            })?),
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            Err(error) => return Err(Error::permanent(format!("cannot read `{}`", path.display())).because(error)),
-        };
+        let position =
+            match fs::read(&path) {
+                Ok(bytes) => Some(parse(&bytes).ok_or_else(|| {
+                    Error::permanent(format!("`{}` is damaged: it holds no position", path.display()))
+                })?),
+                Err(error) if error.kind() == ErrorKind::NotFound => None,
+                Err(error) => return Err(Error::permanent(format!("cannot read `{}`", path.display())).because(error)),
+            };
         Ok(Self { path, position })
     }
 

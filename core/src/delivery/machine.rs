@@ -91,6 +91,13 @@ pub(crate) enum Event {
     Closed,
 }
 
+impl Event {
+    /// Returns what went wrong, if something did.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        if let Self::Failed(error) | Self::Again(Some(error)) = self { Some(error) } else { None }
+    }
+}
+
 /// Where the driver stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -118,6 +125,8 @@ pub(crate) struct Machine {
     /// When the rows that were not read yet began to wait.
     lingers_since: Option<Instant>,
     balance: Option<Balance>,
+    /// What the store is known to have; `None` for one that was never written to.
+    stored: Option<SpoolPosition>,
     /// Chunks that the store has accepted, oldest first.
     accepted: VecDeque<Portion>,
     /// The range that was read and not written; while its write is out or in doubt, what is written.
@@ -146,6 +155,7 @@ impl Machine {
             arrivals: VecDeque::new(),
             lingers_since: None,
             balance: None,
+            stored: None,
             accepted: VecDeque::new(),
             in_hand: Portion::new(SpoolPosition::START),
             in_doubt: false,
@@ -298,6 +308,11 @@ impl Machine {
         self.balance.as_ref()
     }
 
+    /// Returns what the store is known to have.
+    pub(crate) fn stored(&self) -> Option<SpoolPosition> {
+        self.stored
+    }
+
     /// Returns why a person is needed.
     pub(crate) fn failure(&self) -> Option<&str> {
         match &self.state {
@@ -327,7 +342,10 @@ impl Machine {
 
     /// Returns whether everything that may be read was committed.
     pub(crate) fn is_idle(&self) -> bool {
-        self.state == State::Ready && self.has_read_all() && self.in_hand.fates.delivered == 0 && self.accepted.is_empty()
+        self.state == State::Ready
+            && self.has_read_all()
+            && self.in_hand.fates.delivered == 0
+            && self.accepted.is_empty()
     }
 
     fn has_read_all(&self) -> bool {
@@ -364,10 +382,11 @@ impl Machine {
         }
         self.synced = offset;
         self.lingers_since.get_or_insert(now);
-        match self.arrivals.back_mut() {
+        let is_full = self.arrivals.len() >= MOST_ARRIVALS;
+        match self.arrivals.back_mut().filter(|_| is_full) {
             // Bounded: the newest rows are taken to be as old as those before them.
-            Some((newest, _)) if self.arrivals.len() >= MOST_ARRIVALS => *newest = offset,
-            Some(_) | None => self.arrivals.push_back((offset, now)),
+            Some((newest, _)) => *newest = offset,
+            None => self.arrivals.push_back((offset, now)),
         }
     }
 
@@ -377,6 +396,7 @@ impl Machine {
         if self.balance.as_ref().is_none_or(|balance| balance.upto != base) {
             self.balance = Some(Balance::new(base));
         }
+        self.stored = (at != SpoolPosition::START).then_some(at);
         self.in_hand = Portion { from: at, ..Portion::new(read_from) };
         self.accepted.clear();
         // The beginning of a sink that was never written to is fixed before anything else.
@@ -400,6 +420,7 @@ impl Machine {
     fn commit(&mut self, now: Instant, portion: &Portion) {
         let balance = self.balance.get_or_insert(Balance::new(portion.from));
         balance.commit(portion);
+        self.stored = Some(portion.to);
         self.last_commit = Some(now);
         while self.arrivals.front().is_some_and(|&(offset, _)| offset <= portion.to.offset) {
             self.arrivals.pop_front();
@@ -438,7 +459,7 @@ impl Machine {
 
     fn failed(&mut self, now: Instant, error: &Error) {
         self.is_attempting = false;
-        self.breaker.failed(now, error.to_string());
+        self.breaker.failed(now, error.chain());
         match error.kind() {
             Kind::Transient { retry_after } => {
                 self.retry_at = self.backoff.failed(retry_after).map(|pause| now + pause);
@@ -446,7 +467,7 @@ impl Machine {
             }
             // `Malformed` blames a row, which only `Written::Refused` may do: anything else must not turn the log into
             // dead letters.
-            Kind::Malformed | Kind::Permanent | Kind::Config => self.fail(error.to_string()),
+            Kind::Malformed | Kind::Permanent | Kind::Config => self.fail(error.chain()),
         }
     }
 

@@ -8,6 +8,8 @@ use crate::spool::SpoolPosition;
 pub enum Standing {
     /// It has this offset under this boot, and everything behind it.
     Retained,
+    /// It has this offset under this boot; what lies next was dropped on purpose, because the spool was full.
+    Dropped,
     /// It ends before it.
     Ahead,
     /// It has another boot at this offset.
@@ -47,11 +49,13 @@ pub fn compare(
 ) -> Opening {
     let why = match (store, known) {
         (None, None) => return Opening::Start,
-        (Some((at, Standing::Retained)), _) => return Opening::Again(at),
-        (None, Some((at, Standing::Retained))) if keeps_none => return Opening::Again(at),
+        (Some((at, Standing::Retained | Standing::Dropped)), _) => return Opening::Again(at),
+        (None, Some((at, Standing::Retained | Standing::Dropped))) if keeps_none => return Opening::Again(at),
         (None, Some((_, standing))) if keeps_none => without(standing),
-        (None, Some(_)) => "the store has no position any more: it was emptied, replaced or restored, or another one \
-                            is addressed",
+        (None, Some(_)) => {
+            "the store has no position any more: it was emptied, replaced or restored, or another one \
+                            is addressed"
+        }
         (Some((_, standing)), _) => without(standing),
     };
     let show = |position: Option<(SpoolPosition, Standing)>| match position {
@@ -70,9 +74,11 @@ pub fn compare(
 fn without(standing: Standing) -> &'static str {
     match standing {
         Standing::Ahead => "the store is ahead of the spool: the spool was restored from an older copy",
-        Standing::OtherBoot => "the store was written from another history of the spool: it was copied, restored or made anew",
+        Standing::OtherBoot => {
+            "the store was written from another history of the spool: it was copied, restored or made anew"
+        }
         Standing::Gone => "the spool no longer has what the store lacks",
-        Standing::Retained => "the positions fit",
+        Standing::Retained | Standing::Dropped => "the positions fit",
     }
 }
 
@@ -93,6 +99,7 @@ mod tests {
     #[test]
     fn a_store_that_went_back_is_fed_again_as_long_as_the_log_has_it() {
         assert_eq!(compare(Some((at(200), Retained)), Some((at(800), Retained)), LOG, false), Again(at(200)));
+        assert_eq!(compare(Some((at(50), Dropped)), Some((at(50), Dropped)), LOG, false), Again(at(50)), "by choice");
         assert_mismatch(compare(Some((at(20), Gone)), Some((at(800), Retained)), LOG, false), "no longer has");
     }
 
