@@ -17,6 +17,7 @@ pub mod chunk;
 pub mod config;
 pub mod connection;
 pub mod deadletter;
+pub mod delivery;
 mod error;
 pub mod health;
 pub mod http;
