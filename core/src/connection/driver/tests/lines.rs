@@ -122,6 +122,19 @@ async fn a_dead_link_is_found_by_the_ping_and_any_frame_keeps_it_alive() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_process_that_stood_still_reads_what_waits_before_it_calls_the_link_dead() {
+    for _ in 0..20 {
+        let mut world = World::start(Toy::new(&["a"]));
+        let mut peer = world.subscribe("a").await;
+        while !matches!(peer.sent.recv().await, Some(Message::Ping(_))) {}
+        peer.say("row a 1");
+        tokio::time::advance(SECOND * 60).await;
+        world.logged("row a 1 live").await;
+        assert!(!peer.is_gone());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pong_is_life_though_no_row_comes() {
     let mut world = World::with(Toy::new(&["a"]), |config| config.silence.reconnect = config::Duration::from_secs(0));
     let mut peer = world.subscribe("a").await;

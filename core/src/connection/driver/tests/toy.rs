@@ -26,6 +26,7 @@ crate::row!(Print => "prints", [price]);
 /// What tests may set. All connections of a venue share it.
 #[derive(Debug, Clone)]
 pub(super) struct Toy {
+    pub(super) url: String,
     pub(super) limits: Limits,
     /// Wanted without asking; `None`: asked for by HTTP.
     pub(super) channels: Option<Vec<String>>,
@@ -41,6 +42,7 @@ pub(super) struct Toy {
 impl Toy {
     pub(super) fn new(channels: &[&str]) -> Self {
         Self {
+            url: "ws://venue/feed?key=hidden".to_owned(),
             limits: Limits::default(),
             channels: Some(channels.iter().map(|&name| name.to_owned()).collect()),
             resubscribes: false,
@@ -131,7 +133,7 @@ impl Protocol for Toy {
     }
 
     fn endpoint(&mut self, _group: &str, _now: Timestamp) -> Result<Endpoint> {
-        Ok(Endpoint::new("ws://venue/feed?key=hidden"))
+        Ok(Endpoint::new(&self.url))
     }
 
     fn on_open(&mut self, out: &mut Outbox) -> Result<()> {

@@ -42,6 +42,8 @@ pub(super) struct World {
     dials: mpsc::UnboundedReceiver<Dialled>,
     calls: mpsc::UnboundedReceiver<Called>,
     driver: JoinHandle<Result<()>>,
+    /// How long a condition may take: paused time costs nothing.
+    patience: Duration,
 }
 
 pub(super) struct Dialled {
@@ -78,12 +80,24 @@ impl World {
     }
 
     pub(super) fn with(toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+        let (dials_in, dials) = mpsc::unbounded_channel();
+        let (calls_in, calls) = mpsc::unbounded_channel();
+        let transport = Scripted { dials: dials_in, calls: calls_in, start: Instant::now() };
+        let mut world = Self::over(transport, toy, configure);
+        (world.dials, world.calls, world.patience) = (dials, calls, Duration::from_secs(3_600));
+        world
+    }
+
+    /// Starts a driver over another transport, in real time.
+    pub(super) fn over(
+        transport: impl Transport,
+        toy: Toy,
+        configure: impl FnOnce(&mut ConnectionConfig),
+    ) -> Self {
         let mut config = ConnectionConfig::default();
         configure(&mut config);
         let registry = Registry::new();
         let health = registry.stage(StageId::source("test", "toy"));
-        let (dials_in, dials) = mpsc::unbounded_channel();
-        let (calls_in, calls) = mpsc::unbounded_channel();
         let (asks, shown) = watch::channel(Arc::from([]));
         let (queue, handovers) = mpsc::channel(2);
         let (takes, may_take) = watch::channel(true);
@@ -100,11 +114,12 @@ impl World {
             health: health.clone(),
             http: HttpClient::new(),
         });
-        let transport = Scripted { dials: dials_in, calls: calls_in, start: Instant::now() };
         let driver = Driver::new(transport, factory, config, cx).unwrap();
         let log = Arc::default();
         tokio::spawn(intake(handovers, may_take, Arc::clone(&log)));
-        Self { health, registry, stop, asks, log, takes, dials, calls, driver: tokio::spawn(driver.run()) }
+        let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+        let (driver, patience) = (tokio::spawn(driver.run()), Duration::from_secs(20));
+        Self { health, registry, stop, asks, log, takes, dials, calls, driver, patience }
     }
 
     /// Waits for the next attempt to connect.
@@ -143,7 +158,7 @@ impl World {
 
     /// Waits until the log has this line, and takes it with all in front of it.
     pub(super) async fn logged(&self, line: &str) -> Vec<String> {
-        let deadline = Instant::now() + Duration::from_secs(3_600);
+        let deadline = Instant::now() + self.patience;
         loop {
             {
                 let mut log = self.log.lock().unwrap();
@@ -158,7 +173,7 @@ impl World {
 
     /// Waits until the reason of the source's state holds this text.
     pub(super) async fn told(&self, text: &str) -> String {
-        let deadline = Instant::now() + Duration::from_secs(3_600);
+        let deadline = Instant::now() + self.patience;
         loop {
             let reason = self.reason();
             if reason.contains(text) {
