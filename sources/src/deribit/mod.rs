@@ -14,6 +14,8 @@ mod refusal;
 mod rows;
 mod selection;
 mod session;
+#[cfg(feature = "simulator")]
+pub mod simulator;
 mod value;
 
 #[cfg(test)]
