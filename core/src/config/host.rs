@@ -40,13 +40,6 @@ impl Default for Host {
     }
 }
 
-impl Host {
-    /// Returns the folder of a pipeline: its spool, captures and dead letters.
-    pub fn folder(&self, pipeline: &str) -> PathBuf {
-        self.data_dir.join(pipeline)
-    }
-}
-
 /// The table `[log]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -180,6 +173,16 @@ pub(super) fn not_in_this_version(name: &str) -> Problem {
     })
 }
 
+/// Returns the variables that set options, with the keys of these: `TIDEGATE_LOG_LEVEL` and `log.level`.
+pub(super) fn variables_of(options: &Options) -> BTreeMap<String, String> {
+    let keys: Vec<String> = options.all().into_iter().map(|option| option.key).collect();
+    // A whole table cannot stand in a variable.
+    let is_table =
+        |key: &str| keys.iter().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+    let single = keys.iter().filter(|key| !is_table(key));
+    single.map(|key| (PREFIX.to_owned() + &key.replace('.', "_").to_uppercase(), key.clone())).collect()
+}
+
 /// Returns the options that variables of the process set.
 fn variables(
     options: &Options,
@@ -187,11 +190,7 @@ fn variables(
     environment: &Environment,
     report: &mut Report,
 ) -> BTreeMap<Vec<String>, Variable> {
-    let known: BTreeMap<String, String> = options
-        .all()
-        .into_iter()
-        .map(|option| (PREFIX.to_owned() + &option.key.replace('.', "_").to_uppercase(), option.key))
-        .collect();
+    let known = variables_of(options);
     let mut set = BTreeMap::new();
     for name in environment.names(PREFIX) {
         match (known.get(name), environment.look_up(name)) {
