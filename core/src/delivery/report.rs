@@ -118,7 +118,7 @@ impl Reporter {
     pub(super) fn refused(&self, refusals: &[Refusal]) {
         let rows = refusals.len();
         self.metrics.refused_rows.increment(rows as u64);
-        let why = refusals.first().map(|refusal| refusal.error.to_string()).unwrap_or_default();
+        let why = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
         let (pipeline, sink) = (&self.pipeline, &self.sink);
         warn!(pipeline, sink, rows, why, "the store refused {rows} rows, now dead letters; the first: {why}");
     }
