@@ -274,6 +274,7 @@ impl Machine {
             Event::Buried => {
                 // Built again from the log, without the refused rows.
                 self.in_hand = Portion::new(self.in_hand.from);
+                self.is_due = false;
                 self.lingers_since = None;
                 self.backoff.succeeded();
                 self.state = State::Ready;
@@ -346,6 +347,11 @@ impl Machine {
             && self.has_read_all()
             && self.in_hand.fates.delivered == 0
             && self.accepted.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
     }
 
     fn has_read_all(&self) -> bool {

@@ -211,9 +211,10 @@ impl<P: Protocol> Script<P> {
 
     /// Returns what was left out on purpose.
     pub fn ignored(&self) -> Vec<&'static str> {
-        let ignored = self.commands.iter().filter_map(|command| {
-            if let Command::Ignore(what) = command { Some(*what) } else { None }
-        });
+        let ignored = self
+            .commands
+            .iter()
+            .filter_map(|command| if let Command::Ignore(what) = command { Some(*what) } else { None });
         ignored.collect()
     }
 
@@ -233,11 +234,7 @@ impl<P: Protocol> Script<P> {
     }
 
     /// Makes a call, and keeps what came of it.
-    fn call(
-        &mut self,
-        origin: Origin,
-        call: impl FnOnce(&mut P, &mut Outbox) -> Result<()>,
-    ) -> Result<()> {
+    fn call(&mut self, origin: Origin, call: impl FnOnce(&mut P, &mut Outbox) -> Result<()>) -> Result<()> {
         self.outbox.begin(self.now, origin);
         let outcome = call(&mut self.protocol, &mut self.outbox);
         if outcome.is_err() {
