@@ -424,7 +424,7 @@ impl Machine {
     }
 
     fn commit(&mut self, now: Instant, portion: &Portion) {
-        let balance = self.balance.get_or_insert(Balance::new(portion.from));
+        let balance = self.balance.get_or_insert_with(|| Balance::new(portion.from));
         balance.commit(portion);
         self.stored = Some(portion.to);
         self.last_commit = Some(now);

@@ -86,10 +86,8 @@ impl Store {
     /// Opens; the position is the truth.
     pub(super) fn open(&mut self) -> Result<Option<SpoolPosition>> {
         self.opened += 1;
-        match self.open_faults.pop_front().unwrap_or(Fault::None) {
-            Fault::None => {}
-            Fault::Permanent => return Err(Error::permanent("the password is wrong")),
-            _ => return Err(Error::transient("the store is down")),
+        if self.open_faults.pop_front().is_some() {
+            return Err(Error::transient("the store is down"));
         }
         self.settle();
         if self.is_lazy {
@@ -124,11 +122,10 @@ impl Store {
             return Err(Error::transient("the position is not where it was left"));
         }
         self.chunks.push((chunk.from.offset, chunk.to.offset, rows.len()));
-        match fault {
-            Fault::None if self.is_lazy => Ok(Written::Accepted),
-            Fault::None => Ok(Written::Committed),
-            _ => failed(),
+        if fault != Fault::None {
+            return failed();
         }
+        Ok(if self.is_lazy { Written::Accepted } else { Written::Committed })
     }
 
     fn refusals(&self, chunk: &Chunk) -> Vec<Refusal> {
