@@ -27,6 +27,7 @@ use crate::{
     protocol::Protocol,
     row::Table,
     sink::Sink,
+    source::Source,
 };
 
 /// What came of the files.
@@ -94,6 +95,11 @@ pub enum Feed {
         /// What the driver goes by.
         connection: ConnectionConfig,
     },
+    /// In another way, by the component's own `run`.
+    Source {
+        /// Makes the source, again after an error.
+        factory: Factory<Box<dyn Source>>,
+    },
 }
 
 /// A sink of a pipeline.
@@ -114,6 +120,7 @@ impl std::fmt::Debug for Feed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Protocol { connection, .. } => f.debug_tuple("Protocol").field(connection).finish(),
+            Self::Source { .. } => f.write_str("Source"),
         }
     }
 }

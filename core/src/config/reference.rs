@@ -85,7 +85,8 @@ pub(super) fn unknown(catalog: &Catalog, name: &str, roles: &[Role]) -> Error {
             None => {}
         }
     }
-    let known: Vec<_> = roles.iter().flat_map(|role| catalog.names(*role)).collect();
+    let mut known: Vec<_> = roles.iter().flat_map(|role| catalog.names(*role)).collect();
+    known.sort_unstable();
     match names::nearest(name, known.iter().copied()) {
         Some(near) => Error::config(format!("unknown component `{name}`, did you mean `{near}`?")),
         None => Error::config(format!("unknown component `{name}`, known are: {}", known.join(", "))),

@@ -21,7 +21,7 @@ fn the_stronger_layer_wins_key_by_key_and_replaces_lists() {
     let folder = folder(&[("tidegate.toml", host), ("x.toml", file)]);
     let loaded = read(folder.path(), &[]);
     let pipeline = only(&loaded);
-    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed;
+    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed else { panic!("a protocol") };
     assert_eq!(connection.ping, Ping { every: Duration::from_secs(6), timeout: Duration::from_secs(4) });
     assert_eq!(connection.connect_timeout, Duration::from_secs(2));
     assert_eq!(connection.quiet_after, Duration::from_secs(540));
@@ -37,7 +37,7 @@ fn a_table_that_gives_some_keys_keeps_its_own_defaults_for_the_others() {
         + "retry = { first = \"2s\" }\nbreaker = { failures = 9 }\n";
     let loaded = load_text(&text, &[]);
     let pipeline = only(&loaded);
-    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed;
+    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed else { panic!("a protocol") };
     let delivery = &pipeline.sinks[0].delivery;
     assert_eq!(
         (connection.reconnect.longest, delivery.retry.longest),
@@ -201,6 +201,26 @@ fn a_sink_takes_the_tables_it_names_under_the_names_it_gives() {
     let row = NameParts { pipeline: "p", venue: "v", table: "t", symbol: "s" };
     assert_eq!(shelf.tables.name("trades").unwrap().fill(row), "p_v_t");
     assert_eq!(shelf.tables.name("tickers"), None);
+}
+
+#[test]
+fn a_source_that_is_no_protocol_has_no_connection_to_configure() {
+    let text = GOOD.to_owned() + "[source.buoy]\ntype = \"poll\"\nevery = \"5s\"\nrequired = false";
+    let loaded = load_text(&text, &[]);
+    let buoy = &only(&loaded).sources[0];
+    assert_eq!((buoy.name.as_str(), buoy.component.as_str(), buoy.required), ("buoy", "poll", false));
+    assert!(matches!(buoy.feed, Feed::Source { .. }));
+    assert_eq!(&*buoy.tables[0].name, "levels");
+    let said = load_text(&(text + "\nsilence = { warn = \"1s\" }"), &[]).report.render(Look::default());
+    assert!(said.contains("unknown key `silence` in [source.buoy]"), "{said}");
+}
+
+#[test]
+fn two_sources_of_one_table_agree_on_its_columns() {
+    let text = GOOD.to_owned() + "[source.buoy]\ntype = \"poll\"\ntable = \"trades\"";
+    assert_eq!(load_text(&text, &[]).report.errors(), 0, "a part of the columns, of the same type");
+    let said = load_text(&(text + "\nwhole = true"), &[]).report.render(Look::default());
+    assert!(said.contains("`trades.price` has one type in [source.buoy] and another in [source.tide]"), "{said}");
 }
 
 #[test]
