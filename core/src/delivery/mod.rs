@@ -18,6 +18,8 @@ mod machine;
 mod opening;
 mod report;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use balance::{Balance, Fates};
 pub use log::{Log, Seen};

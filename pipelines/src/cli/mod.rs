@@ -225,7 +225,9 @@ pub(crate) struct GraphArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tidegate spool inspect data/eth/spool\n  tidegate spool verify data/eth/spool\n  tidegate spool dump data/eth/spool")]
+#[command(
+    after_help = "Examples:\n  tidegate spool inspect data/eth/spool\n  tidegate spool verify data/eth/spool\n  tidegate spool dump data/eth/spool"
+)]
 pub(crate) struct SpoolArgs {
     #[command(subcommand)]
     pub(crate) command: SpoolCommand,
