@@ -4,13 +4,13 @@ use std::{ops::ControlFlow, sync::Arc};
 
 use super::{
     log::{Log, Seen},
-    opening::{Extent, Standing},
+    opening::Extent,
 };
 use crate::{
     Result,
     chunk::RowSource,
     row::{StreamKey, Table},
-    spool::{Boot, Cursor, Item, Items, SourceInfo, SpoolPosition, SpoolReader, Step},
+    spool::{Boot, Cursor, Item, Items, SourceInfo, SpoolPosition, SpoolReader, Standing, Step},
 };
 
 /// One sink's view of a spool.
@@ -76,7 +76,7 @@ impl Log for SpoolLog {
         let Self { reader, cursor, held, origins } = self;
         if let Some(boot) = held.boot.filter(|_| held.left > 0) {
             let items = Items::resume(held.first, held.left, &held.bytes);
-            if let Some((first, left)) = show(items, (boot, held.segment, upto), &mut |id| origins.of(reader, id), visit) {
+            if let Some((first, left)) = show(items, (boot, held.segment, upto), (reader, origins), visit) {
                 let shown = held.bytes.len() - left.bytes.len();
                 (held.first, held.left) = (first, left.count);
                 held.bytes.drain(..shown);
@@ -97,8 +97,8 @@ impl Log for SpoolLog {
                 }
                 Some(Step::Entry(entry)) => {
                     let (boot, segment, items) = (entry.boot, entry.segment, entry.items());
-                    let held_back = show(items, (boot, segment, upto), &mut |id| origins.of(reader, id), visit);
-                    if let Some((first, left)) = held_back {
+                    origins.follow(entry.sources);
+                    if let Some((first, left)) = show(items, (boot, segment, upto), (reader, origins), visit) {
                         held.bytes.clear();
                         held.bytes.extend_from_slice(left.bytes);
                         (held.boot, held.segment, held.first, held.left) = (Some(boot), segment, first, left.count);
@@ -106,7 +106,6 @@ impl Log for SpoolLog {
                     }
                 }
             }
-            origins.follow(cursor.sources());
         }
     }
 }
@@ -118,10 +117,10 @@ struct Left<'a> {
 }
 
 /// Shows items until there are none, `visit` breaks, or they lie behind what may be seen; returns what is left then.
-fn show<'a, 'o>(
+fn show<'a>(
     mut items: Items<'a>,
     (boot, segment, upto): (Boot, u64, u64),
-    origin: &mut dyn FnMut(u32) -> Option<&'o Origin>,
+    (reader, origins): (&SpoolReader, &mut Origins),
     visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
 ) -> Option<(u64, Left<'a>)> {
     loop {
@@ -132,7 +131,7 @@ fn show<'a, 'o>(
             return Some((first, left));
         }
         let source = match &item {
-            Item::Row(row, _) => origin(row.head.stream).map(Origin::shown),
+            Item::Row(row, _) => origins.of(reader, row.head.stream).map(Origin::shown),
             Item::Control(_) => None,
         };
         let position = SpoolPosition { boot, offset };

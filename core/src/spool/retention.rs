@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use super::{
-    EntryView, SpoolWriter,
+    Items, SpoolWriter,
     disk::{Disk, fault},
     item::Item,
     reserve::Reserve,
@@ -77,7 +77,7 @@ impl OldSegment {
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
-                    for (_, item) in EntryView::new(&header, scanner.entry(), self.segment.first, 0).items() {
+                    for (_, item) in Items::of(&header, scanner.entry()) {
                         if let Item::Row(row, _) = item {
                             *rows.entry(row.head.stream).or_insert(0) += 1;
                         }

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use crate::{
     Result,
     chunk::{Chunk, ChunkBuilder, Part, Plan, RowSource, SourceTables},
-    delivery::{Extent, Log, Seen, Standing},
+    delivery::{Extent, Log, Seen},
     protocol::Outbox,
     row::{Head, Mark, Origin, Row, StreamKey, Table, Timestamp},
-    spool::{Boot, Cause, Control, Item, RowHead, SpoolPosition},
+    spool::{Boot, Cause, Control, Item, RowHead, SpoolPosition, Standing},
 };
 
 /// A log of one source's rows. Clones read the same log, each at its own place.
