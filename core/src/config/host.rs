@@ -138,6 +138,12 @@ pub(super) fn read(
     let all = [options, Options::of::<DefaultsKey>()];
     let keys = Keys { table: "the host file".into(), ..Keys::of_table("", &all) };
     let host: Host = layers.read(layers.root.clone(), &keys, report)?;
+    if !host.listen.0.ip().is_loopback() {
+        let listen = path(["listen"]);
+        let problem = Problem::error("`listen` is reachable from other machines, and this version has no token");
+        report.add(problem.at(layers.value(&listen), "").help("listen on 127.0.0.1, with a proxy in front"));
+        return None;
+    }
     let mut settings = Vec::new();
     resolved::collect(&layers, &[], &serde_json::to_value(&host).unwrap_or_default(), &mut settings);
     Some((host, settings))
