@@ -50,7 +50,7 @@ impl Continuity {
     /// Nothing can be done about a gap. As long as the session lasts that confirmed the stream first, nothing was missing.
     pub(crate) fn lost(&self, gap: GapId, why: &str, at: Timestamp, out: &mut Vec<Control>) {
         let Some((id, stream, open)) = self.gap(gap) else { return };
-        let is_beginning = open.edges().0.is_none() && stream.is_unbroken;
+        let is_beginning = open.edges().0.is_none() && stream.first_session.is_some();
         let outcome = if is_beginning { GapOutcome::Live } else { GapOutcome::Lost(why.to_owned()) };
         out.push(Control::GapClosed { gap, stream: id, outcome, filled: open.filled, at });
     }
@@ -81,7 +81,7 @@ impl Continuity {
 
     /// Returns whether a gap asks for the beginning of a stream whose first session still lasts: nothing is missing yet.
     pub(crate) fn is_baseline(&self, gap: GapId) -> bool {
-        self.gap(gap).is_some_and(|(_, stream, open)| open.edges().0.is_none() && stream.is_unbroken)
+        self.gap(gap).is_some_and(|(_, stream, open)| open.edges().0.is_none() && stream.first_session.is_some())
     }
 
     fn gap(&self, gap: GapId) -> Option<(u32, &Stream, &OpenGap)> {

@@ -77,6 +77,12 @@ impl Hole {
         self.after.is_none_or(|after| after.number() < n) && self.before.is_none_or(|before| n < before.number())
     }
 
+    /// Returns whether a record of this time may lie inside.
+    pub(super) fn spans(&self, ts_event: Timestamp) -> bool {
+        self.after.is_none_or(|after| after.ts_event <= ts_event)
+            && self.before.is_none_or(|before| ts_event <= before.ts_event)
+    }
+
     /// Returns whether no number lies inside.
     fn is_empty(&self) -> bool {
         let first = self.after.map_or(Some(0), |after| after.number().checked_add(1));

@@ -104,6 +104,7 @@ impl Case<'_> {
         let is_live = self.row.head.origin == Origin::Live;
         if !stream.gaps.is_empty()
             && let Some(gap) = self.gap_of(n)
+            && !self.begins_anew(gap, n)
         {
             return self.in_gap(gap, n, neighbour, out);
         }
@@ -114,19 +115,30 @@ impl Case<'_> {
             (true, false) => self.older_in_dense(n, out),
             // What is newer than all will come live, or be missing and asked for then.
             (false, true) => Verdict::Drop(Drop::NotOwed),
-            (false, false) => self.outside_in_history(n, numbering),
+            (false, false) => self.outside_in_history(n, numbering, out),
         }
     }
 
-    /// Returns the gap in which the number is missing. Right after the venue has numbered anew, a record from the
-    /// history may belong to either numbering: its time decides.
+    /// Returns the gap in which the number is missing. Where the venue has numbered anew, a record from the history may
+    /// belong to either numbering: its time decides.
     fn gap_of(&self, n: u64) -> Option<&OpenGap> {
         let stream = self.stream;
-        let is_live = self.row.head.origin == Origin::Live;
-        let may_be_old = !is_live && stream.floor.is_none_or(|floor| self.row.head.ts_event <= floor.ts_event);
-        let of_old = || stream.gaps.iter().find(|gap| gap.epoch < stream.epoch && gap.hole_of(n).is_some());
-        let old = if may_be_old { of_old() } else { None };
-        old.or_else(|| stream.gap_of(stream.epoch, n))
+        let ts_event = self.row.head.ts_event;
+        if self.row.head.origin == Origin::Live || stream.epoch == 0 {
+            return stream.gap_of(stream.epoch, n);
+        }
+        let fits = |gap: &OpenGap| gap.hole_of(n).is_some_and(|hole| hole.spans(ts_event));
+        let may_be_old = stream.floor.is_none_or(|floor| ts_event <= floor.ts_event);
+        let mut old = stream.gaps.iter().filter(|gap| may_be_old && gap.epoch < stream.epoch);
+        let current = |gap: &&OpenGap| gap.epoch == stream.epoch && ts_event > stream.since && fits(gap);
+        old.find(|gap| fits(gap)).or_else(|| stream.gaps.iter().find(current))
+    }
+
+    /// Returns whether a number lies in a gap only because nobody knows where that begins: it was made later than all.
+    fn begins_anew(&self, gap: &OpenGap, n: u64) -> bool {
+        let is_dense = self.stream.numbering() == Numbering::Sequence && gap.epoch == self.stream.epoch;
+        let is_later = self.stream.last.is_some_and(|last| n < last.number() && self.row.head.ts_event > last.ts_event);
+        is_dense && is_later && gap.hole_of(n).is_some_and(|hole| hole.after.is_none())
     }
 
     fn in_gap(&self, gap: &OpenGap, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
@@ -220,12 +232,17 @@ impl Case<'_> {
         Verdict::Drop(if stream.window.has_number(n) { Drop::Contradiction } else { Drop::Repeat })
     }
 
-    fn outside_in_history(&self, n: u64, numbering: Numbering) -> Verdict {
+    fn outside_in_history(&self, n: u64, numbering: Numbering, out: &mut Vec<Control>) -> Verdict {
+        let stream = self.stream;
         let is_here = match numbering {
-            Numbering::Sequence => self.stream.floor.is_some_and(|floor| n >= floor.number()),
-            Numbering::Ordered | Numbering::Linked | Numbering::Unnumbered => {
-                self.stream.window.contains(n, self.hash)
+            Numbering::Sequence if self.row.head.ts_event > stream.open_since() => {
+                // The venue has numbered anew while nobody listened. How far, the rest of the history shows.
+                out.push(Control::Restart { stream: self.id, epoch: stream.epoch + 1 });
+                self.open(Hole { after: None, before: None }, stream.open_since(), out);
+                return Verdict::Keep { epoch: stream.epoch + 1, conflict: false };
             }
+            Numbering::Sequence => stream.floor.is_some_and(|floor| n >= floor.number()),
+            Numbering::Ordered | Numbering::Linked | Numbering::Unnumbered => stream.window.contains(n, self.hash),
         };
         Verdict::Drop(if is_here { Drop::Repeat } else { Drop::NotOwed })
     }

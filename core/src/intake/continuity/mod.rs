@@ -72,6 +72,14 @@ struct Session {
     line: u16,
     /// The streams that it vouches for.
     streams: Vec<u32>,
+    /// Those that it has left, growing: a late record of one does not mean that more will come.
+    left: Vec<u32>,
+}
+
+impl Session {
+    fn new(source: u16, line: u16) -> Self {
+        Self { source, line, streams: Vec::new(), left: Vec::new() }
+    }
 }
 
 /// What has to be put back when an entry could not be written.
@@ -145,9 +153,8 @@ impl Continuity {
         if !is_numbered && stream.numbering.is_some() {
             return;
         }
-        let covers = is_numbered && row.head.origin == Origin::Live && !stream.has_left;
-        if covers && !stream.covered_by.contains(&row.session) {
-            self.cover(row.head.stream, row.session, row.line);
+        if is_numbered && row.head.origin == Origin::Live && !stream.covered_by.contains(&row.session) {
+            self.imply(row.head.stream, row.session, row.line);
         }
         self.stream_mut(row.head.stream).into_iter().for_each(|stream| stream.apply(row, hash));
     }
@@ -172,7 +179,7 @@ impl Continuity {
     fn confirm(&mut self, session: u32, source: &str, line: u16, streams: &[(u32, Numbering)], venue_at: Timestamp) {
         self.know_session(session);
         let source = self.source_id(source);
-        self.sessions_mut().entry(session).or_insert_with(|| Session { source, line, streams: Vec::new() });
+        self.sessions_mut().entry(session).or_insert_with(|| Session::new(source, line));
         for &(id, numbering) in streams {
             let Some(stream) = self.stream_mut(id) else { continue };
             let first = stream.numbering.is_none();
@@ -180,10 +187,15 @@ impl Continuity {
             stream.has_left = false;
             stream.is_implied = false;
             if first {
-                stream.is_unbroken = true;
+                stream.first_session = Some(session);
                 stream.since = venue_at;
             }
             self.cover(id, session, line);
+            if let Some(session) = self.sessions_mut().get_mut(&session)
+                && let Ok(at) = session.left.binary_search(&id)
+            {
+                session.left.remove(at);
+            }
         }
         if streams.is_empty() {
             // A channel that carries whatever trades: it vouches for what it has carried before.
@@ -201,12 +213,20 @@ impl Continuity {
         self.streams.iter().enumerate().filter_map(implied).collect()
     }
 
+    /// A live record shows that its session covers the stream, unless it was on the way when the stream was left.
+    fn imply(&mut self, id: u32, session: u32, line: u16) {
+        let has_left = self.streams.get(id as usize).is_some_and(|stream| stream.has_left);
+        let left = self.sessions.get(&session).is_some_and(|session| session.left.binary_search(&id).is_ok());
+        if !has_left && !left {
+            self.cover(id, session, line);
+        }
+    }
+
     fn cover(&mut self, id: u32, session: u32, line: u16) {
         let Some(stream) = self.stream_mut(id) else { return };
         if stream.cover(session) {
             let source = stream.source;
-            let new = || Session { source, line, streams: Vec::new() };
-            self.sessions_mut().entry(session).or_insert_with(new).streams.push(id);
+            self.sessions_mut().entry(session).or_insert_with(|| Session::new(source, line)).streams.push(id);
         }
     }
 
@@ -239,8 +259,11 @@ impl Continuity {
             }
         }
         if let Some(session) = self.sessions_mut().get_mut(&session) {
-            let gone: std::collections::BTreeSet<u32> = streams.iter().copied().collect();
-            session.streams.retain(|id| !gone.contains(id));
+            session.left.extend_from_slice(streams);
+            session.left.sort_unstable();
+            session.left.dedup();
+            let Session { streams, left, .. } = session;
+            streams.retain(|id| left.binary_search(id).is_err());
         }
     }
 

@@ -46,11 +46,12 @@ impl Continuity {
         }
     }
 
-    /// A session is over: what it alone vouched for is open at the right.
+    /// A session is over: what it vouched for is open at the right. Also where another one covers the stream: that may
+    /// have begun after records were made that were still on the way here. Its next record closes the gap.
     pub(crate) fn ended(&self, session: u32, why: &str, at: Timestamp, out: &mut Vec<Control>) {
         out.push(Control::Ended { session, why: why.to_owned(), at });
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        self.uncovered(session, streams, at, out);
+        self.open_behind(streams, |stream| stream.covered_by.contains(&session), at, out);
     }
 
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
@@ -62,15 +63,15 @@ impl Continuity {
         repeatable.sort_unstable();
         repeatable.dedup();
         out.push(Control::Unsubscribed { session, streams, at });
-        self.uncovered(session, &repeatable, at, out);
+        self.open_behind(&repeatable, |stream| stream.covered_by == [session], at, out);
     }
 
-    fn uncovered(&self, session: u32, streams: &[u32], at: Timestamp, out: &mut Vec<Control>) {
+    fn open_behind(&self, streams: &[u32], ends: impl Fn(&Stream) -> bool, at: Timestamp, out: &mut Vec<Control>) {
         let mut next = self.next_gap;
         for &id in streams {
             let Some(stream) = self.streams.get(id as usize) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
-            if is_numbered && stream.covered_by == [session] && !stream.is_open_right() {
+            if is_numbered && ends(stream) && !stream.is_open_right() {
                 out.push(open_right(&mut next, id, stream, stream.open_since(), at));
             }
         }

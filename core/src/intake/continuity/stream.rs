@@ -34,8 +34,8 @@ pub(super) struct Stream {
     pub(super) is_implied: bool,
     /// It is not subscribed to any more, on purpose.
     pub(super) has_left: bool,
-    /// The session that confirmed it first still covers it.
-    pub(super) is_unbroken: bool,
+    /// The session that confirmed it first, as long as that covers it.
+    pub(super) first_session: Option<u32>,
     /// Its coverage has ended, and the gap that begins there is not written down yet.
     pub(super) is_exposed: bool,
     /// The journal's round in which it was saved.
@@ -70,7 +70,7 @@ impl Stream {
             covered_by: Vec::new(),
             is_implied: true,
             has_left: false,
-            is_unbroken: false,
+            first_session: None,
             is_exposed: false,
             touched: Touched::default(),
         }
@@ -126,7 +126,7 @@ impl Stream {
         let numbering = self.numbering();
         if row.epoch == self.epoch {
             let is_newest = self.last.is_none_or(|last| last.number() < n);
-            if is_newest && origin == Origin::Live && self.is_unbroken {
+            if is_newest && origin == Origin::Live && self.first_session == Some(row.session) {
                 let epoch = self.epoch;
                 self.gaps.iter_mut().filter(|gap| gap.epoch == epoch).for_each(|gap| gap.prove_beginning(n));
             }
@@ -138,7 +138,8 @@ impl Stream {
                 self.floor = Some(edge);
             }
         }
-        let covers = origin == Origin::Live && !self.has_left && row.epoch == self.epoch;
+        let is_covering = self.covered_by.contains(&row.session);
+        let covers = origin == Origin::Live && is_covering && row.epoch == self.epoch;
         let arrival = Arrival { edge, hash, origin, covers };
         if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.epoch == row.epoch && gap.hole_of(n).is_some()) {
             gap.take(numbering, arrival);
@@ -190,11 +191,13 @@ impl Stream {
 
     /// A session vouches for it no longer.
     pub(super) fn uncover(&mut self, session: u32) {
-        let was_covered = self.is_covered();
+        if !self.covered_by.contains(&session) {
+            return;
+        }
         self.covered_by.retain(|&covering| covering != session);
-        if was_covered && !self.is_covered() {
-            self.is_unbroken = false;
-            self.gaps.iter_mut().for_each(OpenGap::coverage_changed);
+        self.first_session = self.first_session.filter(|&first| first != session);
+        self.gaps.iter_mut().for_each(OpenGap::coverage_changed);
+        if !self.is_covered() {
             self.is_exposed = self.numbering() != Numbering::Unnumbered && !self.is_open_right();
         }
     }
@@ -262,7 +265,7 @@ impl Stream {
         self.since = other.since;
         self.is_implied = other.is_implied;
         self.has_left = other.has_left;
-        self.is_unbroken = other.is_unbroken;
+        self.first_session = other.first_session;
         self.is_exposed = other.is_exposed;
         self.touched = other.touched;
     }
