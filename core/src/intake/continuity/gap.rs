@@ -31,8 +31,6 @@ pub(super) struct OpenGap {
     pub(super) epoch: u32,
     pub(super) since: Timestamp,
     pub(super) opened_at: Timestamp,
-    /// Whether it was opened without a record before it: only the time says what is owed.
-    by_time: bool,
     /// Growing and disjoint. None is left when the gap is over.
     pub(super) holes: Vec<Hole>,
     /// Rows that came inside, by number, where numbers may jump and a row therefore makes no hole smaller.
@@ -105,7 +103,6 @@ impl OpenGap {
             epoch,
             since,
             opened_at,
-            by_time: hole.after.is_none(),
             holes: vec![hole],
             taken: Vec::new(),
             filled: 0,
@@ -151,16 +148,16 @@ impl OpenGap {
         self.taken.binary_search(&(n, hash)).is_ok()
     }
 
-    /// Returns whether a record from the history is older than what is owed, in a stream whose beginning is not known by
-    /// number.
-    pub(super) fn is_before(&self, ts_event: Timestamp) -> bool {
-        self.by_time && if self.epoch == 0 { ts_event < self.since } else { ts_event <= self.since }
+    /// Returns whether a record from the history is older than what is owed, where only the time says what that is.
+    pub(super) fn is_before(&self, n: u64, ts_event: Timestamp) -> bool {
+        let by_time = self.hole_of(n).is_some_and(|hole| hole.after.is_none());
+        by_time && if self.epoch == 0 { ts_event < self.since } else { ts_event <= self.since }
     }
 
     /// Returns whether a record that is older than what is owed may be the neighbour, behind which all is owed: nothing
     /// that is owed came from below it. After a restart there is none, since what is older was numbered otherwise.
     pub(super) fn can_be_neighbour(&self, n: u64) -> bool {
-        self.epoch == 0 && self.index_of(n) == Some(0) && self.taken.first().is_none_or(|&(taken, _)| n < taken)
+        self.epoch == 0 && self.taken.first().is_none_or(|&(taken, _)| n < taken)
     }
 
     /// Takes a record that lies in one of its holes.
@@ -171,7 +168,7 @@ impl OpenGap {
         let left = Hole { before: Some(arrival.edge), ..hole };
         let right = Hole { after: Some(arrival.edge), ..hole };
         let dense = numbering == Numbering::Sequence;
-        if arrival.origin != Origin::Live && self.is_before(arrival.edge.ts_event) {
+        if arrival.origin != Origin::Live && self.is_before(n, arrival.edge.ts_event) {
             self.filled_by = Filler::Backfill;
             self.replace(0..=index, [right], dense);
         } else if arrival.covers && hole.before.is_none() {
