@@ -114,6 +114,9 @@ impl Case<'_> {
         }
         let is_newer = stream.last.is_none_or(|last| n > last.number());
         match (is_live, is_newer) {
+            (true, true) if numbering == Numbering::Ordered && stream.has_taken(n, self.hash) => {
+                Verdict::Drop(Drop::Repeat)
+            }
             (true, true) => self.newest(n, numbering, out),
             (true, false) if numbering == Numbering::Ordered => self.older_in_jumping(n),
             (true, false) => self.older_in_dense(n, out),
@@ -163,7 +166,7 @@ impl Case<'_> {
             return if is_neighbour { verdict } else { Verdict::Drop(Drop::NotOwed) };
         }
         let dense = self.stream.numbering() == Numbering::Sequence;
-        if !dense && (gap.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
+        if !dense && (self.stream.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
             return Verdict::Drop(Drop::Repeat);
         }
         if dense && self.stream.holes() >= MAX_HOLES {
@@ -223,7 +226,8 @@ impl Case<'_> {
     }
 
     fn older_in_jumping(&self, n: u64) -> Verdict {
-        if self.stream.window.contains(n, self.hash) { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
+        let is_here = self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash);
+        if is_here { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
     }
 
     fn older_in_dense(&self, n: u64, out: &mut Vec<Control>) -> Verdict {
