@@ -99,7 +99,7 @@ fn ask(id: u32, stream: &Stream, open: &OpenGap) -> OpenAsk {
         numbering: stream.numbering(),
         after,
         before,
-        since: open.since,
+        since: after.map_or(open.since, |after| after.ts_event),
         dry_replies: 0,
     };
     OpenAsk {
