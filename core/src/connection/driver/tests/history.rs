@@ -108,7 +108,10 @@ async fn an_api_that_is_down_leaves_the_gaps_open_the_feed_up_and_health_degrade
         world.called().await.fail();
     }
     let reason = world.told("2 gaps wait").await;
-    assert!(reason.starts_with("degraded http://venue/history: connection refused; 2 gaps wait, next try in"), "{reason}");
+    assert!(
+        reason.starts_with("degraded http://venue/history: connection refused; 2 gaps wait, next try in"),
+        "{reason}"
+    );
     let broken = Instant::now();
     let probe = world.called().await;
     assert!(probe.at - broken > SECOND * 50, "the breaker is open");

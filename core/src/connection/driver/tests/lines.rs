@@ -21,7 +21,11 @@ async fn rows_follow_the_confirmation_and_the_end_is_in_the_log() {
     world.logged("row a 2 live").await;
     drop(peer);
     assert_eq!(world.logged("ended: the venue hung up").await.last().unwrap(), "ended: the venue hung up");
-    assert!(world.reason().starts_with("degraded line lost: the venue hung up; trying again in "), "{}", world.reason());
+    assert!(
+        world.reason().starts_with("degraded line lost: the venue hung up; trying again in "),
+        "{}",
+        world.reason()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,8 +96,7 @@ async fn three_failures_open_the_breaker_and_health_shows_reason_and_next_probe(
 
 #[tokio::test(start_paused = true)]
 async fn gives_up_after_the_last_attempt_if_there_is_one() {
-    let mut world =
-        World::with(Toy::new(&["a"]), |config| config.reconnect.max_attempts = NonZeroU32::new(2));
+    let mut world = World::with(Toy::new(&["a"]), |config| config.reconnect.max_attempts = NonZeroU32::new(2));
     world.dial().await.refuse("connection refused");
     world.dial().await.refuse("connection refused");
     let error = world.ended().await.unwrap_err();

@@ -89,11 +89,7 @@ impl World {
     }
 
     /// Starts a driver over another transport, in real time.
-    pub(super) fn over(
-        transport: impl Transport,
-        toy: Toy,
-        configure: impl FnOnce(&mut ConnectionConfig),
-    ) -> Self {
+    pub(super) fn over(transport: impl Transport, toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
         let mut config = ConnectionConfig::default();
         configure(&mut config);
         let registry = Registry::new();
@@ -394,7 +390,9 @@ fn worded(step: &Step) -> String {
         Step::Alive => "alive".to_owned(),
         Step::Ended { why } => format!("ended: {why}"),
         Step::Restart(key) => format!("restart {}", key.symbol),
-        Step::Malformed { raw, error } => format!("malformed {} `{}`: {error}", raw.len(), String::from_utf8_lossy(&raw[..raw.len().min(40)])),
+        Step::Malformed { raw, error } => {
+            format!("malformed {} `{}`: {error}", raw.len(), String::from_utf8_lossy(&raw[..raw.len().min(40)]))
+        }
         Step::Answered { gap, ask } => format!("answered {} ask {ask}", gap.0),
         Step::Asked { gap } => format!("asked {}", gap.0),
         Step::Lost { gap, why } => format!("lost {}: {why}", gap.0),
