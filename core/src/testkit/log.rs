@@ -10,11 +10,11 @@ use tokio::sync::watch;
 
 use crate::{
     Result,
-    chunk::{Chunk, ChunkBuilder, Part, Plan, RowSource, SourceTables},
+    chunk::{Chunk, ChunkBuilder, Part, Plan, RowSource},
     delivery::{Extent, Log, Seen},
     protocol::Outbox,
     row::{Head, Mark, Origin, Row, StreamKey, Table, Timestamp},
-    spool::{Boot, Cause, Control, Item, RowHead, SpoolPosition, Standing},
+    spool::{Boot, Cause, Control, Item, RowHead, SourceInfo, SpoolPosition, Standing},
 };
 
 /// A log of one source's rows. Clones read the same log, each at its own place.
@@ -32,7 +32,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    source: SourceTables,
+    source: SourceInfo,
     outbox: Outbox,
     streams: Vec<StreamKey>,
     items: Vec<Entry>,
@@ -54,7 +54,7 @@ struct Entry {
 impl MemoryLog {
     /// Returns an empty log of a source that is called like its venue.
     pub fn new(venue: &str, tables: Vec<Table>) -> Self {
-        let source = SourceTables {
+        let source = SourceInfo {
             name: venue.into(),
             venue: venue.into(),
             tables: tables.iter().cloned().map(Arc::new).collect(),
@@ -67,7 +67,7 @@ impl MemoryLog {
     }
 
     /// Returns what the source declares.
-    pub fn source(&self) -> SourceTables {
+    pub fn source(&self) -> SourceInfo {
         self.state().source.clone()
     }
 
