@@ -8,9 +8,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Result,
-    config::{Keys, Layers, Options, Report, explain},
+    config::{Keys, Layers, Options, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
+    source::Source,
 };
 
 /// A component's configuration, which is also its constructor.
@@ -33,8 +34,8 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     ///
     /// # Errors
     ///
-    /// `Config` for a combination of values that cannot work. A key of the table that the message names in backticks is
-    /// the place that is shown.
+    /// `Config` for a combination of values that cannot work. The first key of the table, or value in it, that the message
+    /// names in backticks is the place that is shown.
     fn build(&self) -> Result<Self::Built>;
 
     /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice. By default
@@ -69,6 +70,7 @@ pub enum Unavailable {
 #[derive(Default)]
 pub struct Catalog {
     pub(crate) protocols: Shelf<Box<dyn Protocol>>,
+    pub(crate) sources: Shelf<Box<dyn Source>>,
     pub(crate) sinks: Shelf<Box<dyn Sink>>,
     unavailable: BTreeMap<(Role, &'static str), Unavailable>,
 }
@@ -76,13 +78,21 @@ pub struct Catalog {
 impl Catalog {
     /// Adds a venue: something that speaks over a WebSocket.
     pub fn protocol<C: Component<Built = Box<dyn Protocol>>>(&mut self) -> &mut Self {
-        self.protocols.add::<C>();
+        self.protocols.add::<C>(&stage::shared_keys(Role::Source));
+        self.assert_one_source(C::TYPE);
+        self
+    }
+
+    /// Adds a source of another kind.
+    pub fn source<C: Component<Built = Box<dyn Source>>>(&mut self) -> &mut Self {
+        self.sources.add::<C>(&stage::source_keys());
+        self.assert_one_source(C::TYPE);
         self
     }
 
     /// Adds a store.
     pub fn sink<C: Component<Built = Box<dyn Sink>>>(&mut self) -> &mut Self {
-        self.sinks.add::<C>();
+        self.sinks.add::<C>(&stage::shared_keys(Role::Sink));
         self
     }
 
@@ -96,7 +106,7 @@ impl Catalog {
     /// Returns the types of a role, in the order of the alphabet.
     pub fn names(&self, role: Role) -> Vec<&'static str> {
         let mut names: Vec<_> = match role {
-            Role::Source => self.protocols.0.keys().copied().collect(),
+            Role::Source => self.protocols.0.keys().chain(self.sources.0.keys()).copied().collect(),
             Role::Sink => self.sinks.0.keys().copied().collect(),
         };
         names.sort_unstable();
@@ -110,10 +120,18 @@ impl Catalog {
         of_role.map(|((_, name), why)| (*name, *why))
     }
 
+    fn assert_one_source(&self, name: &str) {
+        let both = self.protocols.0.contains_key(name) && self.sources.0.contains_key(name);
+        assert!(!both, "a protocol and a source are called `{name}`");
+    }
+
     /// Returns what is known of a component without building it.
     pub(crate) fn entry(&self, role: Role, component: &str) -> Option<&Entry> {
         match role {
-            Role::Source => self.protocols.0.get(component).map(|shelved| &shelved.entry),
+            Role::Source => {
+                let protocol = self.protocols.0.get(component).map(|shelved| &shelved.entry);
+                protocol.or_else(|| self.sources.0.get(component).map(|shelved| &shelved.entry))
+            }
             Role::Sink => self.sinks.0.get(component).map(|shelved| &shelved.entry),
         }
     }
@@ -150,10 +168,16 @@ impl<B> Default for Shelf<B> {
 }
 
 impl<B: 'static> Shelf<B> {
-    fn add<C: Component<Built = B>>(&mut self) {
+    fn add<C: Component<Built = B>>(&mut self, taken: &[String]) {
         let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
+        let clash = entry.options.keys.iter().find(|key| taken.contains(key));
+        assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
         let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, entry });
         assert!(earlier.is_none(), "two components are called `{}`, the second is {}", C::TYPE, type_name::<C>());
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// Reads the table of the component `name`; `None` when there is none of this name.

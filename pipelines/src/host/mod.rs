@@ -72,6 +72,8 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
         };
         running.spawn(pipeline::run(pipeline, around));
     }
+    let orphaned = orphaned(plan.supervised.is_some());
+    tokio::pin!(orphaned);
     let mut reports = Reports::new(&plan.host, &registry, metrics, plan.supervised);
     let code = loop {
         tokio::select! {
@@ -79,17 +81,19 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
                 None => break u8::from(!plan.refused.is_empty()),
                 Some(outcome) => note_end(outcome),
             },
-            () = signals.stop(), if !stop.is_cancelled() => {
-                info!("stopping: the sources are closed, the spools are sent on for up to {} s", plan.drain.as_secs());
-                stop.cancel();
-            }
-            () = signals.stop(), if stop.is_cancelled() => {
-                error!("stopped at once by a second signal: what is in the spools is sent at the next start");
-                break 1;
-            }
-            () = signals.report() => eprintln!("{:#}", json(&registry.report())),
+            signal = signals.next() => match signal {
+                Told::Report => eprintln!("{:#}", json(&registry.report())),
+                Told::Stop if stop.is_cancelled() => {
+                    error!("stopped at once by a second signal: what is in the spools is sent at the next start");
+                    break 1;
+                }
+                Told::Stop => {
+                    info!("stopping   the lines are closed; the spools are sent on for up to {} s", plan.drain.as_secs());
+                    stop.cancel();
+                }
+            },
             () = reports.due() => {}
-            () = reports.orphaned(), if !stop.is_cancelled() => stop.cancel(),
+            () = &mut orphaned, if !stop.is_cancelled() => stop.cancel(),
         }
     };
     reports.last();
@@ -137,16 +141,19 @@ impl Signals {
         })
     }
 
-    async fn stop(&mut self) {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.user.recv() => Told::Report,
         }
     }
+}
 
-    async fn report(&mut self) {
-        self.user.recv().await;
-    }
+/// What a signal asks for.
+enum Told {
+    Stop,
+    Report,
 }
 
 /// What is said from time to time.
@@ -184,16 +191,6 @@ impl Reports {
             () = tick(&mut self.parent) => println!("{}", json(&self.registry.report())),
             _ = self.upkeep.tick() => self.metrics.run_upkeep(),
         }
-    }
-
-    /// Waits until standard input closes: the parent process is gone. Never, where there is no parent to watch.
-    async fn orphaned(&self) {
-        if self.parent.is_none() {
-            return std::future::pending().await;
-        }
-        let mut input = tokio::io::stdin();
-        let mut bytes = [0; 64];
-        while !matches!(input.read(&mut bytes).await, Ok(0) | Err(_)) {}
     }
 
     /// Gives a parent process the last word.
@@ -254,6 +251,16 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
         }
     }
     pipelines
+}
+
+/// Waits until standard input closes: the parent process is gone. Never, where there is no parent to watch.
+async fn orphaned(is_watched: bool) {
+    if !is_watched {
+        return std::future::pending().await;
+    }
+    let mut input = tokio::io::stdin();
+    let mut bytes = [0; 64];
+    while !matches!(input.read(&mut bytes).await, Ok(0) | Err(_)) {}
 }
 
 async fn tick(interval: &mut Option<tokio::time::Interval>) {
