@@ -38,6 +38,14 @@ pub(super) enum Event {
     Ended(ExitStatus),
 }
 
+/// How a child has ended that was told to.
+#[derive(Debug)]
+pub(super) struct Stopped {
+    /// The last thing it said.
+    pub(super) last: Option<Report>,
+    pub(super) in_time: bool,
+}
+
 impl Child {
     /// Starts the pipeline of a folder.
     ///
@@ -89,17 +97,16 @@ impl Child {
     /// # Errors
     ///
     /// If the system does not.
-    pub(super) async fn kill(mut self) -> io::Result<()> {
+    pub(super) async fn kill(&mut self) -> io::Result<()> {
         self.process.kill().await
     }
 
-    /// Lets the child stop the sources, store what is in its spool and end; returns its last report. A child that does
-    /// not end within `limit` is killed, and `None` is returned.
+    /// Lets the child stop the sources, store what is in its spool and end. One that takes longer than `limit` is killed.
     ///
     /// # Errors
     ///
     /// If the system does not say.
-    pub(super) async fn stop(mut self, limit: Duration) -> io::Result<Option<Report>> {
+    pub(super) async fn stop(mut self, limit: Duration) -> io::Result<Stopped> {
         drop(self.stdin.take());
         let mut last = None;
         let ended = timeout(limit, async {
@@ -110,10 +117,11 @@ impl Child {
                 }
             }
         });
-        match ended.await {
-            Ok(ended) => ended.map(|()| last),
-            Err(_) => self.process.kill().await.map(|()| None),
-        }
+        let in_time = match ended.await {
+            Ok(ended) => ended.map(|()| true)?,
+            Err(_) => self.process.kill().await.map(|()| false)?,
+        };
+        Ok(Stopped { last, in_time })
     }
 }
 

@@ -26,6 +26,15 @@ pub(super) struct Check {
     pub(super) synced_lag_seconds: f64,
     pub(super) rows_committed: u64,
     pub(super) oldest_uncommitted_seconds: Option<f64>,
+    pub(super) commit_seconds: Option<Quantiles>,
+}
+
+/// A distribution, in short.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Quantiles {
+    pub(super) p50: f64,
+    pub(super) p99: f64,
 }
 
 /// What was asked for, and what of it the venue has confirmed.
@@ -68,9 +77,14 @@ impl Report {
         Some(Self { source: checks.source, spool: checks.spool, sink: checks.sink })
     }
 
-    /// Returns whether everything that came is stored and nothing is asked for any more.
+    /// Returns whether the venue has confirmed everything and no gap is open.
+    pub(super) fn is_healed(&self) -> bool {
+        self.source.subscribed && self.source.gaps.open == 0
+    }
+
+    /// Returns whether, on top of that, everything that came is stored.
     pub(super) fn is_quiet(&self) -> bool {
-        self.source.subscribed && self.source.gaps.open == 0 && self.sink.oldest_uncommitted_seconds.is_none()
+        self.is_healed() && self.sink.oldest_uncommitted_seconds.is_none()
     }
 
     /// Returns what needs a person.
@@ -112,6 +126,7 @@ mod tests {
         assert_eq!((report.source.rows_received, report.source.rows_backfilled), (30, 4));
         assert_eq!(report.source.gaps, Gaps { open: 1, filled: 2, lost: 3 });
         assert!(report.source.subscribed && report.sink.oldest_uncommitted_seconds.is_some());
+        assert!(report.sink.commit_seconds.is_some());
         assert_eq!((report.spool.status.as_str(), report.sink.rows_committed), ("healthy", 20));
         assert_eq!(report.failure().unwrap(), "sink sqlite failed: the disk is gone");
         assert!(!report.is_quiet());
