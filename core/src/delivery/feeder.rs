@@ -181,7 +181,7 @@ impl<L: Log> Feeder<L> {
             symbol: of("symbol"),
             ts_event: time_of(part, refusal.cause)?,
             row,
-            error: refusal.error.to_string(),
+            error: refusal.error.chain(),
             when: at,
         })
     }

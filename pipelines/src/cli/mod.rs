@@ -73,7 +73,8 @@ impl From<tidegate_core::Error> for Failure {
 /// Returns how messages are to look on standard error.
 pub(crate) fn look() -> Look {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Look { colours, ..Look::default() }
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    Look { colours, width: width.unwrap_or(Look::default().width).max(40) }
 }
 
 /// A plugin host for market-data feeds: TOML pipelines wire venues through a durable spool into stores. Nothing that the
@@ -232,7 +233,9 @@ pub(crate) struct GraphArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  tidegate spool inspect data/eth/spool\n  tidegate spool verify data/eth/spool\n  tidegate spool dump data/eth/spool")]
+#[command(
+    after_help = "Examples:\n  tidegate spool inspect data/eth/spool\n  tidegate spool verify data/eth/spool\n  tidegate spool dump data/eth/spool"
+)]
 pub(crate) struct SpoolArgs {
     #[command(subcommand)]
     pub(crate) command: SpoolCommand,

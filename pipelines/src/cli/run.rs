@@ -57,10 +57,14 @@ fn fits(pattern: &str, name: &str) -> bool {
     let mut rest = pattern.chars();
     match rest.next() {
         None => name.is_empty(),
-        Some('*') => name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest.as_str(), &name[at..])),
+        Some('*') => {
+            name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest.as_str(), &name[at..]))
+        }
         Some(wanted) => {
             let mut letters = name.chars();
-            letters.next().is_some_and(|letter| (wanted == '?' || wanted == letter) && fits(rest.as_str(), letters.as_str()))
+            letters
+                .next()
+                .is_some_and(|letter| (wanted == '?' || wanted == letter) && fits(rest.as_str(), letters.as_str()))
         }
     }
 }
