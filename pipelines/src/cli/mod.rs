@@ -1,8 +1,15 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
+#[cfg(all(feature = "simulator", feature = "sqlite"))]
+mod demo;
 mod inspect;
 mod reference;
 mod run;
+#[cfg(feature = "simulator")]
+mod simulate;
+#[cfg(feature = "simulator")]
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "most of it is for the demo"))]
+mod text;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
