@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Result,
-    config::{Keys, Layers, Options, Report, explain},
+    config::{Keys, Layers, Options, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
 };
@@ -33,8 +33,8 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     ///
     /// # Errors
     ///
-    /// `Config` for a combination of values that cannot work. A key of the table that the message names in backticks is
-    /// the place that is shown.
+    /// `Config` for a combination of values that cannot work. The first key of the table, or value in it, that the message
+    /// names in backticks is the place that is shown.
     fn build(&self) -> Result<Self::Built>;
 
     /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice. By default
@@ -76,13 +76,13 @@ pub struct Catalog {
 impl Catalog {
     /// Adds a venue: something that speaks over a WebSocket.
     pub fn protocol<C: Component<Built = Box<dyn Protocol>>>(&mut self) -> &mut Self {
-        self.protocols.add::<C>();
+        self.protocols.add::<C>(&stage::shared_keys(Role::Source));
         self
     }
 
     /// Adds a store.
     pub fn sink<C: Component<Built = Box<dyn Sink>>>(&mut self) -> &mut Self {
-        self.sinks.add::<C>();
+        self.sinks.add::<C>(&stage::shared_keys(Role::Sink));
         self
     }
 
@@ -150,8 +150,10 @@ impl<B> Default for Shelf<B> {
 }
 
 impl<B: 'static> Shelf<B> {
-    fn add<C: Component<Built = B>>(&mut self) {
+    fn add<C: Component<Built = B>>(&mut self, taken: &[String]) {
         let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
+        let clash = entry.options.keys.iter().find(|key| taken.contains(key));
+        assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
         let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, entry });
         assert!(earlier.is_none(), "two components are called `{}`, the second is {}", C::TYPE, type_name::<C>());
     }

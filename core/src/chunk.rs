@@ -1,6 +1,15 @@
 //! Chunks: what a sink writes at once. All tables' rows that one range of spool offsets caused.
 
+mod builder;
+mod columns;
+mod plan;
+mod view;
+
 use std::sync::Arc;
+
+pub use builder::{ChunkBuilder, Fate, RowSource};
+pub use plan::{Plan, SourceTables};
+pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time};
 
 use arrow_array::RecordBatch;
 

@@ -15,14 +15,20 @@
 pub mod catalog;
 pub mod chunk;
 pub mod config;
+pub mod connection;
+pub mod deadletter;
+pub mod delivery;
 mod error;
 pub mod health;
+pub mod http;
 pub mod intake;
 pub mod metrics;
 pub mod policy;
 pub mod protocol;
 pub mod row;
 pub mod sink;
+pub mod source;
 pub mod spool;
+pub mod testkit;
 
 pub use error::{Error, Kind, Result};

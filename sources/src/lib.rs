@@ -1,1 +1,4 @@
-//! placeholder
+//! The venues of Tidegate, a folder and a feature each.
+
+#[cfg(feature = "deribit")]
+pub mod deribit;

@@ -6,9 +6,9 @@ use super::{
     document::Path,
     hints,
     layers::Layers,
-    names,
+    options::{Options, Pattern},
     problem::{Problem, Spot},
-    secret,
+    secret, text_or,
     units::{ByteSize, Duration, Rate, Unit},
 };
 
@@ -16,32 +16,37 @@ use super::{
 pub(crate) struct Keys<'a> {
     /// What to call the table: `[source.deribit]`.
     pub(crate) table: String,
-    /// All keys of the table, also those that are read by another struct.
-    pub(crate) all: &'a [String],
+    /// All that may stand in the table, also what is read by another struct.
+    pub(crate) options: &'a [Options],
     /// The component whose reference page has them.
     pub(crate) component: Option<&'a str>,
-    /// The paths of options that hold secrets.
-    pub(crate) secrets: &'a [Path],
+    /// The options that hold secrets.
+    pub(crate) secrets: &'a [Pattern],
     /// Says where a key belongs that does not belong here.
     pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
 }
 
 impl<'a> Keys<'a> {
-    /// Returns the keys of a table that is read by one struct.
-    pub(crate) fn of_table(name: &str) -> Self {
-        Self { table: format!("[{name}]"), all: &[], component: None, secrets: &[], elsewhere: &|_| None }
+    /// Returns the keys of a table that belongs to no component.
+    pub(crate) fn of_table(name: &str, options: &'a [Options]) -> Self {
+        Self { table: format!("[{name}]"), options, component: None, secrets: &[], elsewhere: &|_| None }
+    }
+
+    fn kind_at(&self, path: &[String]) -> Option<String> {
+        self.options.iter().find_map(|options| options.kind_at(path))
     }
 }
 
 /// Turns an error at `path` into a problem that shows the line.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>) -> Problem {
     let problem = match kind {
         Kind::UnknownField(field, known) => unknown_key(layers, field, known, path, keys),
         Kind::MissingField(field) => missing(layers, field, path, keys),
         Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path),
-        Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path),
-        Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path),
-        other => not_valid(layers, other, path),
+        Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path, keys),
+        Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path, keys),
+        other => not_valid(layers, other, path, keys),
     };
     match layers.variable(path) {
         Some(variable) => problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name)),
@@ -57,7 +62,8 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
     };
     let problem = Problem::error(format!("unknown key `{field}` in {table}"));
     let known: Vec<&str> = if at_root {
-        known.iter().copied().chain(keys.all.iter().map(String::as_str)).collect()
+        let all = keys.options.iter().flat_map(|options| &options.keys).map(String::as_str);
+        known.iter().copied().chain(all).collect()
     } else {
         known.to_vec()
     };
@@ -66,9 +72,7 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
         let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
         problem.instead = Some(alias.to_owned());
         problem
-    } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten()
-        && names::nearest(field, known.iter().copied()).is_none()
-    {
+    } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten() {
         problem.at(spot, place)
     } else {
         problem.at_with_nearest(spot, field, known)
@@ -102,9 +106,12 @@ fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]
     }
 }
 
-fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[String]) -> Problem {
+fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[String], keys: &Keys<'_>) -> Problem {
     let spot = layers.value(path).or_else(|| layers.key(path));
-    let expected = in_toml(expected);
+    let mut expected = in_toml(expected);
+    if ["a table", "a list", ANOTHER, text_or::EXPECTED].contains(&&*expected) {
+        expected = keys.kind_at(path).unwrap_or(expected);
+    }
     let key = name_of(path);
     let problem = if let Some(written) = layers.written(path) {
         Problem::error(format!("the value of {written} does not fit `{key}`"))
@@ -120,7 +127,7 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
 
 /// Shows a component's own error at the key, or the value, that it names first; else at its table.
 pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
-    let message = error.to_string();
+    let message = error.chain();
     let named = message.split('`').skip(1).step_by(2).find_map(|word| {
         let path: Path = word.split('.').map(String::from).collect();
         let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);
@@ -138,14 +145,13 @@ pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Err
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.
-fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String]) -> Problem {
+fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>) -> Problem {
     let key = name_of(path);
     let spot = layers.value(path).or_else(|| layers.key(path));
     let hidden = layers.written(path).is_some() || path.iter().any(|part| secret::named_like_one(part));
-    let message = match kind {
-        Kind::Message(message) if !hidden && !names_rust(message) => message.clone(),
-        _ => String::new(),
-    };
+    let of_type = if let Kind::Message(message) = kind { Some(message) } else { None };
+    let of_type = of_type.filter(|message| !hidden && !names_rust(message)).cloned();
+    let message = of_type.or_else(|| keys.kind_at(path)).unwrap_or_default();
     let title = match layers.written(path) {
         Some(written) => format!("the value of {written} does not fit `{key}`"),
         None => format!("`{key}` is not valid"),
@@ -163,6 +169,7 @@ fn has_unit(expected: &str) -> bool {
     [Duration::EXPECTED, ByteSize::EXPECTED, Rate::EXPECTED].contains(&expected)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 fn is_bare_number(found: &Actual) -> bool {
     match found {
         Actual::Signed(_) | Actual::Unsigned(_) | Actual::Float(_) => true,
@@ -171,6 +178,7 @@ fn is_bare_number(found: &Actual) -> bool {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 fn shown(found: &Actual) -> String {
     match found {
         Actual::Signed(number) => number.to_string(),
@@ -182,6 +190,7 @@ fn shown(found: &Actual) -> String {
 }
 
 /// Names what was found, as TOML calls it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: what is new in it gets the general words")]
 fn name(found: &Actual) -> String {
     match found {
         Actual::Str(text) if text.chars().count() > 60 || text.contains('\n') => "this text".into(),
@@ -193,6 +202,8 @@ fn name(found: &Actual) -> String {
         _ => "this".into(),
     }
 }
+
+const ANOTHER: &str = "another kind of value";
 
 /// Turns serde's words into TOML's.
 fn in_toml(expected: &str) -> String {
@@ -209,13 +220,12 @@ fn in_toml(expected: &str) -> String {
         "a map" => "a table",
         _ if expected.starts_with("struct ") => "a table",
         _ if expected.starts_with("tuple ") || expected.starts_with("an array of") => "a list",
-        _ if expected.starts_with("enum ") || names_rust(expected) => "another kind of value",
+        _ if expected.starts_with("enum ") || names_rust(expected) => ANOTHER,
         _ => expected,
     };
     match expected {
         "u8" | "a nonzero u8" => format!("{words}, at most {}", u8::MAX),
         "u16" | "a nonzero u16" => format!("{words}, at most {}", u16::MAX),
-        "u32" | "a nonzero u32" => format!("{words}, at most {}", u32::MAX),
         _ => words.into(),
     }
 }

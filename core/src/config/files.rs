@@ -49,7 +49,7 @@ impl Files {
         }
         let beside = paths.first().map(|first| {
             let folder = if first.is_dir() { Some(first.as_path()) } else { first.parent() };
-            folder.unwrap_or(Path::new("")).join(HOST_FILE)
+            folder.unwrap_or_else(|| Path::new("")).join(HOST_FILE)
         });
         let found = || hosts.into_iter().next().or_else(|| beside.filter(|path| path.exists()));
         if let Some(path) = host.map(Path::to_owned).or_else(found) {
@@ -64,8 +64,7 @@ impl Files {
 
     /// Takes a text for a pipeline's file: what came from elsewhere than a disk.
     pub fn of_text(path: &str, text: &str) -> Self {
-        let mut files = Self::default();
-        files.number = 1;
+        let mut files = Self { number: 1, ..Self::default() };
         files.report.count_file();
         files.pipelines.push(Arc::new(Text { number: 0, path: path.into(), text: text.into() }));
         files
@@ -149,9 +148,11 @@ fn read(path: &Path) -> Result<String, (String, &'static str)> {
 
 /// Says why a file cannot be read, without the number of the system's error.
 fn reason(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::PermissionDenied => "permission denied".into(),
-        _ => error.to_string(),
+    if error.kind() == io::ErrorKind::NotFound {
+        return "there is no such file".into();
     }
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return "permission denied".into();
+    }
+    error.to_string()
 }

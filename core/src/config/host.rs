@@ -40,6 +40,13 @@ impl Default for Host {
     }
 }
 
+impl Host {
+    /// Returns the folder of a pipeline: its spool, captures and dead letters.
+    pub fn folder(&self, pipeline: &str) -> PathBuf {
+        self.data_dir.join(pipeline)
+    }
+}
+
 /// The table `[log]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -105,6 +112,13 @@ impl LogFile {
     }
 }
 
+/// The key of the host file that is read elsewhere: by the stages that the defaults are for.
+#[derive(JsonSchema)]
+struct DefaultsKey {
+    #[expect(dead_code, reason = "only its name is asked for")]
+    defaults: Option<bool>,
+}
+
 /// What the variables of the process that set an option begin with.
 const PREFIX: &str = "TIDEGATE_";
 
@@ -128,7 +142,8 @@ pub(super) fn read(
     }
     layers.push(Layer::Variables(variables(&options, document, environment, report)));
     let layers = Layers::merge(layers);
-    let keys = Keys { table: "the host file".into(), ..Keys::of_table("host") };
+    let all = [options, Options::of::<DefaultsKey>()];
+    let keys = Keys { table: "the host file".into(), ..Keys::of_table("", &all) };
     let host: Host = layers.read(layers.root.clone(), &keys, report)?;
     let mut settings = Vec::new();
     resolved::collect(&layers, &[], &serde_json::to_value(&host).unwrap_or_default(), &mut settings);

@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{
     document::{Document, Path},
     explain::{self, Keys},
+    options::Pattern,
     problem::Spot,
     report::Report,
     secret,
@@ -177,11 +178,11 @@ impl<'a> Layers<'a> {
         texts
     }
 
-    /// Returns `message` without the values that came from variables, or stand at one of the paths `secrets`.
-    pub(crate) fn without_values(&self, message: String, secrets: &[Path]) -> String {
+    /// Returns `message` without the values that came from variables, or are held by one of `secrets`.
+    pub(crate) fn without_values(&self, message: String, secrets: &[Pattern]) -> String {
         let mut message = message;
         for (path, text) in self.texts() {
-            if secrets.iter().any(|secret| path.starts_with(secret)) {
+            if secrets.iter().any(|secret| secret.holds(&path)) {
                 message = replace_word(&message, text, secret::HIDDEN);
             } else if let Some(written) = self.written(&path) {
                 message = replace_word(&message, text, &written);
@@ -194,7 +195,7 @@ impl<'a> Layers<'a> {
         self.layers.iter().rev().find_map(|layer| match layer {
             Layer::File { document, at, .. } => {
                 let path = join(at, path);
-                document.value(&path).map(|_| Found::File(*document, path))
+                document.value(&path).map(|_| Found::File(document, path))
             }
             Layer::Variables(variables) => variables.get(path).map(Found::Variable),
         })

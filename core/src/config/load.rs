@@ -14,7 +14,8 @@ use super::{
     files::Files,
     host::{self, Host, not_in_this_version},
     layers::{Layer, Layers, path},
-    names,
+    names::{self, Name},
+    options::Options,
     problem::{Problem, Spot, Text},
     report::Report,
     resolved::{self, Setting},
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     catalog::{Catalog, Factory},
     protocol::Protocol,
+    row::Table,
     sink::Sink,
 };
 
@@ -77,6 +79,8 @@ pub struct SourceStage {
     pub component: String,
     /// Whether the pipeline is ready only when this source is.
     pub required: bool,
+    /// The tables of its rows.
+    pub tables: Vec<Table>,
     /// How it is made and driven.
     pub feed: Feed,
 }
@@ -125,7 +129,7 @@ impl std::fmt::Debug for SinkStage {
 #[serde(deny_unknown_fields)]
 pub(super) struct PipelineConfig {
     /// The pipeline's name in logs, metrics and stores. Different from every other in the process.
-    pub(super) name: String,
+    pub(super) name: Name,
     /// Whether it runs. When not, it is checked and listed all the same.
     #[serde(default = "enabled")]
     pub(super) enabled: bool,
@@ -212,10 +216,10 @@ impl<'a> Reader<'a> {
         let (sources, sinks) = (all(sources)?, all(sinks)?);
         let head = head?;
         let pipeline = Pipeline {
-            name: head.name,
+            name: head.name.0,
             enabled: head.enabled,
             file: PathBuf::from(&self.document.file.path),
-            sources: sources.into_iter().map(|(stage, _)| stage).collect(),
+            sources,
             spool: spool?,
             sinks: sinks.into_iter().map(|(stage, _)| stage).collect(),
             settings: self.settings,
@@ -255,18 +259,11 @@ impl<'a> Reader<'a> {
             self.report.add(problem.help("write [pipeline] and name = \"…\", different from every other"));
             return None;
         }
-        let head: PipelineConfig = layers.read(layers.root.clone(), &Keys::of_table("pipeline"), self.report)?;
-        if !names::is_valid(&head.name) {
-            let name = path(["name"]);
-            if !layers.is_broken(&name) {
-                let title = match layers.written(&name) {
-                    Some(written) => format!("the value of {written} is no name for a pipeline"),
-                    None => format!("{} is no name for a pipeline", resolved::in_toml(&head.name.as_str().into())),
-                };
-                self.report.add(Problem::error(title).at(layers.value(&name), names::VALID));
-            }
-            return None;
-        }
+        let head: PipelineConfig = layers.read(
+            layers.root.clone(),
+            &Keys::of_table("pipeline", &[Options::of::<PipelineConfig>()]),
+            self.report,
+        )?;
         self.keep(&layers, &path(["pipeline"]), &head);
         (!layers.is_broken(&[])).then_some(head)
     }
@@ -274,7 +271,8 @@ impl<'a> Reader<'a> {
     fn spool(&mut self) -> Option<SpoolConfig> {
         let own = self.table("spool")?;
         let layers = Layers::merge(self.defaults.spool().into_iter().chain(own).collect());
-        let spool: SpoolConfig = layers.read(layers.root.clone(), &Keys::of_table("spool"), self.report)?;
+        let spool: SpoolConfig =
+            layers.read(layers.root.clone(), &Keys::of_table("spool", &[Options::of::<SpoolConfig>()]), self.report)?;
         if spool.segment_bytes.0.saturating_mul(2) > spool.max_bytes.0 {
             let spot = layers.value(&path(["segment_bytes"])).or_else(|| layers.value(&path(["max_bytes"])));
             let title =
@@ -308,7 +306,7 @@ impl<'a> Reader<'a> {
             Some(Value::Dict(_, tables)) if !tables.is_empty() => tables,
             Some(Value::Dict(..)) | None => {
                 let problem = Problem::error(format!("the file has no [{role}.NAME]"));
-                self.report.add(problem.in_file(&self.document.file).help(format!("what there is: tidegate list")));
+                self.report.add(problem.in_file(&self.document.file).help("what there is: tidegate list"));
                 return vec![None];
             }
             Some(_) => {

@@ -141,13 +141,28 @@ impl JsonSchema for NameTemplate {
     }
 }
 
-/// Tells whether a pipeline, source or sink may be called this: the name is a folder, a label and a key in stores.
+/// The name of a pipeline: a folder, a label and a key in stores.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(transparent)]
+pub(super) struct Name(pub(super) String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = Cow::<str>::deserialize(deserializer)?;
+        if is_valid(&name) {
+            return Ok(Self(name.into_owned()));
+        }
+        Err(de::Error::invalid_value(Unexpected::Str(&name), &VALID))
+    }
+}
+
+/// Tells whether a pipeline, source or sink may be called this.
 pub(super) fn is_valid(name: &str) -> bool {
     let first_fits = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     first_fits && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
-pub(super) const VALID: &str = "up to 64 letters (a-z), digits, `-`, `_` and `.`, the first a letter or digit";
+pub(super) const VALID: &str = "a name: up to 64 letters (a-z), digits, `-`, `_` and `.`, the first a letter or digit";
 
 /// Returns the name that was meant, where one is near enough.
 pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -155,7 +170,8 @@ pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str
     let mut best: Option<(usize, &str)> = None;
     for name in known {
         let distance = near(name);
-        if distance <= 1 + name.len() / 3 && distance < name.len() && best.is_none_or(|(least, _)| distance < least) {
+        let shorter = name.len().min(written.len());
+        if distance <= 1 + shorter / 3 && distance < shorter && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, name));
         }
     }

@@ -14,8 +14,9 @@ pub(crate) struct Options {
 /// One option.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OptionInfo {
-    /// The key, with those of the tables around it: `ping.every`.
+    /// The key, with those of the tables around it: `ping.every`, `instruments[].top`.
     pub(crate) key: String,
+    path: Vec<String>,
     /// What it is: `duration`, `list of text`.
     pub(crate) kind: String,
     /// What it is without being set; `None` when it has to be set.
@@ -51,19 +52,56 @@ impl Options {
     /// Returns every option: tables stand for their keys.
     pub(crate) fn all(&self) -> Vec<OptionInfo> {
         let mut options = Vec::new();
-        collect(&self.schema, "", None, &mut options);
+        collect(&self.schema, &[], None, &mut options);
         options
     }
 
     /// Returns the options of the table itself: tables stand for themselves.
     pub(crate) fn top(&self) -> Vec<OptionInfo> {
-        properties(&self.schema).map(|(key, schema)| info(key.clone(), key, schema, &self.schema, None)).collect()
+        properties(&self.schema).map(|(key, schema)| info(vec![key.clone()], key, schema, &self.schema, None)).collect()
     }
 
-    /// Returns the paths of options that hold secrets.
-    pub(crate) fn secrets(&self) -> Vec<Vec<String>> {
+    /// Returns what may stand at a path, in words; nothing for a path that is not known.
+    pub(crate) fn kind_at(&self, path: &[String]) -> Option<String> {
+        at(&self.schema, path).map(kind)
+    }
+
+    /// Returns the options that hold secrets.
+    pub(crate) fn secrets(&self) -> Vec<Pattern> {
         let secrets = self.all().into_iter().filter(|option| option.is_secret);
-        secrets.map(|option| option.key.split('.').map(String::from).collect()).collect()
+        secrets.map(|option| Pattern(option.path)).collect()
+    }
+}
+
+/// The path of an option, which may stand in any element of a list, or under any name.
+#[derive(Debug, Clone)]
+pub(crate) struct Pattern(Vec<String>);
+
+const ELEMENT: &str = "[]";
+const ANY_NAME: &str = "NAME";
+
+impl Pattern {
+    /// Tells whether the option, or the table that it may be, holds what stands at `path`.
+    pub(crate) fn holds(&self, path: &[String]) -> bool {
+        path.len() >= self.0.len() && self.0.iter().zip(path).all(|(pattern, name)| fits(pattern, name))
+    }
+
+    /// Tells whether `path` is that of the option.
+    pub(crate) fn is(&self, path: &[String]) -> bool {
+        path.len() == self.0.len() && self.holds(path)
+    }
+
+    /// Returns the path, if there is but one.
+    pub(crate) fn only(&self) -> Option<&[String]> {
+        (!self.0.iter().any(|name| name == ELEMENT || name == ANY_NAME)).then_some(&self.0)
+    }
+}
+
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern {
+        ELEMENT => name.parse::<usize>().is_ok(),
+        ANY_NAME => true,
+        exact => exact == name,
     }
 }
 
@@ -72,43 +110,91 @@ pub(crate) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Valu
     schema.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::iter)
 }
 
-fn collect(schema: &Value, around: &str, default: Option<&Value>, options: &mut Vec<OptionInfo>) {
-    for (key, option) in properties(schema) {
-        let name = if around.is_empty() { key.clone() } else { format!("{around}.{key}") };
+/// Returns the schema of what stands at a path.
+fn at<'s>(schema: &'s Value, path: &[String]) -> Option<&'s Value> {
+    let Some((name, rest)) = path.split_first() else { return Some(schema) };
+    let schema = unwrapped(schema);
+    let child = match name.parse::<usize>() {
+        Ok(_) => schema.get("items"),
+        Err(_) => schema.get("properties").and_then(|properties| properties.get(name)),
+    };
+    if let Some(found) = child.or_else(|| schema.get("additionalProperties").filter(|it| it.is_object())) {
+        return at(found, rest);
+    }
+    branches(schema).find_map(|branch| at(branch, path))
+}
+
+/// Adds the options of a table, which stands at `around`, and those of the tables in it.
+fn collect(table: &Value, around: &[String], default: Option<&Value>, options: &mut Vec<OptionInfo>) {
+    for (key, option) in properties(table) {
+        let path: Vec<String> = around.iter().cloned().chain([key.clone()]).collect();
         let default = default.and_then(|default| default.get(key)).or_else(|| option.get("default"));
         // A table that is there in any case is known by its keys; one that may be left out is an option of its own, too.
-        if properties(option).next().is_none() {
-            options.push(info(name.clone(), key, option, schema, default));
+        if properties(option).next().is_none() || is_optional(option) {
+            options.push(info(path.clone(), key, option, table, default));
         }
-        collect(unwrapped(option), &name, default.filter(|default| default.is_object()), options);
+        if !is_secret(option) {
+            let default = default.filter(|default| default.is_object());
+            collect_within(option, &path, default, options);
+        }
     }
 }
 
-fn info(name: String, key: &str, option: &Value, around: &Value, default: Option<&Value>) -> OptionInfo {
+/// Adds the options of the tables that a value may be, or hold.
+fn collect_within(value: &Value, at: &[String], default: Option<&Value>, options: &mut Vec<OptionInfo>) {
+    let below = |name: &str| at.iter().cloned().chain([name.to_owned()]).collect::<Vec<_>>();
+    collect(value, at, default, options);
+    if let Some(items) = value.get("items") {
+        collect_within(items, &below(ELEMENT), None, options);
+    }
+    if let Some(values) = value.get("additionalProperties").filter(|values| values.is_object()) {
+        collect_within(values, &below(ANY_NAME), None, options);
+    }
+    for branch in branches(value) {
+        collect_within(branch, at, default, options);
+    }
+}
+
+fn branches(schema: &Value) -> impl Iterator<Item = &Value> {
+    let branches = ["anyOf", "oneOf"].iter().find_map(|of| schema.get(of)).and_then(Value::as_array);
+    // What may be left out may also be null, which TOML has not.
+    branches.into_iter().flatten().filter(|branch| branch.get("type").is_none_or(|kind| kind != "null"))
+}
+
+fn info(path: Vec<String>, key: &str, option: &Value, around: &Value, default: Option<&Value>) -> OptionInfo {
     let required = around.get("required").and_then(Value::as_array);
     let is_required = required.is_some_and(|required| required.iter().any(|name| name == key));
     let default = default.or_else(|| option.get("default")).cloned().unwrap_or_default();
     OptionInfo {
-        key: name,
+        key: path.join(".").replace(".[]", "[]"),
         kind: kind(option),
         default: (!is_required).then_some(default),
         about: description(option).to_owned(),
-        is_secret: unwrapped(option).get("x-unit").is_some_and(|unit| unit == "secret"),
+        is_secret: is_secret(option),
+        path,
     }
+}
+
+fn is_secret(option: &Value) -> bool {
+    unwrapped(option).get("x-unit").is_some_and(|unit| unit == "secret")
 }
 
 fn description(schema: &Value) -> &str {
     schema.get("description").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Returns the schema of an option's value when it is set: what is optional may also be null, which TOML has not.
+/// Returns the schema of an option's value when it is set.
 fn unwrapped(schema: &Value) -> &Value {
-    let Some(branches) = schema.get("anyOf").and_then(Value::as_array) else { return schema };
-    let mut set = branches.iter().filter(|branch| branch.get("type").is_none_or(|kind| kind != "null"));
-    match (set.next(), set.next()) {
+    let mut branches = branches(schema);
+    match (branches.next(), branches.next()) {
         (Some(only), None) => only,
         _ => schema,
     }
+}
+
+/// Tells whether a table may be left out altogether.
+fn is_optional(schema: &Value) -> bool {
+    schema.get("type").and_then(Value::as_array).is_some_and(|types| types.iter().any(|one| one == "null"))
 }
 
 /// Names the kind of a value.
@@ -120,9 +206,9 @@ fn kind(schema: &Value) -> String {
     if let Some(words) = words(schema) {
         return words.join(" | ");
     }
-    if let Some(branches) = ["anyOf", "oneOf"].iter().find_map(|of| schema.get(of)).and_then(Value::as_array) {
-        let mut kinds: Vec<_> = branches.iter().map(kind).collect();
-        kinds.dedup();
+    let mut kinds: Vec<_> = branches(schema).map(kind).collect();
+    kinds.dedup();
+    if !kinds.is_empty() {
         return kinds.join(" | ");
     }
     let types: Vec<&str> = match schema.get("type") {
@@ -142,7 +228,14 @@ fn of_type(one: &str, schema: &Value) -> String {
         ("boolean", _) => "true | false".into(),
         ("array", Some(items)) => format!("list of {}", kind(items)),
         ("array", None) => "list".into(),
-        _ => "table".into(),
+        _ => {
+            let keys: Vec<_> = properties(schema).map(|(key, _)| key.as_str()).collect();
+            match keys.len() {
+                0 => "table".into(),
+                1..=4 => format!("{{ {} }}", keys.join(", ")),
+                _ => format!("{{ {}, … }}", keys[..3].join(", ")),
+            }
+        }
     }
 }
 

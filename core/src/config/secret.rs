@@ -120,8 +120,26 @@ pub(super) fn named_like_one(key: &str) -> bool {
         .any(|word| key.contains(word))
 }
 
-/// Returns where the password stands in an address such as `postgres://me:password@host/`.
+/// Returns where the password stands in an address: `postgres://me:password@host/`, `wss://host/?token=password`.
 pub(super) fn password_in(address: &str) -> Option<Range<usize>> {
+    login_in(address).or_else(|| parameter_in(address))
+}
+
+fn parameter_in(address: &str) -> Option<Range<usize>> {
+    let mut start = address.find("://").and_then(|at| Some(at + address[at..].find('?')? + 1))?;
+    for parameter in address[start..].split('&') {
+        if let Some((name, value)) = parameter.split_once('=')
+            && named_like_one(name)
+            && !value.is_empty()
+        {
+            return Some(start + name.len() + 1..start + parameter.len());
+        }
+        start += parameter.len() + 1;
+    }
+    None
+}
+
+fn login_in(address: &str) -> Option<Range<usize>> {
     let start = address.find("://")? + 3;
     let authority = &address[start..];
     let authority = &authority[..authority.find(['/', '?', '#', ' ', '"', '\'', '\n']).unwrap_or(authority.len())];
@@ -175,7 +193,7 @@ fn value_length(text: &str) -> usize {
     let mut from = 0;
     while let Some(at) = body[from..].find(quotes).map(|at| from + at) {
         let slashes = body[..at].len() - body[..at].trim_end_matches('\\').len();
-        if quotes.starts_with('\'') || slashes % 2 == 0 {
+        if quotes.starts_with('\'') || slashes.is_multiple_of(2) {
             return start + at + 2 * quotes.len();
         }
         from = at + 1;
@@ -183,21 +201,30 @@ fn value_length(text: &str) -> usize {
     start + if quotes.len() == 1 { line } else { value.len() }
 }
 
-/// Returns a place without the quotes and the names of variables in it, which are no secret.
+/// Returns a place without the quotes and the names of variables in it, which are no secret. Their defaults may be one.
 pub(super) fn outside_variables(text: &str, span: Range<usize>) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
-    let mut start = span.start;
-    while let Some(at) = text[start..span.end].find("${").map(|at| start + at) {
-        let name = text[at..span.end].find([':', '}']).map_or(span.end, |length| at + length);
+    let (mut start, mut from) = (span.start, span.start);
+    while let Some(at) = text[from..span.end].find("${").map(|at| from + at) {
+        from = at + 2;
+        if text[start..at].ends_with('$') {
+            // `$${` stands for itself.
+            continue;
+        }
         spans.push(start..at);
-        start = name;
+        let close = text[at..span.end].find('}').map_or(span.end, |length| at + length);
+        if let Some(length) = text[at..close].find(':') {
+            spans.push(at + length + 1..close);
+        }
+        start = span.end.min(close + 1);
+        from = start;
     }
     spans.push(start..span.end);
     let trim = |span: Range<usize>| {
         let part = &text[span.clone()];
-        let quotes = [' ', '\t', '\r', '"', '\'', '}', ':', '-'];
-        let start = span.start + part.len() - part.trim_start_matches(quotes).len();
-        start..(start + part.trim_matches(quotes).len())
+        let around = [' ', '\t', '\r', '"', '\'', '-', '?'];
+        let start = span.start + part.len() - part.trim_start_matches(around).len();
+        start..(start + part.trim_matches(around).len())
     };
     spans.into_iter().map(trim).filter(|span| !span.is_empty()).collect()
 }
@@ -226,6 +253,7 @@ mod tests {
     #[test]
     fn the_password_of_an_address_is_found_and_nothing_else() {
         assert_eq!(without_password("postgres://me:a:b@c@host/x?y=1"), "postgres://me:•••@host/x?y=1");
+        assert_eq!(without_password("wss://host/x?a=1&api_token=b&c=2"), "wss://host/x?a=1&api_token=•••&c=2");
         for harmless in ["postgres://me@host/x", "http://127.0.0.1:8080/a@b", "me:pass@host", "http://:8080", ""] {
             assert_eq!(without_password(harmless), harmless);
         }
@@ -243,6 +271,8 @@ mod tests {
             ("password = { file = \"/run/x\" }", "password = { file = \"/run/x\" }"),
             ("password = \"${NAME}\"", "password = \"${NAME}\""),
             ("password = \"a${NAME:-quest}b\"", "password = \"*${NAME:-*****}*\""),
+            ("password = \"$${a}b\"", "password = \"******\""),
+            ("password = \"${a", "password = \"${a"),
             ("url = \"postgres://me:hunter2@host/x\"", "url = \"postgres://me:*******@host/x\""),
             ("url = \"postgres://me:${PASSWORD}@host/x\"", "url = \"postgres://me:${PASSWORD}@host/x\""),
             ("symbols = \"a\"", "symbols = \"a\""),

@@ -13,16 +13,13 @@ use super::{
     host,
     layers::{Layer, Layers, Origin, path},
     load::{Feed, Reader, SinkStage, SourceStage},
-    options::Options,
+    options::{Options, Pattern},
     problem::{Problem, Spot},
     report::Report,
     secret,
     tables::TableChoice,
 };
-use crate::{
-    catalog::{Catalog, Role, Unavailable},
-    row::Table,
-};
+use crate::catalog::{Catalog, Role, Unavailable};
 
 /// Keys of every source.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -55,6 +52,16 @@ pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<
     })
 }
 
+/// The keys that no component may have, since its driver reads them.
+pub(crate) fn shared_keys(role: Role) -> Vec<String> {
+    let mut keys = match role {
+        Role::Source => keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]),
+        Role::Sink => keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]),
+    };
+    keys.push("type".into());
+    keys
+}
+
 fn keys_of(options: &[Options]) -> Vec<String> {
     options.iter().flat_map(|options| options.keys.iter().cloned()).collect()
 }
@@ -78,13 +85,13 @@ struct Draft<'a> {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<(SourceStage, Vec<Table>)> {
+    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<SourceStage> {
         let draft = self.draft(Role::Source, name, table)?;
         let [own, connection, common] = Self::split(&draft);
         let catalog = self.catalog;
-        let (all, secrets) = (keys_of(&draft.options), secrets(&draft.options));
+        let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Source, key);
-        let keys = draft.keys(&all, &secrets, &elsewhere);
+        let keys = draft.keys(&secrets, &elsewhere);
         let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
         let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
         let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
@@ -92,19 +99,22 @@ impl<'a> Reader<'a> {
         self.keep(&draft.layers, &draft.at, &made.values);
         self.keep(&draft.layers, &draft.at, &connection);
         self.keep(&draft.layers, &draft.at, &common);
-        let tables = made.first.tables();
-        let feed = Feed::Protocol { factory: made.factory, connection };
-        let stage = SourceStage { name: name.to_owned(), component: draft.component, required: common.required, feed };
-        Some((stage, tables))
+        Some(SourceStage {
+            name: name.to_owned(),
+            component: draft.component,
+            required: common.required,
+            tables: made.first.tables(),
+            feed: Feed::Protocol { factory: made.factory, connection },
+        })
     }
 
     pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<(SinkStage, Option<String>)> {
         let draft = self.draft(Role::Sink, name, table)?;
         let [own, delivery, common] = Self::split(&draft);
         let catalog = self.catalog;
-        let (all, secrets) = (keys_of(&draft.options), secrets(&draft.options));
+        let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
-        let keys = draft.keys(&all, &secrets, &elsewhere);
+        let keys = draft.keys(&secrets, &elsewhere);
         let common = draft.layers.read::<SinkKeys>(common, &keys, self.report);
         let delivery = draft.layers.read::<DeliveryConfig>(delivery, &keys, self.report);
         let made = catalog.sinks.read(&draft.component, &draft.layers, own, &keys, self.report)?;
@@ -127,12 +137,9 @@ impl<'a> Reader<'a> {
         let at = path([role.table(), name]);
         let mut table = table.clone();
         let component = self.component(role, &at, name, table.remove("type"))?;
-        let options = match options(self.catalog, role, &component) {
-            Some(options) => options,
-            None => {
-                self.unknown_type(role, &component, &at);
-                return None;
-            }
+        let Some(options) = options(self.catalog, role, &component) else {
+            self.unknown_type(role, &component, &at);
+            return None;
         };
         let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
         layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
@@ -210,25 +217,32 @@ impl<'a> Reader<'a> {
     /// Keeps secrets out of every message, and warns of those that stand in the file itself.
     fn guard_secrets(&mut self, draft: &Draft<'_>) {
         let layers = &draft.layers;
+        let secrets = secrets(&draft.options);
         let texts = layers.texts();
-        for at in secrets(&draft.options) {
-            let Some(spot) = layers.value(&at) else { continue };
-            let text = texts.iter().find(|(path, _)| *path == at).map(|(_, text)| *text);
-            for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
-                self.report.hide(Spot { file: spot.file.clone(), span });
+        for (at, text) in &texts {
+            let Some(spot) = layers.value(at) else { continue };
+            let is_secret = secrets.iter().any(|secret| secret.is(at));
+            if is_secret {
+                self.hide(&spot);
             }
-            let is_address = text.is_some_and(|text| text.contains("://"));
-            if text.is_some_and(|text| !text.is_empty()) && !is_address && is_literal(layers, &at) {
+            // A secret may be an address that holds none.
+            let is_written_out = secret::password_in(text).is_some() || (is_secret && !text.contains("://"));
+            if is_written_out && !text.is_empty() && is_literal(layers, at) {
                 self.warn_of_secret(spot);
             }
         }
-        for (at, text) in texts {
-            if secret::password_in(text).is_some()
-                && is_literal(layers, &at)
-                && let Some(spot) = layers.value(&at)
-            {
-                self.warn_of_secret(spot);
+        // A key of digits only, say, which is a mistake for want of quotes.
+        for at in secrets.iter().filter_map(Pattern::only) {
+            let is_no_text = layers.root.get(&at[0]).is_some_and(|value| value.as_dict().is_none());
+            if let (true, Some(spot)) = (is_no_text, layers.value(at)) {
+                self.hide(&spot);
             }
+        }
+    }
+
+    fn hide(&mut self, spot: &Spot) {
+        for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
+            self.report.hide(Spot { file: spot.file.clone(), span });
         }
     }
 
@@ -247,31 +261,24 @@ fn is_literal(layers: &Layers<'_>, at: &[String]) -> bool {
     }
 }
 
-fn secrets(options: &[Options]) -> Vec<Path> {
+fn secrets(options: &[Options]) -> Vec<Pattern> {
     options.iter().flat_map(Options::secrets).collect()
 }
 
 impl Draft<'_> {
-    fn keys<'k>(
-        &'k self,
-        all: &'k [String],
-        secrets: &'k [Path],
-        elsewhere: &'k dyn Fn(&str) -> Option<String>,
-    ) -> Keys<'k> {
+    fn keys<'k>(&'k self, secrets: &'k [Pattern], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
         let table = format!("[{}]", self.at.join("."));
-        Keys { table, all, component: Some(&self.component), secrets, elsewhere }
+        Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere }
     }
 }
 
 /// Says where a key belongs that this kind of stage does not have.
 fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<String> {
-    let of_sinks = || keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]);
-    let of_sources = || keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]);
     let has = |keys: Vec<String>| keys.iter().any(|known| known == key);
-    if role == Role::Source && has(of_sinks()) {
+    if role == Role::Source && has(shared_keys(Role::Sink)) {
         return Some("it belongs to a sink: [sink.NAME]".into());
     }
-    if role == Role::Sink && has(of_sources()) {
+    if role == Role::Sink && has(shared_keys(Role::Source)) {
         return Some("it belongs to a source: [source.NAME]".into());
     }
     for (place, keys) in [
@@ -322,7 +329,8 @@ impl<'a> Defaults<'a> {
             match (name.as_str(), value) {
                 ("spool", Value::Dict(_, dict)) => {
                     let layers = Layers::merge(vec![Layer::File { document, at, dict: dict.clone() }]);
-                    let keys = Keys::of_table("defaults.spool");
+                    let options = [Options::of::<super::SpoolConfig>()];
+                    let keys = Keys::of_table("defaults.spool", &options);
                     layers.read::<super::SpoolConfig>(layers.root.clone(), &keys, report);
                 }
                 ("source", Value::Dict(_, dict)) => self.check_role(catalog, Role::Source, dict, report),
@@ -357,8 +365,11 @@ impl<'a> Defaults<'a> {
                     for key in table.keys().filter(|key| !known.contains(key)) {
                         let at: Path = at.iter().chain([key]).cloned().collect();
                         let problem = Problem::error(format!("unknown key `{key}` in [{}]", at[..3].join(".")));
-                        let known = known.iter().map(String::as_str);
-                        report.add(problem.at_with_nearest(document.key(&at), key, known));
+                        let spot = document.key(&at);
+                        report.add(match elsewhere(catalog, role, key) {
+                            Some(place) => problem.at(spot, place),
+                            None => problem.at_with_nearest(spot, key, known.iter().map(String::as_str)),
+                        });
                     }
                 }
                 (Some(_), None) => {
@@ -377,10 +388,7 @@ impl<'a> Defaults<'a> {
 
     /// Returns the table of a component's own defaults.
     fn of_type<'v>(&self, role: Role, key: &str, value: &'v Value) -> Option<&'v Dict> {
-        match value {
-            Value::Dict(_, table) if self.types.contains(&(role.table(), key.to_owned())) => Some(table),
-            _ => None,
-        }
+        value.as_dict().filter(|_| self.types.contains(&(role.table(), key.to_owned())))
     }
 
     /// Returns the layers of defaults for one stage: those for all of its role that it has keys for, then its type's.
@@ -404,6 +412,9 @@ impl<'a> Defaults<'a> {
     /// Returns the layer of defaults for every spool.
     pub(super) fn spool(&self) -> Option<Layer<'a>> {
         let (document, dict) = self.document.zip(host::defaults(self.document, &["spool"]))?;
-        Some(Layer::File { document, at: path(["defaults", "spool"]), dict: dict.clone() })
+        // An unknown key was reported once, at the defaults.
+        let known = Options::of::<super::SpoolConfig>().keys;
+        let dict = dict.iter().filter(|(key, _)| known.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+        Some(Layer::File { document, at: path(["defaults", "spool"]), dict })
     }
 }

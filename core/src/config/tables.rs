@@ -9,15 +9,16 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
-    de::{self, MapAccess, SeqAccess, Unexpected, Visitor, value::MapAccessDeserializer},
+    de::{MapAccess, SeqAccess, Visitor},
 };
 
 use super::{
     hints,
     layers::{join, path},
     load::{Reader, SinkStage, SourceStage},
-    names::{self, NameParts, NameTemplate},
+    names::{NameParts, NameTemplate},
     problem::{Problem, Spot},
+    text_or::TextOr,
 };
 use crate::row::{ColumnType, Table};
 
@@ -66,33 +67,6 @@ impl TableChoice {
     }
 }
 
-/// A name, or a table of settings.
-struct NameOrTable(TableConfig);
-
-impl<'de> Deserialize<'de> for NameOrTable {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextOrTable;
-        impl<'de> Visitor<'de> for TextOrTable {
-            type Value = NameOrTable;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a name in the store, or { name = \"…\" }")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<NameOrTable, E> {
-                let name = NameTemplate::parse(text);
-                let name = name.ok_or_else(|| E::invalid_value(Unexpected::Str(text), &names::EXPECTED))?;
-                Ok(NameOrTable(TableConfig { name: Some(name) }))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NameOrTable, A::Error> {
-                TableConfig::deserialize(MapAccessDeserializer::new(map)).map(NameOrTable)
-            }
-        }
-        deserializer.deserialize_any(TextOrTable)
-    }
-}
-
 impl<'de> Deserialize<'de> for TableChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct ListOrMap;
@@ -113,8 +87,12 @@ impl<'de> Deserialize<'de> for TableChoice {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<TableChoice, A::Error> {
                 let mut tables = BTreeMap::new();
-                while let Some((table, config)) = map.next_entry::<String, NameOrTable>()? {
-                    tables.insert(table, config.0);
+                while let Some((table, config)) = map.next_entry::<String, TextOr<NameTemplate, TableConfig>>()? {
+                    let config = match config {
+                        TextOr::Text(name) => TableConfig { name: Some(name) },
+                        TextOr::Table(config) => config,
+                    };
+                    tables.insert(table, config);
                 }
                 Ok(TableChoice::Only(tables))
             }
@@ -126,7 +104,7 @@ impl<'de> Deserialize<'de> for TableChoice {
 impl Serialize for TableChoice {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::All => serializer.serialize_str("all"),
+            Self::All => serializer.serialize_none(),
             Self::Only(tables) if tables.values().all(|table| table.name.is_none()) => {
                 serializer.collect_seq(tables.keys())
             }
@@ -145,19 +123,18 @@ impl JsonSchema for TableChoice {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let name = generator.subschema_for::<NameTemplate>();
-        let config = generator.subschema_for::<TableConfig>();
+        let name = generator.subschema_for::<TextOr<NameTemplate, TableConfig>>();
         json_schema!({
             "x-unit": "list of tables | table of their names",
             "anyOf": [
                 { "type": "array", "items": { "type": "string" } },
-                { "type": "object", "additionalProperties": { "anyOf": [name, config] } },
+                { "type": "object", "additionalProperties": name },
             ],
         })
     }
 }
 
-type SourceDraft = Option<(SourceStage, Vec<Table>)>;
+type SourceDraft = Option<SourceStage>;
 type SinkDraft = Option<(SinkStage, Option<String>)>;
 
 /// Tables that every pipeline will have of its own.
@@ -168,11 +145,8 @@ impl Reader<'_> {
     pub(super) fn check_tables(&mut self, sources: &[SourceDraft], sinks: &[SinkDraft]) {
         // What a source has that could not be read is not known.
         let sources_known = sources.iter().all(Option::is_some);
-        let tables: Vec<(&SourceStage, &Table)> = sources
-            .iter()
-            .flatten()
-            .flat_map(|(stage, tables)| tables.iter().map(move |table| (stage, table)))
-            .collect();
+        let tables: Vec<(&SourceStage, &Table)> =
+            sources.iter().flatten().flat_map(|stage| stage.tables.iter().map(move |table| (stage, table))).collect();
         self.check_columns(&tables);
         let sinks_known: Vec<_> = sinks.iter().flatten().collect();
         for (sink, _) in &sinks_known {
@@ -264,9 +238,10 @@ impl Reader<'_> {
                     continue;
                 };
                 let title = format!("sinks `{first}` and `{}` write table `{}` to one store", sink.name, key.1);
-                let problem = Problem::error(title)
-                    .at(self.document.key(&path(["sink", &sink.name])), "the second")
-                    .at(self.document.key(&path(["sink", first])), "the first");
+                let mut spots = [*first, sink.name.as_str()].map(|name| self.document.key(&path(["sink", name])));
+                spots.sort_by_key(|spot| spot.as_ref().map(|spot| spot.span.start));
+                let [first, second] = spots;
+                let problem = Problem::error(title).at(second, "the second").at(first, "the first");
                 self.report.add(
                     problem.help("name it differently by `tables`, or take one out: each row would be there twice"),
                 );

@@ -116,7 +116,9 @@ impl fmt::Display for ByteSize {
 impl Rate {
     /// Returns the pause that keeps to the rate when it follows every call.
     pub fn interval(self) -> time::Duration {
-        self.per / self.times.get()
+        // Rounded up, because a limit is a limit.
+        let nanoseconds = self.per.as_nanos().div_ceil(u128::from(self.times.get()));
+        time::Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(u64::MAX))
     }
 }
 

@@ -149,7 +149,7 @@ impl StageHealth {
     }
 
     /// Returns the pipeline's name, with the stage's where the pipeline has more than one of the kind.
-    fn subject(&self) -> String {
+    pub(crate) fn subject(&self) -> String {
         let id = &self.stage.id;
         if id.pipeline().is_empty() || self.registry.has_sibling(id) { id.to_string() } else { id.pipeline().into() }
     }

@@ -111,6 +111,8 @@ pub struct Link {
     queue: mpsc::Sender<Handover>,
     returned: mpsc::Receiver<Handover>,
     limit: usize,
+    /// What the raw frames among the steps take, which a venue that sends nothing else could grow without end.
+    raw_bytes: usize,
     logged: u64,
 }
 
@@ -123,7 +125,7 @@ impl Link {
                 Handover { link: id, records: Records::default(), steps: Vec::new(), logged: 0, home: home.clone() };
             home.try_send(handover).expect("the channel was made for this many");
         }
-        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, logged: 0 }
+        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, raw_bytes: 0, logged: 0 }
     }
 
     /// Returns its name.
@@ -138,7 +140,16 @@ impl Link {
 
     /// Notes something that happened behind the records so far.
     pub fn step(&mut self, step: Step) {
-        self.steps.push((self.outbox.records().len(), step));
+        self.step_before(self.outbox.records().len(), step);
+    }
+
+    /// Notes something that happened before the record of this number, and behind what was noted so far.
+    pub(crate) fn step_before(&mut self, record: usize, step: Step) {
+        if let Step::Malformed { raw, .. } = &step {
+            self.raw_bytes += raw.len();
+        }
+        let earliest = self.steps.last().map_or(0, |(last, _)| *last);
+        self.steps.push((record.clamp(earliest, self.outbox.records().len().max(earliest)), step));
     }
 
     /// Returns whether something waits to be handed over.
@@ -159,9 +170,10 @@ impl Link {
         match self.returned.try_recv() {
             Ok(buffer) => self.send(buffer),
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
-            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() > self.limit => {
+            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.raw_bytes > self.limit => {
                 self.outbox.forget_records(0);
                 self.steps.clear();
+                self.raw_bytes = 0;
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),
@@ -214,6 +226,7 @@ impl Link {
         self.logged = self.logged.max(buffer.logged);
         self.outbox.swap_records(&mut buffer.records);
         std::mem::swap(&mut self.steps, &mut buffer.steps);
+        self.raw_bytes = 0;
         // The pipeline's queue has a place for every buffer of every link.
         self.queue.try_send(buffer).map_err(|_| gone())
     }

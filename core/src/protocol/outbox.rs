@@ -13,7 +13,8 @@ use crate::{
 pub struct Outbox {
     directory: Directory,
     records: Records,
-    commands: Vec<Command>,
+    /// Each with the number of records that were there when it was asked for.
+    commands: Vec<(usize, Command)>,
     now: Timestamp,
     origin: Origin,
     /// When each subscribed channel was heard last.
@@ -25,6 +26,8 @@ pub struct Outbox {
 pub enum Command {
     /// Send this text frame.
     Send(String),
+    /// Send this text frame, which holds a key: it is shown and recorded nowhere.
+    SendSecret(String),
     /// The handshake is done.
     Ready,
     /// The venue accepted a channel, at this time of its own clock.
@@ -77,12 +80,17 @@ impl Outbox {
 
     /// Sends a text message to the venue, before any subscription that waits for its turn.
     pub fn send(&mut self, message: impl Into<String>) {
-        self.commands.push(Command::Send(message.into()));
+        self.push(Command::Send(message.into()));
+    }
+
+    /// Sends a text message that holds a key: a capture has a mark in its place.
+    pub fn send_secret(&mut self, message: impl Into<String>) {
+        self.push(Command::SendSecret(message.into()));
     }
 
     /// Says that the handshake is done, and channels may be subscribed to.
     pub fn ready(&mut self) {
-        self.commands.push(Command::Ready);
+        self.push(Command::Ready);
     }
 
     /// Says that the venue accepted a channel, now. A record of a channel does not confirm it.
@@ -92,7 +100,7 @@ impl Outbox {
 
     /// Says that the venue accepted a channel, at a time of the venue's own clock: records from then on are owed.
     pub fn confirm_at(&mut self, channel: impl Into<String>, at: Timestamp) {
-        self.commands.push(Command::Confirm(channel.into(), at));
+        self.push(Command::Confirm(channel.into(), at));
     }
 
     /// Says that a message of this channel came, with or without records: the channel is not quiet.
@@ -106,27 +114,27 @@ impl Outbox {
     /// Says that the venue will not serve a channel, and why. The driver reports it and does not ask again before the
     /// next discovery.
     pub fn refuse(&mut self, channel: impl Into<String>, reason: impl Into<String>) {
-        self.commands.push(Command::Refuse(channel.into(), reason.into()));
+        self.push(Command::Refuse(channel.into(), reason.into()));
     }
 
     /// Says that the venue has ended a channel: the answer to `unsubscribe`, or of its own will.
     pub fn unsubscribed(&mut self, channel: impl Into<String>) {
-        self.commands.push(Command::Unsubscribed(channel.into()));
+        self.push(Command::Unsubscribed(channel.into()));
     }
 
     /// Asks for one call of `Protocol::on_wake`, in place of an earlier wish.
     pub fn wake_after(&mut self, pause: Duration) {
-        self.commands.push(Command::WakeAfter(pause));
+        self.push(Command::WakeAfter(pause));
     }
 
     /// Asks for a new discovery: an instrument was listed or has expired.
     pub fn rediscover(&mut self) {
-        self.commands.push(Command::Rediscover);
+        self.push(Command::Rediscover);
     }
 
     /// Says that the venue numbers this stream anew from here on, so that smaller numbers are no repeats.
     pub fn restart<R: Row>(&mut self, symbol: &str) {
-        self.commands.push(Command::Restart(self.directory.key(R::TABLE, symbol)));
+        self.push(Command::Restart(self.directory.key(R::TABLE, symbol)));
     }
 
     /// Says that from here on `symbol` means another instrument than before: its streams begin anew.
@@ -136,19 +144,23 @@ impl Outbox {
 
     /// Keeps a part of a frame raw in the spool: one broken event among fifty good ones.
     pub fn reject(&mut self, raw: impl Into<String>, error: &Error) {
-        self.commands.push(Command::Reject(raw.into(), error.to_string()));
+        self.push(Command::Reject(raw.into(), error.to_string()));
     }
 
     /// Counts something that was understood well enough to leave it out: an unknown method, a channel of no interest.
     pub fn ignore(&mut self, what: &'static str) {
-        self.commands.push(Command::Ignore(what));
+        self.push(Command::Ignore(what));
     }
 
     /// Says that this reply holds everything that the venue has of a gap: all rows between its edges, with the records
     /// at its edges where they are known (so that nothing lies outside), or, with an open right end, all up to now from
     /// a host that still remembers that time.
     pub fn answered(&mut self, gap: GapId) {
-        self.commands.push(Command::Answered(gap));
+        self.push(Command::Answered(gap));
+    }
+
+    fn push(&mut self, command: Command) {
+        self.commands.push((self.records.len(), command));
     }
 }
 
@@ -161,8 +173,19 @@ impl Outbox {
     }
 
     /// Takes what was asked for since the last call, in order.
-    pub fn take_commands(&mut self) -> std::vec::Drain<'_, Command> {
-        self.commands.drain(..)
+    pub fn take_commands(&mut self) -> impl Iterator<Item = Command> {
+        self.commands.drain(..).map(|(_, command)| command)
+    }
+
+    /// Takes what was asked for since the last call, each with the number of records in front of it, by exchange with an
+    /// empty buffer.
+    pub(crate) fn swap_commands(&mut self, empty: &mut Vec<(usize, Command)>) {
+        std::mem::swap(&mut self.commands, empty);
+    }
+
+    /// Returns whether something was asked for.
+    pub(crate) fn has_commands(&self) -> bool {
+        !self.commands.is_empty()
     }
 
     /// Begins or ends to note when a channel is heard.

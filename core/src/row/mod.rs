@@ -13,6 +13,7 @@ mod schema;
 pub use bytes::Reader;
 pub(crate) use record::Directory;
 pub use record::{Head, Mark, Numbering, Origin, Position, Records, StreamKey, Timestamp};
+pub(crate) use schema::level_fields;
 pub use schema::{Column, ColumnType, Table};
 
 /// A row kind: one struct, one table.

@@ -1,8 +1,73 @@
-//! The command line.
+//! The command line: the words. What each command does stands in a file of its own.
 
-use std::path::PathBuf;
+mod inspect;
+mod reference;
+mod run;
+
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use tidegate_core::{catalog::Catalog, config::Look};
+
+/// Reads the command line and does what it says.
+pub(crate) fn main(catalog: &Catalog) -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::run(catalog, &args),
+        Command::Check(args) => reference::check(catalog, &args),
+        Command::List(args) => reference::list(catalog, &args),
+        Command::New(args) => reference::new(catalog, &args),
+        Command::Schema => reference::schema(catalog),
+        Command::Graph(args) => reference::graph(catalog, &args),
+        Command::Spool(args) => inspect::spool(&args),
+        Command::Deadletter(args) => inspect::deadletters(catalog, &args),
+        #[cfg(feature = "simulator")]
+        Command::Simulate(args) => simulate::run(&args),
+        #[cfg(all(feature = "simulator", feature = "sqlite"))]
+        Command::Demo(args) => demo::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(Failure { text, code }) => {
+            eprintln!("error: {text}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+/// Why a command ended, in words for the user, with the exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    text: String,
+    code: u8,
+}
+
+/// What a command comes to.
+pub(crate) type Outcome = Result<ExitCode, Failure>;
+
+impl Failure {
+    /// Something did not work.
+    pub(crate) fn failed(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 1 }
+    }
+
+    /// The command line or the configuration is wrong.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Self { text: text.into(), code: 2 }
+    }
+}
+
+impl From<tidegate_core::Error> for Failure {
+    fn from(error: tidegate_core::Error) -> Self {
+        let code = if error.kind() == tidegate_core::Kind::Config { 2 } else { 1 };
+        Self { text: error.chain(), code }
+    }
+}
+
+/// Returns how messages are to look on standard error.
+pub(crate) fn look() -> Look {
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    Look { colours, ..Look::default() }
+}
 
 /// A plugin host for market-data feeds: TOML pipelines wire venues through a durable spool into stores. Nothing that the
 /// venue sent is lost or doubled, and the program can show it.

@@ -1,8 +1,17 @@
 //! Log lines: for people on a terminal, JSON otherwise or by option.
 
-use std::{fmt, io::IsTerminal};
+use std::{
+    fmt,
+    fs::{self, File, OpenOptions},
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
 
-use tidegate_core::row::Timestamp;
+use tidegate_core::{
+    config::{LogConfig, LogFile},
+    row::Timestamp,
+};
 use tracing::{
     Event, Level, Subscriber,
     field::{Field, Visit},
@@ -24,17 +33,22 @@ pub(crate) enum Format {
     Json,
 }
 
-/// Starts logging to standard error. `filter` is `LOG_LEVEL` or the host file's `[log] level`: `info`, or by target.
+/// Starts logging, to standard error or to the file that the host file names.
 ///
 /// # Errors
 ///
-/// A text for the user when the filter cannot be read.
-pub(crate) fn start(filter: &str, format: Option<Format>) -> Result<(), String> {
-    let filter = EnvFilter::builder().parse(filter).map_err(|error| format!("the log level `{filter}`: {error}"))?;
-    let terminal = std::io::stderr().is_terminal();
+/// A text for the user when the filter cannot be read, or the file cannot be written.
+pub(crate) fn start(config: &LogConfig, format: Option<Format>) -> Result<(), String> {
+    let level = &config.level;
+    let filter = EnvFilter::builder().parse(level).map_err(|error| format!("the log level `{level}`: {error}"))?;
+    let terminal = config.file.is_none() && io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { Format::Human } else { Format::Json });
     let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours);
+    let target = match &config.file {
+        Some(file) => Target::File(Rotating::open(file)?),
+        None => Target::Terminal(io::stderr()),
+    };
+    let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(target)).with_ansi(colours);
     let layer = match format {
         Format::Human => layer.event_format(Human).boxed(),
         Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
@@ -42,6 +56,72 @@ pub(crate) fn start(filter: &str, format: Option<Format>) -> Result<(), String> 
     // A second start in one process (tests, an embedding program with logging of its own) keeps the first.
     drop(tracing_subscriber::registry().with(filter).with(layer).try_init());
     Ok(())
+}
+
+enum Target {
+    Terminal(io::Stderr),
+    File(Rotating),
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Terminal(terminal) => terminal.write(bytes),
+            Self::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Terminal(terminal) => terminal.flush(),
+            Self::File(file) => file.file.flush(),
+        }
+    }
+}
+
+/// A log file that is put aside at a size: `tidegate.log`, `tidegate.log.1`, …
+struct Rotating {
+    path: PathBuf,
+    file: File,
+    size: u64,
+    max: u64,
+    keep: u32,
+}
+
+impl Rotating {
+    fn open(config: &LogFile) -> Result<Self, String> {
+        let path = config.path.clone();
+        let opened = path.parent().map_or(Ok(()), fs::create_dir_all).and_then(|()| append_to(&path));
+        let opened = opened.and_then(|file| file.metadata().map(|about| (file, about.len())));
+        let (file, size) = opened.map_err(|error| format!("the log file `{}`: {error}", path.display()))?;
+        Ok(Self { path, file, size, max: config.max.0, keep: config.keep.get() })
+    }
+
+    fn rotate(&mut self) -> io::Result<()> {
+        let numbered = |n: u32| PathBuf::from(format!("{}.{n}", self.path.display()));
+        for n in (1..self.keep).rev() {
+            // Not all of them exist yet.
+            drop(fs::rename(numbered(n), numbered(n + 1)));
+        }
+        fs::rename(&self.path, numbered(1))?;
+        self.file = append_to(&self.path)?;
+        self.size = 0;
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.size > 0 && self.size + bytes.len() as u64 > self.max {
+            // A file that cannot be put aside is written on: a long log is better than none.
+            drop(self.rotate());
+        }
+        let written = self.file.write(bytes)?;
+        self.size += written as u64;
+        Ok(written)
+    }
+}
+
+fn append_to(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
 }
 
 /// Time of day, level, message, then the fields that the message does not say already.
@@ -88,5 +168,37 @@ impl Visit for Line {
             "pipeline" | "stage" | "status" => Ok(()),
             name => write!(self.fields, "  {name}={value:?}"),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_file_is_put_aside_at_its_size_and_so_many_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("logs/tidegate.log");
+        let text = format!("path = {:?}\nmax = \"10B\"\nkeep = 2", path.to_str().unwrap());
+        let config: LogFile = toml_of(&text);
+        let mut log = Rotating::open(&config).unwrap();
+        for n in 0..4 {
+            assert_eq!(log.write(format!("line {n}\n").as_bytes()).unwrap(), 7);
+        }
+        let read = |name: &str| fs::read_to_string(folder.path().join("logs").join(name)).ok();
+        assert_eq!(read("tidegate.log").unwrap(), "line 3\n");
+        assert_eq!(read("tidegate.log.1").unwrap(), "line 2\n");
+        assert_eq!(read("tidegate.log.2").unwrap(), "line 1\n");
+        assert_eq!(read("tidegate.log.3"), None);
+    }
+
+    fn toml_of(text: &str) -> LogFile {
+        let json: serde_json::Value = text
+            .lines()
+            .map(|line| line.split_once(" = ").unwrap())
+            .map(|(key, value)| (key.to_owned(), serde_json::from_str(value).unwrap()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+        serde_json::from_value(json).unwrap()
     }
 }

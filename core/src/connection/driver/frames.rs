@@ -1,0 +1,120 @@
+//! Messages as they come: the hot path.
+
+use tokio::task::unconstrained;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+
+use super::*;
+use crate::{
+    http::root_cause,
+    protocol::{Close, Frame},
+};
+
+impl<T: Transport> Driver<T> {
+    /// Reads the messages that are there, without waiting for one. After it a silence is one of the venue, even if this
+    /// process stood still in the meantime.
+    pub(super) fn read_ready(&mut self) -> Result<(), Stop> {
+        for _ in 0..MOST_AT_ONCE {
+            let Phase::Open(session) = &mut self.phase else { return Ok(()) };
+            // The runtime's fairness budget makes a socket look empty that is not.
+            let Some(message) = unconstrained(session.line.next()).now_or_never() else { return Ok(()) };
+            self.on_message(message)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), Stop> {
+        let message = match message {
+            Some(Ok(message)) => message,
+            Some(Err(error)) => return Err(self.broken(error)),
+            None => return Err(Stop::session("the venue hung up", ReconnectReason::Broken)),
+        };
+        let now = Instant::now();
+        if let Phase::Open(session) = &mut self.phase {
+            session.liveness.frame();
+            if now >= session.alive_at {
+                session.alive_at = now + ALIVE_EVERY;
+                self.link.step(Step::Alive);
+            }
+        }
+        self.health.frame(now);
+        match &message {
+            Message::Text(text) => self.on_frame(Frame::Text(text), now),
+            Message::Binary(bytes) => self.on_frame(Frame::Binary(bytes), now),
+            Message::Close(frame) => {
+                let (code, reason) = frame.as_ref().map_or((NO_CODE, ""), |f| (u16::from(f.code), f.reason.as_str()));
+                let close = Close { code, reason };
+                let sorted = self.call(Origin::Live, |protocol, _| Ok(protocol.on_close(&close)));
+                Err(Stop::of(sorted.unwrap_or_else(|panic| panic), ReconnectReason::Closed))
+            }
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(()),
+        }
+    }
+
+    fn on_frame(&mut self, frame: Frame<'_>, now: Instant) -> Result<(), Stop> {
+        let raw = match frame {
+            Frame::Text(text) => text.as_bytes(),
+            Frame::Binary(bytes) => bytes,
+        };
+        self.metrics.frames.increment(1);
+        self.metrics.received_bytes.increment(raw.len() as u64);
+        let before = self.link.outbox().records().len();
+        let outcome = self.call(Origin::Live, |protocol, out| protocol.on_frame(frame, out));
+        let rows = self.link.outbox().records().len() - before;
+        if rows > 0 {
+            self.on_rows(rows as u64, now);
+        }
+        if self.link.outbox().has_commands() {
+            self.carry_out(now)?;
+        }
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == Kind::Malformed => {
+                self.malformed(raw, &error.to_string());
+                Ok(())
+            }
+            Err(error) => Err(Stop::of(error, ReconnectReason::Refused)),
+        }
+    }
+
+    fn on_rows(&mut self, rows: u64, now: Instant) {
+        self.metrics.records.increment(rows);
+        self.health.received(now, rows);
+        if let Phase::Open(session) = &mut self.phase
+            && session.liveness.record(now)
+        {
+            self.standing.silence = None;
+            self.standing.show(&self.health);
+        }
+    }
+
+    /// Keeps what could not be read, raw.
+    pub(super) fn malformed(&mut self, raw: &[u8], error: &str) {
+        self.metrics.malformed.increment(1);
+        let raw = raw[..raw.len().min(LONGEST_RAW)].to_vec();
+        self.link.step(Step::Malformed { raw, error: error.to_owned() });
+    }
+
+    /// Words the end of a connection that was not closed.
+    fn broken(&self, error: WsError) -> Stop {
+        let why = match &error {
+            WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+                format!("a message of {size} bytes is longer than `max_message` allows, {max_size} bytes")
+            }
+            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) | WsError::ConnectionClosed => {
+                "the venue hung up".to_owned()
+            }
+            WsError::Utf8(_) => "a text frame is not UTF-8".to_owned(),
+            error => root_cause(error),
+        };
+        Stop::session(why, ReconnectReason::Broken)
+    }
+}
+
+/// So many messages are read before anything else is looked at.
+const MOST_AT_ONCE: usize = 64;
+/// How often the log hears that frames still come.
+const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// What is kept of a frame that cannot be read.
+const LONGEST_RAW: usize = 64 << 10;
+/// The code of a close frame without one (RFC 6455, 7.4.1).
+const NO_CODE: u16 = 1005;

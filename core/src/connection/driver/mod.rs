@@ -1,0 +1,348 @@
+//! The loop: waits for whatever comes first, tells the pure values, and carries out what they say is due.
+
+mod commands;
+mod frames;
+mod history;
+mod session;
+mod timers;
+
+use std::{
+    future::{Future, pending, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backfill::Backfill,
+    discovery::Discovery,
+    reconnect::Reconnect,
+    rest::{CallId, RestQueue},
+    standing::Standing,
+    subscriptions::Subscriptions,
+    transport::{NotConnected, Transport},
+};
+use crate::{
+    Error, Kind, Result,
+    catalog::Factory,
+    config::ConnectionConfig,
+    health::StageHealth,
+    http::{Answer, NoAnswer},
+    intake::{Asks, Link, Step},
+    metrics::{BreakerMetrics, ReconnectReason, SourceMetrics},
+    policy::{Backoff, BreakerSnapshot},
+    protocol::{Command, GapId, Limits, Outbox, Protocol},
+    row::Origin,
+    source::SourceContext,
+};
+use history::Job;
+use session::Session;
+
+/// One connection of a venue, for as long as its source lives.
+pub(super) struct Driver<T: Transport> {
+    transport: T,
+    config: ConnectionConfig,
+    factory: Factory<Box<dyn Protocol>>,
+    protocol: Box<dyn Protocol>,
+    /// The protocol panicked and must not be called any more.
+    has_panicked: bool,
+    limits: Limits,
+    health: StageHealth,
+    metrics: SourceMetrics,
+    breakers: [(&'static str, BreakerMetrics, Option<BreakerSnapshot>); 2],
+    link: Link,
+    asks: Asks,
+    stop: CancellationToken,
+    phase: Phase<T::Line>,
+    subscriptions: Subscriptions,
+    discovery: Discovery,
+    /// Whether the wanted channels are known.
+    is_discovered: bool,
+    group: String,
+    reconnect: Reconnect,
+    rest: RestQueue<Job>,
+    calls: FuturesUnordered<Pin<Box<dyn Future<Output = Called> + Send>>>,
+    backfill: Backfill,
+    standing: Standing,
+    wake_at: Option<Instant>,
+    commands: Vec<(usize, Command)>,
+    answered: Vec<GapId>,
+    /// Something has happened that may make something due before `next_at`.
+    is_dirty: bool,
+    next_at: Instant,
+}
+
+enum Phase<L> {
+    /// No connection, and none on its way.
+    Idle,
+    /// One attempt is under way.
+    Dialing(Dial<L>),
+    /// A session is up.
+    Open(Box<Session<L>>),
+}
+
+type Called = (CallId, Result<Answer, NoAnswer>);
+
+struct Dial<L> {
+    shown: String,
+    since: Instant,
+    outcome: Pin<Box<dyn Future<Output = Result<L, NotConnected>> + Send>>,
+}
+
+/// Why something cannot go on.
+#[derive(Debug)]
+enum Stop {
+    /// The session is over; the next one follows.
+    Session(End),
+    /// The source is over until a person acts.
+    Source(Error),
+}
+
+/// How a session, or the attempt at one, ended.
+#[derive(Debug)]
+struct End {
+    why: String,
+    reason: ReconnectReason,
+    retry_after: Option<Duration>,
+}
+
+/// What woke the loop.
+enum Event<L> {
+    Connected(Result<L, NotConnected>),
+    Message(Option<Result<Message, WsError>>),
+    Called(Called),
+    Asks(bool),
+    HandedOver(Result<()>),
+    Timer,
+    Stop,
+}
+
+impl<T: Transport> Driver<T> {
+    /// Returns the driver of a protocol. Nothing happens before [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// What the factory returned.
+    pub(super) fn new(
+        transport: T,
+        factory: Factory<Box<dyn Protocol>>,
+        config: ConnectionConfig,
+        cx: SourceContext,
+    ) -> Result<Self> {
+        let protocol = factory()?;
+        let limits = protocol.limits();
+        let (first, longest) = (config.reconnect.first.0, config.reconnect.longest.0);
+        let link = cx.link(usize::try_from(config.queue.0).unwrap_or(usize::MAX));
+        // Two pipelines of one host lose a venue at the same moment, and must not come back at the same one.
+        let seed = transport.wall().0.cast_unsigned() ^ std::ptr::from_ref(&*cx.name).addr() as u64;
+        let now = Instant::now();
+        let shown = ["line", "rest"].map(|name| (name, BreakerMetrics::new(cx.health.id(), name), None));
+        Ok(Self {
+            subscriptions: Subscriptions::new(&limits, config.subscribe_timeout.0),
+            discovery: Discovery::new(limits.refresh, Backoff::new(first, longest).seeded(seed), now),
+            reconnect: Reconnect::new(&config, seed),
+            rest: RestQueue::new(&config.rest, limits.requests_per_second, first, longest),
+            breakers: shown,
+            transport,
+            config,
+            factory,
+            protocol,
+            has_panicked: false,
+            limits,
+            health: cx.health,
+            metrics: cx.metrics,
+            link,
+            asks: cx.asks,
+            stop: cx.stop,
+            phase: Phase::Idle,
+            is_discovered: false,
+            group: String::new(),
+            calls: FuturesUnordered::new(),
+            backfill: Backfill::default(),
+            standing: Standing::default(),
+            wake_at: None,
+            commands: Vec::new(),
+            answered: Vec::new(),
+            is_dirty: true,
+            next_at: now,
+        })
+    }
+
+    /// Keeps the connection until it is told to stop.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` and `Config`: a person has to act.
+    pub(super) async fn run(mut self) -> Result<()> {
+        self.show_asks();
+        let outcome = self.turns().await;
+        let why = outcome.as_ref().err().map_or_else(|| "stopped".to_owned(), Error::to_string);
+        self.close(&why).await;
+        if let Err(error) = &outcome {
+            self.health.failed(error.to_string());
+        }
+        outcome
+    }
+
+    async fn turns(&mut self) -> Result<()> {
+        let mut timer = std::pin::pin!(sleep_until(Instant::now()));
+        loop {
+            let outcome = self.read_ready();
+            self.settle(outcome)?;
+            self.drive()?;
+            if timer.deadline() != self.next_at {
+                timer.as_mut().reset(self.next_at);
+            }
+            let may_hear_asks = !self.backfill.is_deaf();
+            let event = tokio::select! {
+                () = self.stop.cancelled() => Event::Stop,
+                event = next_event(&mut self.phase) => event,
+                Some(called) = self.calls.next() => Event::Called(called),
+                changed = self.asks.changed(), if may_hear_asks => Event::Asks(changed.is_ok()),
+                outcome = self.link.handed_over(), if self.link.is_pending() => Event::HandedOver(outcome),
+                () = timer.as_mut() => Event::Timer,
+            };
+            if matches!(event, Event::Stop) {
+                return Ok(());
+            }
+            let outcome = self.on_event(event);
+            self.settle(outcome)?;
+        }
+    }
+
+    fn on_event(&mut self, event: Event<T::Line>) -> Result<(), Stop> {
+        match event {
+            Event::Message(message) => return self.on_message(message),
+            Event::Connected(outcome) => self.on_connected(outcome)?,
+            Event::Called((id, outcome)) => self.on_called(id, outcome)?,
+            Event::Asks(true) => self.show_asks(),
+            Event::Asks(false) => self.backfill.deafen(),
+            Event::HandedOver(outcome) => outcome.map_err(Stop::Source)?,
+            Event::Timer | Event::Stop => {}
+        }
+        self.is_dirty = true;
+        Ok(())
+    }
+
+    /// Does what is due, and works out when the next thing is.
+    fn drive(&mut self) -> Result<()> {
+        let now = Instant::now();
+        if self.is_dirty || now >= self.next_at {
+            self.is_dirty = false;
+            let outcome = self.look_at_session(now);
+            self.settle(outcome)?;
+            let outcome = self.discover_when_due(now);
+            self.settle(outcome)?;
+            let outcome = self.ask_for_gaps(now);
+            self.settle(outcome)?;
+            self.send_calls(now);
+            self.dial_when_due(now)?;
+            self.show_breakers(now);
+            self.next_at = self.earliest(now).max(now + SHORTEST_NAP);
+        }
+        if let Err(error) = self.link.hand_over() {
+            self.overflow(error)?;
+        }
+        Ok(())
+    }
+
+    fn overflow(&mut self, error: Error) -> Result<()> {
+        if error.kind() == Kind::Permanent {
+            return Err(error);
+        }
+        self.metrics.session_overflows.increment(1);
+        let end = End { why: error.to_string(), reason: ReconnectReason::Overflow, retry_after: None };
+        self.settle(Err(Stop::Session(end)))
+    }
+
+    /// Ends the session or the source, if that is the outcome.
+    fn settle(&mut self, outcome: Result<(), Stop>) -> Result<()> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Stop::Source(error)) => Err(error),
+            Err(Stop::Session(end)) => self.end_session(end),
+        }
+    }
+
+    /// Calls the protocol. The rows of a call that fails are taken back; what else it asked for stays.
+    fn call<R>(&mut self, origin: Origin, call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>) -> Result<R> {
+        let at = self.transport.wall();
+        let outbox = self.link.outbox();
+        outbox.begin(at, origin);
+        let before = outbox.records().len();
+        let protocol = &mut *self.protocol;
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(protocol, outbox))).unwrap_or_else(|panic| {
+            self.has_panicked = true;
+            Err(panicked(&*panic))
+        });
+        if outcome.is_err() {
+            self.link.outbox().forget_records(before);
+        }
+        outcome
+    }
+
+    /// Ends what is open, says so in the log, and takes leave of the venue.
+    async fn close(&mut self, why: &str) {
+        let line = self.leave(why);
+        if let Some(mut line) = line {
+            // Nobody is helped by an answer to it, so an error is none.
+            _ = timeout(FAREWELL, line.close()).await;
+        }
+        if timeout(LAST_HANDOVER, self.link.handed_over()).await.is_err() {
+            tracing::warn!(stage = %self.health.id(), "the end of the session could not be handed to the spool in time");
+        }
+    }
+}
+
+/// Waits for the connection attempt, or for the next message while what waits to be sent is sent.
+///
+/// # Cancel safety
+///
+/// Cancel safe: what was not sent stays in the session.
+async fn next_event<L>(phase: &mut Phase<L>) -> Event<L>
+where
+    L: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Unpin,
+{
+    match phase {
+        Phase::Idle => pending().await,
+        Phase::Dialing(dial) => Event::Connected(dial.outcome.as_mut().await),
+        Phase::Open(session) => poll_fn(|cx| session.poll(cx)).await,
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message");
+    Error::transient(format!("the protocol panicked: {text}"))
+}
+
+impl Stop {
+    /// Sorts an error of the protocol: what cannot mend itself ends the source.
+    fn of(error: Error, reason: ReconnectReason) -> Self {
+        match error.kind() {
+            Kind::Permanent | Kind::Config => Self::Source(error),
+            Kind::Malformed => Self::Session(End { why: error.to_string(), reason, retry_after: None }),
+            Kind::Transient { retry_after } => Self::Session(End { why: error.to_string(), reason, retry_after }),
+        }
+    }
+
+    fn session(why: impl Into<String>, reason: ReconnectReason) -> Self {
+        Self::Session(End { why: why.into(), reason, retry_after: None })
+    }
+}
+
+/// A value that says "now" again and again costs a thousand turns a second, and not a core.
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
+/// How long the venue may take over our leave.
+const FAREWELL: Duration = Duration::from_secs(1);
+const LAST_HANDOVER: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

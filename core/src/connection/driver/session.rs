@@ -1,0 +1,208 @@
+//! The life of a session: dialled, opened, ended.
+
+use std::collections::VecDeque;
+
+use super::*;
+use crate::{
+    connection::{liveness::Liveness, quiet::Quiet},
+    protocol::Close,
+};
+
+/// An open connection.
+pub(super) struct Session<L> {
+    pub(super) line: L,
+    /// Where it leads, without what may be secret.
+    pub(super) opened_at: Instant,
+    pub(super) liveness: Liveness,
+    pub(super) quiet: Quiet,
+    /// Until when the handshake has to be done; `None` once it is.
+    pub(super) greet_by: Option<Instant>,
+    /// When to say next that frames still come.
+    pub(super) alive_at: Instant,
+    /// When it will have held for the stable period; `None` once it has.
+    pub(super) stable_at: Option<Instant>,
+    /// Every wanted channel has been answered for.
+    pub(super) is_subscribed: bool,
+    /// Ends the calls that were made for this session.
+    pub(super) over: CancellationToken,
+    outgoing: VecDeque<Message>,
+    outgoing_bytes: usize,
+    is_flushed: bool,
+}
+
+impl<L> Session<L>
+where
+    L: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Unpin,
+{
+    /// Queues a message, and returns whether there was room: a venue that does not read may not cost memory.
+    pub(super) fn send(&mut self, message: Message) -> bool {
+        self.outgoing_bytes += message.len();
+        self.outgoing.push_back(message);
+        self.outgoing.len() <= MOST_UNSENT && self.outgoing_bytes <= MOST_UNSENT_BYTES
+    }
+
+    /// Sends what waits, and looks whether a message is there.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event<L>> {
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Poll::Ready(Event::Message(Some(Err(error))));
+        }
+        self.line.poll_next_unpin(cx).map(Event::Message)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        while !self.outgoing.is_empty() {
+            std::task::ready!(self.line.poll_ready_unpin(cx))?;
+            let Some(message) = self.outgoing.pop_front() else { break };
+            self.outgoing_bytes -= message.len();
+            self.line.start_send_unpin(message)?;
+            self.is_flushed = false;
+        }
+        if !self.is_flushed {
+            std::task::ready!(self.line.poll_flush_unpin(cx))?;
+            self.is_flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: Transport> Driver<T> {
+    /// Begins an attempt to connect, if there is a reason to and the time has come. Waits until the log has the end of the
+    /// last session: a venue is not read faster than its rows can be kept.
+    pub(super) fn dial_when_due(&mut self, now: Instant) -> Result<()> {
+        if !self.may_dial() || !self.reconnect.dial(now) {
+            return Ok(());
+        }
+        let (group, at) = (self.group.clone(), self.transport.wall());
+        let endpoint = match self.call(Origin::Live, |protocol, _| protocol.endpoint(&group, at)) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return self.settle(Err(Stop::of(error, ReconnectReason::Refused))),
+        };
+        let shown = endpoint.shown();
+        let outcome = timeout(self.config.connect_timeout.0, self.transport.connect(endpoint));
+        let limit = humantime::format_duration(self.config.connect_timeout.0).to_string();
+        let outcome = async move {
+            let late = |_| NotConnected::Failed(format!("no connection after {limit}"));
+            outcome.await.map_err(late).and_then(|outcome| outcome)
+        };
+        self.phase = Phase::Dialing(Dial { shown, since: now, outcome: Box::pin(outcome) });
+        Ok(())
+    }
+
+    pub(super) fn may_dial(&self) -> bool {
+        let has_reason = self.is_discovered && self.subscriptions.counts().wanted > 0;
+        matches!(self.phase, Phase::Idle) && has_reason && !self.link.is_pending() && !self.has_panicked
+    }
+
+    pub(super) fn on_connected(&mut self, outcome: Result<T::Line, NotConnected>) -> Result<(), Stop> {
+        let Phase::Dialing(dial) = std::mem::replace(&mut self.phase, Phase::Idle) else { return Ok(()) };
+        match outcome {
+            Ok(line) => self.open(line, &dial),
+            Err(NotConnected::Failed(why)) => {
+                Err(Stop::session(format!("{}: {why}", dial.shown), ReconnectReason::ConnectFailed))
+            }
+            Err(NotConnected::Answered { status, body }) => {
+                let close = Close { code: status, reason: &body };
+                let sorted = self.call(Origin::Live, |protocol, _| Ok(protocol.on_close(&close)));
+                Err(Stop::of(sorted.unwrap_or_else(|panic| panic), ReconnectReason::ConnectFailed))
+            }
+        }
+    }
+
+    fn open(&mut self, line: T::Line, dial: &Dial<T::Line>) -> Result<(), Stop> {
+        let now = Instant::now();
+        let took = now.saturating_duration_since(dial.since).as_millis();
+        let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
+        tracing::info!(pipeline, stage, took, "connected {} {} in {took} ms", self.health.subject(), dial.shown);
+        self.phase = Phase::Open(Box::new(Session {
+            line,
+            opened_at: now,
+            liveness: Liveness::new(&self.config.ping, &self.config.silence, now),
+            quiet: Quiet::new(self.config.quiet_after.0),
+            greet_by: Some(now + self.config.subscribe_timeout.0),
+            alive_at: now,
+            stable_at: Some(now + self.config.reconnect.stable_after.0),
+            is_subscribed: false,
+            over: CancellationToken::new(),
+            outgoing: VecDeque::new(),
+            outgoing_bytes: 0,
+            is_flushed: true,
+        }));
+        self.link.step(Step::Opened);
+        self.health.connections(1);
+        self.metrics.connections.set(1.0);
+        let outcome = self.call(Origin::Live, |protocol, out| protocol.on_open(out));
+        self.carry_out(now)?;
+        outcome.map_err(|error| Stop::of(error, ReconnectReason::Refused))
+    }
+
+    /// Ends the session, or the attempt at one, and says when the next attempt begins.
+    pub(super) fn end_session(&mut self, end: End) -> Result<()> {
+        let End { why, reason, retry_after } = end;
+        let now = Instant::now();
+        if let Phase::Open(session) = &self.phase {
+            let lasted = now.saturating_duration_since(session.opened_at);
+            self.reconnect.is_stable(lasted, now);
+        }
+        let was_up = matches!(self.phase, Phase::Open(_));
+        drop(self.leave(&why));
+        self.metrics.reconnects.of(&reason).increment(1);
+        self.replace_protocol(now)?;
+        let Some(pause) = self.reconnect.failed(retry_after, &why, now) else {
+            let attempts = self.reconnect.attempt();
+            return Err(Error::permanent(format!("gave up after {attempts} attempts, the last one: {why}")));
+        };
+        let what = if was_up { "line lost" } else { "no connection" };
+        let breaker =
+            if self.reconnect.breaker(now).reason.is_some() { ", held back after failures in a row" } else { "" };
+        let (pause, attempt) = (shown(pause), self.reconnect.attempt());
+        self.standing.line = Some(format!("{what}: {why}; trying again in {pause} (attempt {attempt}{breaker})"));
+        self.standing.show(&self.health);
+        Ok(())
+    }
+
+    /// Takes down the session, and writes its end to the log.
+    pub(super) fn leave(&mut self, why: &str) -> Option<T::Line> {
+        self.is_dirty = true;
+        let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Idle) else { return None };
+        session.over.cancel();
+        self.rest.retain(|job| matches!(job, Job::Discover(_)));
+        self.backfill.session_ended();
+        for channel in self.subscriptions.vouched() {
+            self.link.outbox().watch(channel, false);
+        }
+        self.subscriptions.reset();
+        self.link.step(Step::Ended { why: why.to_owned() });
+        self.standing.silence = None;
+        self.standing.channels = None;
+        self.health.unsubscribed();
+        self.health.connections(0);
+        self.metrics.connections.set(0.0);
+        self.show_subscriptions();
+        Some(session.line)
+    }
+
+    /// Puts a new protocol in the place of one that panicked: nothing that it knew can be trusted.
+    pub(super) fn replace_protocol(&mut self, now: Instant) -> Result<()> {
+        if !std::mem::take(&mut self.has_panicked) {
+            return Ok(());
+        }
+        self.protocol = (self.factory)()?;
+        self.rest.retain(|_| false);
+        self.is_discovered = false;
+        self.wake_at = None;
+        self.discovery.restart(now);
+        Ok(())
+    }
+}
+
+/// Returns a pause as people read it: whole seconds, or milliseconds below one.
+pub(super) fn shown(pause: Duration) -> String {
+    let pause = match pause {
+        pause if pause < Duration::from_secs(1) => Duration::from_millis(pause.as_millis() as u64),
+        pause => Duration::from_secs(pause.as_secs_f64().round() as u64),
+    };
+    humantime::format_duration(pause).to_string()
+}
+
+const MOST_UNSENT: usize = 1_024;
+const MOST_UNSENT_BYTES: usize = 4 << 20;

@@ -1,0 +1,196 @@
+//! Whether a connection lives: no frame is a dead link, no record is a silent venue. Two timers, kept apart.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config::{Ping, Silence};
+
+/// Watches one connection. Reads no clock.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    ping_every: Duration,
+    ping_timeout: Duration,
+    warn: Duration,
+    reconnect: Duration,
+    last_ping: Instant,
+    /// The first ping that no frame has followed.
+    unanswered: Option<Instant>,
+    /// When the last record came, or data began to be owed; `None` while nothing is owed.
+    last_record: Option<Instant>,
+    is_silent: bool,
+}
+
+/// What the watch has found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// Send a ping.
+    Ping,
+    /// No record for this long: tell.
+    Silent(Duration),
+    /// No record for this long: open the connection anew.
+    Mute(Duration),
+    /// No frame for this long after a ping: open the connection anew.
+    Dead(Duration),
+}
+
+impl Liveness {
+    /// Begins to watch a connection that was opened now. A time of zero turns its check off.
+    pub(super) fn new(ping: &Ping, silence: &Silence, now: Instant) -> Self {
+        Self {
+            ping_every: ping.every.0,
+            ping_timeout: ping.timeout.0,
+            warn: silence.warn.0,
+            reconnect: silence.reconnect.0,
+            last_ping: now,
+            unanswered: None,
+            last_record: None,
+            is_silent: false,
+        }
+    }
+
+    /// Notes that a frame came, of any kind.
+    pub(super) fn frame(&mut self) {
+        self.unanswered = None;
+    }
+
+    /// Notes that a record came, and returns whether that ends a silence.
+    pub(super) fn record(&mut self, now: Instant) -> bool {
+        self.last_record = Some(now);
+        std::mem::take(&mut self.is_silent)
+    }
+
+    /// Says that a channel is confirmed: data is owed from now on.
+    pub(super) fn expect(&mut self, now: Instant) {
+        self.last_record.get_or_insert(now);
+    }
+
+    /// Returns what is due. To be called only after the frames that are there were read, so that a process that stood
+    /// still does not take itself for a dead link.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Sign> {
+        if let Some(since) = self.unanswered
+            && now >= since + self.ping_timeout
+        {
+            return Some(Sign::Dead(now - since));
+        }
+        if !self.ping_every.is_zero() && now >= self.last_ping + self.ping_every {
+            self.last_ping = now;
+            self.unanswered.get_or_insert(now);
+            return Some(Sign::Ping);
+        }
+        let silent_for = now.saturating_duration_since(self.last_record?);
+        if !self.reconnect.is_zero() && silent_for >= self.reconnect {
+            return Some(Sign::Mute(silent_for));
+        }
+        let is_news = !self.is_silent && !self.warn.is_zero() && silent_for >= self.warn;
+        self.is_silent |= is_news;
+        is_news.then_some(Sign::Silent(silent_for))
+    }
+
+    /// Returns when to look again.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        let ping = (!self.ping_every.is_zero()).then(|| self.last_ping + self.ping_every);
+        let dead = self.unanswered.map(|since| since + self.ping_timeout);
+        let silence = self.last_record.and_then(|since| {
+            let warn = (!self.is_silent && !self.warn.is_zero()).then(|| since + self.warn);
+            let reconnect = (!self.reconnect.is_zero()).then(|| since + self.reconnect);
+            warn.into_iter().chain(reconnect).min()
+        });
+        ping.into_iter().chain(dead).chain(silence).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::Duration as Configured;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn pings_each_period_and_any_frame_counts_as_an_answer() {
+        let (mut liveness, start) = liveness();
+        assert_eq!(liveness.poll(start + SECOND * 19), None);
+        assert_eq!(liveness.poll(start + SECOND * 20), Some(Sign::Ping));
+        assert_eq!(liveness.next_at(), Some(start + SECOND * 30), "the answer's deadline comes before the next ping");
+        liveness.frame();
+        assert_eq!(liveness.poll(start + SECOND * 30), None, "it was answered");
+        assert_eq!(liveness.poll(start + SECOND * 40), Some(Sign::Ping));
+    }
+
+    #[test]
+    fn without_a_frame_after_a_ping_the_link_is_dead() {
+        let (mut liveness, start) = liveness();
+        assert_eq!(liveness.poll(start + SECOND * 20), Some(Sign::Ping));
+        assert_eq!(liveness.poll(start + SECOND * 30 - SECOND / 2), None);
+        assert_eq!(liveness.poll(start + SECOND * 30), Some(Sign::Dead(SECOND * 10)));
+    }
+
+    #[test]
+    fn a_second_ping_does_not_give_a_dead_link_more_time() {
+        let ping = Ping { every: Configured::from_secs(2), timeout: Configured::from_secs(5) };
+        let start = Instant::now();
+        let mut liveness = Liveness::new(&ping, &Silence::default(), start);
+        for at in [2, 4, 6] {
+            assert_eq!(liveness.poll(start + SECOND * at), Some(Sign::Ping));
+        }
+        assert_eq!(liveness.poll(start + SECOND * 7), Some(Sign::Dead(SECOND * 5)));
+    }
+
+    #[test]
+    fn frames_without_records_are_a_silence_and_no_dead_link() {
+        let (mut liveness, start) = liveness();
+        liveness.expect(start);
+        let mut found = Vec::new();
+        for at in 1..=300 {
+            liveness.frame();
+            let signs = std::iter::from_fn(|| liveness.poll(start + SECOND * at)).take(3);
+            found.extend(signs.filter(|sign| *sign != Sign::Ping));
+            if !found.is_empty() && at == 300 {
+                break;
+            }
+        }
+        assert_eq!(found.first(), Some(&Sign::Silent(SECOND * 30)), "told once");
+        assert!(found[1..].iter().all(|sign| *sign == Sign::Mute(SECOND * 300)), "{found:?}");
+        assert!(found.len() > 1);
+    }
+
+    #[test]
+    fn a_record_ends_the_silence_and_the_next_one_is_told_again() {
+        let (mut liveness, start) = liveness();
+        liveness.expect(start);
+        liveness.poll(start + SECOND * 20);
+        liveness.frame();
+        assert_eq!(liveness.poll(start + SECOND * 30), Some(Sign::Silent(SECOND * 30)));
+        assert!(liveness.record(start + SECOND * 31));
+        assert!(!liveness.record(start + SECOND * 32), "over already");
+        liveness.poll(start + SECOND * 62);
+        liveness.frame();
+        assert_eq!(liveness.poll(start + SECOND * 62), Some(Sign::Silent(SECOND * 30)));
+    }
+
+    #[test]
+    fn without_a_confirmed_channel_nothing_is_owed() {
+        let (mut liveness, start) = liveness();
+        liveness.poll(start + SECOND * 3_000);
+        liveness.frame();
+        assert_eq!(liveness.poll(start + SECOND * 3_000), None);
+    }
+
+    #[test]
+    fn a_time_of_zero_turns_a_check_off() {
+        let ping = Ping { every: Configured::from_secs(0), ..Ping::default() };
+        let silence = Silence { warn: Configured::from_secs(0), reconnect: Configured::from_secs(0) };
+        let start = Instant::now();
+        let mut liveness = Liveness::new(&ping, &silence, start);
+        liveness.expect(start);
+        assert_eq!(liveness.poll(start + SECOND * 100_000), None);
+        assert_eq!(liveness.next_at(), None);
+    }
+
+    fn liveness() -> (Liveness, Instant) {
+        let start = Instant::now();
+        (Liveness::new(&Ping::default(), &Silence::default(), start), start)
+    }
+}

@@ -1,0 +1,73 @@
+//! The connection driver: everything about a venue's connection but the venue.
+//!
+//! ```text
+//!            ┌──────────── driver: one task, one loop ─────────────┐
+//!  socket ───┤ frames → Protocol → Link → intake                   │
+//!            │ subscriptions · liveness · backfill · rest · …      ├── pure values: what is due, and when
+//!  HTTP  ────┤ transport: sockets, or a script in tests            │
+//!            └─────────────────────────────────────────────────────┘
+//! ```
+//!
+//! The loop waits for whatever happens first, tells the values, and does what they say is due. It never waits for the
+//! pipeline while frames come: what intake cannot take yet is collected, and when that becomes too much the session ends,
+//! in the log, since nobody knows any more what the venue sent.
+
+mod backfill;
+mod discovery;
+mod driver;
+mod liveness;
+mod quiet;
+mod reconnect;
+mod rest;
+mod standing;
+mod subscriptions;
+mod transport;
+
+use async_trait::async_trait;
+
+use crate::{
+    Result,
+    catalog::Factory,
+    config::ConnectionConfig,
+    http::HttpClient,
+    protocol::Protocol,
+    row::Table,
+    source::{Source, SourceContext},
+};
+use driver::Driver;
+use transport::Sockets;
+
+/// A venue: its protocol, driven over one connection.
+pub struct ConnectionSource {
+    factory: Factory<Box<dyn Protocol>>,
+    config: ConnectionConfig,
+    tables: Vec<Table>,
+}
+
+impl ConnectionSource {
+    /// Returns the source of a protocol, which `factory` makes anew after a panic.
+    ///
+    /// # Errors
+    ///
+    /// What the factory returned.
+    pub fn new(factory: Factory<Box<dyn Protocol>>, config: ConnectionConfig) -> Result<Self> {
+        let tables = factory()?.tables();
+        Ok(Self { factory, config, tables })
+    }
+}
+
+#[async_trait]
+impl Source for ConnectionSource {
+    fn tables(&self) -> Vec<Table> {
+        self.tables.clone()
+    }
+
+    async fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
+        let http = match &self.config.extra_ca {
+            Some(file) => HttpClient::with_ca(file)?,
+            None => cx.http.clone(),
+        };
+        let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);
+        Driver::new(Sockets { http, max_message }, self.factory, self.config, cx)?.run().await
+    }
+}

@@ -1,0 +1,119 @@
+//! What the driver needs of the outside world: connections, calls, and the wall clock.
+
+use std::{future::Future, time::Duration};
+
+use futures_util::{Sink, Stream};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    tungstenite::{
+        Message,
+        client::IntoClientRequest,
+        error::{Error as WsError, UrlError},
+        http::{HeaderName, HeaderValue},
+        protocol::WebSocketConfig,
+    },
+};
+
+use crate::{
+    http::{Answer, HttpClient, NoAnswer, root_cause},
+    protocol::{Endpoint, Request},
+    row::Timestamp,
+};
+
+/// The outside world. Tests have one of their own, with a script and paused time.
+pub(super) trait Transport: Send + Sync + 'static {
+    /// An open connection.
+    type Line: Stream<Item = Result<Message, WsError>> + Sink<Message, Error = WsError> + Unpin + Send;
+
+    /// Opens a connection, handshakes included.
+    fn connect(&self, endpoint: Endpoint) -> impl Future<Output = Result<Self::Line, NotConnected>> + Send + 'static;
+
+    /// Makes an HTTP call.
+    fn call(
+        &self,
+        request: Request,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static;
+
+    /// Returns the time of the wall clock.
+    fn wall(&self) -> Timestamp;
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NotConnected {
+    /// The upgrade was answered with an HTTP status.
+    Answered { status: u16, body: String },
+    /// Anything else.
+    Failed(String),
+}
+
+/// Real sockets.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) http: HttpClient,
+    pub(super) max_message: usize,
+}
+
+impl Transport for Sockets {
+    type Line = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+
+    fn connect(&self, endpoint: Endpoint) -> impl Future<Output = Result<Self::Line, NotConnected>> + Send + 'static {
+        let is_secure = endpoint.url.starts_with("wss:");
+        let connector = if is_secure { Connector::Rustls(self.http.tls()) } else { Connector::Plain };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .max_message_size(Some(self.max_message))
+            .max_frame_size(Some(self.max_message));
+        async move {
+            let request = upgrade(&endpoint)?;
+            let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
+            connected.map(|(line, _)| line).map_err(not_connected)
+        }
+    }
+
+    fn call(
+        &self,
+        request: Request,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static {
+        let http = self.http.clone();
+        async move { http.call(&request, timeout).await }
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp::now()
+    }
+}
+
+/// Returns the upgrade request. What is wrong with it is said without the address, which may hold a key.
+fn upgrade(endpoint: &Endpoint) -> Result<tokio_tungstenite::tungstenite::handshake::client::Request, NotConnected> {
+    let unreadable = || NotConnected::Failed(format!("`{}` is no WebSocket address", endpoint.shown()));
+    let mut request = endpoint.url.as_str().into_client_request().map_err(|_| unreadable())?;
+    for (name, value) in &endpoint.headers {
+        let bad = || NotConnected::Failed(format!("the header `{name}` cannot be sent"));
+        let header = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
+        let mut value = HeaderValue::try_from(value.as_str()).map_err(|_| bad())?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(header, value);
+    }
+    Ok(request)
+}
+
+fn not_connected(error: WsError) -> NotConnected {
+    match error {
+        WsError::Http(response) => {
+            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+            let body = body.chars().take(SHOWN_BODY).collect();
+            NotConnected::Answered { status: response.status().as_u16(), body }
+        }
+        // Its text repeats the address.
+        WsError::Url(UrlError::UnableToConnect(_)) => NotConnected::Failed("no address answers".to_owned()),
+        error => NotConnected::Failed(root_cause(&error)),
+    }
+}
+
+/// The buffer that a connection reads into.
+const READ_BUFFER: usize = 128 << 10;
+/// How much of an HTTP answer to an upgrade is kept.
+const SHOWN_BODY: usize = 200;

@@ -1,0 +1,260 @@
+use std::{fs, process::Command};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::Kind;
+
+use super::*;
+
+const BOOT: Boot = Boot(0xfedc_ba98_7654_3210);
+
+#[test]
+fn what_was_appended_is_read_back_as_it_was() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    let mut odd = letter(2, 1);
+    odd.row = json!({ "price": 0.1, "id": u64::MAX, "note": "a\nb \"c\" \u{0}", "bids": [[1.5, 2.0]], "iv": null })
+        .as_object()
+        .unwrap()
+        .clone();
+    odd.ts_event = Timestamp(-1);
+    letters.append(&[letter(1, 0), odd.clone()]).unwrap();
+    letters.append(&[letter(3, 0)]).unwrap();
+    assert_eq!(letters.count(), 3);
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), odd, letter(3, 0)]);
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 3, "a line each");
+}
+
+#[test]
+fn a_line_can_be_read_without_this_program() {
+    let (_directory, path) = place();
+    open(&path).append(&[letter(7, 2)]).unwrap();
+    let line: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let expected = json!({
+        "sink": "sqlite", "boot": "fedcba9876543210", "offset": 7, "sub": 2, "table": "trades", "symbol": "ETH",
+        "ts_event": 1, "row": { "price": 1.5 }, "error": "value too long for column `side`", "when": 2,
+    });
+    assert_eq!(line, expected);
+}
+
+#[test]
+fn a_second_letter_with_the_same_key_replaces_the_first() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    let again = DeadLetter { error: "still too long".into(), ..letter(1, 0) };
+    letters.append(std::slice::from_ref(&again)).unwrap();
+    assert_eq!(letters.count(), 2);
+    assert_eq!(list(&path).unwrap().letters, [again.clone(), letter(2, 0)]);
+
+    let (letters, recovered) = DeadLetters::open(&path, |_| true).unwrap();
+    assert_eq!((letters.count(), recovered.letters, recovered.discarded), (2, 2, 0));
+    assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2, "the first is gone from the file");
+    assert!(list(&path).unwrap().letters.contains(&again));
+}
+
+#[test]
+fn opening_discards_what_the_store_has_not_passed_and_keeps_other_boots_apart() {
+    let (_directory, path) = place();
+    let other_boot = DeadLetter { boot: Boot(1), ..letter(2, 0) };
+    open(&path).append(&[letter(1, 0), letter(2, 0), letter(3, 0), other_boot]).unwrap();
+
+    let committed = SpoolPosition { boot: BOOT, offset: 2 };
+    let (mut letters, recovered) =
+        DeadLetters::open(&path, |at| at.boot == committed.boot && at.offset <= committed.offset).unwrap();
+    assert_eq!(recovered, Recovered { letters: 2, discarded: 2, is_torn: false, unreadable: 0 });
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(2, 0)]);
+
+    letters.append(&[letter(3, 0)]).unwrap();
+    assert_eq!(list(&path).unwrap().letters.len(), 3, "the new file takes more");
+}
+
+#[test]
+fn a_line_that_a_crash_cut_anywhere_is_dropped_and_the_rest_stays() {
+    let (_directory, path) = place();
+    open(&path).append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let first = whole.iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    for cut in first + 1..whole.len() {
+        fs::write(&path, &whole[..cut]).unwrap();
+        assert_eq!(list(&path).unwrap().letters, [letter(1, 0)], "cut at {cut}");
+        let (mut letters, recovered) = DeadLetters::open(&path, |_| true).unwrap();
+        assert_eq!(recovered, Recovered { letters: 1, discarded: 0, is_torn: true, unreadable: 0 });
+        letters.append(&[letter(3, 0)]).unwrap();
+        assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(3, 0)], "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_line_that_is_no_letter_is_counted_and_never_thrown_away() {
+    let (_directory, path) = place();
+    open(&path).append(&[letter(1, 0)]).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend_from_slice(b"{\"half\n\xff\xfe\n");
+    fs::write(&path, &bytes).unwrap();
+    open(&path).append(&[letter(2, 0)]).unwrap();
+
+    let (_, recovered) = DeadLetters::open(&path, |at| at.offset < 2).unwrap();
+    assert_eq!(recovered, Recovered { letters: 1, discarded: 1, is_torn: false, unreadable: 2 });
+    assert_eq!(fs::read(&path).unwrap(), bytes, "the file was written anew with them");
+    assert_eq!(list(&path).unwrap().unreadable, 2);
+}
+
+#[test]
+fn a_row_that_is_taken_the_second_time_leaves_no_letter() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0)]).unwrap();
+    letters.committed();
+    letters.append(&[letter(2, 0), letter(3, 0)]).unwrap();
+
+    assert_eq!(letters.discard_uncommitted(|at| at.offset <= 1).unwrap(), 2);
+    assert_eq!(letters.count(), 1);
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0)]);
+    letters.append(&[letter(3, 0)]).unwrap();
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(3, 0)]);
+    assert_eq!(letters.count(), 2);
+}
+
+#[test]
+fn letters_of_committed_chunks_take_no_memory_and_go_when_the_store_went_back() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    assert_eq!(letters.pending.len(), 2);
+    letters.committed();
+    assert!(letters.pending.is_empty());
+    assert_eq!(letters.discard_uncommitted(|at| at.offset < 2).unwrap(), 1);
+    assert_eq!((letters.count(), list(&path).unwrap().letters), (1, vec![letter(1, 0)]));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_the_same_letters_fit_later() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0)]).unwrap();
+
+    letters.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let error = letters.append(&[letter(2, 0)]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{error}");
+    let said = error.chain();
+    assert!(said.contains(&*path.to_string_lossy()) && said.contains("No space left"), "{said}");
+    assert_eq!(letters.count(), 1);
+
+    letters.append(&[letter(2, 0)]).unwrap();
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(2, 0)]);
+}
+
+#[test]
+fn a_failed_fsync_is_an_error_and_the_file_is_not_trusted_again() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0)]).unwrap();
+
+    // It takes every byte and cannot be synced.
+    letters.file = OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let error = letters.append(&[letter(2, 0)]).unwrap_err();
+    assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{error}");
+    // What a dead descriptor may have left behind is not known to be whole.
+    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"half").unwrap();
+
+    letters.append(&[letter(2, 0)]).unwrap();
+    assert_eq!((letters.count(), list(&path).unwrap().unreadable), (2, 0));
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(2, 0)]);
+}
+
+/// Needs the right to mount; elsewhere the test with `/dev/full` has to do.
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_a_line_leaves_no_part_of_it() {
+    let Some(disk) = SmallDisk::mounted() else { return };
+    let path = disk.0.path().join(DeadLetters::FILE_NAME);
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0)]).unwrap();
+    let large = DeadLetter { error: "x".repeat(100_000), ..letter(2, 0) };
+    let error = letters.append(&[large]).unwrap_err();
+    let after_error = fs::read(&path).unwrap();
+    letters.append(&[letter(3, 0)]).unwrap();
+    let listed = list(&path).unwrap();
+
+    assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{error}");
+    assert_eq!(after_error.iter().filter(|&&byte| byte == b'\n').count(), 1);
+    assert!(after_error.ends_with(b"\n"), "a part of the large letter stayed");
+    assert_eq!((listed.letters, listed.unreadable), (vec![letter(1, 0), letter(3, 0)], 0));
+}
+
+#[test]
+fn what_is_no_file_or_cannot_be_one_needs_a_person() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    let places = [
+        directory.path().to_owned(),
+        file.join("below-a-file.jsonl"),
+        directory.path().join("missing/letters.jsonl"),
+        PathBuf::from("/dev/full"),
+        // Takes no new file, not even from root.
+        PathBuf::from("/proc/letters.jsonl"),
+    ];
+    for place in places {
+        let error = DeadLetters::open(&place, |_| true).unwrap_err();
+        assert_eq!(error.kind(), Kind::Permanent, "{error}");
+        assert!(error.to_string().contains(&format!("`{}`", place.display())), "{error}");
+    }
+    assert_eq!(list(&directory.path().join("missing.jsonl")).unwrap_err().kind(), Kind::Permanent);
+}
+
+#[test]
+fn waiting_helps_against_a_full_or_failing_disk_and_not_against_a_read_only_one() {
+    let kind = |errno| failed("append to", Path::new("x"), io::Error::from_raw_os_error(errno)).kind();
+    let [eio, enospc, erofs] = [5, 28, 30];
+    assert_eq!(kind(enospc), Kind::Transient { retry_after: None });
+    assert_eq!(kind(eio), Kind::Transient { retry_after: None });
+    assert_eq!(kind(erofs), Kind::Permanent);
+}
+
+#[test]
+fn a_rewrite_that_cannot_be_written_leaves_the_old_file_as_it_was() {
+    let (directory, path) = place();
+    open(&path).append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    let before = fs::read(&path).unwrap();
+    fs::create_dir(directory.path().join("dead-letters.jsonl.new")).unwrap();
+    let error = DeadLetters::open(&path, |at| at.offset < 2).unwrap_err();
+    assert!(error.to_string().contains("dead-letters.jsonl.new"), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+/// A disk of four pages.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    fn mounted() -> Option<Self> {
+        let place = tempfile::tempdir().unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16k", "none"]).arg(place.path()).status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(place))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily, since after a failed assertion the file may still be open.
+        drop(Command::new("umount").arg("-l").arg(self.0.path()).status());
+    }
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(DeadLetters::FILE_NAME);
+    (directory, path)
+}
+
+fn open(path: &Path) -> DeadLetters {
+    DeadLetters::open(path, |_| true).unwrap().0
+}
+
+fn letter(offset: u64, sub: u32) -> DeadLetter {
+    let row = json!({ "price": 1.5 }).as_object().unwrap().clone();
+    let (table, symbol, error) = ("trades".into(), "ETH".into(), "value too long for column `side`".into());
+    let (ts_event, when) = (Timestamp(1), Timestamp(2));
+    DeadLetter { sink: "sqlite".into(), boot: BOOT, offset, sub, table, symbol, ts_event, row, error, when }
+}

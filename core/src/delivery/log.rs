@@ -1,0 +1,57 @@
+//! The log as a delivery driver reads it.
+
+use std::ops::ControlFlow;
+
+use super::opening::{Extent, Standing};
+use crate::{
+    Result,
+    chunk::RowSource,
+    spool::{Item, SpoolPosition},
+};
+
+/// A durable log of items, each with one offset. The spool is one; tests and simulations have others.
+///
+/// Calls may read from disk, but never wait for anything else.
+pub trait Log: Send + 'static {
+    /// Returns what the log holds.
+    fn extent(&self) -> Extent;
+
+    /// Says whether everything behind `position` can be read.
+    fn standing(&self, position: SpoolPosition) -> Standing;
+
+    /// Goes on reading behind `position`, which is retained.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the log cannot be read.
+    fn seek(&mut self, position: SpoolPosition) -> Result<()>;
+
+    /// Shows the next items up to offset `upto`, until there are none or `visit` breaks. The item at which it broke is
+    /// the next one again.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the log cannot be read.
+    fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()>;
+}
+
+/// What a log shows.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// An item.
+    Item {
+        /// Where the log stands behind it.
+        position: SpoolPosition,
+        /// Tells one segment from another.
+        segment: u64,
+        /// The item.
+        item: Item<'a>,
+        /// For a row, where it came from; `None` if the log does not know its stream.
+        source: Option<RowSource<'a>>,
+    },
+    /// Offsets that the log does not have any more, or never had.
+    Missing {
+        /// Where the log stands behind them.
+        position: SpoolPosition,
+    },
+}

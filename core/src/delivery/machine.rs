@@ -1,0 +1,492 @@
+//! What a delivery driver does next, as a state machine: no clock, no I/O, no rows. Its shell carries out each [`Do`] and
+//! tells by [`Event`] how it ended.
+//!
+//! ```text
+//! Closed ──Open──→ Ready ──Build──→ Built ──Write──→ Ready
+//!    ↑                ↑                └─refused──→ Refused ──Bury──→ Ready, and the chunk is built without those rows
+//!    └── any error, any call that was given up: only `open` knows what the store has
+//! ```
+
+use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+use super::balance::{Balance, Portion};
+use crate::{
+    Error, Kind,
+    policy::{Backoff, Breaker, BreakerSnapshot},
+    spool::SpoolPosition,
+};
+
+/// What the machine goes by.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) batch_rows: usize,
+    pub(crate) linger: Duration,
+    pub(crate) retry_first: Duration,
+    pub(crate) retry_longest: Duration,
+    pub(crate) breaker_failures: NonZeroU32,
+    pub(crate) breaker_open_for: Duration,
+    pub(crate) breaker_successes: NonZeroU32,
+    /// Zero for never.
+    pub(crate) probe_every: Duration,
+    pub(crate) seed: u64,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Do {
+    /// Open the sink and compare.
+    Open,
+    /// Read on in the log, behind [`Machine::read_to`].
+    Build,
+    /// Write the chunk of [`Machine::in_hand`].
+    Write,
+    /// Make the refused rows durable as dead letters.
+    Bury,
+    /// Ask up to where accepted chunks are durable.
+    Applied,
+    /// Ask an idle store whether it lives.
+    Check,
+    /// Close the sink.
+    Close,
+    /// Nothing before this time, or before the log grows or the pipeline stops.
+    Wait(Option<Instant>),
+    /// Nothing any more.
+    End,
+}
+
+/// How something ended, or what happened beside it.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Everything up to this offset may be read.
+    Synced(u64),
+    /// Deliver the rest until this time, then end.
+    Stop(Instant),
+    /// The store is here; `read_from` is where the log is read from, which differs for a sink that was never written to.
+    Opened { at: SpoolPosition, read_from: SpoolPosition },
+    /// The three positions do not fit.
+    Mismatch(String),
+    /// A call of the sink failed, was given up, or panicked.
+    Failed(Error),
+    /// The log could not be read, or the tables changed under way: begin again with `open`.
+    Again(Option<Error>),
+    /// What the log held behind `read_to`; `border` when it passed into another segment.
+    Built { portion: Portion, border: bool },
+    /// Rows and position are durable.
+    Committed,
+    /// The store has them and will make them durable.
+    Accepted,
+    /// The store will never take some rows.
+    Refused,
+    /// The dead letters are durable.
+    Buried,
+    /// They are not.
+    NotBuried,
+    /// Accepted chunks are durable up to here.
+    Applied(Option<SpoolPosition>),
+    /// The store lives.
+    Checked,
+    /// The sink is closed.
+    Closed,
+}
+
+impl Event {
+    /// Returns what went wrong, if something did.
+    pub(crate) fn error(&self) -> Option<&Error> {
+        if let Self::Failed(error) | Self::Again(Some(error)) = self { Some(error) } else { None }
+    }
+}
+
+/// Where the driver stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Closed,
+    Ready,
+    Built,
+    Refused,
+    Failed(String),
+    Ended,
+}
+
+/// The delivery of one sink.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    settings: Settings,
+    state: State,
+    breaker: Breaker,
+    backoff: Backoff,
+    /// The breaker let a call out that is not settled yet: opening and writing are one attempt.
+    is_attempting: bool,
+    retry_at: Option<Instant>,
+    synced: u64,
+    /// Offsets with the time at which they could be read first; the oldest that is not committed is in front.
+    arrivals: VecDeque<(u64, Instant)>,
+    /// When the rows that were not read yet began to wait.
+    lingers_since: Option<Instant>,
+    balance: Option<Balance>,
+    /// What the store is known to have; `None` for one that was never written to.
+    stored: Option<SpoolPosition>,
+    /// Chunks that the store has accepted, oldest first.
+    accepted: VecDeque<Portion>,
+    /// The range that was read and not written; while its write is out or in doubt, what is written.
+    in_hand: Portion,
+    in_doubt: bool,
+    /// An empty range that should be committed soon.
+    is_due: bool,
+    last_commit: Option<Instant>,
+    last_answer: Option<Instant>,
+    asked_applied: Option<Instant>,
+    deadline: Option<Instant>,
+}
+
+impl Machine {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let breaker = Breaker::new(settings.breaker_failures, settings.breaker_open_for, settings.breaker_successes);
+        let backoff = Backoff::new(settings.retry_first, settings.retry_longest).seeded(settings.seed);
+        Self {
+            settings,
+            state: State::Closed,
+            breaker,
+            backoff,
+            is_attempting: false,
+            retry_at: None,
+            synced: 0,
+            arrivals: VecDeque::new(),
+            lingers_since: None,
+            balance: None,
+            stored: None,
+            accepted: VecDeque::new(),
+            in_hand: Portion::new(SpoolPosition::START),
+            in_doubt: false,
+            is_due: false,
+            last_commit: None,
+            last_answer: None,
+            asked_applied: None,
+            deadline: None,
+        }
+    }
+
+    /// Returns what to do now.
+    pub(crate) fn next(&mut self, now: Instant) -> Do {
+        match &self.state {
+            State::Failed(_) | State::Ended => return Do::End,
+            State::Closed | State::Ready | State::Built | State::Refused => {}
+        }
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Do::End;
+        }
+        if let Some(retry_at) = self.retry_at {
+            if now < retry_at {
+                return self.wait_until(retry_at);
+            }
+            self.retry_at = None;
+        }
+        match self.state {
+            State::Closed => self.attempt(now, Do::Open),
+            State::Built => self.attempt(now, Do::Write),
+            State::Refused => Do::Bury,
+            State::Ready => self.next_when_ready(now),
+            State::Failed(_) | State::Ended => Do::End,
+        }
+    }
+
+    fn next_when_ready(&mut self, now: Instant) -> Do {
+        let mut wake = None;
+        if self.accepted.len() < MOST_ACCEPTED {
+            if !self.is_due && self.in_hand.to.offset < self.synced {
+                match self.lingers_until(now) {
+                    None => return Do::Build,
+                    Some(until) => wake = Some(until),
+                }
+            }
+            if self.in_hand.to != self.in_hand.from {
+                let idle_at = self.last_commit.map_or(now, |last| last + IDLE_COMMIT);
+                if self.is_due || now >= idle_at || self.has_read_all() && self.deadline.is_some() {
+                    self.state = State::Built;
+                    return self.attempt(now, Do::Write);
+                }
+                wake = Some(wake.map_or(idle_at, |at: Instant| at.min(idle_at)));
+            }
+        }
+        if !self.accepted.is_empty() {
+            let ask_at = self.asked_applied.map_or(now, |asked| asked + ASK_APPLIED);
+            if now >= ask_at {
+                self.asked_applied = Some(now);
+                return self.attempt(now, Do::Applied);
+            }
+            return self.wait_until(wake.map_or(ask_at, |at| at.min(ask_at)));
+        }
+        if self.is_attempting {
+            // It opened, and there is nothing to write: the store is well.
+            self.answered(now);
+        }
+        if self.deadline.is_some() && self.has_read_all() {
+            return Do::Close;
+        }
+        let probe_at = (!self.settings.probe_every.is_zero())
+            .then(|| self.last_answer.map_or(now, |last| last + self.settings.probe_every));
+        match probe_at {
+            Some(probe_at) if now >= probe_at => self.attempt(now, Do::Check),
+            Some(probe_at) => self.wait_until(wake.map_or(probe_at, |at| at.min(probe_at))),
+            None => Do::Wait([wake, self.deadline].into_iter().flatten().min()),
+        }
+    }
+
+    /// Takes note of how something ended.
+    pub(crate) fn on(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Synced(offset) => self.synced(now, offset),
+            Event::Stop(deadline) => self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline))),
+            Event::Opened { at, read_from } => self.opened(now, at, read_from),
+            Event::Mismatch(text) => self.fail(text),
+            Event::Failed(error) => self.failed(now, &error),
+            Event::Again(error) => {
+                if std::mem::take(&mut self.is_attempting) {
+                    self.breaker.abandoned();
+                }
+                if error.is_some() {
+                    self.retry_at = self.backoff.failed(None).map(|pause| now + pause);
+                }
+                self.state = State::Closed;
+            }
+            Event::Built { portion, border } => {
+                self.in_hand.to = portion.to;
+                self.in_hand.fates.add(&portion.fates);
+                self.is_due |= border || portion.fates.refused > 0;
+                self.lingers_since = (self.in_hand.to.offset < self.synced).then_some(now);
+                self.state = if portion.fates.delivered > 0 { State::Built } else { State::Ready };
+            }
+            Event::Committed => {
+                let portion = self.written(now);
+                self.commit(now, &portion);
+            }
+            Event::Accepted => {
+                let portion = self.written(now);
+                self.accepted.push_back(portion);
+                self.asked_applied = Some(now);
+            }
+            Event::Refused => {
+                self.answered(now);
+                self.in_doubt = false;
+                self.state = State::Refused;
+            }
+            Event::Buried => {
+                // Built again from the log, without the refused rows.
+                self.in_hand = Portion::new(self.in_hand.from);
+                self.lingers_since = None;
+                self.backoff.succeeded();
+                self.state = State::Ready;
+            }
+            Event::NotBuried => self.retry_at = self.backoff.failed(None).map(|pause| now + pause),
+            Event::Applied(applied) => {
+                self.answered(now);
+                self.applied(now, applied);
+            }
+            Event::Checked => self.answered(now),
+            Event::Closed => self.state = State::Ended,
+        }
+    }
+
+    /// Notes that a write went out: until it is answered, or the sink opened again, nobody knows whether it counts.
+    pub(crate) fn is_writing(&mut self) {
+        self.in_doubt = true;
+    }
+
+    /// Returns what is being written: the range behind the last chunk that the store has.
+    pub(crate) fn in_hand(&self) -> &Portion {
+        &self.in_hand
+    }
+
+    /// Returns up to where the log was read.
+    pub(crate) fn read_to(&self) -> SpoolPosition {
+        self.in_hand.to
+    }
+
+    /// Returns what the store has, and what became of it; `None` until it was opened.
+    pub(crate) fn balance(&self) -> Option<&Balance> {
+        self.balance.as_ref()
+    }
+
+    /// Returns what the store is known to have.
+    pub(crate) fn stored(&self) -> Option<SpoolPosition> {
+        self.stored
+    }
+
+    /// Returns why a person is needed.
+    pub(crate) fn failure(&self) -> Option<&str> {
+        match &self.state {
+            State::Failed(why) => Some(why),
+            State::Closed | State::Ready | State::Built | State::Refused | State::Ended => None,
+        }
+    }
+
+    /// Returns when a failed call is made again, and how many have failed in a row.
+    pub(crate) fn retry(&self) -> Option<(Instant, u32)> {
+        Some((self.retry_at?, self.backoff.attempt()))
+    }
+
+    /// Returns when the oldest row that is not committed could be read first.
+    pub(crate) fn uncommitted_since(&self) -> Option<Instant> {
+        if self.is_idle() { None } else { self.arrivals.front().map(|&(_, at)| at) }
+    }
+
+    /// Returns the time at which to give up, once the pipeline stops.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(crate) fn breaker(&self, now: Instant) -> BreakerSnapshot {
+        self.breaker.snapshot(now)
+    }
+
+    /// Returns whether everything that may be read was committed.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state == State::Ready
+            && self.has_read_all()
+            && self.in_hand.fates.delivered == 0
+            && self.accepted.is_empty()
+    }
+
+    fn has_read_all(&self) -> bool {
+        self.in_hand.to.offset >= self.synced
+    }
+
+    /// Lets a call out if the breaker does. What was begun by opening goes on as the same attempt.
+    fn attempt(&mut self, now: Instant, call: Do) -> Do {
+        if self.is_attempting || self.breaker.allow(now) {
+            self.is_attempting = true;
+            return call;
+        }
+        let at = now + self.breaker.wait(now);
+        self.wait_until(at)
+    }
+
+    fn wait_until(&self, at: Instant) -> Do {
+        Do::Wait(Some(self.deadline.map_or(at, |deadline| at.min(deadline))))
+    }
+
+    /// Returns until when to wait for more rows, if at all.
+    fn lingers_until(&self, now: Instant) -> Option<Instant> {
+        let waiting = self.synced - self.in_hand.to.offset;
+        if self.settings.linger.is_zero() || waiting >= self.settings.batch_rows as u64 || self.deadline.is_some() {
+            return None;
+        }
+        let until = self.lingers_since? + self.settings.linger;
+        (now < until).then_some(until)
+    }
+
+    fn synced(&mut self, now: Instant, offset: u64) {
+        if offset <= self.synced {
+            return;
+        }
+        self.synced = offset;
+        self.lingers_since.get_or_insert(now);
+        let is_full = self.arrivals.len() >= MOST_ARRIVALS;
+        match self.arrivals.back_mut().filter(|_| is_full) {
+            // Bounded: the newest rows are taken to be as old as those before them.
+            Some((newest, _)) => *newest = offset,
+            None => self.arrivals.push_back((offset, now)),
+        }
+    }
+
+    fn opened(&mut self, now: Instant, at: SpoolPosition, read_from: SpoolPosition) {
+        self.settle(now, at);
+        let base = if at == SpoolPosition::START { read_from } else { at };
+        if self.balance.as_ref().is_none_or(|balance| balance.upto != base) {
+            self.balance = Some(Balance::new(base));
+        }
+        self.stored = (at != SpoolPosition::START).then_some(at);
+        self.in_hand = Portion { from: at, ..Portion::new(read_from) };
+        self.accepted.clear();
+        // The beginning of a sink that was never written to is fixed before anything else.
+        self.is_due = at != read_from;
+        self.last_answer = Some(now);
+        self.last_commit.get_or_insert(now);
+        self.lingers_since = None;
+        self.state = State::Ready;
+    }
+
+    /// Counts the chunks that turn out to be stored: accepted ones, and the one in doubt.
+    fn settle(&mut self, now: Instant, at: SpoolPosition) {
+        let in_doubt = std::mem::take(&mut self.in_doubt).then_some(self.in_hand);
+        let candidates: Vec<Portion> = self.accepted.drain(..).chain(in_doubt).collect();
+        let Some(last) = candidates.iter().position(|portion| portion.to == at) else { return };
+        for portion in &candidates[..=last] {
+            self.commit(now, portion);
+        }
+    }
+
+    fn commit(&mut self, now: Instant, portion: &Portion) {
+        let balance = self.balance.get_or_insert(Balance::new(portion.from));
+        balance.commit(portion);
+        self.stored = Some(portion.to);
+        self.last_commit = Some(now);
+        while self.arrivals.front().is_some_and(|&(offset, _)| offset <= portion.to.offset) {
+            self.arrivals.pop_front();
+        }
+    }
+
+    /// The chunk in hand was taken: the next one begins behind it.
+    fn written(&mut self, now: Instant) -> Portion {
+        self.answered(now);
+        self.in_doubt = false;
+        self.is_due = false;
+        self.state = State::Ready;
+        let next = Portion::new(self.in_hand.to);
+        std::mem::replace(&mut self.in_hand, next)
+    }
+
+    fn applied(&mut self, now: Instant, applied: Option<SpoolPosition>) {
+        let Some(applied) = applied else { return };
+        while let Some(oldest) = self.accepted.front().copied() {
+            if oldest.to.offset > applied.offset {
+                break;
+            }
+            self.accepted.pop_front();
+            self.commit(now, &oldest);
+        }
+    }
+
+    /// The store answered, so it lives.
+    fn answered(&mut self, now: Instant) {
+        if std::mem::take(&mut self.is_attempting) {
+            self.breaker.succeeded();
+        }
+        self.backoff.succeeded();
+        self.last_answer = Some(now);
+    }
+
+    fn failed(&mut self, now: Instant, error: &Error) {
+        self.is_attempting = false;
+        self.breaker.failed(now, error.chain());
+        match error.kind() {
+            Kind::Transient { retry_after } => {
+                self.retry_at = self.backoff.failed(retry_after).map(|pause| now + pause);
+                self.state = State::Closed;
+            }
+            // `Malformed` blames a row, which only `Written::Refused` may do: anything else must not turn the log into
+            // dead letters.
+            Kind::Malformed | Kind::Permanent | Kind::Config => self.fail(error.chain()),
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        if std::mem::take(&mut self.is_attempting) {
+            self.breaker.abandoned();
+        }
+        self.state = State::Failed(why);
+    }
+}
+
+/// How long a quiet sink's position may stand still.
+const IDLE_COMMIT: Duration = Duration::from_secs(10);
+
+/// How many chunks may be accepted and not yet durable.
+const MOST_ACCEPTED: usize = 16;
+
+/// How often to ask whether accepted chunks are durable.
+const ASK_APPLIED: Duration = Duration::from_millis(10);
+
+/// How many arrivals are told apart for the age of the oldest row.
+const MOST_ARRIVALS: usize = 256;

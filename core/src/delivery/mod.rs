@@ -1,0 +1,25 @@
+//! The delivery driver: one task per sink that takes rows from the log to a store, each once.
+//!
+//! ```text
+//! log ──Feeder──→ chunk ──→ retry (full jitter, no last attempt) → breaker → timeout → Sink
+//!                                       Machine says what is next, Delivery carries it out
+//! ```
+//!
+//! What must hold: a sink sees only what is fsynced in the log, so no store is ever ahead of it. Chunks go in order. After
+//! any error, any call that was given up and any panic the sink is opened again, and what `open` says is the truth.
+//! A refused row is a dead letter on disk before its chunk is committed without it. Every offset up to the committed one
+//! has exactly one fate ([`Balance`]).
+
+mod balance;
+mod feeder;
+mod known;
+mod log;
+mod machine;
+mod opening;
+mod report;
+mod task;
+
+pub use balance::{Balance, Fates};
+pub use log::{Log, Seen};
+pub use opening::{Extent, Opening, Standing, compare};
+pub use task::{Delivery, Floor, Outcome, Setup};

@@ -1,0 +1,137 @@
+//! Where a sink goes on: the store's position, the last one known beside the log, and the log are held against each
+//! other. Nothing is repaired silently.
+
+use crate::spool::SpoolPosition;
+
+/// What a log says of a position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has this offset under this boot, and everything behind it.
+    Retained,
+    /// It has this offset under this boot; what lies next was dropped on purpose, because the spool was full.
+    Dropped,
+    /// It ends before it.
+    Ahead,
+    /// It has another boot at this offset.
+    OtherBoot,
+    /// It no longer has everything behind it.
+    Gone,
+}
+
+/// What a log holds: offsets behind `first`, up to and including `last`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Extent {
+    /// The position before the oldest row.
+    pub first: SpoolPosition,
+    /// The newest position that a sink may see.
+    pub last: SpoolPosition,
+}
+
+/// What an opening found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// A sink that was never written to.
+    Start,
+    /// Everything up to here is stored; go on behind it.
+    Again(SpoolPosition),
+    /// They do not fit together: a person has to choose. The text names all three.
+    Mismatch(String),
+}
+
+/// Holds the three against each other.
+///
+/// `keeps_none` is set for a store that keeps no position of its own: then the one beside the log counts.
+pub fn compare(
+    store: Option<(SpoolPosition, Standing)>,
+    known: Option<(SpoolPosition, Standing)>,
+    log: Extent,
+    keeps_none: bool,
+) -> Opening {
+    let why = match (store, known) {
+        (None, None) => return Opening::Start,
+        (Some((at, Standing::Retained | Standing::Dropped)), _) => return Opening::Again(at),
+        (None, Some((at, Standing::Retained | Standing::Dropped))) if keeps_none => return Opening::Again(at),
+        (None, Some((_, standing))) if keeps_none => without(standing),
+        (None, Some(_)) => {
+            "the store has no position any more: it was emptied, replaced or restored, or another one \
+                            is addressed"
+        }
+        (Some((_, standing)), _) => without(standing),
+    };
+    let show = |position: Option<(SpoolPosition, Standing)>| match position {
+        Some((position, _)) => position.to_string(),
+        None => "none".to_owned(),
+    };
+    let (store, known) = (show(store), show(known));
+    Opening::Mismatch(format!(
+        "{why}. store: {store}; last known beside the spool: {known}; spool: behind {} up to {}. Nothing is written \
+         until they fit: bring back the store or the spool that belongs to the other, or give the sink another name to \
+         begin anew",
+        log.first, log.last
+    ))
+}
+
+fn without(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Ahead => "the store is ahead of the spool: the spool was restored from an older copy",
+        Standing::OtherBoot => {
+            "the store was written from another history of the spool: it was copied, restored or made anew"
+        }
+        Standing::Gone => "the spool no longer has what the store lacks",
+        Standing::Retained | Standing::Dropped => "the positions fit",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Opening::*, Standing::*, *};
+    use crate::spool::Boot;
+
+    const LOG: Extent = Extent { first: at(100), last: at(900) };
+
+    #[test]
+    fn a_store_and_a_log_that_fit_go_on_where_the_store_is() {
+        assert_eq!(compare(Some((at(500), Retained)), Some((at(500), Retained)), LOG, false), Again(at(500)));
+        assert_eq!(compare(Some((at(600), Retained)), Some((at(500), Retained)), LOG, false), Again(at(600)));
+        assert_eq!(compare(Some((at(600), Retained)), None, LOG, false), Again(at(600)), "killed before it was noted");
+    }
+
+    #[test]
+    fn a_store_that_went_back_is_fed_again_as_long_as_the_log_has_it() {
+        assert_eq!(compare(Some((at(200), Retained)), Some((at(800), Retained)), LOG, false), Again(at(200)));
+        assert_eq!(compare(Some((at(50), Dropped)), Some((at(50), Dropped)), LOG, false), Again(at(50)), "by choice");
+        assert_mismatch(compare(Some((at(20), Gone)), Some((at(800), Retained)), LOG, false), "no longer has");
+    }
+
+    #[test]
+    fn none_is_a_fresh_start_only_where_none_was_known() {
+        assert_eq!(compare(None, None, LOG, false), Start);
+        assert_mismatch(compare(None, Some((at(800), Retained)), LOG, false), "no position any more");
+    }
+
+    #[test]
+    fn a_store_that_keeps_no_position_goes_by_the_one_beside_the_log() {
+        assert_eq!(compare(None, Some((at(800), Retained)), LOG, true), Again(at(800)));
+        assert_mismatch(compare(None, Some((at(8), Gone)), LOG, true), "no longer has");
+        assert_mismatch(compare(None, Some((at(8_000), Ahead)), LOG, true), "ahead of the spool");
+    }
+
+    #[test]
+    fn another_history_is_a_mismatch_that_names_all_three() {
+        let text = assert_mismatch(compare(Some((at(1_000), Ahead)), Some((at(950), Ahead)), LOG, false), "ahead");
+        for position in [at(1_000), at(950), at(100), at(900)] {
+            assert!(text.contains(&position.to_string()), "{text} lacks {position}");
+        }
+        assert_mismatch(compare(Some((at(500), OtherBoot)), None, LOG, false), "another history");
+    }
+
+    fn assert_mismatch(opening: Opening, what: &str) -> String {
+        let Mismatch(text) = opening else { panic!("{opening:?}") };
+        assert!(text.contains(what), "{text}");
+        text
+    }
+
+    const fn at(offset: u64) -> SpoolPosition {
+        SpoolPosition { boot: Boot(7), offset }
+    }
+}

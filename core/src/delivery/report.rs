@@ -1,0 +1,148 @@
+//! What a delivery driver tells: health, metrics, and one log line for each change.
+
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::{Balance, Outcome, machine::Machine};
+use crate::{
+    health::{Registry, StageHealth, StageId},
+    metrics::{BreakerMetrics, SinkMetrics},
+    policy::BreakerState,
+    sink::{Guarantee, Refusal},
+    spool::SpoolPosition,
+};
+
+/// Tells about one sink.
+pub(super) struct Reporter {
+    pipeline: String,
+    sink: String,
+    health: StageHealth,
+    letters: StageHealth,
+    metrics: SinkMetrics,
+    breaker: BreakerMetrics,
+    breaker_state: BreakerState,
+    guarantee: Option<Guarantee>,
+    attempt: u32,
+}
+
+impl Reporter {
+    pub(super) fn new(registry: &Registry, pipeline: &str, sink: &str) -> Self {
+        let id = StageId::sink(pipeline, sink);
+        Self {
+            pipeline: pipeline.to_owned(),
+            sink: sink.to_owned(),
+            metrics: SinkMetrics::new(&id),
+            breaker: BreakerMetrics::new(&id, BREAKER),
+            health: registry.stage(id),
+            letters: registry.stage(StageId::dead_letters(pipeline, sink)),
+            breaker_state: BreakerState::Closed,
+            guarantee: None,
+            attempt: 0,
+        }
+    }
+
+    /// Shows what the machine looks like.
+    pub(super) fn look(&mut self, machine: &Machine, now: Instant) {
+        let since = machine.uncommitted_since();
+        self.health.uncommitted_since(since);
+        self.metrics.uncommitted_age.set(since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
+        let breaker = machine.breaker(now);
+        if breaker.state != self.breaker_state {
+            self.breaker_state = breaker.state;
+            self.breaker.show(breaker.state);
+            self.health.breaker(BREAKER, now, breaker);
+        }
+        if machine.is_idle() {
+            self.health.idle();
+            self.health.healthy("everything in the spool is stored");
+        }
+        if let Some(why) = machine.failure() {
+            self.health.failed(why);
+        }
+    }
+
+    /// Says, once, what the store promises; and where the sink goes on.
+    pub(super) fn opened(
+        &mut self,
+        guarantee: &Guarantee,
+        at: SpoolPosition,
+        read_from: SpoolPosition,
+        known: Option<SpoolPosition>,
+    ) {
+        let (pipeline, sink) = (&self.pipeline, &self.sink);
+        if let Some(known) = known.filter(|known| at.offset < known.offset) {
+            warn!(pipeline, sink, "the store went back from {known} to {at}: it is fed again from there");
+        }
+        if self.guarantee.replace(guarantee.clone()).as_ref() != Some(guarantee) {
+            let first = read_from.offset + 1;
+            if at == SpoolPosition::START {
+                info!(pipeline, sink, first, "{guarantee}; a new sink, its first offset is {first}");
+            } else {
+                info!(pipeline, sink, first, "{guarantee}; goes on at offset {first}");
+            }
+        }
+    }
+
+    /// Notes that a position moved.
+    pub(super) fn moved(&mut self, before: Option<&Balance>, after: &Balance, now: Instant) {
+        let earlier = before.filter(|before| before.since == after.since).map_or(0, |before| before.fates.delivered);
+        let rows = after.fates.delivered.saturating_sub(earlier);
+        if before.is_none_or(|before| before.upto == after.upto) && rows == 0 {
+            return;
+        }
+        self.metrics.committed_rows.increment(rows);
+        self.metrics.chunks.increment(1);
+        self.health.committed(now, rows);
+        self.health.healthy("rows are being stored");
+        self.attempt = 0;
+    }
+
+    /// Says that a call failed and what comes next.
+    pub(super) fn failed(&mut self, machine: &Machine, error: &str, now: Instant) {
+        let Some((at, attempt)) = machine.retry() else { return };
+        self.metrics.retries.increment(1);
+        self.attempt = attempt;
+        let pause = at.saturating_duration_since(now).as_secs_f64();
+        self.health.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt})"));
+    }
+
+    pub(super) fn wrote(&self, began: Instant) {
+        self.metrics.write.record(began.elapsed().as_secs_f64());
+    }
+
+    pub(super) fn checked(&self, began: Instant) {
+        self.health.checked(Instant::now(), began.elapsed());
+    }
+
+    /// Says that the store refused rows for good.
+    pub(super) fn refused(&self, refusals: &[Refusal]) {
+        let rows = refusals.len();
+        self.metrics.refused_rows.increment(rows as u64);
+        let why = refusals.first().map(|refusal| refusal.error.to_string()).unwrap_or_default();
+        let (pipeline, sink) = (&self.pipeline, &self.sink);
+        warn!(pipeline, sink, rows, why, "the store refused {rows} rows, now dead letters; the first: {why}");
+    }
+
+    pub(super) fn dead_letters(&self, letters: u64) {
+        self.metrics.dead_letters.set(letters as f64);
+        self.letters.dead_letters(letters);
+        self.letters.healthy(if letters == 0 { "none" } else { "rows wait for a person" });
+    }
+
+    /// Says how it ended.
+    pub(super) fn ended(&self, outcome: &Outcome) {
+        if let Some(why) = &outcome.failure {
+            self.health.failed(why.clone());
+            return;
+        }
+        let rows = outcome.rows_left;
+        let stays = match (rows, outcome.more_left) {
+            (0, false) => "everything in the spool is stored".to_owned(),
+            (_, false) => format!("{rows} rows stay in the spool, the next start sends them"),
+            (_, true) => format!("more than {rows} rows stay in the spool, the next start sends them"),
+        };
+        self.health.stopped(stays);
+    }
+}
+
+const BREAKER: &str = "store";

@@ -1,0 +1,193 @@
+//! HTTP and TLS for everything that calls a venue: one TLS configuration for WebSocket and REST.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, pem::PemObject},
+};
+
+use crate::{Error, Result, protocol::Request};
+
+/// Calls venues over HTTP. Clones share their connections.
+///
+/// Trusts the system's certificates, read when the first `https` address is called.
+#[derive(Debug, Clone)]
+pub struct HttpClient {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    extra_roots: Vec<CertificateDer<'static>>,
+    tls: OnceLock<Arc<ClientConfig>>,
+    plain: OnceLock<reqwest::Client>,
+    secure: OnceLock<reqwest::Client>,
+}
+
+/// An answer, whatever its status.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The pause that the peer asked for.
+    pub retry_after: Option<Duration>,
+    /// The body, as it came.
+    pub body: Vec<u8>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It did not come in time.
+    TimedOut(Duration),
+    /// The peer was not reached, or the connection broke.
+    Unreachable(String),
+}
+
+impl HttpClient {
+    /// Returns a client that trusts the system's certificates.
+    pub fn new() -> Self {
+        Self::trusting(Vec::new())
+    }
+
+    /// Returns a client that also trusts the certificates of a PEM file.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when the file cannot be read or holds no certificate.
+    pub fn with_ca(file: &Path) -> Result<Self> {
+        let shown = file.display();
+        let pem = fs::read(file).map_err(|error| Error::config(format!("`extra_ca`: `{shown}`: {error}")))?;
+        let roots = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        let roots = roots.map_err(|error| Error::config(format!("`extra_ca`: `{shown}` is no PEM file: {error}")))?;
+        if roots.is_empty() {
+            return Err(Error::config(format!("`extra_ca`: `{shown}` holds no certificate")));
+        }
+        Ok(Self::trusting(roots))
+    }
+
+    fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Self {
+        let (tls, plain, secure) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { shared: Arc::new(Shared { extra_roots, tls, plain, secure }) }
+    }
+
+    /// Returns the TLS configuration, for connections that are no HTTP.
+    pub(crate) fn tls(&self) -> Arc<ClientConfig> {
+        Arc::clone(self.shared.tls.get_or_init(|| Arc::new(secure(&self.shared.extra_roots))))
+    }
+
+    /// Makes a call, and reads at most [`LONGEST_BODY`] bytes of the answer.
+    ///
+    /// # Errors
+    ///
+    /// Only when there is no answer: a status of 500 is one.
+    pub async fn call(&self, request: &Request, timeout: Duration) -> Result<Answer, NoAnswer> {
+        match tokio::time::timeout(timeout, self.answer(request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(NoAnswer::TimedOut(timeout)),
+        }
+    }
+
+    async fn answer(&self, request: &Request) -> Result<Answer, NoAnswer> {
+        let client = self.client(&request.url)?;
+        let mut call = match &request.body {
+            None => client.get(&request.url),
+            Some(body) => client.post(&request.url).body(body.clone()),
+        };
+        for (name, value) in &request.headers {
+            call = call.header(name, value);
+        }
+        let mut response = call.send().await.map_err(unreachable)?;
+        let mut answer =
+            Answer { status: response.status().as_u16(), retry_after: retry_after(&response), body: Vec::new() };
+        while let Some(part) = response.chunk().await.map_err(unreachable)? {
+            if answer.body.len() + part.len() > LONGEST_BODY {
+                return Err(NoAnswer::Unreachable(format!("the answer is longer than {LONGEST_BODY} bytes")));
+            }
+            answer.body.extend_from_slice(&part);
+        }
+        Ok(answer)
+    }
+
+    /// Returns the client for an address. Reading the system's certificates takes longer than a call on loopback, so a
+    /// plain address does without.
+    fn client(&self, url: &str) -> Result<&reqwest::Client, NoAnswer> {
+        let is_plain = url.starts_with("http://");
+        let place = if is_plain { &self.shared.plain } else { &self.shared.secure };
+        if let Some(client) = place.get() {
+            return Ok(client);
+        }
+        let tls = if is_plain { configuration(RootCertStore::empty()) } else { (*self.tls()).clone() };
+        let builder = reqwest::Client::builder().tls_backend_preconfigured(tls).user_agent(USER_AGENT);
+        let client = builder.pool_idle_timeout(IDLE).tcp_nodelay(true).build().map_err(unreachable)?;
+        Ok(place.get_or_init(|| client))
+    }
+}
+
+impl Default for HttpClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Display for NoAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TimedOut(after) => write!(f, "no answer for {}", humantime::format_duration(*after)),
+            Self::Unreachable(why) => f.write_str(why),
+        }
+    }
+}
+
+/// Returns the pause of a `Retry-After` header: whole seconds. The date form is not used by venues.
+fn retry_after(response: &reqwest::Response) -> Option<Duration> {
+    let value = response.headers().get("retry-after")?.to_str().ok()?;
+    value.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The address may hold a key, so it is left out; the cause behind the error says what was wrong.
+fn unreachable(error: reqwest::Error) -> NoAnswer {
+    NoAnswer::Unreachable(root_cause(&error.without_url()))
+}
+
+/// Returns the innermost cause, which is what a person can act on: `connection refused`.
+pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// Returns a configuration that trusts the system's certificates and these.
+fn secure(extra: &[CertificateDer<'static>]) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(system.certs);
+    roots.add_parsable_certificates(extra.iter().cloned());
+    if roots.is_empty() {
+        tracing::warn!("no certificates found on this system: no `wss` or `https` address can be verified");
+    }
+    configuration(roots)
+}
+
+fn configuration(roots: RootCertStore) -> ClientConfig {
+    let provider: Arc<CryptoProvider> = Arc::new(ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("ring has the suites of TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// The longest answer that is read, in bytes.
+pub const LONGEST_BODY: usize = 64 << 20;
+const IDLE: Duration = Duration::from_secs(60);
+const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));

@@ -1,0 +1,67 @@
+//! The items of an entry on their way into the spool.
+
+use super::{
+    Control, RowHead,
+    head::StreamInfo,
+    item::{write_control, write_row},
+};
+
+/// The items of one entry, in one reused buffer.
+#[derive(Debug, Default)]
+pub struct ItemBuffer {
+    bytes: Vec<u8>,
+    count: u32,
+    rows: u32,
+    streams: Vec<(u32, StreamInfo)>,
+}
+
+impl ItemBuffer {
+    /// Appends a row.
+    #[inline]
+    pub fn push_row(&mut self, row: &RowHead, bytes: &[u8]) {
+        write_row(&mut self.bytes, row, bytes);
+        self.count += 1;
+        self.rows += 1;
+    }
+
+    /// Appends a control item.
+    pub fn push_control(&mut self, control: &Control) {
+        if let Control::Stream { id, source, key } = control {
+            self.streams.push((*id, StreamInfo { source: source.as_str().into(), key: key.clone() }));
+        }
+        write_control(&mut self.bytes, control);
+        self.count += 1;
+    }
+
+    /// Returns how many items there are: as many offsets as the entry takes.
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Returns whether there is no item.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Returns how many of the items are rows.
+    pub fn rows(&self) -> u32 {
+        self.rows
+    }
+
+    /// Returns the items as they are stored.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Empties the buffer and keeps its memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.streams.clear();
+        self.count = 0;
+        self.rows = 0;
+    }
+
+    pub(super) fn streams(&self) -> &[(u32, StreamInfo)] {
+        &self.streams
+    }
+}

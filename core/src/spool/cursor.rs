@@ -1,0 +1,223 @@
+//! Reading: where a position stands in the spool, and the entries behind it.
+
+use std::sync::Arc;
+
+use super::{
+    EntryView, SpoolPosition,
+    disk::fault,
+    entry::Header,
+    head::{SourceInfo, StreamInfo},
+    scan::{Found, Scanner},
+    shared::{Segment, SegmentMeta, Shared, end_before},
+};
+use crate::Result;
+
+/// The readers' side of a spool. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SpoolReader(Arc<Shared>);
+
+/// Where a position that a store remembers stands in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// All that lies behind it is there.
+    Retained,
+    /// It is behind, and what lies next was dropped on purpose when the spool was full.
+    Dropped,
+    /// The spool knows the boot but never had that offset: the spool went back.
+    Ahead,
+    /// The offset was written by another boot: another history.
+    OtherBoot,
+    /// What lies next is no longer there.
+    Gone,
+}
+
+impl SpoolReader {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// Returns the number that was drawn when the spool was made.
+    pub fn spool_id(&self) -> u64 {
+        self.0.spool
+    }
+
+    /// Returns the place behind the last durable offset.
+    pub fn end(&self) -> SpoolPosition {
+        self.0.read().position(self.0.synced())
+    }
+
+    /// Returns the place that everything retained lies behind.
+    pub fn oldest(&self) -> SpoolPosition {
+        self.0.read().oldest()
+    }
+
+    /// Returns what a stream's number stands for. Known before the first row of the stream can be read.
+    pub fn stream(&self, id: u32) -> Option<Arc<StreamInfo>> {
+        self.0.read().streams.get(&id).cloned()
+    }
+
+    /// Compares a position with the spool.
+    pub fn check(&self, position: SpoolPosition) -> Standing {
+        let state = self.0.read();
+        let oldest = state.oldest().offset;
+        if position != SpoolPosition::START {
+            let Some(span) = state.boots.iter().find(|span| span.boot == position.boot) else {
+                // Boots are forgotten some time after their last segment.
+                let forgotten = state.boots.first().is_some_and(|first| position.offset < first.first);
+                return if forgotten && oldest > 0 { Standing::Gone } else { Standing::OtherBoot };
+            };
+            if position.offset < span.first {
+                return Standing::OtherBoot;
+            }
+            if position.offset > span.last.min(self.0.synced()) {
+                return Standing::Ahead;
+            }
+        }
+        if position.offset >= oldest {
+            Standing::Retained
+        } else if state.dropped >= oldest {
+            Standing::Dropped
+        } else {
+            Standing::Gone
+        }
+    }
+
+    /// Returns a cursor whose first entry is the one behind `from`. What is no longer there it reports as missing.
+    pub fn cursor(&self, from: SpoolPosition) -> Cursor {
+        Cursor { shared: self.0.clone(), position: from, place: None, scanner: None }
+    }
+}
+
+/// What a cursor comes to.
+#[derive(Debug, Clone)]
+pub enum Step<'a> {
+    /// An entry.
+    Entry(EntryView<'a>),
+    /// Offsets that cannot be read: lost to corruption, or dropped meanwhile because the spool was full.
+    Missing {
+        /// The first of them.
+        first: u64,
+        /// The last of them.
+        last: u64,
+    },
+}
+
+/// Reads the entries behind a position, in order, over segments and boots.
+#[derive(Debug)]
+pub struct Cursor {
+    shared: Arc<Shared>,
+    position: SpoolPosition,
+    place: Option<Place>,
+    scanner: Option<Scanner>,
+}
+
+/// The segment that a cursor is in.
+#[derive(Debug)]
+struct Place {
+    segment: Arc<Segment>,
+    meta: Option<Arc<SegmentMeta>>,
+}
+
+/// What the search for the next entry found, without its bytes.
+enum Next {
+    Entry(Header),
+    Missing(u64, u64),
+    Nothing,
+}
+
+impl Cursor {
+    /// Returns the place behind what was read last.
+    pub fn position(&self) -> SpoolPosition {
+        self.position
+    }
+
+    /// Returns the sources as they were when the entry that was read last was written. The same address: the same
+    /// sources.
+    pub fn sources(&self) -> &Arc<[SourceInfo]> {
+        let meta = self.place.as_ref().and_then(|place| place.meta.as_ref());
+        meta.map_or(&self.shared.sources, |meta| &meta.sources)
+    }
+
+    /// Reads the next entry whose last offset is at most `upto` and durable.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when a file cannot be read; the next call tries again.
+    pub fn next(&mut self, upto: u64) -> Result<Option<Step<'_>>> {
+        let upto = upto.min(self.shared.synced());
+        match self.advance(upto)? {
+            Next::Nothing => Ok(None),
+            Next::Missing(first, last) => {
+                self.position = self.shared.read().position(last);
+                Ok(Some(Step::Missing { first, last }))
+            }
+            Next::Entry(header) => {
+                let behind =
+                    std::mem::replace(&mut self.position, SpoolPosition { boot: header.boot, offset: header.last() });
+                let segment = self.place.as_ref().map_or(0, |place| place.segment.first);
+                let bytes = self.scanner.as_ref().map_or(&[][..], Scanner::entry);
+                Ok(Some(Step::Entry(EntryView::new(&header, bytes, segment, behind.offset))))
+            }
+        }
+    }
+
+    fn advance(&mut self, upto: u64) -> Result<Next> {
+        while self.position.offset < upto {
+            let read = self.position.offset;
+            let Some(place) = self.place.as_ref().filter(|place| place.segment.end() > read) else {
+                match self.enter()? {
+                    Some(found) => return Ok(found),
+                    None => continue,
+                }
+            };
+            let end = place.segment.end().min(upto);
+            let (Some(scanner), Some(_)) = (self.scanner.as_mut(), &place.meta) else {
+                return Ok(Next::Missing(read + 1, end));
+            };
+            let found = scanner.next(place.segment.synced_len());
+            let found = found.map_err(|cause| fault("read", &*self.shared.disk, &place.segment.name, cause))?;
+            let expected = (read + 1).max(place.segment.first);
+            match found {
+                Found::Bad { .. } => {}
+                Found::Entry(header) if header.last() <= read => {}
+                Found::Entry(header) if header.last() <= end && header.first <= expected => {
+                    return Ok(Next::Entry(header));
+                }
+                Found::Entry(header) => {
+                    scanner.step_back();
+                    let last = end.min(header.first - 1);
+                    return Ok(if last >= expected { Next::Missing(expected, last) } else { Next::Nothing });
+                }
+                Found::End if expected <= end => return Ok(Next::Missing(expected, end)),
+                Found::End => return Ok(Next::Nothing),
+            }
+        }
+        Ok(Next::Nothing)
+    }
+
+    /// Goes to the segment that has the next offset. Returns what is missing in front of it.
+    fn enter(&mut self) -> Result<Option<Next>> {
+        let read = self.position.offset;
+        let state = self.shared.read();
+        let next = state.segments.partition_point(|segment| segment.end() <= read);
+        let Some(segment) = state.segments.get(next).cloned() else {
+            return Ok(Some(Next::Nothing));
+        };
+        let before = end_before(segment.first, &state.boots);
+        drop(state);
+        if before > read {
+            self.place = None;
+            return Ok(Some(Next::Missing(read + 1, before)));
+        }
+        let meta = segment.meta(&*self.shared.disk, &self.shared.sources)?;
+        if let Some(meta) = &meta {
+            let file = segment.file(&*self.shared.disk)?;
+            match &mut self.scanner {
+                Some(scanner) => scanner.enter(file, meta.seed, meta.boot, meta.entries_at),
+                None => self.scanner = Some(Scanner::new(file, meta.seed, meta.boot, meta.entries_at)),
+            }
+        }
+        self.place = Some(Place { segment, meta });
+        Ok(None)
+    }
+}

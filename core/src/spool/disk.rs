@@ -1,0 +1,95 @@
+//! What the spool needs of a directory, so that every fault of a disk can be a test.
+
+use std::{fmt, io, sync::Arc};
+
+use crate::Error;
+
+mod real;
+
+pub use real::{RealDisk, StoppedLock};
+
+/// One directory. Names have no separators; nobody else writes there while it is locked.
+pub trait Disk: fmt::Debug + Send + Sync {
+    /// Makes an empty file that must not exist.
+    fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Opens a file for reading; for writing too where the medium allows it.
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// Returns the names of all files.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Removes a file. Who has it open can still read it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives a file another name, in place of what has that name.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Makes the names durable.
+    fn sync_dir(&self) -> io::Result<()>;
+
+    /// Takes the directory for the life of the returned value.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when another process has it, naming that process.
+    fn lock(&self) -> Result<Box<dyn DiskLock>, Error>;
+
+    /// Returns how a person would name the directory.
+    fn place(&self) -> String;
+}
+
+/// One file of a [`Disk`]. Reads and writes at the same time are safe.
+pub trait DiskFile: fmt::Debug + Send + Sync {
+    /// Writes all bytes at a place. After an error any part of them may be there.
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()>;
+
+    /// Reads from a place, and returns how many bytes there were: 0 at the end.
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
+
+    /// Returns the length.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Returns whether there is no byte.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts the file.
+    fn truncate(&self, len: u64) -> io::Result<()>;
+
+    /// Makes the bytes durable. After an error nothing is known about those written since the last success, and calling
+    /// again proves nothing: the system may have dropped them.
+    fn sync_data(&self) -> io::Result<()>;
+}
+
+/// Keeps a directory taken until it is dropped.
+pub trait DiskLock: fmt::Debug + Send + Sync {}
+
+/// Returns the error of a failed file operation.
+pub(super) fn fault(action: &str, disk: &dyn Disk, name: &str, cause: io::Error) -> Error {
+    let text = format!("cannot {action} `{}/{name}`", disk.place());
+    match cause.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::permanent(text).because(cause),
+        _ => Error::transient(text).because(cause),
+    }
+}
+
+/// Returns whether a failure means that there is no room.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Reads until the buffer is full or the file ends, and returns how many bytes there were.
+pub(super) fn read_full(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], at + done as u64) {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}

@@ -1,0 +1,162 @@
+//! A directory of the file system.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{self, Write},
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{Disk, DiskFile, DiskLock};
+use crate::Error;
+
+const LOCK: &str = "lock";
+
+/// A directory of the file system.
+#[derive(Debug)]
+pub struct RealDisk {
+    dir: PathBuf,
+}
+
+impl RealDisk {
+    /// Returns the directory, made with its parents where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` or `Permanent` when it cannot be made.
+    pub fn create(dir: impl Into<PathBuf>) -> Result<Self, Error> {
+        let disk = Self { dir: dir.into() };
+        let made = std::fs::create_dir_all(&disk.dir);
+        made.map_err(|cause| Error::permanent(format!("cannot make `{}`", disk.place())).because(cause))?;
+        // The new name must survive a power cut as well, or the spool is gone with all that was fsynced into it.
+        if let Some(parent) = disk.dir.canonicalize().ok().as_deref().and_then(Path::parent) {
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(|cause| super::fault("sync the directory above", &disk, "", cause))?;
+        }
+        Ok(disk)
+    }
+
+    /// Returns the directory of a pipeline that does not run, for looking only.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when there is no such directory, or a process has it.
+    pub fn stopped(dir: impl Into<PathBuf>) -> Result<(Self, StoppedLock), Error> {
+        let disk = Self { dir: dir.into() };
+        let readable = std::fs::read_dir(&disk.dir);
+        readable
+            .map_err(|cause| Error::config(format!("cannot read the directory `{}`", disk.place())).because(cause))?;
+        let Ok(file) = File::open(disk.path(LOCK)) else { return Ok((disk, StoppedLock(None))) };
+        match file.try_lock_shared() {
+            Ok(()) => Ok((disk, StoppedLock(Some(file)))),
+            Err(TryLockError::WouldBlock) => Err(disk.in_use()),
+            Err(TryLockError::Error(cause)) => Err(super::fault("lock", &disk, LOCK, cause)),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    fn in_use(&self) -> Error {
+        let owner = std::fs::read_to_string(self.path(LOCK)).unwrap_or_default();
+        let owner = owner.trim();
+        let by = if owner.is_empty() { "another process" } else { owner };
+        Error::config(format!("`{}` is already in use by {by}", self.place()))
+    }
+}
+
+impl Disk for RealDisk {
+    fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path(name))?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let path = self.path(name);
+        let file = OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path))?;
+        Ok(Arc::new(RealFile(file)))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.dir)? {
+            let entry = entry?;
+            // A name that is no text is none of ours.
+            if let (true, Ok(name)) = (entry.file_type()?.is_file(), entry.file_name().into_string()) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.path(name))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        std::fs::rename(self.path(from), self.path(to))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        File::open(&self.dir)?.sync_all()
+    }
+
+    fn lock(&self) -> Result<Box<dyn DiskLock>, Error> {
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(LOCK));
+        let mut file = opened.map_err(|cause| super::fault("open", self, LOCK, cause))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(self.in_use()),
+            Err(TryLockError::Error(cause)) => return Err(super::fault("lock", self, LOCK, cause)),
+        }
+        let started = humantime::format_rfc3339_seconds(SystemTime::now());
+        // Only words for the message of a second process: on a full disk the lock holds all the same.
+        let said = file.set_len(0).and_then(|()| writeln!(file, "pid {}, started {started}", std::process::id()));
+        if let Err(error) = said {
+            tracing::debug!(%error, "the lock file does not say who holds it");
+        }
+        Ok(Box::new(RealLock(file)))
+    }
+
+    fn place(&self) -> String {
+        self.dir.display().to_string()
+    }
+}
+
+#[derive(Debug)]
+struct RealFile(File);
+
+impl DiskFile for RealFile {
+    fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, at)
+    }
+
+    fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.read_at(bytes, at)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+/// The system lets go of the lock when the file is closed, also by a death of the process.
+#[derive(Debug)]
+struct RealLock(#[expect(dead_code, reason = "held, not read")] File);
+
+impl DiskLock for RealLock {}
+
+/// Keeps a pipeline from starting on files that are looked at.
+#[derive(Debug)]
+pub struct StoppedLock(#[expect(dead_code, reason = "held, not read")] Option<File>);

@@ -1,0 +1,320 @@
+//! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
+    SpoolWriter, Step,
+    disk::{Disk, DiskLock, fault, read_full},
+    entry::MIN_ITEM,
+    files::{BAD, NEXT, random, segment_first},
+    head::SegmentHead,
+    shared::{Segment, SegmentMeta, Shared, State, end_before},
+    survey::{File, Verdict, survey},
+    writer::{Append, Beginning},
+};
+use crate::{Error, Result, row::Timestamp};
+
+/// Whose spool it is.
+#[derive(Debug, Clone)]
+pub struct SpoolOptions {
+    /// The pipeline's name. A spool belongs to one.
+    pub pipeline: String,
+    /// The sources of today, with their tables.
+    pub sources: Vec<SourceInfo>,
+    /// How large it may get.
+    pub limits: SpoolLimits,
+}
+
+/// What was found when a spool was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Whether there was no spool.
+    pub new: bool,
+    /// The last offset.
+    pub end: u64,
+    /// How many bytes of the torn tail were cut.
+    pub torn_bytes: u64,
+    /// Offsets that were durable and are lost to corruption, as first and last. Those in segments that need not be read to
+    /// go on are found when somebody reads them.
+    pub corrupt: Vec<(u64, u64)>,
+    /// Segments whose head cannot be read. At the end of the spool they are put aside under another name.
+    pub unreadable: Vec<String>,
+}
+
+/// A spool that is locked, checked and cut, and not yet written.
+#[derive(Debug)]
+pub struct Recovery {
+    disk: Arc<dyn Disk>,
+    lock: Box<dyn DiskLock>,
+    options: SpoolOptions,
+    report: RecoveryReport,
+    shared: Shared,
+    snapshot: Option<Vec<u8>>,
+    /// Where the snapshot stands.
+    replay_from: u64,
+    replayed: bool,
+    next: u64,
+}
+
+impl Recovery {
+    /// Locks the directory and finds the end of the spool. What is readable afterwards is durable.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when another process has the spool, or it is another pipeline's or of a newer format. `Permanent` when
+    /// continuity cannot be restored from it. `Transient` when the disk fails.
+    pub fn open(disk: Arc<dyn Disk>, options: SpoolOptions) -> Result<Self> {
+        let lock = disk.lock()?;
+        let names = list(&*disk)?;
+        let (mut files, older) = read_tail(&*disk, names)?;
+        check_identity(&*disk, &files, &options)?;
+        let survey = survey(&*disk, &mut files)?;
+        let verdict = survey.judge(&files);
+        let mut report =
+            RecoveryReport { corrupt: verdict.corrupt.clone(), end: verdict.end, ..RecoveryReport::default() };
+        cut(&*disk, &mut files, &verdict, &mut report)?;
+        harden(&*disk, &files, survey.durable())?;
+        let base = files.first_mut().and_then(|file| file.head.as_mut());
+        report.new = base.is_none();
+        let replay_from = base.as_ref().map_or(0, |head| head.previous_end);
+        let snapshot = base.and_then(|head| head.snapshot.take());
+        let highest = survey.seen.max(survey.mark).max(report.end);
+        // What was cut had offsets too, and nobody can tell which any more.
+        let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
+        let shared = share(disk.clone(), &options, files, older, report.end);
+        // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
+        let next = if report.new { 1 } else { highest + torn + 1 };
+        Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
+    }
+
+    /// Returns what was found.
+    pub fn report(&self) -> &RecoveryReport {
+        &self.report
+    }
+
+    /// Returns continuity as it was before the items that [`Recovery::replay`] shows; `None` for a new spool.
+    pub fn snapshot(&self) -> Option<&[u8]> {
+        self.snapshot.as_deref()
+    }
+
+    /// Shows all that came after the snapshot.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when a file cannot be read.
+    pub fn replay(mut self, mut each: impl FnMut(Step<'_>)) -> Result<Self> {
+        let shared = Arc::new(self.shared);
+        let from = SpoolPosition { offset: self.replay_from, ..SpoolPosition::START };
+        let mut cursor = SpoolReader::new(shared.clone()).cursor(from);
+        learn(&shared, &mut cursor, &mut each)?;
+        drop(cursor);
+        self.shared = Arc::into_inner(shared).expect("the cursor was the only other owner");
+        self.replayed = true;
+        Ok(self)
+    }
+
+    /// Begins to write: a new boot with a segment of its own, at whose head `snapshot` stands, and whose first entry is the
+    /// control item that is returned, at the returned offset.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the disk has no room or fails; `Permanent` when it is read-only.
+    pub fn begin(self, snapshot: Vec<u8>, at: Timestamp, version: &str) -> Result<Begun> {
+        let recovery = if self.replayed { self } else { self.replay(|_| {})? };
+        let boot = Boot(random());
+        let mut writer = SpoolWriter::begin(Beginning {
+            disk: recovery.disk,
+            lock: recovery.lock,
+            shared: recovery.shared,
+            limits: recovery.options.limits,
+            pipeline: recovery.options.pipeline,
+            boot,
+            first: recovery.next,
+            snapshot,
+        })?;
+        let item = Control::Boot { boot, at, version: version.to_owned() };
+        let mut items = ItemBuffer::default();
+        items.push_control(&item);
+        match writer.append(&items, std::time::Duration::ZERO)? {
+            Append::Written { first, .. } => Ok(Begun { writer, boot: item, offset: first }),
+            Append::Full | Append::Behind => Err(Error::transient("the disk has no room to open the spool")),
+        }
+    }
+}
+
+/// A spool that can be written.
+#[derive(Debug)]
+pub struct Begun {
+    /// Its writer.
+    pub writer: SpoolWriter,
+    /// The first item, already written.
+    pub boot: Control,
+    /// Its offset.
+    pub offset: u64,
+}
+
+/// Returns the segments in the order of their offsets, and removes what a crash left unfinished.
+fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
+    let names = disk.list().map_err(|cause| fault("list", disk, "", cause))?;
+    if names.iter().any(|name| name == NEXT) {
+        disk.remove(NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
+    }
+    let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((segment_first(&name)?, name))).collect();
+    segments.sort_unstable();
+    Ok(segments)
+}
+
+/// Reads the newest segments, back to one from which continuity can be restored and before which all was durable. The
+/// rest is returned as it is.
+fn read_tail(disk: &dyn Disk, mut names: Vec<(u64, String)>) -> Result<(Vec<File>, Vec<(u64, String)>)> {
+    let mut files = Vec::new();
+    while let Some((first, name)) = names.pop() {
+        let file = File::open(disk, name, first)?;
+        // What stood before the oldest went because it was durable and no longer needed.
+        let oldest = names.is_empty();
+        let is_base = file
+            .head
+            .as_ref()
+            .is_some_and(|head| head.snapshot.is_some() && (head.synced >= head.previous_end || oldest));
+        files.push(file);
+        if is_base {
+            files.reverse();
+            return Ok((files, names));
+        }
+    }
+    // A spool whose first segment did not survive its making has never been read by anybody.
+    if files.len() > 1 || files.iter().any(|file| file.first > 1 || file.head.is_some()) {
+        let place = disk.place();
+        return Err(Error::permanent(format!(
+            "no segment in `{place}` has a head from which continuity can be restored"
+        )));
+    }
+    Ok((files, names))
+}
+
+fn check_identity(disk: &dyn Disk, files: &[File], options: &SpoolOptions) -> Result<()> {
+    let mut heads = files.iter().filter_map(|file| file.head.as_ref());
+    let Some(base) = heads.next() else { return Ok(()) };
+    let place = disk.place();
+    if base.pipeline != options.pipeline {
+        let (theirs, ours) = (&base.pipeline, &options.pipeline);
+        return Err(Error::config(format!("the spool `{place}` is that of the pipeline `{theirs}`, not of `{ours}`")));
+    }
+    if heads.any(|head| head.spool != base.spool) {
+        return Err(Error::permanent(format!("`{place}` holds segments of more than one spool")));
+    }
+    Ok(())
+}
+
+/// Cuts the torn tail, and puts segments without a head aside where nothing durable follows.
+fn cut(disk: &dyn Disk, files: &mut Vec<File>, verdict: &Verdict, report: &mut RecoveryReport) -> Result<()> {
+    let keep = match verdict.cut {
+        Some((last, at)) => {
+            let file = &mut files[last];
+            if file.len > at {
+                report.torn_bytes += file.len - at;
+                file.file.truncate(at).map_err(|cause| fault("cut", disk, &file.name, cause))?;
+                file.len = at;
+            }
+            last + 1
+        }
+        None => files.iter().rposition(|file| file.head.is_some()).map_or(0, |last| last + 1),
+    };
+    for file in files.drain(keep..).rev() {
+        report.torn_bytes += file.len;
+        let failed = |cause| fault("remove", disk, &file.name, cause);
+        if file.head.is_some() {
+            disk.remove(&file.name).map_err(failed)?;
+        } else {
+            let aside = format!("{}.{BAD}", file.name);
+            disk.rename(&file.name, &aside).map_err(failed)?;
+            report.unreadable.push(aside);
+        }
+    }
+    let unreadable = files.iter().filter(|file| file.head.is_none());
+    report.unreadable.extend(unreadable.map(|file| file.name.clone()));
+    Ok(())
+}
+
+/// Makes durable what a process that is gone may have left to the system only.
+///
+/// All behind `durable` is written once more as it is: where an fsync of that process failed, the system may hold pages that
+/// it takes for written, and another fsync would pass over them.
+fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> {
+    let mut block = vec![0; 1 << 20];
+    for (i, file) in files.iter().enumerate().skip(durable.0) {
+        let mut at = if i == durable.0 { durable.1 } else { 0 };
+        while at < file.len {
+            let wanted = block.len().min(usize::try_from(file.len - at).unwrap_or(usize::MAX));
+            let read = read_full(&*file.file, &mut block[..wanted], at);
+            let n = read.map_err(|cause| fault("read", disk, &file.name, cause))?;
+            if n == 0 {
+                break;
+            }
+            file.file.write_all_at(&block[..n], at).map_err(|cause| fault("write", disk, &file.name, cause))?;
+            at += n as u64;
+        }
+        file.file.sync_data().map_err(|cause| fault("sync", disk, &file.name, cause))?;
+    }
+    disk.sync_dir().map_err(|cause| fault("sync", disk, "", cause))
+}
+
+/// Makes the common view of all that is left.
+fn share(disk: Arc<dyn Disk>, options: &SpoolOptions, files: Vec<File>, older: Vec<(u64, String)>, end: u64) -> Shared {
+    let sources: Arc<[SourceInfo]> = options.sources.clone().into();
+    let newest = files.iter().rev().find_map(|file| file.head.as_ref());
+    let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
+    let spool = newest.map_or_else(random, |head| head.spool);
+    let dropped = newest.map_or(0, |head| head.dropped);
+    let streams = files.first().and_then(|file| file.head.as_ref()).map_or(&[][..], |head| &head.streams);
+    let streams: HashMap<_, _> = streams.iter().map(|(id, stream)| (*id, Arc::new(stream.clone()))).collect();
+
+    let firsts: Vec<u64> = older.iter().map(|(first, _)| *first).chain(files.iter().map(|file| file.first)).collect();
+    let end_of = |i: usize| firsts.get(i + 1).map_or(end, |&next| end_before(next, &boots));
+    let mut segments = Vec::with_capacity(firsts.len());
+    for (first, name) in older {
+        let len = disk.open(&name).and_then(|file| file.len()).unwrap_or(0);
+        segments.push(Arc::new(Segment::sealed(name, first, end_of(segments.len()), len)));
+    }
+    for file in files {
+        let segment = Segment::sealed(file.name, file.first, end_of(segments.len()), file.len);
+        let meta = file.head.map(|head| SegmentMeta::new(&head, file.entries_at, &sources));
+        segments.push(Arc::new(segment.opened(file.file, meta)));
+    }
+    Shared::new(disk, spool, sources, end, State { segments, boots, streams, dropped })
+}
+
+/// Returns the boots of a head, none of which runs any more.
+fn closed_boots(head: &SegmentHead, end: u64) -> Vec<BootSpan> {
+    let mut boots = head.boots.clone();
+    if let Some(last) = boots.last_mut() {
+        last.last = end;
+    }
+    // One that left nothing behind was never seen by anybody.
+    boots.retain(|span| span.first <= span.last);
+    boots
+}
+
+/// Shows each step, and keeps what readers have to know.
+fn learn(shared: &Shared, cursor: &mut Cursor, each: &mut impl FnMut(Step<'_>)) -> Result<()> {
+    while let Some(step) = cursor.next(u64::MAX)? {
+        if let Step::Entry(entry) = &step {
+            for (_, item) in entry.items() {
+                match item {
+                    Item::Control(Control::Stream { id, source, key }) => {
+                        let stream = super::StreamInfo { source: source.into(), key };
+                        shared.write().streams.insert(id, Arc::new(stream));
+                    }
+                    Item::Control(Control::Dropped { offsets: Some((_, last)), .. }) => {
+                        let mut state = shared.write();
+                        state.dropped = state.dropped.max(last);
+                    }
+                    Item::Control(_) | Item::Row(..) => {}
+                }
+            }
+        }
+        each(step);
+    }
+    Ok(())
+}

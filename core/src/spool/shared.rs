@@ -1,0 +1,198 @@
+//! What the writer and all readers of a spool know together: segments, boots, streams, and how far all is durable.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    Boot, SpoolPosition,
+    disk::{Disk, DiskFile, fault},
+    entry,
+    head::{BootSpan, FoundHead, SegmentHead, SourceInfo, StreamInfo, read_head},
+};
+use crate::Result;
+
+/// One segment file.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) name: String,
+    /// The first offset.
+    pub(super) first: u64,
+    /// The last offset that counts; `u64::MAX` while the segment is written. Entries behind it were written again into a
+    /// later segment.
+    end: AtomicU64,
+    /// How many bytes are durable. Readers go no farther.
+    synced_len: AtomicU64,
+    /// How many bytes were written.
+    len: AtomicU64,
+    /// When everybody had done with it first.
+    pub(super) passed: OnceLock<Duration>,
+    file: OnceLock<Arc<dyn DiskFile>>,
+    meta: OnceLock<Arc<SegmentMeta>>,
+}
+
+/// What reading a segment needs of its head.
+#[derive(Debug)]
+pub(super) struct SegmentMeta {
+    pub(super) seed: u32,
+    pub(super) boot: Boot,
+    pub(super) entries_at: u64,
+    pub(super) sources: Arc<[SourceInfo]>,
+}
+
+impl SegmentMeta {
+    /// Keeps what is needed of a head. Equal sources stay one value, so that a reader sees by the address when they change.
+    pub(super) fn new(head: &SegmentHead, entries_at: u64, known: &Arc<[SourceInfo]>) -> Self {
+        let sources = if **known == *head.sources { known.clone() } else { head.sources.clone().into() };
+        Self { seed: entry::seed(head.segment), boot: head.boot, entries_at, sources }
+    }
+}
+
+impl Segment {
+    /// Returns a segment that is just written.
+    pub(super) fn active(name: String, first: u64, len: u64, file: Arc<dyn DiskFile>, meta: SegmentMeta) -> Self {
+        Self::new(name, first, u64::MAX, 0, len).opened(file, Some(meta))
+    }
+
+    /// Returns a segment of the past, which is read when somebody asks for it.
+    pub(super) fn sealed(name: String, first: u64, end: u64, len: u64) -> Self {
+        Self::new(name, first, end, len, len)
+    }
+
+    /// Adds what has already been read of it.
+    pub(super) fn opened(self, file: Arc<dyn DiskFile>, meta: Option<SegmentMeta>) -> Self {
+        self.file.get_or_init(|| file);
+        if let Some(meta) = meta {
+            self.meta.get_or_init(|| Arc::new(meta));
+        }
+        self
+    }
+
+    fn new(name: String, first: u64, end: u64, synced_len: u64, len: u64) -> Self {
+        let number = AtomicU64::new;
+        Self {
+            name,
+            first,
+            end: number(end),
+            synced_len: number(synced_len),
+            len: number(len),
+            passed: OnceLock::new(),
+            file: OnceLock::new(),
+            meta: OnceLock::new(),
+        }
+    }
+
+    pub(super) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    pub(super) fn seal(&self, end: u64) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    pub(super) fn synced_len(&self) -> u64 {
+        self.synced_len.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_synced_len(&self, len: u64) {
+        self.synced_len.store(len, Ordering::Release);
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_len(&self, len: u64) {
+        self.len.store(len, Ordering::Relaxed);
+    }
+
+    /// Returns the open file.
+    pub(super) fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
+        if let Some(file) = self.file.get() {
+            return Ok(file.clone());
+        }
+        let file = disk.open(&self.name).map_err(|cause| fault("open", disk, &self.name, cause))?;
+        Ok(self.file.get_or_init(|| file).clone())
+    }
+
+    /// Returns what the head says; `None` where it cannot be read.
+    pub(super) fn meta(&self, disk: &dyn Disk, known: &Arc<[SourceInfo]>) -> Result<Option<Arc<SegmentMeta>>> {
+        if let Some(meta) = self.meta.get() {
+            return Ok(Some(meta.clone()));
+        }
+        let file = self.file(disk)?;
+        let Some(FoundHead { head, entries_at }) = read_head(disk, &self.name, &*file)? else { return Ok(None) };
+        Ok(Some(self.meta.get_or_init(|| Arc::new(SegmentMeta::new(&head, entries_at, known))).clone()))
+    }
+}
+
+/// The one view that the writer and all readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) spool: u64,
+    /// The sources of today.
+    pub(super) sources: Arc<[SourceInfo]>,
+    synced: AtomicU64,
+    state: RwLock<State>,
+}
+
+/// The part of [`Shared`] that changes as a whole.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// In the order of their offsets, at least one once the writer runs.
+    pub(super) segments: Vec<Arc<Segment>>,
+    /// In the order of their offsets; the last one runs.
+    pub(super) boots: Vec<BootSpan>,
+    pub(super) streams: HashMap<u32, Arc<StreamInfo>>,
+    /// The last offset that was dropped because the spool was full.
+    pub(super) dropped: u64,
+}
+
+impl Shared {
+    pub(super) fn new(disk: Arc<dyn Disk>, spool: u64, sources: Arc<[SourceInfo]>, synced: u64, state: State) -> Self {
+        Self { disk, spool, sources, synced: AtomicU64::new(synced), state: RwLock::new(state) }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn synced(&self) -> u64 {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_synced(&self, offset: u64) {
+        self.synced.store(offset, Ordering::Release);
+    }
+}
+
+impl State {
+    /// Returns the place that everything retained lies behind.
+    pub(super) fn oldest(&self) -> SpoolPosition {
+        let first = self.segments.first().map_or(1, |segment| segment.first);
+        self.position(end_before(first, &self.boots))
+    }
+
+    /// Returns the place behind an offset that was written.
+    pub(super) fn position(&self, offset: u64) -> SpoolPosition {
+        let boot = self.boots.iter().rev().find(|span| span.first <= offset).map_or(Boot(0), |span| span.boot);
+        SpoolPosition { boot, offset }
+    }
+}
+
+/// Returns the last offset that lies before the offset with which a segment begins. A boot may leave some out, the first
+/// one too.
+pub(super) fn end_before(first: u64, boots: &[BootSpan]) -> u64 {
+    let before = boots.iter().rev().find(|span| span.first < first);
+    before.map_or(0, |span| span.last.min(first - 1))
+}

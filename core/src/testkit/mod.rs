@@ -1,0 +1,7 @@
+//! What an author of a source or a sink tests with, and a disk that can fail in every way.
+
+mod disk;
+mod script;
+
+pub use disk::{Failure, SimDisk};
+pub use script::{Script, Stored, Value, gap};

@@ -1,0 +1,263 @@
+//! From files to typed pipelines.
+
+use std::{fs, path::Path};
+
+use tempfile::TempDir;
+use tidegate_core::config::{
+    ByteSize, Duration, Environment, Feed, Files, Loaded, Look, NameParts, Ping, Pipeline, load,
+};
+
+use crate::catalog::catalog;
+
+const GOOD: &str = "[pipeline]\nname = \"NAME\"\n[source.tide]\ntop = 1\n[sink.shelf]\n";
+
+#[test]
+fn the_stronger_layer_wins_key_by_key_and_replaces_lists() {
+    let host = "[defaults.source]\nping = { every = \"5s\", timeout = \"4s\" }\ninstruments = [\"A\", \"B\"]\n\
+                [defaults.source.tide]\nconnect_timeout = \"1s\"\nquiet_after = \"9m\"\n\
+                [defaults.spool]\nkeep = \"2h\"\nmax_bytes = \"1GiB\"";
+    let file = "[pipeline]\nname = \"x\"\n[source.tide]\ninstruments = [\"C\"]\nping = { every = \"6s\" }\n\
+                connect_timeout = \"2s\"\n[spool]\nmax_bytes = \"2GiB\"\n[sink.shelf]";
+    let folder = folder(&[("tidegate.toml", host), ("x.toml", file)]);
+    let loaded = read(folder.path(), &[]);
+    let pipeline = only(&loaded);
+    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed;
+    assert_eq!(connection.ping, Ping { every: Duration::from_secs(6), timeout: Duration::from_secs(4) });
+    assert_eq!(connection.connect_timeout, Duration::from_secs(2));
+    assert_eq!(connection.quiet_after, Duration::from_secs(540));
+    assert_eq!(pipeline.spool.max_bytes, ByteSize::from_mib(2 << 10));
+    assert_eq!(pipeline.spool.keep, Duration::from_secs(7200));
+    assert!(resolved_line(&loaded, "source.tide.instruments").contains("[\"C\"]"), "the list is replaced");
+}
+
+#[test]
+fn a_table_that_gives_some_keys_keeps_its_own_defaults_for_the_others() {
+    let text = GOOD
+        .replace("top = 1", "top = 1\nreconnect = { first = \"2s\" }\nrest = { breaker = { failures = 9 } }")
+        + "retry = { first = \"2s\" }\nbreaker = { failures = 9 }\n";
+    let loaded = load_text(&text, &[]);
+    let pipeline = only(&loaded);
+    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed;
+    let delivery = &pipeline.sinks[0].delivery;
+    assert_eq!(
+        (connection.reconnect.longest, delivery.retry.longest),
+        (Duration::from_secs(60), Duration::from_secs(30))
+    );
+    assert_eq!(connection.rest.breaker.open_for, Duration::from_secs(60));
+    assert_eq!((connection.breaker.failures.get(), delivery.breaker.open_for), (3, Duration::from_secs(30)));
+}
+
+#[test]
+fn a_default_for_all_sources_or_sinks_reaches_those_that_have_the_key() {
+    let host = "[defaults.sink]\nconnections = 4\nbatch = { rows = 7 }";
+    let file = GOOD.to_owned() + "[sink.depot]\nurl = \"depot://x\"";
+    let folder = folder(&[("tidegate.toml", host), ("x.toml", &file)]);
+    let loaded = read(folder.path(), &[]);
+    let pipeline = only(&loaded);
+    assert_eq!(pipeline.sinks.iter().map(|sink| sink.delivery.batch.rows.get()).collect::<Vec<_>>(), [7, 7]);
+    assert!(resolved_line(&loaded, "sink.depot.connections").contains("tidegate.toml:2"));
+}
+
+#[test]
+fn variables_set_the_host_file_s_options_and_nothing_of_a_pipeline() {
+    let folder = folder(&[("tidegate.toml", "listen = \"127.0.0.1:1\"\n[log]\nlevel = \"warn\""), ("x.toml", GOOD)]);
+    let variables = [
+        ("TIDEGATE_LISTEN", "127.0.0.1:2"),
+        ("TIDEGATE_LOG_FILE_PATH", "x.log"),
+        ("TIDEGATE_LOG_FILE_KEEP", "3"),
+        ("TIDEGATE_SPOOL_MAX_BYTES", "12parsec"),
+        ("LOG_LEVEL", "debug"),
+    ];
+    let loaded = read(folder.path(), &variables);
+    let host = loaded.host.as_ref().unwrap();
+    assert_eq!(host.listen.0.port(), 2);
+    assert_eq!(host.log.file.as_ref().unwrap().keep.get(), 3);
+    assert_eq!(host.log.level, "warn", "the file is stronger than LOG_LEVEL");
+    assert_eq!(only(&loaded).spool.max_bytes, ByteSize::from_mib(10 << 10));
+    let said = loaded.report.render(Look::default());
+    assert!(said.contains("the variable TIDEGATE_SPOOL_MAX_BYTES sets nothing"), "{said}");
+    assert_eq!(load_text(GOOD, &variables).host.unwrap().log.level, "debug");
+}
+
+#[test]
+fn a_value_from_a_variable_changes_that_value_and_nothing_else() {
+    let huge = "x".repeat(10_000);
+    for value in ["\"\n[sink.evil]\ntype = \"shelf\"", "1 or 1=1", "'''", "\\", "a\u{0}b", "${X}", "{table}", &huge] {
+        let text = GOOD.replace("[sink.shelf]", "[sink.shelf]\npath = \"${VALUE}\"");
+        let loaded = load_text(&text, &[("VALUE", value)]);
+        let pipeline = only(&loaded);
+        assert_eq!((pipeline.sources.len(), pipeline.sinks.len()), (1, 1));
+        let line = resolved_line(&loaded, "sink.shelf.path");
+        let shown: toml_text::Text = line.parse().unwrap();
+        assert_eq!(shown.0, value);
+    }
+}
+
+/// Reads the value of a line of `check --resolved`, which is a TOML basic string, or nearly JSON's.
+mod toml_text {
+    pub(super) struct Text(pub(super) String);
+
+    impl std::str::FromStr for Text {
+        type Err = serde_json::Error;
+
+        fn from_str(line: &str) -> Result<Self, Self::Err> {
+            let start = line.find('"').unwrap();
+            let mut values = serde_json::Deserializer::from_str(&line[start..]).into_iter::<String>();
+            values.next().unwrap().map(Self)
+        }
+    }
+}
+
+#[test]
+fn text_of_a_variable_becomes_a_number_or_truth_where_one_is_wanted_and_text_of_a_file_does_not() {
+    let filled =
+        GOOD.replace("top = 1", "top = \"${N}\"\nrequired = \"${YES}\"\nquiet_after = \"${N}s\"\nendpoint = \"${N}\"");
+    let loaded = load_text(&filled, &[("N", "7"), ("YES", "false")]);
+    assert!(!only(&loaded).sources[0].required);
+    assert!(resolved_line(&loaded, "source.tide.top").contains(" 7 "));
+    assert!(resolved_line(&loaded, "source.tide.endpoint").contains("\"7\""));
+    assert!(resolved_line(&loaded, "source.tide.quiet_after").contains("\"7s\""));
+    let quoted = load_text(&GOOD.replace("top = 1", "top = \"7\""), &[]);
+    assert_eq!(quoted.report.errors(), 1, "{}", quoted.report.render(Look::default()));
+}
+
+#[test]
+fn a_bad_file_is_refused_and_the_others_are_ready() {
+    let folder = folder(&[
+        ("a.toml", &GOOD.replace("NAME", "a")),
+        ("b.toml", "moon"),
+        ("c.toml", &GOOD.replace("NAME", "c")),
+        ("d.toml", &GOOD.replace("NAME", "c")),
+        ("e.toml", &GOOD.replace("NAME", "e").replace("[pipeline]", "[pipeline]\nenabled = false")),
+        ("note.txt", "not a pipeline"),
+    ]);
+    let loaded = read(folder.path(), &[]);
+    let ready: Vec<_> = loaded.pipelines.iter().map(|pipeline| (pipeline.name.as_str(), pipeline.enabled)).collect();
+    assert_eq!(ready, [("a", true), ("c", true), ("e", false)]);
+    let refused: Vec<_> = loaded.refused.iter().map(|refused| refused.why.rsplit('/').next().unwrap()).collect();
+    assert_eq!(refused, ["b.toml:1:5: this is not TOML", "d.toml:2:8: two pipelines are called `c`"]);
+    assert_eq!(loaded.report.exit_code(false), 2);
+}
+
+#[test]
+fn a_bad_host_file_lets_nothing_run_and_everything_be_checked() {
+    let folder = folder(&[("tidegate.toml", "listn = 1"), ("a.toml", &GOOD.replace("top", "topp"))]);
+    let loaded = read(folder.path(), &[]);
+    assert!(loaded.host.is_none());
+    assert_eq!(loaded.report.errors(), 2, "{}", loaded.report.render(Look::default()));
+}
+
+#[test]
+fn a_file_that_is_none_is_named_with_the_reason() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("empty.toml"), "").unwrap();
+    fs::write(at("spaces.toml"), " \n\n").unwrap();
+    fs::write(at("huge.toml"), vec![b' '; (4 << 20) + 1]).unwrap();
+    fs::write(at("binary.toml"), b"\n\x7fELF\0\0").unwrap();
+    fs::write(at("latin1.toml"), b"x = 1\ny = \"caf\xe9\"").unwrap();
+    fs::write(at("deep.toml"), format!("x = {}", "[".repeat(100_000))).unwrap();
+    fs::write(at("bom.toml"), "\u{feff}".to_owned() + GOOD).unwrap();
+    fs::create_dir(at("folder.toml")).unwrap();
+    let said = |name: &str| {
+        let loaded = load(&catalog(), Files::read(&[at(name)], None), &Environment::default());
+        let lines: Vec<_> = loaded.report.lines().collect();
+        assert_eq!(loaded.pipelines.len(), usize::from(lines.is_empty()));
+        lines.first().cloned().unwrap_or_default().replace(folder.path().to_str().unwrap(), "")
+    };
+    assert_eq!(said("empty.toml"), "/empty.toml: `/empty.toml` is empty");
+    assert_eq!(said("spaces.toml"), "/spaces.toml: `/spaces.toml` is empty");
+    assert_eq!(said("huge.toml"), "/huge.toml: `/huge.toml` is larger than 4MiB");
+    assert_eq!(said("binary.toml"), "/binary.toml: `/binary.toml` is not text: line 2 has the byte 0x7f");
+    assert_eq!(said("latin1.toml"), "/latin1.toml: `/latin1.toml` is not UTF-8: line 2");
+    assert_eq!(said("folder.toml"), "/folder.toml: `/folder.toml` is a folder without *.toml files");
+    assert_eq!(said("none.toml"), "/none.toml: `/none.toml` cannot be read: there is no such file");
+    assert!(said("deep.toml").starts_with("/deep.toml:1:"), "{}", said("deep.toml"));
+    assert_eq!(said("bom.toml"), "");
+    let host = Files::read(&[at("bom.toml")], Some(folder.path()));
+    let said = load(&catalog(), host, &Environment::default()).report.render(Look::default());
+    assert!(said.contains("is a folder, not a file"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_named_twice_is_one_pipeline() {
+    let folder = folder(&[("a.toml", GOOD), ("tidegate.toml", "data_dir = \"/x\"")]);
+    let paths = [folder.path().join("a.toml"), folder.path().to_owned(), folder.path().join("./a.toml")];
+    let loaded = load(&catalog(), Files::read(&paths, None), &Environment::default());
+    assert_eq!(only(&loaded).name, "NAME");
+    assert_eq!(loaded.host.unwrap().data_dir, Path::new("/x"), "the host file beside the first is found");
+}
+
+#[test]
+fn a_sink_takes_the_tables_it_names_under_the_names_it_gives() {
+    let text = GOOD.to_owned()
+        + "tables = { trades = \"{pipeline}_{venue}_{table}\", tickers = {} }\n\
+        [sink.second]\ntype = \"shelf\"\npath = \"y\"\ntables = [\"trades\"]\n[sink.third]\ntype = \"shelf\"\npath = \"z\"";
+    let loaded = load_text(&text, &[]);
+    let [second, shelf, third] = only(&loaded).sinks.as_slice() else { panic!("three sinks") };
+    assert_eq!((second.name.as_str(), second.component.as_str()), ("second", "shelf"));
+    assert_eq!((second.tables.takes("trades"), second.tables.takes("tickers")), (true, false));
+    assert!(third.tables.takes("tickers"));
+    let row = NameParts { pipeline: "p", venue: "v", table: "t", symbol: "s" };
+    assert_eq!(shelf.tables.name("trades").unwrap().fill(row), "p_v_t");
+    assert_eq!(shelf.tables.name("tickers"), None);
+}
+
+#[test]
+fn a_long_line_is_cut_to_the_width_and_still_shows_the_place() {
+    let long = format!("instruments = [\"{}\"], colour = 1", "x".repeat(10_000));
+    let text = format!("[pipeline]\nname = \"x\"\n[source]\ntide = {{ {long} }}\n[sink.shelf]\n");
+    let said = load_text(&text, &[]).report.render(Look { colours: false, width: 80 });
+    assert!(said.contains("unknown key `colour`") && said.contains("^^^^^^"), "{said}");
+    assert!(said.lines().all(|line| line.chars().count() < 300), "{said}");
+    let coloured = load_text(&text, &[]).report.render(Look { colours: true, width: 80 });
+    assert!(coloured.contains("\u{1b}["));
+    assert!(!said.contains('\u{1b}'));
+}
+
+#[test]
+fn the_files_of_the_syntax_folder_are_read_but_for_what_does_not_exist_yet() {
+    let syntax = Path::new("/work/shared/syntax");
+    if !syntax.exists() {
+        println!("skipped: {} is not here", syntax.display());
+        return;
+    }
+    let variables =
+        ["POLYGON_API_KEY", "EODHD_API_KEY", "DATABASE_URL", "SLACK_WEBHOOK_URL", "SMTP_USER", "ALERT_EMAIL"];
+    let environment = Environment::new(variables.map(|name| (name, "x")));
+    let loaded = load(&catalog(), Files::read(&[syntax.to_owned()], None), &environment);
+    let lines: Vec<String> = loaded.report.lines().collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        assert!(line.contains("is not in this version") || line.contains("is not in this build"), "{line}");
+    }
+}
+
+fn folder(files: &[(&str, &str)]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    for (name, text) in files {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    folder
+}
+
+fn read(folder: &Path, variables: &[(&str, &str)]) -> Loaded {
+    let environment = Environment::new(variables.iter().copied());
+    load(&catalog(), Files::read(&[folder.to_owned()], None), &environment)
+}
+
+fn load_text(text: &str, variables: &[(&str, &str)]) -> Loaded {
+    load(&catalog(), Files::of_text("x.toml", text), &Environment::new(variables.iter().copied()))
+}
+
+fn only(loaded: &Loaded) -> &Pipeline {
+    assert_eq!(loaded.report.errors(), 0, "{}", loaded.report.render(Look::default()));
+    assert_eq!(loaded.pipelines.len(), 1);
+    &loaded.pipelines[0]
+}
+
+fn resolved_line(loaded: &Loaded, key: &str) -> String {
+    let resolved = tidegate_core::config::resolved(loaded);
+    let line = resolved.lines().find(|line| line.split_whitespace().next() == Some(key));
+    line.unwrap_or_else(|| panic!("no {key} in\n{resolved}")).to_owned()
+}

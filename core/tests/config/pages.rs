@@ -1,0 +1,220 @@
+//! What `list`, `new`, `schema` and `check --resolved` print. `UPDATE_GOLDEN=1` writes the pages anew.
+
+use std::{fs, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tidegate_core::{
+    Result,
+    catalog::{Catalog, Component},
+    config::{self, Environment, Files, load},
+    sink::Sink,
+};
+
+use crate::catalog::catalog;
+
+#[test]
+fn the_pages_are_as_they_were() {
+    let mut differing = Vec::new();
+    for (name, said) in [
+        ("list.txt", config::list(&catalog())),
+        ("tide.txt", config::list_component(&catalog(), "tide", wide(120)).unwrap()),
+        ("tide_60.txt", config::list_component(&catalog(), "tide", wide(60)).unwrap()),
+        ("depot.txt", config::list_component(&catalog(), "depot", wide(120)).unwrap()),
+        ("spool.txt", config::list_component(&catalog(), "spool", wide(120)).unwrap()),
+        ("host.txt", config::list_component(&catalog(), "host", wide(120)).unwrap()),
+        ("new.toml", config::template(&catalog(), "tide", "depot").unwrap()),
+        ("resolved.txt", resolved()),
+        ("graph.txt", config::graph(&load_example())),
+    ] {
+        let expected = PathBuf::from("tests/golden_pages").join(name);
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            fs::write(&expected, &said).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != said {
+            differing.push(format!("{name}:\n{said}"));
+        }
+    }
+    assert!(differing.is_empty(), "not as expected (UPDATE_GOLDEN=1 writes anew):\n{}", differing.join("\n"));
+}
+
+fn wide(width: usize) -> config::Look {
+    config::Look { colours: false, width }
+}
+
+fn resolved() -> String {
+    let resolved = config::resolved(&load_example());
+    assert!(!resolved.contains("hunter2"), "{resolved}");
+    resolved
+}
+
+fn load_example() -> config::Loaded {
+    let variables = [
+        ("SECRET", "hunter2"),
+        ("TOP", "7"),
+        ("LOG_LEVEL", "debug"),
+        ("TIDEGATE_LISTEN", "127.0.0.1:9"),
+        ("URL", "depot://me:hunter2@host/x"),
+    ];
+    let files = [PathBuf::from("tests/resolved")];
+    let loaded = load(&catalog(), Files::read(&files, None), &Environment::new(variables));
+    assert_eq!(loaded.report.errors(), 0, "{}", loaded.report.render(config::Look::default()));
+    loaded
+}
+
+#[test]
+fn every_page_keeps_to_its_width() {
+    for width in [60, 80, 200] {
+        for name in ["tide", "depot", "spool", "host", "pipeline"] {
+            let page = config::list_component(&catalog(), name, wide(width)).unwrap();
+            for line in page.lines() {
+                let words_fit = line.split_whitespace().count() > 1 && !line.starts_with("  ");
+                assert!(line.chars().count() <= width.max(100) || words_fit, "{name} at {width}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_pipeline_of_any_pair_passes_the_check_without_a_word() {
+    for source in ["tide"] {
+        for sink in ["depot", "shelf"] {
+            let text = config::template(&catalog(), source, sink).unwrap();
+            let loaded = load(&catalog(), Files::of_text("new.toml", &text), &Environment::default());
+            assert_eq!(loaded.report.render(config::Look::default()), "no errors in 1 file\n", "{text}");
+            assert_eq!(loaded.pipelines[0].name, format!("{source}-{sink}"));
+        }
+    }
+}
+
+#[test]
+fn every_default_that_a_new_pipeline_shows_is_one() {
+    let text = config::template(&catalog(), "tide", "shelf").unwrap();
+    let written: String =
+        text.lines().map(|line| if line.contains(" = …") { "" } else { line.trim_start_matches("# ") }).fold(
+            String::new(),
+            |text, line| if line.contains('=') || line.starts_with('[') { text + line + "\n" } else { text },
+        );
+    let load = |text: &str| load(&catalog(), Files::of_text("new.toml", text), &Environment::default());
+    let (shown, plain) = (load(&written), load(&text));
+    assert_eq!(shown.report.errors(), 0, "{}\n{written}", shown.report.render(config::Look::default()));
+    let spool = |loaded: &config::Loaded| loaded.pipelines[0].spool.clone();
+    assert_eq!(spool(&shown), spool(&plain));
+    assert_eq!(shown.pipelines[0].sinks[0].delivery, plain.pipelines[0].sinks[0].delivery);
+}
+
+#[test]
+fn a_name_that_is_not_there_is_answered_with_the_nearest_or_the_reason() {
+    let why = |name: &str| config::list_component(&catalog(), name, wide(80)).unwrap_err().to_string();
+    assert_eq!(why("tdie"), "unknown component `tdie`, did you mean `tide`?");
+    assert_eq!(why("kafka"), "`kafka` is not in this build: add --features kafka");
+    assert_eq!(why("polygon"), "`polygon` is not in this version");
+    assert_eq!(why("moon"), "unknown component `moon`, known are: tide, depot, shelf");
+    let new = config::template(&catalog(), "shelf", "tide").unwrap_err().to_string();
+    assert_eq!(new, "unknown component `shelf`, known are: tide");
+}
+
+#[test]
+fn an_option_without_a_doc_comment_is_found() {
+    assert_eq!(config::undocumented(&catalog()), Vec::<String>::new());
+    #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Silent {
+        inner: Inner,
+    }
+    /// A table.
+    #[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Inner {
+        option: bool,
+    }
+    impl Component for Silent {
+        const TYPE: &'static str = "silent";
+        type Built = Box<dyn Sink>;
+        fn build(&self) -> Result<Self::Built> {
+            Err(tidegate_core::Error::config("never built"))
+        }
+    }
+    let mut catalog = Catalog::default();
+    catalog.sink::<Silent>();
+    assert_eq!(config::undocumented(&catalog), ["sink.silent.inner.option", "sink.silent"]);
+}
+
+#[test]
+fn the_schema_takes_what_the_check_takes_and_refuses_an_unknown_key() {
+    let schema = config::schema(&catalog());
+    let good = json!({
+        "pipeline": { "name": "x", "enabled": "${ENABLED:-true}" },
+        "source": {
+            "tide": { "top": "${TOP}", "channels": ["trades", "${CHANNEL}"], "ping": { "every": "1s" } },
+            "second": { "type": "tide", "top": 4, "rest": { "rate": "20/s", "breaker": { "failures": 3 } } },
+        },
+        "spool": { "max_bytes": "${N}GiB", "when_full": "drop_oldest" },
+        "sink": {
+            "depot": { "url": { "file": "x" }, "tables": { "trades": "x", "tickers": { "name": "y" } } },
+            "shelf": { "tables": ["trades"], "batch": { "rows": 4 } },
+        },
+    });
+    assert!(fits(&schema, &good));
+    for (pointer, wrong) in [
+        ("/pipeline/nam", json!("x")),
+        ("/source/tide/silense", json!({})),
+        ("/source/tide/ping/every", json!(1)),
+        ("/source/tide/top", json!(true)),
+        ("/source/second/type", json!("moon")),
+        ("/sink/depot/tables", json!(4)),
+        ("/spool/when_full", json!(3)),
+        ("/moon", json!({})),
+    ] {
+        let mut document = good.clone();
+        let (table, key) = pointer.rsplit_once('/').unwrap();
+        document.pointer_mut(table).unwrap()[key] = wrong;
+        assert!(!fits(&schema, &document), "{pointer} is taken");
+    }
+    let host = config::host_schema(&catalog());
+    let good = json!({
+        "listen": "127.0.0.1:1",
+        "defaults": { "source": { "ping": { "every": "1s" }, "tide": { "top": 4 } }, "spool": { "keep": "1h" } },
+    });
+    assert!(fits(&host, &good));
+    assert!(!fits(&host, &json!({ "log": { "levle": "info" } })));
+}
+
+/// As much of JSON Schema as is written here.
+fn fits(schema: &Value, value: &Value) -> bool {
+    let Some(schema) = schema.as_object() else { return schema != &Value::Bool(false) };
+    schema.iter().all(|(key, rule)| match key.as_str() {
+        "type" => rule.as_array().map_or_else(|| is_a(value, rule), |rules| rules.iter().any(|rule| is_a(value, rule))),
+        "const" => rule == value,
+        "enum" => rule.as_array().unwrap().contains(value),
+        "anyOf" => rule.as_array().unwrap().iter().any(|branch| fits(branch, value)),
+        "required" => value
+            .as_object()
+            .is_none_or(|table| rule.as_array().unwrap().iter().all(|key| table.contains_key(key.as_str().unwrap()))),
+        "properties" => value.as_object().is_none_or(|table| {
+            table.iter().all(|(key, value)| rule.get(key).is_none_or(|schema| fits(schema, value)))
+        }),
+        "additionalProperties" => value.as_object().is_none_or(|table| {
+            let known = |key: &String| schema.get("properties").is_some_and(|known| known.get(key).is_some());
+            table.iter().filter(|(key, _)| !known(key)).all(|(_, value)| fits(rule, value))
+        }),
+        "items" => value.as_array().is_none_or(|items| items.iter().all(|item| fits(rule, item))),
+        // Only the one for variables is looked at.
+        "pattern" if rule == "\\$\\{" => value.as_str().is_none_or(|text| text.contains("${")),
+        "minProperties" | "pattern" | "description" | "default" | "title" | "$schema" | "format" | "minimum"
+        | "maximum" | "minLength" => true,
+        other => panic!("the schema uses `{other}`, which this test does not know"),
+    })
+}
+
+fn is_a(value: &Value, kind: &Value) -> bool {
+    match kind.as_str().unwrap() {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" | "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("unknown type `{other}`"),
+    }
+}

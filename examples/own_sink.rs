@@ -1,0 +1,88 @@
+//! A sink of your own, in a crate of your own: `cargo run --example own_sink -- run eth.toml`, with `[sink.totals]`.
+//!
+//! It keeps the number of rows per table and the position in one file, replaced as a whole: so what the file says is
+//! always true of exactly the rows up to the position beside it.
+
+use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tidegate::{
+    Error, Result,
+    catalog::Component,
+    chunk::{Chunk, Part},
+    sink::{Guarantee, Sink, SinkContext, Written},
+    spool::SpoolPosition,
+};
+
+/// Counts rows per table.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct TotalsConfig {
+    /// The file with the counts.
+    path: PathBuf,
+}
+
+impl Component for TotalsConfig {
+    const TYPE: &'static str = "totals";
+    const EXAMPLE: &'static str = "path = \"totals.json\"";
+    type Built = Box<dyn Sink>;
+
+    fn build(&self) -> Result<Self::Built> {
+        Ok(Box::new(Totals { path: self.path.clone(), tables: Vec::new(), state: State::default() }))
+    }
+}
+
+struct Totals {
+    path: PathBuf,
+    tables: Vec<String>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+struct State {
+    rows: BTreeMap<String, usize>,
+    position: Option<SpoolPosition>,
+}
+
+#[async_trait::async_trait]
+impl Sink for Totals {
+    async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
+        self.tables = cx.tables.iter().map(|table| table.name.clone()).collect();
+        let damaged = |error: serde_json::Error| Error::permanent("the file of totals is damaged").because(error);
+        self.state = match fs::read(&self.path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(damaged)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State::default(),
+            Err(error) => return Err(Error::transient("the file of totals cannot be read").because(error)),
+        };
+        Ok(self.state.position.map(|position| (Part::spool(), position)).into_iter().collect())
+    }
+
+    async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
+        // The guard: a chunk is written only where the last one ended. After an error the driver opens again.
+        if self.state.position.unwrap_or(SpoolPosition::START) != chunk.from {
+            return Err(Error::transient("the file stands elsewhere"));
+        }
+        let mut next = self.state.clone();
+        for part in &chunk.tables {
+            *next.rows.entry(self.tables[part.table].clone()).or_default() += part.rows.num_rows();
+        }
+        next.position = Some(chunk.to);
+        let unwritten = |error: std::io::Error| Error::transient("the file of totals cannot be written").because(error);
+        let text = serde_json::to_vec(&next).map_err(|error| Error::permanent("totals have no JSON").because(error))?;
+        let beside = self.path.with_extension("new");
+        let mut file = fs::File::create(&beside).map_err(unwritten)?;
+        file.write_all(&text).and_then(|()| file.sync_all()).map_err(unwritten)?;
+        fs::rename(&beside, &self.path).map_err(unwritten)?;
+        self.state = next;
+        Ok(Written::Committed)
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::Transaction
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    tidegate::main_with(|catalog| _ = catalog.sink::<TotalsConfig>())
+}

@@ -1,0 +1,62 @@
+//! `check`, `list`, `new`, `schema`, `graph`: what can be said without running anything.
+
+use std::{path::Path, process::ExitCode};
+
+use tidegate_core::{
+    catalog::Catalog,
+    config::{self, Environment, Files, Loaded},
+};
+
+use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, look};
+
+/// Reads the files and shows what is wrong with them on standard error.
+pub(super) fn load(catalog: &Catalog, files: &[std::path::PathBuf], host: Option<&Path>) -> Loaded {
+    let loaded = config::load(catalog, Files::read(files, host), &Environment::of_process());
+    if loaded.report.errors() + loaded.report.warnings() > 0 {
+        eprint!("{}", loaded.report.render(look()));
+    }
+    loaded
+}
+
+pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
+    let loaded = load(catalog, &args.files, args.host.as_deref());
+    let code = loaded.report.exit_code(args.strict);
+    if args.resolved {
+        print!("{}", config::resolved(&loaded));
+    }
+    if loaded.report.errors() == 0 {
+        println!("{}", loaded.report.summary());
+        if args.connect {
+            return super::run::check_connections(loaded).map(|well| if well { ExitCode::from(code) } else { ExitCode::from(1) });
+        }
+    }
+    Ok(ExitCode::from(code))
+}
+
+pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
+    match &args.component {
+        None => print!("{}", config::list(catalog)),
+        Some(component) => {
+            let page = config::list_component(catalog, component).map_err(|report| Failure::usage(report.trim_end()))?;
+            print!("{page}");
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn new(catalog: &Catalog, args: &NewArgs) -> Outcome {
+    let text = config::template(catalog, &args.source, &args.sink).map_err(|report| Failure::usage(report.trim_end()))?;
+    print!("{text}");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn schema(catalog: &Catalog) -> Outcome {
+    println!("{:#}", config::schema(catalog));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn graph(catalog: &Catalog, args: &GraphArgs) -> Outcome {
+    let loaded = load(catalog, std::slice::from_ref(&args.file), None);
+    print!("{}", config::graph(&loaded));
+    Ok(ExitCode::from(loaded.report.exit_code(false)))
+}

@@ -1,0 +1,78 @@
+//! `run`: several pipelines in one process.
+
+use std::process::ExitCode;
+
+use tidegate_core::{
+    catalog::Catalog,
+    config::{Loaded, LogFormat},
+};
+
+use super::{Failure, Outcome, RunArgs, reference};
+use crate::host::{self, logging};
+
+pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
+    let mut loaded = reference::load(catalog, &args.files, args.host.as_deref());
+    let Some(host) = loaded.host.take() else { return Ok(ExitCode::from(2)) };
+    let is_wanted = |name: &str| args.only.as_deref().is_none_or(|glob| fits(glob, name));
+    let known: Vec<_> = loaded.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+    let pipelines: Vec<_> =
+        loaded.pipelines.into_iter().filter(|pipeline| pipeline.enabled && is_wanted(&pipeline.name)).collect();
+    if pipelines.is_empty() {
+        if loaded.report.errors() > 0 {
+            return Ok(ExitCode::from(2));
+        }
+        let text = format!("no pipeline to run; there are: {}", known.join(", "));
+        return Err(Failure::usage(format!("{text} (`enabled = false` and `--only` leave pipelines out)")));
+    }
+    start_logging(&host.log)?;
+    let runtime = runtime()?;
+    let plan = host::Plan { host, pipelines, refused: loaded.refused, drain: args.drain, supervised: args.supervised };
+    let outcome = runtime.block_on(host::run(plan));
+    // What still runs after a second signal is not waited for.
+    runtime.shutdown_background();
+    Ok(ExitCode::from(outcome?))
+}
+
+/// Dials what the files name, shows what came of it, and returns whether all is well.
+pub(super) fn check_connections(loaded: Loaded) -> Result<bool, Failure> {
+    runtime()?.block_on(host::check_connections(loaded)).map_err(Failure::from)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tidegate").build();
+    runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
+}
+
+fn start_logging(config: &tidegate_core::config::LogConfig) -> Result<(), Failure> {
+    let format = match config.format {
+        LogFormat::Auto => None,
+        LogFormat::Human => Some(logging::Format::Human),
+        LogFormat::Json => Some(logging::Format::Json),
+    };
+    logging::start(config, format).map_err(Failure::usage)
+}
+
+/// Returns whether a name fits a pattern, in which `*` stands for any text and `?` for any character.
+fn fits(pattern: &str, name: &str) -> bool {
+    let mut rest = pattern.chars();
+    match rest.next() {
+        None => name.is_empty(),
+        Some('*') => name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest.as_str(), &name[at..])),
+        Some(wanted) => {
+            let mut letters = name.chars();
+            letters.next().is_some_and(|letter| (wanted == '?' || wanted == letter) && fits(rest.as_str(), letters.as_str()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_pattern_fits_whole_names_only() {
+        assert!(fits("deribit-*", "deribit-eth"));
+        assert!(fits("*", "") && fits("*eth*", "deribit-eth-options") && fits("e?h", "eth"));
+        assert!(!fits("deribit", "deribit-eth") && !fits("e?h", "eh") && !fits("*-btc", "deribit-eth"));
+    }
+}

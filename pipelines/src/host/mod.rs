@@ -1,0 +1,307 @@
+//! One process: its pipelines, its HTTP, its signals. Pipelines are isolated from each other: what becomes of one is a
+//! line in the report, never the end of another.
+
+mod http;
+pub(crate) mod logging;
+
+use std::{fmt::Write, path::PathBuf, time::Duration};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tidegate_core::{
+    Error, Result,
+    config::{Host, Loaded, Pipeline, Refused},
+    health::{Detail, Registry, Report, StageId},
+    metrics, pipeline,
+};
+use tokio::{
+    io::AsyncReadExt,
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinSet,
+    time::{Instant, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+/// What is to run.
+pub(crate) struct Plan {
+    pub(crate) host: Host,
+    pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) refused: Vec<Refused>,
+    /// How long the spools may be sent on after the first signal.
+    pub(crate) drain: Duration,
+    /// How often a parent process wants the report on standard output.
+    pub(crate) supervised: Option<Duration>,
+}
+
+/// Runs pipelines until they are told to stop, and returns the exit code.
+///
+/// # Errors
+///
+/// `Config` when the address is taken, before anything was started.
+pub(crate) async fn run(plan: Plan) -> Result<u8> {
+    let metrics = install_metrics()?;
+    let registry = Registry::new();
+    let stop = CancellationToken::new();
+    let end = CancellationToken::new();
+    let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
+    let address = server.address()?;
+    let mut signals = Signals::new()?;
+
+    let mut services = JoinSet::new();
+    let heartbeat = registry.clone();
+    let beat_until = end.clone();
+    services.spawn(async move { heartbeat.heartbeat(beat_until).await });
+    let serve_until = end.clone();
+    services.spawn(async move {
+        if let Err(error) = server.serve(serve_until).await {
+            error!("{}", error.chain());
+        }
+    });
+    for refused in &plan.refused {
+        let health = registry.stage(StageId::host(&refused.file.display().to_string()));
+        health.failed(format!("not started: {}", refused.why));
+    }
+    let mut running = JoinSet::new();
+    for pipeline in plan.pipelines {
+        let around = pipeline::Surroundings {
+            data_dir: plan.host.data_dir.clone(),
+            registry: registry.clone(),
+            stop: stop.clone(),
+            drain: plan.drain,
+            shown_at: format!("http://{address}"),
+        };
+        running.spawn(pipeline::run(pipeline, around));
+    }
+    let orphaned = orphaned(plan.supervised.is_some());
+    tokio::pin!(orphaned);
+    let mut reports = Reports::new(&plan.host, &registry, metrics, plan.supervised);
+    let code = loop {
+        tokio::select! {
+            ended = running.join_next() => match ended {
+                None => break u8::from(!plan.refused.is_empty()),
+                Some(outcome) => note_end(outcome),
+            },
+            signal = signals.next() => match signal {
+                Told::Report => eprintln!("{:#}", json(&registry.report())),
+                Told::Stop if stop.is_cancelled() => {
+                    error!("stopped at once by a second signal: what is in the spools is sent at the next start");
+                    break 1;
+                }
+                Told::Stop => {
+                    info!("stopping   the lines are closed; the spools are sent on for up to {} s", plan.drain.as_secs());
+                    stop.cancel();
+                }
+            },
+            () = reports.due() => {}
+            () = &mut orphaned, if !stop.is_cancelled() => stop.cancel(),
+        }
+    };
+    reports.last();
+    end.cancel();
+    while services.join_next().await.is_some() {}
+    Ok(code)
+}
+
+fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::JoinError>) {
+    match outcome {
+        Ok(Ok(ended)) => info!("{ended}"),
+        Ok(Err(error)) => error!("{}", error.chain()),
+        // The pipeline itself catches what its stages do; this is a fault of the engine's own.
+        Err(error) => error!("a pipeline has ended by a fault of the program: {error}"),
+    }
+}
+
+fn install_metrics() -> Result<PrometheusHandle> {
+    let unusable = |error| Error::permanent("the metrics cannot be set up").because(error);
+    let builder = PrometheusBuilder::new();
+    let suffix = Matcher::Suffix("_seconds".to_owned());
+    let builder = builder.set_buckets_for_metric(suffix, &metrics::SECONDS_BUCKETS).map_err(unusable)?;
+    let handle = builder.install_recorder().map_err(unusable)?;
+    metrics::describe_all();
+    Ok(handle)
+}
+
+fn json(report: &Report) -> serde_json::Value {
+    serde_json::to_value(report).unwrap_or_default()
+}
+
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    user: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|error| Error::permanent("cannot listen for signals").because(error));
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+            user: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.user.recv() => Told::Report,
+        }
+    }
+}
+
+/// What a signal asks for.
+enum Told {
+    Stop,
+    Report,
+}
+
+/// What is said from time to time.
+struct Reports {
+    registry: Registry,
+    metrics: PrometheusHandle,
+    stats: Option<tokio::time::Interval>,
+    report: Option<tokio::time::Interval>,
+    parent: Option<tokio::time::Interval>,
+    upkeep: tokio::time::Interval,
+    received: std::collections::BTreeMap<String, (Instant, u64)>,
+}
+
+impl Reports {
+    fn new(host: &Host, registry: &Registry, metrics: PrometheusHandle, parent: Option<Duration>) -> Self {
+        Self {
+            registry: registry.clone(),
+            metrics,
+            stats: every(host.log.stats.0),
+            report: every(host.log.report.0),
+            parent: parent.and_then(every),
+            upkeep: every(UPKEEP).expect("a pause that is not 0"),
+            received: std::collections::BTreeMap::new(),
+        }
+    }
+
+    /// Waits until something is due, and says it.
+    async fn due(&mut self) {
+        tokio::select! {
+            () = tick(&mut self.stats) => self.tell_stats(),
+            () = tick(&mut self.report) => {
+                let report = json(&self.registry.report()).to_string();
+                info!(report, "report");
+            }
+            () = tick(&mut self.parent) => println!("{}", json(&self.registry.report())),
+            _ = self.upkeep.tick() => self.metrics.run_upkeep(),
+        }
+    }
+
+    /// Gives a parent process the last word.
+    fn last(&self) {
+        if self.parent.is_some() {
+            println!("{}", json(&self.registry.report()));
+        }
+    }
+
+    fn tell_stats(&mut self) {
+        let report = self.registry.report();
+        let now = Instant::now();
+        for (name, figures) in figures(&report) {
+            let (since, before) = self.received.insert(name.clone(), (now, figures.received)).unwrap_or((now, 0));
+            let seconds = now.duration_since(since).as_secs_f64();
+            let rate = if seconds > 0.0 { (figures.received - before) as f64 / seconds } else { 0.0 };
+            let Figures { received, committed, gaps, dropped, spool, .. } = figures;
+            info!(
+                pipeline = name,
+                records = received,
+                per_s = rate.round(),
+                committed,
+                spool_bytes = spool,
+                gaps_open = gaps,
+                dropped,
+                "stats      {name}"
+            );
+        }
+    }
+}
+
+#[derive(Default)]
+struct Figures {
+    received: u64,
+    committed: u64,
+    gaps: u64,
+    dropped: u64,
+    spool: u64,
+}
+
+/// Adds up the stages of each pipeline.
+fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
+    let mut pipelines: std::collections::BTreeMap<String, Figures> = std::collections::BTreeMap::new();
+    for (name, check) in &report.checks {
+        let Some((pipeline, _)) = name.rsplit_once('/') else { continue };
+        let figures = pipelines.entry(pipeline.to_owned()).or_default();
+        match &check.detail {
+            Detail::Source(source) => {
+                figures.received += source.rows_received + source.rows_backfilled;
+                figures.gaps += source.gaps.open;
+            }
+            Detail::Spool(spool) => {
+                figures.spool = spool.bytes;
+                figures.dropped = spool.rows_dropped;
+            }
+            Detail::Sink(sink) => figures.committed += sink.rows_committed,
+            Detail::DeadLetters(_) | Detail::Host {} => {}
+        }
+    }
+    pipelines
+}
+
+/// Waits until standard input closes: the parent process is gone. Never, where there is no parent to watch.
+async fn orphaned(is_watched: bool) {
+    if !is_watched {
+        return std::future::pending().await;
+    }
+    let mut input = tokio::io::stdin();
+    let mut bytes = [0; 64];
+    while !matches!(input.read(&mut bytes).await, Ok(0) | Err(_)) {}
+}
+
+async fn tick(interval: &mut Option<tokio::time::Interval>) {
+    match interval {
+        Some(interval) => _ = interval.tick().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn every(pause: Duration) -> Option<tokio::time::Interval> {
+    if pause.is_zero() {
+        return None;
+    }
+    let mut interval = interval_at(Instant::now() + pause, pause);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(interval)
+}
+
+/// Dials what the pipelines name and prints a line for each; returns whether all is well.
+///
+/// # Errors
+///
+/// None of the peers': those are lines.
+pub(crate) async fn check_connections(loaded: Loaded) -> Result<bool> {
+    let mut well = true;
+    let data_dir = loaded.host.map_or_else(PathBuf::new, |host| host.data_dir);
+    for pipeline in loaded.pipelines {
+        for check in pipeline::check_connections(&pipeline, &data_dir).await {
+            let mut line = format!("{}  {}  ", if check.outcome.is_ok() { "ok    " } else { "failed" }, check.stage);
+            // Writing to a text never fails.
+            match &check.outcome {
+                Ok(text) => line.push_str(text),
+                Err(error) => {
+                    well = false;
+                    _ = write!(line, "{}", error.chain());
+                }
+            }
+            println!("{line}");
+        }
+    }
+    Ok(well)
+}
+
+const UPKEEP: Duration = Duration::from_secs(5);

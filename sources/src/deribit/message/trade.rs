@@ -1,0 +1,118 @@
+//! The `data` of `trades.*` channels, and of pages of trades.
+
+use serde::Deserialize;
+use tidegate_core::row::{Label, Mark, Position, Timestamp, kinds};
+
+use super::super::{
+    rows,
+    value::{Amount, Lenient, Text, Whole, present},
+};
+
+/// A trade; its legs, if it is a combo's, come on their own channels and are skipped here.
+///
+/// ```json
+/// {"timestamp":1789344933994,"price":0.0105,"amount":3.0,"direction":"buy","index_price":2722.4,"instrument_name":"ETH-26SEP26-2760-C","trade_seq":41,"mark_price":0.0104,"iv":46.35,"tick_direction":0,"starbase_match_id":225046781992378368,"trade_id":"ETH-267258393","contracts":3.0,"starbase_timestamp":1789344933994718924}
+/// ```
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct Trade<'a> {
+    timestamp: Whole<i64>,
+    pub(in super::super) trade_seq: Whole<u64>,
+    #[serde(borrow)]
+    trade_id: Text<'a>,
+    #[serde(borrow)]
+    pub(in super::super) instrument_name: Text<'a>,
+    direction: Direction,
+    price: f64,
+    amount: Amount,
+    #[serde(default)]
+    contracts: Lenient<f64>,
+    #[serde(default)]
+    iv: Lenient<f64>,
+    #[serde(default)]
+    mark_price: Lenient<f64>,
+    #[serde(default)]
+    index_price: Lenient<f64>,
+    #[serde(default)]
+    tick_direction: Lenient<i64>,
+    #[serde(borrow)]
+    liquidation: Option<Text<'a>>,
+    #[serde(borrow)]
+    block_trade_id: Option<Text<'a>>,
+    #[serde(default)]
+    block_trade_leg_count: Lenient<i64>,
+    #[serde(default)]
+    block_rfq_id: Lenient<i64>,
+    #[serde(borrow)]
+    combo_id: Option<Text<'a>>,
+    #[serde(borrow)]
+    combo_trade_id: Option<Text<'a>>,
+    #[serde(default)]
+    starbase_match_id: Lenient<u64>,
+    /// Nanoseconds, unlike every other time.
+    #[serde(default)]
+    starbase_timestamp: Lenient<i64>,
+}
+
+/// The taker's side.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Direction {
+    Buy,
+    Sell,
+}
+
+/// What can be read of a trade that cannot be read.
+#[derive(Debug, Deserialize)]
+pub(in super::super) struct TradeNumber<'a> {
+    #[serde(borrow)]
+    pub(in super::super) instrument_name: Text<'a>,
+    pub(in super::super) trade_seq: Whole<u64>,
+}
+
+impl Trade<'_> {
+    /// Returns the venue's time.
+    #[inline]
+    pub(in super::super) fn ts_event(&self) -> Timestamp {
+        Timestamp::from_millis(self.timestamp.0)
+    }
+
+    /// Returns where the trade belongs.
+    #[inline]
+    pub(in super::super) fn mark(&self) -> Mark<'_> {
+        Mark {
+            symbol: &self.instrument_name,
+            position: Position::Sequence(self.trade_seq.0),
+            ts_event: self.ts_event(),
+        }
+    }
+
+    /// Returns the row, and counts the values that are of no known kind.
+    #[inline]
+    pub(in super::super) fn row(&self, odd: &mut u32) -> rows::Trade<'_> {
+        let side = match self.direction {
+            Direction::Buy => "buy",
+            Direction::Sell => "sell",
+        };
+        rows::Trade {
+            trade: kinds::Trade {
+                price: self.price,
+                size: self.amount.0,
+                side: Some(Label(side)),
+                id: Some(&self.trade_id),
+                iv: self.iv.unless_zero(odd),
+                mark_price: self.mark_price.get(odd),
+                index_price: self.index_price.get(odd),
+                liquidation: present(self.liquidation.as_ref()).map(Label),
+                block_trade_id: present(self.block_trade_id.as_ref()),
+            },
+            contracts: self.contracts.get(odd),
+            tick_direction: self.tick_direction.get(odd),
+            combo_id: present(self.combo_id.as_ref()),
+            combo_trade_id: present(self.combo_trade_id.as_ref()),
+            block_trade_leg_count: self.block_trade_leg_count.get(odd),
+            block_rfq_id: self.block_rfq_id.get(odd),
+            match_id: self.starbase_match_id.get(odd),
+            ts_match: self.starbase_timestamp.get(odd).map(Timestamp),
+        }
+    }
+}

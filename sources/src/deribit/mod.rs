@@ -1,0 +1,4 @@
+//! Deribit: options, futures and perpetuals.
+
+#[cfg(feature = "simulator")]
+pub mod simulator;

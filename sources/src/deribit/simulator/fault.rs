@@ -1,0 +1,87 @@
+//! What may go wrong at the venue.
+
+use std::time::Duration;
+
+use super::conditions::Condition;
+
+/// One thing that goes wrong.
+///
+/// Frames of a fault come in addition to the good ones, so the [`Oracle`](super::Oracle)'s list of what was sent stays exact.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fault {
+    /// The connection is reset, and what was on its way may be lost.
+    Cut,
+    /// The connection is reset in the middle of a frame.
+    Torn,
+    /// The venue says goodbye.
+    Close {
+        /// The WebSocket close code.
+        code: u16,
+    },
+    /// The socket stays open, and nothing is sent or answered any more.
+    HalfOpen,
+    /// A frame that is no JSON.
+    Malformed,
+    /// A frame whose JSON ends in the middle.
+    Truncated,
+    /// A frame larger than a client should take.
+    Oversized {
+        /// Its length.
+        bytes: usize,
+    },
+    /// A binary frame.
+    Binary,
+    /// A frame of the caller's own.
+    Frame(String),
+    /// A trade comes twice.
+    Duplicate,
+    /// Two trades of an instrument come in the wrong order.
+    Reorder,
+    /// A trade is made and not sent; the next one is.
+    Skip,
+    /// A change of a book is made and not sent; the next one is.
+    SkipBook,
+    /// An instrument's trades are numbered from 1 again.
+    Restart,
+    /// An option expires before its time.
+    Expire,
+    /// An option is listed.
+    List,
+    /// Something is wrong for a while.
+    Lasting(Condition, Duration),
+}
+
+impl Fault {
+    /// Returns the fault of a name, with the values that `--faults` gives it.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        let lasting = |condition| Self::Lasting(condition, Duration::from_secs(2));
+        Some(match name {
+            "cut" => Self::Cut,
+            "torn" => Self::Torn,
+            "close" => Self::Close { code: 1001 },
+            "silence" => Self::HalfOpen,
+            "malformed" => Self::Malformed,
+            "truncated" => Self::Truncated,
+            "oversized" => Self::Oversized { bytes: 17 << 20 },
+            "binary" => Self::Binary,
+            "duplicate" => Self::Duplicate,
+            "reorder" => Self::Reorder,
+            "skip" => Self::Skip,
+            "skip_book" => Self::SkipBook,
+            "restart" => Self::Restart,
+            "expire" => Self::Expire,
+            "list" => Self::List,
+            "slow" => lasting(Condition::Slow { by: Duration::from_millis(800) }),
+            "http_429" => lasting(Condition::Http429 { retry_after: Duration::from_secs(1) }),
+            "http_5xx" => lasting(Condition::Http5xx),
+            "rest_down" => lasting(Condition::RestDown),
+            "refuse" => lasting(Condition::Refuse { containing: "-C.".to_owned() }),
+            "unauthorised" => lasting(Condition::Unauthorised),
+            "skew" => lasting(Condition::Skew { by_ms: -1_500 }),
+            "never_speak" => lasting(Condition::NeverSpeak),
+            "plain_http" => lasting(Condition::PlainHttp),
+            "wrong_testnet" => lasting(Condition::WrongTestnet),
+            _ => return None,
+        })
+    }
+}

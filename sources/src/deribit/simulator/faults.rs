@@ -1,0 +1,202 @@
+//! How often what goes wrong by itself: read from a list, and drawn from a seed.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use tidegate_core::{Error, Result};
+
+use super::{fault::Fault, random::Random};
+
+/// The names that [`Faults`] reads, for `--help` and messages.
+pub const FAULT_NAMES: [&str; 25] = [
+    "cut",
+    "torn",
+    "close",
+    "silence",
+    "malformed",
+    "truncated",
+    "oversized",
+    "binary",
+    "duplicate",
+    "reorder",
+    "skip",
+    "skip_book",
+    "restart",
+    "expire",
+    "list",
+    "slow",
+    "http_429",
+    "http_5xx",
+    "rest_down",
+    "refuse",
+    "unauthorised",
+    "skew",
+    "never_speak",
+    "plain_http",
+    "wrong_testnet",
+];
+
+/// How often what goes wrong by itself, such as `cut=4/m,silence=1/m`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Faults {
+    rated: Vec<(Fault, f64)>,
+}
+
+impl Faults {
+    /// Adds a fault that happens `per_minute` times a minute on average.
+    #[must_use]
+    pub fn with(mut self, fault: Fault, per_minute: f64) -> Self {
+        self.rated.push((fault, per_minute));
+        self
+    }
+
+    /// Reads a list of `name=COUNT/UNIT`, such as `cut=4/m,silence=0.5/s`; the unit is `s`, `m` or `h`.
+    ///
+    /// # Errors
+    ///
+    /// If a name is unknown or a rate unreadable; the message says what is known.
+    pub fn parse(list: &str) -> Result<Self> {
+        let mut faults = Self::default();
+        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let Some((name, rate)) = entry.split_once('=') else {
+                return Err(Error::config(format!("fault `{entry}` has no rate, write `{entry}=2/m`")));
+            };
+            let name = name.trim();
+            let Some(fault) = Fault::named(name) else {
+                return Err(Error::config(format!("unknown fault `{name}`, known are: {}", FAULT_NAMES.join(", "))));
+            };
+            faults.rated.push((fault, per_minute(name, rate.trim())?));
+        }
+        Ok(faults)
+    }
+
+    /// Returns whether nothing goes wrong by itself.
+    pub fn is_empty(&self) -> bool {
+        self.rated.is_empty()
+    }
+}
+
+impl FromStr for Faults {
+    type Err = Error;
+
+    fn from_str(list: &str) -> Result<Self> {
+        Self::parse(list)
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (fault, per_minute)) in self.rated.iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{fault:?} {per_minute} a minute")?;
+        }
+        Ok(())
+    }
+}
+
+fn per_minute(name: &str, rate: &str) -> Result<f64> {
+    let unreadable =
+        || Error::config(format!("the rate `{rate}` of fault `{name}` is not like `4/m` (units: s, m, h)"));
+    let (count, unit) = rate.split_once('/').ok_or_else(unreadable)?;
+    let count: f64 = count.trim().parse().map_err(|_| unreadable())?;
+    if !(count.is_finite() && count >= 0.0) {
+        return Err(unreadable());
+    }
+    match unit.trim() {
+        "s" => Ok(count * 60.0),
+        "m" => Ok(count),
+        "h" => Ok(count / 60.0),
+        _ => Err(unreadable()),
+    }
+}
+
+/// Says which faults are due, from the seed and the time for which the venue has run.
+#[derive(Debug)]
+pub(super) struct Schedule {
+    random: Random,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    fault: Fault,
+    mean: f64,
+    due: f64,
+}
+
+impl Schedule {
+    pub(super) fn new(faults: &Faults, seed: u64) -> Self {
+        let mut schedule = Self { random: Random::new(seed), entries: Vec::new() };
+        for (fault, per_minute) in faults.rated.iter().filter(|(_, per_minute)| *per_minute > 0.0) {
+            let mean = 60.0 / per_minute;
+            let due = schedule.pause(mean);
+            schedule.entries.push(Entry { fault: fault.clone(), mean, due });
+        }
+        schedule
+    }
+
+    /// Returns the faults that are due after the venue has run for `elapsed`.
+    pub(super) fn due(&mut self, elapsed: Duration) -> Vec<Fault> {
+        let elapsed = elapsed.as_secs_f64();
+        let mut due = Vec::new();
+        for index in 0..self.entries.len() {
+            if self.entries[index].due <= elapsed {
+                due.push(self.entries[index].fault.clone());
+                self.entries[index].due = elapsed + self.pause(self.entries[index].mean);
+            }
+        }
+        due
+    }
+
+    /// Times between independent events are distributed exponentially.
+    fn pause(&mut self, mean: f64) -> f64 {
+        -(1.0 - self.random.unit()).ln() * mean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_rates_is_read_in_any_unit() {
+        let faults: Faults = "cut=4/m, silence=0.5/s,http_429=30/h".parse().unwrap();
+        let rates: Vec<_> = faults.rated.iter().map(|(_, rate)| *rate).collect();
+        assert_eq!(rates, [4.0, 30.0, 0.5]);
+        assert!("".parse::<Faults>().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_wrong_list_says_what_is_wrong_and_what_is_known() {
+        let error = |list: &str| Faults::parse(list).unwrap_err().to_string();
+        assert!(error("cutt=4/m").contains("unknown fault `cutt`, known are: cut, "));
+        assert_eq!(error("cut"), "fault `cut` has no rate, write `cut=2/m`");
+        for rate in ["4", "4/d", "-1/m", "x/m", "inf/m"] {
+            assert!(error(&format!("cut={rate}")).contains(&format!("the rate `{rate}` of fault `cut`")));
+        }
+    }
+
+    #[test]
+    fn every_name_in_the_list_of_names_is_read() {
+        for name in FAULT_NAMES {
+            assert!(Fault::named(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn faults_come_at_their_rate_and_the_same_seed_gives_the_same_times() {
+        let faults = Faults::default().with(Fault::Cut, 60.0).with(Fault::Binary, 6.0);
+        let run = || {
+            let mut schedule = Schedule::new(&faults, 3);
+            (0..600_000)
+                .map(|ms| schedule.due(Duration::from_millis(ms)))
+                .filter(|due| !due.is_empty())
+                .collect::<Vec<_>>()
+        };
+        let due = run();
+        let cuts = due.iter().flatten().filter(|fault| **fault == Fault::Cut).count();
+        let binaries = due.iter().flatten().filter(|fault| **fault == Fault::Binary).count();
+        assert!((500..700).contains(&cuts), "{cuts}");
+        assert!((40..80).contains(&binaries), "{binaries}");
+        assert_eq!(due, run());
+    }
+}

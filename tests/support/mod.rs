@@ -1,0 +1,322 @@
+//! A venue and the real program side by side: what every test over sockets needs.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use serde_json::Value;
+use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use tidegate_sources::deribit::simulator::{Oracle, Simulator, SimulatorConfig};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::{Child, ChildStdin, Command},
+    sync::watch,
+    time::{Instant, sleep, timeout},
+};
+
+/// How long a condition may take to come true before a test gives up. Generous: a test machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A simulated venue, and a folder with a pipeline that reads it.
+pub struct Bench {
+    pub venue: Simulator,
+    folder: TempDir,
+}
+
+impl Bench {
+    /// Starts a venue and writes a pipeline of trades and tickers into SQLite. `source` is put into the source's table,
+    /// `rest` behind everything.
+    pub async fn start(config: SimulatorConfig, source: &str, rest: &str) -> Self {
+        let venue = Simulator::start(config).await.unwrap();
+        let bench = Self { venue, folder: tempfile::tempdir().unwrap() };
+        bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\nstats = \"0s\"\n");
+        bench.write("eth.toml", &bench.pipeline(source, rest));
+        bench
+    }
+
+    /// Returns the text of the pipeline.
+    pub fn pipeline(&self, source: &str, rest: &str) -> String {
+        let (ws, http, history) = (self.venue.ws_url(), self.venue.http_url(), self.venue.history_url());
+        let channels = if source.contains("channels =") { "" } else { "channels = [\"trades\", \"tickers\"]\n" };
+        let instruments = if source.contains("instruments =") {
+            ""
+        } else {
+            "instruments = [{ currency = \"ETH\", kind = \"option\", top = 20 }]\n"
+        };
+        let reconnect =
+            if source.contains("reconnect =") { "" } else { "reconnect = { first = \"20ms\", longest = \"300ms\" }\n" };
+        format!(
+            "[pipeline]\nname = \"eth\"\n[source.deribit]\n\
+             endpoint = {{ ws = \"{ws}\", http = \"{http}\", history = \"{history}\" }}\n\
+             {channels}{instruments}{reconnect}{source}\n\
+             [sink.sqlite]\npath = \"{}\"\nretry = {{ first = \"20ms\", longest = \"300ms\" }}\n{rest}\n",
+            self.database().display()
+        )
+    }
+
+    /// Returns the path of a file in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Returns the path of the database.
+    pub fn database(&self) -> PathBuf {
+        self.path("eth.sqlite")
+    }
+
+    /// Writes a file into the folder.
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    /// Starts the program on the pipeline.
+    pub fn run(&self) -> Program {
+        Program::start(self.folder.path(), &["run", "eth.toml", "--supervised", "50ms"])
+    }
+
+    /// Stops the venue from making anything more, waits until all that is owed is stored, and compares.
+    pub async fn settle(&self, program: &mut Program) -> Comparison {
+        self.venue.mend();
+        self.venue.freeze();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let comparison = self.compare().await;
+            if comparison.missing.is_empty() || Instant::now() > deadline {
+                return comparison;
+            }
+            program.next_report().await;
+        }
+    }
+
+    /// Compares the store with what the venue made.
+    pub async fn compare(&self) -> Comparison {
+        let stored = Stored::read(&self.database()).await;
+        self.venue.read(|oracle| Comparison::of(oracle, &stored))
+    }
+}
+
+/// A running `tidegate`.
+pub struct Program {
+    child: Child,
+    /// Held open: the program ends when it closes.
+    stdin: Option<ChildStdin>,
+    reports: watch::Receiver<Value>,
+    log: std::sync::Arc<std::sync::Mutex<String>>,
+}
+
+impl Program {
+    /// Starts the program in a folder.
+    pub fn start(folder: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+            .args(args)
+            .current_dir(folder)
+            .env_remove("LOG_LEVEL")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let (tell, reports) = watch::channel(Value::Null);
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                tell.send_replace(serde_json::from_str(&line).unwrap_or(Value::String(line)));
+            }
+        });
+        let log = std::sync::Arc::<std::sync::Mutex<String>>::default();
+        let kept = log.clone();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let mut kept = kept.lock().unwrap();
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        Self { stdin: child.stdin.take(), child, reports, log }
+    }
+
+    /// Returns what was logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for the next report, and returns it; `Null` when the program has ended.
+    pub async fn next_report(&mut self) -> Value {
+        match timeout(PATIENCE, self.reports.changed()).await {
+            Ok(Ok(())) => self.reports.borrow_and_update().clone(),
+            Ok(Err(_)) => Value::Null,
+            Err(_) => panic!("no report for {PATIENCE:?}; the log:\n{}", self.log()),
+        }
+    }
+
+    /// Waits until a report satisfies `wanted`, and returns it.
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let report = self.next_report().await;
+            if wanted(&report) {
+                return report;
+            }
+            let ended = report.is_null();
+            assert!(!ended && Instant::now() < deadline, "never: {what}; last {report:#}; the log:\n{}", self.log());
+        }
+    }
+
+    /// Waits until the log says something.
+    pub async fn until_logged(&mut self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < deadline, "never logged: {text}; the log:\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until so many rows are committed.
+    pub async fn until_committed(&mut self, rows: u64) {
+        self.until(&format!("{rows} rows committed"), |report| {
+            report["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().is_some_and(|committed| committed >= rows)
+        })
+        .await;
+    }
+
+    /// Kills the program with SIGKILL.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Sends a signal by its name, as `kill` does.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().unwrap().to_string();
+        assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+    }
+
+    /// Asks the program to end by closing its standard input, and returns its exit code.
+    pub async fn stop(mut self) -> (i32, String) {
+        drop(self.stdin.take());
+        self.ended().await
+    }
+
+    /// Waits for the program's end, and returns its exit code and log.
+    pub async fn ended(&mut self) -> (i32, String) {
+        let status = timeout(PATIENCE, self.child.wait()).await;
+        let log = self.log();
+        (status.unwrap_or_else(|_| panic!("does not end; the log:\n{log}")).unwrap().code().unwrap_or(-1), log)
+    }
+}
+
+/// What the store holds: trades by (instrument, id) and tickers by (instrument, volume), with how often.
+#[derive(Debug, Default)]
+pub struct Stored {
+    pub trades: BTreeMap<(String, String), u64>,
+    pub tickers: BTreeMap<(String, u64), u64>,
+    pub backfilled: u64,
+}
+
+impl Stored {
+    /// Reads the store; nothing where there is none yet.
+    pub async fn read(database: &Path) -> Self {
+        let mut stored = Self::default();
+        let options = SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(PATIENCE);
+        let Ok(mut db) = SqliteConnection::connect_with(&options).await else { return stored };
+        let trades = "SELECT symbol, id, origin = 'backfill' AS late, count(*) AS n FROM trades GROUP BY 1, 2, 3";
+        for row in sqlx::query(trades).fetch_all(&mut db).await.unwrap_or_default() {
+            let n = row.get::<i64, _>("n") as u64;
+            *stored.trades.entry((row.get("symbol"), row.get("id"))).or_default() += n;
+            stored.backfilled += if row.get::<bool, _>("late") { n } else { 0 };
+        }
+        let tickers = "SELECT symbol, volume_24h, count(*) AS n FROM tickers GROUP BY 1, 2";
+        for row in sqlx::query(tickers).fetch_all(&mut db).await.unwrap_or_default() {
+            let volume = row.get::<f64, _>("volume_24h").to_bits();
+            stored.tickers.insert((row.get("symbol"), volume), row.get::<i64, _>("n") as u64);
+        }
+        stored
+    }
+}
+
+/// The store beside what the venue made.
+#[derive(Debug, Default)]
+pub struct Comparison {
+    /// Trades that are owed.
+    pub owed: u64,
+    /// Owed, and not there.
+    pub missing: Vec<(String, String)>,
+    /// There more often than the venue made them.
+    pub twice: Vec<String>,
+    /// There, and never made.
+    pub invented: Vec<String>,
+    /// Tickers that are missing although a later one of the same session and instrument is there.
+    pub holes: Vec<(String, f64)>,
+}
+
+impl Comparison {
+    /// Compares.
+    pub fn of(oracle: &Oracle, stored: &Stored) -> Self {
+        let mut comparison = Self::default();
+        for (symbol, trades) in oracle.owed() {
+            for trade in trades {
+                comparison.owed += 1;
+                let key = (symbol.to_owned(), trade.trade_id());
+                if !stored.trades.contains_key(&key) {
+                    comparison.missing.push(key);
+                }
+            }
+        }
+        for ((symbol, id), n) in &stored.trades {
+            let made = oracle.trades.get(symbol).into_iter().flatten().any(|trade| trade.trade_id() == *id);
+            if !made {
+                comparison.invented.push(format!("{symbol} {id}"));
+            }
+            if *n > 1 {
+                comparison.twice.push(format!("{symbol} {id} × {n}"));
+            }
+        }
+        let mut sent = std::collections::BTreeSet::new();
+        for session in &oracle.sessions {
+            for (symbol, volumes) in &session.tickers {
+                let is_stored = |volume: &f64| stored.tickers.contains_key(&(symbol.clone(), volume.to_bits()));
+                let last = volumes.iter().rposition(is_stored).map_or(0, |at| at + 1);
+                let missing = volumes[..last].iter().filter(|volume| !is_stored(volume));
+                comparison.holes.extend(missing.map(|volume| (symbol.clone(), *volume)));
+                sent.extend(volumes.iter().map(|volume| (symbol.clone(), volume.to_bits())));
+            }
+        }
+        for ((symbol, volume), n) in &stored.tickers {
+            if *n > 1 {
+                comparison.twice.push(format!("ticker of {symbol} × {n}"));
+            }
+            if !sent.contains(&(symbol.clone(), *volume)) {
+                comparison.invented.push(format!("ticker of {symbol}"));
+            }
+        }
+        comparison
+    }
+
+    /// Asserts that nothing is lost, doubled, invented or holed, and that there was something to compare.
+    pub fn assert_exact(&self, log: &str) {
+        assert!(self.owed > 0, "the venue made nothing; the log:\n{log}");
+        let bad = self.missing.len() + self.twice.len() + self.invented.len() + self.holes.len();
+        let shown = |list: &[String]| list.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+        let missing: Vec<_> = self.missing.iter().map(|(symbol, id)| format!("{symbol} {id}")).collect();
+        let holes: Vec<_> = self.holes.iter().map(|(symbol, volume)| format!("{symbol} {volume}")).collect();
+        assert!(
+            bad == 0,
+            "of {} trades owed: {} missing ({}), {} twice ({}), {} invented ({}), {} holes ({}); the log:\n{log}",
+            self.owed,
+            missing.len(),
+            shown(&missing),
+            self.twice.len(),
+            shown(&self.twice),
+            self.invented.len(),
+            shown(&self.invented),
+            holes.len(),
+            shown(&holes),
+        );
+    }
+}
