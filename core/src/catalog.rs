@@ -11,6 +11,7 @@ use crate::{
     config::{Keys, Layers, Options, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
+    source::Source,
 };
 
 /// A component's configuration, which is also its constructor.
@@ -18,6 +19,10 @@ use crate::{
 /// The struct is the component's TOML table without the keys that its driver reads. Derive `Deserialize` with
 /// `deny_unknown_fields` and (where every option has a default) `default`, `Serialize`, which `check --resolved` shows,
 /// and `JsonSchema`: the doc comments become the reference page, so every option has one.
+///
+/// serde's `flatten` and `untagged` forget where a mistake stands: for an option that is a text or a table, take
+/// [`TextOr`](crate::config::TextOr), for a password [`Secret`](crate::config::Secret), for a number with a unit the
+/// types beside them.
 pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {
     /// What `type = "…"` says: the venue or store, in lower snake case.
     const TYPE: &'static str;
@@ -69,6 +74,7 @@ pub enum Unavailable {
 #[derive(Default)]
 pub struct Catalog {
     pub(crate) protocols: Shelf<Box<dyn Protocol>>,
+    pub(crate) sources: Shelf<Box<dyn Source>>,
     pub(crate) sinks: Shelf<Box<dyn Sink>>,
     unavailable: BTreeMap<(Role, &'static str), Unavailable>,
 }
@@ -77,6 +83,14 @@ impl Catalog {
     /// Adds a venue: something that speaks over a WebSocket.
     pub fn protocol<C: Component<Built = Box<dyn Protocol>>>(&mut self) -> &mut Self {
         self.protocols.add::<C>(&stage::shared_keys(Role::Source));
+        self.assert_one_source(C::TYPE);
+        self
+    }
+
+    /// Adds a source of another kind.
+    pub fn source<C: Component<Built = Box<dyn Source>>>(&mut self) -> &mut Self {
+        self.sources.add::<C>(&stage::source_keys());
+        self.assert_one_source(C::TYPE);
         self
     }
 
@@ -96,7 +110,7 @@ impl Catalog {
     /// Returns the types of a role, in the order of the alphabet.
     pub fn names(&self, role: Role) -> Vec<&'static str> {
         let mut names: Vec<_> = match role {
-            Role::Source => self.protocols.0.keys().copied().collect(),
+            Role::Source => self.protocols.0.keys().chain(self.sources.0.keys()).copied().collect(),
             Role::Sink => self.sinks.0.keys().copied().collect(),
         };
         names.sort_unstable();
@@ -110,10 +124,18 @@ impl Catalog {
         of_role.map(|((_, name), why)| (*name, *why))
     }
 
+    fn assert_one_source(&self, name: &str) {
+        let both = self.protocols.0.contains_key(name) && self.sources.0.contains_key(name);
+        assert!(!both, "a protocol and a source are called `{name}`");
+    }
+
     /// Returns what is known of a component without building it.
     pub(crate) fn entry(&self, role: Role, component: &str) -> Option<&Entry> {
         match role {
-            Role::Source => self.protocols.0.get(component).map(|shelved| &shelved.entry),
+            Role::Source => {
+                let protocol = self.protocols.0.get(component).map(|shelved| &shelved.entry);
+                protocol.or_else(|| self.sources.0.get(component).map(|shelved| &shelved.entry))
+            }
             Role::Sink => self.sinks.0.get(component).map(|shelved| &shelved.entry),
         }
     }
@@ -156,6 +178,10 @@ impl<B: 'static> Shelf<B> {
         assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
         let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, entry });
         assert!(earlier.is_none(), "two components are called `{}`, the second is {}", C::TYPE, type_name::<C>());
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// Reads the table of the component `name`; `None` when there is none of this name.

@@ -3,12 +3,14 @@
 mod builder;
 mod columns;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::Arc;
 
 pub use builder::{ChunkBuilder, Fate, RowSource};
-pub use plan::{Plan, SourceTables};
+pub use plan::Plan;
 pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time};
 
 use arrow_array::RecordBatch;

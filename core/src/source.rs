@@ -77,6 +77,8 @@ pub struct Lines {
     /// The queue to intake.
     pub queue: mpsc::Sender<Handover>,
     next: Arc<AtomicU16>,
+    /// The links below this number are known to have ended.
+    ended: Arc<AtomicU16>,
 }
 
 /// What [`SourceContext::new`] is made of.
@@ -103,7 +105,17 @@ pub struct SourceParts {
 impl Lines {
     /// Returns the maker of the links of a source, whose rows are of these tables.
     pub fn new(source: u16, tables: Vec<Table>, queue: mpsc::Sender<Handover>) -> Self {
-        Self { source, tables, queue, next: Arc::new(AtomicU16::new(0)) }
+        Self { source, tables, queue, next: Arc::default(), ended: Arc::default() }
+    }
+
+    /// Ends, in the log, the sessions that the links made so far may have left open: a source that panicked or was
+    /// dropped cannot say it itself. Harmless for those that did.
+    pub(crate) async fn end_all(&self, why: &str) {
+        let next = self.next.load(Ordering::Relaxed);
+        for line in self.ended.swap(next, Ordering::Relaxed)..next {
+            // A pipeline that has ended has no sessions.
+            drop(self.queue.send(Handover::gone(LinkId { source: self.source, line }, why)).await);
+        }
     }
 
     fn link(&self, limit: usize) -> Link {

@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tidegate_sources::deribit::simulator::{Oracle, Simulator, SimulatorConfig};
+use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator, SimulatorConfig};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, ChildStdin, Command},
@@ -259,7 +259,13 @@ impl Comparison {
     /// Compares.
     pub fn of(oracle: &Oracle, stored: &Stored) -> Self {
         let mut comparison = Self::default();
-        for (symbol, trades) in oracle.owed() {
+        // A program that was killed between a confirmation and its own first write claims nothing for that session.
+        let knows = |session: &Session| {
+            let mut sent = session.tickers.iter().flat_map(|(symbol, keys)| keys.iter().map(move |key| (symbol, key)));
+            sent.any(|(symbol, key)| stored.tickers.contains_key(&(symbol.clone(), key.to_bits())))
+        };
+        let Some(first) = oracle.sessions.iter().position(knows) else { return comparison };
+        for (symbol, trades) in oracle.owed_since(first + 1) {
             for trade in trades {
                 comparison.owed += 1;
                 let key = (symbol.to_owned(), trade.trade_id());

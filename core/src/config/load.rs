@@ -27,6 +27,7 @@ use crate::{
     protocol::Protocol,
     row::Table,
     sink::Sink,
+    source::Source,
 };
 
 /// What came of the files.
@@ -86,6 +87,7 @@ pub struct SourceStage {
 }
 
 /// How records come.
+#[expect(clippy::large_enum_variant, reason = "there are as many as sources")]
 pub enum Feed {
     /// As frames of a WebSocket, by the connection driver.
     Protocol {
@@ -93,6 +95,11 @@ pub enum Feed {
         factory: Factory<Box<dyn Protocol>>,
         /// What the driver goes by.
         connection: ConnectionConfig,
+    },
+    /// In another way, by the component's own `run`.
+    Source {
+        /// Makes the source, again after an error.
+        factory: Factory<Box<dyn Source>>,
     },
 }
 
@@ -114,6 +121,7 @@ impl std::fmt::Debug for Feed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Protocol { connection, .. } => f.debug_tuple("Protocol").field(connection).finish(),
+            Self::Source { .. } => f.write_str("Source"),
         }
     }
 }

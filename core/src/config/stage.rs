@@ -47,9 +47,17 @@ pub(super) struct SinkKeys {
 pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<Vec<Options>> {
     let own = catalog.entry(role, component)?.options.clone();
     Some(match role {
+        Role::Source if catalog.sources.has(component) => vec![own, Options::of::<SourceKeys>()],
         Role::Source => vec![own, Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()],
         Role::Sink => vec![own, Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()],
     })
+}
+
+/// The keys that no source may have which is no protocol.
+pub(crate) fn source_keys() -> Vec<String> {
+    let mut keys = Options::of::<SourceKeys>().keys;
+    keys.push("type".into());
+    keys
 }
 
 /// The keys that no component may have, since its driver reads them.
@@ -87,30 +95,35 @@ struct Draft<'a> {
 impl<'a> Reader<'a> {
     pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<SourceStage> {
         let draft = self.draft(Role::Source, name, table)?;
-        let [own, connection, common] = Self::split(&draft);
         let catalog = self.catalog;
-        let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Source, key);
+        let secrets = secrets(&draft.options);
         let keys = draft.keys(&secrets, &elsewhere);
-        let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
-        let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
-        let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
-        let (common, connection, made) = (common?, connection?, made?);
-        self.keep(&draft.layers, &draft.at, &made.values);
-        self.keep(&draft.layers, &draft.at, &connection);
-        self.keep(&draft.layers, &draft.at, &common);
-        Some(SourceStage {
-            name: name.to_owned(),
-            component: draft.component,
-            required: common.required,
-            tables: made.first.tables(),
-            feed: Feed::Protocol { factory: made.factory, connection },
-        })
+        let (required, tables, feed) = if catalog.sources.has(&draft.component) {
+            let [own, common] = draft.split();
+            let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
+            let made = catalog.sources.read(&draft.component, &draft.layers, own, &keys, self.report)?;
+            let (common, made) = (common?, made?);
+            self.keep(&draft.layers, &draft.at, &made.values);
+            self.keep(&draft.layers, &draft.at, &common);
+            (common.required, made.first.tables(), Feed::Source { factory: made.factory })
+        } else {
+            let [own, connection, common] = draft.split();
+            let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
+            let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
+            let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
+            let (common, connection, made) = (common?, connection?, made?);
+            self.keep(&draft.layers, &draft.at, &made.values);
+            self.keep(&draft.layers, &draft.at, &connection);
+            self.keep(&draft.layers, &draft.at, &common);
+            (common.required, made.first.tables(), Feed::Protocol { factory: made.factory, connection })
+        };
+        Some(SourceStage { name: name.to_owned(), component: draft.component, required, tables, feed })
     }
 
     pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<(SinkStage, Option<String>)> {
         let draft = self.draft(Role::Sink, name, table)?;
-        let [own, delivery, common] = Self::split(&draft);
+        let [own, delivery, common] = draft.split();
         let catalog = self.catalog;
         let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
@@ -204,16 +217,6 @@ impl<'a> Reader<'a> {
         self.report.add(problem.help("what there is: tidegate list"));
     }
 
-    /// Parts the table into what each of the structs reads; the component gets what nobody knows.
-    fn split(draft: &Draft<'_>) -> [Dict; 3] {
-        let mut parts = [Dict::new(), Dict::new(), Dict::new()];
-        for (key, value) in &draft.layers.root {
-            let reader = draft.options.iter().position(|options| options.keys.contains(key)).unwrap_or(0);
-            parts[reader].insert(key.clone(), value.clone());
-        }
-        parts
-    }
-
     /// Keeps secrets out of every message, and warns of those that stand in the file itself.
     fn guard_secrets(&mut self, draft: &Draft<'_>) {
         let layers = &draft.layers;
@@ -266,6 +269,16 @@ fn secrets(options: &[Options]) -> Vec<Pattern> {
 }
 
 impl Draft<'_> {
+    /// Parts the table into what each of the structs reads; the component gets what nobody knows.
+    fn split<const PARTS: usize>(&self) -> [Dict; PARTS] {
+        let mut parts = std::array::from_fn(|_| Dict::new());
+        for (key, value) in &self.layers.root {
+            let reader = self.options.iter().position(|options| options.keys.contains(key)).unwrap_or(0);
+            parts[reader].insert(key.clone(), value.clone());
+        }
+        parts
+    }
+
     fn keys<'k>(&'k self, secrets: &'k [Pattern], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
         let table = format!("[{}]", self.at.join("."));
         Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere }

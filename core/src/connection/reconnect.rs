@@ -95,3 +95,55 @@ impl Reconnect {
         self.breaker.snapshot(now)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_half_open_breaker_closes_when_the_probe_has_held_for_the_stable_period() {
+        let mut now = Instant::now();
+        let mut reconnect = Reconnect::new(&ConnectionConfig::default(), 1);
+        for _ in 0..3 {
+            now = reconnect.at(now);
+            assert!(reconnect.dial(now));
+            reconnect.failed(None, "connection refused", now);
+        }
+        assert_eq!(reconnect.breaker(now).state, BreakerState::Open);
+        now = reconnect.at(now);
+        assert!(reconnect.dial(now));
+        reconnect.greeted();
+        assert_eq!(reconnect.breaker(now).state, BreakerState::HalfOpen, "one success of two");
+        assert!(!reconnect.is_stable(SECOND * 29, now));
+        assert!(reconnect.is_stable(SECOND * 30, now));
+        assert_eq!(reconnect.breaker(now).state, BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_venue_that_greets_and_hangs_up_is_no_failure_of_the_breaker_but_of_the_backoff() {
+        let mut now = Instant::now();
+        let mut reconnect = Reconnect::new(&ConnectionConfig::default(), 1);
+        for attempt in 1..=10 {
+            now = reconnect.at(now);
+            assert!(reconnect.dial(now));
+            reconnect.greeted();
+            reconnect.is_stable(SECOND, now);
+            reconnect.failed(None, "hung up", now);
+            assert_eq!(reconnect.attempt(), attempt);
+        }
+        assert_eq!(reconnect.breaker(now).state, BreakerState::Closed);
+    }
+
+    #[test]
+    fn nobody_dials_before_the_pause_is_over() {
+        let now = Instant::now();
+        let mut reconnect = Reconnect::new(&ConnectionConfig::default(), 1);
+        assert!(reconnect.dial(now));
+        let pause = reconnect.failed(Some(SECOND * 5), "maintenance", now).unwrap();
+        assert!(pause >= SECOND * 5);
+        assert!(!reconnect.dial(now + SECOND * 4));
+        assert!(reconnect.dial(now + pause));
+    }
+}

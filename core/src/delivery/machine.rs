@@ -274,6 +274,7 @@ impl Machine {
             Event::Buried => {
                 // Built again from the log, without the refused rows.
                 self.in_hand = Portion::new(self.in_hand.from);
+                self.is_due = false;
                 self.lingers_since = None;
                 self.backoff.succeeded();
                 self.state = State::Ready;
@@ -348,6 +349,11 @@ impl Machine {
             && self.accepted.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     fn has_read_all(&self) -> bool {
         self.in_hand.to.offset >= self.synced
     }
@@ -418,7 +424,7 @@ impl Machine {
     }
 
     fn commit(&mut self, now: Instant, portion: &Portion) {
-        let balance = self.balance.get_or_insert(Balance::new(portion.from));
+        let balance = self.balance.get_or_insert_with(|| Balance::new(portion.from));
         balance.commit(portion);
         self.stored = Some(portion.to);
         self.last_commit = Some(now);

@@ -17,9 +17,13 @@ mod log;
 mod machine;
 mod opening;
 mod report;
+mod spool_log;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use balance::{Balance, Fates};
 pub use log::{Log, Seen};
-pub use opening::{Extent, Opening, Standing, compare};
+pub use opening::{Extent, Opening, compare};
+pub use spool_log::SpoolLog;
 pub use task::{Delivery, Floor, Outcome, Setup};

@@ -5,7 +5,7 @@ use tracing::{info, warn};
 
 use super::{Balance, Outcome, machine::Machine};
 use crate::{
-    health::{Registry, StageHealth, StageId},
+    health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
     sink::{Guarantee, Refusal},
@@ -28,12 +28,17 @@ pub(super) struct Reporter {
 impl Reporter {
     pub(super) fn new(registry: &Registry, pipeline: &str, sink: &str) -> Self {
         let id = StageId::sink(pipeline, sink);
+        let (metrics, breaker) = (SinkMetrics::new(&id), BreakerMetrics::new(&id, BREAKER));
+        let health = registry.stage(id);
+        if matches!(health.status(), Status::Failed | Status::Stopped) {
+            health.restarted("the delivery begins again");
+        }
         Self {
             pipeline: pipeline.to_owned(),
             sink: sink.to_owned(),
-            metrics: SinkMetrics::new(&id),
-            breaker: BreakerMetrics::new(&id, BREAKER),
-            health: registry.stage(id),
+            metrics,
+            breaker,
+            health,
             letters: registry.stage(StageId::dead_letters(pipeline, sink)),
             breaker_state: BreakerState::Closed,
             guarantee: None,
@@ -118,7 +123,7 @@ impl Reporter {
     pub(super) fn refused(&self, refusals: &[Refusal]) {
         let rows = refusals.len();
         self.metrics.refused_rows.increment(rows as u64);
-        let why = refusals.first().map(|refusal| refusal.error.to_string()).unwrap_or_default();
+        let why = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
         let (pipeline, sink) = (&self.pipeline, &self.sink);
         warn!(pipeline, sink, rows, why, "the store refused {rows} rows, now dead letters; the first: {why}");
     }

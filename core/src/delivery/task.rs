@@ -18,13 +18,13 @@ use super::{
 use crate::{
     Error, Result,
     catalog::Factory,
-    chunk::{Chunk, Part, SourceTables, TableRows},
+    chunk::{Chunk, Part, TableRows},
     config::{DeliveryConfig, Start, TableChoice},
     deadletter::{DeadLetter, DeadLetters},
     health::Registry,
     row::Timestamp,
     sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
-    spool::SpoolPosition,
+    spool::{SourceInfo, SpoolPosition},
 };
 
 /// What a delivery needs.
@@ -40,7 +40,7 @@ pub struct Setup<L> {
     /// Which tables the sink takes.
     pub tables: TableChoice,
     /// What the sources declare.
-    pub sources: Vec<SourceTables>,
+    pub sources: Vec<SourceInfo>,
     /// The spool's id.
     pub spool: u64,
     /// The host's name.
@@ -161,13 +161,12 @@ impl<L: Log> Delivery<L> {
         loop {
             let now = Instant::now();
             self.look_around(now);
-            match self.machine.next(now) {
-                Do::End => break,
-                Do::Wait(until) => self.wait(until).await,
-                next => {
-                    let event = self.carry_out(next).await;
-                    self.conclude(event).await;
-                }
+            let next = self.machine.next(now);
+            if next == Do::End {
+                break;
+            }
+            if let Some(event) = self.carry_out(next).await {
+                self.conclude(event).await;
             }
         }
         self.end().await
@@ -198,8 +197,8 @@ impl<L: Log> Delivery<L> {
         }
     }
 
-    async fn carry_out(&mut self, next: Do) -> Event {
-        match next {
+    async fn carry_out(&mut self, next: Do) -> Option<Event> {
+        Some(match next {
             Do::Open => self.open().await.unwrap_or_else(Event::Failed),
             Do::Build => self.build().await,
             Do::Write => self.write().await,
@@ -212,8 +211,12 @@ impl<L: Log> Delivery<L> {
                 }
                 Event::Closed
             }
-            Do::Wait(_) | Do::End => unreachable!("handled by the loop"),
-        }
+            Do::Wait(until) => {
+                self.wait(until).await;
+                return None;
+            }
+            Do::End => return None,
+        })
     }
 
     /// Tells the machine, and everybody else, how something ended.

@@ -89,6 +89,13 @@ pub struct Handover {
 }
 
 impl Handover {
+    /// Returns the word that a link is gone, on behalf of a link that cannot say it any more. It does not come back.
+    pub(crate) fn gone(link: LinkId, why: &str) -> Self {
+        let (home, _) = mpsc::channel(1);
+        let steps = vec![(0, Step::Ended { why: why.to_owned() })];
+        Self { link, records: Records::default(), steps, logged: 0, home }
+    }
+
     /// Sends the buffer back to its link, empty. A link that is gone does not want it.
     pub(crate) fn done(mut self, logged: u64) {
         self.records.clear();

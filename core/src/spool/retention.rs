@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    EntryView, SpoolWriter,
+    Items, SpoolWriter,
     disk::{Disk, fault},
     item::Item,
     reserve::Reserve,
@@ -108,7 +108,7 @@ impl OldSegment {
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
-                    for (_, item) in EntryView::new(&header, scanner.entry(), self.segment.first, 0).items() {
+                    for (_, item) in Items::of(&header, scanner.entry()) {
                         if let Item::Row(row, _) = item {
                             *rows.entry(row.head.stream).or_insert(0) += 1;
                         }

@@ -10,16 +10,17 @@ use tidegate_core::{
     config::{Duration, Secret, TextOr},
     protocol::{Discovery, Endpoint, Frame, Outbox, Protocol, Reply},
     row::{
-        Table, Timestamp,
+        Column, ColumnType, Table, Timestamp,
         kinds::{Ticker, Trade},
     },
     sink::{Guarantee, Sink, SinkContext, Written},
+    source::{Source, SourceContext},
     spool::SpoolPosition,
 };
 
 pub(crate) fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
-    catalog.protocol::<Tide>().sink::<Depot>().sink::<Shelf>();
+    catalog.protocol::<Tide>().source::<Poll>().sink::<Depot>().sink::<Shelf>();
     for source in ["polygon", "eodhd", "bitpin", "wallex", "http_poll", "deribit"] {
         catalog.unavailable(Role::Source, source, Unavailable::Version);
     }
@@ -124,6 +125,46 @@ impl Protocol for Tide {
     }
 
     fn on_frame(&mut self, _: Frame<'_>, _: &mut Outbox) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A buoy that is asked now and then.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Poll {
+    /// How often it is asked.
+    every: Duration,
+    /// The name of its table.
+    table: String,
+    /// Prices are whole numbers.
+    whole: bool,
+}
+
+impl Default for Poll {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(1), table: "levels".into(), whole: false }
+    }
+}
+
+impl Component for Poll {
+    const TYPE: &'static str = "poll";
+    type Built = Box<dyn Source>;
+
+    fn build(&self) -> Result<Self::Built> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Source for Poll {
+    fn tables(&self) -> Vec<Table> {
+        let column_type = if self.whole { ColumnType::I64 } else { ColumnType::F64 };
+        let columns = vec![Column { name: "price".into(), column_type, nullable: false }];
+        vec![Table { name: self.table.as_str().into(), columns, ..Table::of::<Trade<'_>>() }]
+    }
+
+    async fn run(self: Box<Self>, _: SourceContext) -> Result<()> {
         Ok(())
     }
 }

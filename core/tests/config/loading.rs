@@ -21,7 +21,7 @@ fn the_stronger_layer_wins_key_by_key_and_replaces_lists() {
     let folder = folder(&[("tidegate.toml", host), ("x.toml", file)]);
     let loaded = read(folder.path(), &[]);
     let pipeline = only(&loaded);
-    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed;
+    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed else { panic!("a protocol") };
     assert_eq!(connection.ping, Ping { every: Duration::from_secs(6), timeout: Duration::from_secs(4) });
     assert_eq!(connection.connect_timeout, Duration::from_secs(2));
     assert_eq!(connection.quiet_after, Duration::from_secs(540));
@@ -37,7 +37,7 @@ fn a_table_that_gives_some_keys_keeps_its_own_defaults_for_the_others() {
         + "retry = { first = \"2s\" }\nbreaker = { failures = 9 }\n";
     let loaded = load_text(&text, &[]);
     let pipeline = only(&loaded);
-    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed;
+    let Feed::Protocol { connection, .. } = &pipeline.sources[0].feed else { panic!("a protocol") };
     let delivery = &pipeline.sinks[0].delivery;
     assert_eq!(
         (connection.reconnect.longest, delivery.retry.longest),
@@ -148,6 +148,33 @@ fn a_bad_host_file_lets_nothing_run_and_everything_be_checked() {
 }
 
 #[test]
+fn a_default_that_cannot_be_filled_refuses_the_pipelines_that_rest_on_it() {
+    let folder = folder(&[("tidegate.toml", "[defaults.source]\nendpoint = \"${UNSET}\""), ("a.toml", GOOD)]);
+    let loaded = read(folder.path(), &[]);
+    assert!(loaded.host.is_none() && loaded.pipelines.is_empty());
+    assert_eq!(loaded.refused[0].why, "a default of the host file is wrong");
+    assert_eq!(loaded.report.errors(), 1, "{}", loaded.report.render(Look::default()));
+}
+
+#[test]
+#[should_panic(expected = "`tide` has the key")]
+fn a_component_with_a_key_of_its_driver_s_is_not_taken() {
+    #[derive(Debug, Default, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Greedy {
+        timeout: u32,
+    }
+    impl tidegate_core::catalog::Component for Greedy {
+        const TYPE: &'static str = "tide";
+        type Built = Box<dyn tidegate_core::sink::Sink>;
+        fn build(&self) -> tidegate_core::Result<Self::Built> {
+            Err(tidegate_core::Error::config("never built"))
+        }
+    }
+    catalog().sink::<Greedy>();
+}
+
+#[test]
 fn a_file_that_is_none_is_named_with_the_reason() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -201,6 +228,26 @@ fn a_sink_takes_the_tables_it_names_under_the_names_it_gives() {
     let row = NameParts { pipeline: "p", venue: "v", table: "t", symbol: "s" };
     assert_eq!(shelf.tables.name("trades").unwrap().fill(row), "p_v_t");
     assert_eq!(shelf.tables.name("tickers"), None);
+}
+
+#[test]
+fn a_source_that_is_no_protocol_has_no_connection_to_configure() {
+    let text = GOOD.to_owned() + "[source.buoy]\ntype = \"poll\"\nevery = \"5s\"\nrequired = false";
+    let loaded = load_text(&text, &[]);
+    let buoy = &only(&loaded).sources[0];
+    assert_eq!((buoy.name.as_str(), buoy.component.as_str(), buoy.required), ("buoy", "poll", false));
+    assert!(matches!(buoy.feed, Feed::Source { .. }));
+    assert_eq!(&*buoy.tables[0].name, "levels");
+    let said = load_text(&(text + "\nsilence = { warn = \"1s\" }"), &[]).report.render(Look::default());
+    assert!(said.contains("unknown key `silence` in [source.buoy]"), "{said}");
+}
+
+#[test]
+fn two_sources_of_one_table_agree_on_its_columns() {
+    let text = GOOD.to_owned() + "[source.buoy]\ntype = \"poll\"\ntable = \"trades\"";
+    assert_eq!(load_text(&text, &[]).report.errors(), 0, "a part of the columns, of the same type");
+    let said = load_text(&(text + "\nwhole = true"), &[]).report.render(Look::default());
+    assert!(said.contains("`trades.price` has one type in [source.buoy] and another in [source.tide]"), "{said}");
 }
 
 #[test]

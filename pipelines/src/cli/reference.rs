@@ -27,7 +27,8 @@ pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
     if loaded.report.errors() == 0 {
         println!("{}", loaded.report.summary());
         if args.connect {
-            return super::run::check_connections(loaded).map(|well| if well { ExitCode::from(code) } else { ExitCode::from(1) });
+            return super::run::check_connections(loaded)
+                .map(|well| if well { ExitCode::from(code) } else { ExitCode::from(1) });
         }
     }
     Ok(ExitCode::from(code))
@@ -37,7 +38,8 @@ pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
     match &args.component {
         None => print!("{}", config::list(catalog)),
         Some(component) => {
-            let page = config::list_component(catalog, component).map_err(|report| Failure::usage(report.trim_end()))?;
+            let page =
+                config::list_component(catalog, component).map_err(|report| Failure::usage(report.trim_end()))?;
             print!("{page}");
         }
     }
@@ -45,7 +47,8 @@ pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
 }
 
 pub(super) fn new(catalog: &Catalog, args: &NewArgs) -> Outcome {
-    let text = config::template(catalog, &args.source, &args.sink).map_err(|report| Failure::usage(report.trim_end()))?;
+    let text =
+        config::template(catalog, &args.source, &args.sink).map_err(|report| Failure::usage(report.trim_end()))?;
     print!("{text}");
     Ok(ExitCode::SUCCESS)
 }

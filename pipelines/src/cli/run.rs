@@ -38,7 +38,7 @@ pub(super) fn check_connections(loaded: Loaded) -> Result<bool, Failure> {
     runtime()?.block_on(host::check_connections(loaded)).map_err(Failure::from)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tidegate").build();
     runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
@@ -57,10 +57,14 @@ fn fits(pattern: &str, name: &str) -> bool {
     let mut rest = pattern.chars();
     match rest.next() {
         None => name.is_empty(),
-        Some('*') => name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest.as_str(), &name[at..])),
+        Some('*') => {
+            name.char_indices().map(|(at, _)| at).chain([name.len()]).any(|at| fits(rest.as_str(), &name[at..]))
+        }
         Some(wanted) => {
             let mut letters = name.chars();
-            letters.next().is_some_and(|letter| (wanted == '?' || wanted == letter) && fits(rest.as_str(), letters.as_str()))
+            letters
+                .next()
+                .is_some_and(|letter| (wanted == '?' || wanted == letter) && fits(rest.as_str(), letters.as_str()))
         }
     }
 }

@@ -35,7 +35,8 @@ impl Server {
     /// `Config` when the address is taken or not ours, or is reachable from other machines: what it shows is for us.
     pub(crate) async fn bind(listen: SocketAddr, registry: Registry, metrics: PrometheusHandle) -> Result<Self> {
         if !listen.ip().is_loopback() {
-            let text = format!("`listen = \"{listen}\"` is reachable from other machines, and this version has no token");
+            let text =
+                format!("`listen = \"{listen}\"` is reachable from other machines, and this version has no token");
             return Err(Error::config(format!("{text}: use 127.0.0.1 and a proxy in front")));
         }
         let listener = TcpListener::bind(listen).await.map_err(|error| {

@@ -112,7 +112,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_with_its_reason() {
-        let json = r#"{"code":-32602,"message":"Invalid params","data":{"reason":"value must be >= 10","param":"interval"}}"#;
+        let json =
+            r#"{"code":-32602,"message":"Invalid params","data":{"reason":"value must be >= 10","param":"interval"}}"#;
         let told = "deribit answered -32602 `Invalid params`, param `interval`, reason `value must be >= 10`";
         assert_eq!(refusal(json).text(), told);
         assert_eq!(refusal(r#"{"code":10028,"data":null}"#).text(), "deribit answered 10028 ``");

@@ -245,6 +245,19 @@ async fn rest_answers_429_or_5xx_or_not_at_all_until_it_is_mended() {
 }
 
 #[tokio::test]
+async fn a_rest_host_that_lags_does_not_know_the_newest_trades() {
+    let venue = still_venue().await;
+    let query = format!("public/get_last_trades_by_instrument?instrument_name={PERPETUAL}&count=1&sorting=desc");
+    venue.inject(Fault::Lasting(Condition::RestLag { by: Duration::from_secs(60) }, LONG));
+    let before = venue.oracle().mark(PERPETUAL).seq;
+    assert!(venue.make_trade(PERPETUAL));
+
+    assert_eq!(result(&venue.http_url(), &query).await["trades"][0]["trade_seq"], before);
+    venue.mend();
+    assert_eq!(result(&venue.http_url(), &query).await["trades"][0]["trade_seq"], before + 1);
+}
+
+#[tokio::test]
 async fn a_condition_ends_by_itself() {
     let venue = still_venue().await;
     let url = format!("{}/public/get_time", venue.http_url());

@@ -64,10 +64,12 @@ async fn trades_between_two_sessions_are_owed_and_those_of_a_wanted_absence_are_
     assert!(!matches!(client.end().await, Some(Ok(_))));
     make(4);
     assert_eq!(owed(), 2, "who never comes back is owed no more");
+    assert!(venue.oracle().owed_since(2).is_empty(), "who knows nothing of the session is owed nothing");
 
     let mut client = Client::subscribed(&venue, &[&channel]).await;
     make(1);
     assert_eq!(owed(), 7);
+    assert_eq!(venue.oracle().owed_since(2)[PERPETUAL].len(), 1);
     client.request("public/unsubscribe", json!({ "channels": [channel] })).await;
     make(10);
     assert_eq!(owed(), 7);

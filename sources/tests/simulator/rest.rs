@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
-use tidegate_sources::deribit::simulator::{Simulator, SimulatorConfig};
+use serde_json::{Value, json};
+use tidegate_sources::deribit::simulator::SimulatorConfig;
 
-use crate::client::{PERPETUAL, busy_options, error, get, http, result, start, still_venue};
+use crate::client::{Client, PERPETUAL, busy_options, error, get, http, result, start, still_venue};
 
 #[tokio::test]
 async fn instruments_are_listed_with_their_terms_and_expired_ones_apart() {
@@ -235,10 +235,12 @@ async fn a_client_that_asks_too_often_gets_429_with_a_pause() {
 async fn some_instruments_have_a_past_some_an_old_one_and_some_none() {
     let venue =
         start(SimulatorConfig { paused: true, instruments: 150, credits: 10.0, ..SimulatorConfig::default() }).await;
+    let mut client = Client::connect(&venue).await;
     let (mut recent, mut old, mut none) = (0, 0, 0);
     for (name, trades) in venue.oracle().trades {
-        let rows = last_trades(&venue, &name).await;
-        match (rows.is_empty(), trades.is_empty()) {
+        let params = json!({ "instrument_name": name, "count": 1 });
+        let page = client.request("public/get_last_trades_by_instrument", params).await;
+        match (seqs(&page["result"]).is_empty(), trades.is_empty()) {
             (true, true) => none += 1,
             (true, false) => old += 1,
             (false, _) => recent += 1,
@@ -246,13 +248,6 @@ async fn some_instruments_have_a_past_some_an_old_one_and_some_none() {
     }
     assert!(recent > 50 && old > 5 && none > 5, "{recent} {old} {none}");
     assert_eq!(venue.oracle().trades_made, 0, "the past was not made by this venue");
-}
-
-async fn last_trades(venue: &Simulator, name: &str) -> Vec<u64> {
-    seqs(
-        &result(&venue.http_url(), &format!("public/get_last_trades_by_instrument?instrument_name={name}&count=1"))
-            .await,
-    )
 }
 
 fn seqs(page: &Value) -> Vec<u64> {

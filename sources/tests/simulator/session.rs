@@ -178,7 +178,7 @@ async fn a_client_that_does_not_read_is_disconnected() {
 
     crate::client::until("the session of a slow client ends", || {
         venue.update_book(PERPETUAL);
-        venue.oracle().sessions[0].ended_ms.is_some()
+        venue.read(|oracle| oracle.sessions[0].ended_ms.is_some())
     })
     .await;
 

@@ -74,6 +74,11 @@ impl Continuity {
         })
     }
 
+    /// Returns whether any gap is open.
+    pub(crate) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
     /// Returns the stream of an open gap and how many rows have filled it.
     pub(crate) fn gap_filled(&self, gap: GapId) -> Option<(u32, u64)> {
         self.gap(gap).map(|(id, _, open)| (id, open.filled))

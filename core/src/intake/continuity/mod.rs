@@ -41,7 +41,8 @@ use crate::{
     spool::{Control, GapOutcome, RowHead},
 };
 
-pub(crate) use answers::OpenAsk;
+pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
+pub(crate) use steps::Confirmation;
 pub(crate) use judge::{Drop, Verdict};
 
 /// How many holes a stream may have. Beyond that the oldest gap is given up, and said to be lost.

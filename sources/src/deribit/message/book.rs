@@ -65,14 +65,15 @@ impl Book<'_> {
         }
     }
 
-    /// Returns bids and asks as they came.
-    pub(in super::super) fn changes(&self) -> (&[Level], &[Level]) {
+    /// Returns bids and asks.
+    pub(in super::super) fn levels(&self) -> (&[Level], &[Level]) {
         (&self.bids.levels, &self.asks.levels)
     }
 
-    /// Returns bids and asks, best first.
-    pub(in super::super) fn sorted(&mut self) -> (&[Level], &[Level]) {
-        (self.bids.descending(), self.asks.ascending())
+    /// Puts bids and asks in order, best first.
+    pub(in super::super) fn sort(&mut self) {
+        self.bids.sort_descending();
+        self.asks.sort_ascending();
     }
 }
 
@@ -100,9 +101,15 @@ impl BookTop<'_> {
         }
     }
 
-    /// Returns bids and asks, best first.
-    pub(in super::super) fn sorted(&mut self) -> (&[Level], &[Level]) {
-        (self.bids.descending(), self.asks.ascending())
+    /// Returns bids and asks.
+    pub(in super::super) fn levels(&self) -> (&[Level], &[Level]) {
+        (&self.bids.levels, &self.asks.levels)
+    }
+
+    /// Puts bids and asks in order, best first.
+    pub(in super::super) fn sort(&mut self) {
+        self.bids.sort_descending();
+        self.asks.sort_ascending();
     }
 }
 
@@ -114,18 +121,16 @@ struct Side<E> {
 }
 
 impl<E> Side<E> {
-    fn descending(&mut self) -> &[Level] {
+    fn sort_descending(&mut self) {
         if !self.levels.is_sorted_by(|a, b| a.price >= b.price) {
             self.levels.sort_by(|a, b| b.price.total_cmp(&a.price));
         }
-        &self.levels
     }
 
-    fn ascending(&mut self) -> &[Level] {
+    fn sort_ascending(&mut self) {
         if !self.levels.is_sorted_by(|a, b| a.price <= b.price) {
             self.levels.sort_by(|a, b| a.price.total_cmp(&b.price));
         }
-        &self.levels
     }
 }
 

@@ -1,7 +1,7 @@
 //! The `data` of `trades.*` channels, and of pages of trades.
 
 use serde::Deserialize;
-use tidegate_core::row::{Label, Mark, Position, Timestamp, kinds};
+use tidegate_core::row::{Label, Mark, Position, StreamKey, Timestamp, kinds};
 
 use super::super::{
     rows,
@@ -61,15 +61,12 @@ enum Direction {
     Sell,
 }
 
-/// What can be read of a trade that cannot be read.
-#[derive(Debug, Deserialize)]
-pub(in super::super) struct TradeNumber<'a> {
-    #[serde(borrow)]
-    pub(in super::super) instrument_name: Text<'a>,
-    pub(in super::super) trade_seq: Whole<u64>,
-}
-
 impl Trade<'_> {
+    /// Returns whether the trade belongs to this stream.
+    pub(in super::super) fn is_of(&self, stream: &StreamKey) -> bool {
+        *self.instrument_name == *stream.symbol
+    }
+
     /// Returns the venue's time.
     #[inline]
     pub(in super::super) fn ts_event(&self) -> Timestamp {

@@ -19,6 +19,11 @@ pub enum Condition {
     Http5xx,
     /// REST connections are reset.
     RestDown,
+    /// The main REST host does not know the newest trades yet.
+    RestLag {
+        /// How far it is behind.
+        by: Duration,
+    },
     /// Channels are silently left out of what is accepted.
     Refuse {
         /// Those with this in their name; empty is all.
@@ -72,6 +77,11 @@ impl Conditions {
 
     pub(super) fn rest_down(&self, now: Instant) -> bool {
         self.is(now, |one| matches!(one, Condition::RestDown))
+    }
+
+    /// Returns by how much the main REST host is behind.
+    pub(super) fn rest_lag(&self, now: Instant) -> Option<Duration> {
+        self.find(now, |one| if let Condition::RestLag { by } = one { Some(*by) } else { None })
     }
 
     pub(super) fn refuses(&self, now: Instant, channel: &str) -> bool {

@@ -75,6 +75,7 @@ impl Fault {
             "http_429" => lasting(Condition::Http429 { retry_after: Duration::from_secs(1) }),
             "http_5xx" => lasting(Condition::Http5xx),
             "rest_down" => lasting(Condition::RestDown),
+            "rest_lag" => lasting(Condition::RestLag { by: Duration::from_millis(500) }),
             "refuse" => lasting(Condition::Refuse { containing: "-C.".to_owned() }),
             "unauthorised" => lasting(Condition::Unauthorised),
             "skew" => lasting(Condition::Skew { by_ms: -1_500 }),

@@ -7,7 +7,7 @@ use tidegate_core::{Error, Result};
 use super::{fault::Fault, random::Random};
 
 /// The names that [`Faults`] reads, for `--help` and messages.
-pub const FAULT_NAMES: [&str; 25] = [
+pub const FAULT_NAMES: [&str; 26] = [
     "cut",
     "torn",
     "close",
@@ -27,6 +27,7 @@ pub const FAULT_NAMES: [&str; 25] = [
     "http_429",
     "http_5xx",
     "rest_down",
+    "rest_lag",
     "refuse",
     "unauthorised",
     "skew",

@@ -15,8 +15,8 @@ use super::{
 /// Which of the two REST hosts answers. The WebSocket answers as the main one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Host {
-    /// Forgets trades older than this moment, without a word.
-    Main { remembers_from_ms: i64 },
+    /// Knows trades between two moments, and says no word of others.
+    Main { from_ms: i64, to_ms: i64 },
     /// Remembers everything, in pages of its own manner.
     History,
 }
@@ -127,8 +127,8 @@ impl Page {
     fn write(&self, mut rows: Vec<Row<'_>>, host: Host) -> String {
         rows.retain(|(_, trade)| self.from_ms.is_none_or(|from| trade.timestamp >= from));
         rows.retain(|(_, trade)| self.to_ms.is_none_or(|to| trade.timestamp <= to));
-        if let Host::Main { remembers_from_ms } = host {
-            rows.retain(|(_, trade)| trade.timestamp >= remembers_from_ms);
+        if let Host::Main { from_ms, to_ms } = host {
+            rows.retain(|(_, trade)| (from_ms..=to_ms).contains(&trade.timestamp));
         }
         match self.sorting {
             Sorting::Ascending => rows.sort_by_key(|(_, trade)| trade.id),

@@ -12,6 +12,9 @@
 //! It follows `protocols/deribit.md`. Where that leaves something open it does this: channels send each event whatever their
 //! interval, so that a rate is a rate; replies come in another order than the channels were asked for; `sorting=default` is
 //! unsorted; after a sequence restart, REST filters by number within the present numbering and by time over all.
+//!
+//! Not simulated: other currencies, combos and linear instruments, the channels that no source of ours reads
+//! (`incremental_ticker`, grouped books, candles, volatility, funding), logging in by signature or refresh token.
 
 mod book;
 mod calendar;

@@ -10,9 +10,16 @@ impl Oracle {
     /// Trades made between two sessions are owed, for a client must fetch them. Not owed are those made while the client had
     /// unsubscribed, and those made after the last session that had the instrument.
     pub fn owed(&self) -> BTreeMap<&str, Vec<&Trade>> {
+        self.owed_since(1)
+    }
+
+    /// Returns what is owed to a client that knows of sessions from number `first` on (they count from 1).
+    ///
+    /// A client that was killed between a confirmation and its first write claims nothing for that session.
+    pub fn owed_since(&self, first: usize) -> BTreeMap<&str, Vec<&Trade>> {
         let mut owed = BTreeMap::new();
         for (instrument, trades) in &self.trades {
-            let spans = self.spans(instrument);
+            let spans = self.spans(instrument, first);
             let is_owed = |trade: &&Trade| spans.iter().any(|span| span.holds(trade.mark()));
             let rows: Vec<&Trade> = trades.iter().filter(is_owed).collect();
             if !spans.is_empty() {
@@ -23,8 +30,9 @@ impl Oracle {
     }
 
     /// Joins the subscriptions to one instrument's trades over everything but a wanted absence.
-    fn spans(&self, instrument: &str) -> Vec<Span> {
-        let all = self.sessions.iter().flat_map(|session| &session.subscriptions);
+    fn spans(&self, instrument: &str, first: usize) -> Vec<Span> {
+        let known = self.sessions.iter().skip(first.saturating_sub(1));
+        let all = known.flat_map(|session| &session.subscriptions);
         let mut subscriptions: Vec<Span> = all.filter_map(|one| Span::of(one, instrument)).collect();
         subscriptions.sort_by_key(|span| span.from);
 

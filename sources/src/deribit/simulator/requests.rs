@@ -220,8 +220,10 @@ impl Venue {
 
     /// Returns the main host as of now.
     pub(super) fn main_host(&self, now: Now) -> Host {
-        let remembered = i64::try_from(self.history.as_millis()).unwrap_or(i64::MAX);
-        Host::Main { remembers_from_ms: now.ms().saturating_sub(remembered) }
+        let ms = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
+        let from_ms = now.ms().saturating_sub(ms(self.history));
+        let to_ms = self.conditions.rest_lag(now.instant).map_or(i64::MAX, |by| now.ms().saturating_sub(ms(by)));
+        Host::Main { from_ms, to_ms }
     }
 }
 

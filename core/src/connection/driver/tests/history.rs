@@ -1,0 +1,240 @@
+//! Gaps: what is asked for, when, and what becomes of the answers.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::{
+    config,
+    intake::Ask,
+    protocol::{Gap, GapId, Limits},
+    row::{Numbering, StreamKey, Timestamp},
+};
+
+#[tokio::test(start_paused = true)]
+async fn one_request_covers_all_gaps_and_its_rows_stand_before_the_answers() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    peer.chatter("nothing");
+    world.show(vec![ask(1, 5), ask(2, 6)]);
+    let called = world.called().await;
+    assert_eq!(called.request.shown(), "http://venue/history");
+    called.reply("row a 3\nrow b 4\nanswered 2");
+    let log = world.logged("answered 2 ask 6").await;
+    let log: Vec<&str> = log.iter().map(String::as_str).filter(|line| *line != "alive").collect();
+    assert_eq!(log, ["row a 3 backfill", "row b 4 backfill", "asked 1", "answered 2 ask 6"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_not_asked_for_before_its_time_nor_twice_while_it_is_asked_for() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    peer.chatter("nothing");
+    let not_before = Instant::now() + SECOND * 3;
+    world.show(vec![Ask { not_before: Some(not_before), ..ask(1, 1) }]);
+    let called = world.called().await;
+    assert!(called.at >= not_before && called.at < not_before + SECOND / 10);
+    world.show(vec![ask(1, 2)]);
+    tokio::time::sleep(SECOND * 5).await;
+    assert!(world.try_called().is_none());
+    called.reply("");
+    world.logged("asked 1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_counts_under_the_number_of_the_moment_when_it_was_asked_for() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.subscribe("a").await.chatter("nothing");
+    world.show(vec![ask(1, 5)]);
+    let called = world.called().await;
+    world.show(vec![ask(1, 9)]);
+    world.settle().await;
+    called.reply("all");
+    world.logged("answered 1 ask 5").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_shown_again_only_when_the_log_has_worked_off_the_answer() {
+    let toy = Toy::new(&["a"]);
+    let shown = Arc::clone(&toy.shown);
+    let mut world = World::start(toy);
+    world.subscribe("a").await.chatter("nothing");
+    world.show(vec![ask(1, 1)]);
+    world.called().await.reply("row a 1");
+    world.logged("asked 1").await;
+    world.settle().await;
+    assert_eq!(shown.lock().unwrap().len(), 1, "the board still shows what it showed before the answer");
+    world.show(vec![with_dry_replies(ask(1, 1), 1)]);
+    world.called().await.reply("");
+    assert_eq!(shown.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_can_be_done_about_is_lost_for_the_reason_that_the_protocol_gives() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.subscribe("a").await.chatter("nothing");
+    world.show(vec![with_dry_replies(ask(1, 1), 3)]);
+    world.logged("lost 1: the venue forgot").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_failures_and_silence_of_the_api_are_repeated_and_never_reach_the_protocol() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.subscribe("a").await.chatter("row a 1");
+    world.show(vec![ask(1, 1)]);
+    let first = world.called().await;
+    let start = first.at;
+    first.status(429, Some(SECOND * 7), "bad");
+    let second = world.called().await;
+    assert!(second.at - start >= SECOND * 7, "as long as the venue asked for");
+    second.status(502, None, "bad");
+    world.called().await.fail();
+    let hanging = world.called().await;
+    let next = world.called().await;
+    assert!(next.at - hanging.at >= SECOND * 10, "the call's own time limit");
+    next.reply("all");
+    let log = world.logged("answered 1 ask 1").await;
+    assert!(!log.iter().any(|line| line.starts_with("malformed") || line.starts_with("asked")), "{log:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_is_down_leaves_the_gaps_open_the_feed_up_and_health_degraded_with_their_number() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    peer.chatter("row a 1");
+    world.show(vec![ask(1, 1), ask(2, 1)]);
+    for _ in 0..5 {
+        world.called().await.fail();
+    }
+    let reason = world.told("2 gaps wait").await;
+    assert!(
+        reason.starts_with("degraded http://venue/history: connection refused; 2 gaps wait, next try in"),
+        "{reason}"
+    );
+    let broken = Instant::now();
+    let probe = world.called().await;
+    assert!(probe.at - broken > SECOND * 50, "the breaker is open");
+    assert!(!peer.is_gone());
+    probe.reply("all");
+    world.logged("answered 1 ask 1").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_keep_to_the_venues_rate() {
+    let mut toy = Toy::discovering();
+    toy.limits = Limits { requests_per_second: Some(2.0), ..Limits::default() };
+    let mut world = World::with(toy, |config| {
+        config.rest.rate = Some(config::Rate { times: NonZeroU32::new(30).unwrap(), per: SECOND * 60 });
+    });
+    let first = world.called().await;
+    let start = first.at;
+    first.reply("a");
+    world.subscribe("a").await.chatter("nothing");
+    world.show(vec![ask(1, 1)]);
+    assert!(world.called().await.at - start >= SECOND * 2, "the user wants one in two seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_an_ended_session_is_dropped_and_the_question_is_asked_again_in_the_next() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    world.show(vec![ask(1, 1)]);
+    let called = world.called().await;
+    drop(peer);
+    world.logged("ended: the venue hung up").await;
+    world.settle().await;
+    assert!(called.is_dropped(), "nobody waits for it");
+    world.show(vec![ask(1, 2)]);
+    world.subscribe("a").await.chatter("nothing");
+    world.called().await.reply("all");
+    let log = world.logged("answered 1 ask 2").await;
+    assert!(!log.contains(&"answered 1 ask 1".to_owned()), "{log:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_answer_is_kept_raw_and_counts_as_none() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.subscribe("a").await.chatter("nothing");
+    world.show(vec![ask(1, 1)]);
+    world.called().await.reply("row a 1\nall\nbad");
+    let log = world.logged("asked 1").await;
+    let log: Vec<&str> = log.iter().map(String::as_str).filter(|line| *line != "alive").collect();
+    assert_eq!(log, ["malformed 15 `row a 1\nall\nbad`: what is this", "asked 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_says_later_is_repeated_later_and_the_feed_goes_on() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    peer.chatter("nothing");
+    world.show(vec![ask(1, 1)]);
+    let first = world.called().await;
+    let start = first.at;
+    first.reply("later 20");
+    let second = world.called().await;
+    assert!(second.at - start >= SECOND * 20);
+    assert!(!peer.is_gone());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_book_is_ended_and_begun_anew_one_at_a_time_with_growing_pauses() {
+    let mut world = World::start(Toy { resubscribes: true, ..Toy::new(&["a", "b"]) });
+    let mut peer = world.subscribe("a,b").await;
+    peer.chatter("row b 1");
+    let mut pauses = Vec::new();
+    for number in 1..=4 {
+        let start = Instant::now();
+        world.show(vec![ask(number, 1)]);
+        assert_eq!(peer.heard().await, "unsub a");
+        pauses.push((Instant::now() - start).as_secs());
+        tokio::time::sleep(SECOND).await;
+        assert!(peer.sent.try_recv().is_err(), "the end is waited for");
+        peer.say("gone a");
+        assert_eq!(peer.heard().await, "sub a");
+        peer.say("ok a");
+        let log = world.logged("confirmed a at 7").await;
+        assert!(log.contains(&"unsubscribed a".to_owned()), "{log:?}");
+        world.show(vec![]);
+    }
+    assert_eq!(pauses, [0, 1, 2, 4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_gaps_are_asked_for_a_few_at_a_time_so_that_each_is_asked_for_as_it_is_then() {
+    let toy = Toy::new(&["a"]);
+    let shown = Arc::clone(&toy.shown);
+    let mut world = World::start(toy);
+    world.subscribe("a").await.chatter("nothing");
+    // Each request covers all that are due, so gaps that come one by one make requests one by one.
+    let mut asks = Vec::new();
+    for number in 1..=20 {
+        asks.push(ask(number, 1));
+        world.show(asks.clone());
+        world.settle().await;
+    }
+    assert!(shown.lock().unwrap().len() <= 8, "4 out and 4 waiting: {:?}", shown.lock().unwrap());
+    let mut out = 0;
+    while let Some(called) = world.try_called() {
+        out += 1;
+        std::mem::forget(called);
+    }
+    assert_eq!(out, 4);
+}
+
+fn ask(id: u64, number: u64) -> Ask {
+    let gap = Gap {
+        id: GapId(id),
+        stream: StreamKey::new("prints", "a"),
+        numbering: Numbering::Sequence,
+        after: None,
+        before: None,
+        since: Timestamp(0),
+        dry_replies: 0,
+    };
+    Ask { gap, number, not_before: None }
+}
+
+fn with_dry_replies(ask: Ask, dry_replies: u32) -> Ask {
+    Ask { gap: Gap { dry_replies, ..ask.gap }, ..ask }
+}

@@ -1,0 +1,400 @@
+//! The outside world of a driver under test: connections, calls and intake, with a script and paused time.
+
+use std::{
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{Sink, Stream};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::{super::Driver, toy::Toy};
+use crate::{
+    Result,
+    config::ConnectionConfig,
+    connection::transport::{NotConnected, Transport},
+    health::{Registry, StageHealth, StageId},
+    http::{Answer, HttpClient, NoAnswer},
+    intake::{Ask, Handover, Step},
+    protocol::{Endpoint, Request},
+    row::{StreamKey, Timestamp},
+    source::{Lines, SourceContext, SourceParts},
+};
+
+/// A running driver, and everything around it.
+pub(super) struct World {
+    pub(super) health: StageHealth,
+    pub(super) registry: Registry,
+    pub(super) stop: CancellationToken,
+    pub(super) asks: watch::Sender<Arc<[Ask]>>,
+    pub(super) log: Arc<Mutex<Vec<String>>>,
+    /// While it is false, intake takes nothing.
+    pub(super) takes: watch::Sender<bool>,
+    dials: mpsc::UnboundedReceiver<Dialled>,
+    calls: mpsc::UnboundedReceiver<Called>,
+    driver: JoinHandle<Result<()>>,
+    /// How long a condition may take: paused time costs nothing.
+    patience: Duration,
+}
+
+pub(super) struct Dialled {
+    pub(super) at: Instant,
+    answer: oneshot::Sender<Result<FakeLine, NotConnected>>,
+}
+
+pub(super) struct Called {
+    pub(super) request: Request,
+    pub(super) at: Instant,
+    answer: oneshot::Sender<Result<Answer, NoAnswer>>,
+}
+
+/// The venue's end of a connection. Dropped, it hangs up.
+pub(super) struct Peer {
+    to_driver: mpsc::UnboundedSender<Result<Message, WsError>>,
+    pub(super) sent: mpsc::UnboundedReceiver<Message>,
+}
+
+pub(super) struct FakeLine {
+    incoming: mpsc::UnboundedReceiver<Result<Message, WsError>>,
+    sent: mpsc::UnboundedSender<Message>,
+}
+
+struct Scripted {
+    dials: mpsc::UnboundedSender<Dialled>,
+    calls: mpsc::UnboundedSender<Called>,
+    start: Instant,
+}
+
+impl World {
+    pub(super) fn start(toy: Toy) -> Self {
+        Self::with(toy, |_| {})
+    }
+
+    pub(super) fn with(toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+        let (dials_in, dials) = mpsc::unbounded_channel();
+        let (calls_in, calls) = mpsc::unbounded_channel();
+        let transport = Scripted { dials: dials_in, calls: calls_in, start: Instant::now() };
+        let mut world = Self::over(transport, toy, configure);
+        (world.dials, world.calls, world.patience) = (dials, calls, Duration::from_secs(3_600));
+        world
+    }
+
+    /// Starts a driver over another transport, in real time.
+    pub(super) fn over(transport: impl Transport, toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+        let mut config = ConnectionConfig::default();
+        configure(&mut config);
+        let registry = Registry::new();
+        let health = registry.stage(StageId::source("test", "toy"));
+        let (asks, shown) = watch::channel(Arc::from([]));
+        let (queue, handovers) = mpsc::channel(2);
+        let (takes, may_take) = watch::channel(true);
+        let stop = CancellationToken::new();
+        let factory = toy.factory();
+        let lines = Lines::new(0, factory().unwrap().tables(), queue);
+        let cx = SourceContext::new(SourceParts {
+            name: "toy".into(),
+            folder: PathBuf::new(),
+            lines,
+            asks: shown,
+            synced: watch::channel(0).1,
+            stop: stop.clone(),
+            health: health.clone(),
+            http: HttpClient::new(),
+        });
+        let driver = Driver::new(transport, factory, config, cx).unwrap();
+        let log = Arc::default();
+        tokio::spawn(intake(handovers, may_take, Arc::clone(&log)));
+        let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+        let (driver, patience) = (tokio::spawn(driver.run()), Duration::from_secs(20));
+        Self { health, registry, stop, asks, log, takes, dials, calls, driver, patience }
+    }
+
+    /// Waits for the next attempt to connect.
+    pub(super) async fn dial(&mut self) -> Dialled {
+        self.dials.recv().await.expect("the driver runs")
+    }
+
+    pub(super) fn try_dial(&mut self) -> Option<Dialled> {
+        self.dials.try_recv().ok()
+    }
+
+    /// Waits for the next attempt, and lets it succeed.
+    pub(super) async fn connect(&mut self) -> Peer {
+        self.dial().await.accept()
+    }
+
+    /// Connects, greets and confirms everything.
+    pub(super) async fn subscribe(&mut self, channels: &str) -> Peer {
+        let mut peer = self.connect().await;
+        peer.say("welcome");
+        assert_eq!(peer.heard().await, "hello");
+        assert_eq!(peer.heard().await, format!("sub {channels}"));
+        peer.say(&format!("ok {channels}"));
+        self.logged(&format!("confirmed {} at 7", channels.replace('+', ","))).await;
+        peer
+    }
+
+    /// Waits for the next HTTP call.
+    pub(super) async fn called(&mut self) -> Called {
+        self.calls.recv().await.expect("the driver runs")
+    }
+
+    pub(super) fn try_called(&mut self) -> Option<Called> {
+        self.calls.try_recv().ok()
+    }
+
+    /// Waits until the log has this line, and takes it with all in front of it.
+    pub(super) async fn logged(&self, line: &str) -> Vec<String> {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            {
+                let mut log = self.log.lock().unwrap();
+                if let Some(place) = log.iter().position(|entry| entry == line) {
+                    return log.drain(..=place).collect();
+                }
+                assert!(Instant::now() < deadline, "`{line}` was not logged, but {log:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until the reason of the source's state holds this text.
+    pub(super) async fn told(&self, text: &str) -> String {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let reason = self.reason();
+            if reason.contains(text) {
+                return reason;
+            }
+            assert!(Instant::now() < deadline, "`{text}` was not told, but `{reason}`");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Returns the source's state and reason, as the report shows them.
+    pub(super) fn reason(&self) -> String {
+        let report = serde_json::to_value(self.registry.report()).unwrap();
+        let check = &report["checks"]["test/source.toy"];
+        format!("{} {}", check["status"].as_str().unwrap(), check["reason"].as_str().unwrap_or_default())
+    }
+
+    /// Lets the driver do what it can do without time passing by.
+    pub(super) async fn settle(&self) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+
+    pub(super) async fn ended(self) -> Result<()> {
+        self.driver.await.unwrap()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        !self.driver.is_finished()
+    }
+
+    pub(super) fn show(&self, asks: Vec<Ask>) {
+        self.asks.send_replace(asks.into());
+    }
+}
+
+impl Dialled {
+    pub(super) fn accept(self) -> Peer {
+        let (to_driver, incoming) = mpsc::unbounded_channel();
+        let (sent, from_driver) = mpsc::unbounded_channel();
+        assert!(self.answer.send(Ok(FakeLine { incoming, sent })).is_ok(), "the driver waits for it");
+        Peer { to_driver, sent: from_driver }
+    }
+
+    pub(super) fn refuse(self, why: &str) {
+        drop(self.answer.send(Err(NotConnected::Failed(why.to_owned()))));
+    }
+
+    pub(super) fn answer(self, status: u16, body: &str) {
+        drop(self.answer.send(Err(NotConnected::Answered { status, body: body.to_owned() })));
+    }
+}
+
+impl Called {
+    pub(super) fn reply(self, body: &str) {
+        self.status(200, None, body);
+    }
+
+    pub(super) fn status(self, status: u16, retry_after: Option<Duration>, body: &str) {
+        drop(self.answer.send(Ok(Answer { status, retry_after, body: body.into() })));
+    }
+
+    pub(super) fn fail(self) {
+        drop(self.answer.send(Err(NoAnswer::Unreachable("connection refused".to_owned()))));
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.answer.is_closed()
+    }
+}
+
+impl Peer {
+    pub(super) fn say(&self, text: &str) {
+        self.send(Message::text(text.to_owned()));
+    }
+
+    pub(super) fn send(&self, message: Message) {
+        assert!(self.to_driver.send(Ok(message)).is_ok(), "the driver has let the connection go");
+    }
+
+    pub(super) fn fail(&self, error: WsError) {
+        assert!(self.to_driver.send(Err(error)).is_ok(), "the driver has let the connection go");
+    }
+
+    /// Says something each second, as long as the connection is held.
+    pub(super) fn chatter(&self, text: &'static str) {
+        let to_driver = self.to_driver.clone();
+        tokio::spawn(async move {
+            while to_driver.send(Ok(Message::text(text))).is_ok() {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+
+    /// Waits for the next text that the driver sends; its pings are passed over.
+    pub(super) async fn heard(&mut self) -> String {
+        loop {
+            match self.sent.recv().await.expect("the driver holds the connection") {
+                Message::Text(text) => return text.to_string(),
+                _ => continue,
+            }
+        }
+    }
+
+    /// Waits until the driver lets the connection go.
+    pub(super) async fn gone(&self) {
+        self.to_driver.closed().await;
+    }
+
+    pub(super) fn is_gone(&self) -> bool {
+        self.to_driver.is_closed()
+    }
+}
+
+impl Transport for Scripted {
+    type Line = FakeLine;
+
+    fn connect(&self, endpoint: Endpoint) -> impl Future<Output = Result<FakeLine, NotConnected>> + Send + 'static {
+        assert_eq!(endpoint.shown(), "ws://venue/feed");
+        let (answer, outcome) = oneshot::channel();
+        drop(self.dials.send(Dialled { at: Instant::now(), answer }));
+        async move { outcome.await.unwrap_or_else(|_| Err(NotConnected::Failed("connection refused".to_owned()))) }
+    }
+
+    fn call(
+        &self,
+        request: Request,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static {
+        let (answer, outcome) = oneshot::channel();
+        drop(self.calls.send(Called { request, at: Instant::now(), answer }));
+        async move {
+            let unreachable = || NoAnswer::Unreachable("connection refused".to_owned());
+            match tokio::time::timeout(timeout, outcome).await {
+                Ok(outcome) => outcome.unwrap_or_else(|_| Err(unreachable())),
+                Err(_) => Err(NoAnswer::TimedOut(timeout)),
+            }
+        }
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(1_000_000_000 + self.start.elapsed().as_nanos() as i64)
+    }
+}
+
+impl Stream for FakeLine {
+    type Item = Result<Message, WsError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.incoming.poll_recv(cx)
+    }
+}
+
+impl Sink<Message> for FakeLine {
+    type Error = WsError;
+
+    fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), WsError> {
+        drop(self.sent.send(message));
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        drop(self.sent.send(Message::Close(None)));
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes down what is handed over, in the order in which it happened.
+async fn intake(
+    mut handovers: mpsc::Receiver<Handover>,
+    mut takes: watch::Receiver<bool>,
+    log: Arc<Mutex<Vec<String>>>,
+) {
+    let mut streams = Vec::new();
+    while let Some(handover) = handovers.recv().await {
+        if takes.wait_for(|takes| *takes).await.is_err() {
+            return;
+        }
+        streams.extend_from_slice(handover.records.new_streams());
+        log.lock().unwrap().extend(written(&handover, &streams));
+        handover.done(1);
+    }
+}
+
+fn written(handover: &Handover, streams: &[StreamKey]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut steps = handover.steps.iter().peekable();
+    for (number, (head, _)) in handover.records.iter().enumerate() {
+        while let Some((_, step)) = steps.next_if(|(place, _)| *place <= number) {
+            lines.push(worded(step));
+        }
+        let symbol = &streams[head.stream as usize].symbol;
+        let origin = crate::row::Origin::NAMES[head.origin as usize];
+        lines.push(format!("row {symbol} {} {origin}", head.position.number().unwrap_or_default()));
+    }
+    lines.extend(steps.map(|(_, step)| worded(step)));
+    lines
+}
+
+fn worded(step: &Step) -> String {
+    match step {
+        Step::Opened => "opened".to_owned(),
+        Step::Confirmed { streams, at } => {
+            let symbols: Vec<&str> = streams.iter().map(|stream| &*stream.key.symbol).collect();
+            format!("confirmed {} at {}", symbols.join(","), at.0)
+        }
+        Step::Unsubscribed { streams } => {
+            let symbols: Vec<&str> = streams.iter().map(|key| &*key.symbol).collect();
+            format!("unsubscribed {}", symbols.join(","))
+        }
+        Step::Alive => "alive".to_owned(),
+        Step::Ended { why } => format!("ended: {why}"),
+        Step::Restart(key) => format!("restart {}", key.symbol),
+        Step::Malformed { raw, error } => {
+            format!("malformed {} `{}`: {error}", raw.len(), String::from_utf8_lossy(&raw[..raw.len().min(40)]))
+        }
+        Step::Answered { gap, ask } => format!("answered {} ask {ask}", gap.0),
+        Step::Asked { gap } => format!("asked {}", gap.0),
+        Step::Lost { gap, why } => format!("lost {}: {why}", gap.0),
+    }
+}

@@ -1,0 +1,50 @@
+//! Where a pipeline keeps its files: `data_dir/PIPELINE/…`.
+
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result, deadletter::DeadLetters};
+
+/// The folder of one pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    /// Returns the folder of a pipeline; makes nothing.
+    pub fn new(data_dir: &Path, pipeline: &str) -> Self {
+        Self(data_dir.join(pipeline))
+    }
+
+    /// Returns the folder of the spool.
+    pub fn spool(&self) -> PathBuf {
+        self.0.join("spool")
+    }
+
+    /// Returns the folder in which each sink has a position, and a folder of its own.
+    pub fn sinks(&self) -> PathBuf {
+        self.0.join("sinks")
+    }
+
+    /// Returns the file of a sink's dead letters.
+    pub fn dead_letters(&self, sink: &str) -> PathBuf {
+        self.sinks().join(sink).join(DeadLetters::FILE_NAME)
+    }
+
+    /// Returns the folder of a source: its captures.
+    pub fn source(&self, source: &str) -> PathBuf {
+        self.0.join("sources").join(source)
+    }
+
+    /// Makes the folders that every pipeline needs.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when one cannot be made, naming it.
+    pub(super) fn create(&self) -> Result<()> {
+        for folder in [self.spool(), self.sinks()] {
+            std::fs::create_dir_all(&folder).map_err(|error| {
+                Error::permanent(format!("cannot make the folder `{}`", folder.display())).because(error)
+            })?;
+        }
+        Ok(())
+    }
+}

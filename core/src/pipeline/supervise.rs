@@ -1,0 +1,111 @@
+//! Keeps a source running: again after what mends itself, after a panic too; not after what needs a person.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Error, Kind, Result,
+    health::{StageHealth, Status},
+    http::HttpClient,
+    intake::Asks,
+    policy::Backoff,
+    source::{Lines, Source, SourceContext, SourceParts},
+};
+
+/// Makes a source as often as it is needed.
+pub(super) type MakeSource = Box<dyn Fn() -> Result<Box<dyn Source>> + Send + Sync>;
+
+/// A source and what each of its runs gets.
+pub(super) struct Supervised {
+    pub(super) name: Arc<str>,
+    pub(super) make: MakeSource,
+    pub(super) lines: Lines,
+    pub(super) asks: Asks,
+    pub(super) synced: watch::Receiver<u64>,
+    pub(super) stop: CancellationToken,
+    pub(super) health: StageHealth,
+    pub(super) http: HttpClient,
+    pub(super) folder: std::path::PathBuf,
+}
+
+/// How a source ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SourceEnd {
+    /// There is nothing more to come, or it was told to stop.
+    Finished,
+    /// A person is needed.
+    Failed,
+}
+
+impl Supervised {
+    /// Runs the source until it is told to stop, has nothing more to give, or needs a person.
+    pub(super) async fn run(self) -> SourceEnd {
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(u64::from(std::process::id()));
+        loop {
+            let began = Instant::now();
+            let outcome = self.run_once().await;
+            // A run that ended in another way than by its own word may have left a session open.
+            let why = outcome.as_ref().err().map_or_else(|| "the source has ended".to_owned(), Error::chain);
+            self.lines.end_all(&why).await;
+            backoff.succeeded_for(began.elapsed());
+            let error = match outcome {
+                Ok(()) => {
+                    self.health.stopped("line closed");
+                    return SourceEnd::Finished;
+                }
+                Err(_) if self.stop.is_cancelled() => {
+                    self.health.stopped("line closed");
+                    return SourceEnd::Finished;
+                }
+                Err(error) => error,
+            };
+            let Kind::Transient { retry_after } = error.kind() else {
+                self.health.failed(format!("{}; a person has to look", error.chain()));
+                return SourceEnd::Failed;
+            };
+            let pause = backoff.failed(retry_after).unwrap_or(LONGEST_PAUSE);
+            if self.health.status() == Status::Failed {
+                self.health.restarted("starting again");
+            }
+            self.health.degraded(format!("{}; starting again in {:.1} s", error.chain(), pause.as_secs_f64()));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.stop.cancelled() => {}
+            }
+            if self.stop.is_cancelled() {
+                self.health.stopped("line closed");
+                return SourceEnd::Finished;
+            }
+        }
+    }
+
+    async fn run_once(&self) -> Result<()> {
+        let source = (self.make)()?;
+        let cx = SourceContext::new(SourceParts {
+            name: self.name.clone(),
+            folder: self.folder.clone(),
+            lines: self.lines.clone(),
+            asks: self.asks.clone(),
+            synced: self.synced.clone(),
+            stop: self.stop.clone(),
+            health: self.health.clone(),
+            http: self.http.clone(),
+        });
+        match AssertUnwindSafe(source.run(cx)).catch_unwind().await {
+            Ok(outcome) => outcome,
+            Err(panic) => Err(Error::transient(format!("the source panicked: {}", text_of(&*panic)))),
+        }
+    }
+}
+
+/// Returns what a panic said.
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);

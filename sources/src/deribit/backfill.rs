@@ -1,0 +1,153 @@
+//! Fetches the trades that were missed, from the main host and, where that has forgotten, from the history host.
+//!
+//! The main host remembers about a day and answers for older times *empty, without an error*. So an answer counts only
+//! if it holds the trade at the edge of the gap: a host that still has that one has all behind it. The history host
+//! keeps everything, but nothing says how soon; so of an end that is open it is believed only after the main host has
+//! said what it has of the last day.
+
+mod notes;
+mod page;
+mod sweep;
+
+use std::{collections::HashSet, time::Duration};
+
+use tidegate_core::{
+    Result,
+    protocol::{Edge, Gap, Outbox, Remedy, Reply, Request},
+    row::{Row, Timestamp, kinds},
+};
+use url::form_urlencoded;
+
+pub(super) use self::page::each;
+use self::{
+    notes::{Host, Notes},
+    page::Page,
+    sweep::Sweeps,
+};
+use super::{
+    channel::{Channel, Interval},
+    data::on_trades,
+    selection::later,
+};
+
+/// Which request fills which gap.
+#[derive(Debug)]
+pub(super) struct Backfill {
+    main: String,
+    history: Option<String>,
+    interval: Interval,
+    notes: Notes,
+    sweeps: Sweeps,
+}
+
+/// The most that both hosts give at once.
+const PAGE: u64 = 1000;
+/// Enough for the baseline of a moment ago; the next page follows where it is not.
+const FRESH_PAGE: u64 = 100;
+const FRESH: Duration = Duration::from_secs(60);
+
+impl Backfill {
+    pub(super) fn new(main: String, history: Option<String>, interval: Interval) -> Self {
+        let notes = Notes::new(history.is_some());
+        Self { main, history, interval, notes, sweeps: Sweeps::default() }
+    }
+
+    /// Forgets what was asked in the last session: an answer from before this one proves nothing about its begin.
+    pub(super) fn open(&mut self) {
+        self.notes.clear();
+        self.sweeps.clear();
+    }
+
+    /// Says what to do about the first of these gaps, and about those that can be done with it.
+    pub(super) fn remedy(&mut self, gaps: &[Gap], now: Timestamp) -> Remedy {
+        let Some(first) = gaps.first() else { return Remedy::Lost { gaps: Vec::new(), why: "there is no gap" } };
+        let of_stream = || gaps.iter().filter(|gap| gap.stream == first.stream).map(|gap| gap.id).collect();
+        if &*first.stream.table == kinds::BookChange::TABLE {
+            let channel = Channel::BookChanges.name(&first.stream.symbol, self.interval).unwrap_or_default();
+            return Remedy::Resubscribe { channel, gaps: of_stream() };
+        }
+        if &*first.stream.table != kinds::Trade::TABLE {
+            return Remedy::Lost { gaps: of_stream(), why: "deribit keeps no history of it" };
+        }
+        if let Some(why) = self.notes.lost(first, now) {
+            return Remedy::Lost { gaps: vec![first.id], why };
+        }
+        let swept = self.sweeps.request(&self.main, gaps, now, |gap| !self.notes.has(gap));
+        let (request, gaps) = swept.unwrap_or_else(|| (self.request(first, now), vec![first.id]));
+        Remedy::Fetch { request, gaps }
+    }
+
+    /// Returns the request for one gap: from its left edge on, or, where there is none, backwards from its right one.
+    fn request(&self, gap: &Gap, now: Timestamp) -> Request {
+        let host = match (self.notes.host(gap), &self.history) {
+            (Host::History, Some(history)) => history,
+            (Host::Main | Host::History, _) => &self.main,
+        };
+        let symbol: String = form_urlencoded::byte_serialize(gap.stream.symbol.as_bytes()).collect();
+        let mut url = format!("{host}/public/get_last_trades_by_instrument?instrument_name={symbol}");
+        let begin = self.notes.begin(gap);
+        let (count, start, end) = match gap.after {
+            Some(_) => (PAGE, begin, number(gap.before)),
+            None if later(gap.since, FRESH) >= now => (FRESH_PAGE, None, begin),
+            None => (PAGE, None, begin),
+        };
+        let sorting = if gap.after.is_some() { "asc" } else { "desc" };
+        url.push_str(&format!("&count={count}&sorting={sorting}"));
+        for (key, number) in [("start_seq", start), ("end_seq", end)] {
+            if let Some(number) = number {
+                url.push_str(&format!("&{key}={number}"));
+            }
+        }
+        Request::get(url)
+    }
+
+    /// Emits the trades of a reply, and says which gaps it answers.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the venue wants to be asked later, `Malformed` when the reply is no page of trades.
+    pub(super) fn on_reply(&mut self, reply: &Reply<'_>, gaps: &[Gap], now: Timestamp, out: &mut Outbox) -> Result<()> {
+        let host = self.host(reply.request);
+        let page = match Page::read(reply, out) {
+            Ok(Some(page)) => page,
+            Ok(None) => {
+                out.ignore("a request for trades that was refused");
+                self.sweeps.failed(reply.request);
+                self.notes.failed(gaps, host);
+                return Ok(());
+            }
+            Err(error) => {
+                self.sweeps.failed(reply.request);
+                self.notes.failed(gaps, host);
+                return Err(error);
+            }
+        };
+        if let Some(end) = self.sweeps.on_page(reply.request, &page, gaps) {
+            // What belongs to no gap would only make streams of instruments that nobody follows.
+            let symbols: HashSet<&str> = gaps.iter().map(|gap| &*gap.stream.symbol).collect();
+            on_trades(page.trades.iter().filter(|trade| symbols.contains(&*trade.instrument_name)), out);
+            end.answered.into_iter().for_each(|gap| out.answered(gap));
+            self.notes.failed_sweep(&end.left);
+            return Ok(());
+        }
+        // Of a baseline, only the newest trade before its time is wanted, and what follows.
+        let baseline = gaps.iter().find(|gap| gap.after.is_none());
+        let first = baseline.map_or(0, |gap| page.neighbour(gap));
+        on_trades(&page.trades[first..], out);
+        for gap in gaps {
+            if self.notes.on_page(gap, &page, host, now) {
+                out.answered(gap.id);
+            }
+        }
+        Ok(())
+    }
+
+    fn host(&self, request: &Request) -> Host {
+        let rest = self.history.as_ref().and_then(|history| request.url.strip_prefix(history.as_str()));
+        if rest.is_some_and(|rest| rest.starts_with("/public/")) { Host::History } else { Host::Main }
+    }
+}
+
+fn number(edge: Option<Edge>) -> Option<u64> {
+    edge.and_then(|edge| edge.position.number())
+}

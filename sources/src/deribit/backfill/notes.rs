@@ -1,0 +1,218 @@
+//! What the replies of this session said about each gap, and so which host to ask next, from where, and when to give up.
+
+use std::{collections::HashMap, time::Duration};
+
+use tidegate_core::{
+    protocol::{Gap, GapId},
+    row::Timestamp,
+};
+
+use super::{super::selection::later, number, page::Page};
+
+/// What the replies of this session said.
+#[derive(Debug)]
+pub(super) struct Notes {
+    has_history: bool,
+    of: HashMap<GapId, Note>,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Host {
+    /// Remembers about a day.
+    #[default]
+    Main,
+    /// Remembers everything, some time later.
+    History,
+}
+
+/// What the replies said about one gap.
+#[derive(Debug, Default)]
+struct Note {
+    next: Host,
+    /// The last number of pages that follow each other, from the edge of the gap on.
+    reached: Option<u64>,
+    /// Whether one of these pages held the trade behind the gap.
+    end_is_held: bool,
+    /// Whether one of these pages held a trade that cannot be read.
+    is_partial: bool,
+    /// Whether the main host was asked to the end of what it has.
+    main_is_exhausted: bool,
+    /// How many replies of the host that remembers longest did not hold the edge.
+    forgotten: u32,
+    /// Everything was fetched, but not everything could be read.
+    is_unreadable: bool,
+}
+
+/// What the main host remembers for certain, of "about 24 hours".
+const REMEMBERED: Duration = Duration::from_secs(23 * 3600);
+/// A trade that is younger than this may not have reached the hosts yet.
+const SETTLED: Duration = Duration::from_secs(3600);
+/// So many times both hosts must have been without the edge of a gap.
+const LOST_AFTER: u32 = 2;
+/// More gaps than this are not kept in mind; it only saves requests.
+const MOST: usize = 100_000;
+
+impl Notes {
+    pub(super) fn new(has_history: bool) -> Self {
+        Self { has_history, of: HashMap::new() }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.of.clear();
+    }
+
+    /// Returns whether the gap was asked for already.
+    pub(super) fn has(&self, gap: &Gap) -> bool {
+        self.of.contains_key(&gap.id)
+    }
+
+    /// Returns the host to ask.
+    pub(super) fn host(&self, gap: &Gap) -> Host {
+        self.of.get(&gap.id).map_or(Host::Main, |note| note.next)
+    }
+
+    /// Returns the number from which to ask, forwards or, without a left edge, backwards. The page must hold it.
+    pub(super) fn begin(&self, gap: &Gap) -> Option<u64> {
+        let reached = self.of.get(&gap.id).and_then(|note| note.reached);
+        match number(gap.after) {
+            // All below the left edge is there, so it may be ahead of what the pages had.
+            Some(after) => Some(reached.map_or(after, |reached| reached.max(after))),
+            None => reached.or_else(|| number(gap.before)),
+        }
+    }
+
+    /// Returns why nothing can be done about a gap any more.
+    pub(super) fn lost(&self, gap: &Gap, now: Timestamp) -> Option<&'static str> {
+        let note = self.of.get(&gap.id)?;
+        if note.is_unreadable {
+            return Some("a trade in it cannot be read; it is kept raw");
+        }
+        let newest = gap.before.map_or(gap.since, |before| before.ts_event.max(gap.since));
+        let is_forgotten = note.forgotten >= LOST_AFTER && later(newest, SETTLED) < now;
+        is_forgotten.then_some("the venue forgot")
+    }
+
+    /// Notes that a request came to nothing: the other host is next.
+    pub(super) fn failed(&mut self, gaps: &[Gap], host: Host) {
+        let has_history = self.has_history;
+        for gap in gaps {
+            self.note(gap.id).turn(host, has_history);
+        }
+    }
+
+    /// Notes gaps that a request for many did not answer: each is asked for by itself.
+    pub(super) fn failed_sweep(&mut self, gaps: &[GapId]) {
+        for &gap in gaps {
+            self.note(gap);
+        }
+    }
+
+    /// Notes what a page says about a gap, and returns whether it answers it.
+    pub(super) fn on_page(&mut self, gap: &Gap, page: &Page<'_>, host: Host, now: Timestamp) -> bool {
+        let has_history = self.has_history;
+        let begin = self.begin(gap);
+        let note = self.note(gap.id);
+        if host == Host::Main {
+            note.main_is_exhausted = !page.has_more;
+        }
+        if begin.is_some_and(|begin| !page.holds(gap, begin)) {
+            // By time alone: nothing older than what the main host remembers is missing.
+            let is_open = gap.before.is_none() && !page.has_more && !page.is_partial;
+            let is_covered = gap.after.is_some_and(|after| after.ts_event < gap.since) && note.reached.is_none();
+            let is_answered = host == Host::Main && is_open && is_covered && remembers(gap, now);
+            note.in_vain(host, has_history);
+            return is_answered && self.answered(gap);
+        }
+        note.is_partial |= page.is_partial;
+        note.end_is_held |= number(gap.before).is_some_and(|before| page.holds(gap, before));
+        let step = if gap.after.is_some() { note.forwards(gap, page) } else { note.backwards(gap, page, host, now) };
+        match step {
+            Step::Whole if note.is_partial => note.is_unreadable = true,
+            Step::Whole => return self.answered(gap),
+            Step::NextPage => note.next = host,
+            Step::OlderHost if has_history => note.next = Host::History,
+            Step::OlderHost | Step::OtherHost => note.in_vain(host, has_history),
+        }
+        false
+    }
+
+    fn answered(&mut self, gap: &Gap) -> bool {
+        self.of.remove(&gap.id);
+        true
+    }
+
+    fn note(&mut self, gap: GapId) -> &mut Note {
+        if self.of.len() >= MOST && !self.of.contains_key(&gap) {
+            self.of.clear();
+        }
+        self.of.entry(gap).or_default()
+    }
+}
+
+impl Note {
+    /// Goes to the other host and begins anew there.
+    fn turn(&mut self, host: Host, has_history: bool) {
+        self.next = if host == Host::Main && has_history { Host::History } else { Host::Main };
+        (self.reached, self.end_is_held, self.is_partial) = (None, false, false);
+    }
+
+    /// Counts a walk that came to its end without the edges.
+    fn in_vain(&mut self, host: Host, has_history: bool) {
+        if host == Host::History || !has_history {
+            self.forgotten += 1;
+        }
+        self.turn(host, has_history);
+    }
+
+    /// Takes a page that begins where the last one ended.
+    fn forwards(&mut self, gap: &Gap, page: &Page<'_>) -> Step {
+        let is_bounded = gap.before.is_some();
+        if page.has_more && !(self.end_is_held && page.is_sorted) {
+            return self.go_on(page.of(gap).map(|trade| trade.trade_seq.0).max());
+        }
+        let is_whole = if is_bounded { self.end_is_held } else { self.main_is_exhausted };
+        if is_whole { Step::Whole } else { Step::OtherHost }
+    }
+
+    /// The same, from the right end of a baseline to the newest trade before its time, or to the first that ever was.
+    fn backwards(&mut self, gap: &Gap, page: &Page<'_>, host: Host, now: Timestamp) -> Step {
+        let lowest = page.of(gap).map(|trade| trade.trade_seq.0).min();
+        let reaches_back = page.of(gap).any(|trade| trade.ts_event() < gap.since);
+        if page.has_more && !reaches_back {
+            return self.go_on(lowest);
+        }
+        if host == Host::Main && !reaches_back && !remembers(gap, now) {
+            self.reached = lowest.or(self.reached);
+            return Step::OlderHost;
+        }
+        let is_whole = host == Host::Main || gap.before.is_some() || self.main_is_exhausted;
+        if is_whole { Step::Whole } else { Step::OtherHost }
+    }
+
+    /// Notes how far the pages have come; a page that did not come farther is the last one of this host.
+    fn go_on(&mut self, reached: Option<u64>) -> Step {
+        if reached.is_none() || reached == self.reached {
+            return Step::OtherHost;
+        }
+        self.reached = reached;
+        Step::NextPage
+    }
+}
+
+/// What a page means for a gap.
+enum Step {
+    /// The pages hold all of it.
+    Whole,
+    /// There is one more.
+    NextPage,
+    /// This host has no more, and that is not all.
+    OtherHost,
+    /// The same, and the history host goes on where this one ended.
+    OlderHost,
+}
+
+/// Returns whether the main host still has all from the gap's time on.
+fn remembers(gap: &Gap, now: Timestamp) -> bool {
+    later(gap.since, REMEMBERED) > now
+}

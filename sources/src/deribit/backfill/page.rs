@@ -1,0 +1,81 @@
+//! A page of trades.
+
+use serde_json::value::RawValue;
+use tidegate_core::{
+    Error, Result,
+    protocol::{Gap, Outbox, Reply},
+};
+
+use super::super::{
+    message::{self, Message, Trade, read},
+    refusal::Verdict,
+};
+
+/// A page of trades, sorted by their numbers: the history host sends them in any order.
+pub(super) struct Page<'a> {
+    pub(super) trades: Vec<Trade<'a>>,
+    /// Whether there are more in the direction of the request.
+    pub(super) has_more: bool,
+    /// Whether the venue sent them with growing numbers.
+    pub(super) is_sorted: bool,
+    /// Whether some could not be read. They are kept raw.
+    pub(super) is_partial: bool,
+}
+
+impl<'a> Page<'a> {
+    /// Reads a reply; `None` when the venue refused for good.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the venue wants to be asked later, `Malformed` when the reply is no page of trades.
+    pub(super) fn read(reply: &Reply<'a>, out: &mut Outbox) -> Result<Option<Self>> {
+        let is_success = (200..300).contains(&reply.status);
+        let message: Message<'a> = match serde_json::from_slice(reply.body) {
+            Ok(message) => message,
+            Err(error) if is_success => return Err(Error::malformed(error.to_string())),
+            // A proxy's page of HTML.
+            Err(_) => return Ok(None),
+        };
+        if let Some(refusal) = message.error {
+            let is_passing = matches!(refusal.verdict(), Verdict::Later(_));
+            return if is_passing { Err(refusal.error()) } else { Ok(None) };
+        }
+        let Some(result) = message.result.filter(|_| is_success) else {
+            return Err(Error::malformed(format!("a reply with status {} and without `result`", reply.status)));
+        };
+        let page: message::Page<'a> = read(result.get())?;
+        let (trades, is_partial) = each(&page.trades, out);
+        let is_sorted = trades.is_sorted_by(|a, b| a.trade_seq < b.trade_seq);
+        let mut page = Self { trades, has_more: page.has_more, is_sorted, is_partial };
+        page.trades.sort_by_key(|trade| trade.trade_seq);
+        Ok(Some(page))
+    }
+
+    /// Returns the trades of a gap's instrument.
+    pub(super) fn of<'p>(&'p self, gap: &'p Gap) -> impl Iterator<Item = &'p Trade<'a>> {
+        self.trades.iter().filter(|trade| trade.is_of(&gap.stream))
+    }
+
+    /// Returns whether a trade of the gap's instrument is there.
+    pub(super) fn holds(&self, gap: &Gap, number: u64) -> bool {
+        self.of(gap).any(|trade| trade.trade_seq.0 == number)
+    }
+
+    /// Returns where the newest trade before the gap's time stands.
+    pub(super) fn neighbour(&self, gap: &Gap) -> usize {
+        self.trades.iter().rposition(|trade| trade.ts_event() < gap.since).unwrap_or(0)
+    }
+}
+
+/// Reads trades one by one, rejecting those that cannot be read; says whether there were such.
+pub(in super::super) fn each<'a>(raw: &[&'a RawValue], out: &mut Outbox) -> (Vec<Trade<'a>>, bool) {
+    let mut trades = Vec::with_capacity(raw.len());
+    for raw in raw {
+        match read(raw.get()) {
+            Ok(trade) => trades.push(trade),
+            Err(error) => out.reject(raw.get(), &error),
+        }
+    }
+    let is_partial = trades.len() < raw.len();
+    (trades, is_partial)
+}

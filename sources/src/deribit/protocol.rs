@@ -1,0 +1,405 @@
+//! What Deribit's frames mean, and what to answer.
+
+use std::{collections::HashSet, time::Duration};
+
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+use tidegate_core::{
+    Error, Result,
+    protocol::{Close, Covered, Discovery, Endpoint, Frame, Gap, Limits, Outbox, Protocol, Remedy, Reply},
+    row::{Label, Table, Timestamp, kinds},
+};
+
+use super::{
+    backfill::{Backfill, each},
+    channel::{Channel, state_channel},
+    config::{Choice, DeribitConfig, Hosts},
+    data::{on_book, on_book_top, on_index, on_quote, on_ticker, on_trades},
+    message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Refusal, Trade, read},
+    refusal::Verdict,
+    selection::{Selection, later},
+    session::{Asked, Session},
+    value::{Lenient, Text},
+};
+
+/// Deribit's side of the conversation.
+#[derive(Debug)]
+pub(super) struct Deribit {
+    config: DeribitConfig,
+    hosts: Hosts,
+    session: Session,
+    selection: Selection,
+    backfill: Backfill,
+    /// When something last happened.
+    now: Timestamp,
+    /// When to choose the instruments anew, for another reason than the refresh.
+    choose_at: Option<Timestamp>,
+    /// When to log in again, before the login runs out.
+    login_at: Option<Timestamp>,
+}
+
+/// The venue tests the line, and sends something, this often; the least that it takes.
+const HEARTBEAT_SECONDS: u64 = 10;
+/// States come in swarms, at 08:00 UTC of every instrument; and the lists may be asked for once in 10 s.
+const AFTER_STATE: Duration = Duration::from_secs(10);
+/// How long to wait for a discovery that was asked for before it is asked for again.
+const DISCOVERY_AGAIN: Duration = Duration::from_secs(60);
+/// A refused upgrade with the status 429 is the 33rd connection from this address.
+const TOO_MANY_CONNECTIONS: Duration = Duration::from_secs(60);
+
+impl Deribit {
+    pub(super) fn new(config: DeribitConfig) -> Self {
+        let hosts = config.endpoint.hosts();
+        let selection = Selection::new(config.selectors().cloned());
+        let backfill = Backfill::new(hosts.http.clone(), hosts.history.clone(), config.interval);
+        let (session, now) = (Session::default(), Timestamp::default());
+        Self { config, hosts, session, selection, backfill, now, choose_at: None, login_at: None }
+    }
+
+    /// Returns the channels of the names and of what the selectors chose.
+    fn channels(&self) -> Vec<String> {
+        let named = self.config.instruments.iter().filter_map(|choice| match choice {
+            Choice::Name(name) => Some(name.as_str()),
+            Choice::Selector(_) => None,
+        });
+        let names: Vec<&str> = named.chain(self.selection.names()).collect();
+        let states = self.config.selectors().map(|selector| state_channel(selector.kind.name(), &selector.currency));
+        let mut channels: Vec<String> = states.collect();
+        for channel in &self.config.channels {
+            channels.extend(names.iter().filter_map(|name| channel.name(name, self.config.interval)));
+        }
+        let mut seen = HashSet::new();
+        channels.retain(|channel| seen.insert(channel.clone()));
+        channels
+    }
+
+    /// Refuses a reply of the other exchange.
+    fn check_venue(&self, testnet: Option<bool>) -> Result<()> {
+        let name = |is_test| if is_test { "the test exchange" } else { "the exchange itself" };
+        match (testnet, self.hosts.testnet) {
+            (Some(is), Some(should_be)) if is != should_be => Err(Error::permanent(format!(
+                "`endpoint` is {}, but {} answers: nothing is stored",
+                name(should_be),
+                name(is)
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn log_in(&mut self, out: &mut Outbox) -> Result<()> {
+        let (Some(id), Some(secret)) = (&self.config.client_id, &self.config.client_secret) else { return Ok(()) };
+        let params = json!({
+            "grant_type": "client_credentials",
+            "client_id": id,
+            "client_secret": secret.reveal()?,
+            "scope": "connection account:read",
+        });
+        self.session.ask(Asked::Login, "public/auth", &params, out);
+        Ok(())
+    }
+
+    fn wake(&self, out: &mut Outbox) {
+        if let Some(at) = self.choose_at.into_iter().chain(self.login_at).min() {
+            out.wake_after(Duration::from_nanos(u64::try_from(at.0.saturating_sub(self.now.0)).unwrap_or(0)));
+        }
+    }
+
+    /// Reads the frame in one pass, by the type that its channel has. `None`: it is written in another way, or broken.
+    #[inline]
+    fn on_known(&mut self, text: &str, channel: Channel, out: &mut Outbox) -> Option<Result<()>> {
+        match channel {
+            Channel::Tickers => return Some(on_ticker(&known(text, channel, out)?, out)),
+            Channel::Trades => on_trades(&known::<Vec<Trade<'_>>>(text, channel, out)?, out),
+            Channel::Quotes => return Some(on_quote(&known(text, channel, out)?, out)),
+            Channel::BookChanges => return Some(on_book(known(text, channel, out)?, out)),
+            Channel::BookTops => on_book_top(known(text, channel, out)?, out),
+            Channel::IndexPrices => on_index(&known(text, channel, out)?, out),
+            Channel::InstrumentStatus => self.on_state(&known(text, channel, out)?, out),
+        }
+        Some(Ok(()))
+    }
+
+    /// Reads the frame step by step.
+    fn on_other(&mut self, text: &str, out: &mut Outbox) -> Result<()> {
+        let message: Message<'_> = read(text)?;
+        match message.method.as_deref() {
+            None => self.on_answer(&message, out),
+            Some("heartbeat") => {
+                let params: Heartbeat<'_> = read(message.params.map_or("null", RawValue::get))?;
+                // The other type only says that the venue is there.
+                if &*params.kind == "test_request" {
+                    self.session.ask(Asked::Test, "public/test", &json!({}), out);
+                }
+                Ok(())
+            }
+            Some("subscription") => {
+                let params: Data<'_, &RawValue> = read(message.params.map_or("null", RawValue::get))?;
+                out.heard(&params.channel);
+                self.on_data(&params.channel, params.data, out)
+            }
+            Some(_) => {
+                out.ignore("a method of no interest");
+                Ok(())
+            }
+        }
+    }
+
+    fn on_data(&mut self, channel: &str, data: &RawValue, out: &mut Outbox) -> Result<()> {
+        let Some(channel) = Channel::of(channel).filter(|channel| self.wants(*channel)) else {
+            out.ignore("a channel of no interest");
+            return Ok(());
+        };
+        let data = data.get();
+        match channel {
+            Channel::Tickers => on_ticker(&read(data)?, out)?,
+            Channel::Trades => {
+                let raw: Vec<&RawValue> = read(data)?;
+                let (trades, _) = each(&raw, out);
+                on_trades(&trades, out);
+            }
+            Channel::Quotes => on_quote(&read(data)?, out)?,
+            Channel::BookChanges => on_book(read(data)?, out)?,
+            Channel::BookTops => on_book_top(read(data)?, out),
+            Channel::IndexPrices => on_index(&read(data)?, out),
+            Channel::InstrumentStatus => self.on_state(&read(data)?, out),
+        }
+        Ok(())
+    }
+
+    /// Returns whether a channel's messages are read: its table is there, or it tells when to choose anew.
+    fn wants(&self, channel: Channel) -> bool {
+        channel == Channel::InstrumentStatus || self.config.channels.contains(&channel)
+    }
+
+    fn on_state(&mut self, state: &InstrumentState<'_>, out: &mut Outbox) {
+        if self.config.selectors().next().is_some() {
+            let soon = later(self.now, AFTER_STATE);
+            self.choose_at = Some(self.choose_at.map_or(soon, |at| at.min(soon)));
+            self.wake(out);
+        }
+        if self.config.channels.contains(&Channel::InstrumentStatus) {
+            out.emit(state.mark(), &kinds::InstrumentStatus { state: Label(&state.state) });
+        }
+    }
+
+    fn on_answer(&mut self, message: &Message<'_>, out: &mut Outbox) -> Result<()> {
+        self.check_venue(message.testnet)?;
+        let asked = match message.id {
+            Lenient::Number(id) => self.session.answered(id),
+            Lenient::Absent | Lenient::Odd => None,
+        };
+        if let Some(refusal) = &message.error {
+            return self.on_refusal(asked, refusal, out);
+        }
+        let Some(result) = message.result else {
+            return Err(Error::malformed("neither a method, a result nor an error"));
+        };
+        match asked {
+            None => out.ignore("a reply to nothing that was asked"),
+            Some(Asked::Test | Asked::Greeting) => {}
+            Some(Asked::Login) => self.on_login(&read(result.get())?, out),
+            Some(Asked::Subscribe(channels)) => on_subscribed(channels, message, result, out)?,
+            // What the venue leaves out was not subscribed to any more.
+            Some(Asked::Unsubscribe(channels)) => channels.into_iter().for_each(|channel| out.unsubscribed(channel)),
+        }
+        self.session.ready_when_greeted(out);
+        Ok(())
+    }
+
+    fn on_login(&mut self, login: &Login, out: &mut Outbox) {
+        if let Lenient::Number(seconds) = login.expires_in {
+            // At four fifths of its life, so that there is time to try again.
+            self.login_at = Some(later(self.now, Duration::from_secs(seconds) * 4 / 5));
+            self.wake(out);
+        }
+    }
+
+    fn on_refusal(&mut self, asked: Option<Asked>, refusal: &Refusal<'_>, out: &mut Outbox) -> Result<()> {
+        let verdict = refusal.verdict();
+        let is_about_us = matches!(verdict, Verdict::NoInstrument | Verdict::OurFault);
+        // A request that is too long is refused without its id.
+        let asked = asked.or_else(|| {
+            let channels = if is_about_us { self.session.only_subscription() } else { None };
+            channels.map(Asked::Subscribe)
+        });
+        match asked {
+            Some(Asked::Subscribe(channels)) if is_about_us => {
+                let why = refusal.text();
+                channels.into_iter().for_each(|channel| out.refuse(channel, why.clone()));
+                Ok(())
+            }
+            // The line was alive enough to say no.
+            Some(Asked::Test) => {
+                out.ignore("a refused answer to a test of the line");
+                Ok(())
+            }
+            Some(Asked::Login) if is_about_us || verdict == Verdict::LoginOver => Err(Error::permanent(refusal.text())),
+            // The handshake, or the end of a channel, cannot do without: from the beginning.
+            Some(Asked::Greeting | Asked::Unsubscribe(_)) if is_about_us => Err(Error::transient(refusal.text())),
+            Some(_) | None => Err(refusal.error()),
+        }
+    }
+
+    fn answered(&mut self, reply: &Reply<'_>, out: &mut Outbox) -> Result<()> {
+        let message: Message<'_> = serde_json::from_slice(reply.body).map_err(|error| {
+            let text = format!("{} answered with status {} and no JSON", reply.request.shown(), reply.status);
+            Error::transient(text).because(error)
+        })?;
+        self.check_venue(message.testnet)?;
+        if let Some(refusal) = message.error {
+            let is_first = !self.selection.has_chosen();
+            return Err(match refusal.verdict() {
+                // Nothing was ever chosen: most likely the currency is none.
+                Verdict::OurFault if is_first => Error::permanent(refusal.text()),
+                Verdict::OurFault | Verdict::NoInstrument | Verdict::LoginOver => Error::transient(refusal.text()),
+                Verdict::Later(_) | Verdict::Never => refusal.error(),
+            });
+        }
+        let result = message.result.ok_or_else(|| Error::transient("a reply to a discovery without `result`"))?;
+        self.selection.answer(result, out)
+    }
+}
+
+impl Protocol for Deribit {
+    fn tables(&self) -> Vec<Table> {
+        let mut seen = HashSet::new();
+        self.config.channels.iter().filter(|channel| seen.insert(**channel)).map(|channel| channel.table()).collect()
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            channels_per_message: Some(500),
+            // The venue takes 32 kB of the whole request.
+            bytes_per_message: Some(30_000),
+            messages_per_second: Some(3.0),
+            requests_per_second: Some(20.0),
+            refresh: self.selection.refresh(),
+            ..Limits::default()
+        }
+    }
+
+    fn discover(&mut self, reply: Option<&Reply<'_>>, out: &mut Outbox) -> Result<Discovery> {
+        self.now = out.now();
+        match reply {
+            None => self.selection.begin(self.now),
+            Some(reply) => self.answered(reply, out)?,
+        }
+        if let Some(request) = self.selection.request(&self.hosts.http) {
+            return Ok(Discovery::Fetch(request));
+        }
+        self.selection.choose(self.now);
+        self.choose_at = self.selection.next_choice();
+        self.wake(out);
+        Ok(Discovery::Channels(self.channels()))
+    }
+
+    fn streams(&self, channel: &str) -> Vec<Covered> {
+        Channel::covered(channel).into_iter().collect()
+    }
+
+    fn endpoint(&mut self, _: &str, now: Timestamp) -> Result<Endpoint> {
+        self.now = now;
+        Ok(Endpoint::new(self.hosts.ws.clone()))
+    }
+
+    fn on_open(&mut self, out: &mut Outbox) -> Result<()> {
+        self.now = out.now();
+        self.session.open();
+        self.backfill.open();
+        self.login_at = None;
+        let hello = json!({ "client_name": "tidegate", "client_version": env!("CARGO_PKG_VERSION") });
+        self.session.ask(Asked::Greeting, "public/hello", &hello, out);
+        let heartbeat = json!({ "interval": HEARTBEAT_SECONDS });
+        self.session.ask(Asked::Greeting, "public/set_heartbeat", &heartbeat, out);
+        self.log_in(out)?;
+        self.wake(out);
+        Ok(())
+    }
+
+    fn subscribe(&mut self, channels: &[&str], out: &mut Outbox) -> Result<()> {
+        let asked = Asked::Subscribe(channels.iter().map(|&channel| channel.to_owned()).collect());
+        self.session.ask(asked, "public/subscribe", &json!({ "channels": channels }), out);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, channels: &[&str], out: &mut Outbox) -> Result<()> {
+        let asked = Asked::Unsubscribe(channels.iter().map(|&channel| channel.to_owned()).collect());
+        self.session.ask(asked, "public/unsubscribe", &json!({ "channels": channels }), out);
+        Ok(())
+    }
+
+    #[inline]
+    fn on_frame(&mut self, frame: Frame<'_>, out: &mut Outbox) -> Result<()> {
+        let text = frame.text()?;
+        self.now = out.now();
+        let channel = Channel::of(peek(text)).filter(|channel| self.wants(*channel));
+        if let Some(outcome) = channel.and_then(|channel| self.on_known(text, channel, out)) {
+            return outcome;
+        }
+        self.on_other(text, out)
+    }
+
+    fn on_wake(&mut self, out: &mut Outbox) -> Result<()> {
+        self.now = out.now();
+        if self.choose_at.is_some_and(|at| at <= self.now) {
+            self.choose_at = Some(later(self.now, DISCOVERY_AGAIN));
+            self.selection.choose_all();
+            out.rediscover();
+        }
+        if self.login_at.is_some_and(|at| at <= self.now) {
+            self.login_at = None;
+            self.log_in(out)?;
+        }
+        self.wake(out);
+        Ok(())
+    }
+
+    fn on_close(&mut self, close: &Close<'_>) -> Error {
+        let error = Error::transient(format!("closed with {} {}", close.code, close.reason));
+        if close.code == 429 { error.retry_after(TOO_MANY_CONNECTIONS) } else { error }
+    }
+
+    fn on_gap(&mut self, gaps: &[Gap]) -> Remedy {
+        self.backfill.remedy(gaps, self.now)
+    }
+
+    fn on_reply(&mut self, reply: &Reply<'_>, gaps: &[Gap], out: &mut Outbox) -> Result<()> {
+        self.now = out.now();
+        self.backfill.on_reply(reply, gaps, self.now, out)
+    }
+}
+
+/// Takes the list of accepted channels: in any order, and what is not in it was refused without a word.
+fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, out: &mut Outbox) -> Result<()> {
+    let accepted: Vec<Text<'_>> = read(result.get())?;
+    let mut accepted: HashSet<&str> = accepted.iter().map(|channel| &**channel).collect();
+    for channel in asked {
+        match (accepted.remove(channel.as_str()), message.us_out) {
+            (true, Lenient::Number(micros)) => out.confirm_at(channel, Timestamp(micros.saturating_mul(1000))),
+            (true, Lenient::Absent | Lenient::Odd) => out.confirm(channel),
+            (false, _) => out.refuse(channel, "left out of the accepted channels: unknown or expired"),
+        }
+    }
+    accepted.iter().for_each(|_| out.ignore("an accepted channel that was not asked for"));
+    Ok(())
+}
+
+/// Finds the channel without reading the frame: the text can stand nowhere but at a real key, since a quote inside a
+/// string is escaped. A frame that is written in another way gives the empty channel and takes the slower road.
+#[inline]
+fn peek(text: &str) -> &str {
+    let Some((_, rest)) = text.split_once(r#""channel":""#) else { return "" };
+    rest.split_once('"').map_or("", |(channel, _)| channel)
+}
+
+/// Reads the data of a notification, if the frame is one of this channel.
+#[inline]
+fn known<'a, T: Deserialize<'a>>(text: &'a str, channel: Channel, out: &mut Outbox) -> Option<T> {
+    let notification: Notification<'a, T> = serde_json::from_str(text).ok()?;
+    let Data { channel: name, data } = notification.params;
+    if Channel::of(&name) != Some(channel) {
+        return None;
+    }
+    out.heard(&name);
+    Some(data)
+}

@@ -1,0 +1,270 @@
+//! Which instruments to follow: asks the venue for its lists, ranks them, and knows when to choose anew.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use serde_json::value::RawValue;
+use tidegate_core::{
+    Result,
+    protocol::{Outbox, Request},
+    row::Timestamp,
+};
+
+use super::{
+    config::{Measure, Selector},
+    instrument::{Kind, is_name},
+    message::{Instrument, Summary, read},
+    value::{Lenient, present},
+};
+
+/// The instruments of all selectors, and the discovery that is under way.
+#[derive(Debug, Default)]
+pub(super) struct Selection {
+    chosen: Vec<Chosen>,
+    /// How often all selectors were told to choose anew, those included whose refresh has not come.
+    told: u64,
+    /// Up to which of these they have.
+    heeded: u64,
+    /// Those that choose in the discovery under way, and what `told` was when it began.
+    choosing: (Vec<usize>, u64),
+    questions: VecDeque<Question>,
+    lists: HashMap<Market, Lists>,
+}
+
+/// What one selector chose last.
+#[derive(Debug)]
+struct Chosen {
+    selector: Selector,
+    /// Best first.
+    names: Vec<String>,
+    at: Option<Timestamp>,
+    /// When the first instrument of this kind expires.
+    next_expiry: Option<Timestamp>,
+}
+
+type Market = (String, Kind);
+
+#[derive(Debug, PartialEq)]
+enum Question {
+    Instruments(Market),
+    Summaries(Market),
+}
+
+/// What the venue lists of one kind.
+#[derive(Debug, Default)]
+struct Lists {
+    instruments: Vec<Listed>,
+    measures: HashMap<String, Measures>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Listed {
+    name: String,
+    expires: Timestamp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Measures {
+    open_interest: Option<f64>,
+    volume: Option<f64>,
+}
+
+/// New dailies are listed around 08:00 UTC, and what has expired is gone from the lists a little later.
+const AFTER_EXPIRY: Duration = Duration::from_secs(60);
+
+impl Selection {
+    pub(super) fn new(selectors: impl Iterator<Item = Selector>) -> Self {
+        let chosen = selectors.map(|selector| Chosen { selector, names: Vec::new(), at: None, next_expiry: None });
+        Self { chosen: chosen.collect(), ..Self::default() }
+    }
+
+    /// Returns how often the driver must ask.
+    pub(super) fn refresh(&self) -> Option<Duration> {
+        self.chosen.iter().map(|chosen| chosen.selector.refresh.0).min()
+    }
+
+    /// Makes the next discovery choose for every selector.
+    pub(super) fn choose_all(&mut self) {
+        self.told += 1;
+    }
+
+    /// Begins a discovery.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        self.questions.clear();
+        self.lists.clear();
+        let all = self.told > self.heeded;
+        let due = self.chosen.iter().enumerate().filter(|(_, chosen)| all || chosen.is_due(now));
+        self.choosing = (due.map(|(number, _)| number).collect(), self.told);
+        for &number in &self.choosing.0 {
+            let selector = &self.chosen[number].selector;
+            let mut ask = |question| {
+                if !self.questions.contains(&question) {
+                    self.questions.push_back(question);
+                }
+            };
+            ask(Question::Instruments(selector.market()));
+            if selector.top.is_some() {
+                ask(Question::Summaries(selector.market()));
+            }
+        }
+    }
+
+    /// Returns the next request of the discovery.
+    pub(super) fn request(&self, http: &str) -> Option<Request> {
+        let (method, (currency, kind), cost) = match self.questions.front()? {
+            // At 20 requests a second, this is the documented one call a second.
+            Question::Instruments(market) => ("get_instruments", market, 20),
+            Question::Summaries(market) => ("get_book_summary_by_currency", market, 2),
+        };
+        let url = format!("{http}/public/{method}?currency={currency}&kind={}", kind.name());
+        Some(Request { cost, ..Request::get(url) })
+    }
+
+    /// Takes the result of that request.
+    ///
+    /// # Errors
+    ///
+    /// `Malformed` when it is no list.
+    pub(super) fn answer(&mut self, result: &RawValue, out: &mut Outbox) -> Result<()> {
+        let Some(question) = self.questions.front() else { return Ok(()) };
+        let elements: Vec<&RawValue> = read(result.get())?;
+        let (Question::Instruments(market) | Question::Summaries(market)) = question;
+        let lists = self.lists.entry(market.clone()).or_default();
+        for element in elements {
+            let outcome = match question {
+                Question::Instruments(_) => read(element.get()).map(|instrument| lists.list(&instrument, out)),
+                Question::Summaries(_) => read(element.get()).map(|summary| lists.measure(&summary)),
+            };
+            if let Err(error) = outcome {
+                out.reject(element.get(), &error);
+            }
+        }
+        self.questions.pop_front();
+        Ok(())
+    }
+
+    /// Ends the discovery.
+    pub(super) fn choose(&mut self, now: Timestamp) {
+        let (choosing, told) = std::mem::take(&mut self.choosing);
+        for number in choosing {
+            let chosen = &mut self.chosen[number];
+            let Some(lists) = self.lists.get(&chosen.selector.market()) else { continue };
+            chosen.names = choose(&chosen.selector, lists, &chosen.names, now);
+            chosen.at = Some(now);
+            chosen.next_expiry = lists.instruments.iter().map(|listed| listed.expires).filter(|at| *at > now).min();
+        }
+        self.lists.clear();
+        self.heeded = told;
+    }
+
+    /// Returns whether every selector has chosen at least once.
+    pub(super) fn has_chosen(&self) -> bool {
+        self.chosen.iter().all(|chosen| chosen.at.is_some())
+    }
+
+    /// Returns what was chosen, selector by selector, best first.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.chosen.iter().flat_map(|chosen| chosen.names.iter().map(String::as_str))
+    }
+
+    /// Returns when an expiry makes it necessary to choose anew.
+    pub(super) fn next_choice(&self) -> Option<Timestamp> {
+        let expiry = self.chosen.iter().filter_map(|chosen| chosen.next_expiry).min()?;
+        Some(later(expiry, AFTER_EXPIRY))
+    }
+}
+
+impl Selector {
+    fn market(&self) -> Market {
+        (self.currency.clone(), self.kind)
+    }
+}
+
+impl Chosen {
+    /// A driver's timer may be a little early.
+    fn is_due(&self, now: Timestamp) -> bool {
+        let Some(at) = self.at else { return true };
+        let refresh = self.selector.refresh.0;
+        now >= later(at, refresh - refresh / 20) || self.next_expiry.is_some_and(|expiry| expiry <= now)
+    }
+}
+
+impl Lists {
+    fn list(&mut self, instrument: &Instrument<'_>, out: &mut Outbox) {
+        if !is_name(&instrument.instrument_name) {
+            out.ignore("an instrument with a strange name");
+            return;
+        }
+        // Locked, halted and settling ones come back; at 08:00 UTC all of them settle at once.
+        let state = present(instrument.state.as_ref()).unwrap_or_default();
+        if instrument.is_active == Some(false) || OVER.contains(&state) {
+            return;
+        }
+        let expires = match instrument.expiration_timestamp {
+            Lenient::Number(millis) => Timestamp::from_millis(millis),
+            Lenient::Absent | Lenient::Odd => Timestamp(i64::MAX),
+        };
+        self.instruments.push(Listed { name: instrument.instrument_name.to_string(), expires });
+    }
+
+    fn measure(&mut self, summary: &Summary<'_>) {
+        // A measure that is no number ranks like none at all.
+        let mut odd = 0;
+        let measures =
+            Measures { open_interest: summary.open_interest.get(&mut odd), volume: summary.volume.get(&mut odd) };
+        self.measures.insert(summary.instrument_name.to_string(), measures);
+    }
+}
+
+/// States from which an instrument does not come back: since 13 January 2026, and before.
+const OVER: [&str; 7] = ["delivered", "archivized", "inactive", "settled", "closed", "deactivated", "terminated"];
+
+/// Chooses the names, best first: those at the top, and those that are in and have not fallen too far.
+fn choose(selector: &Selector, lists: &Lists, held: &[String], now: Timestamp) -> Vec<String> {
+    let is_held = |listed: &Listed| held.contains(&listed.name);
+    let lives = |listed: &Listed| match selector.expires_in {
+        Some(left) if !is_held(listed) => listed.expires > later(now, left.0.0),
+        _ => listed.expires > now,
+    };
+    let mut ranked: Vec<&Listed> = lists.instruments.iter().filter(|listed| lives(listed)).collect();
+    let Some(top) = selector.top else {
+        ranked.sort_by(|a, b| a.name.cmp(&b.name));
+        return names(&ranked);
+    };
+    let rank = |listed: &Listed| lists.rank(listed, selector.by.unwrap_or_default());
+    ranked.sort_by(|a, b| {
+        let ((a_first, a_second), (b_first, b_second)) = (rank(a), rank(b));
+        b_first.total_cmp(&a_first).then(b_second.total_cmp(&a_second)).then_with(|| a.name.cmp(&b.name))
+    });
+    let leave_at = selector.leave_at(top);
+    let mut place = 0;
+    ranked.retain(|listed| {
+        place += 1;
+        place <= top.get() || (place <= leave_at && is_held(listed))
+    });
+    names(&ranked)
+}
+
+fn names(listed: &[&Listed]) -> Vec<String> {
+    listed.iter().map(|listed| listed.name.clone()).collect()
+}
+
+impl Lists {
+    /// Returns the two measures, the one that counts first; what has none comes last.
+    fn rank(&self, listed: &Listed, by: Measure) -> (f64, f64) {
+        let measures = self.measures.get(&listed.name);
+        let open_interest = measures.and_then(|measures| measures.open_interest).unwrap_or(f64::NEG_INFINITY);
+        let volume = measures.and_then(|measures| measures.volume).unwrap_or(f64::NEG_INFINITY);
+        match by {
+            Measure::OpenInterest => (open_interest, volume),
+            Measure::Volume => (volume, open_interest),
+        }
+    }
+}
+
+/// Returns the time after a pause.
+pub(super) fn later(at: Timestamp, pause: Duration) -> Timestamp {
+    Timestamp(at.0.saturating_add(i64::try_from(pause.as_nanos()).unwrap_or(i64::MAX)))
+}
