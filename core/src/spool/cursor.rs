@@ -156,7 +156,9 @@ impl Cursor {
                     std::mem::replace(&mut self.position, SpoolPosition { boot: header.boot, offset: header.last() });
                 let segment = self.place.as_ref().map_or(0, |place| place.segment.first);
                 let bytes = self.scanner.as_ref().map_or(&[][..], Scanner::entry);
-                Ok(Some(Step::Entry(EntryView::new(&header, bytes, segment, behind.offset))))
+                let meta = self.place.as_ref().and_then(|place| place.meta.as_ref());
+                let sources = meta.map_or(&self.shared.sources, |meta| &meta.sources);
+                Ok(Some(Step::Entry(EntryView::new(&header, bytes, (segment, sources), behind.offset))))
             }
         }
     }

@@ -7,6 +7,7 @@ use super::{
     disk::{Disk, DiskFile, DiskLock, fault, is_full},
     entry::{HEADER, Header, MAX_ENTRY},
     reserve::{self, Reserve},
+    retention::Leftovers,
     shared::{Segment, Shared},
     sync::{SyncState, Unsynced},
 };
@@ -72,6 +73,7 @@ pub struct SpoolWriter {
     pub(super) dir_dirty: bool,
     pub(super) sync: SyncState,
     pub(super) reserve: Arc<Reserve>,
+    pub(super) leftovers: Arc<Leftovers>,
     /// The length of all segments but the active one.
     pub(super) sealed_bytes: u64,
     /// Segments whose head has a snapshot, from the newest one on from which a restart can begin.
@@ -133,6 +135,7 @@ impl SpoolWriter {
             dir_dirty: true,
             sync: SyncState::default(),
             reserve,
+            leftovers: Arc::default(),
             sealed_bytes,
             snapshots: vec![HeadSnapshot { first, durable: false, bytes: snapshot }],
             failed: None,

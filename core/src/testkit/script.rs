@@ -16,7 +16,7 @@ pub struct Script<P> {
     pub protocol: P,
     /// The rows that it emitted and that were kept.
     pub stored: Vec<Stored>,
-    /// The messages that it sent.
+    /// The messages that it sent, secret ones too.
     pub sent: Vec<String>,
     /// Everything else that it asked for.
     pub commands: Vec<Command>,
@@ -242,7 +242,7 @@ impl<P: Protocol> Script<P> {
         }
         for command in self.outbox.take_commands() {
             match command {
-                Command::Send(text) => self.sent.push(text),
+                Command::Send(text) | Command::SendSecret(text) => self.sent.push(text),
                 other => self.commands.push(other),
             }
         }

@@ -1,0 +1,223 @@
+//! What the screen shows at one moment, as text. Reads no clock and knows no terminal.
+
+use std::{path::Path, time::Duration};
+
+use super::{report::Check, tally::Tally};
+use crate::cli::text::{clock, count, grouped, short, size};
+
+/// One moment.
+#[derive(Debug)]
+pub(super) struct Picture<'a> {
+    /// Since the start of the demo.
+    pub(super) passed: Duration,
+    pub(super) tally: &'a Tally,
+    pub(super) cuts: Cuts,
+    /// How many kills are done, of how many.
+    pub(super) kills: Option<(u32, u32)>,
+}
+
+/// Sessions that the venue has ended since the start of the demo, or lost because the process was killed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cuts {
+    pub(super) count: u64,
+    /// How long ago the last one was.
+    pub(super) last: Option<Duration>,
+}
+
+/// Returns what is said first.
+pub(super) fn title(root: &Path) -> [String; 2] {
+    [
+        format!("tidegate {} demo: a simulated Deribit with faults → spool → SQLite,", env!("CARGO_PKG_VERSION")),
+        format!("all in {}. Nothing leaves this machine. Ctrl-C ends it.", shown(root)),
+    ]
+}
+
+impl Picture<'_> {
+    /// Returns the lines of a live screen: at most 80 wide, with what matters first for those who have less.
+    pub(super) fn lines(&self) -> [String; 4] {
+        let report = self.tally.report();
+        let (received, committed) = self.tally.rates();
+        let stage = |name, check: &Check, facts: [String; 3]| {
+            let [first, second, third] = facts;
+            format!("{name:<15} {:<9} {first:>8}  {second:<18}  {third}", status(check))
+        };
+        let source = stage("source deribit", &report.source, [
+            per_second(received),
+            self.instruments(),
+            self.line_cut(),
+        ]);
+        let spool = stage("spool", &report.spool, [
+            size(report.spool.bytes),
+            format!("synced {}", short(report.spool.synced_lag_seconds)),
+            self.behind(),
+        ]);
+        let sink = stage("sink   sqlite", &report.sink, [
+            per_second(committed),
+            count(self.tally.rows(), "row"),
+            self.commits(),
+        ]);
+        [
+            format!("{} {source}", clock(self.passed)),
+            format!("         {spool}"),
+            format!("         {sink}"),
+            format!("         {:<15} {}{}", "gaps", self.gaps(), self.killed()),
+        ]
+    }
+
+    /// Returns the same for those who have no terminal, in one line.
+    pub(super) fn line(&self) -> String {
+        let report = self.tally.report();
+        let (received, committed) = self.tally.rates();
+        format!(
+            "{}  source deribit {} {} {}, {}; spool {} {}; sink sqlite {} {} {}, {}; gaps {}{}",
+            clock(self.passed),
+            status(&report.source),
+            per_second(received),
+            self.instruments(),
+            self.line_cut(),
+            status(&report.spool),
+            self.behind(),
+            status(&report.sink),
+            per_second(committed),
+            count(self.tally.rows(), "row"),
+            self.commits(),
+            self.gaps(),
+            self.killed(),
+        )
+    }
+
+    fn instruments(&self) -> String {
+        let subscriptions = self.tally.report().source.subscriptions;
+        format!("{} of {} channels", subscriptions.confirmed, subscriptions.wanted)
+    }
+
+    fn line_cut(&self) -> String {
+        let Cuts { count, last } = self.cuts;
+        match last {
+            None => "line never cut".to_owned(),
+            Some(last) => format!("cut {count}×, last {} s ago", last.as_secs()),
+        }
+    }
+
+    fn behind(&self) -> String {
+        let oldest = self.tally.report().sink.oldest_uncommitted_seconds;
+        format!("{:.2} s behind", oldest.unwrap_or(0.0))
+    }
+
+    fn commits(&self) -> String {
+        let commits = self.tally.report().sink.commit_seconds;
+        commits.map_or_else(String::new, |commits| format!("p50 {} p99 {}", short(commits.p50), short(commits.p99)))
+    }
+
+    fn gaps(&self) -> String {
+        let totals = self.tally.totals();
+        let found = totals.gaps_open + totals.gaps_filled + totals.gaps_lost;
+        let trades = count(totals.backfilled, "trade");
+        let filled = grouped(totals.gaps_filled);
+        format!("{} found, {filled} filled ({trades} by REST), {} lost", grouped(found), grouped(totals.gaps_lost))
+    }
+
+    fn killed(&self) -> String {
+        self.kills.map_or_else(String::new, |(done, wanted)| format!("; killed {done} of {wanted}"))
+    }
+}
+
+/// Returns a path as a user would write it: a relative one with its `./`.
+fn shown(path: &Path) -> String {
+    let path = path.display().to_string();
+    if path.starts_with(['/', '.']) { path } else { format!("./{path}") }
+}
+
+fn status(check: &Check) -> &str {
+    if check.status.is_empty() { "starting" } else { &check.status }
+}
+
+fn per_second(rate: f64) -> String {
+    format!("{}/s", grouped(rate.round() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::{
+        super::{
+            report::{Gaps, Quantiles, Report, Subscriptions},
+            stored::Standing,
+        },
+        *,
+    };
+
+    /// Big numbers: what a long and hard run shows.
+    fn tally(scale: u64) -> Tally {
+        let mut report = Report::default();
+        for check in [&mut report.source, &mut report.spool, &mut report.sink] {
+            check.status = "degraded".to_owned();
+        }
+        report.source.subscriptions = Subscriptions { wanted: 52, confirmed: 52 };
+        report.source.gaps = Gaps { open: 1, filled: 40 * scale, lost: 0 };
+        report.source.rows_backfilled = 212 * scale;
+        report.spool.bytes = 61 << 20;
+        report.spool.synced_lag_seconds = 0.003;
+        report.sink.oldest_uncommitted_seconds = Some(0.04);
+        report.sink.commit_seconds = Some(Quantiles { p50: 0.012, p99: 0.123 });
+        let (mut tally, now) = (Tally::default(), Instant::now());
+        tally.begin(Standing { rows: 168_114 * scale, newest_ms: None });
+        tally.hear(report.clone(), now);
+        report.source.rows_received = 2_011 * scale;
+        report.sink.rows_committed = 2_003 * scale;
+        tally.hear(report, now + Duration::from_secs(1));
+        tally
+    }
+
+    fn picture(tally: &Tally) -> Picture<'_> {
+        let cuts = Cuts { count: 4, last: Some(Duration::from_secs(3)) };
+        Picture { passed: Duration::from_secs(84), tally, cuts, kills: None }
+    }
+
+    #[test]
+    fn the_screen_shows_every_stage_and_fits_80_columns() {
+        let tally = tally(1);
+        let expected = [
+            "00:01:24 source deribit  degraded   2,011/s  52 of 52 channels   cut 4×, last 3 s ago",
+            "         spool           degraded    61 MiB  synced 3 ms         0.04 s behind",
+            "         sink   sqlite   degraded   2,003/s  170,117 rows        p50 12 ms p99 123 ms",
+            "         gaps            41 found, 40 filled (212 trades by REST), 0 lost",
+        ];
+        assert_eq!(picture(&tally).lines(), expected);
+    }
+
+    #[test]
+    fn a_line_without_a_terminal_has_the_same_numbers() {
+        let tally = tally(1);
+        let line = picture(&tally).line();
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"] {
+            assert!(line.contains(fact), "{fact}: {line}");
+        }
+    }
+
+    #[test]
+    fn before_anything_was_said_everything_is_starting() {
+        let tally = Tally::default();
+        let lines = Picture { cuts: Cuts::default(), ..picture(&tally) }.lines();
+        assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
+        assert!(lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost"));
+    }
+
+    #[test]
+    fn long_and_hard_runs_fit_80_columns_too() {
+        let tally = tally(20);
+        let mut picture = picture(&tally);
+        picture.kills = Some((19, 20));
+        picture.cuts = Cuts { count: 312, last: Some(Duration::from_secs(12)) };
+        for line in picture.lines().iter().chain(&title(Path::new("tidegate-demo"))) {
+            assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
+        }
+    }
+
+    #[test]
+    fn the_title_names_the_folder_as_it_is_written() {
+        assert!(title(Path::new("tidegate-demo"))[1].starts_with("all in ./tidegate-demo. "));
+        assert!(title(Path::new("/tmp/x"))[1].starts_with("all in /tmp/x. "));
+    }
+}
