@@ -353,8 +353,9 @@ impl Continuity {
     }
 
     fn index_gaps(&mut self) {
-        let of_stream =
-            |(id, stream): (usize, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>();
+        let of_stream = |(id, stream): (usize, &Stream)| {
+            stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>()
+        };
         self.gaps = self.streams.iter().enumerate().flat_map(of_stream).collect();
     }
 
