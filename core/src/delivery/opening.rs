@@ -69,8 +69,8 @@ fn without(standing: Standing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Opening::*, Standing::*, *};
-    use crate::spool::Boot;
+    use super::{Opening::*, *};
+    use crate::spool::{Boot, Standing::*};
 
     const LOG: Extent = Extent { first: at(100), last: at(900) };
 

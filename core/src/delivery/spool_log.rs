@@ -1,4 +1,4 @@
-//! The spool as a delivery driver reads it.
+//! The spool as a [`Log`].
 
 use std::{ops::ControlFlow, sync::Arc};
 
@@ -9,51 +9,52 @@ use super::{
 use crate::{
     Result,
     chunk::RowSource,
-    row::{StreamKey, Table},
-    spool::{Boot, Cursor, Item, Items, SourceInfo, SpoolPosition, SpoolReader, Standing, Step},
+    row::Table,
+    spool::{Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo},
 };
 
-/// One sink's view of a spool.
+/// Reads a spool for one sink.
 #[derive(Debug)]
 pub struct SpoolLog {
     reader: SpoolReader,
     cursor: Cursor,
-    /// What is left of an entry at which a reading broke off.
-    held: Held,
-    origins: Origins,
-}
-
-/// Items of an entry that are still to be shown.
-#[derive(Debug, Default)]
-struct Held {
-    boot: Option<Boot>,
-    segment: u64,
-    first: u64,
-    left: u32,
-    bytes: Vec<u8>,
-}
-
-/// Where the rows of each stream come from, looked up once for each.
-#[derive(Debug)]
-struct Origins {
+    /// The segment that is being read, and the sources as it knows them.
+    segment: Option<u64>,
     sources: Arc<[SourceInfo]>,
-    streams: Vec<Option<Origin>>,
+    /// By number, as far as they were met with these sources.
+    streams: Vec<Option<Stream>>,
 }
 
+/// What is known of a stream.
 #[derive(Debug)]
-struct Origin {
-    source: Arc<str>,
+struct Stream {
+    info: Arc<StreamInfo>,
     venue: Arc<str>,
-    key: StreamKey,
     table: Arc<Table>,
 }
 
+/// Why an entry was not read to its end.
+enum Cut {
+    /// The visitor broke behind this place.
+    At(SpoolPosition),
+    /// The entry is the first one of another segment, whose sources have to be looked at first.
+    Border(u64),
+}
+
 impl SpoolLog {
-    /// Returns a view of a spool, which begins at its oldest entry.
+    /// Returns a log that begins at the oldest row.
     pub fn new(reader: SpoolReader) -> Self {
         let cursor = reader.cursor(reader.oldest());
-        let origins = Origins { sources: cursor.sources().clone(), streams: Vec::new() };
-        Self { reader, cursor, held: Held::default(), origins }
+        let sources = cursor.sources().clone();
+        Self { reader, cursor, segment: None, sources, streams: Vec::new() }
+    }
+
+    fn border(&mut self, segment: u64) {
+        self.segment = Some(segment);
+        if !Arc::ptr_eq(&self.sources, self.cursor.sources()) {
+            self.sources = self.cursor.sources().clone();
+            self.streams.clear();
+        }
     }
 }
 
@@ -67,113 +68,104 @@ impl Log for SpoolLog {
     }
 
     fn seek(&mut self, position: SpoolPosition) -> Result<()> {
-        self.held.left = 0;
-        self.cursor = self.reader.cursor(position);
+        if self.cursor.position() != position {
+            self.cursor = self.reader.cursor(position);
+            self.segment = None;
+        }
         Ok(())
     }
 
     fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
-        let Self { reader, cursor, held, origins } = self;
-        if let Some(boot) = held.boot.filter(|_| held.left > 0) {
-            let items = Items::resume(held.first, held.left, &held.bytes);
-            if let Some((first, left)) = show(items, (boot, held.segment, upto), (reader, origins), visit) {
-                let shown = held.bytes.len() - left.bytes.len();
-                (held.first, held.left) = (first, left.count);
-                held.bytes.drain(..shown);
-                return Ok(());
-            }
-            held.left = 0;
-        }
         loop {
-            match cursor.next(upto)? {
+            let before = self.cursor.position();
+            let Self { reader, cursor, segment, sources, streams } = self;
+            let cut = match cursor.next(upto)? {
                 None => return Ok(()),
-                Some(Step::Missing { last, .. }) => {
+                Some(Step::Missing { .. }) => {
                     let position = cursor.position();
-                    debug_assert_eq!(position.offset, last);
                     if visit(Seen::Missing { position }).is_break() {
-                        // They are missing still when they are looked for again.
+                        self.cursor = self.reader.cursor(before);
+                        self.segment = None;
                         return Ok(());
                     }
+                    continue;
                 }
+                Some(Step::Entry(entry)) if *segment != Some(entry.segment) => Some(Cut::Border(entry.segment)),
                 Some(Step::Entry(entry)) => {
-                    let (boot, segment, items) = (entry.boot, entry.segment, entry.items());
-                    origins.follow(entry.sources);
-                    if let Some((first, left)) = show(items, (boot, segment, upto), (reader, origins), visit) {
-                        held.bytes.clear();
-                        held.bytes.extend_from_slice(left.bytes);
-                        (held.boot, held.segment, held.first, held.left) = (Some(boot), segment, first, left.count);
-                        return Ok(());
-                    }
+                    let mut directory = Directory { reader, sources, streams };
+                    show(&entry, before, &mut directory, visit).map(Cut::At)
+                }
+            };
+            match cut {
+                None => {}
+                Some(Cut::At(position)) => {
+                    self.cursor.step_back(position);
+                    return Ok(());
+                }
+                Some(Cut::Border(segment)) => {
+                    self.border(segment);
+                    self.cursor.step_back(before);
                 }
             }
         }
     }
 }
 
-/// What was not shown of an entry.
-struct Left<'a> {
-    bytes: &'a [u8],
-    count: u32,
-}
-
-/// Shows items until there are none, `visit` breaks, or they lie behind what may be seen; returns what is left then.
-fn show<'a>(
-    mut items: Items<'a>,
-    (boot, segment, upto): (Boot, u64, u64),
-    (reader, origins): (&SpoolReader, &mut Origins),
+/// Shows the items of an entry; returns the place at which the visitor broke.
+fn show(
+    entry: &EntryView<'_>,
+    before: SpoolPosition,
+    directory: &mut Directory<'_>,
     visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
-) -> Option<(u64, Left<'a>)> {
-    loop {
-        let (first, bytes) = items.rest();
-        let left = Left { bytes, count: items.left() };
-        let (offset, item) = items.next()?;
-        if offset > upto {
-            return Some((first, left));
-        }
-        let source = match &item {
-            Item::Row(row, _) => origins.of(reader, row.head.stream).map(Origin::shown),
+) -> Option<SpoolPosition> {
+    let mut behind = before;
+    let mut items = entry.items();
+    for (offset, item) in items.by_ref() {
+        let position = SpoolPosition { boot: entry.boot, offset };
+        let stream = match &item {
+            Item::Row(head, _) => directory.find(head.head.stream),
             Item::Control(_) => None,
         };
-        let position = SpoolPosition { boot, offset };
-        if visit(Seen::Item { position, segment, item, source }).is_break() {
-            return Some((first, left));
+        let source = stream.map(|Stream { info, venue, table }| RowSource {
+            source: &info.source,
+            venue,
+            key: &info.key,
+            table,
+        });
+        if visit(Seen::Item { position, segment: entry.segment, item, source }).is_break() {
+            return Some(behind);
+        }
+        behind = position;
+    }
+    if items.left() > 0 {
+        // A faulty program wrote an entry that is whole and cannot be taken apart.
+        let position = SpoolPosition { boot: entry.boot, offset: entry.last };
+        if visit(Seen::Missing { position }).is_break() {
+            return Some(behind);
         }
     }
+    None
 }
 
-impl Origins {
-    /// Forgets what belongs to other sources than those of the entry that comes next.
-    fn follow(&mut self, sources: &Arc<[SourceInfo]>) {
-        if !Arc::ptr_eq(&self.sources, sources) {
-            self.sources = sources.clone();
-            self.streams.clear();
-        }
-    }
-
-    fn of(&mut self, reader: &SpoolReader, id: u32) -> Option<&Origin> {
-        let at = id as usize;
-        if self.streams.len() <= at {
-            // Numbers are given one after the other; a larger one was written by a faulty program.
-            reader.stream(id)?;
-            self.streams.resize_with(at + 1, || None);
-        }
-        if self.streams[at].is_none() {
-            self.streams[at] = Origin::find(reader, &self.sources, id);
-        }
-        self.streams[at].as_ref()
-    }
+/// What stream numbers stand for.
+struct Directory<'a> {
+    reader: &'a SpoolReader,
+    sources: &'a [SourceInfo],
+    streams: &'a mut Vec<Option<Stream>>,
 }
 
-impl Origin {
-    fn find(reader: &SpoolReader, sources: &[SourceInfo], id: u32) -> Option<Self> {
-        let stream = reader.stream(id)?;
-        let source = sources.iter().find(|source| source.name == stream.source)?;
-        let table = source.tables.iter().find(|table| table.name == stream.key.table)?;
-        let (name, venue) = (source.name.clone(), source.venue.clone());
-        Some(Self { source: name, venue, key: stream.key.clone(), table: table.clone() })
-    }
-
-    fn shown(&self) -> RowSource<'_> {
-        RowSource { source: &self.source, venue: &self.venue, key: &self.key, table: &self.table }
+impl Directory<'_> {
+    fn find(&mut self, number: u32) -> Option<&Stream> {
+        let index = number as usize;
+        if !matches!(self.streams.get(index), Some(Some(_))) {
+            let info = self.reader.stream(number)?;
+            let source = self.sources.iter().find(|source| source.name == info.source)?;
+            let table = source.tables.iter().find(|table| table.name == info.key.table)?.clone();
+            if self.streams.len() <= index {
+                self.streams.resize_with(index + 1, || None);
+            }
+            self.streams[index] = Some(Stream { info, venue: source.venue.clone(), table });
+        }
+        self.streams[index].as_ref()
     }
 }

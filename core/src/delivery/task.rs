@@ -18,13 +18,13 @@ use super::{
 use crate::{
     Error, Result,
     catalog::Factory,
-    chunk::{Chunk, Part, SourceTables, TableRows},
+    chunk::{Chunk, Part, TableRows},
     config::{DeliveryConfig, Start, TableChoice},
     deadletter::{DeadLetter, DeadLetters},
     health::Registry,
     row::Timestamp,
     sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
-    spool::SpoolPosition,
+    spool::{SourceInfo, SpoolPosition},
 };
 
 /// What a delivery needs.
@@ -40,7 +40,7 @@ pub struct Setup<L> {
     /// Which tables the sink takes.
     pub tables: TableChoice,
     /// What the sources declare.
-    pub sources: Vec<SourceTables>,
+    pub sources: Vec<SourceInfo>,
     /// The spool's id.
     pub spool: u64,
     /// The host's name.

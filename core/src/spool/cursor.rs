@@ -163,6 +163,15 @@ impl Cursor {
         }
     }
 
+    /// Shows what lies behind `to` once more: a place within the entry that was read last, or in front of it. Costs no
+    /// search, as a new cursor would.
+    pub fn step_back(&mut self, to: SpoolPosition) {
+        self.position = to;
+        if let Some(scanner) = &mut self.scanner {
+            scanner.step_back();
+        }
+    }
+
     fn advance(&mut self, upto: u64) -> Result<Next> {
         while self.position.offset < upto {
             let read = self.position.offset;

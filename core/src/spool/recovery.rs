@@ -1,11 +1,11 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
     SpoolWriter, Step,
-    disk::{Disk, DiskLock, fault},
+    disk::{Disk, DiskLock, fault, read_full},
     entry::MIN_ITEM,
     files::{BAD, NEXT, random, segment_first},
     head::SegmentHead,
@@ -74,16 +74,19 @@ impl Recovery {
         let mut report =
             RecoveryReport { corrupt: verdict.corrupt.clone(), end: verdict.end, ..RecoveryReport::default() };
         cut(&*disk, &mut files, &verdict, &mut report)?;
-        sync(&*disk, &files)?;
+        harden(&*disk, &files, survey.durable())?;
         let base = files.first_mut().and_then(|file| file.head.as_mut());
         report.new = base.is_none();
         let replay_from = base.as_ref().map_or(0, |head| head.previous_end);
         let snapshot = base.and_then(|head| head.snapshot.take());
-        let highest = survey.seen.max(survey.mark).max(report.end);
+        // No two segments have one name, even if the last one is empty.
+        let newest = files.last().map_or(0, |file| file.first);
+        let highest = survey.seen.max(survey.mark).max(report.end).max(newest);
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
         let shared = share(disk.clone(), &options, files, older, report.end);
-        let next = highest + torn + 1;
+        // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
+        let next = if report.new { 1 } else { highest + torn + 1 };
         Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
     }
 
@@ -170,8 +173,12 @@ fn read_tail(disk: &dyn Disk, mut names: Vec<(u64, String)>) -> Result<(Vec<File
     let mut files = Vec::new();
     while let Some((first, name)) = names.pop() {
         let file = File::open(disk, name, first)?;
-        let is_base =
-            file.head.as_ref().is_some_and(|head| head.snapshot.is_some() && head.synced >= head.previous_end);
+        // What stood before the oldest went because it was durable and no longer needed.
+        let oldest = names.is_empty();
+        let is_base = file
+            .head
+            .as_ref()
+            .is_some_and(|head| head.snapshot.is_some() && (head.synced >= head.previous_end || oldest));
         files.push(file);
         if is_base {
             files.reverse();
@@ -232,9 +239,29 @@ fn cut(disk: &dyn Disk, files: &mut Vec<File>, verdict: &Verdict, report: &mut R
     Ok(())
 }
 
-/// A killed process leaves what it has written to the system: only now is it durable.
-fn sync(disk: &dyn Disk, files: &[File]) -> Result<()> {
-    for file in files {
+/// Makes durable what a process that is gone may have left to the system only.
+///
+/// All behind `durable` is written once more as it is: where an fsync of that process failed, the system may hold pages that
+/// it takes for written, and another fsync would pass over them.
+fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> {
+    let mut block = vec![0; 1 << 20];
+    // The last one may have been cut, whatever is known about it.
+    for (i, file) in files.iter().enumerate().skip(durable.0.min(files.len().saturating_sub(1))) {
+        let mut at = match i.cmp(&durable.0) {
+            Ordering::Less => file.len,
+            Ordering::Equal => durable.1,
+            Ordering::Greater => 0,
+        };
+        while at < file.len {
+            let wanted = block.len().min(usize::try_from(file.len - at).unwrap_or(usize::MAX));
+            let read = read_full(&*file.file, &mut block[..wanted], at);
+            let n = read.map_err(|cause| fault("read", disk, &file.name, cause))?;
+            if n == 0 {
+                break;
+            }
+            file.file.write_all_at(&block[..n], at).map_err(|cause| fault("write", disk, &file.name, cause))?;
+            at += n as u64;
+        }
         file.file.sync_data().map_err(|cause| fault("sync", disk, &file.name, cause))?;
     }
     disk.sync_dir().map_err(|cause| fault("sync", disk, "", cause))

@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     ops::ControlFlow,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,11 +11,12 @@ use tokio::sync::watch;
 
 use crate::{
     Result,
-    chunk::{Chunk, ChunkBuilder, Part, Plan, RowSource, SourceTables},
+    chunk::{Chunk, ChunkBuilder, Part, Plan, RowSource},
     delivery::{Extent, Log, Seen},
     protocol::Outbox,
     row::{Head, Mark, Origin, Row, StreamKey, Table, Timestamp},
-    spool::{Boot, Cause, Control, Item, RowHead, SpoolPosition, Standing},
+    sink::{Owner, SinkContext},
+    spool::{Boot, Cause, Control, Item, RowHead, SourceInfo, SpoolPosition, Standing},
 };
 
 /// A log of one source's rows. Clones read the same log, each at its own place.
@@ -32,7 +34,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    source: SourceTables,
+    source: SourceInfo,
     outbox: Outbox,
     streams: Vec<StreamKey>,
     items: Vec<Entry>,
@@ -54,7 +56,7 @@ struct Entry {
 impl MemoryLog {
     /// Returns an empty log of a source that is called like its venue.
     pub fn new(venue: &str, tables: Vec<Table>) -> Self {
-        let source = SourceTables {
+        let source = SourceInfo {
             name: venue.into(),
             venue: venue.into(),
             tables: tables.iter().cloned().map(Arc::new).collect(),
@@ -67,7 +69,7 @@ impl MemoryLog {
     }
 
     /// Returns what the source declares.
-    pub fn source(&self) -> SourceTables {
+    pub fn source(&self) -> SourceInfo {
         self.state().source.clone()
     }
 
@@ -178,6 +180,18 @@ impl MemoryLog {
         });
         read.expect("memory can be read");
         Chunk { part: Part::spool(), from, to, tables: builder.finish() }
+    }
+
+    /// Returns what a sink of all tables is opened with.
+    ///
+    /// # Panics
+    ///
+    /// If the log's tables do not fit under their names.
+    pub fn context(&self, directory: &Path) -> SinkContext {
+        let plan = Plan::new("test", vec![self.source()], crate::config::TableChoice::All).expect("one source fits");
+        let (pipeline, sink, host) = ("test".to_owned(), "sink".to_owned(), "here".to_owned());
+        let owner = Owner { pipeline, sink, spool: 1, host, chain: plan.chain() };
+        SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned() }
     }
 
     fn push(&self, state: &mut State, row: Option<(RowHead, Vec<u8>)>) -> u64 {

@@ -2,6 +2,7 @@
 
 mod driver;
 mod histories;
+mod spool;
 mod store;
 
 use crate::{

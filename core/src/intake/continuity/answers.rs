@@ -74,6 +74,11 @@ impl Continuity {
         })
     }
 
+    /// Returns whether any gap is open.
+    pub(crate) fn has_gaps(&self) -> bool {
+        !self.gaps.is_empty()
+    }
+
     /// Returns the stream of an open gap and how many rows have filled it.
     pub(crate) fn gap_filled(&self, gap: GapId) -> Option<(u32, u64)> {
         self.gap(gap).map(|(id, _, open)| (id, open.filled))
@@ -99,7 +104,7 @@ fn ask(id: u32, stream: &Stream, open: &OpenGap) -> OpenAsk {
         numbering: stream.numbering(),
         after,
         before,
-        since: open.since,
+        since: after.map_or(open.since, |after| after.ts_event),
         dry_replies: 0,
     };
     OpenAsk {

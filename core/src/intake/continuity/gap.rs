@@ -31,12 +31,10 @@ pub(super) struct OpenGap {
     pub(super) epoch: u32,
     pub(super) since: Timestamp,
     pub(super) opened_at: Timestamp,
-    /// Whether it was opened without a record before it: only the time says what is owed.
-    by_time: bool,
     /// Growing and disjoint. None is left when the gap is over.
     pub(super) holes: Vec<Hole>,
-    /// Rows that came inside, by number, where numbers may jump and a row therefore makes no hole smaller.
-    taken: Vec<(u64, u32)>,
+    /// Rows that came inside, growing, where numbers may jump and a row therefore makes no hole smaller.
+    taken: Vec<Taken>,
     pub(super) filled: u64,
     filled_by: Filler,
     /// When an answer showed that what is missing now does not exist: the first of two looks.
@@ -45,6 +43,20 @@ pub(super) struct OpenGap {
     pub(super) ask: u64,
     /// Whether a session broke off at its beginning or while it was open.
     cut: bool,
+}
+
+/// A row that came inside a gap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Taken {
+    n: u64,
+    hash: u32,
+    ts_event: Timestamp,
+}
+
+impl Taken {
+    fn edge(&self) -> Edge {
+        Edge { position: Position::Ordered(self.n), ts_event: self.ts_event }
+    }
 }
 
 /// What made a gap smaller last.
@@ -105,7 +117,6 @@ impl OpenGap {
             epoch,
             since,
             opened_at,
-            by_time: hole.after.is_none(),
             holes: vec![hole],
             taken: Vec::new(),
             filled: 0,
@@ -148,19 +159,20 @@ impl OpenGap {
 
     /// Returns whether exactly this row came inside before.
     pub(super) fn has_taken(&self, n: u64, hash: u32) -> bool {
-        self.taken.binary_search(&(n, hash)).is_ok()
+        let at = self.taken.partition_point(|taken| (taken.n, taken.hash) < (n, hash));
+        self.taken.get(at).is_some_and(|taken| (taken.n, taken.hash) == (n, hash))
     }
 
-    /// Returns whether a record from the history is older than what is owed, in a stream whose beginning is not known by
-    /// number.
-    pub(super) fn is_before(&self, ts_event: Timestamp) -> bool {
-        self.by_time && if self.epoch == 0 { ts_event < self.since } else { ts_event <= self.since }
+    /// Returns whether a record from the history is older than what is owed, where only the time says what that is.
+    pub(super) fn is_before(&self, n: u64, ts_event: Timestamp) -> bool {
+        let by_time = self.hole_of(n).is_some_and(|hole| hole.after.is_none());
+        by_time && if self.epoch == 0 { ts_event < self.since } else { ts_event <= self.since }
     }
 
     /// Returns whether a record that is older than what is owed may be the neighbour, behind which all is owed: nothing
     /// that is owed came from below it. After a restart there is none, since what is older was numbered otherwise.
     pub(super) fn can_be_neighbour(&self, n: u64) -> bool {
-        self.epoch == 0 && self.index_of(n) == Some(0) && self.taken.first().is_none_or(|&(taken, _)| n < taken)
+        self.epoch == 0 && self.taken.first().is_none_or(|taken| n < taken.n)
     }
 
     /// Takes a record that lies in one of its holes.
@@ -171,7 +183,7 @@ impl OpenGap {
         let left = Hole { before: Some(arrival.edge), ..hole };
         let right = Hole { after: Some(arrival.edge), ..hole };
         let dense = numbering == Numbering::Sequence;
-        if arrival.origin != Origin::Live && self.is_before(arrival.edge.ts_event) {
+        if arrival.origin != Origin::Live && self.is_before(n, arrival.edge.ts_event) {
             self.filled_by = Filler::Backfill;
             self.replace(0..=index, [right], dense);
         } else if arrival.covers && hole.before.is_none() {
@@ -198,25 +210,35 @@ impl OpenGap {
     /// Remembers a row. When there are too many, those on the side that is not being filled are left behind, and the gap
     /// ends there.
     fn remember(&mut self, arrival: Arrival) {
-        let row = (arrival.edge.number(), arrival.hash);
+        let Arrival { edge, hash, .. } = arrival;
+        let row = Taken { n: edge.number(), hash, ts_event: edge.ts_event };
         let at = self.taken.partition_point(|&taken| taken < row);
         self.taken.insert(at, row);
         if self.taken.len() <= TAKEN {
             return;
         }
         let growing = at > TAKEN / 2;
-        let (n, _) = if growing { self.taken.remove(0) } else { self.taken.pop().unwrap_or(row) };
+        let left = if growing { self.taken.remove(0) } else { self.taken.pop().unwrap_or(row) };
         let Some(hole) = self.holes.first_mut() else { return };
-        let position = match arrival.edge.position {
-            Position::Ordered(_) => Position::Ordered(n),
-            other => other,
-        };
-        let edge = Some(Edge { position, ts_event: self.since });
         if growing {
-            hole.after = edge;
+            hole.after = Some(left.edge());
         } else {
-            hole.before = edge;
+            hole.before = Some(left.edge());
         }
+    }
+
+    /// Takes over what is known to be behind it already: a row is there once, however many gaps ask for it.
+    pub(super) fn inherit(&mut self, older: &Self) {
+        let after = self.edges().0.map(|after| after.number());
+        self.taken.extend(older.taken.iter().filter(|taken| after.is_none_or(|after| taken.n > after)));
+        self.taken.sort_unstable();
+        self.taken.dedup();
+    }
+
+    /// Returns the newest record up to which nothing is missing once a complete answer has closed its open end.
+    pub(super) fn known_end(&self) -> Option<Edge> {
+        let neighbour = self.holes.last().filter(|hole| hole.before.is_none())?.after;
+        self.taken.last().map(Taken::edge).or(neighbour)
     }
 
     /// A second live record of the session that confirmed the stream first: nothing was missing before the first one.

@@ -67,7 +67,7 @@ impl Continuity {
     pub(crate) fn owed(&self, stream: u32, n: u64, ts_event: Timestamp) -> Option<bool> {
         let stream = self.streams.get(stream as usize)?;
         let gap = stream.gap_of(stream.epoch, n)?;
-        if !gap.is_before(ts_event) {
+        if !gap.is_before(n, ts_event) {
             return Some(true);
         }
         gap.can_be_neighbour(n).then_some(false)
@@ -102,6 +102,10 @@ impl Case<'_> {
     fn numbered(&self, n: u64, numbering: Numbering, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
+        if stream.epoch > 0 && self.is_of_old_numbering(n) {
+            let gap = stream.gaps.iter().find(|gap| gap.epoch < stream.epoch && self.fits(gap, n));
+            return gap.map_or(Verdict::Drop(Drop::Repeat), |gap| self.in_gap(gap, n, neighbour, out));
+        }
         if !stream.gaps.is_empty()
             && let Some(gap) = self.gap_of(n)
             && !self.begins_anew(gap, n)
@@ -110,6 +114,9 @@ impl Case<'_> {
         }
         let is_newer = stream.last.is_none_or(|last| n > last.number());
         match (is_live, is_newer) {
+            (true, true) if numbering == Numbering::Ordered && stream.has_taken(n, self.hash) => {
+                Verdict::Drop(Drop::Repeat)
+            }
             (true, true) => self.newest(n, numbering, out),
             (true, false) if numbering == Numbering::Ordered => self.older_in_jumping(n),
             (true, false) => self.older_in_dense(n, out),
@@ -119,19 +126,30 @@ impl Case<'_> {
         }
     }
 
+    /// Returns whether a record was made before the venue began to number anew: its number is larger than the first one
+    /// known since, its time smaller. Dropped by mistake, its number would be missed.
+    fn is_of_old_numbering(&self, n: u64) -> bool {
+        let ts_event = self.row.head.ts_event;
+        let is_before = self.stream.floor.is_some_and(|floor| n > floor.number() && ts_event < floor.ts_event);
+        is_before || (self.row.head.origin != Origin::Live && ts_event <= self.stream.since)
+    }
+
     /// Returns the gap in which the number is missing. Where the venue has numbered anew, a record from the history may
-    /// belong to either numbering: its time decides.
+    /// belong to either numbering.
     fn gap_of(&self, n: u64) -> Option<&OpenGap> {
         let stream = self.stream;
-        let ts_event = self.row.head.ts_event;
         if self.row.head.origin == Origin::Live || stream.epoch == 0 {
             return stream.gap_of(stream.epoch, n);
         }
-        let fits = |gap: &OpenGap| gap.hole_of(n).is_some_and(|hole| hole.spans(ts_event));
-        let may_be_old = stream.floor.is_none_or(|floor| ts_event <= floor.ts_event);
-        let mut old = stream.gaps.iter().filter(|gap| may_be_old && gap.epoch < stream.epoch);
-        let current = |gap: &&OpenGap| gap.epoch == stream.epoch && ts_event > stream.since && fits(gap);
-        old.find(|gap| fits(gap)).or_else(|| stream.gaps.iter().find(current))
+        let is_early = stream.floor.is_none_or(|floor| self.row.head.ts_event <= floor.ts_event);
+        let mut old = stream.gaps.iter().filter(|gap| is_early && gap.epoch < stream.epoch);
+        let current = |gap: &&OpenGap| gap.epoch == stream.epoch && self.fits(gap, n);
+        old.find(|gap| self.fits(gap, n)).or_else(|| stream.gaps.iter().find(current))
+    }
+
+    /// Returns whether number and time lie in a gap.
+    fn fits(&self, gap: &OpenGap, n: u64) -> bool {
+        gap.hole_of(n).is_some_and(|hole| hole.spans(self.row.head.ts_event))
     }
 
     /// Returns whether a number lies in a gap only because nobody knows where that begins: it was made later than all.
@@ -143,12 +161,12 @@ impl Case<'_> {
 
     fn in_gap(&self, gap: &OpenGap, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let verdict = Verdict::Keep { epoch: gap.epoch, conflict: false };
-        if self.row.head.origin != Origin::Live && gap.is_before(self.row.head.ts_event) {
+        if self.row.head.origin != Origin::Live && gap.is_before(n, self.row.head.ts_event) {
             let is_neighbour = neighbour == Some(n) && gap.can_be_neighbour(n);
             return if is_neighbour { verdict } else { Verdict::Drop(Drop::NotOwed) };
         }
         let dense = self.stream.numbering() == Numbering::Sequence;
-        if !dense && (gap.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
+        if !dense && (self.stream.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
             return Verdict::Drop(Drop::Repeat);
         }
         if dense && self.stream.holes() >= MAX_HOLES {
@@ -188,22 +206,32 @@ impl Case<'_> {
     }
 
     fn newest(&self, n: u64, numbering: Numbering, out: &mut Vec<Control>) -> Verdict {
-        let hole = Hole { after: self.stream.last, before: Some(self.edge()) };
-        match self.stream.last {
+        let stream = self.stream;
+        let hole = Hole { after: stream.last, before: Some(self.edge()) };
+        match stream.last {
             Some(last) if numbering == Numbering::Sequence && n - last.number() > 1 => {
                 self.open(hole, last.ts_event, out);
             }
-            // The first one after the venue has begun to number anew: it begins near 1.
-            None if numbering == Numbering::Sequence && self.stream.epoch > 0 && n > 1 => {
-                self.open(hole, self.stream.since, out);
+            // The first one of all, or since the venue has begun to number anew. Another one may have overtaken it, or may
+            // still be on the way on another line: the second one, or the history, shows that none is missing.
+            None if numbering == Numbering::Sequence && n > 1 && self.has_beginning() => {
+                self.open(hole, stream.since, out);
             }
             Some(_) | None => {}
         }
         self.keep(false)
     }
 
+    /// Returns whether records are owed from a time on that is before the first record.
+    fn has_beginning(&self) -> bool {
+        let stream = self.stream;
+        let is_first_line = stream.covered_by.first().is_none_or(|&first| first == self.row.session);
+        stream.epoch > 0 || !stream.is_implied || !is_first_line
+    }
+
     fn older_in_jumping(&self, n: u64) -> Verdict {
-        if self.stream.window.contains(n, self.hash) { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
+        let is_here = self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash);
+        if is_here { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
     }
 
     fn older_in_dense(&self, n: u64, out: &mut Vec<Control>) -> Verdict {
@@ -235,8 +263,9 @@ impl Case<'_> {
     fn outside_in_history(&self, n: u64, numbering: Numbering, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
         let is_here = match numbering {
-            Numbering::Sequence if self.row.head.ts_event > stream.open_since() => {
-                // The venue has numbered anew while nobody listened. How far, the rest of the history shows.
+            // The venue has numbered anew while nobody listened. How far, the rest of the history shows. Without an open
+            // end it will come live, behind what is still on the way.
+            Numbering::Sequence if stream.is_open_right() && self.row.head.ts_event > stream.open_since() => {
                 out.push(Control::Restart { stream: self.id, epoch: stream.epoch + 1 });
                 self.open(Hole { after: None, before: None }, stream.open_since(), out);
                 return Verdict::Keep { epoch: stream.epoch + 1, conflict: false };

@@ -38,10 +38,11 @@ use self::{
 use crate::{
     protocol::GapId,
     row::{Head, Numbering, Origin, Position, StreamKey, Timestamp},
-    spool::{Control, RowHead},
+    spool::{Control, GapOutcome, RowHead},
 };
 
-pub(crate) use answers::OpenAsk;
+pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
+pub(crate) use steps::Confirmation;
 pub(crate) use judge::{Drop, Verdict};
 
 /// How many holes a stream may have. Beyond that the oldest gap is given up, and said to be lost.
@@ -126,7 +127,7 @@ impl Continuity {
             Control::GapOpened { gap, stream, after, before, since, at } => {
                 self.open_gap(*gap, *stream, Hole { after: *after, before: *before }, (*since, *at));
             }
-            Control::GapClosed { gap, stream, .. } => self.close_gap(*gap, *stream),
+            Control::GapClosed { gap, stream, outcome, .. } => self.close_gap(*gap, *stream, outcome),
             Control::GapEmpty { gap, stream, at } => {
                 let gap = self.stream_mut(*stream).and_then(|stream| stream.gaps.iter_mut().find(|g| g.id == *gap));
                 gap.into_iter().for_each(|gap| gap.seen_empty(*at));
@@ -271,13 +272,22 @@ impl Continuity {
         self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         let Some(opened) = self.stream_mut(stream) else { return };
         opened.is_exposed &= hole.before.is_some();
-        opened.gaps.push(OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered()));
+        let mut gap = OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered());
+        for older in opened.gaps.iter().filter(|older| older.epoch == opened.epoch) {
+            gap.inherit(older);
+        }
+        opened.gaps.push(gap);
         self.gaps.insert(id, stream);
     }
 
-    fn close_gap(&mut self, id: GapId, stream: u32) {
+    fn close_gap(&mut self, id: GapId, stream: u32, outcome: &GapOutcome) {
         self.gaps.remove(&id);
-        self.stream_mut(stream).into_iter().for_each(|stream| stream.gaps.retain(|gap| gap.id != id));
+        let Some(stream) = self.stream_mut(stream) else { return };
+        let Some(at) = stream.gaps.iter().position(|gap| gap.id == id) else { return };
+        let closed = stream.gaps.remove(at);
+        if let (GapOutcome::Backfilled, Some(end)) = (outcome, closed.known_end()) {
+            stream.answered(end);
+        }
     }
 }
 

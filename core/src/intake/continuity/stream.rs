@@ -125,7 +125,9 @@ impl Stream {
         let origin = row.head.origin;
         let numbering = self.numbering();
         if row.epoch == self.epoch {
-            let is_newest = self.last.is_none_or(|last| last.number() < n);
+            // Where numbers jump, the history brings some of what is newer: that does not mean that the rest is here.
+            let is_known = origin == Origin::Live || numbering == Numbering::Sequence;
+            let is_newest = is_known && self.last.is_none_or(|last| last.number() < n);
             if is_newest && origin == Origin::Live && self.first_session == Some(row.session) {
                 let epoch = self.epoch;
                 self.gaps.iter_mut().filter(|gap| gap.epoch == epoch).for_each(|gap| gap.prove_beginning(n));
@@ -156,6 +158,18 @@ impl Stream {
         }
         self.window.push(Numbering::Linked, edge.number(), hash);
         self.last = Some(edge);
+    }
+
+    /// A complete answer closed a gap: where numbers jump, all up to its last row is here.
+    pub(super) fn answered(&mut self, end: Edge) {
+        if self.numbering() == Numbering::Ordered && self.last.is_none_or(|last| last.number() < end.number()) {
+            self.last = Some(end);
+        }
+    }
+
+    /// Returns whether exactly this row came in answer to an open gap.
+    pub(super) fn has_taken(&self, n: u64, hash: u32) -> bool {
+        self.gaps.iter().any(|gap| gap.has_taken(n, hash))
     }
 
     /// The venue numbers it anew.

@@ -1,6 +1,7 @@
 //! Tests of the spool as a whole, on a disk that fails on demand.
 
 mod basics;
+mod history;
 
 use std::{sync::Arc, time::Duration};
 

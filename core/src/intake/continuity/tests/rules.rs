@@ -332,7 +332,7 @@ fn a_gap_in_jumping_numbers_takes_each_row_once_and_closes_by_an_answer_only() {
 fn a_broken_chain_is_kept_shown_at_once_and_mended_by_the_next_whole_state() {
     let mut host = Host::new();
     let stream = host.stream("book");
-    let mut change = |host: &mut Host, id, prev| {
+    let change = |host: &mut Host, id, prev| {
         host.live(1, stream, Position::Linked { id, prev }, id as i64 * S, id as u32);
         host.asks().len()
     };

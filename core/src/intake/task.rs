@@ -1,0 +1,455 @@
+//! The tokio shell around intake: takes handovers, has the disk made safe on another thread, shows what is open.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tracing::{info, warn};
+
+use super::{
+    Asks,
+    asks::Board,
+    continuity::{Continuity, row_hash},
+    entry::{Accepted, Intake, Now, Place, Rows},
+    link::{Handover, Step},
+    tally::{SourceTally, SpoolTally},
+};
+use crate::{
+    Error, Result,
+    config::{SpoolConfig, WhenFull},
+    delivery,
+    health::Registry,
+    row::Timestamp,
+    spool::{
+        self, Begun, Control, Floor, Housekeeping, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions,
+        SpoolPosition, SpoolReader, SyncDone, disk::RealDisk,
+    },
+};
+
+/// What a pipeline's intake is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The spool's folder.
+    pub folder: PathBuf,
+    /// How the spool is kept.
+    pub config: SpoolConfig,
+    /// The sources, by their numbers.
+    pub sources: Vec<SourceSetup>,
+    /// The sinks' names.
+    pub sinks: Vec<String>,
+    /// Where it is shown.
+    pub registry: Registry,
+}
+
+/// A source as intake knows it.
+#[derive(Debug)]
+pub struct SourceSetup {
+    /// Its name, type and tables.
+    pub info: SourceInfo,
+    /// How far its history lags behind the live feed.
+    pub history_lag: Duration,
+}
+
+/// An intake whose spool is open, and which does not run yet.
+#[derive(Debug)]
+pub struct Started {
+    /// The readers' side of the spool.
+    pub reader: SpoolReader,
+    /// Up to where the spool is durable.
+    pub synced: watch::Receiver<SpoolPosition>,
+    task: Task,
+}
+
+/// A running intake.
+#[derive(Debug)]
+pub struct Running {
+    /// The open gaps of each source.
+    pub asks: Vec<Asks>,
+    /// The highest durable offset.
+    pub synced_offset: watch::Receiver<u64>,
+    /// Ends when the queue is closed and all that was in it is durable, or when the disk fails.
+    pub task: JoinHandle<Result<()>>,
+}
+
+/// Opens the spool, restores continuity, and enters what the last boot left open.
+///
+/// # Errors
+///
+/// `Config` when another process has the spool, or it is another pipeline's or of a newer format. `Permanent` when it
+/// cannot be read or written.
+pub async fn start(setup: Setup) -> Result<Started> {
+    let opened = tokio::task::spawn_blocking(move || open(setup)).await;
+    opened.map_err(|error| Error::permanent("the spool could not be opened").because(error))?
+}
+
+fn open(setup: Setup) -> Result<Started> {
+    let Setup { pipeline, folder, config, sources, sinks, registry } = setup;
+    let limits = SpoolLimits {
+        segment_bytes: config.segment_bytes.0,
+        max_bytes: config.max_bytes.0,
+        keep: config.keep.0,
+    };
+    let options = SpoolOptions {
+        pipeline: pipeline.clone(),
+        sources: sources.iter().map(|source| source.info.clone()).collect(),
+        limits,
+    };
+    let began = std::time::Instant::now();
+    let recovery = Recovery::open(Arc::new(RealDisk::create(folder)?), options)?;
+    let report = recovery.report().clone();
+    let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
+    let mut rows = 0;
+    let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
+    let wall = Timestamp::now();
+    let Begun { writer, boot, .. } = recovery.begin(continuity.snapshot(), wall, env!("CARGO_PKG_VERSION"))?;
+    continuity.apply(&boot);
+    tell_recovery(&pipeline, &report, rows, began.elapsed());
+    let reader = writer.reader();
+    let names: Vec<_> = sources.iter().map(|source| source.info.name.clone()).collect();
+    let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
+    let boards =
+        sources.iter().map(|source| Board::new(source.info.name.clone(), source.history_lag)).collect::<Vec<_>>();
+    let (synced, synced_seen) = watch::channel(reader.end());
+    let mut task = Task {
+        pipeline: pipeline.clone(),
+        intake: Intake::new(continuity, writer, names, tallies),
+        boards,
+        spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0),
+        sinks,
+        when_full: config.when_full,
+        sync_pause: config.sync.0,
+        began: Instant::now(),
+        synced,
+        synced_offset: watch::channel(0).0,
+        floors: Vec::new(),
+        syncing: None,
+        sync_began: None,
+        waiting_since: None,
+        is_dirty: true,
+        published: None,
+        is_full: false,
+    };
+    let now = task.now();
+    task.intake.booted(now)?;
+    Ok(Started { reader, synced: synced_seen, task })
+}
+
+fn fold(continuity: &mut Continuity, step: &spool::Step<'_>) -> u64 {
+    let spool::Step::Entry(entry) = step else { return 0 };
+    let mut rows = 0;
+    for (_, item) in entry.items() {
+        match item {
+            Item::Row(row, bytes) => {
+                continuity.apply_row(&row, row_hash(&row.head, bytes));
+                rows += 1;
+            }
+            Item::Control(control) => continuity.apply(&control),
+        }
+    }
+    rows
+}
+
+fn tell_recovery(pipeline: &str, report: &RecoveryReport, rows: u64, took: Duration) {
+    let RecoveryReport { new, end, torn_bytes, corrupt, unreadable } = report;
+    if !new {
+        let took = took.as_secs_f64();
+        info!(pipeline, "resumed    {pipeline} the spool ends at offset {end}; {rows} rows read again in {took:.2} s");
+    }
+    if *torn_bytes > 0 {
+        info!(pipeline, "resumed    {pipeline} {torn_bytes} bytes that were never durable are cut off the spool's end");
+    }
+    for (first, last) in corrupt {
+        warn!(pipeline, "corrupt    {pipeline} offsets {first} to {last} of the spool cannot be read any more: lost");
+    }
+    for name in unreadable {
+        warn!(pipeline, "corrupt    {pipeline} segment `{name}` of the spool cannot be read any more");
+    }
+}
+
+impl Started {
+    /// Starts to take handovers. `floors` are what the sinks no longer need.
+    pub fn run(mut self, floors: Vec<watch::Receiver<delivery::Floor>>) -> (Running, mpsc::Sender<Handover>) {
+        // Every buffer of every link has a place, of those links too that a restarted source has left behind.
+        let (queue, handovers) = mpsc::channel(QUEUE);
+        self.task.floors = floors;
+        let asks = self.task.boards.iter().map(Board::subscribe).collect();
+        let synced_offset = self.task.synced_offset.subscribe();
+        let task = tokio::spawn(self.task.run(handovers));
+        (Running { asks, synced_offset, task }, queue)
+    }
+}
+
+#[derive(Debug)]
+struct Task {
+    pipeline: String,
+    intake: Intake,
+    boards: Vec<Board>,
+    spool: SpoolTally,
+    sinks: Vec<String>,
+    when_full: WhenFull,
+    sync_pause: Duration,
+    began: Instant,
+    synced: watch::Sender<SpoolPosition>,
+    synced_offset: watch::Sender<u64>,
+    floors: Vec<watch::Receiver<delivery::Floor>>,
+    /// The fsync under way.
+    syncing: Option<JoinHandle<SyncDone>>,
+    sync_began: Option<Instant>,
+    /// When the oldest entry was written that is not durable.
+    waiting_since: Option<Instant>,
+    /// Whether the boards may be out of date.
+    is_dirty: bool,
+    published: Option<Instant>,
+    is_full: bool,
+}
+
+impl Task {
+    async fn run(mut self, mut handovers: mpsc::Receiver<Handover>) -> Result<()> {
+        self.spool.health.healthy("open");
+        let ended = self.work(&mut handovers).await;
+        match &ended {
+            Ok(()) => _ = self.spool.health.stopped("everything is durable"),
+            Err(error) => _ = self.spool.health.failed(format!("{}; the pipeline has stopped", error.chain())),
+        }
+        ended
+    }
+
+    async fn work(&mut self, handovers: &mut mpsc::Receiver<Handover>) -> Result<()> {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut is_open = true;
+        loop {
+            self.start_sync();
+            let publish_at = self.publish_at();
+            let sync_at = self.sync_at();
+            tokio::select! {
+                // What is durable comes first: it is what everybody else waits for.
+                biased;
+                done = finished(&mut self.syncing) => self.synced(done)?,
+                () = sleep_until(sync_at) => {}
+                () = sleep_until(publish_at) => self.publish(),
+                _ = upkeep.tick() => self.keep_up(),
+                handover = handovers.recv(), if is_open => match handover {
+                    Some(handover) => self.take(handover).await?,
+                    None => is_open = false,
+                },
+            }
+            if !is_open && self.syncing.is_none() && !self.intake.spool.is_unsynced() {
+                self.publish();
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes a handover, however long it takes to find room for it.
+    async fn take(&mut self, handover: Handover) -> Result<()> {
+        let mut place = Place::default();
+        let mut rows = Rows::Keep;
+        let logged = loop {
+            let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
+            if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
+                self.written();
+            }
+            match accepted {
+                Accepted::Done(logged) => break logged,
+                Accepted::Part(next) => place = next,
+                Accepted::Behind => self.catch_up().await?,
+                Accepted::Full => rows = self.make_room().await?,
+            }
+        };
+        if rows == Rows::Leave {
+            self.spool.dropped(handover.records.len() as u64);
+        }
+        if self.is_full && rows == Rows::Keep {
+            self.is_full = false;
+            self.spool.health.healthy("there is room again");
+        }
+        for (_, step) in &handover.steps {
+            if let Step::Asked { gap } = step {
+                let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
+                self.boards[usize::from(handover.link.source)].replied(*gap, filled);
+            }
+        }
+        // Live records may narrow a gap without a word; without open gaps only an event changes the boards.
+        self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_gaps();
+        handover.done(logged);
+        if self.intake.spool.wants_roll()
+            && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
+        {
+            warn!(pipeline = self.pipeline, error = error.chain(), "no new segment yet, the present one goes on");
+        }
+        Ok(())
+    }
+
+    fn written(&mut self) {
+        let now = Instant::now();
+        self.waiting_since.get_or_insert(now);
+        self.spool.appended(now, self.intake.rows());
+        self.start_sync();
+    }
+
+    /// Waits until an fsync has ended.
+    async fn catch_up(&mut self) -> Result<()> {
+        self.start_sync_now();
+        let done = finished(&mut self.syncing).await;
+        self.synced(done)
+    }
+
+    /// Does what `when_full` says; returns what to do with the rows.
+    async fn make_room(&mut self) -> Result<Rows> {
+        if !self.is_full {
+            self.is_full = true;
+            let next = match self.when_full {
+                WhenFull::Block => "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later",
+                WhenFull::DropNewest => "what comes is counted and thrown away until a sink has caught up",
+                WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
+            };
+            self.spool.health.degraded(format!("the spool is full: {next}"));
+        }
+        if self.when_full == WhenFull::DropNewest {
+            return Ok(Rows::Leave);
+        }
+        if self.when_full == WhenFull::DropOldest && self.drop_oldest().await? {
+            return Ok(Rows::Keep);
+        }
+        // Room comes of sinks that go on, which need what is written to be durable.
+        if self.intake.spool.is_unsynced() {
+            self.catch_up().await?;
+        } else {
+            tokio::time::sleep(FULL_PAUSE).await;
+        }
+        self.keep_up();
+        self.publish();
+        Ok(Rows::Keep)
+    }
+
+    /// Drops the oldest segment, and says for whom it is lost; returns whether there was one.
+    async fn drop_oldest(&mut self) -> Result<bool> {
+        let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
+        let (first, last) = old.offsets();
+        let rows = old.rows()?;
+        let behind = self.sinks.iter().zip(&self.floors).filter(|(_, floor)| {
+            floor.borrow().committed.is_none_or(|position| position.offset < last)
+        });
+        let sinks: Vec<_> = behind.map(|(name, _)| name.clone()).collect();
+        let count: u64 = rows.iter().map(|(_, count)| count).sum();
+        let now = self.now();
+        if !sinks.is_empty() {
+            let dropped = Control::Dropped { sinks: sinks.clone(), rows, offsets: Some((first, last)), at: now.wall };
+            if self.intake.enter(now, dropped)? == Accepted::Behind {
+                self.catch_up().await?;
+                return Ok(true);
+            }
+            self.written();
+            self.spool.dropped(count);
+            let pipeline = &self.pipeline;
+            warn!(pipeline, "dropped    {pipeline} offsets {first} to {last}, {count} rows, for {}", sinks.join(", "));
+        }
+        if let Some(housekeeping) = self.intake.spool.drop_oldest(&old) {
+            tidy(&self.pipeline, housekeeping);
+        }
+        Ok(true)
+    }
+
+    fn sync_at(&self) -> Option<Instant> {
+        let waits = self.syncing.is_none() && self.intake.spool.is_unsynced();
+        waits.then(|| self.sync_began.map_or_else(Instant::now, |began| began + self.sync_pause))
+    }
+
+    /// Begins the next fsync if one is due.
+    fn start_sync(&mut self) {
+        if self.sync_at().is_some_and(|at| at <= Instant::now()) {
+            self.start_sync_now();
+        }
+    }
+
+    fn start_sync_now(&mut self) {
+        if self.syncing.is_none()
+            && let Some(job) = self.intake.spool.sync_job()
+        {
+            self.sync_began = Some(Instant::now());
+            self.syncing = Some(tokio::task::spawn_blocking(move || job.run()));
+        }
+    }
+
+    fn synced(&mut self, done: Result<SyncDone>) -> Result<()> {
+        self.syncing = None;
+        self.intake.spool.synced(done?)?;
+        let now = Instant::now();
+        let took = self.sync_began.map_or(Duration::ZERO, |began| now - began);
+        let lag = self.waiting_since.map_or(Duration::ZERO, |since| now - since);
+        self.waiting_since = self.intake.spool.is_unsynced().then_some(self.sync_began.unwrap_or(now));
+        self.spool.synced(took, lag);
+        let position = self.intake.spool.synced_position();
+        self.synced.send_replace(position);
+        self.synced_offset.send_replace(position.offset);
+        Ok(())
+    }
+
+    fn publish_at(&self) -> Option<Instant> {
+        let at = |published: Instant| published + PUBLISH_EVERY;
+        self.is_dirty.then(|| self.published.map_or_else(Instant::now, at))
+    }
+
+    fn publish(&mut self) {
+        let now = Instant::now();
+        for (board, tally) in self.boards.iter_mut().zip(&mut self.intake.tallies) {
+            tally.settle(board.publish(&self.intake.continuity, now));
+        }
+        self.is_dirty = false;
+        self.published = Some(now);
+    }
+
+    /// Lets go of what nobody needs any more.
+    fn keep_up(&mut self) {
+        let floor = self.floors.iter().map(|floor| {
+            let floor = floor.borrow();
+            let known = floor.committed.into_iter().chain(floor.replay_from);
+            known.map(|position| position.offset).min().filter(|_| floor.committed.is_some()).unwrap_or(0)
+        });
+        let offset = floor.min().unwrap_or(0);
+        if let Some(housekeeping) = self.intake.spool.retain(Floor { offset, now: self.began.elapsed() }) {
+            tidy(&self.pipeline, housekeeping);
+        }
+        self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: Timestamp::now(), mono: self.began.elapsed() }
+    }
+}
+
+/// Removes files where it holds up nobody.
+fn tidy(pipeline: &str, housekeeping: Housekeeping) {
+    let pipeline = pipeline.to_owned();
+    // Not waited for: what is left is found again at the next start.
+    drop(tokio::task::spawn_blocking(move || {
+        if let Err(error) = housekeeping.run() {
+            warn!(pipeline, error = error.chain(), "an old segment could not be removed");
+        }
+    }));
+}
+
+async fn finished(syncing: &mut Option<JoinHandle<SyncDone>>) -> Result<SyncDone> {
+    match syncing {
+        Some(task) => task.await.map_err(|error| Error::permanent("an fsync has panicked").because(error)),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Places in the queue of a pipeline.
+const QUEUE: usize = 1_024;
+const PUBLISH_EVERY: Duration = Duration::from_millis(20);
+const UPKEEP: Duration = Duration::from_secs(1);
+const FULL_PAUSE: Duration = Duration::from_millis(50);
