@@ -7,6 +7,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -127,6 +128,7 @@ fn open(setup: Setup) -> Result<Started> {
         synced,
         synced_offset: watch::channel(0).0,
         floors: Vec::new(),
+        stop: CancellationToken::new(),
         syncing: None,
         sync_began: None,
         waiting_since: None,
@@ -172,11 +174,17 @@ fn tell_recovery(pipeline: &str, report: &RecoveryReport, rows: u64, took: Durat
 }
 
 impl Started {
-    /// Starts to take handovers. `floors` are what the sinks no longer need.
-    pub fn run(mut self, floors: Vec<watch::Receiver<delivery::Floor>>) -> (Running, mpsc::Sender<Handover>) {
+    /// Starts to take handovers. `floors` are what the sinks no longer need; once `stop` is cancelled, what finds no room
+    /// is not waited for: the next start knows that its session ended before it.
+    pub fn run(
+        mut self,
+        floors: Vec<watch::Receiver<delivery::Floor>>,
+        stop: CancellationToken,
+    ) -> (Running, mpsc::Sender<Handover>) {
         // Every buffer of every link has a place, of those links too that a restarted source has left behind.
         let (queue, handovers) = mpsc::channel(QUEUE);
         self.task.floors = floors;
+        self.task.stop = stop;
         let asks = self.task.boards.iter().map(Board::subscribe).collect();
         let synced_offset = self.task.synced_offset.subscribe();
         let task = tokio::spawn(self.task.run(handovers));
@@ -197,6 +205,7 @@ struct Task {
     synced: watch::Sender<SpoolPosition>,
     synced_offset: watch::Sender<u64>,
     floors: Vec<watch::Receiver<delivery::Floor>>,
+    stop: CancellationToken,
     /// The fsync under way.
     syncing: Option<JoinHandle<SyncDone>>,
     sync_began: Option<Instant>,
@@ -258,6 +267,7 @@ impl Task {
                 Accepted::Done(logged) => break logged,
                 Accepted::Part(next) => place = next,
                 Accepted::Behind => self.catch_up().await?,
+                Accepted::Full if self.stop.is_cancelled() => break 0,
                 Accepted::Full => rows = self.make_room().await?,
             }
         };
