@@ -155,7 +155,6 @@ impl Cursor {
                 let behind =
                     std::mem::replace(&mut self.position, SpoolPosition { boot: header.boot, offset: header.last() });
                 let segment = self.place.as_ref().map_or(0, |place| place.segment.first);
-                let sources = self.sources();
                 let bytes = self.scanner.as_ref().map_or(&[][..], Scanner::entry);
                 let meta = self.place.as_ref().and_then(|place| place.meta.as_ref());
                 let sources = meta.map_or(&self.shared.sources, |meta| &meta.sources);

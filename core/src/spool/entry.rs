@@ -128,11 +128,6 @@ impl<'a> EntryView<'a> {
         Self { boot, first: header.first.max(behind + 1), last, mono, segment, sources, items }
     }
 
-    /// Returns all items of bytes that are an entry.
-    pub(super) fn all_items(header: &Header, entry: &'a [u8]) -> Items<'a> {
-        Items { reader: Reader::new(&entry[HEADER..]), offset: header.first, left: header.count }
-    }
-
     /// Returns the items with their offsets.
     pub fn items(&self) -> Items<'a> {
         self.items.clone()

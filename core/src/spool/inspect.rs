@@ -15,6 +15,8 @@ use crate::{Error, Result};
 
 mod dump;
 
+#[cfg(test)]
+pub(super) use dump::dump_disk;
 pub use dump::{DumpFormat, dump};
 
 /// What the heads of a spool's segments say.
