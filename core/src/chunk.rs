@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 pub use builder::{ChunkBuilder, Fate, RowSource};
 pub use plan::Plan;
-pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time};
+pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time, write_value};
 
 use arrow_array::RecordBatch;
 

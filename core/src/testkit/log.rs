@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     ops::ControlFlow,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -14,6 +15,7 @@ use crate::{
     delivery::{Extent, Log, Seen},
     protocol::Outbox,
     row::{Head, Mark, Origin, Row, StreamKey, Table, Timestamp},
+    sink::{Owner, SinkContext},
     spool::{Boot, Cause, Control, Item, RowHead, SourceInfo, SpoolPosition, Standing},
 };
 
@@ -178,6 +180,18 @@ impl MemoryLog {
         });
         read.expect("memory can be read");
         Chunk { part: Part::spool(), from, to, tables: builder.finish() }
+    }
+
+    /// Returns what a sink of all tables is opened with.
+    ///
+    /// # Panics
+    ///
+    /// If the log's tables do not fit under their names.
+    pub fn context(&self, directory: &Path) -> SinkContext {
+        let plan = Plan::new("test", vec![self.source()], crate::config::TableChoice::All).expect("one source fits");
+        let (pipeline, sink, host) = ("test".to_owned(), "sink".to_owned(), "here".to_owned());
+        let owner = Owner { pipeline, sink, spool: 1, host, chain: plan.chain() };
+        SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned() }
     }
 
     fn push(&self, state: &mut State, row: Option<(RowHead, Vec<u8>)>) -> u64 {
