@@ -10,7 +10,7 @@ use crate::{
     config::TableChoice,
     protocol::Outbox,
     row::{
-        Cells, Column, ColumnType, Head, Label, Level, Mark, Origin, Position, Row, StreamKey, Timestamp,
+        Column, ColumnType, Head, Label, Level, Mark, Origin, Position, Row, StreamKey, Timestamp,
         kinds::{BookChange, Trade},
     },
     spool::{Boot, RowHead, SourceInfo},

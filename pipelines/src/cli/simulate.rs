@@ -77,7 +77,8 @@ fn faults(list: &str) -> Result<Faults, Failure> {
 }
 
 fn fault_names() -> String {
-    let mut page = "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average):\n".to_owned();
+    let mut page =
+        "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average):\n".to_owned();
     for (name, about) in FAULTS {
         page.push_str(&format!("  {name:<14} {about}\n"));
     }

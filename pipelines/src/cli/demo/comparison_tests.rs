@@ -22,12 +22,8 @@ fn oracle() -> Oracle {
         BTreeMap::from([(OPTION.to_owned(), volumes.map(|volume| f64::from(volume) / 2.0).collect())])
     };
     let first = Session { opened_ms: 900, ended_ms: Some(2_000), tickers: tickers(0..5), ..Session::default() };
-    let second = Session {
-        opened_ms: 2_600,
-        subscriptions: vec![subscription],
-        tickers: tickers(5..10),
-        ..Session::default()
-    };
+    let second =
+        Session { opened_ms: 2_600, subscriptions: vec![subscription], tickers: tickers(5..10), ..Session::default() };
     oracle.sessions = vec![first, second];
     oracle
 }
@@ -88,7 +84,8 @@ fn a_trade_that_is_not_there_is_missing_and_one_from_before_is_no_fault() {
 
 #[test]
 fn a_row_too_many_is_counted_once_for_each_copy() {
-    let comparison = Comparison::of(&oracle(), &stored(&[4, 4, 4, 5, 6, 7], &[0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9]), &[800]);
+    let comparison =
+        Comparison::of(&oracle(), &stored(&[4, 4, 4, 5, 6, 7], &[0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9]), &[800]);
     assert_eq!((comparison.trades.twice, comparison.tickers.twice), (2, 1));
     assert_eq!((comparison.trades.stored, comparison.tickers.stored), (4, 10), "a copy is no second row");
     assert!(!comparison.is_exact());

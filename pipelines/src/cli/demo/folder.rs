@@ -310,17 +310,18 @@ mod tests {
         let first = Folder::take(dir.path(), None).await.unwrap();
         let log = first.log().unwrap();
         // As `cat` inherits it, so does the pipeline.
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).stderr(log).spawn().unwrap();
         drop(first);
         let root = dir.path().to_owned();
         let next = tokio::spawn(async move { Folder::take(&root, None).await });
-        tokio::time::timeout(Duration::from_millis(100), async { while !next.is_finished() { tokio::task::yield_now().await } })
-            .await
-            .expect_err("the child still holds the log");
+        tokio::time::timeout(Duration::from_millis(100), async {
+            while !next.is_finished() {
+                tokio::task::yield_now().await
+            }
+        })
+        .await
+        .expect_err("the child still holds the log");
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(next.await.unwrap().unwrap().resumed);

@@ -91,25 +91,22 @@ async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
 }
 
 /// Comes to the end of the run, and shows what it came to.
-async fn finish(
-    stage: Stage<'_>,
-    ending: Ending,
-    root: &Path,
-    folder: &Folder,
-    simulator: &Simulator,
-) -> Outcome {
+async fn finish(stage: Stage<'_>, ending: Ending, root: &Path, folder: &Folder, simulator: &Simulator) -> Outcome {
     let done = stage.end(ending).await?;
     let stored = Stored::read(&folder.database()).await.map_err(|error| stage::unreadable(folder, &error))?;
     let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.began_ms()));
-    let text = summary::summary(&comparison, &Around {
-        root,
-        database: &folder.database(),
-        database_bytes: folder.database_bytes(),
-        gaps_open: done.gaps_open,
-        seed: folder.seed(),
-        kills: done.kills,
-        has_sqlite3: is_on_path("sqlite3"),
-    });
+    let text = summary::summary(
+        &comparison,
+        &Around {
+            root,
+            database: &folder.database(),
+            database_bytes: folder.database_bytes(),
+            gaps_open: done.gaps_open,
+            seed: folder.seed(),
+            kills: done.kills,
+            has_sqlite3: is_on_path("sqlite3"),
+        },
+    );
     let mut out = io::stdout();
     let shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     shown.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))?;
@@ -150,7 +147,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

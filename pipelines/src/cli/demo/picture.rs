@@ -41,21 +41,18 @@ impl Picture<'_> {
             let [first, second, third] = facts;
             format!("{name:<15} {:<9} {first:>8}  {second:<18}  {third}", status(check))
         };
-        let source = stage("source deribit", &report.source, [
-            per_second(received),
-            self.instruments(),
-            self.line_cut(),
-        ]);
-        let spool = stage("spool", &report.spool, [
-            size(report.spool.bytes),
-            format!("synced {}", short(report.spool.synced_lag_seconds)),
-            self.behind(),
-        ]);
-        let sink = stage("sink   sqlite", &report.sink, [
-            per_second(committed),
-            count(self.tally.rows(), "row"),
-            self.commits(),
-        ]);
+        let source =
+            stage("source deribit", &report.source, [per_second(received), self.instruments(), self.line_cut()]);
+        let spool = stage(
+            "spool",
+            &report.spool,
+            [size(report.spool.bytes), format!("synced {}", short(report.spool.synced_lag_seconds)), self.behind()],
+        );
+        let sink = stage(
+            "sink   sqlite",
+            &report.sink,
+            [per_second(committed), count(self.tally.rows(), "row"), self.commits()],
+        );
         [
             format!("{} {source}", clock(self.passed)),
             format!("         {spool}"),
@@ -191,7 +188,8 @@ mod tests {
     fn a_line_without_a_terminal_has_the_same_numbers() {
         let tally = tally(1);
         let line = picture(&tally).line();
-        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"] {
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"]
+        {
             assert!(line.contains(fact), "{fact}: {line}");
         }
     }
@@ -201,7 +199,9 @@ mod tests {
         let tally = Tally::default();
         let lines = Picture { cuts: Cuts::default(), ..picture(&tally) }.lines();
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
-        assert!(lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost"));
+        assert!(
+            lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost")
+        );
     }
 
     #[test]

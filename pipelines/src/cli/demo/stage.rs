@@ -144,7 +144,8 @@ impl<'a> Stage<'a> {
             self.tally.hear(report, Instant::now());
         }
         if !in_time {
-            self.screen.say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
+            self.screen
+                .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
         }
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));

@@ -161,7 +161,9 @@ impl World {
             (Some(Sent::Record(a)), Some(Sent::Record(b))) => {
                 // Where numbers jump, nothing shows that one is still to come; and no venue mixes up two numberings.
                 let (first, second) = (self.market.made[a], self.market.made[b]);
-                if first.epoch == second.epoch && [first, second].iter().all(|m| STREAMS[m.stream] == Numbering::Sequence) {
+                if first.epoch == second.epoch
+                    && [first, second].iter().all(|m| STREAMS[m.stream] == Numbering::Sequence)
+                {
                     wire.swap(0, 1);
                 }
             }
@@ -275,10 +277,12 @@ impl World {
             let missing: Vec<usize> = self.missing(request.gap).collect();
             let before = self.host.log.len();
             self.host.answered(request.gap, request.number);
-            let says_absent = self.host.log[before..].iter().any(|item| {
-                matches!(item, Logged::Control(Control::GapClosed { outcome: GapOutcome::Absent, .. }))
-            });
-            if says_absent && !missing.is_empty() { self.trace(); }
+            let says_absent = self.host.log[before..]
+                .iter()
+                .any(|item| matches!(item, Logged::Control(Control::GapClosed { outcome: GapOutcome::Absent, .. })));
+            if says_absent && !missing.is_empty() {
+                self.trace();
+            }
             assert!(!says_absent || missing.is_empty(), "the venue made {missing:?}, which are said to be absent");
         }
     }
@@ -288,9 +292,27 @@ impl World {
             let v: u32 = v.parse().unwrap();
             for item in &self.host.log {
                 match item {
-                    Logged::Row(row, r) if row.head.stream == v => eprintln!("  row s{} e{} {:?} ts{} {:?} #{r} {:?}", row.session, row.epoch, row.head.position, row.head.ts_event.0, row.head.origin, self.market.made[*r as usize]),
+                    Logged::Row(row, r) if row.head.stream == v => eprintln!(
+                        "  row s{} e{} {:?} ts{} {:?} #{r} {:?}",
+                        row.session,
+                        row.epoch,
+                        row.head.position,
+                        row.head.ts_event.0,
+                        row.head.origin,
+                        self.market.made[*r as usize]
+                    ),
                     Logged::Row(..) => {}
-                    Logged::Control(c) => { let t = format!("{c:?}"); if t.contains(&format!("stream: {v},")) || t.contains("Ended") || t.contains("Boot") || t.contains(&format!("({v}, ")) || t.contains("Unsub") { eprintln!("{t}") } }
+                    Logged::Control(c) => {
+                        let t = format!("{c:?}");
+                        if t.contains(&format!("stream: {v},"))
+                            || t.contains("Ended")
+                            || t.contains("Boot")
+                            || t.contains(&format!("({v}, "))
+                            || t.contains("Unsub")
+                        {
+                            eprintln!("{t}")
+                        }
+                    }
                 }
             }
         }
@@ -348,7 +370,9 @@ fn run(seed: u64) {
 
 #[test]
 fn after_any_history_all_that_was_made_is_there_once() {
-    if let Ok(s) = std::env::var("SEED") { return run(s.parse().unwrap()); }
+    if let Ok(s) = std::env::var("SEED") {
+        return run(s.parse().unwrap());
+    }
     for seed in 0..30_000 {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "seed {seed}");
