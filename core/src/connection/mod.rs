@@ -16,6 +16,7 @@ mod backfill;
 mod discovery;
 mod driver;
 mod liveness;
+mod probe;
 mod quiet;
 mod reconnect;
 mod rest;
@@ -35,6 +36,7 @@ use crate::{
     source::{Source, SourceContext},
 };
 use driver::Driver;
+pub use probe::probe;
 use transport::Sockets;
 
 /// A venue: its protocol, driven over one connection.

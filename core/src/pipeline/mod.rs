@@ -7,6 +7,7 @@
 //!
 //! Nothing that happens to a pipeline ends another one, or the process.
 
+mod check;
 mod folder;
 mod supervise;
 
@@ -19,12 +20,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use check::{Check, check_connections};
 pub use folder::Folder;
 use supervise::{MakeSource, SourceEnd, Supervised};
 
 use crate::{
     Error, Result,
-    chunk::SourceTables,
     config::{Feed, Pipeline, SourceStage},
     connection::ConnectionSource,
     delivery::{Delivery, Outcome, Setup, SpoolLog},
@@ -142,7 +143,7 @@ impl Parts {
         let (stop_sinks, told) = watch::channel(None);
         let mut deliveries = JoinSet::new();
         let mut floors = Vec::new();
-        let tables: Vec<_> = feeds.iter().map(SourceFeed::tables).collect();
+        let tables: Vec<_> = feeds.iter().map(SourceFeed::info).collect();
         for sink in pipeline.sinks {
             let name = sink.name.clone();
             let (delivery, floor) = Delivery::new(Setup {
@@ -273,13 +274,12 @@ impl SourceFeed {
         Ok(Self { name, venue, required: stage.required, tables, history_lag, make })
     }
 
-    fn tables(&self) -> SourceTables {
-        SourceTables { name: self.name.clone(), venue: self.venue.clone(), tables: self.tables.clone() }
+    fn info(&self) -> SourceInfo {
+        SourceInfo { name: self.name.clone(), venue: self.venue.clone(), tables: self.tables.clone() }
     }
 
     fn intake_source(&self) -> intake::SourceSetup {
-        let info = SourceInfo { name: self.name.clone(), venue: self.venue.clone(), tables: self.tables.clone() };
-        intake::SourceSetup { info, history_lag: self.history_lag }
+        intake::SourceSetup { info: self.info(), history_lag: self.history_lag }
     }
 }
 

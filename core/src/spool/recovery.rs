@@ -1,6 +1,6 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
@@ -79,7 +79,9 @@ impl Recovery {
         report.new = base.is_none();
         let replay_from = base.as_ref().map_or(0, |head| head.previous_end);
         let snapshot = base.and_then(|head| head.snapshot.take());
-        let highest = survey.seen.max(survey.mark).max(report.end);
+        // No two segments have one name, even if the last one is empty.
+        let newest = files.last().map_or(0, |file| file.first);
+        let highest = survey.seen.max(survey.mark).max(report.end).max(newest);
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
         let shared = share(disk.clone(), &options, files, older, report.end);
@@ -243,8 +245,13 @@ fn cut(disk: &dyn Disk, files: &mut Vec<File>, verdict: &Verdict, report: &mut R
 /// it takes for written, and another fsync would pass over them.
 fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> {
     let mut block = vec![0; 1 << 20];
-    for (i, file) in files.iter().enumerate().skip(durable.0) {
-        let mut at = if i == durable.0 { durable.1 } else { 0 };
+    // The last one may have been cut, whatever is known about it.
+    for (i, file) in files.iter().enumerate().skip(durable.0.min(files.len().saturating_sub(1))) {
+        let mut at = match i.cmp(&durable.0) {
+            Ordering::Less => file.len,
+            Ordering::Equal => durable.1,
+            Ordering::Greater => 0,
+        };
         while at < file.len {
             let wanted = block.len().min(usize::try_from(file.len - at).unwrap_or(usize::MAX));
             let read = read_full(&*file.file, &mut block[..wanted], at);

@@ -90,7 +90,9 @@ pub(super) fn survey(disk: &dyn Disk, files: &mut [File]) -> Result<Survey> {
     let before = files.first().and_then(|file| file.head.as_ref()).map_or(0, |head| head.previous_end);
     let mut survey = Survey { mark: 0, seen: before, end: before, holes: Vec::new(), good: (0, 0), places: Vec::new() };
     for i in 0..files.len() {
-        let bound = files[i + 1..].iter().find(|file| file.head.is_some()).map_or(u64::MAX, |file| file.first);
+        // What a later segment does not count as before it was cut or written again.
+        let bound =
+            files[i + 1..].iter().find_map(|file| file.head.as_ref()).map_or(u64::MAX, |head| head.previous_end);
         let file = &mut files[i];
         survey.seen = survey.seen.max(file.first - 1);
         let Some(head) = &file.head else { continue };
@@ -119,7 +121,7 @@ impl Survey {
             self.mark = self.mark.max(header.synced);
             self.seen = self.seen.max(header.last());
             let expected = file.first.max(self.end + 1);
-            if header.last() >= bound || header.first < expected {
+            if header.last() > bound || header.first < expected {
                 continue;
             }
             if header.first > expected {

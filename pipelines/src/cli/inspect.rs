@@ -35,7 +35,11 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
         if !path.exists() {
             continue;
         }
-        for letter in deadletter::list(&path)? {
+        let listing = deadletter::list(&path)?;
+        if listing.unreadable > 0 {
+            eprintln!("{}: {} lines cannot be read", path.display(), listing.unreadable);
+        }
+        for letter in listing.letters {
             let line = serde_json::to_string(&letter).map_err(|error| Failure::failed(error.to_string()))?;
             println!("{line}");
             count += 1;

@@ -4,7 +4,7 @@
 mod http;
 pub(crate) mod logging;
 
-use std::{fmt::Write, path::PathBuf, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
@@ -286,9 +286,8 @@ fn every(pause: Duration) -> Option<tokio::time::Interval> {
 /// None of the peers': those are lines.
 pub(crate) async fn check_connections(loaded: Loaded) -> Result<bool> {
     let mut well = true;
-    let data_dir = loaded.host.map_or_else(PathBuf::new, |host| host.data_dir);
     for pipeline in loaded.pipelines {
-        for check in pipeline::check_connections(&pipeline, &data_dir).await {
+        for check in pipeline::check_connections(&pipeline).await {
             let mut line = format!("{}  {}  ", if check.outcome.is_ok() { "ok    " } else { "failed" }, check.stage);
             // Writing to a text never fails.
             match &check.outcome {

@@ -212,17 +212,21 @@ impl Case<'_> {
             Some(last) if numbering == Numbering::Sequence && n - last.number() > 1 => {
                 self.open(hole, last.ts_event, out);
             }
-            // The first one of all, on a line that began after another one that may still have older ones on the way.
-            None if stream.covered_by.first().is_some_and(|&first| first != self.row.session) => {
-                self.open(hole, stream.since, out);
-            }
-            // The first one after the venue has begun to number anew: it begins near 1.
-            None if numbering == Numbering::Sequence && stream.epoch > 0 && n > 1 => {
+            // The first one of all, or since the venue has begun to number anew. Another one may have overtaken it, or may
+            // still be on the way on another line: the second one, or the history, shows that none is missing.
+            None if numbering == Numbering::Sequence && n > 1 && self.has_beginning() => {
                 self.open(hole, stream.since, out);
             }
             Some(_) | None => {}
         }
         self.keep(false)
+    }
+
+    /// Returns whether records are owed from a time on that is before the first record.
+    fn has_beginning(&self) -> bool {
+        let stream = self.stream;
+        let is_first_line = stream.covered_by.first().is_none_or(|&first| first == self.row.session);
+        stream.epoch > 0 || !stream.is_implied || !is_first_line
     }
 
     fn older_in_jumping(&self, n: u64) -> Verdict {

@@ -54,8 +54,8 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut host = Host::new();
-        // The fold is compared at every step in one history of fifty, else at kills and at the end.
-        host.checked = seed.is_multiple_of(500);
+        // The fold is compared at every step in one history of a hundred, else at kills and at the end.
+        host.checked = seed.is_multiple_of(100);
         let mut world = Self {
             random: Random::new(seed),
             host,
@@ -161,9 +161,7 @@ impl World {
             (Some(Sent::Record(a)), Some(Sent::Record(b))) => {
                 // Where numbers jump, nothing shows that one is still to come; and no venue mixes up two numberings.
                 let (first, second) = (self.market.made[a], self.market.made[b]);
-                if first.epoch == second.epoch
-                    && [first, second].iter().all(|m| STREAMS[m.stream] == Numbering::Sequence)
-                {
+                if first.epoch == second.epoch && [first, second].iter().all(|m| STREAMS[m.stream] == Numbering::Sequence) {
                     wire.swap(0, 1);
                 }
             }
@@ -277,44 +275,10 @@ impl World {
             let missing: Vec<usize> = self.missing(request.gap).collect();
             let before = self.host.log.len();
             self.host.answered(request.gap, request.number);
-            let says_absent = self.host.log[before..]
-                .iter()
-                .any(|item| matches!(item, Logged::Control(Control::GapClosed { outcome: GapOutcome::Absent, .. })));
-            if says_absent && !missing.is_empty() {
-                self.trace();
-            }
+            let says_absent = self.host.log[before..].iter().any(|item| {
+                matches!(item, Logged::Control(Control::GapClosed { outcome: GapOutcome::Absent, .. }))
+            });
             assert!(!says_absent || missing.is_empty(), "the venue made {missing:?}, which are said to be absent");
-        }
-    }
-
-    fn trace(&self) {
-        if let Ok(v) = std::env::var("TRACE") {
-            let v: u32 = v.parse().unwrap();
-            for item in &self.host.log {
-                match item {
-                    Logged::Row(row, r) if row.head.stream == v => eprintln!(
-                        "  row s{} e{} {:?} ts{} {:?} #{r} {:?}",
-                        row.session,
-                        row.epoch,
-                        row.head.position,
-                        row.head.ts_event.0,
-                        row.head.origin,
-                        self.market.made[*r as usize]
-                    ),
-                    Logged::Row(..) => {}
-                    Logged::Control(c) => {
-                        let t = format!("{c:?}");
-                        if t.contains(&format!("stream: {v},"))
-                            || t.contains("Ended")
-                            || t.contains("Boot")
-                            || t.contains(&format!("({v}, "))
-                            || t.contains("Unsub")
-                        {
-                            eprintln!("{t}")
-                        }
-                    }
-                }
-            }
         }
     }
 
@@ -338,7 +302,6 @@ impl World {
     }
 
     fn check(&mut self) {
-        self.trace();
         self.host.checked = true;
         self.host.check();
         let mut stored = BTreeSet::new();
@@ -361,7 +324,7 @@ impl World {
 fn run(seed: u64) {
     let mut world = World::new(seed);
     world.connect(0);
-    for _ in 0..400 {
+    for _ in 0..300 {
         world.step();
     }
     world.heal();
@@ -370,10 +333,7 @@ fn run(seed: u64) {
 
 #[test]
 fn after_any_history_all_that_was_made_is_there_once() {
-    if let Ok(s) = std::env::var("SEED") {
-        return run(s.parse().unwrap());
-    }
-    for seed in 0..30_000 {
+    for seed in 0..2_000 {
         let outcome = std::panic::catch_unwind(|| run(seed));
         assert!(outcome.is_ok(), "seed {seed}");
     }
