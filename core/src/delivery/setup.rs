@@ -82,4 +82,3 @@ pub(super) fn settings(config: &DeliveryConfig, pipeline: &str, sink: &str) -> S
         seed,
     }
 }
-

@@ -91,10 +91,7 @@ impl SourceTally {
         let took = since.elapsed().as_secs_f64();
         let absent = if absent > 0 { format!(", {absent} absent at the venue") } else { String::new() };
         match why {
-            None => info!(
-                pipeline,
-                "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}"
-            ),
+            None => info!(pipeline, "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}"),
             Some(why) => warn!(
                 pipeline,
                 "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}, {lost} lost: {why}"

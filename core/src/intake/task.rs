@@ -24,8 +24,8 @@ use crate::{
     health::Registry,
     row::Timestamp,
     spool::{
-        self, Begun, Control, Floor, Housekeeping, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits,
-        SpoolOptions, SpoolPosition, SpoolReader, SyncDone, disk::RealDisk,
+        self, Begun, Control, Floor, Housekeeping, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions,
+        SpoolPosition, SpoolReader, SyncDone, disk::RealDisk,
     },
 };
 
@@ -89,8 +89,11 @@ pub async fn start(setup: Setup) -> Result<Started> {
 
 fn open(setup: Setup) -> Result<Started> {
     let Setup { pipeline, folder, config, sources, sinks, registry } = setup;
-    let limits =
-        SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };
+    let limits = SpoolLimits {
+        segment_bytes: config.segment_bytes.0,
+        max_bytes: config.max_bytes.0,
+        keep: config.keep.0,
+    };
     let options = SpoolOptions {
         pipeline: pipeline.clone(),
         sources: sources.iter().map(|source| source.info.clone()).collect(),
@@ -301,9 +304,7 @@ impl Task {
         if !self.is_full {
             self.is_full = true;
             let next = match self.when_full {
-                WhenFull::Block => {
-                    "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later"
-                }
+                WhenFull::Block => "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later",
                 WhenFull::DropNewest => "what comes is counted and thrown away until a sink has caught up",
                 WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
             };
@@ -331,11 +332,9 @@ impl Task {
         let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
         let (first, last) = old.offsets();
         let rows = old.rows()?;
-        let behind = self
-            .sinks
-            .iter()
-            .zip(&self.floors)
-            .filter(|(_, floor)| floor.borrow().committed.is_none_or(|position| position.offset < last));
+        let behind = self.sinks.iter().zip(&self.floors).filter(|(_, floor)| {
+            floor.borrow().committed.is_none_or(|position| position.offset < last)
+        });
         let sinks: Vec<_> = behind.map(|(name, _)| name.clone()).collect();
         let count: u64 = rows.iter().map(|(_, count)| count).sum();
         let now = self.now();
