@@ -164,9 +164,9 @@ impl Parts {
             floors.push(floor);
             deliveries.spawn(async move { (name, delivery.run().await) });
         }
-        let (running, queue) = intake.run(floors);
-        let http = HttpClient::new();
         let stop_sources = CancellationToken::new();
+        let (running, queue) = intake.run(floors, stop_sources.clone());
+        let http = HttpClient::new();
         let mut sources = JoinSet::new();
         for (number, feed) in feeds.into_iter().enumerate() {
             let health = around.registry.stage(StageId::source(&pipeline.name, &feed.name));
