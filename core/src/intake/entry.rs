@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     Result,
+    protocol::GapId,
     row::{Head, Origin, StreamKey, Timestamp},
     spool::{Append, Control, GapOutcome, ItemBuffer, RowHead, SpoolWriter},
 };
@@ -95,8 +96,8 @@ struct Counts {
     repeated: u64,
     conflicted: u64,
     backfilled: u64,
-    opened: u64,
-    closed: Vec<GapOutcome>,
+    opened: Vec<GapId>,
+    closed: Vec<(GapId, GapOutcome, bool)>,
 }
 
 impl Intake {
@@ -178,8 +179,10 @@ impl Intake {
         self.items.clear();
         self.decisions.clear();
         self.left_out.clear();
-        self.counts = Counts { closed: std::mem::take(&mut self.counts.closed), ..Counts::default() };
-        self.counts.closed.clear();
+        let Counts { mut opened, mut closed, .. } = std::mem::take(&mut self.counts);
+        opened.clear();
+        closed.clear();
+        self.counts = Counts { opened, closed, ..Counts::default() };
     }
 
     /// Goes through records and events in the order in which they happened; returns where to go on if it was too much.
@@ -357,13 +360,13 @@ impl Intake {
     }
 
     fn put(&mut self, control: Control) {
-        if let Control::GapOpened { after, before, .. } = &control {
-            self.counts.opened += u64::from(after.is_some() || before.is_some());
-        }
-        if let Control::GapClosed { gap, outcome, .. } = &control
-            && !self.continuity.is_baseline(*gap)
+        if let Control::GapOpened { gap, after, before, .. } = &control
+            && (after.is_some() || before.is_some())
         {
-            self.counts.closed.push(outcome.clone());
+            self.counts.opened.push(*gap);
+        }
+        if let Control::GapClosed { gap, outcome, .. } = &control {
+            self.counts.closed.push((*gap, outcome.clone(), self.continuity.is_baseline(*gap)));
         }
         self.items.push_control(&control);
         self.continuity.apply(&control);
@@ -393,11 +396,11 @@ impl Intake {
         let Counts { repeated, conflicted, backfilled, opened, closed, .. } = &self.counts;
         (0..*repeated).for_each(|_| tally.repeated());
         (0..*conflicted).for_each(|_| tally.conflicted());
-        (0..*opened).for_each(|_| tally.opened());
+        opened.iter().for_each(|gap| tally.opened(*gap));
         if *backfilled > 0 {
             tally.backfilled(*backfilled);
         }
-        closed.iter().for_each(|outcome| tally.closed(outcome));
+        closed.iter().for_each(|(gap, outcome, is_baseline)| tally.closed(*gap, outcome, *is_baseline));
     }
 
     /// Returns how many rows the last entry had.

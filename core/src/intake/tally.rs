@@ -1,6 +1,6 @@
 //! What intake shows of itself: counts for health and metrics, and one log line for a group of gaps.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -8,6 +8,7 @@ use tracing::{info, warn};
 use crate::{
     health::{Registry, StageHealth, StageId},
     metrics::{SourceMetrics, SpoolMetrics},
+    protocol::GapId,
     spool::GapOutcome,
 };
 
@@ -17,6 +18,8 @@ pub(super) struct SourceTally {
     pipeline: Arc<str>,
     health: StageHealth,
     metrics: SourceMetrics,
+    /// Gaps that were counted as found, and are open.
+    found: BTreeSet<GapId>,
     /// What has happened since the last moment without an open gap.
     episode: Option<Episode>,
 }
@@ -37,7 +40,7 @@ impl SourceTally {
     pub(super) fn new(registry: &Registry, pipeline: &str, source: &str) -> Self {
         let id = StageId::source(pipeline, source);
         let metrics = SourceMetrics::new(&id);
-        Self { pipeline: pipeline.into(), health: registry.stage(id), metrics, episode: None }
+        Self { pipeline: pipeline.into(), health: registry.stage(id), metrics, found: BTreeSet::new(), episode: None }
     }
 
     pub(super) fn repeated(&self) {
@@ -56,13 +59,22 @@ impl SourceTally {
         }
     }
 
-    pub(super) fn opened(&mut self) {
+    pub(super) fn opened(&mut self, gap: GapId) {
+        self.found.insert(gap);
         self.metrics.gaps_opened.increment(1);
         let new = || Episode { since: Instant::now(), found: 0, filled: 0, absent: 0, lost: 0, rows: 0, why: None };
         self.episode.get_or_insert_with(new).found += 1;
     }
 
-    pub(super) fn closed(&mut self, outcome: &GapOutcome) {
+    /// Counts a gap that is over. The question for a stream's beginning is one only if something came between.
+    pub(super) fn closed(&mut self, gap: GapId, outcome: &GapOutcome, is_baseline: bool) {
+        if !self.found.contains(&gap) {
+            if is_baseline {
+                return;
+            }
+            self.opened(gap);
+        }
+        self.found.remove(&gap);
         self.metrics.gaps_closed.of(outcome).increment(1);
         let mut lost = 0;
         if let Some(episode) = &mut self.episode {
@@ -91,7 +103,10 @@ impl SourceTally {
         let took = since.elapsed().as_secs_f64();
         let absent = if absent > 0 { format!(", {absent} absent at the venue") } else { String::new() };
         match why {
-            None => info!(pipeline, "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}"),
+            None => info!(
+                pipeline,
+                "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}"
+            ),
             Some(why) => warn!(
                 pipeline,
                 "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}, {lost} lost: {why}"

@@ -7,6 +7,7 @@ use tokio::{
     task::JoinHandle,
     time::Instant,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -24,8 +25,8 @@ use crate::{
     health::Registry,
     row::Timestamp,
     spool::{
-        self, Begun, Control, Floor, Housekeeping, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions,
-        SpoolPosition, SpoolReader, SyncDone, disk::RealDisk,
+        self, Begun, Control, Floor, Housekeeping, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits,
+        SpoolOptions, SpoolPosition, SpoolReader, SyncDone, disk::RealDisk,
     },
 };
 
@@ -89,11 +90,8 @@ pub async fn start(setup: Setup) -> Result<Started> {
 
 fn open(setup: Setup) -> Result<Started> {
     let Setup { pipeline, folder, config, sources, sinks, registry } = setup;
-    let limits = SpoolLimits {
-        segment_bytes: config.segment_bytes.0,
-        max_bytes: config.max_bytes.0,
-        keep: config.keep.0,
-    };
+    let limits =
+        SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };
     let options = SpoolOptions {
         pipeline: pipeline.clone(),
         sources: sources.iter().map(|source| source.info.clone()).collect(),
@@ -127,6 +125,7 @@ fn open(setup: Setup) -> Result<Started> {
         synced,
         synced_offset: watch::channel(0).0,
         floors: Vec::new(),
+        stop: CancellationToken::new(),
         syncing: None,
         sync_began: None,
         waiting_since: None,
@@ -172,11 +171,17 @@ fn tell_recovery(pipeline: &str, report: &RecoveryReport, rows: u64, took: Durat
 }
 
 impl Started {
-    /// Starts to take handovers. `floors` are what the sinks no longer need.
-    pub fn run(mut self, floors: Vec<watch::Receiver<delivery::Floor>>) -> (Running, mpsc::Sender<Handover>) {
+    /// Starts to take handovers. `floors` are what the sinks no longer need; once `stop` is cancelled, what finds no room
+    /// is not waited for: the next start knows that its session ended before it.
+    pub fn run(
+        mut self,
+        floors: Vec<watch::Receiver<delivery::Floor>>,
+        stop: CancellationToken,
+    ) -> (Running, mpsc::Sender<Handover>) {
         // Every buffer of every link has a place, of those links too that a restarted source has left behind.
         let (queue, handovers) = mpsc::channel(QUEUE);
         self.task.floors = floors;
+        self.task.stop = stop;
         let asks = self.task.boards.iter().map(Board::subscribe).collect();
         let synced_offset = self.task.synced_offset.subscribe();
         let task = tokio::spawn(self.task.run(handovers));
@@ -197,6 +202,7 @@ struct Task {
     synced: watch::Sender<SpoolPosition>,
     synced_offset: watch::Sender<u64>,
     floors: Vec<watch::Receiver<delivery::Floor>>,
+    stop: CancellationToken,
     /// The fsync under way.
     syncing: Option<JoinHandle<SyncDone>>,
     sync_began: Option<Instant>,
@@ -258,6 +264,7 @@ impl Task {
                 Accepted::Done(logged) => break logged,
                 Accepted::Part(next) => place = next,
                 Accepted::Behind => self.catch_up().await?,
+                Accepted::Full if self.stop.is_cancelled() => break 0,
                 Accepted::Full => rows = self.make_room().await?,
             }
         };
@@ -304,7 +311,9 @@ impl Task {
         if !self.is_full {
             self.is_full = true;
             let next = match self.when_full {
-                WhenFull::Block => "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later",
+                WhenFull::Block => {
+                    "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later"
+                }
                 WhenFull::DropNewest => "what comes is counted and thrown away until a sink has caught up",
                 WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
             };
@@ -332,9 +341,11 @@ impl Task {
         let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
         let (first, last) = old.offsets();
         let rows = old.rows()?;
-        let behind = self.sinks.iter().zip(&self.floors).filter(|(_, floor)| {
-            floor.borrow().committed.is_none_or(|position| position.offset < last)
-        });
+        let behind = self
+            .sinks
+            .iter()
+            .zip(&self.floors)
+            .filter(|(_, floor)| floor.borrow().committed.is_none_or(|position| position.offset < last));
         let sinks: Vec<_> = behind.map(|(name, _)| name.clone()).collect();
         let count: u64 = rows.iter().map(|(_, count)| count).sum();
         let now = self.now();

@@ -42,8 +42,8 @@ use crate::{
 };
 
 pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
-pub(crate) use steps::Confirmation;
 pub(crate) use judge::{Drop, Verdict};
+pub(crate) use steps::Confirmation;
 
 /// How many holes a stream may have. Beyond that the oldest gap is given up, and said to be lost.
 const MAX_HOLES: usize = 1_024;
@@ -363,9 +363,8 @@ impl Continuity {
     }
 
     fn index_gaps(&mut self) {
-        let of_stream = |(id, stream): (usize, &Stream)| {
-            stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>()
-        };
+        let of_stream =
+            |(id, stream): (usize, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>();
         self.gaps = self.streams.iter().enumerate().flat_map(of_stream).collect();
     }
 
