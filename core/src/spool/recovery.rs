@@ -5,7 +5,7 @@ use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
     SpoolWriter, Step,
-    disk::{Disk, DiskLock, fault, read_full},
+    disk::{Disk, DiskLock, fault, read_full, remove_any},
     entry::MIN_ITEM,
     files::{BAD, NEXT, random, segment_first},
     head::SegmentHead,
@@ -25,6 +25,9 @@ pub struct SpoolOptions {
     /// How large it may get.
     pub limits: SpoolLimits,
 }
+
+/// Segment files in the order of their first offsets.
+type Names = Vec<(u64, String)>;
 
 /// What was found when a spool was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl Recovery {
     /// continuity cannot be restored from it. `Transient` when the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: SpoolOptions) -> Result<Self> {
         let lock = disk.lock()?;
-        let names = list(&*disk)?;
+        let names = tidy(&*disk)?;
         let (mut files, older) = read_tail(&*disk, names)?;
         check_identity(&*disk, &files, &options)?;
         let survey = survey(&*disk, &mut files)?;
@@ -84,7 +87,8 @@ impl Recovery {
         let highest = survey.seen.max(survey.mark).max(report.end).max(newest);
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
-        let shared = share(disk.clone(), &options, files, older, report.end);
+        let sources = options.sources.clone().into();
+        let shared = share(disk.clone(), sources, files, older, report.end);
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
         let next = if report.new { 1 } else { highest + torn + 1 };
         Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
@@ -157,11 +161,14 @@ pub struct Begun {
 }
 
 /// Returns the segments in the order of their offsets, and removes what a crash left unfinished.
-fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
+fn tidy(disk: &dyn Disk) -> Result<Names> {
+    remove_any(disk, NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
+    list(disk)
+}
+
+/// Returns the segments in the order of their offsets.
+pub(super) fn list(disk: &dyn Disk) -> Result<Names> {
     let names = disk.list().map_err(|cause| fault("list", disk, "", cause))?;
-    if names.iter().any(|name| name == NEXT) {
-        disk.remove(NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
-    }
     let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((segment_first(&name)?, name))).collect();
     segments.sort_unstable();
     Ok(segments)
@@ -169,7 +176,7 @@ fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
 
 /// Reads the newest segments, back to one from which continuity can be restored and before which all was durable. The
 /// rest is returned as it is.
-fn read_tail(disk: &dyn Disk, mut names: Vec<(u64, String)>) -> Result<(Vec<File>, Vec<(u64, String)>)> {
+fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
     let mut files = Vec::new();
     while let Some((first, name)) = names.pop() {
         let file = File::open(disk, name, first)?;
@@ -268,8 +275,13 @@ fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> 
 }
 
 /// Makes the common view of all that is left.
-fn share(disk: Arc<dyn Disk>, options: &SpoolOptions, files: Vec<File>, older: Vec<(u64, String)>, end: u64) -> Shared {
-    let sources: Arc<[SourceInfo]> = options.sources.clone().into();
+pub(super) fn share(
+    disk: Arc<dyn Disk>,
+    sources: Arc<[SourceInfo]>,
+    files: Vec<File>,
+    older: Names,
+    end: u64,
+) -> Shared {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());
     let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
     let spool = newest.map_or_else(random, |head| head.spool);

@@ -42,8 +42,8 @@ use crate::{
 };
 
 pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
-pub(crate) use steps::Confirmation;
 pub(crate) use judge::{Drop, Verdict};
+pub(crate) use steps::Confirmation;
 
 /// How many holes a stream may have. Beyond that the oldest gap is given up, and said to be lost.
 const MAX_HOLES: usize = 1_024;
@@ -313,12 +313,6 @@ impl Continuity {
     pub(crate) fn has_session(&self, session: u32) -> bool {
         self.sessions.contains_key(&session)
     }
-
-    /// Returns the name of a stream's source.
-    pub(crate) fn source_of(&self, stream: u32) -> Option<&str> {
-        let stream = self.streams.get(stream as usize)?;
-        self.sources.get(usize::from(stream.source)).map(|name| &**name)
-    }
 }
 
 /// The journal: between [`begin`](Continuity::begin) and [`commit`](Continuity::commit) nothing is final.
@@ -363,9 +357,8 @@ impl Continuity {
     }
 
     fn index_gaps(&mut self) {
-        let of_stream = |(id, stream): (usize, &Stream)| {
-            stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>()
-        };
+        let of_stream =
+            |(id, stream): (usize, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>();
         self.gaps = self.streams.iter().enumerate().flat_map(of_stream).collect();
     }
 

@@ -32,8 +32,7 @@ impl Continuity {
     /// Returns all that is known, as bytes.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         let Self { sources, streams, sessions, next_session, next_gap, .. } = self;
-        let written =
-            Written { sources, streams, sessions, next_session: *next_session, next_gap: *next_gap };
+        let written = Written { sources, streams, sessions, next_session: *next_session, next_gap: *next_gap };
         postcard::to_extend(&written, vec![VERSION]).expect("a vector takes every byte, and every part can be written")
     }
 
@@ -45,18 +44,17 @@ impl Continuity {
     pub(crate) fn restore(bytes: &[u8]) -> Result<Self> {
         let read: Read = match bytes.split_first() {
             None => return Ok(Self::default()),
-            Some((&VERSION, rest)) => postcard::from_bytes(rest)
-                .map_err(|error| Error::permanent("the snapshot in the segment's head cannot be read").because(error))?,
+            Some((&VERSION, rest)) => postcard::from_bytes(rest).map_err(|error| {
+                Error::permanent("the snapshot in the segment's head cannot be read").because(error)
+            })?,
             Some((version, _)) => {
                 let message = format!("the snapshot has version {version}, this program knows up to {VERSION}");
                 return Err(Error::permanent(message));
             }
         };
         let Read { sources, streams, sessions, next_session, next_gap } = read;
-        let by_key =
-            streams.iter().zip(0..).map(|(stream, id)| ((stream.source, stream.key.clone()), id)).collect();
-        let mut restored =
-            Self { sources, streams, sessions, next_session, next_gap, by_key, ..Self::default() };
+        let by_key = streams.iter().zip(0..).map(|(stream, id)| ((stream.source, stream.key.clone()), id)).collect();
+        let mut restored = Self { sources, streams, sessions, next_session, next_gap, by_key, ..Self::default() };
         restored.index_gaps();
         Ok(restored)
     }

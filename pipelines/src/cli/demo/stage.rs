@@ -27,9 +27,9 @@ use crate::cli::{
 
 /// Everything that runs.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
-    folder: &'a Folder,
-    simulator: &'a Simulator,
+pub(super) struct Stage {
+    pub(super) folder: Folder,
+    pub(super) simulator: Simulator,
     screen: Screen<Stdout>,
     began: Instant,
     /// When it ends by itself, not before the kills are done.
@@ -42,6 +42,8 @@ pub(super) struct Stage<'a> {
     /// Children that have ended without being told to.
     deaths: u32,
     is_first_row_told: bool,
+    /// Whether the venue makes events: it waits for the first subscription.
+    is_awake: bool,
 }
 
 /// Why the end is begun.
@@ -58,6 +60,8 @@ pub(super) enum Ending {
 /// What the end left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Done {
+    /// When the venue made the last, in milliseconds since 1970.
+    pub(super) ended_ms: i64,
     /// Whether children ended only when they were told to, or killed.
     pub(super) is_well: bool,
     /// Gaps that the last child still knew to be open.
@@ -65,33 +69,34 @@ pub(super) struct Done {
     pub(super) kills: u32,
 }
 
-impl<'a> Stage<'a> {
+impl Stage {
     /// Starts the first child.
     ///
     /// # Errors
     ///
     /// If it cannot be started, or the database cannot be read.
     pub(super) async fn begin(
-        folder: &'a Folder,
-        simulator: &'a Simulator,
+        folder: Folder,
+        simulator: Simulator,
         screen: Screen<Stdout>,
         args: &DemoArgs,
         began: Instant,
     ) -> Result<Self, Failure> {
         let mut tally = Tally::default();
-        tally.begin(standing(folder).await?);
+        tally.begin(standing(&folder).await?);
         Ok(Self {
+            child: start(&folder)?,
+            kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
+            ends_at: args.duration.map(|duration| began + duration),
+            sessions_before: simulator.read(|oracle| oracle.sessions.len()),
             folder,
             simulator,
             screen,
             began,
-            ends_at: args.duration.map(|duration| began + duration),
-            sessions_before: simulator.read(|oracle| oracle.sessions.len()),
-            child: start(folder)?,
             tally,
-            kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
             deaths: 0,
             is_first_row_told: false,
+            is_awake: false,
         })
     }
 
@@ -106,7 +111,7 @@ impl<'a> Stage<'a> {
         loop {
             tokio::select! {
                 event = self.child.next() => match event.map_err(unheard)? {
-                    Event::Report(report) => self.hear(report),
+                    Event::Report(report) => self.hear(report)?,
                     Event::Ended(status) if !self.restart_after(status).await? => return Ok(Ending::Broken),
                     Event::Ended(_) => {}
                 },
@@ -115,6 +120,11 @@ impl<'a> Stage<'a> {
             }
             let now = Instant::now();
             self.show(now);
+            if !self.is_awake && self.simulator.read(is_heard) {
+                // Faults begin when there is something that they can hit.
+                self.simulator.resume();
+                self.is_awake = true;
+            }
             if self.kills.is_due(now - self.child.began, self.tally.report().source.gaps.open) {
                 self.kill().await?;
             } else if self.is_over(now) {
@@ -128,12 +138,12 @@ impl<'a> Stage<'a> {
     /// # Errors
     ///
     /// If a child cannot be heard or started again.
-    pub(super) async fn end(mut self, ending: Ending) -> Result<Done, Failure> {
+    pub(super) async fn end(&mut self, ending: Ending) -> Result<Done, Failure> {
         let began = Instant::now();
         let (heal, stop) = if ending == Ending::Asked { HURRIED } else { PATIENT };
         self.simulator.freeze();
         self.simulator.mend();
-        let before = self.tally.rows();
+        let (before, ended_ms) = (self.tally.rows(), now_ms());
         if ending != Ending::Broken {
             self.heal(began + heal).await?;
         }
@@ -144,11 +154,12 @@ impl<'a> Stage<'a> {
             self.tally.hear(report, Instant::now());
         }
         if !in_time {
-            self.screen.say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
+            self.screen
+                .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
         }
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
-        Ok(Done { is_well: ending != Ending::Broken, gaps_open, kills: self.kills.done })
+        Ok(Done { ended_ms, is_well: ending != Ending::Broken, gaps_open, kills: self.kills.done })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored, or the time is up.
@@ -161,7 +172,7 @@ impl<'a> Stage<'a> {
         while calm < CALM {
             let Ok(event) = timeout_at(deadline, self.child.next()).await else { return Ok(()) };
             match event.map_err(unheard)? {
-                Event::Report(report) => self.hear(report),
+                Event::Report(report) => self.hear(report)?,
                 Event::Ended(status) if !self.restart_after(status).await? => return Ok(()),
                 Event::Ended(_) => {}
             }
@@ -177,8 +188,11 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn hear(&mut self, report: Report) {
+    fn hear(&mut self, report: Report) -> Result<(), Failure> {
         let resumed = self.tally.hear(report, Instant::now());
+        if self.folder.history().claimed_from.is_none() && self.tally.claims() {
+            self.folder.claim_from(self.simulator.read(|oracle| oracle.sessions.len()))?;
+        }
         if let Some(first) = self.tally.first_row.filter(|_| !self.is_first_row_told) {
             self.is_first_row_told = true;
             let after = (first - self.began).as_secs_f64();
@@ -187,6 +201,7 @@ impl<'a> Stage<'a> {
         if let Some(text) = resumed.and_then(|resumed| self.resumed(resumed)) {
             self.screen.say(&text);
         }
+        Ok(())
     }
 
     /// Words what a child found that went on where another had stopped.
@@ -246,8 +261,8 @@ impl<'a> Stage<'a> {
     }
 
     async fn start_another(&mut self) -> Result<(), Failure> {
-        self.tally.begin(standing(self.folder).await?);
-        self.child = start(self.folder)?;
+        self.tally.begin(standing(&self.folder).await?);
+        self.child = start(&self.folder)?;
         Ok(())
     }
 }
@@ -323,7 +338,8 @@ mod tests {
             from: std::collections::BTreeMap::new(),
             ended: None,
         };
-        let mut oracle = Oracle { sessions: vec![session(None)], ..Oracle::default() };
+        let mut oracle = Oracle::default();
+        oracle.sessions.push(session(None));
         assert!(!is_heard(&oracle), "nobody has subscribed");
         oracle.sessions[0].subscriptions.push(subscription);
         assert!(is_heard(&oracle));

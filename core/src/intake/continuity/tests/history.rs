@@ -161,7 +161,9 @@ impl World {
             (Some(Sent::Record(a)), Some(Sent::Record(b))) => {
                 // Where numbers jump, nothing shows that one is still to come; and no venue mixes up two numberings.
                 let (first, second) = (self.market.made[a], self.market.made[b]);
-                if first.epoch == second.epoch && [first, second].iter().all(|m| STREAMS[m.stream] == Numbering::Sequence) {
+                if first.epoch == second.epoch
+                    && [first, second].iter().all(|m| STREAMS[m.stream] == Numbering::Sequence)
+                {
                     wire.swap(0, 1);
                 }
             }
@@ -275,9 +277,9 @@ impl World {
             let missing: Vec<usize> = self.missing(request.gap).collect();
             let before = self.host.log.len();
             self.host.answered(request.gap, request.number);
-            let says_absent = self.host.log[before..].iter().any(|item| {
-                matches!(item, Logged::Control(Control::GapClosed { outcome: GapOutcome::Absent, .. }))
-            });
+            let says_absent = self.host.log[before..]
+                .iter()
+                .any(|item| matches!(item, Logged::Control(Control::GapClosed { outcome: GapOutcome::Absent, .. })));
             assert!(!says_absent || missing.is_empty(), "the venue made {missing:?}, which are said to be absent");
         }
     }
