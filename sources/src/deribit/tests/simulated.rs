@@ -57,7 +57,7 @@ impl Line {
             let outcome = match message.unwrap().unwrap() {
                 Message::Text(text) => self.script.frame(&text),
                 Message::Binary(bytes) => self.script.binary(&bytes),
-                _ => Ok(()),
+                Message::Ping(_) | Message::Pong(_) | Message::Close(_) | Message::Frame(_) => Ok(()),
             };
             self.count(outcome);
         }
