@@ -16,7 +16,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 use super::*;
-use crate::deribit::simulator::{Fault, Simulator, SimulatorConfig};
+use crate::deribit::simulator::{Fault, Oracle, Simulator, SimulatorConfig};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -133,6 +133,24 @@ fn trades(rows: &[Stored]) -> BTreeMap<String, BTreeMap<u64, Edge>> {
     trades
 }
 
+/// Returns the instruments whose trades are subscribed to.
+fn followed(channels: &[String]) -> BTreeSet<String> {
+    let trades = channels.iter().filter_map(|channel| channel.strip_prefix("trades."));
+    trades.map(|name| name.trim_end_matches(".100ms").to_owned()).collect()
+}
+
+/// Compares what was found with what the venue made.
+fn compare(oracle: &Oracle, found: &BTreeMap<String, BTreeMap<u64, Edge>>) {
+    for (symbol, owed) in oracle.owed() {
+        let found = found.get(symbol).cloned().unwrap_or_default();
+        for trade in owed {
+            assert!(found.contains_key(&trade.seq), "{symbol} {} was made and not found", trade.seq);
+        }
+        let made: BTreeSet<u64> = oracle.trades[symbol].iter().map(|trade| trade.seq).collect();
+        assert!(found.keys().all(|seq| made.contains(seq)), "{symbol}: nothing was invented");
+    }
+}
+
 #[tokio::test]
 async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_again() {
     let venue = Simulator::start(SimulatorConfig { rate: 1000.0, ..SimulatorConfig::default() }).await.unwrap();
@@ -147,11 +165,7 @@ async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_a
     config.channels.retain(|channel| *channel != Channel::BookTops); // not simulated
     let mut script = Script::new(Deribit::new(config), Timestamp::now());
     let channels = discover(&mut script).await;
-    let followed: BTreeSet<String> = channels
-        .iter()
-        .filter_map(|channel| channel.strip_prefix("trades."))
-        .map(|name| name.trim_end_matches(".100ms").to_owned())
-        .collect();
+    let followed = followed(&channels);
     assert_eq!(followed.len(), 31);
 
     let mut line = Line::open(&venue, script, &channels).await;
@@ -166,6 +180,7 @@ async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_a
             && seen(script, "trades") > 100
     })
     .await;
+    line.everything_so_far("instrument.state.option.ETH").await;
     assert_eq!(line.malformed, 3, "only those frames that were broken on purpose");
     assert_eq!((line.script.ignored().len(), line.script.rejected().len()), (0, 0), "{:?}", line.script.ignored());
     let Line { mut script, socket, .. } = line;
@@ -198,14 +213,6 @@ async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_a
     for (symbol, trades) in trades(&rows) {
         live.entry(symbol).or_default().extend(trades);
     }
-    let oracle = venue.oracle();
-    for (symbol, owed) in oracle.owed() {
-        let got = live.get(symbol).cloned().unwrap_or_default();
-        for trade in owed {
-            assert!(got.contains_key(&trade.seq), "{symbol} {} was made and not found", trade.seq);
-        }
-        let made: BTreeSet<u64> = oracle.trades[symbol].iter().map(|trade| trade.seq).collect();
-        assert!(got.keys().all(|seq| made.contains(seq)), "{symbol}: nothing was invented");
-    }
+    compare(&venue.oracle(), &live);
     venue.stop().await.unwrap();
 }
