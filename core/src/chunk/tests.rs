@@ -10,7 +10,7 @@ use crate::{
     config::TableChoice,
     protocol::Outbox,
     row::{
-        Cells, Column, ColumnType, Head, Label, Level, Mark, Origin, Position, Row, StreamKey, Timestamp,
+        Column, ColumnType, Head, Label, Level, Mark, Origin, Position, Row, StreamKey, Timestamp,
         kinds::{BookChange, Trade},
     },
     spool::{Boot, RowHead, SourceInfo},
@@ -145,7 +145,7 @@ fn a_table_may_have_more_columns_than_a_word_has_bits() {
     let wide = Table { name: "wide".into(), identity: Vec::new(), linked: false, columns };
     let mut bench = Bench::new(vec![source("deribit", vec![wide])]);
     let mut row = Vec::new();
-    let is_there = |n: usize| n % 3 == 0;
+    let is_there = |n: usize| n.is_multiple_of(3);
     for word in 0..3 {
         let bits = (0..64).filter(|bit| word * 64 + bit < 150 && is_there(word * 64 + bit));
         row.extend_from_slice(&bits.fold(0_u64, |word, bit| word | 1 << bit).to_le_bytes());

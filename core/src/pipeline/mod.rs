@@ -205,15 +205,17 @@ impl Parts {
     /// Waits for the end, and brings it about in order.
     async fn run(mut self) -> Result<Ended> {
         let mut outcome = None;
+        let mut needs_person = false;
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
-                ended = self.sources.join_next() => match ended {
-                    // What a person has to look at keeps the pipeline up: the store is still fed, and health shows why.
-                    Some(Ok(SourceEnd::Failed)) => self.stop.cancelled().await,
-                    Some(_) => {}
-                    None => break,
-                },
+                Some(ended) = self.sources.join_next() => {
+                    needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
+                    // What a person has to look at keeps the pipeline up: its stores are still fed, and health shows why.
+                    if self.sources.is_empty() && !needs_person {
+                        break;
+                    }
+                }
                 ended = &mut self.intake => {
                     outcome = Some(joined(ended));
                     break;
@@ -293,7 +295,8 @@ impl SinkEnd {
 
 /// Returns the name of this machine, which a store remembers beside the position.
 fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let name = name.map(|name| name.trim().to_owned()).unwrap_or_default();
     if name.is_empty() { "localhost".to_owned() } else { name }
 }

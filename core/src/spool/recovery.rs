@@ -1,6 +1,6 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, io, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
@@ -66,7 +66,7 @@ impl Recovery {
     /// continuity cannot be restored from it. `Transient` when the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: SpoolOptions) -> Result<Self> {
         let lock = disk.lock()?;
-        let names = list(&*disk)?;
+        let names = tidy(&*disk)?;
         let (mut files, older) = read_tail(&*disk, names)?;
         check_identity(&*disk, &files, &options)?;
         let survey = survey(&*disk, &mut files)?;
@@ -84,7 +84,8 @@ impl Recovery {
         let highest = survey.seen.max(survey.mark).max(report.end).max(newest);
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
-        let shared = share(disk.clone(), &options, files, older, report.end);
+        let sources = options.sources.clone().into();
+        let shared = share(disk.clone(), sources, files, older, report.end);
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
         let next = if report.new { 1 } else { highest + torn + 1 };
         Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
@@ -157,11 +158,16 @@ pub struct Begun {
 }
 
 /// Returns the segments in the order of their offsets, and removes what a crash left unfinished.
-fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
-    let names = disk.list().map_err(|cause| fault("list", disk, "", cause))?;
-    if names.iter().any(|name| name == NEXT) {
-        disk.remove(NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
+fn tidy(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
+    match disk.remove(NEXT) {
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(fault("remove", disk, NEXT, cause)),
+        _ => list(disk),
     }
+}
+
+/// Returns the segments in the order of their offsets.
+pub(super) fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
+    let names = disk.list().map_err(|cause| fault("list", disk, "", cause))?;
     let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((segment_first(&name)?, name))).collect();
     segments.sort_unstable();
     Ok(segments)
@@ -268,8 +274,13 @@ fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> 
 }
 
 /// Makes the common view of all that is left.
-fn share(disk: Arc<dyn Disk>, options: &SpoolOptions, files: Vec<File>, older: Vec<(u64, String)>, end: u64) -> Shared {
-    let sources: Arc<[SourceInfo]> = options.sources.clone().into();
+pub(super) fn share(
+    disk: Arc<dyn Disk>,
+    sources: Arc<[SourceInfo]>,
+    files: Vec<File>,
+    older: Vec<(u64, String)>,
+    end: u64,
+) -> Shared {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());
     let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
     let spool = newest.map_or_else(random, |head| head.spool);

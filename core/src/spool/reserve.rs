@@ -63,11 +63,12 @@ impl Reserve {
 
 fn noise() -> Vec<u8> {
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
+    let mut bytes = vec![0; BYTES as usize];
+    for place in bytes.chunks_exact_mut(8) {
         word ^= word << 13;
         word ^= word >> 7;
         word ^= word << 17;
-        word.to_le_bytes()
-    });
-    words.take(BYTES as usize / 8).flatten().collect()
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }

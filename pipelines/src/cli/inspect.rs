@@ -2,27 +2,12 @@
 
 use std::process::ExitCode;
 
-use tidegate_core::{catalog::Catalog, deadletter, spool};
+use tidegate_core::{catalog::Catalog, deadletter};
 
-use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, reference};
+use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, reference};
 
-pub(super) fn spool(args: &SpoolArgs) -> Outcome {
-    let stdout = std::io::stdout().lock();
-    match &args.command {
-        SpoolCommand::Inspect(at) => {
-            print!("{}", spool::inspect(&at.dir)?);
-            Ok(ExitCode::SUCCESS)
-        }
-        SpoolCommand::Verify(at) => {
-            let verified = spool::verify(&at.dir)?;
-            print!("{verified}");
-            Ok(if verified.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-        }
-        SpoolCommand::Dump(at) => match spool::dump(&at.dir, stdout) {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => Err(error.into()),
-        },
-    }
+pub(super) fn spool(_: &SpoolArgs) -> Outcome {
+    Err(Failure::failed("not wired yet"))
 }
 
 pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {

@@ -77,7 +77,8 @@ fn faults(list: &str) -> Result<Faults, Failure> {
 }
 
 fn fault_names() -> String {
-    let mut page = "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average):\n".to_owned();
+    let mut page =
+        "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average):\n".to_owned();
     for (name, about) in FAULTS {
         page.push_str(&format!("  {name:<14} {about}\n"));
     }
@@ -141,7 +142,7 @@ fn show(text: &str) -> Result<(), Failure> {
 const VENUE: &str = "deribit";
 
 /// What each name does, in the order in which the library has them.
-const FAULTS: [(&str, &str); 25] = [
+const FAULTS: [(&str, &str); FAULT_NAMES.len()] = [
     ("cut", "the connection is reset, and what was on its way may be lost"),
     ("torn", "the connection is reset in the middle of a frame"),
     ("close", "the venue closes the session, with code 1001"),
@@ -161,6 +162,7 @@ const FAULTS: [(&str, &str); 25] = [
     ("http_429", "REST answers 429 with Retry-After, for 2 s"),
     ("http_5xx", "REST answers 503, for 2 s"),
     ("rest_down", "REST connections are reset, for 2 s"),
+    ("rest_lag", "REST does not know of trades until 0.5 s later, for 2 s"),
     ("refuse", "calls are silently left out of what is subscribed, for 2 s"),
     ("unauthorised", "every request is answered with error 13009, for 2 s"),
     ("skew", "the venue's clock is 1.5 s behind, for 2 s"),

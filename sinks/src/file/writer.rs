@@ -148,9 +148,8 @@ impl Writer {
     fn cut(&mut self) -> Result<()> {
         for (table, in_work) in &self.record.files {
             let path = within(&self.directory, &in_work.name);
-            let file = OpenOptions::new().write(true).open(&path).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => gone(&path),
-                _ => failed("open", &path, error),
+            let file = OpenOptions::new().write(true).open(&path).map_err(|error| {
+                if error.kind() == io::ErrorKind::NotFound { gone(&path) } else { failed("open", &path, error) }
             })?;
             let length = file.metadata().map_err(|error| failed("look at", &path, error))?.len();
             if length < in_work.bytes {

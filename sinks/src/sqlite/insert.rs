@@ -118,11 +118,10 @@ impl Inserter {
 
 impl<'a> Rows<'a> {
     pub(super) fn of(batch: &'a RecordBatch) -> Self {
-        let columns = batch.columns().iter().map(|column| match ColumnView::of(column) {
-            view @ ColumnView::Label(_, texts) => {
-                Values::Label(view, (0..texts.len()).map(|n| Arc::from(texts.value(n))).collect())
-            }
-            view => Values::Other(view),
+        let columns = batch.columns().iter().map(|column| {
+            let view = ColumnView::of(column);
+            let ColumnView::Label(_, texts) = view else { return Values::Other(view) };
+            Values::Label(view, (0..texts.len()).map(|n| Arc::from(texts.value(n))).collect())
         });
         Self(columns.collect())
     }

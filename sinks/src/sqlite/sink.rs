@@ -116,8 +116,9 @@ impl Sqlite {
         let rules = Rules { create: self.config.create, were_there };
         let mut tables = Vec::with_capacity(cx.tables.len());
         for table in &cx.tables {
-            let key = self.config.key.get(&*table.table.name).map(Vec::as_slice);
-            match prepare(connection, table, key.or((!table.key.is_empty()).then_some(&table.key)), rules).await? {
+            let key = self.config.key.get(&*table.table.name).or(Some(&table.key)).filter(|key| !key.is_empty());
+            let key = key.map(Vec::as_slice);
+            match prepare(connection, table, key, rules).await? {
                 Ok(target) => tables.push(Inserter::new(target)),
                 Err(error) => return Ok(Err(error)),
             }
@@ -229,7 +230,8 @@ impl Session {
                 refused.push(Refusal { cause: part.causes[row], table: part.table, error });
             };
             // Halves, the left one first, so that a row meets those before it, as it would in the table.
-            let mut ranges: Vec<Range<usize>> = vec![0..part.rows.num_rows()];
+            let mut ranges: Vec<Range<usize>> = Vec::new();
+            ranges.push(0..part.rows.num_rows());
             while let Some(range) = ranges.pop() {
                 if let Some(why) = self.tables[part.table].unfit_in(&rows, range.clone()) {
                     if range.len() == 1 {

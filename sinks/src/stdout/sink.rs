@@ -35,8 +35,9 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
         self.worker.reset().await;
         let format = match self.format {
             Format::Auto if io::stdout().is_terminal() => Format::Table,
-            Format::Auto => Format::Json,
-            format => format,
+            Format::Auto | Format::Json => Format::Json,
+            Format::Csv => Format::Csv,
+            Format::Table => Format::Table,
         };
         let clash = |table: &&tidegate_core::chunk::SinkTable| table.table.columns.iter().any(|c| &*c.name == "table");
         if let Some(table) = cx.tables.iter().find(clash) {
@@ -54,9 +55,11 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
         let chunk = chunk.clone();
         let printed = self.worker.run(move |(printer, output)| {
             let text = printer.print(&chunk);
-            output.write_all(&text).and_then(|()| output.flush()).map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => Error::permanent("nobody reads standard output any more"),
-                _ => Error::transient("cannot write to standard output").because(error),
+            output.write_all(&text).and_then(|()| output.flush()).map_err(|error| {
+                if error.kind() == io::ErrorKind::BrokenPipe {
+                    return Error::permanent("nobody reads standard output any more");
+                }
+                Error::transient("cannot write to standard output").because(error)
             })
         });
         printed.await?;

@@ -247,8 +247,14 @@ impl<T: Transport> Driver<T> {
             self.show_breakers(now);
             self.next_at = self.earliest(now).max(now + SHORTEST_NAP);
         }
+        let was_pending = self.link.is_pending();
         if let Err(error) = self.link.hand_over() {
             self.overflow(error)?;
+        }
+        if was_pending && !self.link.is_pending() && matches!(self.phase, Phase::Idle) {
+            // Intake has the end of the session: the last thing that the next attempt waited for.
+            self.is_dirty = true;
+            self.next_at = now;
         }
         Ok(())
     }

@@ -80,6 +80,35 @@ async fn a_refused_row_is_a_dead_letter_on_disk_and_its_neighbours_are_stored() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_dead_letter_whose_chunk_was_not_committed_is_thrown_away_and_made_anew_if_it_has_to_be() {
+    for is_still_refused in [true, false] {
+        let bench = Bench::new();
+        for n in 1..=10 {
+            trade(&bench.log, n);
+        }
+        {
+            let mut store = bench.store.lock().unwrap();
+            store.refuses.insert(4);
+            store.faults.extend([Fault::None, Fault::Hangs]);
+        }
+        let running = bench.start();
+        bench.until(|| bench.store.lock().unwrap().faults.is_empty()).await;
+        assert_eq!(bench.letters().len(), 1, "on disk before its chunk is committed");
+        // The process dies while the chunk is being written without the row.
+        running.task.abort();
+        if !is_still_refused {
+            bench.store.lock().unwrap().refuses.clear();
+        }
+        let (outcome, store) = bench.run_to_end().await;
+        let letters = bench.letters().iter().map(|letter| letter.offset).collect::<Vec<_>>();
+        let rows = store.lock().unwrap().rows.len();
+        let want = if is_still_refused { (9, vec![4]) } else { (10, Vec::new()) };
+        assert_eq!((rows, letters), want);
+        assert!(outcome.balance.unwrap().is_even());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_whose_bytes_are_broken_is_a_dead_letter_and_stops_nothing() {
     let bench = Bench::new();
     trade(&bench.log, 1);

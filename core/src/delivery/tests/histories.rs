@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::{
     super::{
+        event::{Do, Event, Settings},
         feeder::{Bounds, Feeder, Read},
-        machine::{Do, Event, Machine, Settings},
+        machine::Machine,
         opening::{Opening, compare},
     },
     log, quote,

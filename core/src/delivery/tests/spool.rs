@@ -169,7 +169,7 @@ fn head(stream: u32) -> RowHead {
 fn append(writer: &mut SpoolWriter, items: &ItemBuffer) -> Vec<u64> {
     match writer.append(items, Duration::ZERO).unwrap() {
         Append::Written { first, last } => (first..=last).collect(),
-        refused => panic!("an append was refused: {refused:?}"),
+        refused @ (Append::Full | Append::Behind) => panic!("an append was refused: {refused:?}"),
     }
 }
 

@@ -1,7 +1,11 @@
 //! Tests of the spool as a whole, on a disk that fails on demand.
 
 mod basics;
+mod damage;
+mod faults;
 mod history;
+mod looking;
+mod retention;
 
 use std::{sync::Arc, time::Duration};
 

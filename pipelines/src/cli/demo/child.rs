@@ -106,7 +106,7 @@ impl Child {
     /// # Errors
     ///
     /// If the system does not say.
-    pub(super) async fn stop(mut self, limit: Duration) -> io::Result<Stopped> {
+    pub(super) async fn stop(&mut self, limit: Duration) -> io::Result<Stopped> {
         drop(self.stdin.take());
         let mut last = None;
         let ended = timeout(limit, async {

@@ -1,7 +1,8 @@
 //! The store beside the simulator's own list: what is missing, what is there twice, what nobody ever sent.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
+use serde::{Deserialize, Serialize};
 use tidegate_sources::deribit::simulator::{self, Oracle, Session};
 
 use super::stored::{self, Stored};
@@ -49,12 +50,25 @@ pub(super) struct Tickers {
     pub(super) in_flight: u64,
 }
 
+/// What is known of the runs so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct History {
+    /// When each run began, in milliseconds since 1970. In between the venue did not run, and sent nothing to anybody.
+    pub(super) began_ms: Vec<i64>,
+    /// The first session, counted from 1, that the pipeline said it had subscribed in and was storing.
+    pub(super) claimed_from: Option<usize>,
+}
+
+type Owed<'a> = BTreeMap<&'a str, Vec<&'a simulator::Trade>>;
+
 impl Comparison {
-    /// Compares. The venue's runs began at `began_ms`: in between it did not run, and sent nothing to anybody.
-    pub(super) fn of(oracle: &Oracle, stored: &Stored, began_ms: &[i64]) -> Self {
-        let mut comparison = Self { silent_ms: silent_ms(&oracle.sessions, began_ms), ..Self::default() };
-        comparison.compare_trades(oracle, stored);
-        comparison.compare_tickers(oracle, stored);
+    /// Compares.
+    pub(super) fn of(oracle: &Oracle, stored: &Stored, history: &History) -> Self {
+        let mut comparison = Self { silent_ms: silent_ms(&oracle.sessions, &history.began_ms), ..Self::default() };
+        let stored_from = comparison.compare_tickers(oracle, stored);
+        // A pipeline that was killed between the venue's confirmation and its own first write claims nothing of that.
+        let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
+        comparison.compare_trades(oracle, &oracle.owed_since(owed_from), stored);
         comparison
     }
 
@@ -64,8 +78,7 @@ impl Comparison {
         trades.missing + trades.twice + tickers.holes + tickers.twice + invented == 0
     }
 
-    fn compare_trades(&mut self, oracle: &Oracle, stored: &Stored) {
-        let owed = oracle.owed();
+    fn compare_trades(&mut self, oracle: &Oracle, owed: &Owed<'_>, stored: &Stored) {
         for (symbol, made) in &oracle.trades {
             let rows = stored.trades.get(symbol).map_or(&[][..], Vec::as_slice);
             let owed = owed.get(symbol.as_str()).map_or(&[][..], Vec::as_slice);
@@ -126,9 +139,11 @@ impl Comparison {
         }
     }
 
-    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored) {
+    /// Compares tickers and returns the first session of which any is stored.
+    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored) -> Option<usize> {
+        let mut stored_from = None;
         let mut sent: HashMap<&str, Vec<(u64, usize)>> = HashMap::new();
-        for (number, session) in oracle.sessions.iter().enumerate() {
+        for (number, session) in (1..).zip(&oracle.sessions) {
             for (symbol, volumes) in &session.tickers {
                 let list = sent.entry(symbol).or_default();
                 list.extend(volumes.iter().map(|volume| (volume.to_bits(), number)));
@@ -137,17 +152,20 @@ impl Comparison {
         for (symbol, sent) in &mut sent {
             sent.sort_unstable();
             let rows = stored.tickers.get(*symbol).map_or(&[][..], Vec::as_slice);
-            self.compare_tickers_of(symbol, sent, rows);
+            let first = self.compare_tickers_of(symbol, sent, rows);
+            stored_from = stored_from.into_iter().chain(first).min();
         }
         self.invented += stored.unknown_tickers;
         for (symbol, rows) in stored.tickers.iter().filter(|(symbol, _)| !sent.contains_key(symbol.as_str())) {
             self.invented += rows.len() as u64;
             self.note(|| format!("invented: {} tickers of `{symbol}`, of which none was sent", rows.len()));
         }
+        stored_from
     }
 
-    /// Compares one instrument's tickers. Volumes only grow, so that sorted by them they are in the order of sending.
-    fn compare_tickers_of(&mut self, symbol: &str, sent: &[(u64, usize)], rows: &[f64]) {
+    /// Compares one instrument's tickers, and returns the first session of which any is stored. Volumes only grow, so that
+    /// sorted by them they are in the order of sending.
+    fn compare_tickers_of(&mut self, symbol: &str, sent: &[(u64, usize)], rows: &[f64]) -> Option<usize> {
         let mut rows: Vec<u64> = rows.iter().map(|volume| volume.to_bits()).collect();
         rows.sort_unstable();
         let mut rows = rows.into_iter().peekable();
@@ -170,14 +188,16 @@ impl Comparison {
             self.invented_ticker(symbol);
         }
         self.tickers.sent += sent.len() as u64;
+        let stored_from = sessions.iter().filter(|(_, prefix)| prefix.stored > 0).map(|(session, _)| *session).min();
         for (session, Prefix { sent, stored, length }) in sessions {
             self.tickers.stored += stored;
             self.tickers.holes += length - stored;
             self.tickers.in_flight += sent - length;
             if length > stored {
-                self.note(|| format!("holes: {} tickers of {symbol} in session {}", length - stored, session + 1));
+                self.note(|| format!("holes: {} tickers of {symbol} in session {session}", length - stored));
             }
         }
+        stored_from
     }
 
     fn invented_ticker(&mut self, symbol: &str) {

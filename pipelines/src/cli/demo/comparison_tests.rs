@@ -22,12 +22,8 @@ fn oracle() -> Oracle {
         BTreeMap::from([(OPTION.to_owned(), volumes.map(|volume| f64::from(volume) / 2.0).collect())])
     };
     let first = Session { opened_ms: 900, ended_ms: Some(2_000), tickers: tickers(0..5), ..Session::default() };
-    let second = Session {
-        opened_ms: 2_600,
-        subscriptions: vec![subscription],
-        tickers: tickers(5..10),
-        ..Session::default()
-    };
+    let second =
+        Session { opened_ms: 2_600, subscriptions: vec![subscription], tickers: tickers(5..10), ..Session::default() };
     oracle.sessions = vec![first, second];
     oracle
 }
@@ -65,11 +61,15 @@ fn stored(seqs: &[u64], volumes: &[u32]) -> Stored {
     Stored { trades, tickers: HashMap::from([(OPTION.to_owned(), volumes)]), unknown_tickers: 0 }
 }
 
+fn history() -> History {
+    History { began_ms: vec![800], claimed_from: None }
+}
+
 const ALL: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 #[test]
 fn a_store_that_holds_what_is_owed_is_exact() {
-    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &ALL), &[800]);
+    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &ALL), &history());
     assert!(comparison.is_exact(), "{comparison:?}");
     let Comparison { trades, tickers, silent_ms, .. } = comparison;
     assert_eq!(trades, Trades { made: 4, stored: 4, by_rest: 1, ..Trades::default() });
@@ -79,7 +79,7 @@ fn a_store_that_holds_what_is_owed_is_exact() {
 
 #[test]
 fn a_trade_that_is_not_there_is_missing_and_one_from_before_is_no_fault() {
-    let comparison = Comparison::of(&oracle(), &stored(&[2, 4, 5, 7], &ALL), &[800]);
+    let comparison = Comparison::of(&oracle(), &stored(&[2, 4, 5, 7], &ALL), &history());
     let expected = Trades { made: 4, stored: 3, by_rest: 1, missing: 1, earlier: 1, ..Trades::default() };
     assert_eq!(comparison.trades, expected);
     assert!(!comparison.is_exact());
@@ -88,7 +88,8 @@ fn a_trade_that_is_not_there_is_missing_and_one_from_before_is_no_fault() {
 
 #[test]
 fn a_row_too_many_is_counted_once_for_each_copy() {
-    let comparison = Comparison::of(&oracle(), &stored(&[4, 4, 4, 5, 6, 7], &[0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9]), &[800]);
+    let comparison =
+        Comparison::of(&oracle(), &stored(&[4, 4, 4, 5, 6, 7], &[0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9]), &history());
     assert_eq!((comparison.trades.twice, comparison.tickers.twice), (2, 1));
     assert_eq!((comparison.trades.stored, comparison.tickers.stored), (4, 10), "a copy is no second row");
     assert!(!comparison.is_exact());
@@ -96,10 +97,10 @@ fn a_row_too_many_is_counted_once_for_each_copy() {
 
 #[test]
 fn a_ticker_is_a_hole_only_if_a_later_one_of_its_session_is_there() {
-    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 3, 5, 6]), &[800]);
+    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 3, 5, 6]), &history());
     assert_eq!(comparison.tickers, Tickers { sent: 10, stored: 5, holes: 1, twice: 0, in_flight: 4 });
     assert!(!comparison.is_exact());
-    let cut = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 5, 6, 7]), &[800]);
+    let cut = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 5, 6, 7]), &history());
     assert_eq!(cut.tickers, Tickers { sent: 10, stored: 5, holes: 0, twice: 0, in_flight: 5 });
     assert!(cut.is_exact(), "what was on its way when a line was cut is shown and not failed on");
 }
@@ -108,23 +109,39 @@ fn a_ticker_is_a_hole_only_if_a_later_one_of_its_session_is_there() {
 fn what_the_venue_did_not_make_is_invented() {
     let mut other_price = stored(&[4, 5, 6, 7], &ALL);
     other_price.trades.get_mut(OPTION).unwrap()[0].price = 0.016;
-    let comparison = Comparison::of(&oracle(), &other_price, &[800]);
+    let comparison = Comparison::of(&oracle(), &other_price, &history());
     assert_eq!((comparison.invented, comparison.trades.missing), (1, 1), "the true one is not there");
 
     let mut strangers = stored(&[4, 5, 6, 7], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]);
     strangers.trades.insert("BTC-PERPETUAL".to_owned(), vec![row(1)]);
     strangers.tickers.insert("BTC-PERPETUAL".to_owned(), vec![1.0, 2.0]);
     strangers.unknown_tickers = 1;
-    let comparison = Comparison::of(&oracle(), &strangers, &[800]);
+    let comparison = Comparison::of(&oracle(), &strangers, &history());
     assert_eq!(comparison.invented, 5);
     assert!(!comparison.is_exact() && comparison.trades.missing == 0);
 }
 
 #[test]
 fn an_empty_store_misses_every_owed_trade() {
-    let comparison = Comparison::of(&oracle(), &Stored::default(), &[800]);
+    let comparison = Comparison::of(&oracle(), &Stored::default(), &history());
     assert_eq!((comparison.trades.missing, comparison.tickers.in_flight), (4, 10));
     assert_eq!(comparison.examples.len(), 4);
+}
+
+#[test]
+fn a_session_of_which_nothing_was_claimed_or_stored_is_not_owed() {
+    let mut oracle = oracle();
+    let mut early = oracle.sessions[1].subscriptions[0].clone();
+    early.from.insert(OPTION.to_owned(), Mark { epoch: 0, seq: 1 });
+    oracle.sessions[0].subscriptions.push(early);
+
+    let only_second = stored(&[4, 5, 6, 7], &[5, 6, 7, 8, 9]);
+    let comparison = Comparison::of(&oracle, &only_second, &history());
+    assert!(comparison.is_exact(), "killed before its first write: {comparison:?}");
+    let claimed = History { claimed_from: Some(1), ..history() };
+    assert_eq!(Comparison::of(&oracle, &only_second, &claimed).trades.missing, 2, "it had said that it was storing");
+    let both = stored(&[4, 5, 6, 7], &[0, 5, 6, 7, 8, 9]);
+    assert_eq!(Comparison::of(&oracle, &both, &history()).trades.missing, 2, "a ticker of it is there");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::comparison::History;
 use crate::cli::Failure;
 
 /// A folder that belongs to this process until it is dropped.
@@ -30,8 +31,7 @@ pub(super) struct Folder {
 struct Memory {
     version: u32,
     seed: u64,
-    /// When each run began, in milliseconds since 1970.
-    began_ms: Vec<i64>,
+    history: History,
 }
 
 impl Folder {
@@ -47,13 +47,13 @@ impl Folder {
         let log = wait_for_the_last_child(root).await?;
         let mut memory = match Memory::read(root)? {
             Some(memory) => memory,
-            None => Memory { version: VERSION, seed: seed.unwrap_or_else(some_seed), began_ms: Vec::new() },
+            None => Memory { version: VERSION, seed: seed.unwrap_or_else(some_seed), history: History::default() },
         };
         if let Some(seed) = seed.filter(|seed| *seed != memory.seed) {
             let text = format!("the demo in `{}` was begun with --seed {}, not {seed}", root.display(), memory.seed);
             return Err(Failure::usage(format!("{text}: leave it out, or name another folder")));
         }
-        memory.began_ms.push(now_ms());
+        memory.history.began_ms.push(now_ms());
         memory.write(root)?;
         Ok(Self { root: root.to_owned(), memory, resumed, _lock: lock, log })
     }
@@ -66,9 +66,18 @@ impl Folder {
         self.memory.seed
     }
 
-    /// Returns when each run began, this one included, in milliseconds since 1970.
-    pub(super) fn began_ms(&self) -> &[i64] {
-        &self.memory.began_ms
+    pub(super) fn history(&self) -> &History {
+        &self.memory.history
+    }
+
+    /// Remembers that the pipeline stores what comes in `session`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written down.
+    pub(super) fn claim_from(&mut self, session: usize) -> Result<(), Failure> {
+        self.memory.history.claimed_from = Some(session);
+        self.memory.write(&self.root)
     }
 
     /// Returns the simulator's own list.
@@ -293,7 +302,7 @@ mod tests {
         drop(first);
         let second = Folder::take(dir.path(), None).await.unwrap();
         assert!(second.resumed);
-        assert_eq!((second.seed(), second.began_ms().len()), (7, 2), "it goes on with the first one's seed");
+        assert_eq!((second.seed(), second.history().began_ms.len()), (7, 2), "it goes on with the first one's seed");
     }
 
     #[tokio::test]
@@ -310,17 +319,18 @@ mod tests {
         let first = Folder::take(dir.path(), None).await.unwrap();
         let log = first.log().unwrap();
         // As `cat` inherits it, so does the pipeline.
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).stderr(log).spawn().unwrap();
         drop(first);
         let root = dir.path().to_owned();
         let next = tokio::spawn(async move { Folder::take(&root, None).await });
-        tokio::time::timeout(Duration::from_millis(100), async { while !next.is_finished() { tokio::task::yield_now().await } })
-            .await
-            .expect_err("the child still holds the log");
+        tokio::time::timeout(Duration::from_millis(100), async {
+            while !next.is_finished() {
+                tokio::task::yield_now().await
+            }
+        })
+        .await
+        .expect_err("the child still holds the log");
         drop(child.stdin.take());
         child.wait().unwrap();
         assert!(next.await.unwrap().unwrap().resumed);

@@ -23,7 +23,6 @@ mod tally;
 
 use std::{
     io::{self, Write},
-    path::Path,
     process::ExitCode,
     time::Duration,
 };
@@ -65,15 +64,15 @@ async fn demo(args: &DemoArgs) -> Outcome {
     let simulator = start(args, &folder).await?;
     folder.write_pipeline(&simulate::endpoint(&simulator))?;
     let screen = Screen::new(io::stdout(), Look::of_stdout(), picture::title(&args.dir));
-    let mut stage = Stage::begin(&folder, &simulator, screen, args, began).await?;
+    let mut stage = Stage::begin(folder, simulator, screen, args, began).await?;
     let ending = stage.run(&mut signals).await?;
     let outcome = tokio::select! {
-        outcome = finish(stage, ending, &args.dir, &folder, &simulator) => outcome?,
+        outcome = finish(&mut stage, ending) => outcome?,
         () = signals.stop() => {
             return Err(Failure::failed("ended at once by a second signal: nothing was compared; start the demo again"));
         }
     };
-    simulator.stop().await.map_err(|error| Failure::failed(format!("the simulator had to stop: {error}")))?;
+    stage.simulator.stop().await.map_err(|error| Failure::failed(format!("the simulator had to stop: {error}")))?;
     Ok(outcome)
 }
 
@@ -91,25 +90,21 @@ async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
 }
 
 /// Comes to the end of the run, and shows what it came to.
-async fn finish(
-    stage: Stage<'_>,
-    ending: Ending,
-    root: &Path,
-    folder: &Folder,
-    simulator: &Simulator,
-) -> Outcome {
+async fn finish(stage: &mut Stage, ending: Ending) -> Outcome {
     let done = stage.end(ending).await?;
+    let Stage { folder, simulator, .. } = &*stage;
     let stored = Stored::read(&folder.database()).await.map_err(|error| stage::unreadable(folder, &error))?;
-    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.began_ms()));
-    let text = summary::summary(&comparison, &Around {
-        root,
+    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history()));
+    let around = Around {
+        root: folder.root(),
         database: &folder.database(),
         database_bytes: folder.database_bytes(),
         gaps_open: done.gaps_open,
         seed: folder.seed(),
         kills: done.kills,
         has_sqlite3: is_on_path("sqlite3"),
-    });
+    };
+    let text = summary::summary(&comparison, &around);
     let mut out = io::stdout();
     let shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     shown.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))?;
@@ -150,7 +145,8 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
         Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
     }
 

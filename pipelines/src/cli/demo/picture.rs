@@ -12,7 +12,7 @@ pub(super) struct Picture<'a> {
     pub(super) passed: Duration,
     pub(super) tally: &'a Tally,
     pub(super) cuts: Cuts,
-    /// How many kills are done, of how many.
+    /// How many kills are done, of how many. Each is told above the picture, so that only lines repeat it.
     pub(super) kills: Option<(u32, u32)>,
 }
 
@@ -33,34 +33,29 @@ pub(super) fn title(root: &Path) -> [String; 2] {
 }
 
 impl Picture<'_> {
-    /// Returns the lines of a live screen: at most 80 wide, with what matters first for those who have less.
-    pub(super) fn lines(&self) -> [String; 4] {
+    /// Returns the lines of a live screen that is so many columns wide. They need 80; who has less loses what is last.
+    pub(super) fn lines(&self, width: usize) -> [String; 4] {
         let report = self.tally.report();
         let (received, committed) = self.tally.rates();
-        let stage = |name, check: &Check, facts: [String; 3]| {
-            let [first, second, third] = facts;
-            format!("{name:<15} {:<9} {first:>8}  {second:<18}  {third}", status(check))
+        let stage = |time: &str, name: &str, check: &Check, first: &str, second: &str, third: &str| {
+            let room = 36_usize.saturating_sub(third.chars().count()).min(17);
+            format!("{time:<8} {name:<14} {:<8} {first:>8}  {second:<room$} {third}", status(check))
         };
-        let source = stage("source deribit", &report.source, [
-            per_second(received),
-            self.instruments(),
-            self.line_cut(),
-        ]);
-        let spool = stage("spool", &report.spool, [
-            size(report.spool.bytes),
-            format!("synced {}", short(report.spool.synced_lag_seconds)),
-            self.behind(),
-        ]);
-        let sink = stage("sink   sqlite", &report.sink, [
-            per_second(committed),
-            count(self.tally.rows(), "row"),
-            self.commits(),
-        ]);
+        let source = &report.source;
+        let time = clock(self.passed);
+        let lag = format!("synced {}", short(report.spool.synced_lag_seconds));
+        let (received, committed) = (per_second(received), per_second(committed));
+        let bytes = size(report.spool.bytes);
+        let rows = count(self.tally.rows(), "row");
+        let mut sink = stage("", "sink   sqlite", &report.sink, &committed, &rows, &self.commits());
+        if sink.chars().count() + 2 + GUARANTEE.len() <= width {
+            sink = format!("{sink}  {GUARANTEE}");
+        }
         [
-            format!("{} {source}", clock(self.passed)),
-            format!("         {spool}"),
-            format!("         {sink}"),
-            format!("         {:<15} {}{}", "gaps", self.gaps(), self.killed()),
+            stage(&time, "source deribit", source, &received, &self.channels(), &self.line_cut()),
+            stage("", "spool", &report.spool, &bytes, &lag, &self.behind()),
+            sink,
+            format!("{:<8} {:<14} {}", "", "gaps", self.gaps()),
         ]
     }
 
@@ -73,7 +68,7 @@ impl Picture<'_> {
             clock(self.passed),
             status(&report.source),
             per_second(received),
-            self.instruments(),
+            self.channels(),
             self.line_cut(),
             status(&report.spool),
             self.behind(),
@@ -86,7 +81,7 @@ impl Picture<'_> {
         )
     }
 
-    fn instruments(&self) -> String {
+    fn channels(&self) -> String {
         let subscriptions = self.tally.report().source.subscriptions;
         format!("{} of {} channels", subscriptions.confirmed, subscriptions.wanted)
     }
@@ -95,7 +90,7 @@ impl Picture<'_> {
         let Cuts { count, last } = self.cuts;
         match last {
             None => "line never cut".to_owned(),
-            Some(last) => format!("cut {count}×, last {} s ago", last.as_secs()),
+            Some(last) => format!("cut {count}×, {} s ago", last.as_secs()),
         }
     }
 
@@ -121,6 +116,9 @@ impl Picture<'_> {
         self.kills.map_or_else(String::new, |(done, wanted)| format!("; killed {done} of {wanted}"))
     }
 }
+
+/// What this sink promises.
+const GUARANTEE: &str = "exactly-once (transaction)";
 
 /// Returns a path as a user would write it: a relative one with its `./`.
 fn shown(path: &Path) -> String {
@@ -179,19 +177,21 @@ mod tests {
     fn the_screen_shows_every_stage_and_fits_80_columns() {
         let tally = tally(1);
         let expected = [
-            "00:01:24 source deribit  degraded   2,011/s  52 of 52 channels   cut 4×, last 3 s ago",
-            "         spool           degraded    61 MiB  synced 3 ms         0.04 s behind",
-            "         sink   sqlite   degraded   2,003/s  170,117 rows        p50 12 ms p99 123 ms",
-            "         gaps            41 found, 40 filled (212 trades by REST), 0 lost",
+            "00:01:24 source deribit degraded  2,011/s  52 of 52 channels cut 4×, 3 s ago",
+            "         spool          degraded   61 MiB  synced 3 ms       0.04 s behind",
+            "         sink   sqlite  degraded  2,003/s  170,117 rows     p50 12 ms p99 123 ms",
+            "         gaps           41 found, 40 filled (212 trades by REST), 0 lost",
         ];
-        assert_eq!(picture(&tally).lines(), expected);
+        assert_eq!(picture(&tally).lines(80), expected);
+        assert!(picture(&tally).lines(120)[2].ends_with("  exactly-once (transaction)"));
     }
 
     #[test]
     fn a_line_without_a_terminal_has_the_same_numbers() {
         let tally = tally(1);
         let line = picture(&tally).line();
-        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"] {
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"]
+        {
             assert!(line.contains(fact), "{fact}: {line}");
         }
     }
@@ -199,9 +199,11 @@ mod tests {
     #[test]
     fn before_anything_was_said_everything_is_starting() {
         let tally = Tally::default();
-        let lines = Picture { cuts: Cuts::default(), ..picture(&tally) }.lines();
+        let lines = Picture { cuts: Cuts::default(), ..picture(&tally) }.lines(80);
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
-        assert!(lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost"));
+        assert!(
+            lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost")
+        );
     }
 
     #[test]
@@ -210,7 +212,7 @@ mod tests {
         let mut picture = picture(&tally);
         picture.kills = Some((19, 20));
         picture.cuts = Cuts { count: 312, last: Some(Duration::from_secs(12)) };
-        for line in picture.lines().iter().chain(&title(Path::new("tidegate-demo"))) {
+        for line in picture.lines(80).iter().chain(&title(Path::new("tidegate-demo"))) {
             assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }
     }

@@ -15,6 +15,7 @@ pub(super) struct Screen<W> {
     out: W,
     look: Look,
     title: [String; 2],
+    width: fn() -> usize,
     /// How many lines are on the terminal and drawn over next time.
     drawn: usize,
     last: Option<Instant>,
@@ -44,7 +45,7 @@ impl Look {
 
 impl<W: Write> Screen<W> {
     pub(super) fn new(out: W, look: Look, title: [String; 2]) -> Self {
-        let mut screen = Self { out, look, title, drawn: 0, last: None };
+        let mut screen = Self { out, look, title, width, drawn: 0, last: None };
         if look == Look::Lines {
             let line = screen.title.join(" ");
             screen.put(&format!("{line}\n"));
@@ -81,16 +82,14 @@ impl<W: Write> Screen<W> {
 
     fn draw(&mut self, picture: &Picture<'_>) {
         let Look::Terminal { colours } = self.look else { return self.put(&format!("{}\n", picture.line())) };
-        let lines: Vec<String> = self.title.iter().cloned().chain(picture.lines()).collect();
+        let width = (self.width)();
         let mut frame = self.to_the_top();
-        // Lines that are too long are cut by the terminal, which knows its width; wrapped ones could not be drawn over.
-        frame.push_str("\x1b[?7l");
-        for line in &lines {
-            frame.push_str(&if colours { coloured(line) } else { line.clone() });
-            frame.push_str("\x1b[K\n");
+        for line in self.title.iter().cloned().chain(picture.lines(width)) {
+            let line = cut(line, width);
+            frame.push_str(&if colours { coloured(&line) } else { line });
+            frame.push('\n');
         }
-        frame.push_str("\x1b[?7h");
-        self.drawn = lines.len();
+        self.drawn = self.title.len() + 4;
         self.put(&frame);
     }
 
@@ -103,6 +102,19 @@ impl<W: Write> Screen<W> {
         // Whoever read it may have gone; the demo is there for its exit code too.
         let _ = self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush());
     }
+}
+
+/// Returns how wide the terminal is at this moment.
+fn width() -> usize {
+    terminal_size::terminal_size().map_or(80, |(terminal_size::Width(columns), _)| usize::from(columns).max(1))
+}
+
+/// Cuts a line, which could not be drawn over if it were wrapped.
+fn cut(line: String, width: usize) -> String {
+    if line.chars().count() <= width {
+        return line;
+    }
+    line.chars().take(width - 1).chain(['…']).collect()
 }
 
 /// Paints the states.
@@ -122,7 +134,8 @@ mod tests {
     };
 
     fn screen(look: Look) -> Screen<Vec<u8>> {
-        Screen::new(Vec::new(), look, ["title,".to_owned(), "and more.".to_owned()])
+        let title = ["title,".to_owned(), "and more.".to_owned()];
+        Screen { width: || 60, ..Screen::new(Vec::new(), look, title) }
     }
 
     fn show(screen: &mut Screen<Vec<u8>>, at: Instant) {
@@ -155,9 +168,10 @@ mod tests {
             show(&mut screen, start + Duration::from_millis(100 * tenths));
         }
         let text = text(&mut screen);
-        assert_eq!(text.lines().count(), 12, "{text}");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 12, "{text}");
+        assert!(lines.iter().all(|line| line.trim_start_matches("\x1b[6A\r\x1b[J").chars().count() <= 60), "{text}");
         assert_eq!(text.matches("\x1b[6A").count(), 1, "the second picture covers the first");
-        assert_eq!((text.matches("\x1b[?7l").count(), text.matches("\x1b[?7h").count()), (2, 2), "wrapping is back on");
         assert!(!text.contains("m starting") && !text.contains("\x1b[33m"), "no colours unless asked for");
     }
 
@@ -169,6 +183,6 @@ mod tests {
         screen.say("killed");
         show(&mut screen, start + Duration::from_millis(1));
         let text = text(&mut screen);
-        assert!(text.starts_with("\x1b[6A\r\x1b[Jkilled\n\x1b[?7ltitle,"), "{text:?}");
+        assert!(text.starts_with("\x1b[6A\r\x1b[Jkilled\ntitle,"), "{text:?}");
     }
 }

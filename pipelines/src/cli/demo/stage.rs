@@ -27,9 +27,9 @@ use crate::cli::{
 
 /// Everything that runs.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
-    folder: &'a Folder,
-    simulator: &'a Simulator,
+pub(super) struct Stage {
+    pub(super) folder: Folder,
+    pub(super) simulator: Simulator,
     screen: Screen<Stdout>,
     began: Instant,
     /// When it ends by itself, not before the kills are done.
@@ -65,31 +65,31 @@ pub(super) struct Done {
     pub(super) kills: u32,
 }
 
-impl<'a> Stage<'a> {
+impl Stage {
     /// Starts the first child.
     ///
     /// # Errors
     ///
     /// If it cannot be started, or the database cannot be read.
     pub(super) async fn begin(
-        folder: &'a Folder,
-        simulator: &'a Simulator,
+        folder: Folder,
+        simulator: Simulator,
         screen: Screen<Stdout>,
         args: &DemoArgs,
         began: Instant,
     ) -> Result<Self, Failure> {
         let mut tally = Tally::default();
-        tally.begin(standing(folder).await?);
+        tally.begin(standing(&folder).await?);
         Ok(Self {
+            child: start(&folder)?,
+            kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
+            ends_at: args.duration.map(|duration| began + duration),
+            sessions_before: simulator.read(|oracle| oracle.sessions.len()),
             folder,
             simulator,
             screen,
             began,
-            ends_at: args.duration.map(|duration| began + duration),
-            sessions_before: simulator.read(|oracle| oracle.sessions.len()),
-            child: start(folder)?,
             tally,
-            kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
             deaths: 0,
             is_first_row_told: false,
         })
@@ -106,7 +106,7 @@ impl<'a> Stage<'a> {
         loop {
             tokio::select! {
                 event = self.child.next() => match event.map_err(unheard)? {
-                    Event::Report(report) => self.hear(report),
+                    Event::Report(report) => self.hear(report)?,
                     Event::Ended(status) if !self.restart_after(status).await? => return Ok(Ending::Broken),
                     Event::Ended(_) => {}
                 },
@@ -128,7 +128,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     ///
     /// If a child cannot be heard or started again.
-    pub(super) async fn end(mut self, ending: Ending) -> Result<Done, Failure> {
+    pub(super) async fn end(&mut self, ending: Ending) -> Result<Done, Failure> {
         let began = Instant::now();
         let (heal, stop) = if ending == Ending::Asked { HURRIED } else { PATIENT };
         self.simulator.freeze();
@@ -144,7 +144,8 @@ impl<'a> Stage<'a> {
             self.tally.hear(report, Instant::now());
         }
         if !in_time {
-            self.screen.say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
+            self.screen
+                .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
         }
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
@@ -161,7 +162,7 @@ impl<'a> Stage<'a> {
         while calm < CALM {
             let Ok(event) = timeout_at(deadline, self.child.next()).await else { return Ok(()) };
             match event.map_err(unheard)? {
-                Event::Report(report) => self.hear(report),
+                Event::Report(report) => self.hear(report)?,
                 Event::Ended(status) if !self.restart_after(status).await? => return Ok(()),
                 Event::Ended(_) => {}
             }
@@ -177,8 +178,11 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    fn hear(&mut self, report: Report) {
+    fn hear(&mut self, report: Report) -> Result<(), Failure> {
         let resumed = self.tally.hear(report, Instant::now());
+        if self.folder.history().claimed_from.is_none() && self.tally.claims() {
+            self.folder.claim_from(self.simulator.read(|oracle| oracle.sessions.len()))?;
+        }
         if let Some(first) = self.tally.first_row.filter(|_| !self.is_first_row_told) {
             self.is_first_row_told = true;
             let after = (first - self.began).as_secs_f64();
@@ -187,6 +191,7 @@ impl<'a> Stage<'a> {
         if let Some(text) = resumed.and_then(|resumed| self.resumed(resumed)) {
             self.screen.say(&text);
         }
+        Ok(())
     }
 
     /// Words what a child found that went on where another had stopped.
@@ -246,8 +251,8 @@ impl<'a> Stage<'a> {
     }
 
     async fn start_another(&mut self) -> Result<(), Failure> {
-        self.tally.begin(standing(self.folder).await?);
-        self.child = start(self.folder)?;
+        self.tally.begin(standing(&self.folder).await?);
+        self.child = start(&self.folder)?;
         Ok(())
     }
 }
@@ -323,7 +328,8 @@ mod tests {
             from: std::collections::BTreeMap::new(),
             ended: None,
         };
-        let mut oracle = Oracle { sessions: vec![session(None)], ..Oracle::default() };
+        let mut oracle = Oracle::default();
+        oracle.sessions.push(session(None));
         assert!(!is_heard(&oracle), "nobody has subscribed");
         oracle.sessions[0].subscriptions.push(subscription);
         assert!(is_heard(&oracle));

@@ -165,8 +165,13 @@ mod tests {
         database.close().await.unwrap();
 
         let stored = Stored::read(&path).await.unwrap();
-        let trade = |id: &str, price, size, side: &str, ts_event_ms, backfilled| {
-            Trade { id: id.into(), price, size, side: side.into(), ts_event_ms, backfilled }
+        let trade = |id: &str, price, size, side: &str, ts_event_ms, backfilled| Trade {
+            id: id.into(),
+            price,
+            size,
+            side: side.into(),
+            ts_event_ms,
+            backfilled,
         };
         let expected = [trade("ETH-1", 0.5, 2.0, "buy", 1001, false), trade("ETH-2", 0.6, 3.0, "", 1002, true)];
         assert_eq!(stored.trades["A"], expected);

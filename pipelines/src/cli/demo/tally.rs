@@ -21,6 +21,8 @@ pub(super) struct Tally {
     /// some of its own are not stored yet, so the highest of all differences is the nearest.
     from_spool: u64,
     has_resumed: bool,
+    /// Rows in the spool when the present child first said that it had subscribed.
+    subscribed_at: Option<u64>,
 }
 
 /// What adds up over children.
@@ -54,6 +56,7 @@ impl Tally {
         self.recent.clear();
         self.from_spool = 0;
         self.has_resumed = false;
+        self.subscribed_at = None;
     }
 
     /// Notes a report; the first one after which everything was dealt with says what there was to deal with.
@@ -67,6 +70,9 @@ impl Tally {
         self.recent.push_back((now, report.source.rows_received, report.sink.rows_committed));
         let beyond = report.sink.rows_committed.saturating_sub(report.spool.rows_appended);
         self.from_spool = self.from_spool.max(beyond);
+        if report.source.subscribed {
+            self.subscribed_at.get_or_insert(report.spool.rows_appended);
+        }
         let is_even = report.sink.oldest_uncommitted_seconds.is_none_or(|oldest| oldest < EVEN);
         let is_through = report.is_healed() && report.source.rows_received > 0 && is_even;
         self.report = report;
@@ -75,6 +81,11 @@ impl Tally {
         }
         let by_rest = self.report.source.rows_backfilled;
         Some(Resumed { from_spool: self.from_spool, by_rest, newest_ms: self.standing.newest_ms })
+    }
+
+    /// Returns whether the child is known to have written down that it has subscribed: what came later is in its spool.
+    pub(super) fn claims(&self) -> bool {
+        self.subscribed_at.is_some_and(|rows| self.report.source.subscribed && self.report.spool.rows_appended > rows)
     }
 
     pub(super) fn report(&self) -> &Report {
@@ -160,6 +171,21 @@ mod tests {
         let resumed = Resumed { from_spool: 1_204, by_rest: 3, newest_ms: Some(77) };
         assert_eq!(tally.hear(well.clone(), now), Some(resumed));
         assert_eq!(tally.hear(well, now), None);
+    }
+
+    #[test]
+    fn a_child_claims_what_comes_once_it_stores_rows_behind_its_subscription() {
+        let (mut tally, now) = (Tally::default(), Instant::now());
+        let mut connecting = report(3, 3, 0);
+        connecting.source.subscribed = false;
+        tally.hear(connecting, now);
+        assert!(!tally.claims());
+        tally.hear(report(5, 5, 0), now);
+        assert!(!tally.claims(), "these may have come before the confirmation was written down");
+        tally.hear(report(9, 9, 0), now);
+        assert!(tally.claims());
+        tally.begin(Standing::default());
+        assert!(!tally.claims(), "another child speaks for itself");
     }
 
     #[test]
