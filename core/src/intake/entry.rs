@@ -103,8 +103,8 @@ pub(super) struct Counts {
     pub(super) conflicted: u64,
     pub(super) backfilled: u64,
     /// Gaps where something is missing; the question for a stream's beginning is none.
-    pub(super) opened: u64,
-    pub(super) closed: Vec<GapOutcome>,
+    pub(super) opened: Vec<GapId>,
+    pub(super) closed: Vec<(GapId, GapOutcome)>,
     pub(super) confirmed: bool,
     /// Tables of streams whose session was cut and that nobody can repeat.
     pub(super) cut: Vec<Arc<str>>,
@@ -144,7 +144,7 @@ impl Intake {
         self.decide();
         let accepted = self.append(None, now)?;
         for ((source, tally), cut) in self.sources.iter().zip(&mut self.tallies).zip(cut) {
-            let opened = self.continuity.open_gaps(source).count() as u64;
+            let opened = self.continuity.open_gaps(source).map(|ask| ask.gap.id).collect();
             tally.count(&Counts { opened, cut, ..Counts::default() });
         }
         Ok(accepted)
@@ -214,7 +214,10 @@ impl Intake {
         self.items.clear();
         self.decisions.clear();
         self.left_out.clear();
-        self.counts = Counts::default();
+        let Counts { mut opened, mut closed, .. } = std::mem::take(&mut self.counts);
+        opened.clear();
+        closed.clear();
+        self.counts = Counts { opened, closed, ..Counts::default() };
     }
 
     /// Goes through records and events in the order in which they happened; returns where to go on if it was too much.
@@ -350,7 +353,7 @@ impl Intake {
         let session = self.links.get_mut(&link).and_then(|state| state.session.take());
         if let Some(session) = session.filter(|session| self.continuity.has_session(*session)) {
             // What was only asked for is missing now, until it is answered.
-            self.counts.opened += self.continuity.baselines_of(session);
+            self.counts.opened.extend(self.continuity.baselines_of(session));
             self.counts.cut.extend(self.continuity.unrepeatable(session));
             self.continuity.ended(session, why, now.wall, &mut self.decisions);
             self.decide();
@@ -394,17 +397,15 @@ impl Intake {
     }
 
     fn put(&mut self, control: Control) {
-        if let Control::GapClosed { gap, outcome, .. } = &control
-            && !self.continuity.is_baseline(*gap)
-        {
-            self.counts.closed.push(outcome.clone());
-        }
         self.items.push_control(&control);
         self.continuity.apply(&control);
-        match &control {
-            Control::GapOpened { gap, .. } => self.counts.opened += u64::from(!self.continuity.is_baseline(*gap)),
-            Control::Confirmed { .. } => self.counts.confirmed = true,
-            _ => {}
+        self.counts.confirmed |= matches!(control, Control::Confirmed { .. });
+        if let Control::GapOpened { gap, .. } = control
+            && !self.continuity.is_baseline(gap)
+        {
+            self.counts.opened.push(gap);
+        } else if let Control::GapClosed { gap, outcome, .. } = control {
+            self.counts.closed.push((gap, outcome));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What intake shows of itself: counts for health and metrics, and one log line for a group of gaps.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -9,6 +9,7 @@ use super::entry::Counts;
 use crate::{
     health::{Registry, StageHealth, StageId},
     metrics::{SourceMetrics, SpoolMetrics},
+    protocol::GapId,
     spool::GapOutcome,
 };
 
@@ -18,6 +19,8 @@ pub(super) struct SourceTally {
     pipeline: Arc<str>,
     health: StageHealth,
     metrics: SourceMetrics,
+    /// Gaps that were counted as found, and are open.
+    found: BTreeSet<GapId>,
     /// What has happened since the last moment without an open gap.
     episode: Option<Episode>,
 }
@@ -41,17 +44,18 @@ impl SourceTally {
     pub(super) fn new(registry: &Registry, pipeline: &str, source: &str) -> Self {
         let id = StageId::source(pipeline, source);
         let metrics = SourceMetrics::new(&id);
-        Self { pipeline: pipeline.into(), health: registry.stage(id), metrics, episode: None }
+        Self { pipeline: pipeline.into(), health: registry.stage(id), metrics, found: BTreeSet::new(), episode: None }
     }
 
     /// Shows what an entry changed.
     pub(super) fn count(&mut self, counts: &Counts) {
         self.metrics.duplicates.increment(counts.repeated);
         self.metrics.position_conflicts.increment(counts.conflicted);
-        self.metrics.gaps_opened.increment(counts.opened);
-        if counts.opened > 0 || !counts.cut.is_empty() {
+        let opened = counts.opened.iter().filter(|gap| self.found.insert(**gap)).count() as u64;
+        self.metrics.gaps_opened.increment(opened);
+        if opened > 0 || !counts.cut.is_empty() {
             let episode = self.episode.get_or_insert_with(Episode::new);
-            episode.found += counts.opened;
+            episode.found += opened;
             for table in &counts.cut {
                 if !episode.cut.contains(table) {
                     episode.cut.push(table.clone());
@@ -68,10 +72,14 @@ impl SourceTally {
                 episode.confirmed.get_or_insert_with(Instant::now);
             }
         }
-        counts.closed.iter().for_each(|outcome| self.closed(outcome));
+        counts.closed.iter().for_each(|(gap, outcome)| self.closed(*gap, outcome));
     }
 
-    fn closed(&mut self, outcome: &GapOutcome) {
+    fn closed(&mut self, gap: GapId, outcome: &GapOutcome) {
+        // The question for a stream's beginning is no gap, unless its session ended before the answer.
+        if !self.found.remove(&gap) {
+            return;
+        }
         self.metrics.gaps_closed.of(outcome).increment(1);
         let GapOutcome::Lost(why) = outcome else {
             if let Some(episode) = &mut self.episode {

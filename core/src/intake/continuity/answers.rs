@@ -91,14 +91,12 @@ impl Continuity {
         self.gap(gap).is_some_and(|(_, stream, open)| open.edges().0.is_none() && stream.first_session.is_some())
     }
 
-    /// Returns how many gaps ask for the beginning of a stream that this session was the first to confirm.
-    pub(crate) fn baselines_of(&self, session: u32) -> u64 {
-        let first = |id: &&u32| {
-            self.streams.get(**id as usize).filter(|stream| stream.first_session == Some(session)).is_some()
-        };
+    /// Returns the gaps that ask for the beginning of a stream that this session was the first to confirm.
+    pub(crate) fn baselines_of(&self, session: u32) -> Vec<GapId> {
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        let gaps = streams.iter().filter(first).flat_map(|&id| &self.streams[id as usize].gaps);
-        gaps.filter(|gap| gap.edges().0.is_none()).count() as u64
+        let streams = streams.iter().filter_map(|&id| self.streams.get(id as usize));
+        let first = streams.filter(|stream| stream.first_session == Some(session));
+        first.flat_map(|stream| &stream.gaps).filter(|gap| gap.edges().0.is_none()).map(|gap| gap.id).collect()
     }
 
     /// Returns the tables of a session's streams of which nobody can repeat a record.

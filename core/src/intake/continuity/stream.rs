@@ -108,7 +108,7 @@ impl Stream {
     /// Takes a row that is in the log.
     pub(super) fn apply(&mut self, row: &RowHead, hash: u32) {
         let position = row.head.position;
-        let numbering = *self.numbering.get_or_insert(position.numbering());
+        let numbering = *self.numbering.get_or_insert_with(|| position.numbering());
         if numbering != position.numbering() || row.head.origin == Origin::Redrive {
             return;
         }

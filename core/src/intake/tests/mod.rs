@@ -175,11 +175,13 @@ fn word(item: &Item<'_>) -> String {
         Item::Control(control) => {
             let text = format!("{control:?}");
             let name = text.split([' ', '(']).next().unwrap_or_default();
-            match control {
-                Control::Ended { why, .. } => format!("{name} {why}"),
-                Control::GapClosed { outcome, .. } => format!("{name} {outcome:?}"),
-                _ => name.to_owned(),
+            if let Control::Ended { why, .. } = control {
+                return format!("{name} {why}");
             }
+            if let Control::GapClosed { outcome, .. } = control {
+                return format!("{name} {outcome:?}");
+            }
+            name.to_owned()
         }
     }
 }

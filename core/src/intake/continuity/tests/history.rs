@@ -66,7 +66,7 @@ impl World {
             due: Default::default(),
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
-            lagging: seed % 3 == 0,
+            lagging: seed.is_multiple_of(3),
         };
         for symbol in ["A", "B", "C", "D"] {
             world.host.stream(symbol);
@@ -144,7 +144,7 @@ impl World {
             Some(Sent::Confirmed { stream, at }) => {
                 self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at);
                 let first = self.market.made.iter().position(|made| made.ts > at);
-                self.owed_from[stream].get_or_insert(first.unwrap_or(self.market.made.len()));
+                self.owed_from[stream].get_or_insert_with(|| first.unwrap_or(self.market.made.len()));
             }
             Some(Sent::Record(record)) => {
                 let made = self.market.made[record];

@@ -90,7 +90,7 @@ impl Host {
 
     /// The process was killed and starts again: all that is known comes from the log.
     pub(super) fn boot(&mut self) {
-        self.continuity = self.from_head();
+        self.continuity = self.restored();
         let boot = Control::Boot { boot: Boot(1), at: self.at(), version: String::new() };
         self.log([boot]);
         self.decide(Continuity::booted);
@@ -166,7 +166,7 @@ impl Host {
     pub(super) fn outcomes(&self) -> Vec<GapOutcome> {
         let outcome = |item: &Logged| match item {
             Logged::Control(Control::GapClosed { outcome, .. }) => Some(outcome.clone()),
-            _ => None,
+            Logged::Control(_) | Logged::Row(..) => None,
         };
         self.log.iter().filter_map(outcome).collect()
     }
@@ -175,12 +175,12 @@ impl Host {
     pub(super) fn stored(&self, stream: u32) -> Vec<u64> {
         let number = |item: &Logged| match item {
             Logged::Row(row, _) if row.head.stream == stream => row.head.position.number(),
-            _ => None,
+            Logged::Control(_) | Logged::Row(..) => None,
         };
         self.log.iter().filter_map(number).collect()
     }
 
-    fn from_head(&self) -> Continuity {
+    fn restored(&self) -> Continuity {
         let mut continuity = Continuity::restore(&self.head.0).expect("a snapshot of this version");
         fold(&mut continuity, &self.log[self.head.1..]);
         continuity
@@ -194,7 +194,7 @@ impl Host {
         let mut all = Continuity::default();
         fold(&mut all, &self.log);
         assert!(all == self.continuity, "the log and memory differ:\n{all:#?}\n{:#?}", self.continuity);
-        assert!(self.from_head() == self.continuity, "a snapshot and what follows differ from memory");
+        assert!(self.restored() == self.continuity, "a snapshot and what follows differ from memory");
     }
 }
 

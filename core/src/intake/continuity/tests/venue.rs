@@ -78,7 +78,7 @@ impl Market {
         let made = self.made[record];
         match self.books[made.stream].numbering {
             Numbering::Ordered => Position::Ordered(made.n),
-            _ => Position::Sequence(made.n),
+            Numbering::Sequence | Numbering::Unnumbered | Numbering::Linked => Position::Sequence(made.n),
         }
     }
 
@@ -93,7 +93,7 @@ impl Market {
     ) -> Vec<usize> {
         let visible = |made: &Made| made.ts <= self.now - lag && made.ts >= self.now - memory;
         let of_stream = || (0..self.made.len()).filter(|&r| self.made[r].stream == stream && visible(&self.made[r]));
-        let before = of_stream().filter(|&record| self.made[record].ts < from).next_back().filter(|_| neighbour);
+        let before = of_stream().rfind(|&record| self.made[record].ts < from).filter(|_| neighbour);
         before.into_iter().chain(of_stream().filter(|&r| (from..=to).contains(&self.made[r].ts))).collect()
     }
 }
