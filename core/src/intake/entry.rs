@@ -1,6 +1,10 @@
 //! One handover becomes one entry: what its records and events mean is decided, written, and only then true.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use foldhash::fast::FixedState;
 
@@ -61,7 +65,7 @@ pub(super) enum Accepted {
 pub(super) enum Rows {
     /// They are written.
     Keep,
-    /// They are counted and left out; events are entered all the same.
+    /// They are counted and left out, and with the first one its session ends; events are entered all the same.
     Leave,
 }
 
@@ -76,8 +80,10 @@ pub(super) struct Intake {
     next_session: u32,
     items: ItemBuffer,
     decisions: Vec<Control>,
-    left_out: Vec<(u32, u64)>,
+    /// Rows that were left out, by stream.
+    left_out: BTreeMap<u32, u64>,
     counts: Counts,
+    /// By how much the wall clock is ahead of the monotonic one.
     drift: Option<i64>,
 }
 
@@ -91,13 +97,17 @@ struct LinkState {
 
 /// What an entry changes in the figures, once it is written.
 #[derive(Debug, Default)]
-struct Counts {
-    rows: u64,
-    repeated: u64,
-    conflicted: u64,
-    backfilled: u64,
-    opened: Vec<GapId>,
-    closed: Vec<(GapId, GapOutcome, bool)>,
+pub(super) struct Counts {
+    pub(super) rows: u64,
+    pub(super) repeated: u64,
+    pub(super) conflicted: u64,
+    pub(super) backfilled: u64,
+    /// Gaps where something is missing; the question for a stream's beginning is none.
+    pub(super) opened: u64,
+    pub(super) closed: Vec<GapOutcome>,
+    pub(super) confirmed: bool,
+    /// Tables of streams whose session was cut and that nobody can repeat.
+    pub(super) cut: Vec<Arc<str>>,
 }
 
 impl Intake {
@@ -116,22 +126,28 @@ impl Intake {
             links: HashMap::default(),
             items: ItemBuffer::default(),
             decisions: Vec::new(),
-            left_out: Vec::new(),
+            left_out: BTreeMap::new(),
             counts: Counts::default(),
             drift: None,
         }
     }
 
-    /// Enters what the last boot left open, first of all.
+    /// Enters what the last boot left open, first of all. `cut` are, for each source, the tables of which nobody can repeat
+    /// what was missed.
     ///
     /// # Errors
     ///
     /// Those of [`SpoolWriter::append`].
-    pub(super) fn booted(&mut self, now: Now) -> Result<Accepted> {
+    pub(super) fn booted(&mut self, now: Now, cut: Vec<Vec<Arc<str>>>) -> Result<Accepted> {
         self.begin();
         self.continuity.booted(now.wall, &mut self.decisions);
         self.decide();
-        self.append(None, now)
+        let accepted = self.append(None, now)?;
+        for ((source, tally), cut) in self.sources.iter().zip(&mut self.tallies).zip(cut) {
+            let opened = self.continuity.open_gaps(source).count() as u64;
+            tally.count(&Counts { opened, cut, ..Counts::default() });
+        }
+        Ok(accepted)
     }
 
     /// Takes a handover from `place` on.
@@ -144,23 +160,42 @@ impl Intake {
     pub(super) fn accept(&mut self, now: Now, handover: &Handover, place: Place, rows: Rows) -> Result<Accepted> {
         let link = handover.link;
         let before = self.links.get(&link).map(|state| (state.streams.len(), state.session));
+        let drift = self.drift;
         self.begin();
         self.note_clock(now);
         let next = self.walk(now, handover, place, rows);
         let accepted = self.append(Some(link), now)?;
         match (accepted, next) {
             (Accepted::Done(_), Some(next)) => return Ok(Accepted::Part(next)),
-            (Accepted::Behind | Accepted::Full, _) => match before {
-                Some((streams, session)) => {
-                    let state = self.links.entry(link).or_default();
-                    state.streams.truncate(streams);
-                    state.session = session;
+            (Accepted::Behind | Accepted::Full, _) => {
+                self.drift = drift;
+                match (before, self.links.get_mut(&link)) {
+                    (Some((streams, session)), Some(state)) => {
+                        state.streams.truncate(streams);
+                        state.session = session;
+                    }
+                    _ => _ = self.links.remove(&link),
                 }
-                None => _ = self.links.remove(&link),
-            },
+            }
+            // The number may be given to another link one day, whose streams are numbered from its own beginning.
+            (Accepted::Done(_) | Accepted::Part(_), _) if handover.is_last() => _ = self.links.remove(&link),
             (Accepted::Done(_) | Accepted::Part(_), _) => {}
         }
         Ok(accepted)
+    }
+
+    /// Gives up gaps of a source for which nothing can be done.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SpoolWriter::append`].
+    pub(super) fn give_up(&mut self, now: Now, source: u16, gaps: &[GapId], why: &str) -> Result<Accepted> {
+        self.begin();
+        for gap in gaps {
+            self.continuity.lost(*gap, why, now.wall, &mut self.decisions);
+            self.decide();
+        }
+        self.append(Some(LinkId { source, line: 0 }), now)
     }
 
     /// Enters that a segment is dropped that sinks still needed.
@@ -179,10 +214,7 @@ impl Intake {
         self.items.clear();
         self.decisions.clear();
         self.left_out.clear();
-        let Counts { mut opened, mut closed, .. } = std::mem::take(&mut self.counts);
-        opened.clear();
-        closed.clear();
-        self.counts = Counts { opened, closed, ..Counts::default() };
+        self.counts = Counts::default();
     }
 
     /// Goes through records and events in the order in which they happened; returns where to go on if it was too much.
@@ -212,7 +244,7 @@ impl Intake {
             self.step(link, event, now, rows);
         }
         if !self.left_out.is_empty() {
-            let rows = std::mem::take(&mut self.left_out);
+            let rows = std::mem::take(&mut self.left_out).into_iter().collect();
             self.put(Control::Dropped { sinks: Vec::new(), rows, offsets: None, at: now.wall });
         }
         None
@@ -233,17 +265,14 @@ impl Intake {
     fn record(&mut self, link: LinkId, head: Head, bytes: &[u8], neighbours: &Neighbours, (now, rows): (Now, Rows)) {
         let Some(state) = self.links.get(&link) else { return };
         let Some(&stream) = state.streams.get(head.stream as usize) else { return };
+        if rows == Rows::Leave {
+            *self.left_out.entry(stream).or_default() += 1;
+            return self.end(link, "the spool is full", now);
+        }
         let session = match state.session {
             Some(session) => session,
             None => self.open(link),
         };
-        if rows == Rows::Leave {
-            match self.left_out.iter_mut().find(|(id, _)| *id == stream) {
-                Some((_, count)) => *count += 1,
-                None => self.left_out.push((stream, 1)),
-            }
-            return;
-        }
         let head = Head { stream, ..head };
         let row = RowHead { head, session, line: link.line, epoch: 0 };
         let hash = row_hash(&head, bytes);
@@ -287,14 +316,7 @@ impl Intake {
                 }
             }
             Step::Alive => self.decisions.extend(session.map(|session| Control::Alive { session, at })),
-            Step::Ended { why } => {
-                if let Some(state) = self.links.get_mut(&link) {
-                    state.session = None;
-                }
-                if let Some(session) = session.filter(|session| self.continuity.has_session(*session)) {
-                    self.continuity.ended(session, why, at, &mut self.decisions);
-                }
-            }
+            Step::Ended { why } => self.end(link, why, now),
             Step::Restart(key) => {
                 if let Some(stream) = self.continuity.stream_id(&source, key) {
                     self.continuity.restarted(stream, &mut self.decisions);
@@ -321,6 +343,18 @@ impl Intake {
         self.next_session += 1;
         self.links.entry(link).or_default().session = Some(session);
         session
+    }
+
+    /// Ends a link's session: from here on nobody knows what the venue sends.
+    fn end(&mut self, link: LinkId, why: &str, now: Now) {
+        let session = self.links.get_mut(&link).and_then(|state| state.session.take());
+        if let Some(session) = session.filter(|session| self.continuity.has_session(*session)) {
+            // What was only asked for is missing now, until it is answered.
+            self.counts.opened += self.continuity.baselines_of(session);
+            self.counts.cut.extend(self.continuity.unrepeatable(session));
+            self.continuity.ended(session, why, now.wall, &mut self.decisions);
+            self.decide();
+        }
     }
 
     /// Returns the pipeline's number of a stream, a new one if it has none.
@@ -360,16 +394,18 @@ impl Intake {
     }
 
     fn put(&mut self, control: Control) {
-        if let Control::GapOpened { gap, after, before, .. } = &control
-            && (after.is_some() || before.is_some())
+        if let Control::GapClosed { gap, outcome, .. } = &control
+            && !self.continuity.is_baseline(*gap)
         {
-            self.counts.opened.push(*gap);
-        }
-        if let Control::GapClosed { gap, outcome, .. } = &control {
-            self.counts.closed.push((*gap, outcome.clone(), self.continuity.is_baseline(*gap)));
+            self.counts.closed.push(outcome.clone());
         }
         self.items.push_control(&control);
         self.continuity.apply(&control);
+        match &control {
+            Control::GapOpened { gap, .. } => self.counts.opened += u64::from(!self.continuity.is_baseline(*gap)),
+            Control::Confirmed { .. } => self.counts.confirmed = true,
+            _ => {}
+        }
     }
 
     /// Writes the entry; what was taken for true is taken back if that does not work.
@@ -392,15 +428,9 @@ impl Intake {
 
     /// Shows what the entry changed.
     fn show(&mut self, link: Option<LinkId>) {
-        let Some(tally) = self.tallies.get_mut(link.map_or(0, |link| usize::from(link.source))) else { return };
-        let Counts { repeated, conflicted, backfilled, opened, closed, .. } = &self.counts;
-        (0..*repeated).for_each(|_| tally.repeated());
-        (0..*conflicted).for_each(|_| tally.conflicted());
-        opened.iter().for_each(|gap| tally.opened(*gap));
-        if *backfilled > 0 {
-            tally.backfilled(*backfilled);
+        if let Some(tally) = link.and_then(|link| self.tallies.get_mut(usize::from(link.source))) {
+            tally.count(&self.counts);
         }
-        closed.iter().for_each(|(gap, outcome, is_baseline)| tally.closed(*gap, outcome, *is_baseline));
     }
 
     /// Returns how many rows the last entry had.

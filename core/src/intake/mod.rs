@@ -12,9 +12,12 @@ mod continuity;
 mod entry;
 mod link;
 mod neighbour;
+mod opening;
 mod tally;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use board::{Ask, Asks};
 pub use link::{Handover, Link, LinkId, Step};
-pub use task::{Running, Setup, SourceSetup, Started, start};
+pub use opening::{Running, Setup, SourceSetup, Started, start};

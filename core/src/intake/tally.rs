@@ -1,14 +1,14 @@
 //! What intake shows of itself: counts for health and metrics, and one log line for a group of gaps.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use super::entry::Counts;
 use crate::{
     health::{Registry, StageHealth, StageId},
     metrics::{SourceMetrics, SpoolMetrics},
-    protocol::GapId,
     spool::GapOutcome,
 };
 
@@ -18,8 +18,6 @@ pub(super) struct SourceTally {
     pipeline: Arc<str>,
     health: StageHealth,
     metrics: SourceMetrics,
-    /// Gaps that were counted as found, and are open.
-    found: BTreeSet<GapId>,
     /// What has happened since the last moment without an open gap.
     episode: Option<Episode>,
 }
@@ -28,90 +26,114 @@ pub(super) struct SourceTally {
 #[derive(Debug)]
 struct Episode {
     since: Instant,
+    /// When a session covered streams again.
+    confirmed: Option<Instant>,
     found: u64,
-    filled: u64,
     absent: u64,
     lost: u64,
     rows: u64,
     why: Option<String>,
+    /// Tables of which nobody can repeat a record that came in this time.
+    cut: Vec<Arc<str>>,
 }
 
 impl SourceTally {
     pub(super) fn new(registry: &Registry, pipeline: &str, source: &str) -> Self {
         let id = StageId::source(pipeline, source);
         let metrics = SourceMetrics::new(&id);
-        Self { pipeline: pipeline.into(), health: registry.stage(id), metrics, found: BTreeSet::new(), episode: None }
+        Self { pipeline: pipeline.into(), health: registry.stage(id), metrics, episode: None }
     }
 
-    pub(super) fn repeated(&self) {
-        self.metrics.duplicates.increment(1);
-    }
-
-    pub(super) fn conflicted(&self) {
-        self.metrics.position_conflicts.increment(1);
-    }
-
-    pub(super) fn backfilled(&mut self, rows: u64) {
-        self.health.backfilled(rows);
-        self.metrics.backfilled_rows.increment(rows);
-        if let Some(episode) = &mut self.episode {
-            episode.rows += rows;
-        }
-    }
-
-    pub(super) fn opened(&mut self, gap: GapId) {
-        self.found.insert(gap);
-        self.metrics.gaps_opened.increment(1);
-        let new = || Episode { since: Instant::now(), found: 0, filled: 0, absent: 0, lost: 0, rows: 0, why: None };
-        self.episode.get_or_insert_with(new).found += 1;
-    }
-
-    /// Counts a gap that is over. The question for a stream's beginning is one only if something came between.
-    pub(super) fn closed(&mut self, gap: GapId, outcome: &GapOutcome, is_baseline: bool) {
-        if !self.found.contains(&gap) {
-            if is_baseline {
-                return;
-            }
-            self.opened(gap);
-        }
-        self.found.remove(&gap);
-        self.metrics.gaps_closed.of(outcome).increment(1);
-        let mut lost = 0;
-        if let Some(episode) = &mut self.episode {
-            match outcome {
-                GapOutcome::Live | GapOutcome::Backfilled | GapOutcome::Resynchronised => episode.filled += 1,
-                GapOutcome::Absent => episode.absent += 1,
-                GapOutcome::Lost(why) => {
-                    episode.lost += 1;
-                    lost = 1;
-                    episode.why.get_or_insert_with(|| why.clone());
+    /// Shows what an entry changed.
+    pub(super) fn count(&mut self, counts: &Counts) {
+        self.metrics.duplicates.increment(counts.repeated);
+        self.metrics.position_conflicts.increment(counts.conflicted);
+        self.metrics.gaps_opened.increment(counts.opened);
+        if counts.opened > 0 || !counts.cut.is_empty() {
+            let episode = self.episode.get_or_insert_with(Episode::new);
+            episode.found += counts.opened;
+            for table in &counts.cut {
+                if !episode.cut.contains(table) {
+                    episode.cut.push(table.clone());
                 }
             }
         }
-        if lost > 0 { self.health.gaps_lost(1) } else { self.health.gaps_filled(1) }
+        if counts.backfilled > 0 {
+            self.health.backfilled(counts.backfilled);
+            self.metrics.backfilled_rows.increment(counts.backfilled);
+        }
+        if let Some(episode) = &mut self.episode {
+            episode.rows += counts.backfilled;
+            if counts.confirmed {
+                episode.confirmed.get_or_insert_with(Instant::now);
+            }
+        }
+        counts.closed.iter().for_each(|outcome| self.closed(outcome));
+    }
+
+    fn closed(&mut self, outcome: &GapOutcome) {
+        self.metrics.gaps_closed.of(outcome).increment(1);
+        let GapOutcome::Lost(why) = outcome else {
+            if let Some(episode) = &mut self.episode {
+                episode.absent += u64::from(*outcome == GapOutcome::Absent);
+            }
+            return self.health.gaps_filled(1);
+        };
+        self.health.gaps_lost(1);
+        if let Some(episode) = &mut self.episode {
+            episode.lost += 1;
+            episode.why.get_or_insert_with(|| why.clone());
+        }
     }
 
     /// Shows how many gaps are open, and says so when the last one has closed.
     pub(super) fn settle(&mut self, open: u64) {
         self.health.gaps_open(open);
-        if open > 0 {
+        let is_covered = self.episode.as_ref().is_some_and(|episode| episode.confirmed.is_some() || episode.found > 0);
+        if open > 0 || !is_covered {
             return;
         }
         let Some(episode) = self.episode.take() else { return };
-        let Episode { found, filled, absent, lost, rows, why, since } = episode;
         let pipeline = &*self.pipeline;
-        let took = since.elapsed().as_secs_f64();
-        let absent = if absent > 0 { format!(", {absent} absent at the venue") } else { String::new() };
-        match why {
-            None => info!(
-                pipeline,
-                "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}"
-            ),
-            Some(why) => warn!(
-                pipeline,
-                "gap        {pipeline} {found} gaps, {filled} filled in {took:.1} s by {rows} rows{absent}, {lost} lost: {why}"
-            ),
+        if episode.lost > 0 || !episode.cut.is_empty() {
+            warn!(pipeline, "gap        {pipeline} {episode}");
+        } else {
+            info!(pipeline, "gap        {pipeline} {episode}");
         }
+    }
+}
+
+impl Episode {
+    fn new() -> Self {
+        let (cut, now) = (Vec::new(), Instant::now());
+        Self { since: now, confirmed: None, found: 0, absent: 0, lost: 0, rows: 0, why: None, cut }
+    }
+}
+
+impl fmt::Display for Episode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { since, confirmed, found, absent, lost, rows, why, cut } = self;
+        let streams = if *found == 1 { "stream" } else { "streams" };
+        match (found, confirmed.map(|confirmed| (confirmed - *since).as_secs_f64())) {
+            (0, Some(missed)) => write!(f, "{missed:.1} s")?,
+            (_, Some(missed)) => write!(f, "{found} {streams}, {missed:.1} s")?,
+            (_, None) => write!(f, "{found} {streams}")?,
+        }
+        if *found > 0 {
+            let took = confirmed.unwrap_or(*since).elapsed().as_secs_f64();
+            let kind = if *rows == 1 { "row" } else { "rows" };
+            write!(f, "; filled: {rows} {kind} in {took:.1} s")?;
+        }
+        if *absent > 0 {
+            write!(f, "; {absent} held nothing at the venue")?;
+        }
+        if let (1.., Some(why)) = (lost, why) {
+            write!(f, "; {lost} lost: {why}")?;
+        }
+        if !cut.is_empty() {
+            write!(f, "; {} of that time are lost", cut.join(" and "))?;
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tokio shell around intake: takes handovers, has the disk made safe on another thread, shows what is open.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -8,14 +8,14 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
-    Asks,
     asks::Board,
-    continuity::{Continuity, row_hash},
+    continuity::Continuity,
     entry::{Accepted, Intake, Now, Place, Rows},
     link::{Handover, Step},
+    opening::{Running, SourceSetup, Started},
     tally::{SourceTally, SpoolTally},
 };
 use crate::{
@@ -24,155 +24,12 @@ use crate::{
     delivery,
     health::Registry,
     row::Timestamp,
-    spool::{
-        self, Begun, Control, Floor, Housekeeping, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits,
-        SpoolOptions, SpoolPosition, SpoolReader, SyncDone, disk::RealDisk,
-    },
+    spool::{Control, Floor, Housekeeping, SpoolPosition, SpoolWriter, SyncDone},
 };
 
-/// What a pipeline's intake is started with.
-#[derive(Debug)]
-pub struct Setup {
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// The spool's folder.
-    pub folder: PathBuf,
-    /// How the spool is kept.
-    pub config: SpoolConfig,
-    /// The sources, by their numbers.
-    pub sources: Vec<SourceSetup>,
-    /// The sinks' names.
-    pub sinks: Vec<String>,
-    /// Where it is shown.
-    pub registry: Registry,
-}
-
-/// A source as intake knows it.
-#[derive(Debug)]
-pub struct SourceSetup {
-    /// Its name, type and tables.
-    pub info: SourceInfo,
-    /// How far its history lags behind the live feed.
-    pub history_lag: Duration,
-}
-
-/// An intake whose spool is open, and which does not run yet.
-#[derive(Debug)]
-pub struct Started {
-    /// The readers' side of the spool.
-    pub reader: SpoolReader,
-    /// Up to where the spool is durable.
-    pub synced: watch::Receiver<SpoolPosition>,
-    task: Task,
-}
-
-/// A running intake.
-#[derive(Debug)]
-pub struct Running {
-    /// The open gaps of each source.
-    pub asks: Vec<Asks>,
-    /// The highest durable offset.
-    pub synced_offset: watch::Receiver<u64>,
-    /// Ends when the queue is closed and all that was in it is durable, or when the disk fails.
-    pub task: JoinHandle<Result<()>>,
-}
-
-/// Opens the spool, restores continuity, and enters what the last boot left open.
-///
-/// # Errors
-///
-/// `Config` when another process has the spool, or it is another pipeline's or of a newer format. `Permanent` when it
-/// cannot be read or written.
-pub async fn start(setup: Setup) -> Result<Started> {
-    let opened = tokio::task::spawn_blocking(move || open(setup)).await;
-    opened.map_err(|error| Error::permanent("the spool could not be opened").because(error))?
-}
-
-fn open(setup: Setup) -> Result<Started> {
-    let Setup { pipeline, folder, config, sources, sinks, registry } = setup;
-    let limits =
-        SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };
-    let options = SpoolOptions {
-        pipeline: pipeline.clone(),
-        sources: sources.iter().map(|source| source.info.clone()).collect(),
-        limits,
-    };
-    let began = std::time::Instant::now();
-    let recovery = Recovery::open(Arc::new(RealDisk::create(folder)?), options)?;
-    let report = recovery.report().clone();
-    let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
-    let mut rows = 0;
-    let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
-    let wall = Timestamp::now();
-    let Begun { writer, boot, .. } = recovery.begin(continuity.snapshot(), wall, env!("CARGO_PKG_VERSION"))?;
-    continuity.apply(&boot);
-    tell_recovery(&pipeline, &report, rows, began.elapsed());
-    let reader = writer.reader();
-    let names: Vec<_> = sources.iter().map(|source| source.info.name.clone()).collect();
-    let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
-    let boards =
-        sources.iter().map(|source| Board::new(source.info.name.clone(), source.history_lag)).collect::<Vec<_>>();
-    let (synced, synced_seen) = watch::channel(reader.end());
-    let mut task = Task {
-        pipeline: pipeline.clone(),
-        intake: Intake::new(continuity, writer, names, tallies),
-        boards,
-        spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0),
-        sinks,
-        when_full: config.when_full,
-        sync_pause: config.sync.0,
-        began: Instant::now(),
-        synced,
-        synced_offset: watch::channel(0).0,
-        floors: Vec::new(),
-        stop: CancellationToken::new(),
-        syncing: None,
-        sync_began: None,
-        waiting_since: None,
-        is_dirty: true,
-        published: None,
-        is_full: false,
-    };
-    let now = task.now();
-    task.intake.booted(now)?;
-    Ok(Started { reader, synced: synced_seen, task })
-}
-
-fn fold(continuity: &mut Continuity, step: &spool::Step<'_>) -> u64 {
-    let spool::Step::Entry(entry) = step else { return 0 };
-    let mut rows = 0;
-    for (_, item) in entry.items() {
-        match item {
-            Item::Row(row, bytes) => {
-                continuity.apply_row(&row, row_hash(&row.head, bytes));
-                rows += 1;
-            }
-            Item::Control(control) => continuity.apply(&control),
-        }
-    }
-    rows
-}
-
-fn tell_recovery(pipeline: &str, report: &RecoveryReport, rows: u64, took: Duration) {
-    let RecoveryReport { new, end, torn_bytes, corrupt, unreadable } = report;
-    if !new {
-        let took = took.as_secs_f64();
-        info!(pipeline, "resumed    {pipeline} the spool ends at offset {end}; {rows} rows read again in {took:.2} s");
-    }
-    if *torn_bytes > 0 {
-        info!(pipeline, "resumed    {pipeline} {torn_bytes} bytes that were never durable are cut off the spool's end");
-    }
-    for (first, last) in corrupt {
-        warn!(pipeline, "corrupt    {pipeline} offsets {first} to {last} of the spool cannot be read any more: lost");
-    }
-    for name in unreadable {
-        warn!(pipeline, "corrupt    {pipeline} segment `{name}` of the spool cannot be read any more");
-    }
-}
-
 impl Started {
-    /// Starts to take handovers. `floors` are what the sinks no longer need; once `stop` is cancelled, what finds no room
-    /// is not waited for: the next start knows that its session ended before it.
+    /// Starts to take handovers. `floors` are what the sinks no longer need. Once `stop` is cancelled nothing waits for room
+    /// any more: the sinks that would make some end only after intake.
     pub fn run(
         mut self,
         floors: Vec<watch::Receiver<delivery::Floor>>,
@@ -189,8 +46,23 @@ impl Started {
     }
 }
 
+/// What a task is made of.
+pub(super) struct Prepared {
+    pub(super) pipeline: String,
+    pub(super) continuity: Continuity,
+    pub(super) writer: SpoolWriter,
+    pub(super) config: SpoolConfig,
+    pub(super) sources: Vec<SourceSetup>,
+    pub(super) sinks: Vec<String>,
+    pub(super) registry: Registry,
+    pub(super) synced: watch::Sender<SpoolPosition>,
+    /// For each source, the tables of which nobody can repeat what the last boot missed since its end.
+    pub(super) cut: Vec<Vec<Arc<str>>>,
+}
+
+/// The task of a pipeline's intake.
 #[derive(Debug)]
-struct Task {
+pub(super) struct Task {
     pipeline: String,
     intake: Intake,
     boards: Vec<Board>,
@@ -215,6 +87,36 @@ struct Task {
 }
 
 impl Task {
+    /// Returns a task that has entered what the last boot left open.
+    pub(super) fn new(prepared: Prepared) -> Result<Self> {
+        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, cut } = prepared;
+        let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
+        let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
+        let boards = sources.iter().map(|source| Board::new(source.info.name.clone(), source.history_lag)).collect();
+        let mut task = Self {
+            intake: Intake::new(continuity, writer, names, tallies),
+            boards,
+            spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0),
+            pipeline,
+            sinks,
+            when_full: config.when_full,
+            sync_pause: config.sync.0,
+            began: Instant::now(),
+            synced,
+            synced_offset: watch::channel(0).0,
+            floors: Vec::new(),
+            stop: CancellationToken::new(),
+            syncing: None,
+            sync_began: None,
+            waiting_since: None,
+            is_dirty: true,
+            published: None,
+            is_full: false,
+        };
+        task.intake.booted(task.now(), cut)?;
+        Ok(task)
+    }
+
     async fn run(mut self, mut handovers: mpsc::Receiver<Handover>) -> Result<()> {
         self.spool.health.healthy("open");
         let ended = self.work(&mut handovers).await;
@@ -237,7 +139,7 @@ impl Task {
                 biased;
                 done = finished(&mut self.syncing) => self.synced(done)?,
                 () = sleep_until(sync_at) => {}
-                () = sleep_until(publish_at) => self.publish(),
+                () = sleep_until(publish_at) => self.publish()?,
                 _ = upkeep.tick() => self.keep_up(),
                 handover = handovers.recv(), if is_open => match handover {
                     Some(handover) => self.take(handover).await?,
@@ -245,8 +147,7 @@ impl Task {
                 },
             }
             if !is_open && self.syncing.is_none() && !self.intake.spool.is_unsynced() {
-                self.publish();
-                return Ok(());
+                return self.publish();
             }
         }
     }
@@ -264,7 +165,6 @@ impl Task {
                 Accepted::Done(logged) => break logged,
                 Accepted::Part(next) => place = next,
                 Accepted::Behind => self.catch_up().await?,
-                Accepted::Full if self.stop.is_cancelled() => break 0,
                 Accepted::Full => rows = self.make_room().await?,
             }
         };
@@ -275,12 +175,7 @@ impl Task {
             self.is_full = false;
             self.spool.health.healthy("there is room again");
         }
-        for (_, step) in &handover.steps {
-            if let Step::Asked { gap } = step {
-                let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
-                self.boards[usize::from(handover.link.source)].replied(*gap, filled);
-            }
-        }
+        self.tell_board(&handover);
         // Live records may narrow a gap without a word; without open gaps only an event changes the boards.
         self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_gaps();
         handover.done(logged);
@@ -290,6 +185,23 @@ impl Task {
             warn!(pipeline = self.pipeline, error = error.chain(), "no new segment yet, the present one goes on");
         }
         Ok(())
+    }
+
+    fn tell_board(&mut self, handover: &Handover) {
+        let board = &mut self.boards[usize::from(handover.link.source)];
+        for (_, step) in &handover.steps {
+            match step {
+                Step::Asked { gap } => {
+                    let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
+                    board.replied(*gap, filled);
+                }
+                Step::Opened | Step::Confirmed { .. } | Step::Unsubscribed { .. } | Step::Ended { .. } => {
+                    board.stir(Instant::now());
+                }
+                Step::Alive | Step::Restart(_) | Step::Malformed { .. } | Step::Answered { .. } | Step::Lost { .. } => {
+                }
+            }
+        }
     }
 
     fn written(&mut self) {
@@ -319,7 +231,7 @@ impl Task {
             };
             self.spool.health.degraded(format!("the spool is full: {next}"));
         }
-        if self.when_full == WhenFull::DropNewest {
+        if self.when_full == WhenFull::DropNewest || self.stop.is_cancelled() {
             return Ok(Rows::Leave);
         }
         if self.when_full == WhenFull::DropOldest && self.drop_oldest().await? {
@@ -329,10 +241,10 @@ impl Task {
         if self.intake.spool.is_unsynced() {
             self.catch_up().await?;
         } else {
-            tokio::time::sleep(FULL_PAUSE).await;
+            self.stop.run_until_cancelled(tokio::time::sleep(FULL_PAUSE)).await;
         }
         self.keep_up();
-        self.publish();
+        self.publish()?;
         Ok(Rows::Keep)
     }
 
@@ -340,7 +252,9 @@ impl Task {
     async fn drop_oldest(&mut self) -> Result<bool> {
         let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
         let (first, last) = old.offsets();
-        let rows = old.rows()?;
+        let counted = old.clone();
+        let rows = tokio::task::spawn_blocking(move || counted.rows()).await;
+        let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
         let behind = self
             .sinks
             .iter()
@@ -406,13 +320,26 @@ impl Task {
         self.is_dirty.then(|| self.published.map_or_else(Instant::now, at))
     }
 
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<()> {
         let now = Instant::now();
-        for (board, tally) in self.boards.iter_mut().zip(&mut self.intake.tallies) {
-            tally.settle(board.publish(&self.intake.continuity, now));
+        let mut abandoned = Vec::new();
+        for ((source, board), tally) in (0..).zip(&mut self.boards).zip(&mut self.intake.tallies) {
+            let look = board.publish(&self.intake.continuity, now);
+            tally.settle(look.open);
+            if !look.abandoned.is_empty() {
+                abandoned.push((source, look.abandoned));
+            }
         }
         self.is_dirty = false;
         self.published = Some(now);
+        for (source, gaps) in abandoned {
+            let given_up =
+                self.intake.give_up(self.now(), source, &gaps, "no longer subscribed to, and not repeatable")?;
+            if matches!(given_up, Accepted::Done(_)) {
+                self.written();
+            }
+        }
+        Ok(())
     }
 
     /// Lets go of what nobody needs any more.
@@ -427,6 +354,8 @@ impl Task {
             tidy(&self.pipeline, housekeeping);
         }
         self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
+        // Time alone may show that a stream is gone.
+        self.is_dirty |= self.intake.continuity.has_gaps();
     }
 
     fn now(&self) -> Now {

@@ -1,11 +1,11 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{cmp::Ordering, collections::HashMap, io, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
     SpoolWriter, Step,
-    disk::{Disk, DiskLock, fault, read_full},
+    disk::{Disk, DiskLock, fault, read_full, remove_any},
     entry::MIN_ITEM,
     files::{BAD, NEXT, random, segment_first},
     head::SegmentHead,
@@ -25,6 +25,9 @@ pub struct SpoolOptions {
     /// How large it may get.
     pub limits: SpoolLimits,
 }
+
+/// Segment files in the order of their first offsets.
+type Names = Vec<(u64, String)>;
 
 /// What was found when a spool was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -158,15 +161,13 @@ pub struct Begun {
 }
 
 /// Returns the segments in the order of their offsets, and removes what a crash left unfinished.
-fn tidy(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
-    match disk.remove(NEXT) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(fault("remove", disk, NEXT, cause)),
-        _ => list(disk),
-    }
+fn tidy(disk: &dyn Disk) -> Result<Names> {
+    remove_any(disk, NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
+    list(disk)
 }
 
 /// Returns the segments in the order of their offsets.
-pub(super) fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
+pub(super) fn list(disk: &dyn Disk) -> Result<Names> {
     let names = disk.list().map_err(|cause| fault("list", disk, "", cause))?;
     let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((segment_first(&name)?, name))).collect();
     segments.sort_unstable();
@@ -175,7 +176,7 @@ pub(super) fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
 
 /// Reads the newest segments, back to one from which continuity can be restored and before which all was durable. The
 /// rest is returned as it is.
-fn read_tail(disk: &dyn Disk, mut names: Vec<(u64, String)>) -> Result<(Vec<File>, Vec<(u64, String)>)> {
+fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
     let mut files = Vec::new();
     while let Some((first, name)) = names.pop() {
         let file = File::open(disk, name, first)?;
@@ -278,7 +279,7 @@ pub(super) fn share(
     disk: Arc<dyn Disk>,
     sources: Arc<[SourceInfo]>,
     files: Vec<File>,
-    older: Vec<(u64, String)>,
+    older: Names,
     end: u64,
 ) -> Shared {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());

@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use super::disk::Disk;
+use super::disk::{Disk, remove_any};
 
 const NAME: &str = "reserve";
 
@@ -45,10 +45,7 @@ impl Reserve {
         if self.is_there() {
             return Ok(());
         }
-        match disk.remove(NAME) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_any(disk, NAME)?;
         let file = disk.create_new(NAME)?;
         // No zeros: a file system that compresses would give no room for them.
         let made = file.write_all_at(&noise(), 0).and_then(|()| file.sync_data());

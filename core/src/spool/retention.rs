@@ -2,14 +2,13 @@
 
 use std::{
     collections::VecDeque,
-    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use super::{
     Items, SpoolWriter,
-    disk::{Disk, fault},
+    disk::{Disk, fault, remove_any},
     item::Item,
     reserve::Reserve,
     scan::{Found, Scanner},
@@ -66,12 +65,8 @@ impl Housekeeping {
     pub fn run(self) -> Result<()> {
         let disk = &*self.disk;
         while let Some(name) = self.leftovers.oldest() {
-            match disk.remove(&name) {
-                Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
-                    return Err(fault("remove", disk, &name, cause));
-                }
-                _ => disk.sync_dir().map_err(|cause| fault("sync", disk, "", cause))?,
-            }
+            let removed = remove_any(disk, &name).and_then(|()| disk.sync_dir());
+            removed.map_err(|cause| fault("remove", disk, &name, cause))?;
             self.leftovers.removed(&name);
         }
         if let Err(error) = self.reserve.make(disk) {
@@ -102,7 +97,7 @@ impl OldSegment {
     pub fn rows(&self) -> Result<Vec<(u32, u64)>> {
         let Shared { disk, sources, .. } = &*self.shared;
         let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
-        let failed = |cause: io::Error| fault("read", &**disk, &self.segment.name, cause);
+        let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
         let mut scanner = Scanner::new(self.segment.file(&**disk)?, meta.seed, meta.boot, meta.entries_at);
         let mut rows = std::collections::BTreeMap::new();
         loop {

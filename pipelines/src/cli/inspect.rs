@@ -2,12 +2,26 @@
 
 use std::process::ExitCode;
 
-use tidegate_core::{catalog::Catalog, deadletter};
+use tidegate_core::{catalog::Catalog, deadletter, spool::inspect};
 
-use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, reference};
+use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, reference};
 
-pub(super) fn spool(_: &SpoolArgs) -> Outcome {
-    Err(Failure::failed("not wired yet"))
+pub(super) fn spool(args: &SpoolArgs) -> Outcome {
+    match &args.command {
+        SpoolCommand::Inspect(at) => {
+            print!("{}", inspect::inspect(&at.dir)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        SpoolCommand::Verify(at) => {
+            let verified = inspect::verify(&at.dir)?;
+            print!("{verified}");
+            Ok(if verified.sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        }
+        SpoolCommand::Dump(at) => {
+            inspect::dump(&at.dir, inspect::DumpFormat::Json, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {

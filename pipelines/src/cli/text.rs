@@ -37,6 +37,7 @@ pub(super) fn clock(passed: Duration) -> String {
 pub(super) fn short(seconds: f64) -> String {
     let milliseconds = seconds * 1000.0;
     match milliseconds {
+        0.0 => "0 s".to_owned(),
         ..0.95 => format!("{milliseconds:.1} ms"),
         ..999.5 => format!("{milliseconds:.0} ms"),
         _ => format!("{seconds:.1} s"),
@@ -70,7 +71,7 @@ mod tests {
         assert_eq!(["0", "999", "1,000", "12,044", "1,234,567"], [0, 999, 1_000, 12_044, 1_234_567].map(grouped)[..]);
         assert_eq!([0, 1_536, 64 << 20, 3 << 30].map(size), ["0 B", "2 KiB", "64 MiB", "3.0 GiB"]);
         assert_eq!(clock(Duration::from_secs(3_600 * 30 + 84)), "30:01:24");
-        assert_eq!([0.000_4, 0.003, 0.25, 1.23].map(short), ["0.4 ms", "3 ms", "250 ms", "1.2 s"]);
+        assert_eq!([0.0, 0.000_4, 0.003, 0.25, 1.23].map(short), ["0 s", "0.4 ms", "3 ms", "250 ms", "1.2 s"]);
         assert_eq!([count(1, "trade"), count(2_000, "trade")], ["1 trade", "2,000 trades"]);
     }
 

@@ -158,15 +158,16 @@ impl Sink for Sqlite {
     async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
         let session = self.session.as_mut().ok_or_else(not_open)?;
         session.check_file()?;
-        if !session.may_be_unfit(chunk) {
-            let committed = session.commit(chunk).await.map_err(|error| sorted(&session.path, error))??;
+        let rows: Vec<Rows<'_>> = chunk.tables.iter().map(|part| Rows::of(&part.rows)).collect();
+        if !session.may_be_unfit(chunk, &rows) {
+            let committed = session.commit(chunk, &rows).await.map_err(|error| sorted(&session.path, error))??;
             if committed.is_ok() {
                 // Only now: a file that was removed meanwhile has taken the commit with it.
                 session.check_file()?;
                 return Ok(Written::Committed);
             }
         }
-        let refused = session.refused(chunk).await.map_err(|error| sorted(&session.path, error))??;
+        let refused = session.refused(chunk, &rows).await.map_err(|error| sorted(&session.path, error))??;
         if refused.is_empty() {
             return Err(Error::transient("a row was refused, and taken when it was tried alone"));
         }
@@ -194,14 +195,17 @@ impl Sink for Sqlite {
 
 impl Session {
     /// Commits rows and position, or nothing.
-    async fn commit(&mut self, chunk: &Chunk) -> sqlx::Result<Result<std::result::Result<(), Undone>>> {
+    async fn commit(
+        &mut self,
+        chunk: &Chunk,
+        rows: &[Rows<'_>],
+    ) -> sqlx::Result<Result<std::result::Result<(), Undone>>> {
         if !self.begin(chunk).await? {
             return Ok(Err(missed()));
         }
-        for part in &chunk.tables {
-            let rows = Rows::of(&part.rows);
+        for (part, rows) in chunk.tables.iter().zip(rows) {
             let count = part.rows.num_rows();
-            match self.tables[part.table].insert(&mut self.connection, &rows, 0..count).await {
+            match self.tables[part.table].insert(&mut self.connection, rows, 0..count).await {
                 Ok(inserted) if inserted == count as u64 => {}
                 Ok(inserted) => {
                     self.roll_back().await?;
@@ -219,13 +223,12 @@ impl Session {
     }
 
     /// Finds all rows that cannot be stored, in a transaction that is rolled back.
-    async fn refused(&mut self, chunk: &Chunk) -> sqlx::Result<Result<Vec<Refusal>>> {
+    async fn refused(&mut self, chunk: &Chunk, rows: &[Rows<'_>]) -> sqlx::Result<Result<Vec<Refusal>>> {
         if !self.begin(chunk).await? {
             return Ok(Err(missed()));
         }
         let mut refused = Vec::new();
-        for part in &chunk.tables {
-            let rows = Rows::of(&part.rows);
+        for (part, rows) in chunk.tables.iter().zip(rows) {
             let mut blame = |row: usize, error: Error| {
                 refused.push(Refusal { cause: part.causes[row], table: part.table, error });
             };
@@ -233,7 +236,7 @@ impl Session {
             let mut ranges: Vec<Range<usize>> = Vec::new();
             ranges.push(0..part.rows.num_rows());
             while let Some(range) = ranges.pop() {
-                if let Some(why) = self.tables[part.table].unfit_in(&rows, range.clone()) {
+                if let Some(why) = self.tables[part.table].unfit_in(rows, range.clone()) {
                     if range.len() == 1 {
                         blame(range.start, Error::malformed(why));
                         continue;
@@ -241,7 +244,7 @@ impl Session {
                 } else {
                     // A statement that fails undoes itself and nothing else, but a range may be several.
                     sqlx::query("SAVEPOINT tidegate").execute(&mut self.connection).await?;
-                    match self.tables[part.table].insert(&mut self.connection, &rows, range.clone()).await {
+                    match self.tables[part.table].insert(&mut self.connection, rows, range.clone()).await {
                         Ok(_) => {
                             sqlx::query("RELEASE tidegate").execute(&mut self.connection).await?;
                             continue;
@@ -282,8 +285,8 @@ impl Session {
         sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
     }
 
-    fn may_be_unfit(&self, chunk: &Chunk) -> bool {
-        chunk.tables.iter().any(|part| self.tables[part.table].may_be_unfit(&Rows::of(&part.rows)))
+    fn may_be_unfit(&self, chunk: &Chunk, rows: &[Rows<'_>]) -> bool {
+        chunk.tables.iter().zip(rows).any(|(part, rows)| self.tables[part.table].may_be_unfit(rows))
     }
 
     /// Checks that the files are those that were opened.

@@ -109,6 +109,28 @@ async fn a_dead_letter_whose_chunk_was_not_committed_is_thrown_away_and_made_ane
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_row_that_is_taken_after_all_is_stored_and_no_dead_letter() {
+    let bench = Bench::new();
+    for n in 1..=10 {
+        trade(&bench.log, n);
+    }
+    {
+        let mut store = bench.store.lock().unwrap();
+        store.refuses.insert(4);
+        store.faults.extend([Fault::None, Fault::Before]);
+    }
+    let running = bench.start();
+    bench.until(|| bench.store.lock().unwrap().faults.is_empty()).await;
+    assert_eq!(bench.letters().len(), 1);
+    // Somebody mends the table while the driver waits to open it again.
+    bench.store.lock().unwrap().refuses.clear();
+    bench.until(|| bench.stored() == 10).await;
+    let outcome = running.stop().await;
+    assert_eq!((bench.store.lock().unwrap().rows.len(), bench.letters().len()), (10, 0));
+    assert_eq!(outcome.balance.unwrap().fates.refused, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_row_whose_bytes_are_broken_is_a_dead_letter_and_stops_nothing() {
     let bench = Bench::new();
     trade(&bench.log, 1);

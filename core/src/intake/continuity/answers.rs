@@ -1,5 +1,7 @@
 //! What is asked for, and what an answer means.
 
+use std::sync::Arc;
+
 use super::{Continuity, gap::OpenGap, stream::Stream};
 use crate::{
     protocol::{Gap, GapId},
@@ -87,6 +89,46 @@ impl Continuity {
     /// Returns whether a gap asks for the beginning of a stream whose first session still lasts: nothing is missing yet.
     pub(crate) fn is_baseline(&self, gap: GapId) -> bool {
         self.gap(gap).is_some_and(|(_, stream, open)| open.edges().0.is_none() && stream.first_session.is_some())
+    }
+
+    /// Returns how many gaps ask for the beginning of a stream that this session was the first to confirm.
+    pub(crate) fn baselines_of(&self, session: u32) -> u64 {
+        let first = |id: &&u32| {
+            self.streams.get(**id as usize).filter(|stream| stream.first_session == Some(session)).is_some()
+        };
+        let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
+        let gaps = streams.iter().filter(first).flat_map(|&id| &self.streams[id as usize].gaps);
+        gaps.filter(|gap| gap.edges().0.is_none()).count() as u64
+    }
+
+    /// Returns the tables of a session's streams of which nobody can repeat a record.
+    pub(crate) fn unrepeatable(&self, session: u32) -> Vec<Arc<str>> {
+        let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
+        let streams = streams.iter().filter_map(|&id| self.streams.get(id as usize));
+        let mut tables: Vec<Arc<str>> = Vec::new();
+        for stream in streams {
+            let repeatable = matches!(stream.numbering(), Numbering::Sequence | Numbering::Ordered);
+            if !repeatable && !tables.contains(&stream.key.table) {
+                tables.push(stream.key.table.clone());
+            }
+        }
+        tables
+    }
+
+    /// Returns the same for all sessions of a source.
+    pub(crate) fn unrepeatable_of(&self, source: &str) -> Vec<Arc<str>> {
+        let source = self.sources.iter().position(|known| &**known == source);
+        let sessions = self.sessions.iter().filter(|(_, session)| Some(usize::from(session.source)) == source);
+        let mut tables: Vec<_> = sessions.flat_map(|(&session, _)| self.unrepeatable(session)).collect();
+        tables.sort_unstable();
+        tables.dedup();
+        tables
+    }
+
+    /// Returns whether a session of this source is up.
+    pub(crate) fn is_up(&self, source: &str) -> bool {
+        let source = self.sources.iter().position(|known| &**known == source);
+        self.sessions.values().any(|session| Some(usize::from(session.source)) == source)
     }
 
     fn gap(&self, gap: GapId) -> Option<(u32, &Stream, &OpenGap)> {

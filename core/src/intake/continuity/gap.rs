@@ -190,7 +190,13 @@ impl OpenGap {
             self.filled_by = Filler::Live;
             self.ask += 1;
             self.empty_seen_at = None;
-            self.replace(index..=index, [left], dense);
+            // Nothing comes before a stream's first number.
+            let is_first = hole.after.is_none() && n <= 1;
+            if dense && is_first {
+                self.holes.remove(index);
+            } else {
+                self.replace(index..=index, [left], dense);
+            }
         } else {
             self.filled += 1;
             self.filled_by = if arrival.origin == Origin::Live { Filler::Live } else { Filler::Backfill };

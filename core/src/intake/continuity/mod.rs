@@ -313,12 +313,6 @@ impl Continuity {
     pub(crate) fn has_session(&self, session: u32) -> bool {
         self.sessions.contains_key(&session)
     }
-
-    /// Returns the name of a stream's source.
-    pub(crate) fn source_of(&self, stream: u32) -> Option<&str> {
-        let stream = self.streams.get(stream as usize)?;
-        self.sources.get(usize::from(stream.source)).map(|name| &**name)
-    }
 }
 
 /// The journal: between [`begin`](Continuity::begin) and [`commit`](Continuity::commit) nothing is final.

@@ -150,10 +150,7 @@ fn text(line: &Value) -> String {
     let Value::Object(fields) = line else { return line.to_string() };
     let mut words = Vec::with_capacity(fields.len());
     for (name, value) in fields {
-        words.push(match value {
-            Value::String(text) => format!("{name}={text}"),
-            value => format!("{name}={value}"),
-        });
+        words.push(value.as_str().map_or_else(|| format!("{name}={value}"), |text| format!("{name}={text}")));
     }
     words.join(" ")
 }

@@ -123,7 +123,7 @@ fn corruption_where_a_restart_has_to_read_is_in_the_report() {
     let Written { disk, log, .. } = written(2);
     let newest = disk.names().into_iter().rfind(|name| name.ends_with(".seg")).unwrap();
     let bytes = disk.bytes(&newest);
-    let last = log.iter().filter(|entry| entry.2.len() == 2).rfind(|entry| entry.2[0][0] < 58).unwrap();
+    let last = log.iter().rfind(|entry| entry.2.len() == 2 && entry.2[0][0] < 58).unwrap();
     let at = bytes.windows(90).position(|window| window == &last.2[0][..90]).expect("the newest segment has it");
     disk.flip(&newest, at, 3);
 

@@ -85,7 +85,7 @@ fn verify_tells_a_sound_spool_from_a_damaged_one_and_from_a_torn_one() {
     let torn = verify(dir.path()).unwrap();
     assert!(torn.sound && torn.torn_bytes > 0, "{torn}");
 
-    let mut rotten = whole.clone();
+    let mut rotten = whole;
     let at = rotten.windows(300).position(|window| window == [7; 300]).unwrap();
     rotten[at] ^= 1;
     std::fs::write(&file, rotten).unwrap();

@@ -62,7 +62,7 @@ fn stream(id: u32, symbol: &str) -> Control {
 fn append(writer: &mut SpoolWriter, items: &ItemBuffer) -> (u64, u64) {
     match writer.append(items, Duration::ZERO).unwrap() {
         Append::Written { first, last } => (first, last),
-        refused => panic!("an append was refused: {refused:?}"),
+        refused @ (Append::Full | Append::Behind) => panic!("an append was refused: {refused:?}"),
     }
 }
 

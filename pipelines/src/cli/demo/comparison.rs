@@ -63,8 +63,11 @@ type Owed<'a> = BTreeMap<&'a str, Vec<&'a simulator::Trade>>;
 
 impl Comparison {
     /// Compares.
-    pub(super) fn of(oracle: &Oracle, stored: &Stored, history: &History) -> Self {
-        let mut comparison = Self { silent_ms: silent_ms(&oracle.sessions, &history.began_ms), ..Self::default() };
+    ///
+    /// The venue made nothing after `ended_ms`, in milliseconds since 1970.
+    pub(super) fn of(oracle: &Oracle, stored: &Stored, history: &History, ended_ms: i64) -> Self {
+        let silent_ms = silent_ms(&oracle.sessions, &history.began_ms, ended_ms);
+        let mut comparison = Self { silent_ms, ..Self::default() };
         let stored_from = comparison.compare_tickers(oracle, stored);
         // A pipeline that was killed between the venue's confirmation and its own first write claims nothing of that.
         let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
@@ -72,10 +75,16 @@ impl Comparison {
         comparison
     }
 
-    /// Returns whether nothing is missing, holed, there twice or invented.
+    /// Returns whether nothing is missing, holed, there twice or invented, and there was something to compare.
     pub(super) fn is_exact(&self) -> bool {
         let Self { trades, tickers, invented, .. } = self;
-        trades.missing + trades.twice + tickers.holes + tickers.twice + invented == 0
+        let wrong = trades.missing + trades.twice + tickers.holes + tickers.twice + invented;
+        wrong == 0 && !self.is_empty()
+    }
+
+    /// Returns whether the venue had nobody to make anything for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.trades.made + self.tickers.sent == 0
     }
 
     fn compare_trades(&mut self, oracle: &Oracle, owed: &Owed<'_>, stored: &Stored) {
@@ -239,16 +248,17 @@ fn is_as_made(row: &stored::Trade, trade: &simulator::Trade) -> bool {
         && row.ts_event_ms == trade.timestamp
 }
 
-/// Adds up the time in which no session was up, from the first session to the end of the last one.
-fn silent_ms(sessions: &[Session], began_ms: &[i64]) -> i64 {
+/// Adds up the time in which no session was up, from the first session to `ended_ms`, while the venue ran.
+fn silent_ms(sessions: &[Session], began_ms: &[i64], ended_ms: i64) -> i64 {
     let mut silent = 0;
     let mut until: Option<i64> = None;
-    for session in sessions {
-        if let Some(until) = until.filter(|until| session.opened_ms > *until) {
-            let began = began_ms.iter().copied().rfind(|began| (until..session.opened_ms).contains(began));
-            silent += session.opened_ms - began.unwrap_or(until);
+    let opened = sessions.iter().map(|session| (session.opened_ms, session.ended_ms.unwrap_or(i64::MAX)));
+    for (opened_ms, closed_ms) in opened.chain([(ended_ms, i64::MAX)]) {
+        if let Some(until) = until.filter(|until| opened_ms > *until) {
+            let began = began_ms.iter().copied().rfind(|began| (until..opened_ms).contains(began));
+            silent += opened_ms - began.unwrap_or(until);
         }
-        until = until.max(Some(session.ended_ms.unwrap_or(i64::MAX)));
+        until = until.max(Some(closed_ms));
     }
     silent
 }

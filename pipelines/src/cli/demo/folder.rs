@@ -18,8 +18,6 @@ use crate::cli::Failure;
 pub(super) struct Folder {
     root: PathBuf,
     memory: Memory,
-    /// Whether an earlier demo has begun it.
-    pub(super) resumed: bool,
     /// Locked for as long as this process lives.
     _lock: File,
     /// The child's standard error. Locked for as long as this process or a child of it lives.
@@ -41,7 +39,7 @@ impl Folder {
     ///
     /// If it holds something else, another demo has it, its seed is another, or it cannot be written.
     pub(super) async fn take(root: &Path, seed: Option<u64>) -> Result<Self, Failure> {
-        let resumed = look_at(root)?;
+        look_at(root)?;
         fs::create_dir_all(root).map_err(|error| unusable(root, &error))?;
         let lock = lock(root).await?;
         let log = wait_for_the_last_child(root).await?;
@@ -55,7 +53,7 @@ impl Folder {
         }
         memory.history.began_ms.push(now_ms());
         memory.write(root)?;
-        Ok(Self { root: root.to_owned(), memory, resumed, _lock: lock, log })
+        Ok(Self { root: root.to_owned(), memory, _lock: lock, log })
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -149,15 +147,15 @@ impl Memory {
     }
 }
 
-/// Returns whether an earlier demo has begun a folder. One that holds anything else is refused.
-fn look_at(root: &Path) -> Result<bool, Failure> {
+/// Refuses a folder that holds anything else than a demo.
+fn look_at(root: &Path) -> Result<(), Failure> {
     let entries = match fs::read_dir(root) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(unusable(root, &error)),
     };
     if root.join(MEMORY).is_file() {
-        return Ok(true);
+        return Ok(());
     }
     for entry in entries {
         let name = entry.map_err(|error| unusable(root, &error))?.file_name();
@@ -168,7 +166,7 @@ fn look_at(root: &Path) -> Result<bool, Failure> {
             return Err(Failure::usage(format!("{text}: name a new folder")));
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 /// Locks the folder against a second demo.
@@ -241,6 +239,7 @@ name = "demo"
 channels = ["trades", "tickers"]
 instruments = [{{ currency = "ETH", kind = "option", top = 50, by = "open_interest" }}]
 reconnect = {{ first = "100ms", longest = "2s", stable_after = "1s" }}
+start_every = "50ms"
 connect_timeout = "1s"
 subscribe_timeout = "2s"
 ping = {{ every = "250ms", timeout = "350ms" }}
@@ -295,13 +294,11 @@ mod tests {
     async fn a_second_demo_is_told_the_process_of_the_first_and_may_follow_it() {
         let dir = tempfile::tempdir().unwrap();
         let first = Folder::take(dir.path(), Some(7)).await.unwrap();
-        assert!(!first.resumed);
         let text = Folder::take(dir.path(), None).await.unwrap_err().text;
         assert!(text.contains(&format!("in use by another demo, process {}:", std::process::id())), "{text}");
 
         drop(first);
         let second = Folder::take(dir.path(), None).await.unwrap();
-        assert!(second.resumed);
         assert_eq!((second.seed(), second.history().began_ms.len()), (7, 2), "it goes on with the first one's seed");
     }
 
@@ -333,6 +330,6 @@ mod tests {
         .expect_err("the child still holds the log");
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(next.await.unwrap().unwrap().resumed);
+        assert_eq!(next.await.unwrap().unwrap().history().began_ms.len(), 2);
     }
 }

@@ -45,12 +45,6 @@ impl Kills {
         !self.is_over() && reached
     }
 
-    /// Returns how old the child may become at most.
-    pub(super) fn latest(&self) -> Option<Duration> {
-        let (Moment::Age(age) | Moment::Backfill(age)) = self.moment;
-        (!self.is_over()).then_some(age)
-    }
-
     /// Notes that the child was killed, and returns in which moment that was meant to be.
     pub(super) fn killed(&mut self) -> Moment {
         let moment = self.moment;
@@ -99,7 +93,7 @@ mod tests {
             while !kills.is_over() {
                 moments.push(kills.killed());
             }
-            assert_eq!((kills.done, kills.wanted(), kills.latest()), (30, 30, None));
+            assert_eq!((kills.done, kills.wanted()), (30, 30));
             moments
         };
         let moments = history(7);
@@ -124,6 +118,6 @@ mod tests {
     #[test]
     fn without_kills_nothing_is_ever_due() {
         let kills = Kills::new(0, 1);
-        assert!(!kills.is_due(Duration::from_secs(3_600), 50) && kills.latest().is_none());
+        assert!(!kills.is_due(Duration::from_secs(3_600), 50));
     }
 }

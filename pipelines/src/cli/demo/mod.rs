@@ -82,6 +82,7 @@ async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
         rate: args.rate,
         sent: Some(folder.sent()),
         faults: faults(),
+        paused: true,
         ..SimulatorConfig::default()
     };
     let sent = folder.sent();
@@ -94,7 +95,7 @@ async fn finish(stage: &mut Stage, ending: Ending) -> Outcome {
     let done = stage.end(ending).await?;
     let Stage { folder, simulator, .. } = &*stage;
     let stored = Stored::read(&folder.database()).await.map_err(|error| stage::unreadable(folder, &error))?;
-    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history()));
+    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
     let around = Around {
         root: folder.root(),
         database: &folder.database(),

@@ -63,22 +63,20 @@ impl Picture<'_> {
     pub(super) fn line(&self) -> String {
         let report = self.tally.report();
         let (received, committed) = self.tally.rates();
-        format!(
-            "{}  source deribit {} {} {}, {}; spool {} {}; sink sqlite {} {} {}, {}; gaps {}{}",
-            clock(self.passed),
-            status(&report.source),
-            per_second(received),
-            self.channels(),
-            self.line_cut(),
-            status(&report.spool),
-            self.behind(),
-            status(&report.sink),
-            per_second(committed),
-            count(self.tally.rows(), "row"),
-            self.commits(),
-            self.gaps(),
-            self.killed(),
-        )
+        let source = [per_second(received), self.channels(), self.line_cut()];
+        let spool = [size(report.spool.bytes), self.behind()];
+        let sink = [per_second(committed), count(self.tally.rows(), "row"), self.commits()];
+        let stage = |name: &str, check: &Check, facts: &[String]| {
+            let facts: Vec<&str> = facts.iter().map(String::as_str).filter(|fact| !fact.is_empty()).collect();
+            format!("{name} {} {}", status(check), facts.join(", "))
+        };
+        [
+            format!("{}  {}", clock(self.passed), stage("source deribit", &report.source, &source)),
+            stage("spool", &report.spool, &spool),
+            stage("sink sqlite", &report.sink, &sink),
+            format!("gaps {}{}", self.gaps(), self.killed()),
+        ]
+        .join("; ")
     }
 
     fn channels(&self) -> String {

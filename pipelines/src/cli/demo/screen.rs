@@ -63,8 +63,9 @@ impl<W: Write> Screen<W> {
 
     /// Shows a picture, if it is time for one.
     pub(super) fn show(&mut self, picture: &Picture<'_>, now: Instant) {
-        let is_early = self.last.is_some_and(|last| now.duration_since(last) < self.every());
-        if is_early {
+        // A line is kept, and so the first one waits until there is something to say.
+        let last = if self.look == Look::Lines { Some(*self.last.get_or_insert(now)) } else { self.last };
+        if last.is_some_and(|last| now.duration_since(last) < self.every()) {
             return;
         }
         self.last = Some(now);
@@ -151,7 +152,7 @@ mod tests {
     #[test]
     fn without_a_terminal_there_is_a_line_each_5_seconds_and_no_control_code() {
         let (mut screen, start) = (screen(Look::Lines), Instant::now());
-        for half_seconds in 0..30 {
+        for half_seconds in 0..=30 {
             show(&mut screen, start + Duration::from_millis(500 * half_seconds));
         }
         screen.say("killed");

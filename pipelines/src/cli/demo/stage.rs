@@ -42,6 +42,8 @@ pub(super) struct Stage {
     /// Children that have ended without being told to.
     deaths: u32,
     is_first_row_told: bool,
+    /// Whether the venue makes events: it waits for the first subscription.
+    is_awake: bool,
 }
 
 /// Why the end is begun.
@@ -58,6 +60,8 @@ pub(super) enum Ending {
 /// What the end left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Done {
+    /// When the venue made the last, in milliseconds since 1970.
+    pub(super) ended_ms: i64,
     /// Whether children ended only when they were told to, or killed.
     pub(super) is_well: bool,
     /// Gaps that the last child still knew to be open.
@@ -92,6 +96,7 @@ impl Stage {
             tally,
             deaths: 0,
             is_first_row_told: false,
+            is_awake: false,
         })
     }
 
@@ -115,6 +120,11 @@ impl Stage {
             }
             let now = Instant::now();
             self.show(now);
+            if !self.is_awake && self.simulator.read(is_heard) {
+                // Faults begin when there is something that they can hit.
+                self.simulator.resume();
+                self.is_awake = true;
+            }
             if self.kills.is_due(now - self.child.began, self.tally.report().source.gaps.open) {
                 self.kill().await?;
             } else if self.is_over(now) {
@@ -133,7 +143,7 @@ impl Stage {
         let (heal, stop) = if ending == Ending::Asked { HURRIED } else { PATIENT };
         self.simulator.freeze();
         self.simulator.mend();
-        let before = self.tally.rows();
+        let (before, ended_ms) = (self.tally.rows(), now_ms());
         if ending != Ending::Broken {
             self.heal(began + heal).await?;
         }
@@ -149,7 +159,7 @@ impl Stage {
         }
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
-        Ok(Done { is_well: ending != Ending::Broken, gaps_open, kills: self.kills.done })
+        Ok(Done { ended_ms, is_well: ending != Ending::Broken, gaps_open, kills: self.kills.done })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored, or the time is up.

@@ -74,6 +74,10 @@ fn verdict(text: &mut String, comparison: &Comparison, around: &Around<'_>) {
         return;
     }
     text.push_str("not exact:\n");
+    if comparison.is_empty() {
+        // Writing to a text never fails.
+        _ = writeln!(text, "{INDENT}nothing was sent: the pipeline never subscribed; its log is beside the data");
+    }
     if comparison.invented > 0 {
         let rows = count(comparison.invented, "row");
         _ = writeln!(text, "{INDENT}invented: {rows} that the venue did not make, or not with these values");

@@ -1,6 +1,6 @@
 //! A file that is locked, full, removed, replaced, owned by another.
 
-use std::fs;
+use std::{fs, task::Poll};
 
 use sqlx::Connection;
 use tidegate_core::{
@@ -94,6 +94,20 @@ async fn a_file_that_was_removed_takes_no_commit_with_it_unnoticed() {
     assert!(error.to_string().contains("was removed or replaced"), "{error}");
     assert!(sink.check().await.is_err(), "the probe sees it, too");
     assert!(sink.open(&bench.context()).await.unwrap().is_empty(), "the driver compares, and stops");
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_in_the_middle_of_a_write_has_not_committed_it() {
+    let bench = Bench::new();
+    let last = bench.trades(3_000);
+    let mut sink = bench.opened().await;
+    let chunk = bench.log.chunk(0, last);
+    let mut write = sink.write(&chunk);
+    let begun = std::future::poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
+    assert!(begun.is_pending(), "the file was looked at, the transaction begins");
+    fs::remove_file(bench.path()).unwrap();
+    let error = write.await.unwrap_err();
+    assert!(error.to_string().contains("was removed or replaced"), "{error}");
 }
 
 #[tokio::test]

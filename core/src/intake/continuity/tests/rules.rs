@@ -97,6 +97,17 @@ fn live_records_of_the_first_session_prove_the_beginning_once_a_second_one_has_c
 }
 
 #[test]
+fn the_first_number_of_all_proves_that_nothing_came_before() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
+    host.end(1);
+    host.confirm(2, 0, &[(stream, Numbering::Sequence)], 200 * S);
+    live(&mut host, 2, stream, 1);
+    assert!(host.asks().is_empty());
+}
+
+#[test]
 fn nothing_was_missing_yet_when_a_venue_without_history_gives_up_the_baseline() {
     let mut host = Host::new();
     let stream = host.stream("A");
