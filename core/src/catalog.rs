@@ -19,6 +19,10 @@ use crate::{
 /// The struct is the component's TOML table without the keys that its driver reads. Derive `Deserialize` with
 /// `deny_unknown_fields` and (where every option has a default) `default`, `Serialize`, which `check --resolved` shows,
 /// and `JsonSchema`: the doc comments become the reference page, so every option has one.
+///
+/// serde's `flatten` and `untagged` forget where a mistake stands: for an option that is a text or a table, take
+/// [`TextOr`](crate::config::TextOr), for a password [`Secret`](crate::config::Secret), for a number with a unit the
+/// types beside them.
 pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static {
     /// What `type = "…"` says: the venue or store, in lower snake case.
     const TYPE: &'static str;

@@ -3,13 +3,15 @@
 mod builder;
 mod columns;
 mod plan;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::Arc;
 
 pub use builder::{ChunkBuilder, Fate, RowSource};
-pub use plan::{Plan, SourceTables};
-pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time};
+pub use plan::Plan;
+pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time, write_value};
 
 use arrow_array::RecordBatch;
 

@@ -23,6 +23,7 @@ pub mod health;
 pub mod http;
 pub mod intake;
 pub mod metrics;
+pub mod pipeline;
 pub mod policy;
 pub mod protocol;
 pub mod row;

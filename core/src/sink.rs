@@ -55,6 +55,12 @@ pub trait Sink: Send + 'static {
         Ok(())
     }
 
+    /// Looks whether the store can be reached, without taking ownership or changing anything, and says in a few words what
+    /// it found. Asked by `tidegate check --connect` instead of `open`, beside a host that may be running.
+    async fn reach(&mut self) -> Result<String> {
+        Ok("this sink has nothing to dial".to_owned())
+    }
+
     /// Ends the connection in good order. Everything was written before.
     async fn close(&mut self) -> Result<()> {
         Ok(())

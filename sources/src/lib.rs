@@ -2,3 +2,13 @@
 
 #[cfg(feature = "deribit")]
 pub mod deribit;
+
+use tidegate_core::catalog::Catalog;
+
+/// Adds the sources that this build has.
+pub fn register(catalog: &mut Catalog) {
+    #[cfg(feature = "deribit")]
+    catalog.protocol::<deribit::DeribitConfig>();
+    // Without any feature there is nothing to add.
+    let _: &mut Catalog = catalog;
+}

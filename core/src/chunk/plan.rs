@@ -7,18 +7,8 @@ use crate::{
     Error, Result,
     config::{NameParts, TableChoice},
     row::{Column, Table},
+    spool::SourceInfo,
 };
-
-/// The tables of one source, as far as it declares them or the spool holds rows of them.
-#[derive(Debug, Clone)]
-pub struct SourceTables {
-    /// The source's name.
-    pub name: Arc<str>,
-    /// The type of its component, which becomes the column `venue`.
-    pub venue: Arc<str>,
-    /// The tables that it emits.
-    pub tables: Vec<Arc<Table>>,
-}
 
 /// The tables of one sink, and the way of each source's rows into them.
 #[derive(Debug, Clone)]
@@ -45,7 +35,7 @@ impl Plan {
     /// # Errors
     ///
     /// `Config` when two tables cannot share a name: another type for a column of the same name, or tables of two kinds.
-    pub fn new(pipeline: &str, sources: Vec<SourceTables>, wanted: TableChoice) -> Result<Self> {
+    pub fn new(pipeline: &str, sources: Vec<SourceInfo>, wanted: TableChoice) -> Result<Self> {
         let (tables, venues, ways) = (Vec::new(), Vec::new(), HashMap::new());
         let mut plan = Self { pipeline: pipeline.to_owned(), wanted, tables, venues, ways };
         for declared in sources {
@@ -64,7 +54,7 @@ impl Plan {
     /// # Errors
     ///
     /// `Config` when a table cannot share a name with one that is there.
-    pub fn with(&self, source: SourceTables) -> Result<Self> {
+    pub fn with(&self, source: SourceInfo) -> Result<Self> {
         let mut plan = self.clone();
         plan.add(&source)?;
         Ok(plan)
@@ -86,7 +76,7 @@ impl Plan {
         self.ways.get(&(source.clone(), table.clone())).copied()
     }
 
-    fn add(&mut self, declared: &SourceTables) -> Result<()> {
+    fn add(&mut self, declared: &SourceInfo) -> Result<()> {
         let venue = position_or_push(&mut self.venues, &declared.venue);
         for table in &declared.tables {
             let number = match self.name(&declared.venue, &table.name)? {

@@ -130,8 +130,8 @@ impl<'a> JsonRows<'a> {
     }
 }
 
-/// Appends a value that is there.
-fn write_value(column: &ColumnView<'_>, row: usize, text: &mut Vec<u8>) {
+/// Appends a value that is there, as JSON.
+pub fn write_value(column: &ColumnView<'_>, row: usize, text: &mut Vec<u8>) {
     match column {
         ColumnView::Bool(column) => put(text, format_args!("{}", column.value(row))),
         ColumnView::I64(column) => put(text, format_args!("{}", column.value(row))),

@@ -5,7 +5,6 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("api_endpoint", &["endpoint", "url"]),
     ("apikey", &["api_key"]),
     ("backoff", &["reconnect", "retry"]),
-    ("bars_1m", &["bars"]),
     ("batch_rows", &["batch"]),
     ("batch_size", &["batch"]),
     ("book", &["book_changes", "book_tops"]),

@@ -40,13 +40,6 @@ impl Default for Host {
     }
 }
 
-impl Host {
-    /// Returns the folder of a pipeline: its spool, captures and dead letters.
-    pub fn folder(&self, pipeline: &str) -> PathBuf {
-        self.data_dir.join(pipeline)
-    }
-}
-
 /// The table `[log]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -145,6 +138,12 @@ pub(super) fn read(
     let all = [options, Options::of::<DefaultsKey>()];
     let keys = Keys { table: "the host file".into(), ..Keys::of_table("", &all) };
     let host: Host = layers.read(layers.root.clone(), &keys, report)?;
+    if !host.listen.0.ip().is_loopback() {
+        let listen = path(["listen"]);
+        let problem = Problem::error("`listen` is reachable from other machines, and this version has no token");
+        report.add(problem.at(layers.value(&listen), "").help("listen on 127.0.0.1, with a proxy in front"));
+        return None;
+    }
     let mut settings = Vec::new();
     resolved::collect(&layers, &[], &serde_json::to_value(&host).unwrap_or_default(), &mut settings);
     Some((host, settings))
@@ -180,6 +179,16 @@ pub(super) fn not_in_this_version(name: &str) -> Problem {
     })
 }
 
+/// Returns the variables that set options, with the keys of these: `TIDEGATE_LOG_LEVEL` and `log.level`.
+pub(super) fn variables_of(options: &Options) -> BTreeMap<String, String> {
+    let keys: Vec<String> = options.all().into_iter().map(|option| option.key).collect();
+    // A whole table cannot stand in a variable.
+    let is_table =
+        |key: &str| keys.iter().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+    let single = keys.iter().filter(|key| !is_table(key));
+    single.map(|key| (PREFIX.to_owned() + &key.replace('.', "_").to_uppercase(), key.clone())).collect()
+}
+
 /// Returns the options that variables of the process set.
 fn variables(
     options: &Options,
@@ -187,11 +196,7 @@ fn variables(
     environment: &Environment,
     report: &mut Report,
 ) -> BTreeMap<Vec<String>, Variable> {
-    let known: BTreeMap<String, String> = options
-        .all()
-        .into_iter()
-        .map(|option| (PREFIX.to_owned() + &option.key.replace('.', "_").to_uppercase(), option.key))
-        .collect();
+    let known = variables_of(options);
     let mut set = BTreeMap::new();
     for name in environment.names(PREFIX) {
         match (known.get(name), environment.look_up(name)) {

@@ -87,6 +87,7 @@ pub struct SourceStage {
 }
 
 /// How records come.
+#[expect(clippy::large_enum_variant, reason = "there are as many as sources")]
 pub enum Feed {
     /// As frames of a WebSocket, by the connection driver.
     Protocol {

@@ -43,7 +43,7 @@ pub use files::{Files, HOST_FILE};
 pub use graph::graph;
 pub use host::{Host, LogConfig, LogFile, LogFormat};
 pub use load::{Feed, Loaded, Pipeline, Refused, SinkStage, SourceStage, load};
-pub use names::{NameParts, NameTemplate};
+pub use names::{NameParts, NameTemplate, nearest};
 pub use problem::Look;
 pub use reference::{list, list_component, undocumented};
 pub use report::Report;

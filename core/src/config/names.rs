@@ -165,7 +165,7 @@ pub(super) fn is_valid(name: &str) -> bool {
 pub(super) const VALID: &str = "a name: up to 64 letters (a-z), digits, `-`, `_` and `.`, the first a letter or digit";
 
 /// Returns the name that was meant, where one is near enough.
-pub(super) fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let near = |name: &str| strsim::damerau_levenshtein(&written.to_lowercase(), &name.to_lowercase());
     let mut best: Option<(usize, &str)> = None;
     for name in known {

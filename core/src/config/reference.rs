@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     driver::SpoolConfig,
-    host::Host,
+    host::{self, Host},
     load::PipelineConfig,
     names,
     options::{OptionInfo, Options},
@@ -65,6 +65,9 @@ pub fn list_component(catalog: &Catalog, name: &str, look: Look) -> Result<Strin
         "spool" => page.options("[spool]", &[Options::of::<SpoolConfig>()]),
         "host" => {
             page.options("the host file, tidegate.toml", &[Options::of::<Host>()]);
+            let variables: Vec<_> = host::variables_of(&Options::of::<Host>()).into_keys().collect();
+            page.line("");
+            page.wrap("each also by a variable, which is stronger: ", &variables.join(" "), 2);
             page.line("\nand [defaults.source], [defaults.source.TYPE], [defaults.sink], [defaults.sink.TYPE], [defaults.spool]");
         }
         _ => {}

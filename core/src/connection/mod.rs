@@ -17,6 +17,7 @@ pub mod capture;
 mod discovery;
 mod driver;
 mod liveness;
+mod probe;
 mod quiet;
 mod reconnect;
 mod replay;
@@ -42,6 +43,7 @@ use crate::{
 };
 use driver::Driver;
 pub use replay::ReplaySource;
+pub use probe::probe;
 use transport::Sockets;
 
 /// A venue: its protocol, driven over one connection, or by a recording of one.

@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     Error, Result,
-    chunk::{ChunkBuilder, ColumnView, Fate, JsonRows, Plan, RowSource, SourceTables, TableRows},
+    chunk::{ChunkBuilder, ColumnView, Fate, JsonRows, Plan, RowSource, TableRows},
     config::TableChoice,
     deadletter::DeadLetter,
     row::Timestamp,
     sink::Refusal,
-    spool::{Cause, Item, RowHead, SpoolPosition},
+    spool::{Cause, Item, RowHead, SourceInfo, SpoolPosition},
 };
 
 /// How much one chunk may hold.
@@ -51,7 +51,7 @@ pub(crate) enum Read {
 /// Why reading stopped before the end.
 enum Stop {
     Unreadable(Box<DeadLetter>),
-    Unplanned(SourceTables),
+    Unplanned(SourceInfo),
 }
 
 impl<L: Log> Feeder<L> {
@@ -59,7 +59,7 @@ impl<L: Log> Feeder<L> {
         log: L,
         sink: &str,
         pipeline: &str,
-        sources: Vec<SourceTables>,
+        sources: Vec<SourceInfo>,
         tables: TableChoice,
         bounds: Bounds,
     ) -> Result<Self> {
@@ -181,7 +181,7 @@ impl<L: Log> Feeder<L> {
             symbol: of("symbol"),
             ts_event: time_of(part, refusal.cause)?,
             row,
-            error: refusal.error.to_string(),
+            error: refusal.error.chain(),
             when: at,
         })
     }
@@ -231,7 +231,7 @@ fn take(
 
 fn unplanned(source: &RowSource<'_>) -> Stop {
     let (name, venue) = (source.source.clone(), source.venue.clone());
-    Stop::Unplanned(SourceTables { name, venue, tables: vec![source.table.clone()] })
+    Stop::Unplanned(SourceInfo { name, venue, tables: vec![source.table.clone()] })
 }
 
 /// Makes the dead letter of a row whose bytes say nothing to us: they are kept as they are.

@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use super::opening::{Extent, Standing};
+use super::opening::Extent;
 use crate::{
     Result,
     chunk::RowSource,
-    spool::{Item, SpoolPosition},
+    spool::{Item, SpoolPosition, Standing},
 };
 
 /// A durable log of items, each with one offset. The spool is one; tests and simulations have others.

@@ -7,96 +7,19 @@
 //!    └── any error, any call that was given up: only `open` knows what the store has
 //! ```
 
-use std::{collections::VecDeque, num::NonZeroU32, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::balance::{Balance, Portion};
+use super::{
+    balance::{Balance, Portion},
+    event::{Do, Event, Settings},
+};
 use crate::{
     Error, Kind,
     policy::{Backoff, Breaker, BreakerSnapshot},
     spool::SpoolPosition,
 };
-
-/// What the machine goes by.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    pub(crate) batch_rows: usize,
-    pub(crate) linger: Duration,
-    pub(crate) retry_first: Duration,
-    pub(crate) retry_longest: Duration,
-    pub(crate) breaker_failures: NonZeroU32,
-    pub(crate) breaker_open_for: Duration,
-    pub(crate) breaker_successes: NonZeroU32,
-    /// Zero for never.
-    pub(crate) probe_every: Duration,
-    pub(crate) seed: u64,
-}
-
-/// What to do next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Do {
-    /// Open the sink and compare.
-    Open,
-    /// Read on in the log, behind [`Machine::read_to`].
-    Build,
-    /// Write the chunk of [`Machine::in_hand`].
-    Write,
-    /// Make the refused rows durable as dead letters.
-    Bury,
-    /// Ask up to where accepted chunks are durable.
-    Applied,
-    /// Ask an idle store whether it lives.
-    Check,
-    /// Close the sink.
-    Close,
-    /// Nothing before this time, or before the log grows or the pipeline stops.
-    Wait(Option<Instant>),
-    /// Nothing any more.
-    End,
-}
-
-/// How something ended, or what happened beside it.
-#[derive(Debug)]
-pub(crate) enum Event {
-    /// Everything up to this offset may be read.
-    Synced(u64),
-    /// Deliver the rest until this time, then end.
-    Stop(Instant),
-    /// The store is here; `read_from` is where the log is read from, which differs for a sink that was never written to.
-    Opened { at: SpoolPosition, read_from: SpoolPosition },
-    /// The three positions do not fit.
-    Mismatch(String),
-    /// A call of the sink failed, was given up, or panicked.
-    Failed(Error),
-    /// The log could not be read, or the tables changed under way: begin again with `open`.
-    Again(Option<Error>),
-    /// What the log held behind `read_to`; `border` when it passed into another segment.
-    Built { portion: Portion, border: bool },
-    /// Rows and position are durable.
-    Committed,
-    /// The store has them and will make them durable.
-    Accepted,
-    /// The store will never take some rows.
-    Refused,
-    /// The dead letters are durable.
-    Buried,
-    /// They are not.
-    NotBuried,
-    /// Accepted chunks are durable up to here.
-    Applied(Option<SpoolPosition>),
-    /// The store lives.
-    Checked,
-    /// The sink is closed.
-    Closed,
-}
-
-impl Event {
-    /// Returns what went wrong, if something did.
-    pub(crate) fn error(&self) -> Option<&Error> {
-        if let Self::Failed(error) | Self::Again(Some(error)) = self { Some(error) } else { None }
-    }
-}
 
 /// Where the driver stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -274,6 +197,7 @@ impl Machine {
             Event::Buried => {
                 // Built again from the log, without the refused rows.
                 self.in_hand = Portion::new(self.in_hand.from);
+                self.is_due = false;
                 self.lingers_since = None;
                 self.backoff.succeeded();
                 self.state = State::Ready;
@@ -348,6 +272,11 @@ impl Machine {
             && self.accepted.is_empty()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_ended(&self) -> bool {
+        self.state == State::Ended
+    }
+
     fn has_read_all(&self) -> bool {
         self.in_hand.to.offset >= self.synced
     }
@@ -418,7 +347,7 @@ impl Machine {
     }
 
     fn commit(&mut self, now: Instant, portion: &Portion) {
-        let balance = self.balance.get_or_insert(Balance::new(portion.from));
+        let balance = self.balance.get_or_insert_with(|| Balance::new(portion.from));
         balance.commit(portion);
         self.stored = Some(portion.to);
         self.last_commit = Some(now);

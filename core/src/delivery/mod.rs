@@ -11,15 +11,23 @@
 //! has exactly one fate ([`Balance`]).
 
 mod balance;
+mod event;
 mod feeder;
+mod guard;
 mod known;
 mod log;
 mod machine;
 mod opening;
 mod report;
+mod setup;
+mod spool_log;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub use balance::{Balance, Fates};
 pub use log::{Log, Seen};
-pub use opening::{Extent, Opening, Standing, compare};
-pub use task::{Delivery, Floor, Outcome, Setup};
+pub use opening::{Extent, Opening, compare};
+pub use setup::{Floor, Outcome, Setup};
+pub use spool_log::SpoolLog;
+pub use task::Delivery;

@@ -1,22 +1,7 @@
 //! Where a sink goes on: the store's position, the last one known beside the log, and the log are held against each
 //! other. Nothing is repaired silently.
 
-use crate::spool::SpoolPosition;
-
-/// What a log says of a position.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// It has this offset under this boot, and everything behind it.
-    Retained,
-    /// It has this offset under this boot; what lies next was dropped on purpose, because the spool was full.
-    Dropped,
-    /// It ends before it.
-    Ahead,
-    /// It has another boot at this offset.
-    OtherBoot,
-    /// It no longer has everything behind it.
-    Gone,
-}
+use crate::spool::{SpoolPosition, Standing};
 
 /// What a log holds: offsets behind `first`, up to and including `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,8 +69,8 @@ fn without(standing: Standing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use super::{Opening::*, Standing::*, *};
-    use crate::spool::Boot;
+    use super::{Opening::*, *};
+    use crate::spool::{Boot, Standing::*};
 
     const LOG: Extent = Extent { first: at(100), last: at(900) };
 

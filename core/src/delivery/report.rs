@@ -1,11 +1,13 @@
 //! What a delivery driver tells: health, metrics, and one log line for each change.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Balance, Outcome, machine::Machine};
 use crate::{
-    health::{Registry, StageHealth, StageId},
+    health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
     sink::{Guarantee, Refusal},
@@ -22,22 +24,37 @@ pub(super) struct Reporter {
     breaker: BreakerMetrics,
     breaker_state: BreakerState,
     guarantee: Option<Guarantee>,
-    attempt: u32,
+    began: Instant,
+    /// Whether the last thing that was said of the sink is that it is healthy: said once, not for each chunk.
+    is_well: bool,
+    /// Since when the store has been failing.
+    down_since: Option<Instant>,
+    /// Since when, and how many rows, what had waited for the store is being delivered.
+    drains: Option<(Instant, u64)>,
 }
 
 impl Reporter {
-    pub(super) fn new(registry: &Registry, pipeline: &str, sink: &str) -> Self {
+    pub(super) fn new(registry: &Registry, pipeline: &str, sink: &str, overdue_after: Duration) -> Self {
         let id = StageId::sink(pipeline, sink);
+        let (metrics, breaker) = (SinkMetrics::new(&id), BreakerMetrics::new(&id, BREAKER));
+        let health = registry.stage(id);
+        health.overdue_after(overdue_after);
+        if matches!(health.status(), Status::Failed | Status::Stopped) {
+            health.restarted("the delivery begins again");
+        }
         Self {
             pipeline: pipeline.to_owned(),
             sink: sink.to_owned(),
-            metrics: SinkMetrics::new(&id),
-            breaker: BreakerMetrics::new(&id, BREAKER),
-            health: registry.stage(id),
+            metrics,
+            breaker,
+            health,
             letters: registry.stage(StageId::dead_letters(pipeline, sink)),
             breaker_state: BreakerState::Closed,
             guarantee: None,
-            attempt: 0,
+            began: Instant::now(),
+            is_well: false,
+            down_since: None,
+            drains: None,
         }
     }
 
@@ -54,7 +71,11 @@ impl Reporter {
         }
         if machine.is_idle() {
             self.health.idle();
-            self.health.healthy("everything in the spool is stored");
+            self.well("everything in the spool is stored", now);
+            if let Some((since, rows)) = self.drains.take() {
+                let (pipeline, sink, seconds) = (&self.pipeline, &self.sink, now.duration_since(since).as_secs_f64());
+                info!(pipeline, sink, rows, seconds, "drained: {rows} rows that had waited, in {seconds:.1} s");
+            }
         }
         if let Some(why) = machine.failure() {
             self.health.failed(why);
@@ -93,15 +114,35 @@ impl Reporter {
         self.metrics.committed_rows.increment(rows);
         self.metrics.chunks.increment(1);
         self.health.committed(now, rows);
-        self.health.healthy("rows are being stored");
-        self.attempt = 0;
+        let seconds = now.duration_since(self.began).as_secs_f64();
+        self.well(&format!("first rows stored {seconds:.1} s after the start"), now);
+        if let Some((_, drained)) = &mut self.drains {
+            *drained += rows;
+        }
+    }
+
+    /// Says that all is well, if that is news.
+    fn well(&mut self, first: &str, now: Instant) {
+        if std::mem::replace(&mut self.is_well, true) {
+            return;
+        }
+        match self.down_since.take() {
+            Some(since) => {
+                let seconds = now.duration_since(since).as_secs_f64();
+                self.health.healthy(format!("the store takes rows again, after {seconds:.1} s"));
+                self.drains = Some((now, 0));
+            }
+            None => drop(self.health.healthy(first)),
+        }
     }
 
     /// Says that a call failed and what comes next.
     pub(super) fn failed(&mut self, machine: &Machine, error: &str, now: Instant) {
         let Some((at, attempt)) = machine.retry() else { return };
         self.metrics.retries.increment(1);
-        self.attempt = attempt;
+        self.is_well = false;
+        self.drains = None;
+        self.down_since.get_or_insert(now);
         let pause = at.saturating_duration_since(now).as_secs_f64();
         self.health.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt})"));
     }
@@ -118,7 +159,7 @@ impl Reporter {
     pub(super) fn refused(&self, refusals: &[Refusal]) {
         let rows = refusals.len();
         self.metrics.refused_rows.increment(rows as u64);
-        let why = refusals.first().map(|refusal| refusal.error.to_string()).unwrap_or_default();
+        let why = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
         let (pipeline, sink) = (&self.pipeline, &self.sink);
         warn!(pipeline, sink, rows, why, "the store refused {rows} rows, now dead letters; the first: {why}");
     }

@@ -1,83 +1,31 @@
 //! The tokio shell around [`Machine`]: calls the sink, reads the log, keeps the files, and tells what happened.
 
-use std::{any::Any, collections::HashSet, future::Future, panic::AssertUnwindSafe, path::PathBuf, time::Duration};
+use std::{collections::HashSet, path::PathBuf, time::Duration};
 
-use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 
 use super::{
-    balance::Balance,
+    event::{Do, Event},
     feeder::{Bounds, Feeder, Read},
+    guard::{Guard, blocking},
     known::Known,
     log::Log,
-    machine::{Do, Event, Machine, Settings},
+    machine::Machine,
     opening::{Opening, compare},
     report::Reporter,
+    setup::{Floor, Outcome, Setup, settings},
 };
 use crate::{
     Error, Result,
     catalog::Factory,
-    chunk::{Chunk, Part, SourceTables, TableRows},
-    config::{DeliveryConfig, Start, TableChoice},
+    chunk::{Chunk, Part, TableRows},
+    config::{DeliveryConfig, Start},
     deadletter::{DeadLetter, DeadLetters},
-    health::Registry,
     row::Timestamp,
     sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
-
-/// What a delivery needs.
-pub struct Setup<L> {
-    /// The pipeline's name.
-    pub pipeline: String,
-    /// The sink's name.
-    pub sink: String,
-    /// Makes the sink, again after a panic.
-    pub factory: Factory<Box<dyn Sink>>,
-    /// What the user configured.
-    pub config: DeliveryConfig,
-    /// Which tables the sink takes.
-    pub tables: TableChoice,
-    /// What the sources declare.
-    pub sources: Vec<SourceTables>,
-    /// The spool's id.
-    pub spool: u64,
-    /// The host's name.
-    pub host: String,
-    /// Where the pipeline's sinks keep what they know: `<data>/<pipeline>/sinks`.
-    pub directory: PathBuf,
-    /// The log, read by this sink only.
-    pub log: L,
-    /// Up to where the log is fsynced.
-    pub synced: watch::Receiver<SpoolPosition>,
-    /// Set once the pipeline stops and `synced` has its last value: the time at which to give up.
-    pub stop: watch::Receiver<Option<Instant>>,
-    /// Where its health is shown.
-    pub health: Registry,
-}
-
-/// Up to where the log is no longer needed by a sink.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Floor {
-    /// What the store has; `None` while nobody knows, and then the sink may need everything.
-    pub committed: Option<SpoolPosition>,
-    /// Where reading would begin after a restart: the position that is known beside the log.
-    pub replay_from: Option<SpoolPosition>,
-}
-
-/// How a delivery ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
-    /// What the store has, and the fate of every offset; `None` if it was never opened.
-    pub balance: Option<Balance>,
-    /// Rows that stay in the spool for the next start.
-    pub rows_left: u64,
-    /// Whether there are more than were counted.
-    pub more_left: bool,
-    /// Why a person is needed.
-    pub failure: Option<String>,
-}
 
 /// The delivery driver of one sink.
 pub struct Delivery<L> {
@@ -127,7 +75,9 @@ impl<L: Log> Delivery<L> {
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let floor = Floor { committed: None, replay_from: known.position() };
         let (floor, floors) = watch::channel(floor);
-        let reporter = Reporter::new(&setup.health, &pipeline, &name);
+        // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
+        let overdue_after = config.batch.linger.0 + 3 * config.timeout.0;
+        let reporter = Reporter::new(&setup.health, &pipeline, &name, overdue_after);
         let delivery = Self {
             pipeline,
             name,
@@ -161,13 +111,12 @@ impl<L: Log> Delivery<L> {
         loop {
             let now = Instant::now();
             self.look_around(now);
-            match self.machine.next(now) {
-                Do::End => break,
-                Do::Wait(until) => self.wait(until).await,
-                next => {
-                    let event = self.carry_out(next).await;
-                    self.conclude(event).await;
-                }
+            let next = self.machine.next(now);
+            if next == Do::End {
+                break;
+            }
+            if let Some(event) = self.carry_out(next).await {
+                self.conclude(event).await;
             }
         }
         self.end().await
@@ -198,8 +147,8 @@ impl<L: Log> Delivery<L> {
         }
     }
 
-    async fn carry_out(&mut self, next: Do) -> Event {
-        match next {
+    async fn carry_out(&mut self, next: Do) -> Option<Event> {
+        Some(match next {
             Do::Open => self.open().await.unwrap_or_else(Event::Failed),
             Do::Build => self.build().await,
             Do::Write => self.write().await,
@@ -212,8 +161,12 @@ impl<L: Log> Delivery<L> {
                 }
                 Event::Closed
             }
-            Do::Wait(_) | Do::End => unreachable!("handled by the loop"),
-        }
+            Do::Wait(until) => {
+                self.wait(until).await;
+                return None;
+            }
+            Do::End => return None,
+        })
     }
 
     /// Tells the machine, and everybody else, how something ended.
@@ -449,58 +402,6 @@ impl<L: Log> Delivery<L> {
     }
 }
 
-/// What a call of a sink goes through: it may take too long, panic, or be in the way of the stop.
-struct Guard<'a> {
-    what: &'static str,
-    limit: Duration,
-    stop: &'a mut watch::Receiver<Option<Instant>>,
-    is_broken: &'a mut bool,
-}
-
-impl Guard<'_> {
-    async fn call<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        let Self { what, limit, .. } = *self;
-        let ended = tokio::select! {
-            ended = tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()) => ended,
-            () = given_up(self.stop) => return Err(Error::transient(format!("{what} was cut off at the stop"))),
-        };
-        match ended {
-            Ok(Ok(result)) => result,
-            Ok(Err(panic)) => {
-                *self.is_broken = true;
-                Err(Error::transient(format!("{what} panicked: {}", text_of(&*panic))))
-            }
-            Err(_) => Err(Error::transient(format!("{what} took longer than {limit:?}"))),
-        }
-    }
-}
-
-fn settings(config: &DeliveryConfig, pipeline: &str, sink: &str) -> Settings {
-    let seed = pipeline
-        .bytes()
-        .chain(sink.bytes())
-        .fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
-    Settings {
-        batch_rows: config.batch.rows.get(),
-        linger: config.batch.linger.0,
-        retry_first: config.retry.first.0,
-        retry_longest: config.retry.longest.0,
-        breaker_failures: config.breaker.failures,
-        breaker_open_for: config.breaker.open_for.0,
-        breaker_successes: config.breaker.successes,
-        probe_every: config.probe.every.0,
-        seed,
-    }
-}
-
-/// Runs what waits for a disk where it holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(_) => Err(Error::transient("the work on the disk was cut off")),
-    }
-}
-
 /// Waits for a change; for ever once nobody is left who could make one.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
@@ -517,23 +418,6 @@ async fn stopped(stop: &mut watch::Receiver<Option<Instant>>, machine: &mut Mach
         let now = Instant::now();
         machine.on(now, Event::Stop(now));
     }
-}
-
-/// Waits until the pipeline gives up on what is not delivered.
-async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
-    loop {
-        let deadline = *stop.borrow_and_update();
-        match deadline {
-            Some(deadline) => return tokio::time::sleep_until(deadline).await,
-            None if stop.changed().await.is_err() => return,
-            None => {}
-        }
-    }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 fn strange_refusals() -> Error {

@@ -21,6 +21,8 @@ pub(super) struct Evidence {
     pub(super) last_commit: Stamp,
     /// The arrival of the oldest row that is not committed.
     pub(super) uncommitted_since: Stamp,
+    /// How long the oldest rows of the last commits had waited.
+    pub(super) waits: Waits,
     pub(super) last_check: Stamp,
     pub(super) check_took: Count,
     pub(super) connections: Count,
@@ -54,6 +56,14 @@ pub(super) struct Stamp(AtomicU64);
 /// A number that only one driver writes and anybody reads.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
+
+/// The last so many durations, which only one driver adds to.
+#[derive(Debug)]
+pub(super) struct Waits {
+    /// In nanoseconds, plus one; 0 is none yet.
+    ring: [AtomicU64; 256],
+    added: AtomicU64,
+}
 
 impl Evidence {
     /// Takes back what holds only for a running stage. Totals stay.
@@ -130,6 +140,27 @@ impl Count {
 
     pub(super) fn duration(&self) -> Duration {
         Duration::from_nanos(self.number())
+    }
+}
+
+impl Waits {
+    pub(super) fn add(&self, wait: Duration) {
+        let at = self.added.fetch_add(1, Relaxed) % self.ring.len() as u64;
+        self.ring[at as usize].store(nanos(wait).saturating_add(1), Relaxed);
+    }
+
+    /// Returns the time that half of them, and that 99 of 100 of them, do not exceed.
+    pub(super) fn p50_and_p99(&self) -> Option<(Duration, Duration)> {
+        let mut waits: Vec<u64> = self.ring.iter().filter_map(|wait| wait.load(Relaxed).checked_sub(1)).collect();
+        waits.sort_unstable();
+        let last = waits.len().checked_sub(1)?;
+        Some((Duration::from_nanos(waits[last / 2]), Duration::from_nanos(waits[last * 99 / 100])))
+    }
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { ring: [const { AtomicU64::new(0) }; 256], added: AtomicU64::new(0) }
     }
 }
 

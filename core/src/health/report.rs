@@ -137,8 +137,19 @@ pub struct SinkDetail {
     pub rows_committed: u64,
     /// How long the oldest row has been waiting; `None` if none waits.
     pub oldest_uncommitted_seconds: Option<f64>,
+    /// How long the oldest rows of the last commits had waited in the spool; `None` before the first one.
+    pub commit_seconds: Option<Quantiles>,
     /// The breaker of the store.
     pub breakers: BTreeMap<&'static str, BreakerCheck>,
+}
+
+/// A distribution, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Quantiles {
+    /// Half of the values are not above it.
+    pub p50: f64,
+    /// 99 of 100 values are not above it.
+    pub p99: f64,
 }
 
 /// What is known of a sink's dead letters.
@@ -244,6 +255,10 @@ impl Detail {
                     .uncommitted_since
                     .age(stage.origin, clock.now)
                     .map(|age| age.as_secs_f64()),
+                commit_seconds: evidence
+                    .waits
+                    .p50_and_p99()
+                    .map(|(p50, p99)| Quantiles { p50: p50.as_secs_f64(), p99: p99.as_secs_f64() }),
                 breakers: breakers(stage, clock),
             }),
             StageKind::DeadLetters => Self::DeadLetters(DeadLettersDetail { letters: evidence.dead_letters.number() }),

@@ -239,6 +239,10 @@ impl StageHealth {
 impl StageHealth {
     /// Notes that the store has committed rows, or an empty chunk.
     pub fn committed(&self, now: Instant, rows: u64) {
+        let oldest = self.stage.evidence.uncommitted_since.age(self.stage.origin, now);
+        if let Some(waited) = oldest.filter(|_| rows > 0) {
+            self.stage.evidence.waits.add(waited);
+        }
         self.stage.evidence.last_commit.set(self.stage.origin, now);
         self.stage.evidence.rows_committed.add(rows);
         self.stage.evidence.is_committed_or_idle.store(true, Relaxed);

@@ -97,7 +97,8 @@ impl Standing {
     fn change(&mut self, status: Status, reason: String, now: Instant) -> Move {
         let from = self.status;
         let words = words(&reason);
-        let is_news = from != status || words != self.words;
+        // That all is well is told once, however it is put.
+        let is_news = from != status || status != Status::Healthy && words != self.words;
         self.reason = reason;
         if from != status {
             self.status = status;

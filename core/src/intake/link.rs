@@ -86,6 +86,8 @@ pub struct Handover {
     /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
     pub logged: u64,
     home: mpsc::Sender<Self>,
+    /// Whether nothing comes of this link behind it.
+    is_last: bool,
 }
 
 impl Handover {
@@ -93,7 +95,12 @@ impl Handover {
     pub(crate) fn gone(link: LinkId, why: &str) -> Self {
         let (home, _) = mpsc::channel(1);
         let steps = vec![(0, Step::Ended { why: why.to_owned() })];
-        Self { link, records: Records::default(), steps, logged: 0, home }
+        Self { link, records: Records::default(), steps, logged: 0, home, is_last: true }
+    }
+
+    /// Returns whether the link is gone, and this is the last of it.
+    pub(super) fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// Sends the buffer back to its link, empty. A link that is gone does not want it.
@@ -128,8 +135,9 @@ impl Link {
     pub fn new(id: LinkId, tables: Vec<Table>, queue: mpsc::Sender<Handover>, limit: usize) -> Self {
         let (home, returned) = mpsc::channel(BUFFERS);
         for _ in 0..BUFFERS {
+            let (records, home_again) = (Records::default(), home.clone());
             let handover =
-                Handover { link: id, records: Records::default(), steps: Vec::new(), logged: 0, home: home.clone() };
+                Handover { link: id, records, steps: Vec::new(), logged: 0, home: home_again, is_last: false };
             home.try_send(handover).expect("the channel was made for this many");
         }
         Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, raw_bytes: 0, logged: 0 }
@@ -237,11 +245,6 @@ impl Link {
         // The pipeline's queue has a place for every buffer of every link.
         self.queue.try_send(buffer).map_err(|_| gone())
     }
-}
-
-/// Returns how many places the queue of a pipeline with this many links needs.
-pub(crate) fn queue_places(links: usize) -> usize {
-    links * BUFFERS
 }
 
 fn gone() -> Error {

@@ -1,7 +1,23 @@
 //! Intake: classifies records, appends them with the decisions that they caused as one entry, and only then advances.
+//!
+//! ```text
+//! Link ──Handover──→ task ──→ Intake (one entry: decide, write, take for true) ──→ spool
+//!   ↑                  ├─ fsync on another thread ──→ what sinks may see
+//!   └──── Asks ────────┘ board: open gaps that may be asked for
+//! ```
 
+mod asks;
 mod board;
+mod continuity;
+mod entry;
 mod link;
+mod neighbour;
+mod opening;
+mod tally;
+mod task;
+#[cfg(test)]
+mod tests;
 
 pub use board::{Ask, Asks};
 pub use link::{Handover, Link, LinkId, Step};
+pub use opening::{Running, Setup, SourceSetup, Started, start};

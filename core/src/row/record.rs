@@ -153,8 +153,13 @@ pub struct Records {
 impl Records {
     /// Returns each record with its row.
     pub fn iter(&self) -> impl Iterator<Item = (Head, &[u8])> {
-        let mut start = 0;
-        self.heads.iter().map(move |&(head, end)| {
+        self.from(0)
+    }
+
+    /// Returns each record from number `first` on, with its row.
+    pub(crate) fn from(&self, first: usize) -> impl Iterator<Item = (Head, &[u8])> {
+        let mut start = if first == 0 { 0 } else { self.heads.get(first - 1).map_or(self.rows.len(), |&(_, end)| end) };
+        self.heads.get(first..).unwrap_or_default().iter().map(move |&(head, end)| {
             let row = &self.rows[start..end];
             start = end;
             (head, row)

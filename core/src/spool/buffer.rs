@@ -61,6 +61,12 @@ impl ItemBuffer {
         self.rows = 0;
     }
 
+    /// Returns items that a faulty program has written.
+    #[cfg(test)]
+    pub(super) fn raw(bytes: &[u8], count: u32) -> Self {
+        Self { bytes: bytes.to_vec(), count, ..Self::default() }
+    }
+
     pub(super) fn streams(&self) -> &[(u32, StreamInfo)] {
         &self.streams
     }

@@ -156,8 +156,19 @@ impl Cursor {
                     std::mem::replace(&mut self.position, SpoolPosition { boot: header.boot, offset: header.last() });
                 let segment = self.place.as_ref().map_or(0, |place| place.segment.first);
                 let bytes = self.scanner.as_ref().map_or(&[][..], Scanner::entry);
-                Ok(Some(Step::Entry(EntryView::new(&header, bytes, segment, behind.offset))))
+                let meta = self.place.as_ref().and_then(|place| place.meta.as_ref());
+                let sources = meta.map_or(&self.shared.sources, |meta| &meta.sources);
+                Ok(Some(Step::Entry(EntryView::new(&header, bytes, (segment, sources), behind.offset))))
             }
+        }
+    }
+
+    /// Shows what lies behind `to` once more: a place within the entry that was read last, or in front of it. Costs no
+    /// search, as a new cursor would.
+    pub fn step_back(&mut self, to: SpoolPosition) {
+        self.position = to;
+        if let Some(scanner) = &mut self.scanner {
+            scanner.step_back();
         }
     }
 

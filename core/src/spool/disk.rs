@@ -69,9 +69,16 @@ pub trait DiskLock: fmt::Debug + Send + Sync {}
 /// Returns the error of a failed file operation.
 pub(super) fn fault(action: &str, disk: &dyn Disk, name: &str, cause: io::Error) -> Error {
     let text = format!("cannot {action} `{}/{name}`", disk.place());
-    match cause.kind() {
-        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => Error::permanent(text).because(cause),
-        _ => Error::transient(text).because(cause),
+    let hopeless = matches!(cause.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+    let error = if hopeless { Error::permanent(text) } else { Error::transient(text) };
+    error.because(cause)
+}
+
+/// Removes a file that may not exist.
+pub(super) fn remove_any(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

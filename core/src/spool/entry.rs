@@ -7,7 +7,9 @@
 //! `len` is that of the whole entry; `crc` is over all behind it and is seeded with the segment, so that an old block
 //! under a new name is never taken for an entry. Integers are little-endian.
 
-use super::{Boot, Item, item::read_item};
+use std::sync::Arc;
+
+use super::{Boot, Item, SourceInfo, item::read_item};
 use crate::row::Reader;
 
 /// Length of what stands before the items.
@@ -107,16 +109,23 @@ pub struct EntryView<'a> {
     pub mono: i64,
     /// The first offset of its segment: changes where a new segment begins.
     pub segment: u64,
+    /// The sources as they were when it was written. The same address: the same sources.
+    pub sources: &'a Arc<[SourceInfo]>,
     items: Items<'a>,
 }
 
 impl<'a> EntryView<'a> {
     /// Takes an entry apart, without the items up to the offset `behind`.
-    pub(super) fn new(header: &Header, entry: &'a [u8], segment: u64, behind: u64) -> Self {
-        let mut items = Items { reader: Reader::new(&entry[HEADER..]), offset: header.first, left: header.count };
+    pub(super) fn new(
+        header: &Header,
+        entry: &'a [u8],
+        (segment, sources): (u64, &'a Arc<[SourceInfo]>),
+        behind: u64,
+    ) -> Self {
+        let mut items = Items::of(header, entry);
         while items.offset <= behind && items.next().is_some() {}
         let (boot, last, mono) = (header.boot, header.last(), header.mono);
-        Self { boot, first: header.first.max(behind + 1), last, mono, segment, items }
+        Self { boot, first: header.first.max(behind + 1), last, mono, segment, sources, items }
     }
 
     /// Returns the items with their offsets.
@@ -133,7 +142,23 @@ pub struct Items<'a> {
     left: u32,
 }
 
-impl Items<'_> {
+impl<'a> Items<'a> {
+    /// Returns the items of a whole entry.
+    pub(super) fn of(header: &Header, entry: &'a [u8]) -> Self {
+        Self { reader: Reader::new(&entry[HEADER..]), offset: header.first, left: header.count }
+    }
+
+    /// Returns the items that are still to come as they are written, with the offset of the first: to be kept and
+    /// [resumed](Self::resume).
+    pub(crate) fn rest(&self) -> (u64, &'a [u8]) {
+        (self.offset, self.reader.rest())
+    }
+
+    /// Goes on with items that were kept.
+    pub(crate) fn resume(offset: u64, left: u32, bytes: &'a [u8]) -> Self {
+        Self { reader: Reader::new(bytes), offset, left }
+    }
+
     /// Returns how many items are still to come; more than 0 behind the end: they cannot be read.
     pub fn left(&self) -> u32 {
         self.left

@@ -22,6 +22,7 @@ pub mod disk;
 mod entry;
 mod files;
 mod head;
+pub mod inspect;
 mod item;
 mod position;
 mod recovery;

@@ -1,11 +1,11 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, collections::HashMap, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
     SpoolWriter, Step,
-    disk::{Disk, DiskLock, fault},
+    disk::{Disk, DiskLock, fault, read_full, remove_any},
     entry::MIN_ITEM,
     files::{BAD, NEXT, random, segment_first},
     head::SegmentHead,
@@ -25,6 +25,9 @@ pub struct SpoolOptions {
     /// How large it may get.
     pub limits: SpoolLimits,
 }
+
+/// Segment files in the order of their first offsets.
+type Names = Vec<(u64, String)>;
 
 /// What was found when a spool was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +69,7 @@ impl Recovery {
     /// continuity cannot be restored from it. `Transient` when the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: SpoolOptions) -> Result<Self> {
         let lock = disk.lock()?;
-        let names = list(&*disk)?;
+        let names = tidy(&*disk)?;
         let (mut files, older) = read_tail(&*disk, names)?;
         check_identity(&*disk, &files, &options)?;
         let survey = survey(&*disk, &mut files)?;
@@ -74,16 +77,20 @@ impl Recovery {
         let mut report =
             RecoveryReport { corrupt: verdict.corrupt.clone(), end: verdict.end, ..RecoveryReport::default() };
         cut(&*disk, &mut files, &verdict, &mut report)?;
-        sync(&*disk, &files)?;
+        harden(&*disk, &files, survey.durable())?;
         let base = files.first_mut().and_then(|file| file.head.as_mut());
         report.new = base.is_none();
         let replay_from = base.as_ref().map_or(0, |head| head.previous_end);
         let snapshot = base.and_then(|head| head.snapshot.take());
-        let highest = survey.seen.max(survey.mark).max(report.end);
+        // No two segments have one name, even if the last one is empty.
+        let newest = files.last().map_or(0, |file| file.first);
+        let highest = survey.seen.max(survey.mark).max(report.end).max(newest);
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
-        let shared = share(disk.clone(), &options, files, older, report.end);
-        let next = highest + torn + 1;
+        let sources = options.sources.clone().into();
+        let shared = share(disk.clone(), sources, files, older, report.end);
+        // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
+        let next = if report.new { 1 } else { highest + torn + 1 };
         Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
     }
 
@@ -154,11 +161,14 @@ pub struct Begun {
 }
 
 /// Returns the segments in the order of their offsets, and removes what a crash left unfinished.
-fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
+fn tidy(disk: &dyn Disk) -> Result<Names> {
+    remove_any(disk, NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
+    list(disk)
+}
+
+/// Returns the segments in the order of their offsets.
+pub(super) fn list(disk: &dyn Disk) -> Result<Names> {
     let names = disk.list().map_err(|cause| fault("list", disk, "", cause))?;
-    if names.iter().any(|name| name == NEXT) {
-        disk.remove(NEXT).map_err(|cause| fault("remove", disk, NEXT, cause))?;
-    }
     let mut segments: Vec<_> = names.into_iter().filter_map(|name| Some((segment_first(&name)?, name))).collect();
     segments.sort_unstable();
     Ok(segments)
@@ -166,12 +176,16 @@ fn list(disk: &dyn Disk) -> Result<Vec<(u64, String)>> {
 
 /// Reads the newest segments, back to one from which continuity can be restored and before which all was durable. The
 /// rest is returned as it is.
-fn read_tail(disk: &dyn Disk, mut names: Vec<(u64, String)>) -> Result<(Vec<File>, Vec<(u64, String)>)> {
+fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
     let mut files = Vec::new();
     while let Some((first, name)) = names.pop() {
         let file = File::open(disk, name, first)?;
-        let is_base =
-            file.head.as_ref().is_some_and(|head| head.snapshot.is_some() && head.synced >= head.previous_end);
+        // What stood before the oldest went because it was durable and no longer needed.
+        let oldest = names.is_empty();
+        let is_base = file
+            .head
+            .as_ref()
+            .is_some_and(|head| head.snapshot.is_some() && (head.synced >= head.previous_end || oldest));
         files.push(file);
         if is_base {
             files.reverse();
@@ -232,17 +246,42 @@ fn cut(disk: &dyn Disk, files: &mut Vec<File>, verdict: &Verdict, report: &mut R
     Ok(())
 }
 
-/// A killed process leaves what it has written to the system: only now is it durable.
-fn sync(disk: &dyn Disk, files: &[File]) -> Result<()> {
-    for file in files {
+/// Makes durable what a process that is gone may have left to the system only.
+///
+/// All behind `durable` is written once more as it is: where an fsync of that process failed, the system may hold pages that
+/// it takes for written, and another fsync would pass over them.
+fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> {
+    let mut block = vec![0; 1 << 20];
+    // The last one may have been cut, whatever is known about it.
+    for (i, file) in files.iter().enumerate().skip(durable.0.min(files.len().saturating_sub(1))) {
+        let mut at = match i.cmp(&durable.0) {
+            Ordering::Less => file.len,
+            Ordering::Equal => durable.1,
+            Ordering::Greater => 0,
+        };
+        while at < file.len {
+            let wanted = block.len().min(usize::try_from(file.len - at).unwrap_or(usize::MAX));
+            let read = read_full(&*file.file, &mut block[..wanted], at);
+            let n = read.map_err(|cause| fault("read", disk, &file.name, cause))?;
+            if n == 0 {
+                break;
+            }
+            file.file.write_all_at(&block[..n], at).map_err(|cause| fault("write", disk, &file.name, cause))?;
+            at += n as u64;
+        }
         file.file.sync_data().map_err(|cause| fault("sync", disk, &file.name, cause))?;
     }
     disk.sync_dir().map_err(|cause| fault("sync", disk, "", cause))
 }
 
 /// Makes the common view of all that is left.
-fn share(disk: Arc<dyn Disk>, options: &SpoolOptions, files: Vec<File>, older: Vec<(u64, String)>, end: u64) -> Shared {
-    let sources: Arc<[SourceInfo]> = options.sources.clone().into();
+pub(super) fn share(
+    disk: Arc<dyn Disk>,
+    sources: Arc<[SourceInfo]>,
+    files: Vec<File>,
+    older: Names,
+    end: u64,
+) -> Shared {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());
     let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
     let spool = newest.map_or_else(random, |head| head.spool);

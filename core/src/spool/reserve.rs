@@ -6,7 +6,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use super::disk::Disk;
+use super::disk::{Disk, remove_any};
 
 const NAME: &str = "reserve";
 
@@ -45,10 +45,7 @@ impl Reserve {
         if self.is_there() {
             return Ok(());
         }
-        match disk.remove(NAME) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove_any(disk, NAME)?;
         let file = disk.create_new(NAME)?;
         // No zeros: a file system that compresses would give no room for them.
         let made = file.write_all_at(&noise(), 0).and_then(|()| file.sync_data());
@@ -63,11 +60,12 @@ impl Reserve {
 
 fn noise() -> Vec<u8> {
     let mut word = 0x9e37_79b9_7f4a_7c15_u64;
-    let words = std::iter::repeat_with(|| {
+    let mut bytes = vec![0; BYTES as usize];
+    for place in bytes.chunks_exact_mut(8) {
         word ^= word << 13;
         word ^= word >> 7;
         word ^= word << 17;
-        word.to_le_bytes()
-    });
-    words.take(BYTES as usize / 8).flatten().collect()
+        place.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
 }

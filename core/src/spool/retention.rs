@@ -1,10 +1,14 @@
 //! Letting go of segments: those that nobody needs any more, and the oldest when the spool is full.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::{
-    EntryView, SpoolWriter,
-    disk::{Disk, fault},
+    Items, SpoolWriter,
+    disk::{Disk, fault, remove_any},
     item::Item,
     reserve::Reserve,
     scan::{Found, Scanner},
@@ -27,7 +31,29 @@ pub struct Floor {
 pub struct Housekeeping {
     disk: Arc<dyn Disk>,
     reserve: Arc<Reserve>,
-    names: Vec<String>,
+    leftovers: Arc<Leftovers>,
+}
+
+/// Files that are no longer part of the spool, oldest first. One that cannot be removed is tried again before younger ones,
+/// so that what is left on the disk is always the end of the spool, without a hole.
+#[derive(Debug, Default)]
+pub(super) struct Leftovers(Mutex<VecDeque<String>>);
+
+impl Leftovers {
+    fn names(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn oldest(&self) -> Option<String> {
+        self.names().front().cloned()
+    }
+
+    fn removed(&self, name: &str) {
+        let mut names = self.names();
+        if names.front().is_some_and(|oldest| oldest == name) {
+            names.pop_front();
+        }
+    }
 }
 
 impl Housekeeping {
@@ -35,13 +61,13 @@ impl Housekeeping {
     ///
     /// # Errors
     ///
-    /// When a file cannot be removed. It is found again at the next start.
+    /// When a file cannot be removed. The next job tries it again, and so does the next start.
     pub fn run(self) -> Result<()> {
         let disk = &*self.disk;
-        for name in &self.names {
-            // The oldest first, and durably so: what is left is always the end of the spool, without a hole.
-            let removed = disk.remove(name).and_then(|()| disk.sync_dir());
-            removed.map_err(|cause| fault("remove", disk, name, cause))?;
+        while let Some(name) = self.leftovers.oldest() {
+            let removed = remove_any(disk, &name).and_then(|()| disk.sync_dir());
+            removed.map_err(|cause| fault("remove", disk, &name, cause))?;
+            self.leftovers.removed(&name);
         }
         if let Err(error) = self.reserve.make(disk) {
             tracing::debug!(%error, "still no room for the spool's reserve");
@@ -71,13 +97,13 @@ impl OldSegment {
     pub fn rows(&self) -> Result<Vec<(u32, u64)>> {
         let Shared { disk, sources, .. } = &*self.shared;
         let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
-        let failed = |cause: io::Error| fault("read", &**disk, &self.segment.name, cause);
+        let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
         let mut scanner = Scanner::new(self.segment.file(&**disk)?, meta.seed, meta.boot, meta.entries_at);
         let mut rows = std::collections::BTreeMap::new();
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
-                    for (_, item) in EntryView::new(&header, scanner.entry(), self.segment.first, 0).items() {
+                    for (_, item) in Items::of(&header, scanner.entry()) {
                         if let Item::Row(row, _) = item {
                             *rows.entry(row.head.stream).or_insert(0) += 1;
                         }
@@ -147,11 +173,16 @@ impl SpoolWriter {
 
     /// Takes the oldest segments out of the spool, `names` in their order.
     fn let_go(&mut self, names: Vec<String>) -> Option<Housekeeping> {
+        let nothing = names.is_empty() && self.leftovers.oldest().is_none() && self.reserve.is_there();
+        if nothing {
+            return None;
+        }
         let mut state = self.shared().write();
         let gone: u64 = state.segments.drain(..names.len()).map(|segment| segment.len()).sum();
         drop(state);
         self.sealed_bytes -= gone;
-        let job = Housekeeping { disk: self.disk().clone(), reserve: self.reserve.clone(), names };
-        (!job.names.is_empty() || !self.reserve.is_there()).then_some(job)
+        self.leftovers.names().extend(names);
+        let (reserve, leftovers) = (self.reserve.clone(), self.leftovers.clone());
+        Some(Housekeeping { disk: self.disk().clone(), reserve, leftovers })
     }
 }

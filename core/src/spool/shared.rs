@@ -190,8 +190,9 @@ impl State {
     }
 }
 
-/// Returns the last offset that lies before the offset with which a segment begins: a boot leaves some out.
+/// Returns the last offset that lies before the offset with which a segment begins. A boot may leave some out, the first
+/// one too.
 pub(super) fn end_before(first: u64, boots: &[BootSpan]) -> u64 {
     let before = boots.iter().rev().find(|span| span.first < first);
-    before.map_or(first.saturating_sub(1), |span| span.last.min(first.saturating_sub(1)))
+    before.map_or(0, |span| span.last.min(first - 1))
 }

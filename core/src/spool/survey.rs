@@ -18,6 +18,9 @@ use crate::{Error, Result};
 /// So many damaged places are remembered.
 const MAX_HOLES: usize = 1 << 16;
 
+/// How far apart the places are that are noted, in bytes.
+const PLACES: u64 = 256 << 10;
+
 /// A segment file.
 #[derive(Debug)]
 pub(super) struct File {
@@ -67,6 +70,8 @@ pub(super) struct Survey {
     pub(super) holes: Vec<Hole>,
     /// The file, and the place in it, where the last good entry ends.
     good: (usize, u64),
+    /// Offsets with the places behind them, here and there.
+    places: Vec<(u64, (usize, u64))>,
 }
 
 /// What follows from it.
@@ -83,9 +88,11 @@ pub(super) struct Verdict {
 /// Reads all entries of consecutive files; the first one must have a head.
 pub(super) fn survey(disk: &dyn Disk, files: &mut [File]) -> Result<Survey> {
     let before = files.first().and_then(|file| file.head.as_ref()).map_or(0, |head| head.previous_end);
-    let mut survey = Survey { mark: 0, seen: before, end: before, holes: Vec::new(), good: (0, 0) };
+    let mut survey = Survey { mark: 0, seen: before, end: before, holes: Vec::new(), good: (0, 0), places: Vec::new() };
     for i in 0..files.len() {
-        let bound = files[i + 1..].iter().find(|file| file.head.is_some()).map_or(u64::MAX, |file| file.first);
+        // What a later segment does not count as before it was cut or written again.
+        let bound =
+            files[i + 1..].iter().find_map(|file| file.head.as_ref()).map_or(u64::MAX, |head| head.previous_end);
         let file = &mut files[i];
         survey.seen = survey.seen.max(file.first - 1);
         let Some(head) = &file.head else { continue };
@@ -94,6 +101,7 @@ pub(super) fn survey(disk: &dyn Disk, files: &mut [File]) -> Result<Survey> {
             survey.hole(survey.end + 1, head.previous_end)?;
         }
         survey.good = (i, file.entries_at);
+        survey.places.push((survey.end, (i, 0)));
         survey.read(disk, i, file, bound)?;
     }
     Ok(survey)
@@ -113,7 +121,7 @@ impl Survey {
             self.mark = self.mark.max(header.synced);
             self.seen = self.seen.max(header.last());
             let expected = file.first.max(self.end + 1);
-            if header.last() >= bound || header.first < expected {
+            if header.last() > bound || header.first < expected {
                 continue;
             }
             if header.first > expected {
@@ -122,6 +130,10 @@ impl Survey {
             self.end = header.last();
             file.entries += 1;
             self.good = (i, scanner.at());
+            let noted = self.places.last().map_or(0, |(_, (_, at))| *at);
+            if scanner.at() - noted >= PLACES {
+                self.places.push((self.end, self.good));
+            }
         }
     }
 
@@ -132,6 +144,12 @@ impl Survey {
         self.end = last;
         self.holes.push(Hole { first, last, at: self.good });
         Ok(())
+    }
+
+    /// Returns a file, and a place in it, before which all is known to be durable.
+    pub(super) fn durable(&self) -> (usize, u64) {
+        let known = self.places.iter().rev().find(|(offset, _)| *offset <= self.mark);
+        known.map_or((0, 0), |(_, place)| *place)
     }
 
     /// Tells corruption from a torn tail.

@@ -7,7 +7,7 @@ use std::{io, sync::Arc};
 
 use super::{
     SpoolWriter,
-    disk::{Disk, DiskFile, is_full},
+    disk::{Disk, DiskFile, is_full, remove_any},
     entry::{HEADER, Header, sign},
     files::{NEXT, segment_name},
     head::SegmentHead,
@@ -110,7 +110,7 @@ pub struct SyncDone {
 #[derive(Debug)]
 enum Work {
     Sync { files: Vec<Part>, names: bool },
-    Mend(Mend),
+    Mend(Box<Mend>),
 }
 
 /// A segment up to a length.
@@ -135,7 +135,7 @@ struct Mend {
 #[derive(Debug)]
 enum Outcome {
     Synced(Vec<Part>),
-    Mended(Mend, Arc<dyn DiskFile>),
+    Mended(Box<Mend>, Arc<dyn DiskFile>),
 }
 
 impl SyncJob {
@@ -164,10 +164,7 @@ impl Mend {
             if is_full(&error) && self.reserve.release(disk) { self.write(disk) } else { Err(error) }
         })?;
         for name in &self.replaced {
-            match disk.remove(name) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_any(disk, name)?;
         }
         disk.sync_dir()?;
         disk.rename(NEXT, &segment_name(self.head.first))?;
@@ -186,10 +183,8 @@ impl Mend {
 
 /// Makes the file that a new segment begins as.
 pub(super) fn create_next(disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
-    match disk.remove(NEXT) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => disk.create_new(NEXT),
-    }
+    remove_any(disk, NEXT)?;
+    disk.create_new(NEXT)
 }
 
 impl SpoolWriter {
@@ -258,7 +253,7 @@ impl SpoolWriter {
         Some(Part { segment: segment.clone(), file, len: segment.len() })
     }
 
-    fn mend(&mut self) -> Option<Mend> {
+    fn mend(&mut self) -> Option<Box<Mend>> {
         let (head, replaced) = self.replacement();
         let head_bytes = match head.encode() {
             Ok(bytes) => bytes,
@@ -269,7 +264,7 @@ impl SpoolWriter {
             }
         };
         let entries = self.unsynced.take(super::entry::seed(head.segment));
-        Some(Mend { head, head_bytes, entries, replaced, reserve: self.reserve.clone() })
+        Some(Box::new(Mend { head, head_bytes, entries, replaced, reserve: self.reserve.clone() }))
     }
 
     pub(super) fn is_mending(&self) -> bool {

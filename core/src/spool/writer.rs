@@ -7,6 +7,7 @@ use super::{
     disk::{Disk, DiskFile, DiskLock, fault, is_full},
     entry::{HEADER, Header, MAX_ENTRY},
     reserve::{self, Reserve},
+    retention::Leftovers,
     shared::{Segment, Shared},
     sync::{SyncState, Unsynced},
 };
@@ -72,6 +73,7 @@ pub struct SpoolWriter {
     pub(super) dir_dirty: bool,
     pub(super) sync: SyncState,
     pub(super) reserve: Arc<Reserve>,
+    pub(super) leftovers: Arc<Leftovers>,
     /// The length of all segments but the active one.
     pub(super) sealed_bytes: u64,
     /// Segments whose head has a snapshot, from the newest one on from which a restart can begin.
@@ -120,7 +122,7 @@ impl SpoolWriter {
         let sealed_bytes = shared.read().segments.iter().map(|segment| segment.len()).sum();
         shared.write().boots.push(BootSpan { boot, first, last: u64::MAX });
         let origin = Origin { shared: &shared, pipeline: &pipeline, boot };
-        let made = roll::make_segment(&origin, &reserve, first, Some(&snapshot));
+        let made = roll::make_first(&origin, &reserve, first, &snapshot);
         let active = made.map_err(|cause| fault("begin a segment in", &*disk, "", cause))?;
         shared.write().segments.push(active.segment.clone());
         let writer = Self {
@@ -130,11 +132,12 @@ impl SpoolWriter {
             active,
             dirty: Vec::new(),
             unsynced: Unsynced::default(),
-            dir_dirty: true,
+            dir_dirty: false,
             sync: SyncState::default(),
             reserve,
+            leftovers: Arc::default(),
             sealed_bytes,
-            snapshots: vec![HeadSnapshot { first, durable: false, bytes: snapshot }],
+            snapshots: vec![HeadSnapshot { first, durable: true, bytes: snapshot }],
             failed: None,
             pipeline,
             boot,

@@ -31,6 +31,8 @@ pub enum Failure {
     Full(u64),
     /// So many more writes succeed, then all fail, each having written a part.
     Writes(u32),
+    /// The next write fails, having written a part.
+    OneWrite,
     /// So many more syncs succeed, then one fails.
     OneSync(u32),
     /// Every sync fails.
@@ -221,6 +223,10 @@ impl State {
                 (len, Ok(()))
             }
             Failure::Writes(0) => (len / 2, Err(io::Error::other("input/output error"))),
+            Failure::OneWrite => {
+                self.failure = Failure::None;
+                (len / 2, Err(io::Error::other("input/output error")))
+            }
             Failure::Writes(left) => {
                 *left -= 1;
                 (len, Ok(()))
@@ -241,7 +247,7 @@ impl State {
                 *left -= 1;
                 Ok(())
             }
-            Failure::None | Failure::Full(_) | Failure::Writes(_) | Failure::ReadOnly => Ok(()),
+            Failure::None | Failure::Full(_) | Failure::Writes(_) | Failure::OneWrite | Failure::ReadOnly => Ok(()),
         }
     }
 }

@@ -16,7 +16,7 @@ pub struct Script<P> {
     pub protocol: P,
     /// The rows that it emitted and that were kept.
     pub stored: Vec<Stored>,
-    /// The messages that it sent.
+    /// The messages that it sent. Those that hold a key are among the commands, too.
     pub sent: Vec<String>,
     /// Everything else that it asked for.
     pub commands: Vec<Command>,
@@ -175,11 +175,11 @@ impl<P: Protocol> Script<P> {
             protocol.on_reply(&Reply { request, status, body: body.as_bytes() }, gaps, outbox)
         })?;
         let mut answered = Vec::new();
-        let new = self.commands.split_off(before);
-        for command in new {
-            match command {
-                Command::Answered(gap) => answered.push(gap),
-                other => self.commands.push(other),
+        for command in self.commands.split_off(before) {
+            if let Command::Answered(gap) = command {
+                answered.push(gap);
+            } else {
+                self.commands.push(command);
             }
         }
         Ok(answered)
@@ -241,9 +241,11 @@ impl<P: Protocol> Script<P> {
             self.outbox.forget_records(0);
         }
         for command in self.outbox.take_commands() {
-            match command {
-                Command::Send(text) => self.sent.push(text),
-                other => self.commands.push(other),
+            if let Command::Send(text) | Command::SendSecret(text) = &command {
+                self.sent.push(text.clone());
+            }
+            if !matches!(command, Command::Send(_)) {
+                self.commands.push(command);
             }
         }
         let mut records = crate::row::Records::default();
@@ -274,33 +276,24 @@ impl Stored {
 
     /// Returns a column's number.
     pub fn number(&self, column: &str) -> Option<f64> {
-        match self.value(column)? {
-            Value::F64(number) => Some(*number),
-            _ => None,
-        }
+        if let Value::F64(number) = self.value(column)? { Some(*number) } else { None }
     }
 
     /// Returns a column's text.
     pub fn text(&self, column: &str) -> Option<&str> {
-        match self.value(column)? {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
+        if let Value::Text(text) = self.value(column)? { Some(text) } else { None }
     }
 
     /// Returns a column's levels.
     pub fn levels(&self, column: &str) -> &[Level] {
-        match self.value(column) {
-            Some(Value::Levels(levels)) => levels,
-            _ => &[],
-        }
+        if let Some(Value::Levels(levels)) = self.value(column) { levels } else { &[] }
     }
 }
 
 /// Returns an open gap in a dense stream, for a protocol to be asked about: the numbers and times of its edges.
 pub fn gap(id: u64, stream: StreamKey, after: Option<(u64, Timestamp)>, before: Option<(u64, Timestamp)>) -> Gap {
     let edge = |(number, ts_event)| Edge { position: Position::Sequence(number), ts_event };
-    let since = after.map_or(Timestamp::default(), |(_, ts_event)| ts_event);
+    let since = after.map_or_else(Timestamp::default, |(_, ts_event)| ts_event);
     Gap {
         id: GapId(id),
         stream,

@@ -57,6 +57,7 @@ fn environment(case: &Path) -> Environment {
     ]);
     if case.ends_with("host_file") {
         variables.extend([("TIDEGATE_LOG_STATS", text(MARKER)), ("TIDEGATE_LOG_STAT", text("1m"))]);
+        variables.extend([("TIDEGATE_DATA_DIR", OsString::from_vec(vec![0xff]))]);
     }
     Environment::new(variables)
 }

@@ -148,6 +148,33 @@ fn a_bad_host_file_lets_nothing_run_and_everything_be_checked() {
 }
 
 #[test]
+fn a_default_that_cannot_be_filled_refuses_the_pipelines_that_rest_on_it() {
+    let folder = folder(&[("tidegate.toml", "[defaults.source]\nendpoint = \"${UNSET}\""), ("a.toml", GOOD)]);
+    let loaded = read(folder.path(), &[]);
+    assert!(loaded.host.is_none() && loaded.pipelines.is_empty());
+    assert_eq!(loaded.refused[0].why, "a default of the host file is wrong");
+    assert_eq!(loaded.report.errors(), 1, "{}", loaded.report.render(Look::default()));
+}
+
+#[test]
+#[should_panic(expected = "`tide` has the key")]
+fn a_component_with_a_key_of_its_driver_s_is_not_taken() {
+    #[derive(Debug, Default, serde::Deserialize, serde::Serialize, schemars::JsonSchema)]
+    #[serde(deny_unknown_fields, default)]
+    struct Greedy {
+        timeout: u32,
+    }
+    impl tidegate_core::catalog::Component for Greedy {
+        const TYPE: &'static str = "tide";
+        type Built = Box<dyn tidegate_core::sink::Sink>;
+        fn build(&self) -> tidegate_core::Result<Self::Built> {
+            Err(tidegate_core::Error::config("never built"))
+        }
+    }
+    catalog().sink::<Greedy>();
+}
+
+#[test]
 fn a_file_that_is_none_is_named_with_the_reason() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -2,26 +2,25 @@
 
 use std::process::ExitCode;
 
-use tidegate_core::{catalog::Catalog, deadletter, spool};
+use tidegate_core::{catalog::Catalog, deadletter, spool::inspect};
 
 use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, reference};
 
 pub(super) fn spool(args: &SpoolArgs) -> Outcome {
-    let stdout = std::io::stdout().lock();
     match &args.command {
         SpoolCommand::Inspect(at) => {
-            print!("{}", spool::inspect(&at.dir)?);
+            print!("{}", inspect::inspect(&at.dir)?);
             Ok(ExitCode::SUCCESS)
         }
         SpoolCommand::Verify(at) => {
-            let verified = spool::verify(&at.dir)?;
+            let verified = inspect::verify(&at.dir)?;
             print!("{verified}");
-            Ok(if verified.is_sound() { ExitCode::SUCCESS } else { ExitCode::from(1) })
+            Ok(if verified.sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
-        SpoolCommand::Dump(at) => match spool::dump(&at.dir, stdout) {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(error) => Err(error.into()),
-        },
+        SpoolCommand::Dump(at) => {
+            inspect::dump(&at.dir, inspect::DumpFormat::Json, &mut std::io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -35,7 +34,11 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
         if !path.exists() {
             continue;
         }
-        for letter in deadletter::list(&path)? {
+        let listing = deadletter::list(&path)?;
+        if listing.unreadable > 0 {
+            eprintln!("{}: {} lines cannot be read", path.display(), listing.unreadable);
+        }
+        for letter in listing.letters {
             let line = serde_json::to_string(&letter).map_err(|error| Failure::failed(error.to_string()))?;
             println!("{line}");
             count += 1;

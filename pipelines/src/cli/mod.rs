@@ -1,8 +1,15 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
+#[cfg(all(feature = "simulator", feature = "sqlite"))]
+mod demo;
 mod inspect;
 mod reference;
 mod run;
+#[cfg(feature = "simulator")]
+mod simulate;
+#[cfg(feature = "simulator")]
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "most of it is for the demo"))]
+mod text;
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
@@ -66,7 +73,8 @@ impl From<tidegate_core::Error> for Failure {
 /// Returns how messages are to look on standard error.
 pub(crate) fn look() -> Look {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    Look { colours, ..Look::default() }
+    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    Look { colours, width: width.unwrap_or(Look::default().width).max(40) }
 }
 
 /// A plugin host for market-data feeds: TOML pipelines wire venues through a durable spool into stores. Nothing that the

@@ -38,18 +38,17 @@ pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
     match &args.component {
         None => print!("{}", config::list(catalog)),
         Some(component) => {
-            let page =
-                config::list_component(catalog, component).map_err(|report| Failure::usage(report.trim_end()))?;
-            print!("{page}");
+            let page = config::list_component(catalog, component, look());
+            print!("{}", page.map_err(|error| Failure::usage(error.to_string()))?);
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn new(catalog: &Catalog, args: &NewArgs) -> Outcome {
-    let text =
-        config::template(catalog, &args.source, &args.sink).map_err(|report| Failure::usage(report.trim_end()))?;
-    print!("{text}");
+    let text = config::template(catalog, &args.source, &args.sink);
+    print!("{}", text.map_err(|error| Failure::usage(error.to_string()))?);
+    eprintln!("next: tidegate check FILE, then tidegate run FILE");
     Ok(ExitCode::SUCCESS)
 }
 

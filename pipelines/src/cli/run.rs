@@ -38,7 +38,7 @@ pub(super) fn check_connections(loaded: Loaded) -> Result<bool, Failure> {
     runtime()?.block_on(host::check_connections(loaded)).map_err(Failure::from)
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tidegate").build();
     runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }

@@ -4,7 +4,7 @@
 mod http;
 pub(crate) mod logging;
 
-use std::{fmt::Write, path::PathBuf, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
@@ -75,11 +75,12 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let orphaned = orphaned(plan.supervised.is_some());
     tokio::pin!(orphaned);
     let mut reports = Reports::new(&plan.host, &registry, metrics, plan.supervised);
+    let mut failed = !plan.refused.is_empty();
     let code = loop {
         tokio::select! {
             ended = running.join_next() => match ended {
-                None => break u8::from(!plan.refused.is_empty()),
-                Some(outcome) => note_end(outcome),
+                None => break u8::from(failed),
+                Some(outcome) => failed |= !note_end(outcome),
             },
             signal = signals.next() => match signal {
                 Told::Report => eprintln!("{:#}", json(&registry.report())),
@@ -102,13 +103,18 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     Ok(code)
 }
 
-fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::JoinError>) {
+/// Says how a pipeline ended, and returns whether it ended well.
+fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::JoinError>) -> bool {
     match outcome {
-        Ok(Ok(ended)) => info!("{ended}"),
+        Ok(Ok(ended)) => {
+            info!("{ended}");
+            return true;
+        }
         Ok(Err(error)) => error!("{}", error.chain()),
         // The pipeline itself catches what its stages do; this is a fault of the engine's own.
         Err(error) => error!("a pipeline has ended by a fault of the program: {error}"),
     }
+    false
 }
 
 fn install_metrics() -> Result<PrometheusHandle> {
@@ -286,9 +292,8 @@ fn every(pause: Duration) -> Option<tokio::time::Interval> {
 /// None of the peers': those are lines.
 pub(crate) async fn check_connections(loaded: Loaded) -> Result<bool> {
     let mut well = true;
-    let data_dir = loaded.host.map_or_else(PathBuf::new, |host| host.data_dir);
     for pipeline in loaded.pipelines {
-        for check in pipeline::check_connections(&pipeline, &data_dir).await {
+        for check in pipeline::check_connections(&pipeline).await {
             let mut line = format!("{}  {}  ", if check.outcome.is_ok() { "ok    " } else { "failed" }, check.stage);
             // Writing to a text never fails.
             match &check.outcome {

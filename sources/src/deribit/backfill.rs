@@ -3,7 +3,8 @@
 //! The main host remembers about a day and answers for older times *empty, without an error*. So an answer counts only
 //! if it holds the trade at the edge of the gap: a host that still has that one has all behind it. The history host
 //! keeps everything, but nothing says how soon; so of an end that is open it is believed only after the main host has
-//! said what it has of the last day.
+//! said what it has of the last day. Where neither knows the number, the time is asked for: the venue may have numbered
+//! anew.
 
 mod notes;
 mod page;
@@ -12,7 +13,7 @@ mod sweep;
 use std::{collections::HashSet, time::Duration};
 
 use tidegate_core::{
-    Result,
+    Kind, Result,
     protocol::{Edge, Gap, Outbox, Remedy, Reply, Request},
     row::{Row, Timestamp, kinds},
 };
@@ -20,7 +21,7 @@ use url::form_urlencoded;
 
 pub(super) use self::page::each;
 use self::{
-    notes::{Host, Notes},
+    notes::{Host, Notes, Place},
     page::Page,
     sweep::Sweeps,
 };
@@ -85,18 +86,24 @@ impl Backfill {
         };
         let symbol: String = form_urlencoded::byte_serialize(gap.stream.symbol.as_bytes()).collect();
         let mut url = format!("{host}/public/get_last_trades_by_instrument?instrument_name={symbol}");
-        let begin = self.notes.begin(gap);
-        let (count, start, end) = match gap.after {
-            Some(_) => (PAGE, begin, number(gap.before)),
-            None if later(gap.since, FRESH) >= now => (FRESH_PAGE, None, begin),
-            None => (PAGE, None, begin),
-        };
+        let count = if gap.after.is_none() && later(gap.since, FRESH) >= now { FRESH_PAGE } else { PAGE };
         let sorting = if gap.after.is_some() { "asc" } else { "desc" };
         url.push_str(&format!("&count={count}&sorting={sorting}"));
-        for (key, number) in [("start_seq", start), ("end_seq", end)] {
-            if let Some(number) = number {
-                url.push_str(&format!("&{key}={number}"));
+        match self.notes.begin(gap) {
+            Some(Place::Number(begin)) if gap.after.is_some() => {
+                url.push_str(&format!("&start_seq={begin}"));
+                if let Some(end) = number(gap.before) {
+                    url.push_str(&format!("&end_seq={end}"));
+                }
             }
+            Some(Place::Number(begin)) => url.push_str(&format!("&end_seq={begin}")),
+            Some(Place::Time(begin)) => {
+                url.push_str(&format!("&start_timestamp={}", begin.as_millis()));
+                if let Some(before) = gap.before {
+                    url.push_str(&format!("&end_timestamp={}", before.ts_event.as_millis()));
+                }
+            }
+            None => {}
         }
         Request::get(url)
     }
@@ -117,8 +124,11 @@ impl Backfill {
                 return Ok(());
             }
             Err(error) => {
-                self.sweeps.failed(reply.request);
-                self.notes.failed(gaps, host);
+                // What is asked to come later is asked again by the driver.
+                if error.kind() == Kind::Malformed {
+                    self.sweeps.failed(reply.request);
+                    self.notes.failed(gaps, host);
+                }
                 return Err(error);
             }
         };

@@ -1,12 +1,12 @@
 //! What Deribit's error codes mean (<https://docs.deribit.com/articles/errors>, "complete RPC error codes").
 
-use std::{fmt::Write as _, time::Duration};
+use std::time::Duration;
 
 use tidegate_core::Error;
 
 use super::{
     message::{Refusal, RefusalData},
-    value::{Lenient, present},
+    value::{Lenient, Text, present},
 };
 
 /// What to do about a refusal.
@@ -62,14 +62,11 @@ impl Refusal<'_> {
     /// Returns the refusal in words.
     pub(super) fn text(&self) -> String {
         let data = self.data();
-        let mut text = format!("deribit answered {} `{}`", self.code, &*self.message);
-        for (name, value) in [("param", &data.param), ("reason", &data.reason)] {
-            if let Some(value) = present(value.as_ref()) {
-                // Writing to a string cannot fail.
-                let _: Result<(), _> = write!(text, ", {name} `{value}`");
-            }
-        }
-        text
+        let detail = |name: &str, value: &Option<Text<'_>>| {
+            present(value.as_ref()).map_or_else(String::new, |value| format!(", {name} `{value}`"))
+        };
+        let details = detail("param", &data.param) + &detail("reason", &data.reason);
+        format!("deribit answered {} `{}`{details}", self.code, &*self.message)
     }
 
     /// Returns the details, as far as they can be read.

@@ -43,8 +43,10 @@ impl Session {
         }
         self.last_id += 1;
         let id = self.last_id;
+        let is_secret = asked == Asked::Login;
         self.asked.insert(id, asked);
-        out.send(format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#));
+        let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
+        if is_secret { out.send_secret(request) } else { out.send(request) }
     }
 
     /// Returns what the request was.

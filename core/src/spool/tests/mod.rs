@@ -1,6 +1,11 @@
 //! Tests of the spool as a whole, on a disk that fails on demand.
 
 mod basics;
+mod damage;
+mod faults;
+mod history;
+mod looking;
+mod retention;
 
 use std::{sync::Arc, time::Duration};
 
@@ -57,7 +62,7 @@ fn stream(id: u32, symbol: &str) -> Control {
 fn append(writer: &mut SpoolWriter, items: &ItemBuffer) -> (u64, u64) {
     match writer.append(items, Duration::ZERO).unwrap() {
         Append::Written { first, last } => (first, last),
-        refused => panic!("an append was refused: {refused:?}"),
+        refused @ (Append::Full | Append::Behind) => panic!("an append was refused: {refused:?}"),
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A segment is made when it is needed and not ahead: its name is its first offset, its head holds what was known just
 //! then, and making it takes no longer than an append, since both fsyncs that it needs (its own, its name's) are part of the
-//! next `SyncJob`. It appears under its name with a whole head, so that a killed process leaves none without.
+//! next `SyncJob`. Only that of a boot is durable before it appears: then something always is from which a restart can
+//! begin. Each appears under its name with a whole head, so that a killed process leaves none without.
 
 use std::{io, sync::Arc};
 
@@ -58,7 +59,8 @@ impl SpoolWriter {
 
     /// Ends the present segment and begins one at the next offset.
     pub(super) fn begin_segment(&mut self, snapshot: Option<&[u8]>) -> io::Result<()> {
-        let active = make_segment(&self.origin(), &self.reserve, self.next, snapshot)?;
+        let origin = self.origin();
+        let active = make(&origin, &self.reserve, head(&origin, self.next, snapshot), |_| Ok(()))?;
         let mut state = self.shared.write();
         let last = std::mem::replace(&mut self.active, active).segment;
         last.seal(self.next - 1);
@@ -139,20 +141,28 @@ impl SpoolWriter {
     }
 }
 
+/// Makes the first segment of a boot, durable.
+pub(super) fn make_first(origin: &Origin<'_>, reserve: &Reserve, first: u64, snapshot: &[u8]) -> io::Result<Active> {
+    let active = make(origin, reserve, head(origin, first, Some(snapshot)), |file| file.sync_data())?;
+    origin.shared.disk.sync_dir()?;
+    active.segment.set_synced_len(active.segment.len());
+    Ok(active)
+}
+
 /// Makes a segment with its head.
-pub(super) fn make_segment(
+fn make(
     origin: &Origin<'_>,
     reserve: &Reserve,
-    first: u64,
-    snapshot: Option<&[u8]>,
+    head: SegmentHead,
+    harden: impl Fn(&dyn DiskFile) -> io::Result<()>,
 ) -> io::Result<Active> {
-    let head = head(origin, first, snapshot);
     let bytes = head.encode().map_err(io::Error::other)?;
     let disk = &*origin.shared.disk;
     let create = || {
         let file = create_next(disk)?;
         file.write_all_at(&bytes, 0)?;
-        disk.rename(NEXT, &segment_name(first))?;
+        harden(&*file)?;
+        disk.rename(NEXT, &segment_name(head.first))?;
         Ok(file)
     };
     let made = create().or_else(|error: io::Error| {

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use tidegate_core::{
-    protocol::{Gap, GapId},
+    protocol::{Edge, Gap, GapId},
     row::Timestamp,
 };
 
@@ -26,12 +26,23 @@ pub(super) enum Host {
     History,
 }
 
+/// Where a page begins. It must hold that trade, or one of that time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// At a number.
+    Number(u64),
+    /// At a time.
+    Time(Timestamp),
+}
+
 /// What the replies said about one gap.
 #[derive(Debug, Default)]
 struct Note {
     next: Host,
-    /// The last number of pages that follow each other, from the edge of the gap on.
-    reached: Option<u64>,
+    /// Whether to ask by time: after the venue has numbered anew, numbers name other trades.
+    by_time: bool,
+    /// Where the pages that follow each other, from the edge of the gap on, have come to.
+    reached: Option<Place>,
     /// Whether one of these pages held the trade behind the gap.
     end_is_held: bool,
     /// Whether one of these pages held a trade that cannot be read.
@@ -72,13 +83,19 @@ impl Notes {
         self.of.get(&gap.id).map_or(Host::Main, |note| note.next)
     }
 
-    /// Returns the number from which to ask, forwards or, without a left edge, backwards. The page must hold it.
-    pub(super) fn begin(&self, gap: &Gap) -> Option<u64> {
-        let reached = self.of.get(&gap.id).and_then(|note| note.reached);
-        match number(gap.after) {
-            // All below the left edge is there, so it may be ahead of what the pages had.
-            Some(after) => Some(reached.map_or(after, |reached| reached.max(after))),
-            None => reached.or_else(|| number(gap.before)),
+    /// Returns from where to ask, forwards or, without a left edge, backwards.
+    pub(super) fn begin(&self, gap: &Gap) -> Option<Place> {
+        let note = self.of.get(&gap.id);
+        let reached = note.and_then(|note| note.reached);
+        let Some(after) = gap.after else { return reached.or_else(|| number(gap.before).map(Place::Number)) };
+        if note.is_some_and(|note| note.by_time) {
+            return Some(reached.unwrap_or(Place::Time(after.ts_event)));
+        }
+        // All below the left edge is there, so it may be ahead of what the pages had.
+        let edge = after.position.number()?;
+        match reached {
+            Some(Place::Number(reached)) if reached > edge => Some(Place::Number(reached)),
+            _ => Some(Place::Number(edge)),
         }
     }
 
@@ -97,7 +114,7 @@ impl Notes {
     pub(super) fn failed(&mut self, gaps: &[Gap], host: Host) {
         let has_history = self.has_history;
         for gap in gaps {
-            self.note(gap.id).turn(host, has_history);
+            self.note(gap.id).in_vain(host, has_history);
         }
     }
 
@@ -116,7 +133,7 @@ impl Notes {
         if host == Host::Main {
             note.main_is_exhausted = !page.has_more;
         }
-        if begin.is_some_and(|begin| !page.holds(gap, begin)) {
+        if begin.is_some_and(|begin| !note.begins_at(begin, gap, page)) {
             // By time alone: nothing older than what the main host remembers is missing.
             let is_open = gap.before.is_none() && !page.has_more && !page.is_partial;
             let is_covered = gap.after.is_some_and(|after| after.ts_event < gap.since) && note.reached.is_none();
@@ -125,7 +142,7 @@ impl Notes {
             return is_answered && self.answered(gap);
         }
         note.is_partial |= page.is_partial;
-        note.end_is_held |= number(gap.before).is_some_and(|before| page.holds(gap, before));
+        note.end_is_held |= gap.before.is_some_and(|before| page.holds(gap, before));
         let step = if gap.after.is_some() { note.forwards(gap, page) } else { note.backwards(gap, page, host, now) };
         match step {
             Step::Whole if note.is_partial => note.is_unreadable = true,
@@ -153,8 +170,25 @@ impl Notes {
 impl Note {
     /// Goes to the other host and begins anew there.
     fn turn(&mut self, host: Host, has_history: bool) {
-        self.next = if host == Host::Main && has_history { Host::History } else { Host::Main };
         (self.reached, self.end_is_held, self.is_partial) = (None, false, false);
+        if host == Host::Main && has_history {
+            self.next = Host::History;
+            return;
+        }
+        self.next = Host::Main;
+        self.by_time = !self.by_time;
+        self.main_is_exhausted = false;
+    }
+
+    /// Returns whether a page begins where the one before it ended, or at the edge of the gap: at the very trade, since
+    /// after the venue has numbered anew another one may have its number.
+    fn begins_at(&self, begin: Place, gap: &Gap, page: &Page<'_>) -> bool {
+        let edge = gap.after.or(gap.before).filter(|edge| self.reached.is_none() || begin == number_of(*edge));
+        match (edge, begin) {
+            (Some(edge), _) => page.holds(gap, edge),
+            (None, Place::Number(number)) => page.of(gap).any(|trade| trade.trade_seq.0 == number),
+            (None, Place::Time(time)) => page.of(gap).any(|trade| trade.ts_event() == time),
+        }
     }
 
     /// Counts a walk that came to its end without the edges.
@@ -169,7 +203,11 @@ impl Note {
     fn forwards(&mut self, gap: &Gap, page: &Page<'_>) -> Step {
         let is_bounded = gap.before.is_some();
         if page.has_more && !(self.end_is_held && page.is_sorted) {
-            return self.go_on(page.of(gap).map(|trade| trade.trade_seq.0).max());
+            let last = page.of(gap).last().map(|trade| match self.by_time {
+                true => Place::Time(trade.ts_event()),
+                false => Place::Number(trade.trade_seq.0),
+            });
+            return self.go_on(last);
         }
         let is_whole = if is_bounded { self.end_is_held } else { self.main_is_exhausted };
         if is_whole { Step::Whole } else { Step::OtherHost }
@@ -177,7 +215,7 @@ impl Note {
 
     /// The same, from the right end of a baseline to the newest trade before its time, or to the first that ever was.
     fn backwards(&mut self, gap: &Gap, page: &Page<'_>, host: Host, now: Timestamp) -> Step {
-        let lowest = page.of(gap).map(|trade| trade.trade_seq.0).min();
+        let lowest = page.of(gap).map(|trade| Place::Number(trade.trade_seq.0)).next();
         let reaches_back = page.of(gap).any(|trade| trade.ts_event() < gap.since);
         if page.has_more && !reaches_back {
             return self.go_on(lowest);
@@ -191,7 +229,7 @@ impl Note {
     }
 
     /// Notes how far the pages have come; a page that did not come farther is the last one of this host.
-    fn go_on(&mut self, reached: Option<u64>) -> Step {
+    fn go_on(&mut self, reached: Option<Place>) -> Step {
         if reached.is_none() || reached == self.reached {
             return Step::OtherHost;
         }
@@ -210,6 +248,10 @@ enum Step {
     OtherHost,
     /// The same, and the history host goes on where this one ended.
     OlderHost,
+}
+
+fn number_of(edge: Edge) -> Place {
+    Place::Number(edge.position.number().unwrap_or_default())
 }
 
 /// Returns whether the main host still has all from the gap's time on.

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 use tidegate_core::{
     Error, Result,
-    protocol::{Gap, Outbox, Reply},
+    protocol::{Edge, Gap, Outbox, Reply},
 };
 
 use super::super::{
@@ -11,7 +11,7 @@ use super::super::{
     refusal::Verdict,
 };
 
-/// A page of trades, sorted by their numbers: the history host sends them in any order.
+/// A page of trades, sorted by time and number: the history host sends them in any order.
 pub(super) struct Page<'a> {
     pub(super) trades: Vec<Trade<'a>>,
     /// Whether there are more in the direction of the request.
@@ -47,7 +47,7 @@ impl<'a> Page<'a> {
         let (trades, is_partial) = each(&page.trades, out);
         let is_sorted = trades.is_sorted_by(|a, b| a.trade_seq < b.trade_seq);
         let mut page = Self { trades, has_more: page.has_more, is_sorted, is_partial };
-        page.trades.sort_by_key(|trade| trade.trade_seq);
+        page.trades.sort_by_key(|trade| (trade.ts_event(), trade.trade_seq));
         Ok(Some(page))
     }
 
@@ -56,15 +56,21 @@ impl<'a> Page<'a> {
         self.trades.iter().filter(|trade| trade.is_of(&gap.stream))
     }
 
-    /// Returns whether a trade of the gap's instrument is there.
-    pub(super) fn holds(&self, gap: &Gap, number: u64) -> bool {
-        self.of(gap).any(|trade| trade.trade_seq.0 == number)
+    /// Returns whether this trade of the gap's instrument is there, and not another one with its number.
+    pub(super) fn holds(&self, gap: &Gap, edge: Edge) -> bool {
+        let is_it = |trade: &Trade<'_>| Some(trade.trade_seq.0) == edge.position.number() && is_near(trade, edge);
+        self.of(gap).any(is_it)
     }
 
     /// Returns where the newest trade before the gap's time stands.
     pub(super) fn neighbour(&self, gap: &Gap) -> usize {
         self.trades.iter().rposition(|trade| trade.ts_event() < gap.since).unwrap_or(0)
     }
+}
+
+/// Returns whether a trade is of the time of an edge. A live trade and the same in the history should have one time.
+fn is_near(trade: &Trade<'_>, edge: Edge) -> bool {
+    trade.ts_event().0.abs_diff(edge.ts_event.0) <= 1_000_000_000
 }
 
 /// Reads trades one by one, rejecting those that cannot be read; says whether there were such.

@@ -1,6 +1,6 @@
 //! The `data` of `book.*` channels: changes of the whole book, and the top of it.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use serde::{
     Deserialize, Deserializer,
@@ -28,7 +28,10 @@ pub(in super::super) struct Book<'a> {
     instrument_name: Text<'a>,
     change_id: Whole<u64>,
     prev_change_id: Option<Whole<u64>>,
+    /// A side without changes has been seen empty, and left out.
+    #[serde(default)]
     bids: Side<Change>,
+    #[serde(default)]
     asks: Side<Change>,
 }
 
@@ -117,7 +120,13 @@ impl BookTop<'_> {
 #[derive(Debug)]
 struct Side<E> {
     levels: Vec<Level>,
-    written: std::marker::PhantomData<E>,
+    written: PhantomData<E>,
+}
+
+impl<E> Default for Side<E> {
+    fn default() -> Self {
+        Self { levels: Vec::new(), written: PhantomData }
+    }
 }
 
 impl<E> Side<E> {
@@ -141,7 +150,7 @@ trait Written<'de>: Deserialize<'de> {
 
 impl<'de, E: Written<'de>> Deserialize<'de> for Side<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Levels<E>(std::marker::PhantomData<E>);
+        struct Levels<E>(PhantomData<E>);
         impl<'de, E: Written<'de>> Visitor<'de> for Levels<E> {
             type Value = Side<E>;
 
@@ -157,7 +166,7 @@ impl<'de, E: Written<'de>> Deserialize<'de> for Side<E> {
                 Ok(Side { levels, written: self.0 })
             }
         }
-        deserializer.deserialize_seq(Levels(std::marker::PhantomData))
+        deserializer.deserialize_seq(Levels(PhantomData))
     }
 }
 

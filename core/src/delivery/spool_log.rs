@@ -1,0 +1,171 @@
+//! The spool as a [`Log`].
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use super::{
+    log::{Log, Seen},
+    opening::Extent,
+};
+use crate::{
+    Result,
+    chunk::RowSource,
+    row::Table,
+    spool::{Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo},
+};
+
+/// Reads a spool for one sink.
+#[derive(Debug)]
+pub struct SpoolLog {
+    reader: SpoolReader,
+    cursor: Cursor,
+    /// The segment that is being read, and the sources as it knows them.
+    segment: Option<u64>,
+    sources: Arc<[SourceInfo]>,
+    /// By number, as far as they were met with these sources.
+    streams: Vec<Option<Stream>>,
+}
+
+/// What is known of a stream.
+#[derive(Debug)]
+struct Stream {
+    info: Arc<StreamInfo>,
+    venue: Arc<str>,
+    table: Arc<Table>,
+}
+
+/// Why an entry was not read to its end.
+enum Cut {
+    /// The visitor broke behind this place.
+    At(SpoolPosition),
+    /// The entry is the first one of another segment, whose sources have to be looked at first.
+    Border(u64),
+}
+
+impl SpoolLog {
+    /// Returns a log that begins at the oldest row.
+    pub fn new(reader: SpoolReader) -> Self {
+        let cursor = reader.cursor(reader.oldest());
+        let sources = cursor.sources().clone();
+        Self { reader, cursor, segment: None, sources, streams: Vec::new() }
+    }
+
+    fn border(&mut self, segment: u64) {
+        self.segment = Some(segment);
+        if !Arc::ptr_eq(&self.sources, self.cursor.sources()) {
+            self.sources = self.cursor.sources().clone();
+            self.streams.clear();
+        }
+    }
+}
+
+impl Log for SpoolLog {
+    fn extent(&self) -> Extent {
+        Extent { first: self.reader.oldest(), last: self.reader.end() }
+    }
+
+    fn standing(&self, position: SpoolPosition) -> Standing {
+        self.reader.check(position)
+    }
+
+    fn seek(&mut self, position: SpoolPosition) -> Result<()> {
+        if self.cursor.position() != position {
+            self.cursor = self.reader.cursor(position);
+            self.segment = None;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
+        loop {
+            let before = self.cursor.position();
+            let Self { reader, cursor, segment, sources, streams } = self;
+            let cut = match cursor.next(upto)? {
+                None => return Ok(()),
+                Some(Step::Missing { .. }) => {
+                    let position = cursor.position();
+                    if visit(Seen::Missing { position }).is_break() {
+                        self.cursor = self.reader.cursor(before);
+                        self.segment = None;
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Some(Step::Entry(entry)) if *segment != Some(entry.segment) => Some(Cut::Border(entry.segment)),
+                Some(Step::Entry(entry)) => {
+                    let mut directory = Directory { reader, sources, streams };
+                    show(&entry, before, &mut directory, visit).map(Cut::At)
+                }
+            };
+            match cut {
+                None => {}
+                Some(Cut::At(position)) => {
+                    self.cursor.step_back(position);
+                    return Ok(());
+                }
+                Some(Cut::Border(segment)) => {
+                    self.border(segment);
+                    self.cursor.step_back(before);
+                }
+            }
+        }
+    }
+}
+
+/// Shows the items of an entry; returns the place at which the visitor broke.
+fn show(
+    entry: &EntryView<'_>,
+    before: SpoolPosition,
+    directory: &mut Directory<'_>,
+    visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
+) -> Option<SpoolPosition> {
+    let mut behind = before;
+    let mut items = entry.items();
+    for (offset, item) in items.by_ref() {
+        let position = SpoolPosition { boot: entry.boot, offset };
+        let stream = match &item {
+            Item::Row(head, _) => directory.find(head.head.stream),
+            Item::Control(_) => None,
+        };
+        let source = stream.map(|Stream { info, venue, table }| RowSource {
+            source: &info.source,
+            venue,
+            key: &info.key,
+            table,
+        });
+        if visit(Seen::Item { position, segment: entry.segment, item, source }).is_break() {
+            return Some(behind);
+        }
+        behind = position;
+    }
+    if items.left() > 0 {
+        // A faulty program wrote an entry that is whole and cannot be taken apart.
+        let position = SpoolPosition { boot: entry.boot, offset: entry.last };
+        if visit(Seen::Missing { position }).is_break() {
+            return Some(behind);
+        }
+    }
+    None
+}
+
+/// What stream numbers stand for.
+struct Directory<'a> {
+    reader: &'a SpoolReader,
+    sources: &'a [SourceInfo],
+    streams: &'a mut Vec<Option<Stream>>,
+}
+
+impl Directory<'_> {
+    fn find(&mut self, number: u32) -> Option<&Stream> {
+        let index = number as usize;
+        if !matches!(self.streams.get(index), Some(Some(_))) {
+            let info = self.reader.stream(number)?;
+            let source = self.sources.iter().find(|source| source.name == info.source)?;
+            let table = source.tables.iter().find(|table| table.name == info.key.table)?.clone();
+            if self.streams.len() <= index {
+                self.streams.resize_with(index + 1, || None);
+            }
+            self.streams[index] = Some(Stream { info, venue: source.venue.clone(), table });
+        }
+        self.streams[index].as_ref()
+    }
+}

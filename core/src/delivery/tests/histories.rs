@@ -1,0 +1,262 @@
+//! Random histories of the state machine: failures, lost answers, late commits, kills, restarts, refusals. No clock, no
+//! task: thousands of them in a second.
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        event::{Do, Event, Settings},
+        feeder::{Bounds, Feeder, Read},
+        machine::Machine,
+        opening::{Opening, compare},
+    },
+    log, quote,
+    store::{Fault, Store},
+    trade,
+};
+use crate::{
+    chunk::{Chunk, Part, TableRows},
+    config::TableChoice,
+    delivery::Log,
+    row::Timestamp,
+    sink::{Refusal, Written},
+    spool::SpoolPosition,
+    testkit::MemoryLog,
+};
+
+const SEEDS: u64 = 1_500;
+
+#[test]
+fn every_row_is_stored_once_or_a_dead_letter_in_any_history() {
+    let mut kills = 0;
+    for seed in 0..SEEDS {
+        kills += World::new(seed).run();
+    }
+    assert!(kills > SEEDS, "the histories were too quiet: {kills} kills");
+}
+
+/// One process after the other, on one log, one store and one disk.
+struct World {
+    random: u64,
+    log: MemoryLog,
+    store: Store,
+    now: Instant,
+    machine: Machine,
+    feeder: Feeder<MemoryLog>,
+    rows: Vec<TableRows>,
+    refusals: Vec<Refusal>,
+    /// The file beside the log.
+    known: Option<SpoolPosition>,
+    /// The dead letters on disk, by offset.
+    letters: BTreeMap<u64, SpoolPosition>,
+    seed: u64,
+    made: u64,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let log = log();
+        let (machine, feeder) = process(&log, seed);
+        Self {
+            random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
+            log,
+            store: Store::default(),
+            now: Instant::now(),
+            machine,
+            feeder,
+            rows: Vec::new(),
+            refusals: Vec::new(),
+            known: None,
+            letters: BTreeMap::new(),
+            seed,
+            made: 0,
+        }
+    }
+
+    fn run(mut self) -> u64 {
+        let mut kills = 0;
+        for _ in 0..120 {
+            match self.up_to(20) {
+                0..=5 => self.venue(),
+                6 => {
+                    (self.machine, self.feeder) = process(&self.log, self.seed);
+                    self.rows.clear();
+                    kills += 1;
+                }
+                _ => self.step(true),
+            }
+        }
+        // The faults are over: what is left is delivered.
+        self.machine.on(self.now, Event::Stop(self.now + Duration::from_secs(3_600)));
+        for _ in 0..400 {
+            self.step(false);
+        }
+        self.check();
+        kills
+    }
+
+    fn venue(&mut self) {
+        self.made += 1;
+        let n = self.made;
+        match self.up_to(10) {
+            0 => drop(self.log.control()),
+            1 => self.log.roll(),
+            2 => self.log.skip(3),
+            3 => {
+                let offset = trade(&self.log, n);
+                self.store.refuses.insert(offset);
+            }
+            4 | 5 => drop(quote(&self.log, n)),
+            6 if !self.log.rows("trades").is_empty() => drop(self.log.emit_raw(0, &[7; 5])),
+            _ => drop(trade(&self.log, n)),
+        }
+    }
+
+    fn step(&mut self, faults: bool) {
+        let synced = self.log.synced().borrow().offset;
+        self.machine.on(self.now, Event::Synced(synced));
+        let event = match self.machine.next(self.now) {
+            Do::Wait(until) => {
+                self.now = until.map_or(self.now, |until| until.min(self.now + Duration::from_secs(5)));
+                self.now += Duration::from_millis(1);
+                return;
+            }
+            Do::End => return,
+            Do::Open => self.open(faults),
+            Do::Build => self.build(synced),
+            Do::Write => self.write(faults),
+            Do::Bury if faults && self.up_to(4) == 0 => Event::NotBuried,
+            Do::Bury => self.bury(),
+            Do::Applied => Event::Applied(None),
+            Do::Check => Event::Checked,
+            Do::Close => Event::Closed,
+        };
+        self.machine.on(self.now, event);
+        if let Some(stored) = self.machine.stored() {
+            self.feeder.committed(stored);
+            // The file lags behind.
+            if self.up_to(3) == 0 || self.known.is_none() {
+                self.known = Some(stored);
+            }
+        }
+        if let Some(balance) = self.machine.balance() {
+            assert!(balance.is_even(), "seed {}: {balance:?}", self.seed);
+            assert!(balance.upto.offset <= synced);
+        }
+    }
+
+    fn open(&mut self, faults: bool) -> Event {
+        if faults && self.up_to(5) == 0 {
+            self.store.open_faults.push_back(Fault::Before);
+        }
+        let store = match self.store.open() {
+            Ok(store) => store,
+            Err(error) => return Event::Failed(error),
+        };
+        let stand = |position| (position, self.log.standing(position));
+        let extent = self.log.extent();
+        let at = match compare(store.map(stand), self.known.map(stand), extent, false) {
+            Opening::Start => SpoolPosition::START,
+            Opening::Again(at) => at,
+            Opening::Mismatch(text) => panic!("seed {}: {text}", self.seed),
+        };
+        self.letters.retain(|offset, _| *offset <= at.offset);
+        self.feeder.opened();
+        Event::Opened { at, read_from: at }
+    }
+
+    fn build(&mut self, synced: u64) -> Event {
+        match self.feeder.read(self.machine.read_to(), synced).unwrap() {
+            Read::Range { portion, border, rows } => {
+                self.rows = rows;
+                Event::Built { portion, border }
+            }
+            Read::Unreadable(letter) => {
+                self.letters.insert(letter.offset, self.machine.read_to());
+                self.feeder.leave_out([letter.cause()]);
+                Event::Buried
+            }
+            Read::Replanned => panic!("the plan has every table"),
+        }
+    }
+
+    fn write(&mut self, faults: bool) -> Event {
+        let fault = match self.up_to(if faults { 10 } else { 1 }) {
+            6 => Fault::Before,
+            7 => Fault::AnswerLost,
+            8 => Fault::CommitsLater(true),
+            9 => Fault::CommitsLater(false),
+            _ => Fault::None,
+        };
+        let range = *self.machine.in_hand();
+        let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
+        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, tables };
+        self.machine.is_writing();
+        match self.store.write(&chunk, fault) {
+            Ok(Written::Refused(refusals)) => {
+                (self.rows, self.refusals) = (chunk.tables, refusals);
+                Event::Refused
+            }
+            Ok(_) => Event::Committed,
+            Err(error) => Event::Failed(error),
+        }
+    }
+
+    fn bury(&mut self) -> Event {
+        let letters = self.feeder.letters(&self.rows, &self.refusals, Timestamp(0)).expect("rows of the chunk");
+        for letter in &letters {
+            self.letters.insert(letter.offset, self.machine.read_to());
+        }
+        self.feeder.leave_out(letters.iter().map(crate::deadletter::DeadLetter::cause));
+        Event::Buried
+    }
+
+    fn check(&self) {
+        let seed = self.seed;
+        let synced = self.log.synced().borrow().offset;
+        assert_eq!(self.machine.next_is_end(), Some(true), "seed {seed} did not come to its end: {:?}", self.machine);
+        let stored: Vec<u64> = self.store.rows.iter().map(|cause| cause.offset).collect();
+        let all = self.log.rows("trades");
+        let letters: Vec<u64> = self.letters.keys().copied().collect();
+        let want: Vec<u64> = all.iter().copied().filter(|offset| !self.letters.contains_key(offset)).collect();
+        assert_eq!(stored, want, "seed {seed}: stored rows are not those of the log, each once, in order");
+        assert!(
+            self.store.refuses.iter().all(|offset| letters.contains(offset)),
+            "seed {seed}: a refused row is nowhere"
+        );
+        assert_eq!(self.store.position.unwrap_or(SpoolPosition::START).offset, synced, "seed {seed}");
+    }
+
+    fn up_to(&mut self, n: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        (self.random >> 11) % n
+    }
+}
+
+impl Machine {
+    fn next_is_end(&self) -> Option<bool> {
+        self.balance().map(|_| self.failure().is_none() && self.is_ended())
+    }
+}
+
+fn process(log: &MemoryLog, seed: u64) -> (Machine, Feeder<MemoryLog>) {
+    let settings = Settings {
+        batch_rows: 4,
+        linger: Duration::from_millis(seed % 3),
+        retry_first: Duration::from_millis(1),
+        retry_longest: Duration::from_millis(10),
+        breaker_failures: NonZeroU32::new(3).unwrap(),
+        breaker_open_for: Duration::from_millis(20),
+        breaker_successes: NonZeroU32::new(2).unwrap(),
+        probe_every: Duration::from_secs(1),
+        seed,
+    };
+    let tables: TableChoice = serde_json::from_str(r#"["trades"]"#).unwrap();
+    let bounds = Bounds { rows: 4, bytes: 1 << 20 };
+    let feeder = Feeder::new(log.clone(), "memory", "test", vec![log.source()], tables, bounds).unwrap();
+    (Machine::new(settings), feeder)
+}

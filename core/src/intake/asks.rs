@@ -1,0 +1,129 @@
+//! Which open gaps a source's driver is shown, and from when on.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    board::Ask,
+    continuity::{Continuity, LOOK_AGAIN, OpenAsk},
+};
+use crate::{protocol::GapId, row::Numbering};
+
+/// The board of one source.
+#[derive(Debug)]
+pub(super) struct Board {
+    source: Arc<str>,
+    history_lag: Duration,
+    tell: watch::Sender<Arc<[Ask]>>,
+    gaps: HashMap<GapId, Shown>,
+    /// When a session of the source began, covered more, or ended last.
+    stirred: Instant,
+}
+
+/// What was found when the board was brought up to date.
+#[derive(Debug, Default)]
+pub(super) struct Look {
+    /// How many gaps there are where something is or may be missing.
+    pub(super) open: u64,
+    /// Gaps of books that nobody subscribes to any more: nothing will ever end them.
+    pub(super) abandoned: Vec<GapId>,
+}
+
+/// What is known of a gap besides continuity: how it is being asked for.
+#[derive(Debug, Clone)]
+struct Shown {
+    number: u64,
+    not_before: Instant,
+    /// Whether nothing was there at the first look.
+    is_second_look: bool,
+    dry_replies: u32,
+    /// How many rows had filled it at the last reply.
+    filled: u64,
+}
+
+impl Board {
+    pub(super) fn new(source: Arc<str>, history_lag: Duration) -> Self {
+        let (tell, _) = watch::channel(Vec::new().into());
+        Self { source, history_lag, tell, gaps: HashMap::new(), stirred: Instant::now() }
+    }
+
+    pub(super) fn subscribe(&self) -> super::Asks {
+        self.tell.subscribe()
+    }
+
+    /// A reply to a request for a gap came: notes whether it brought anything.
+    pub(super) fn replied(&mut self, gap: GapId, filled: u64) {
+        if let Some(shown) = self.gaps.get_mut(&gap) {
+            shown.dry_replies = if filled > shown.filled { 0 } else { shown.dry_replies.saturating_add(1) };
+            shown.filled = filled;
+        }
+    }
+
+    /// A session of the source began, covers more, or ended.
+    pub(super) fn stir(&mut self, now: Instant) {
+        self.stirred = now;
+    }
+
+    /// Shows what is open now.
+    pub(super) fn publish(&mut self, continuity: &Continuity, now: Instant) -> Look {
+        let mut gaps = HashMap::new();
+        let mut asks = Vec::new();
+        let mut look = Look::default();
+        // What nobody has subscribed to anew by then has gone: expired, or no longer wanted.
+        let is_settled = now >= self.stirred + SETTLED && continuity.is_up(&self.source);
+        for ask in continuity.open_gaps(&self.source) {
+            look.open += u64::from(!continuity.is_baseline(ask.gap.id));
+            let is_gone = is_settled && !ask.is_covered;
+            if is_gone && ask.gap.numbering == Numbering::Linked {
+                look.abandoned.push(ask.gap.id);
+                continue;
+            }
+            let shown = self.look(&ask, now);
+            gaps.insert(ask.gap.id, shown.clone());
+            // An open right end is asked for once somebody listens to what comes behind it, or nobody will any more.
+            if ask.gap.before.is_none() && !ask.is_covered && !ask.has_left && !is_gone {
+                continue;
+            }
+            let mut gap = ask.gap;
+            gap.dry_replies = shown.dry_replies;
+            asks.push(Ask { gap, number: shown.number, not_before: Some(shown.not_before) });
+        }
+        self.gaps = gaps;
+        asks.sort_by_key(|ask| (ask.gap.since, ask.gap.id));
+        self.tell.send_if_modified(|shown| {
+            let is_new = **shown != *asks;
+            if is_new {
+                *shown = asks.into();
+            }
+            is_new
+        });
+        look
+    }
+
+    fn look(&self, ask: &OpenAsk, now: Instant) -> Shown {
+        let is_second_look = ask.empty_seen_at.is_some();
+        let is_break = ask.gap.numbering == Numbering::Linked && ask.gap.before.is_some();
+        let pause = match () {
+            () if is_second_look => LOOK_AGAIN + LOOK_MARGIN,
+            // A broken book is of no use until it is subscribed to anew.
+            () if is_break => Duration::ZERO,
+            () => self.history_lag,
+        };
+        match self.gaps.get(&ask.gap.id) {
+            Some(known) if known.number == ask.number && known.is_second_look == is_second_look => known.clone(),
+            known => Shown {
+                number: ask.number,
+                not_before: now + pause,
+                is_second_look,
+                dry_replies: if is_second_look { 0 } else { known.map_or(0, |known| known.dry_replies) },
+                filled: known.map_or(0, |known| known.filled),
+            },
+        }
+    }
+}
+
+/// So long after the last change of a source's sessions, a stream that none of them covers is taken for gone.
+const SETTLED: Duration = Duration::from_secs(60);
+/// The wall clock, which the two looks are compared by, may run a little slower than the monotonic one.
+const LOOK_MARGIN: Duration = Duration::from_secs(1);

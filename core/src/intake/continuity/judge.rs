@@ -1,0 +1,290 @@
+//! What a record means: new, a repeat, or filling a gap.
+
+use super::{Continuity, Hole, MAX_HOLES, gap::OpenGap, stream::Stream};
+use crate::{
+    protocol::{Edge, GapId},
+    row::{Numbering, Origin, Position, Timestamp},
+    spool::{Control, GapOutcome, RowHead},
+};
+
+/// What happens to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It goes into the log.
+    Keep {
+        /// The numbering that it belongs to.
+        epoch: u32,
+        /// Another record has the same position, or the venue numbers in a way that it should not.
+        conflict: bool,
+    },
+    /// It does not.
+    Drop(Drop),
+}
+
+/// Why a record is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drop {
+    /// It is there already.
+    Repeat,
+    /// Its number is there already, with another content: in a dense stream the number decides.
+    Contradiction,
+    /// It came from the history, and no open gap asks for it.
+    NotOwed,
+}
+
+const KEEP: Verdict = Verdict::Keep { epoch: 0, conflict: false };
+
+impl Continuity {
+    /// Says what a record means. Control items that have to stand before it in the log go to `out`.
+    ///
+    /// `neighbour` is the number of the newest record, in the same reply, that is older than what the stream's gap asks
+    /// for, see [`Continuity::owed`].
+    #[inline]
+    pub(crate) fn judge(
+        &self,
+        row: &RowHead,
+        hash: u32,
+        neighbour: Option<u64>,
+        at: Timestamp,
+        out: &mut Vec<Control>,
+    ) -> Verdict {
+        let head = &row.head;
+        let Some(stream) = self.streams.get(head.stream as usize) else { return KEEP };
+        let Some(numbering) = stream.numbering else { return unknown(head.origin, head.position) };
+        if numbering != head.position.numbering() {
+            return Verdict::Keep { epoch: stream.epoch, conflict: true };
+        }
+        let case = Case { continuity: self, id: head.stream, stream, row, hash, at };
+        match head.position {
+            Position::Unnumbered => KEEP,
+            Position::Linked { id, prev } => case.linked(id, prev, out),
+            Position::Sequence(n) | Position::Ordered(n) => case.numbered(n, numbering, neighbour, out),
+        }
+    }
+
+    /// Looks ahead at a record from the history: whether an open gap asks for records from some time on, and this one is
+    /// one of them (`Some(true)`), or older (`Some(false)`). Of the older ones only the newest is kept, as the neighbour.
+    pub(crate) fn owed(&self, stream: u32, n: u64, ts_event: Timestamp) -> Option<bool> {
+        let stream = self.streams.get(stream as usize)?;
+        let gap = stream.gap_of(stream.epoch, n)?;
+        if !gap.is_before(n, ts_event) {
+            return Some(true);
+        }
+        gap.can_be_neighbour(n).then_some(false)
+    }
+}
+
+/// Says what the first record of a stream means that was not confirmed either.
+fn unknown(origin: Origin, position: Position) -> Verdict {
+    if origin == Origin::Live || position == Position::Unnumbered { KEEP } else { Verdict::Drop(Drop::NotOwed) }
+}
+
+/// A record beside the stream that it belongs to.
+struct Case<'a> {
+    continuity: &'a Continuity,
+    id: u32,
+    stream: &'a Stream,
+    row: &'a RowHead,
+    hash: u32,
+    at: Timestamp,
+}
+
+impl Case<'_> {
+    fn keep(&self, conflict: bool) -> Verdict {
+        Verdict::Keep { epoch: self.stream.epoch, conflict }
+    }
+
+    fn edge(&self) -> Edge {
+        Edge { position: self.row.head.position, ts_event: self.row.head.ts_event }
+    }
+
+    #[inline]
+    fn numbered(&self, n: u64, numbering: Numbering, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
+        let stream = self.stream;
+        let is_live = self.row.head.origin == Origin::Live;
+        if stream.epoch > 0 && self.is_of_old_numbering(n) {
+            let gap = stream.gaps.iter().find(|gap| gap.epoch < stream.epoch && self.fits(gap, n));
+            return gap.map_or(Verdict::Drop(Drop::Repeat), |gap| self.in_gap(gap, n, neighbour, out));
+        }
+        if !stream.gaps.is_empty()
+            && let Some(gap) = self.gap_of(n)
+            && !self.begins_anew(gap, n)
+        {
+            return self.in_gap(gap, n, neighbour, out);
+        }
+        let is_newer = stream.last.is_none_or(|last| n > last.number());
+        match (is_live, is_newer) {
+            (true, true) if numbering == Numbering::Ordered && stream.has_taken(n, self.hash) => {
+                Verdict::Drop(Drop::Repeat)
+            }
+            (true, true) => self.newest(n, numbering, out),
+            (true, false) if numbering == Numbering::Ordered => self.older_in_jumping(n),
+            (true, false) => self.older_in_dense(n, out),
+            // What is newer than all will come live, or be missing and asked for then.
+            (false, true) => Verdict::Drop(Drop::NotOwed),
+            (false, false) => self.outside_in_history(n, numbering, out),
+        }
+    }
+
+    /// Returns whether a record was made before the venue began to number anew: its number is larger than the first one
+    /// known since, its time smaller. Dropped by mistake, its number would be missed.
+    fn is_of_old_numbering(&self, n: u64) -> bool {
+        let ts_event = self.row.head.ts_event;
+        let is_before = self.stream.floor.is_some_and(|floor| n > floor.number() && ts_event < floor.ts_event);
+        is_before || (self.row.head.origin != Origin::Live && ts_event <= self.stream.since)
+    }
+
+    /// Returns the gap in which the number is missing. Where the venue has numbered anew, a record from the history may
+    /// belong to either numbering.
+    fn gap_of(&self, n: u64) -> Option<&OpenGap> {
+        let stream = self.stream;
+        if self.row.head.origin == Origin::Live || stream.epoch == 0 {
+            return stream.gap_of(stream.epoch, n);
+        }
+        let is_early = stream.floor.is_none_or(|floor| self.row.head.ts_event <= floor.ts_event);
+        let mut old = stream.gaps.iter().filter(|gap| is_early && gap.epoch < stream.epoch);
+        let current = |gap: &&OpenGap| gap.epoch == stream.epoch && self.fits(gap, n);
+        old.find(|gap| self.fits(gap, n)).or_else(|| stream.gaps.iter().find(current))
+    }
+
+    /// Returns whether number and time lie in a gap.
+    fn fits(&self, gap: &OpenGap, n: u64) -> bool {
+        gap.hole_of(n).is_some_and(|hole| hole.spans(self.row.head.ts_event))
+    }
+
+    /// Returns whether a number lies in a gap only because nobody knows where that begins: it was made later than all.
+    fn begins_anew(&self, gap: &OpenGap, n: u64) -> bool {
+        let is_dense = self.stream.numbering() == Numbering::Sequence && gap.epoch == self.stream.epoch;
+        let is_later = self.stream.last.is_some_and(|last| n < last.number() && self.row.head.ts_event > last.ts_event);
+        is_dense && is_later && gap.hole_of(n).is_some_and(|hole| hole.after.is_none())
+    }
+
+    fn in_gap(&self, gap: &OpenGap, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
+        let verdict = Verdict::Keep { epoch: gap.epoch, conflict: false };
+        if self.row.head.origin != Origin::Live && gap.is_before(n, self.row.head.ts_event) {
+            let is_neighbour = neighbour == Some(n) && gap.can_be_neighbour(n);
+            return if is_neighbour { verdict } else { Verdict::Drop(Drop::NotOwed) };
+        }
+        let dense = self.stream.numbering() == Numbering::Sequence;
+        if !dense && (self.stream.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
+            return Verdict::Drop(Drop::Repeat);
+        }
+        if dense && self.stream.holes() >= MAX_HOLES {
+            self.give_up_for(gap, n, out);
+        }
+        verdict
+    }
+
+    /// Gives up a gap that has fallen into too many holes, but for the one that is being filled.
+    fn give_up_for(&self, gap: &OpenGap, n: u64, out: &mut Vec<Control>) {
+        let Some(hole) = gap.hole_of(n) else { return };
+        let oldest = self.stream.gaps.iter().find(|other| other.id != gap.id).unwrap_or(gap);
+        out.push(self.lost(oldest));
+        if oldest.id == gap.id && gap.epoch == self.stream.epoch {
+            out.push(self.opened(hole, gap.since));
+        }
+    }
+
+    fn lost(&self, gap: &OpenGap) -> Control {
+        let outcome = GapOutcome::Lost(format!("more than {MAX_HOLES} holes in one stream"));
+        Control::GapClosed { gap: gap.id, stream: self.id, outcome, filled: gap.filled, at: self.at }
+    }
+
+    fn opened(&self, hole: Hole, since: Timestamp) -> Control {
+        let gap = GapId(self.continuity.next_gap);
+        Control::GapOpened { gap, stream: self.id, after: hole.after, before: hole.before, since, at: self.at }
+    }
+
+    /// Opens a gap that a record revealed, and gives up the oldest one if there are too many.
+    fn open(&self, hole: Hole, since: Timestamp, out: &mut Vec<Control>) {
+        if self.stream.holes() >= MAX_HOLES
+            && let Some(oldest) = self.stream.gaps.first()
+        {
+            out.push(self.lost(oldest));
+        }
+        out.push(self.opened(hole, since));
+    }
+
+    fn newest(&self, n: u64, numbering: Numbering, out: &mut Vec<Control>) -> Verdict {
+        let stream = self.stream;
+        let hole = Hole { after: stream.last, before: Some(self.edge()) };
+        match stream.last {
+            Some(last) if numbering == Numbering::Sequence && n - last.number() > 1 => {
+                self.open(hole, last.ts_event, out);
+            }
+            // The first one of all, or since the venue has begun to number anew. Another one may have overtaken it, or may
+            // still be on the way on another line: the second one, or the history, shows that none is missing.
+            None if numbering == Numbering::Sequence && n > 1 && self.has_beginning() => {
+                self.open(hole, stream.since, out);
+            }
+            Some(_) | None => {}
+        }
+        self.keep(false)
+    }
+
+    /// Returns whether records are owed from a time on that is before the first record.
+    fn has_beginning(&self) -> bool {
+        let stream = self.stream;
+        let is_first_line = stream.covered_by.first().is_none_or(|&first| first == self.row.session);
+        stream.epoch > 0 || !stream.is_implied || !is_first_line
+    }
+
+    fn older_in_jumping(&self, n: u64) -> Verdict {
+        let is_here = self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash);
+        if is_here { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
+    }
+
+    fn older_in_dense(&self, n: u64, out: &mut Vec<Control>) -> Verdict {
+        let stream = self.stream;
+        if stream.window.contains(n, self.hash) {
+            return Verdict::Drop(Drop::Repeat);
+        }
+        let last_at = stream.open_since();
+        if self.row.head.ts_event > last_at {
+            // A smaller number at a later time: the venue numbers anew.
+            let epoch = stream.epoch + 1;
+            out.push(Control::Restart { stream: self.id, epoch });
+            if n > 1 {
+                self.open(Hole { after: None, before: Some(self.edge()) }, last_at, out);
+            }
+            return Verdict::Keep { epoch, conflict: false };
+        }
+        if let Some(floor) = stream.floor
+            && n < floor.number()
+        {
+            if floor.number() - n > 1 {
+                self.open(Hole { after: Some(self.edge()), before: Some(floor) }, self.row.head.ts_event, out);
+            }
+            return self.keep(false);
+        }
+        Verdict::Drop(if stream.window.has_number(n) { Drop::Contradiction } else { Drop::Repeat })
+    }
+
+    fn outside_in_history(&self, n: u64, numbering: Numbering, out: &mut Vec<Control>) -> Verdict {
+        let stream = self.stream;
+        let is_here = match numbering {
+            // The venue has numbered anew while nobody listened. How far, the rest of the history shows. Without an open
+            // end it will come live, behind what is still on the way.
+            Numbering::Sequence if stream.is_open_right() && self.row.head.ts_event > stream.open_since() => {
+                out.push(Control::Restart { stream: self.id, epoch: stream.epoch + 1 });
+                self.open(Hole { after: None, before: None }, stream.open_since(), out);
+                return Verdict::Keep { epoch: stream.epoch + 1, conflict: false };
+            }
+            Numbering::Sequence => stream.floor.is_some_and(|floor| n >= floor.number()),
+            Numbering::Ordered | Numbering::Linked | Numbering::Unnumbered => stream.window.contains(n, self.hash),
+        };
+        Verdict::Drop(if is_here { Drop::Repeat } else { Drop::NotOwed })
+    }
+
+    fn linked(&self, id: u64, prev: Option<u64>, out: &mut Vec<Control>) -> Verdict {
+        if self.stream.window.contains(id, self.hash) {
+            return Verdict::Drop(Drop::Repeat);
+        }
+        let goes_on = prev.is_none_or(|prev| self.stream.last.is_some_and(|last| last.number() == prev));
+        if !goes_on && self.stream.gaps.iter().all(OpenGap::is_over) {
+            let hole = Hole { after: self.stream.last, before: Some(self.edge()) };
+            out.push(self.opened(hole, self.stream.open_since()));
+        }
+        self.keep(false)
+    }
+}

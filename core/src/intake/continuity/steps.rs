@@ -1,0 +1,102 @@
+//! What an event on a link means, besides the records: control items for the log.
+
+use std::sync::Arc;
+
+use super::{Continuity, Hole, stream::Stream};
+use crate::{
+    protocol::GapId,
+    row::{Numbering, Timestamp},
+    spool::Control,
+};
+
+/// A confirmation, with the streams' own numbers.
+#[derive(Debug)]
+pub(crate) struct Confirmation {
+    pub(crate) session: u32,
+    pub(crate) source: Arc<str>,
+    pub(crate) line: u16,
+    pub(crate) streams: Vec<(u32, Numbering)>,
+    pub(crate) venue_at: Timestamp,
+}
+
+impl Continuity {
+    /// Streams are vouched for from here on: each that nobody vouched for until now gets a gap that is open at the right,
+    /// unless it has one. Of a stream that was never seen it is the baseline.
+    pub(crate) fn confirmed(&self, confirmation: Confirmation, at: Timestamp, out: &mut Vec<Control>) {
+        let Confirmation { session, source, line, streams, venue_at } = confirmation;
+        let mut uncovered: Vec<_> = streams.iter().map(|&(id, numbering)| (id, Some(numbering))).collect();
+        if streams.is_empty()
+            && let Some(source) = self.sources.iter().position(|known| *known == source)
+        {
+            uncovered.extend(self.implied_streams(source as u16).into_iter().map(|id| (id, None)));
+        }
+        uncovered.sort_unstable_by_key(|&(id, _)| id);
+        uncovered.dedup_by_key(|&mut (id, _)| id);
+        let source = source.to_string();
+        out.push(Control::Confirmed { session, source, line, streams, venue_at, at });
+        let mut next = self.next_gap;
+        for (id, numbering) in uncovered {
+            let Some(stream) = self.streams.get(id as usize) else { continue };
+            let numbering = stream.numbering.or(numbering).unwrap_or_default();
+            let is_numbered = matches!(numbering, Numbering::Sequence | Numbering::Ordered);
+            if is_numbered && !stream.is_covered() && !stream.is_open_right() {
+                let since = if stream.numbering.is_none() { venue_at } else { stream.open_since() };
+                out.push(open_right(&mut next, id, stream, since, at));
+            }
+        }
+    }
+
+    /// A session is over: what it vouched for is open at the right. Also where another one covers the stream: that may
+    /// have begun after records were made that were still on the way here. Its next record closes the gap.
+    pub(crate) fn ended(&self, session: u32, why: &str, at: Timestamp, out: &mut Vec<Control>) {
+        out.push(Control::Ended { session, why: why.to_owned(), at });
+        let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
+        self.open_behind(streams, |stream| stream.covered_by.contains(&session), at, out);
+    }
+
+    /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
+    pub(crate) fn unsubscribed(&self, session: u32, streams: Vec<u32>, at: Timestamp, out: &mut Vec<Control>) {
+        let repeatable =
+            |id: &u32| self.streams.get(*id as usize).is_some_and(|stream| stream.numbering() != Numbering::Linked);
+        let mut repeatable: Vec<u32> = streams.iter().copied().filter(repeatable).collect();
+        repeatable.sort_unstable();
+        repeatable.dedup();
+        out.push(Control::Unsubscribed { session, streams, at });
+        self.open_behind(&repeatable, |stream| stream.covered_by == [session], at, out);
+    }
+
+    fn open_behind(&self, streams: &[u32], ends: impl Fn(&Stream) -> bool, at: Timestamp, out: &mut Vec<Control>) {
+        let mut next = self.next_gap;
+        for &id in streams {
+            let Some(stream) = self.streams.get(id as usize) else { continue };
+            let is_numbered = stream.numbering() != Numbering::Unnumbered;
+            if is_numbered && ends(stream) && !stream.is_open_right() {
+                out.push(open_right(&mut next, id, stream, stream.open_since(), at));
+            }
+        }
+    }
+
+    /// Names the gaps that begin where the last boot ended, once the boot itself is in the log.
+    pub(crate) fn booted(&self, at: Timestamp, out: &mut Vec<Control>) {
+        let mut next = self.next_gap;
+        for (id, stream) in self.streams.iter().enumerate() {
+            if stream.is_exposed {
+                out.push(open_right(&mut next, id as u32, stream, stream.open_since(), at));
+            }
+        }
+    }
+
+    /// The venue numbers a stream anew.
+    pub(crate) fn restarted(&self, stream: u32, out: &mut Vec<Control>) {
+        if let Some(known) = self.streams.get(stream as usize) {
+            out.push(Control::Restart { stream, epoch: known.epoch + 1 });
+        }
+    }
+}
+
+fn open_right(next: &mut u64, id: u32, stream: &Stream, since: Timestamp, at: Timestamp) -> Control {
+    let gap = GapId(*next);
+    *next += 1;
+    let Hole { after, before } = Hole { after: stream.last, before: None };
+    Control::GapOpened { gap, stream: id, after, before, since, at }
+}

@@ -1,0 +1,7 @@
+//! Continuity driven as intake drives it, by hand and by random histories.
+
+mod history;
+mod host;
+mod random;
+mod rules;
+mod venue;

@@ -1,0 +1,99 @@
+//! A venue with an oracle: it makes records, forgets them, answers late, and loses what is on the wire when a line is cut.
+
+use std::collections::VecDeque;
+
+use crate::row::{Numbering, Position};
+
+/// A record that the venue made. Its place in `Market::made` is its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Made {
+    pub(super) stream: usize,
+    pub(super) n: u64,
+    pub(super) ts: i64,
+    pub(super) epoch: u32,
+}
+
+/// One stream of the venue.
+#[derive(Debug)]
+pub(super) struct Book {
+    pub(super) numbering: Numbering,
+    next: u64,
+    epoch: u32,
+    /// Numbers that the venue left out, as (epoch, number).
+    pub(super) skipped: Vec<(u32, u64)>,
+}
+
+/// What travels to the host on one line, in order.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Sent {
+    Confirmed { stream: usize, at: i64 },
+    Record(usize),
+}
+
+#[derive(Debug)]
+pub(super) struct Market {
+    pub(super) now: i64,
+    pub(super) made: Vec<Made>,
+    pub(super) books: Vec<Book>,
+}
+
+/// A connection and what is under way on it.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    /// The host's number of the session, while it is up.
+    pub(super) session: Option<u32>,
+    pub(super) subscribed: Vec<usize>,
+    pub(super) wire: VecDeque<Sent>,
+}
+
+impl Market {
+    pub(super) fn new(numberings: &[Numbering]) -> Self {
+        let book = |&numbering| Book { numbering, next: 1_000, epoch: 0, skipped: Vec::new() };
+        Self { now: 1_000, made: Vec::new(), books: numberings.iter().map(book).collect() }
+    }
+
+    /// Makes the next record of a stream; one with `skip` leaves out a number first.
+    pub(super) fn make(&mut self, stream: usize, skip: bool) -> usize {
+        let book = &mut self.books[stream];
+        if skip {
+            book.skipped.push((book.epoch, book.next));
+            book.next += 1;
+        }
+        self.made.push(Made { stream, n: book.next, ts: self.now, epoch: book.epoch });
+        book.next += 1;
+        self.made.len() - 1
+    }
+
+    /// Numbers a stream anew, once: from 1 on, and later than the last record.
+    pub(super) fn restart(&mut self, stream: usize) {
+        let book = &mut self.books[stream];
+        if book.epoch == 0 && book.numbering == Numbering::Sequence {
+            book.epoch = 1;
+            book.next = 1;
+            self.now += 1;
+        }
+    }
+
+    pub(super) fn position(&self, record: usize) -> Position {
+        let made = self.made[record];
+        match self.books[made.stream].numbering {
+            Numbering::Ordered => Position::Ordered(made.n),
+            Numbering::Sequence | Numbering::Unnumbered | Numbering::Linked => Position::Sequence(made.n),
+        }
+    }
+
+    /// Answers a request: all records of a stream between two times, as far as they are neither too new for the history
+    /// (`lag`) nor forgotten (older than `memory`), with the newest one before if that was asked for.
+    pub(super) fn history(
+        &self,
+        stream: usize,
+        (from, to): (i64, i64),
+        neighbour: bool,
+        (lag, memory): (i64, i64),
+    ) -> Vec<usize> {
+        let visible = |made: &Made| made.ts <= self.now - lag && made.ts >= self.now - memory;
+        let of_stream = || (0..self.made.len()).filter(|&r| self.made[r].stream == stream && visible(&self.made[r]));
+        let before = of_stream().rfind(|&record| self.made[record].ts < from).filter(|_| neighbour);
+        before.into_iter().chain(of_stream().filter(|&r| (from..=to).contains(&self.made[r].ts))).collect()
+    }
+}

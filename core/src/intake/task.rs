@@ -1,0 +1,395 @@
+//! The tokio shell around intake: takes handovers, has the disk made safe on another thread, shows what is open.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::{
+    asks::Board,
+    continuity::Continuity,
+    entry::{Accepted, Intake, Now, Place, Rows},
+    link::{Handover, Step},
+    opening::{Running, SourceSetup, Started},
+    tally::{SourceTally, SpoolTally},
+};
+use crate::{
+    Error, Result,
+    config::{SpoolConfig, WhenFull},
+    delivery,
+    health::Registry,
+    row::Timestamp,
+    spool::{Control, Floor, Housekeeping, SpoolPosition, SpoolWriter, SyncDone},
+};
+
+impl Started {
+    /// Starts to take handovers. `floors` are what the sinks no longer need. Once `stop` is cancelled nothing waits for room
+    /// any more: the sinks that would make some end only after intake.
+    pub fn run(
+        mut self,
+        floors: Vec<watch::Receiver<delivery::Floor>>,
+        stop: CancellationToken,
+    ) -> (Running, mpsc::Sender<Handover>) {
+        // Every buffer of every link has a place, of those links too that a restarted source has left behind.
+        let (queue, handovers) = mpsc::channel(QUEUE);
+        self.task.floors = floors;
+        self.task.stop = stop;
+        let asks = self.task.boards.iter().map(Board::subscribe).collect();
+        let synced_offset = self.task.synced_offset.subscribe();
+        let task = tokio::spawn(self.task.run(handovers));
+        (Running { asks, synced_offset, task }, queue)
+    }
+}
+
+/// What a task is made of.
+pub(super) struct Prepared {
+    pub(super) pipeline: String,
+    pub(super) continuity: Continuity,
+    pub(super) writer: SpoolWriter,
+    pub(super) config: SpoolConfig,
+    pub(super) sources: Vec<SourceSetup>,
+    pub(super) sinks: Vec<String>,
+    pub(super) registry: Registry,
+    pub(super) synced: watch::Sender<SpoolPosition>,
+    /// For each source, the tables of which nobody can repeat what the last boot missed since its end.
+    pub(super) cut: Vec<Vec<Arc<str>>>,
+}
+
+/// The task of a pipeline's intake.
+#[derive(Debug)]
+pub(super) struct Task {
+    pipeline: String,
+    intake: Intake,
+    boards: Vec<Board>,
+    spool: SpoolTally,
+    sinks: Vec<String>,
+    when_full: WhenFull,
+    sync_pause: Duration,
+    began: Instant,
+    synced: watch::Sender<SpoolPosition>,
+    synced_offset: watch::Sender<u64>,
+    floors: Vec<watch::Receiver<delivery::Floor>>,
+    stop: CancellationToken,
+    /// The fsync under way.
+    syncing: Option<JoinHandle<SyncDone>>,
+    sync_began: Option<Instant>,
+    /// When the oldest entry was written that is not durable.
+    waiting_since: Option<Instant>,
+    /// Whether the boards may be out of date.
+    is_dirty: bool,
+    published: Option<Instant>,
+    is_full: bool,
+}
+
+impl Task {
+    /// Returns a task that has entered what the last boot left open.
+    pub(super) fn new(prepared: Prepared) -> Result<Self> {
+        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, cut } = prepared;
+        let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
+        let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
+        let boards = sources.iter().map(|source| Board::new(source.info.name.clone(), source.history_lag)).collect();
+        let mut task = Self {
+            intake: Intake::new(continuity, writer, names, tallies),
+            boards,
+            spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0),
+            pipeline,
+            sinks,
+            when_full: config.when_full,
+            sync_pause: config.sync.0,
+            began: Instant::now(),
+            synced,
+            synced_offset: watch::channel(0).0,
+            floors: Vec::new(),
+            stop: CancellationToken::new(),
+            syncing: None,
+            sync_began: None,
+            waiting_since: None,
+            is_dirty: true,
+            published: None,
+            is_full: false,
+        };
+        task.intake.booted(task.now(), cut)?;
+        Ok(task)
+    }
+
+    async fn run(mut self, mut handovers: mpsc::Receiver<Handover>) -> Result<()> {
+        self.spool.health.healthy("open");
+        let ended = self.work(&mut handovers).await;
+        match &ended {
+            Ok(()) => _ = self.spool.health.stopped("everything is durable"),
+            Err(error) => _ = self.spool.health.failed(format!("{}; the pipeline has stopped", error.chain())),
+        }
+        ended
+    }
+
+    async fn work(&mut self, handovers: &mut mpsc::Receiver<Handover>) -> Result<()> {
+        let mut upkeep = tokio::time::interval(UPKEEP);
+        let mut is_open = true;
+        loop {
+            self.start_sync();
+            let publish_at = self.publish_at();
+            let sync_at = self.sync_at();
+            tokio::select! {
+                // What is durable comes first: it is what everybody else waits for.
+                biased;
+                done = finished(&mut self.syncing) => self.synced(done)?,
+                () = sleep_until(sync_at) => {}
+                () = sleep_until(publish_at) => self.publish()?,
+                _ = upkeep.tick() => self.keep_up(),
+                handover = handovers.recv(), if is_open => match handover {
+                    Some(handover) => self.take(handover).await?,
+                    None => is_open = false,
+                },
+            }
+            if !is_open && self.syncing.is_none() && !self.intake.spool.is_unsynced() {
+                return self.publish();
+            }
+        }
+    }
+
+    /// Takes a handover, however long it takes to find room for it.
+    async fn take(&mut self, handover: Handover) -> Result<()> {
+        let mut place = Place::default();
+        let mut rows = Rows::Keep;
+        let logged = loop {
+            let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
+            if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
+                self.written();
+            }
+            match accepted {
+                Accepted::Done(logged) => break logged,
+                Accepted::Part(next) => place = next,
+                Accepted::Behind => self.catch_up().await?,
+                Accepted::Full => rows = self.make_room().await?,
+            }
+        };
+        if rows == Rows::Leave {
+            self.spool.dropped(handover.records.len() as u64);
+        }
+        if self.is_full && rows == Rows::Keep {
+            self.is_full = false;
+            self.spool.health.healthy("there is room again");
+        }
+        self.tell_board(&handover);
+        // Live records may narrow a gap without a word; without open gaps only an event changes the boards.
+        self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_gaps();
+        handover.done(logged);
+        if self.intake.spool.wants_roll()
+            && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
+        {
+            warn!(pipeline = self.pipeline, error = error.chain(), "no new segment yet, the present one goes on");
+        }
+        Ok(())
+    }
+
+    fn tell_board(&mut self, handover: &Handover) {
+        let board = &mut self.boards[usize::from(handover.link.source)];
+        for (_, step) in &handover.steps {
+            match step {
+                Step::Asked { gap } => {
+                    let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
+                    board.replied(*gap, filled);
+                }
+                Step::Opened | Step::Confirmed { .. } | Step::Unsubscribed { .. } | Step::Ended { .. } => {
+                    board.stir(Instant::now());
+                }
+                Step::Alive | Step::Restart(_) | Step::Malformed { .. } | Step::Answered { .. } | Step::Lost { .. } => {
+                }
+            }
+        }
+    }
+
+    fn written(&mut self) {
+        let now = Instant::now();
+        self.waiting_since.get_or_insert(now);
+        self.spool.appended(now, self.intake.rows());
+        self.start_sync();
+    }
+
+    /// Waits until an fsync has ended.
+    async fn catch_up(&mut self) -> Result<()> {
+        self.start_sync_now();
+        let done = finished(&mut self.syncing).await;
+        self.synced(done)
+    }
+
+    /// Does what `when_full` says; returns what to do with the rows.
+    async fn make_room(&mut self) -> Result<Rows> {
+        if !self.is_full {
+            self.is_full = true;
+            let next = match self.when_full {
+                WhenFull::Block => {
+                    "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later"
+                }
+                WhenFull::DropNewest => "what comes is counted and thrown away until a sink has caught up",
+                WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
+            };
+            self.spool.health.degraded(format!("the spool is full: {next}"));
+        }
+        if self.when_full == WhenFull::DropNewest || self.stop.is_cancelled() {
+            return Ok(Rows::Leave);
+        }
+        if self.when_full == WhenFull::DropOldest && self.drop_oldest().await? {
+            return Ok(Rows::Keep);
+        }
+        // Room comes of sinks that go on, which need what is written to be durable.
+        if self.intake.spool.is_unsynced() {
+            self.catch_up().await?;
+        } else {
+            self.stop.run_until_cancelled(tokio::time::sleep(FULL_PAUSE)).await;
+        }
+        self.keep_up();
+        self.publish()?;
+        Ok(Rows::Keep)
+    }
+
+    /// Drops the oldest segment, and says for whom it is lost; returns whether there was one.
+    async fn drop_oldest(&mut self) -> Result<bool> {
+        let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
+        let (first, last) = old.offsets();
+        let counted = old.clone();
+        let rows = tokio::task::spawn_blocking(move || counted.rows()).await;
+        let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
+        let behind = self
+            .sinks
+            .iter()
+            .zip(&self.floors)
+            .filter(|(_, floor)| floor.borrow().committed.is_none_or(|position| position.offset < last));
+        let sinks: Vec<_> = behind.map(|(name, _)| name.clone()).collect();
+        let count: u64 = rows.iter().map(|(_, count)| count).sum();
+        let now = self.now();
+        if !sinks.is_empty() {
+            let dropped = Control::Dropped { sinks: sinks.clone(), rows, offsets: Some((first, last)), at: now.wall };
+            if self.intake.enter(now, dropped)? == Accepted::Behind {
+                self.catch_up().await?;
+                return Ok(true);
+            }
+            self.written();
+            self.spool.dropped(count);
+            let pipeline = &self.pipeline;
+            warn!(pipeline, "dropped    {pipeline} offsets {first} to {last}, {count} rows, for {}", sinks.join(", "));
+        }
+        if let Some(housekeeping) = self.intake.spool.drop_oldest(&old) {
+            tidy(&self.pipeline, housekeeping);
+        }
+        Ok(true)
+    }
+
+    fn sync_at(&self) -> Option<Instant> {
+        let waits = self.syncing.is_none() && self.intake.spool.is_unsynced();
+        waits.then(|| self.sync_began.map_or_else(Instant::now, |began| began + self.sync_pause))
+    }
+
+    /// Begins the next fsync if one is due.
+    fn start_sync(&mut self) {
+        if self.sync_at().is_some_and(|at| at <= Instant::now()) {
+            self.start_sync_now();
+        }
+    }
+
+    fn start_sync_now(&mut self) {
+        if self.syncing.is_none()
+            && let Some(job) = self.intake.spool.sync_job()
+        {
+            self.sync_began = Some(Instant::now());
+            self.syncing = Some(tokio::task::spawn_blocking(move || job.run()));
+        }
+    }
+
+    fn synced(&mut self, done: Result<SyncDone>) -> Result<()> {
+        self.syncing = None;
+        self.intake.spool.synced(done?)?;
+        let now = Instant::now();
+        let took = self.sync_began.map_or(Duration::ZERO, |began| now - began);
+        let lag = self.waiting_since.map_or(Duration::ZERO, |since| now - since);
+        self.waiting_since = self.intake.spool.is_unsynced().then_some(self.sync_began.unwrap_or(now));
+        self.spool.synced(took, lag);
+        let position = self.intake.spool.synced_position();
+        self.synced.send_replace(position);
+        self.synced_offset.send_replace(position.offset);
+        Ok(())
+    }
+
+    fn publish_at(&self) -> Option<Instant> {
+        let at = |published: Instant| published + PUBLISH_EVERY;
+        self.is_dirty.then(|| self.published.map_or_else(Instant::now, at))
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let mut abandoned = Vec::new();
+        for ((source, board), tally) in (0..).zip(&mut self.boards).zip(&mut self.intake.tallies) {
+            let look = board.publish(&self.intake.continuity, now);
+            tally.settle(look.open);
+            if !look.abandoned.is_empty() {
+                abandoned.push((source, look.abandoned));
+            }
+        }
+        self.is_dirty = false;
+        self.published = Some(now);
+        for (source, gaps) in abandoned {
+            let given_up =
+                self.intake.give_up(self.now(), source, &gaps, "no longer subscribed to, and not repeatable")?;
+            if matches!(given_up, Accepted::Done(_)) {
+                self.written();
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets go of what nobody needs any more.
+    fn keep_up(&mut self) {
+        let floor = self.floors.iter().map(|floor| {
+            let floor = floor.borrow();
+            let known = floor.committed.into_iter().chain(floor.replay_from);
+            known.map(|position| position.offset).min().filter(|_| floor.committed.is_some()).unwrap_or(0)
+        });
+        let offset = floor.min().unwrap_or(0);
+        if let Some(housekeeping) = self.intake.spool.retain(Floor { offset, now: self.began.elapsed() }) {
+            tidy(&self.pipeline, housekeeping);
+        }
+        self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
+        // Time alone may show that a stream is gone.
+        self.is_dirty |= self.intake.continuity.has_gaps();
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: Timestamp::now(), mono: self.began.elapsed() }
+    }
+}
+
+/// Removes files where it holds up nobody.
+fn tidy(pipeline: &str, housekeeping: Housekeeping) {
+    let pipeline = pipeline.to_owned();
+    // Not waited for: what is left is found again at the next start.
+    drop(tokio::task::spawn_blocking(move || {
+        if let Err(error) = housekeeping.run() {
+            warn!(pipeline, error = error.chain(), "an old segment could not be removed");
+        }
+    }));
+}
+
+async fn finished(syncing: &mut Option<JoinHandle<SyncDone>>) -> Result<SyncDone> {
+    match syncing {
+        Some(task) => task.await.map_err(|error| Error::permanent("an fsync has panicked").because(error)),
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Places in the queue of a pipeline.
+const QUEUE: usize = 1_024;
+const PUBLISH_EVERY: Duration = Duration::from_millis(20);
+const UPKEEP: Duration = Duration::from_secs(1);
+const FULL_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,112 @@
+//! What a source's driver is shown of the open gaps, and when.
+
+use tokio::time::Instant;
+
+use super::*;
+use crate::intake::asks::Board;
+
+const LAG: Duration = Duration::from_secs(2);
+
+fn board_of(host: &Host) -> Board {
+    let mut board = Board::new("venue".into(), LAG);
+    board.publish(&host.intake.continuity, Instant::now());
+    board
+}
+
+#[test]
+fn an_open_end_is_shown_while_somebody_listens_and_with_a_new_number_each_time() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    let mut board = board_of(&host);
+    let asks = board.subscribe();
+    let start = Instant::now();
+    board.publish(&host.intake.continuity, start);
+    let first = asks.borrow()[0].clone();
+    assert!(
+        first.not_before.is_some_and(|at| at > start + LAG - Duration::from_secs(1)),
+        "not before the history has it"
+    );
+
+    feed.link.step(Step::Ended { why: "cut".into() });
+    host.take(&mut feed);
+    let look = board.publish(&host.intake.continuity, start + Duration::from_secs(1));
+    assert_eq!((asks.borrow().len(), look.open), (0, 1), "it is open, but nobody listens");
+
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    board.publish(&host.intake.continuity, start + Duration::from_secs(5));
+    let second = asks.borrow()[0].clone();
+    assert_ne!(second.number, first.number);
+    assert_eq!(second.not_before, Some(start + Duration::from_secs(5) + LAG));
+}
+
+#[test]
+fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_sessions_have_settled() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A", "B"]);
+    feed.link.step(Step::Ended { why: "cut".into() });
+    feed.link.step(Step::Opened);
+    feed.confirm(&["B"]);
+    host.take(&mut feed);
+    let mut board = board_of(&host);
+    let asks = board.subscribe();
+    let start = Instant::now();
+    board.stir(start);
+    board.publish(&host.intake.continuity, start + Duration::from_secs(59));
+    assert_eq!(asks.borrow().len(), 1, "A may still be subscribed to");
+    board.publish(&host.intake.continuity, start + Duration::from_secs(60));
+    assert_eq!(asks.borrow().len(), 2, "A has expired");
+}
+
+#[test]
+fn a_broken_book_is_shown_at_once_and_one_that_is_gone_is_given_up() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    let linked = |feed: &mut Feed, id: u64, prev| {
+        let mark = Mark { symbol: "A", position: Position::Linked { id, prev }, ts_event: Timestamp(S) };
+        feed.link.outbox().begin(Timestamp(S), Origin::Live);
+        feed.link.outbox().emit(mark, &Trade::default());
+    };
+    linked(&mut feed, 1, None);
+    linked(&mut feed, 3, Some(2));
+    host.take(&mut feed);
+    let mut board = board_of(&host);
+    let asks = board.subscribe();
+    let start = Instant::now();
+    board.publish(&host.intake.continuity, start);
+    assert!(asks.borrow()[0].not_before.is_some_and(|at| at <= start));
+
+    feed.link.step(Step::Ended { why: "cut".into() });
+    feed.link.step(Step::Opened);
+    feed.confirm(&["other"]);
+    host.take(&mut feed);
+    board.stir(start);
+    assert!(board.publish(&host.intake.continuity, start).abandoned.is_empty());
+    let look = board.publish(&host.intake.continuity, start + Duration::from_secs(60));
+    assert_eq!(look.abandoned.len(), 1);
+    host.intake.give_up(host.now, 0, &look.abandoned, "gone").unwrap();
+    assert_eq!(host.items().last().unwrap(), "GapClosed Lost(\"gone\")");
+}
+
+#[test]
+fn replies_that_bring_nothing_are_counted_until_one_brings_something() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    feed.trade("A", 1, Origin::Live);
+    feed.trade("A", 2, Origin::Live);
+    feed.trade("A", 9, Origin::Live);
+    host.take(&mut feed);
+    let mut board = board_of(&host);
+    let asks = board.subscribe();
+    let gap = asks.borrow()[0].gap.id;
+    let mut reply = |filled| {
+        board.replied(gap, filled);
+        board.publish(&host.intake.continuity, Instant::now());
+        asks.borrow()[0].gap.dry_replies
+    };
+    assert_eq!([reply(0), reply(0), reply(3), reply(3)], [1, 2, 0, 1]);
+}

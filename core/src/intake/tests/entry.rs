@@ -1,0 +1,213 @@
+//! What one handover becomes.
+
+use super::*;
+use crate::protocol::GapId;
+
+#[test]
+fn a_handover_becomes_one_entry_with_its_decisions_in_front_of_what_they_are_about() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    feed.trade("A", 5, Origin::Live);
+    feed.trade("A", 8, Origin::Live);
+    feed.trade("A", 8, Origin::Live);
+    feed.link.step(Step::Ended { why: "cut".into() });
+    assert!(host.take(&mut feed) > 0);
+    let entries = host.entries();
+    let expected = "Stream Confirmed GapOpened 5 GapOpened 8 GapClosed Live Ended cut GapOpened";
+    assert_eq!(entries.last().unwrap().join(" "), expected, "one entry for all of it");
+    host.assert_recoverable();
+}
+
+#[test]
+fn a_handover_that_brings_nothing_new_writes_nothing() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    feed.trade("A", 5, Origin::Live);
+    host.take(&mut feed);
+    let before = host.items();
+    feed.trade("A", 5, Origin::Live);
+    assert_eq!(host.take(&mut feed), 0);
+    assert_eq!(host.items(), before);
+}
+
+#[test]
+fn what_there_was_no_room_for_has_not_happened_and_can_be_tried_again() {
+    let mut host = Host::new(SpoolLimits { max_bytes: 2_000, ..SpoolLimits::default() });
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    (1..100).for_each(|n| feed.trade("A", n, Origin::Live));
+    (0..3).for_each(|_| feed.ticker("B"));
+    let handover = feed.handover();
+    let before = host.intake.continuity.snapshot();
+    for _ in 0..2 {
+        assert_eq!(host.accept(&handover), Accepted::Full);
+        assert_eq!(host.intake.continuity.snapshot(), before);
+    }
+    host.assert_recoverable();
+
+    let place = Place::default();
+    let accepted = host.intake.accept(host.now, &handover, place, Rows::Leave).unwrap();
+    assert!(matches!(accepted, Accepted::Done(1..)), "events find room in the reserve: {accepted:?}");
+    let items = host.items();
+    assert_eq!(items[items.len() - 3..], ["Stream", "Ended the spool is full", "Dropped"], "{items:?}");
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 1, "what was left out is missing");
+    host.assert_recoverable();
+}
+
+#[test]
+fn rows_left_out_of_a_covered_stream_are_asked_for_although_none_comes_after_them() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    feed.trade("A", 1, Origin::Live);
+    feed.trade("A", 2, Origin::Live);
+    host.take(&mut feed);
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 0);
+    feed.trade("A", 3, Origin::Live);
+    let handover = feed.handover();
+    host.intake.accept(host.now, &handover, Place::default(), Rows::Leave).unwrap();
+    handover.done(0);
+    let ask = host.intake.continuity.open_gaps("venue").next().unwrap();
+    assert_eq!(ask.gap.after.unwrap().position, Position::Sequence(2));
+    feed.trade("A", 4, Origin::Live);
+    feed.trade("A", 3, Origin::Backfill);
+    host.take(&mut feed);
+    assert_eq!(host.items().iter().filter(|item| item.parse::<u64>().is_ok()).count(), 4);
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 0);
+}
+
+#[test]
+fn a_large_handover_becomes_several_entries_and_each_row_is_there_once() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    let rows = 80_000;
+    (1..=rows).for_each(|n| feed.trade("A", n, Origin::Live));
+    let handover = feed.handover();
+    let mut place = Place::default();
+    let mut parts = 0;
+    loop {
+        match host.intake.accept(host.now, &handover, place, Rows::Keep).unwrap() {
+            Accepted::Part(next) => place = next,
+            Accepted::Done(_) => break,
+            refused @ (Accepted::Behind | Accepted::Full) => panic!("{refused:?}"),
+        }
+        parts += 1;
+        host.assert_recoverable();
+    }
+    assert!(parts > 0, "it was too large for one entry");
+    let numbers: Vec<u64> = host.items().iter().filter_map(|item| item.parse().ok()).collect();
+    assert_eq!(numbers, (1..=rows).collect::<Vec<_>>());
+}
+
+#[test]
+fn after_a_kill_everything_goes_on_where_the_log_ends() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A", "B"]);
+    (10..=12).for_each(|n| feed.trade("A", n, Origin::Live));
+    host.take(&mut feed);
+    let mut host = host.kill();
+    host.assert_recoverable();
+    let asks: Vec<_> = host.intake.continuity.open_gaps("venue").collect();
+    assert_eq!(asks.len(), 2, "both streams may have missed something: {asks:?}");
+
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["B", "A"]);
+    host.take(&mut feed);
+    let ask = host.intake.continuity.open_gaps("venue").find(|ask| &*ask.gap.stream.symbol == "A").unwrap();
+    (11..=14).for_each(|n| feed.trade("A", n, Origin::Backfill));
+    feed.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
+    feed.trade("A", 15, Origin::Live);
+    host.take(&mut feed);
+    let rows: Vec<String> = host.items().into_iter().filter(|item| item.parse::<u64>().is_ok()).collect();
+    assert_eq!(rows, ["10", "11", "12", "13", "14", "15"]);
+    assert!(host.intake.continuity.next_session() >= 3, "sessions are not numbered twice");
+    host.assert_recoverable();
+}
+
+#[test]
+fn only_the_newest_record_before_what_is_owed_is_taken_from_a_reply() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    let covered = Covered { key: StreamKey::new("trades", "A"), numbering: Numbering::Sequence };
+    feed.link.step(Step::Confirmed { streams: vec![covered], at: Timestamp(20 * S) });
+    host.take(&mut feed);
+    let ask = host.intake.continuity.open_gaps("venue").next().unwrap();
+    (15..=22).for_each(|n| feed.trade("A", n, Origin::Backfill));
+    feed.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
+    host.take(&mut feed);
+    let items = host.items();
+    assert_eq!(items[items.len() - 5..], ["19", "20", "21", "22", "GapClosed Backfilled"]);
+}
+
+#[test]
+fn a_stale_answer_closes_nothing() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    let ask = host.intake.continuity.open_gaps("venue").next().unwrap();
+    feed.link.step(Step::Ended { why: "cut".into() });
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    feed.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
+    feed.link.step(Step::Answered { gap: GapId(99), ask: 0 });
+    host.take(&mut feed);
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 1);
+}
+
+#[test]
+fn a_step_of_the_wall_clock_is_entered_once_also_if_there_was_no_room_at_first() {
+    let mut host = Host::new(SpoolLimits { max_bytes: 2_000, ..SpoolLimits::default() });
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    host.now = Now { wall: Timestamp(1_001 * S + 50_000_000), mono: Duration::from_secs(1) };
+    feed.link.step(Step::Alive);
+    host.take(&mut feed);
+    host.now = Now { wall: Timestamp(1_003 * S), mono: Duration::from_secs(2) };
+    (1..100).for_each(|n| feed.trade("A", n, Origin::Live));
+    let handover = feed.handover();
+    assert_eq!(host.accept(&handover), Accepted::Full);
+    host.intake.accept(host.now, &handover, Place::default(), Rows::Leave).unwrap();
+    let steps = host.items().iter().filter(|item| *item == "ClockStep").count();
+    assert_eq!(steps, 1, "50 ms are no step, a second is");
+}
+
+#[test]
+fn a_frame_that_cannot_be_read_is_kept_up_to_a_limit() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Malformed { raw: vec![b'x'; 1 << 20], error: "not json".into() });
+    host.take(&mut feed);
+    assert_eq!(host.items().last().unwrap(), "Malformed");
+    assert!(host.intake.spool.bytes() < 100 << 10);
+}
+
+#[test]
+fn a_link_that_gets_the_number_of_one_that_is_gone_has_streams_of_its_own() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A", "B"]);
+    feed.trade("A", 1, Origin::Live);
+    feed.trade("B", 1, Origin::Live);
+    host.take(&mut feed);
+    let gone = Handover::gone(LinkId { source: 0, line: 0 }, "the source panicked");
+    assert!(matches!(host.accept(&gone), Accepted::Done(1..)));
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 2);
+
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A", "B"]);
+    feed.trade("B", 2, Origin::Live);
+    feed.trade("A", 2, Origin::Live);
+    host.take(&mut feed);
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 0, "2 follows on 1 in both");
+    host.assert_recoverable();
+}

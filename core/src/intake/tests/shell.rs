@@ -1,0 +1,200 @@
+//! The task around intake: what is durable, what is full, what is broken.
+
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    config::{SpoolConfig, WhenFull},
+    delivery::Floor,
+    intake::{
+        Running, Setup, SourceSetup,
+        opening::{Started, open_on},
+    },
+    testkit::Failure,
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Shell {
+    disk: SimDisk,
+    running: Running,
+    link: Link,
+    floor: watch::Sender<Floor>,
+    stop: CancellationToken,
+    synced: watch::Receiver<SpoolPosition>,
+    reader: spool::SpoolReader,
+    registry: Registry,
+}
+
+impl Shell {
+    fn start(config: SpoolConfig) -> Self {
+        let disk = SimDisk::default();
+        let registry = Registry::new();
+        let setup = Setup {
+            pipeline: "p".into(),
+            folder: "".into(),
+            config,
+            sources: vec![SourceSetup { info: source(), history_lag: Duration::from_millis(1) }],
+            sinks: vec!["store".into()],
+            registry: registry.clone(),
+        };
+        let started = open_on(Arc::new(disk.clone()), setup).unwrap();
+        let (reader, synced) = (started.reader.clone(), started.synced.clone());
+        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START), replay_from: None });
+        let stop = CancellationToken::new();
+        let (running, queue) = Started::run(started, vec![floors], stop.clone());
+        let link = Link::new(LinkId { source: 0, line: 0 }, tables(), queue, 1 << 30);
+        Self { disk, running, link, floor, stop, synced, reader, registry }
+    }
+
+    /// Hands over so many trades and waits until intake has them.
+    async fn trades(&mut self, numbers: std::ops::Range<u64>) -> u64 {
+        numbers.for_each(|n| trade(&mut self.link, "A", n, Origin::Live));
+        self.link.logged().await.unwrap()
+    }
+
+    /// Returns what is durable.
+    fn items(&self) -> Vec<String> {
+        let mut cursor = self.reader.cursor(SpoolPosition::START);
+        let mut words = Vec::new();
+        while let Some(step) = cursor.next(u64::MAX).unwrap() {
+            if let spool::Step::Entry(entry) = step {
+                words.extend(entry.items().map(|(_, item)| word(&item)));
+            }
+        }
+        words
+    }
+
+    async fn end(self) -> crate::Result<()> {
+        drop(self.link);
+        timeout(PATIENCE, self.running.task).await.expect("it ends").unwrap()
+    }
+}
+
+fn small(when_full: WhenFull) -> SpoolConfig {
+    let bytes = |bytes| crate::config::ByteSize(bytes);
+    let (max_bytes, segment_bytes) = (bytes(200 << 10), bytes(50 << 10));
+    SpoolConfig {
+        max_bytes,
+        segment_bytes,
+        when_full,
+        keep: crate::config::Duration(Duration::ZERO),
+        ..SpoolConfig::default()
+    }
+}
+
+#[tokio::test]
+async fn what_intake_has_taken_becomes_durable_and_is_all_there_at_the_end() {
+    let mut shell = Shell::start(SpoolConfig::default());
+    shell.link.step(confirmed(&["A"]));
+    let logged = shell.trades(1..100).await;
+    let mut synced = shell.running.synced_offset.clone();
+    timeout(PATIENCE, synced.wait_for(|offset| *offset >= logged)).await.unwrap().unwrap();
+    assert_eq!(shell.synced.borrow().offset, *synced.borrow());
+    shell.trades(100..200).await;
+    let reader = shell.reader.clone();
+    shell.end().await.unwrap();
+    assert!(reader.end().offset >= logged + 100);
+}
+
+#[tokio::test]
+async fn the_board_shows_a_gap_until_it_is_answered() {
+    let mut shell = Shell::start(SpoolConfig::default());
+    let mut asks = shell.running.asks[0].clone();
+    shell.link.step(confirmed(&["A"]));
+    shell.link.handed_over().await.unwrap();
+    let ask = timeout(PATIENCE, asks.wait_for(|asks| !asks.is_empty())).await.unwrap().unwrap()[0].clone();
+    assert_eq!((ask.gap.after, ask.gap.before), (None, None));
+    trade(&mut shell.link, "A", 7, Origin::Backfill);
+    shell.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
+    shell.link.handed_over().await.unwrap();
+    timeout(PATIENCE, asks.wait_for(|asks| asks.is_empty())).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_full_spool_that_blocks_goes_on_when_a_sink_has_caught_up() {
+    let mut shell = Shell::start(small(WhenFull::Block));
+    shell.link.step(confirmed(&["A"]));
+    let mut next = 1;
+    while timeout(Duration::from_millis(300), shell.trades(next..next + 100)).await.is_ok() {
+        next += 100;
+        assert!(next < 100_000, "it never became full");
+    }
+    let status = shell.registry.stage(crate::health::StageId::spool("p")).status();
+    assert_eq!(status, crate::health::Status::Degraded);
+    let at = *shell.synced.borrow();
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: None });
+    let mut synced = shell.synced.clone();
+    timeout(PATIENCE, synced.wait_for(|position| position.offset > at.offset)).await.unwrap().unwrap();
+    let last = *shell.synced.borrow();
+    shell.floor.send_replace(Floor { committed: Some(last), replay_from: None });
+    let reader = shell.reader.clone();
+    shell.end().await.unwrap();
+    assert!(reader.end().offset >= next + 99, "the last hundred was written too, once there was room");
+}
+
+#[tokio::test]
+async fn a_full_spool_does_not_hold_up_the_end() {
+    let mut shell = Shell::start(small(WhenFull::Block));
+    shell.link.step(confirmed(&["A"]));
+    let mut next = 1;
+    while timeout(Duration::from_millis(300), shell.trades(next..next + 100)).await.is_ok() {
+        next += 100;
+    }
+    shell.stop.cancel();
+    let reader = shell.reader.clone();
+    shell.end().await.unwrap();
+    let mut cursor = reader.cursor(SpoolPosition::START);
+    let mut last = Vec::new();
+    while let Some(step) = cursor.next(u64::MAX).unwrap() {
+        if let spool::Step::Entry(entry) = step {
+            last = entry.items().map(|(_, item)| word(&item)).collect();
+        }
+    }
+    assert_eq!(last, ["Ended the spool is full", "GapOpened", "Dropped"]);
+}
+
+#[tokio::test]
+async fn drop_oldest_lets_the_feed_go_on_and_says_for_whom_rows_are_gone() {
+    let mut shell = Shell::start(small(WhenFull::DropOldest));
+    shell.link.step(confirmed(&["A"]));
+    for hundred in 0..100 {
+        let numbers = 1 + hundred * 100..101 + hundred * 100;
+        timeout(PATIENCE, shell.trades(numbers)).await.expect("it goes on");
+    }
+    let mut synced = shell.synced.clone();
+    timeout(PATIENCE, synced.wait_for(|position| position.offset > 10_000)).await.unwrap().unwrap();
+    assert!(shell.items().iter().any(|item| item == "Dropped"), "what is gone is written down");
+    assert!(shell.reader.oldest().offset > 1, "the beginning is gone");
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn segments_go_when_the_sink_has_them() {
+    let mut shell = Shell::start(small(WhenFull::Block));
+    shell.link.step(confirmed(&["A"]));
+    for hundred in 0..100 {
+        let logged = shell.trades(1 + hundred * 100..101 + hundred * 100).await;
+        let mut synced = shell.synced.clone();
+        let at = *timeout(PATIENCE, synced.wait_for(|position| position.offset >= logged)).await.unwrap().unwrap();
+        shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
+    }
+    assert!(shell.reader.oldest().offset > 1);
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_for_good_ends_the_task_and_shows_it() {
+    let mut shell = Shell::start(SpoolConfig::default());
+    shell.link.step(confirmed(&["A"]));
+    shell.trades(1..10).await;
+    shell.disk.fail(Failure::Syncs);
+    trade(&mut shell.link, "A", 10, Origin::Live);
+    shell.link.handed_over().await.unwrap();
+    let registry = shell.registry.clone();
+    let ended = timeout(PATIENCE, shell.running.task).await.expect("it ends").unwrap();
+    assert!(ended.is_err());
+    let spool = registry.stage(crate::health::StageId::spool("p"));
+    assert_eq!(spool.status(), crate::health::Status::Failed);
+}

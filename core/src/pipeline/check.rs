@@ -1,0 +1,39 @@
+//! Dials what a pipeline names, without running it.
+
+use crate::{
+    Result,
+    config::{Feed, Pipeline},
+    connection,
+};
+
+/// What came of dialling one stage.
+#[derive(Debug)]
+pub struct Check {
+    /// The stage's name: `eth/source.deribit`.
+    pub stage: String,
+    /// What was found.
+    pub outcome: Result<String>,
+}
+
+/// Dials every source and store of a pipeline, one after the other. Takes nothing over and changes nothing, so a host may
+/// be running beside it.
+pub async fn check_connections(pipeline: &Pipeline) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for source in &pipeline.sources {
+        let stage = format!("{}/source.{}", pipeline.name, source.name);
+        let outcome = match &source.feed {
+            Feed::Protocol { factory, connection } => connection::probe(factory, connection).await,
+            Feed::Source { .. } => Ok("this source has nothing to dial".to_owned()),
+        };
+        checks.push(Check { stage, outcome });
+    }
+    for sink in &pipeline.sinks {
+        let stage = format!("{}/sink.{}", pipeline.name, sink.name);
+        let reached = match (sink.factory)() {
+            Ok(mut store) => store.reach().await,
+            Err(error) => Err(error),
+        };
+        checks.push(Check { stage, outcome: reached });
+    }
+    checks
+}

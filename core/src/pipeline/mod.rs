@@ -1,0 +1,302 @@
+//! One pipeline: its parts wired together, kept running, and stopped in order.
+//!
+//! ```text
+//! sources ──links──→ intake ──→ spool ──→ deliveries          stop: sources, then intake to its last fsync, then deliveries
+//!    └─ again after a panic or an error that mends itself          to the deadline; what is not delivered stays in the spool
+//! ```
+//!
+//! Nothing that happens to a pipeline ends another one, or the process.
+
+mod check;
+mod folder;
+mod supervise;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+pub use check::{Check, check_connections};
+pub use folder::Folder;
+use supervise::{MakeSource, SourceEnd, Supervised};
+
+use crate::{
+    Error, Result,
+    config::{Feed, Pipeline, SourceStage},
+    connection::ConnectionSource,
+    delivery::{Delivery, Outcome, Setup, SpoolLog},
+    health::{Registry, StageId},
+    http::HttpClient,
+    intake,
+    metrics::PipelineMetrics,
+    row::Table,
+    source::{Lines, Source},
+    spool::SourceInfo,
+};
+
+/// What a pipeline gets from the process that it runs in.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// The folder of all pipelines' files.
+    pub data_dir: PathBuf,
+    /// Where its stages are shown.
+    pub registry: Registry,
+    /// Cancelled when it should stop.
+    pub stop: CancellationToken,
+    /// How long the spool may be sent on after that.
+    pub drain: Duration,
+    /// Where `/health` is, for the first line of the log.
+    pub shown_at: String,
+}
+
+/// How a pipeline ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Its name.
+    pub pipeline: String,
+    /// Its sinks.
+    pub sinks: Vec<SinkEnd>,
+    /// How long it took to stop.
+    pub took: Duration,
+}
+
+/// How a sink ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SinkEnd {
+    /// Its name.
+    pub name: String,
+    /// Rows that it stored since the start.
+    pub rows_stored: u64,
+    /// Rows that stay in the spool.
+    pub rows_left: u64,
+    /// Whether there are more than were counted.
+    pub more_left: bool,
+    /// Why a person is needed.
+    pub failure: Option<String>,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "stopped    {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
+        for sink in &self.sinks {
+            write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
+            match (sink.rows_left, sink.more_left) {
+                (0, false) => f.write_str(", nothing left in the spool")?,
+                (n, false) => write!(f, ", {n} rows stay in the spool, the next start sends them")?,
+                (n, true) => write!(f, ", more than {n} rows stay in the spool, the next start sends them")?,
+            }
+            if let Some(failure) = &sink.failure {
+                write!(f, " ({failure})")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a pipeline until it is told to stop, its sources have nothing more to give, or it cannot go on.
+///
+/// # Errors
+///
+/// `Config` when another process has its spool, or its parts do not fit together. `Permanent` when its disk fails.
+pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
+    let name = pipeline.name.clone();
+    let spool_health = around.registry.stage(StageId::spool(&name));
+    let failed = |error: Error| {
+        spool_health.failed(format!("{}; the pipeline does not run", error.chain()));
+        error
+    };
+    let parts = Parts::start(pipeline, around).await.map_err(failed)?;
+    parts.run().await
+}
+
+/// A pipeline whose tasks run.
+struct Parts {
+    name: String,
+    sources: JoinSet<SourceEnd>,
+    stop_sources: CancellationToken,
+    intake: JoinHandle<Result<()>>,
+    deliveries: JoinSet<(String, Outcome)>,
+    stop_sinks: watch::Sender<Option<Instant>>,
+    stop: CancellationToken,
+    drain: Duration,
+    info: PipelineMetrics,
+}
+
+impl Parts {
+    async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
+        let folder = Folder::new(&around.data_dir, &pipeline.name);
+        folder.create()?;
+        let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
+        let intake = intake::start(intake::Setup {
+            pipeline: pipeline.name.clone(),
+            folder: folder.spool(),
+            config: pipeline.spool,
+            sources: feeds.iter().map(SourceFeed::intake_source).collect(),
+            sinks: pipeline.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            registry: around.registry.clone(),
+        })
+        .await?;
+        let (stop_sinks, told) = watch::channel(None);
+        let mut deliveries = JoinSet::new();
+        let mut floors = Vec::new();
+        let tables: Vec<_> = feeds.iter().map(SourceFeed::info).collect();
+        for sink in pipeline.sinks {
+            let name = sink.name.clone();
+            let (delivery, floor) = Delivery::new(Setup {
+                pipeline: pipeline.name.clone(),
+                sink: sink.name,
+                factory: sink.factory,
+                config: sink.delivery,
+                tables: sink.tables,
+                sources: tables.clone(),
+                spool: intake.reader.spool_id(),
+                host: host_name(),
+                directory: folder.sinks(),
+                log: SpoolLog::new(intake.reader.clone()),
+                synced: intake.synced.clone(),
+                stop: told.clone(),
+                health: around.registry.clone(),
+            })?;
+            floors.push(floor);
+            deliveries.spawn(async move { (name, delivery.run().await) });
+        }
+        let stop_sources = CancellationToken::new();
+        let (running, queue) = intake.run(floors, stop_sources.clone());
+        let http = HttpClient::new();
+        let mut sources = JoinSet::new();
+        for (number, feed) in feeds.into_iter().enumerate() {
+            let health = around.registry.stage(StageId::source(&pipeline.name, &feed.name));
+            if !feed.required {
+                health.side_input();
+            }
+            let tables = feed.tables.iter().map(|table| (**table).clone()).collect();
+            let supervised = Supervised {
+                folder: folder.source(&feed.name),
+                lines: Lines::new(number as u16, tables, queue.clone()),
+                asks: running.asks[number].clone(),
+                synced: running.synced_offset.clone(),
+                stop: stop_sources.clone(),
+                http: http.clone(),
+                name: feed.name,
+                make: feed.make,
+                health,
+            };
+            sources.spawn(supervised.run());
+        }
+        let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
+        info.started();
+        Ok(Self {
+            name: pipeline.name,
+            sources,
+            stop_sources,
+            intake: running.task,
+            deliveries,
+            stop_sinks,
+            stop: around.stop,
+            drain: around.drain,
+            info,
+        })
+    }
+
+    /// Waits for the end, and brings it about in order.
+    async fn run(mut self) -> Result<Ended> {
+        let mut outcome = None;
+        let mut needs_person = false;
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => break,
+                Some(ended) = self.sources.join_next() => {
+                    needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
+                    // What a person has to look at keeps the pipeline up: its stores are still fed, and health shows why.
+                    if self.sources.is_empty() && !needs_person {
+                        break;
+                    }
+                }
+                ended = &mut self.intake => {
+                    outcome = Some(joined(ended));
+                    break;
+                }
+            }
+        }
+        let began = Instant::now();
+        let deadline = began + self.drain;
+        self.stop_sources.cancel();
+        while self.sources.join_next().await.is_some() {}
+        // The queue is closed now: intake writes what is in it, makes it durable, and ends.
+        let outcome = match outcome {
+            Some(outcome) => outcome,
+            None => joined((&mut self.intake).await),
+        };
+        self.stop_sinks.send_replace(Some(deadline));
+        let mut sinks = Vec::new();
+        while let Some(ended) = self.deliveries.join_next().await {
+            if let Ok((name, outcome)) = ended {
+                sinks.push(SinkEnd::new(name, outcome));
+            }
+        }
+        sinks.sort_by(|a, b| a.name.cmp(&b.name));
+        self.info.stopped();
+        outcome.map(|()| Ended { pipeline: self.name, sinks, took: began.elapsed() })
+    }
+}
+
+fn joined(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|error| Err(Error::permanent("intake has ended by a fault of the program").because(error)))
+}
+
+/// A source with what is known of it before it runs.
+struct SourceFeed {
+    name: Arc<str>,
+    venue: Arc<str>,
+    required: bool,
+    tables: Vec<Arc<Table>>,
+    history_lag: Duration,
+    make: MakeSource,
+}
+
+impl SourceFeed {
+    fn new(stage: SourceStage) -> Result<Self> {
+        let (make, history_lag): (MakeSource, _) = match stage.feed {
+            Feed::Protocol { factory, connection } => {
+                let history_lag = factory()?.limits().history_lag;
+                let make = move || {
+                    let source = ConnectionSource::new(factory.clone(), connection.clone())?;
+                    Ok(Box::new(source) as Box<dyn Source>)
+                };
+                (Box::new(make), history_lag)
+            }
+            Feed::Source { factory } => (Box::new(move || factory()), Duration::ZERO),
+        };
+        let tables = make()?.tables().into_iter().map(Arc::new).collect();
+        let (name, venue) = (stage.name.into(), stage.component.into());
+        Ok(Self { name, venue, required: stage.required, tables, history_lag, make })
+    }
+
+    fn info(&self) -> SourceInfo {
+        SourceInfo { name: self.name.clone(), venue: self.venue.clone(), tables: self.tables.clone() }
+    }
+
+    fn intake_source(&self) -> intake::SourceSetup {
+        intake::SourceSetup { info: self.info(), history_lag: self.history_lag }
+    }
+}
+
+impl SinkEnd {
+    fn new(name: String, outcome: Outcome) -> Self {
+        let Outcome { balance, rows_left, more_left, failure } = outcome;
+        let rows_stored = balance.map_or(0, |balance| balance.fates.delivered);
+        Self { name, rows_stored, rows_left, more_left, failure }
+    }
+}
+
+/// Returns the name of this machine, which a store remembers beside the position.
+fn host_name() -> String {
+    let name =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    let name = name.map(|name| name.trim().to_owned()).unwrap_or_default();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}

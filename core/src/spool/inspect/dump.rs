@@ -1,0 +1,156 @@
+//! Everything in a spool, item by item, as text or JSON lines.
+
+use std::{io::Write, path::Path, sync::Arc};
+
+use serde_json::{Map, Value, json};
+
+use super::{Opened, hex};
+use crate::{
+    Error, Result,
+    row::{ColumnType, Origin, Position, Reader, Table},
+    spool::{
+        Control, EntryView, Item, RowHead, SourceInfo, SpoolPosition, SpoolReader, Step, StreamInfo,
+        disk::{Disk, RealDisk},
+        shared::Shared,
+    },
+};
+
+/// How a dump is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DumpFormat {
+    /// A line for each item, to be read.
+    Text,
+    /// A JSON object for each item, one a line.
+    Json,
+}
+
+/// Writes every item, in order, to `out`.
+///
+/// # Errors
+///
+/// `Config` when there is no spool, or a process has it; `Transient` when the disk fails or `out` takes no more.
+pub fn dump(directory: &Path, format: DumpFormat, out: &mut dyn Write) -> Result<()> {
+    let (disk, _lock) = RealDisk::stopped(directory)?;
+    dump_disk(Arc::new(disk), format, out)
+}
+
+pub(in crate::spool) fn dump_disk(disk: Arc<dyn Disk>, format: DumpFormat, out: &mut dyn Write) -> Result<()> {
+    let opened = Opened::read(&*disk)?;
+    let shared = Arc::new(opened.share(disk));
+    let reader = SpoolReader::new(shared.clone());
+    let from = SpoolPosition { offset: shared.read().oldest().offset, ..SpoolPosition::START };
+    let mut cursor = reader.cursor(from);
+    loop {
+        let lines = match cursor.next(u64::MAX)? {
+            None => return Ok(()),
+            Some(Step::Missing { first, last }) => vec![json!({ "missing": { "first": first, "last": last } })],
+            Some(Step::Entry(entry)) => entry_lines(&shared, &entry),
+        };
+        for line in &lines {
+            let written = match format {
+                DumpFormat::Json => writeln!(out, "{line}"),
+                DumpFormat::Text => writeln!(out, "{}", text(line)),
+            };
+            written.map_err(|cause| Error::transient("cannot write the dump").because(cause))?;
+        }
+    }
+}
+
+fn entry_lines(shared: &Shared, entry: &EntryView<'_>) -> Vec<Value> {
+    let mut items = entry.items();
+    let mut lines = Vec::new();
+    for (offset, item) in items.by_ref() {
+        let mut line = Map::new();
+        line.insert("offset".to_owned(), offset.into());
+        line.insert("boot".to_owned(), hex(entry.boot.0).into());
+        match item {
+            Item::Row(head, bytes) => row_line(shared, &mut line, entry.sources, &head, bytes),
+            Item::Control(control) => {
+                if let Control::Stream { id, source, key } = &control {
+                    let stream = StreamInfo { source: source.as_str().into(), key: key.clone() };
+                    shared.write().streams.insert(*id, Arc::new(stream));
+                }
+                let control = serde_json::to_value(&control).unwrap_or_else(|error| error.to_string().into());
+                line.insert("control".to_owned(), control);
+            }
+        }
+        lines.push(Value::Object(line));
+    }
+    if items.left() > 0 {
+        lines.push(json!({ "unreadable": { "items": items.left(), "last": entry.last } }));
+    }
+    lines
+}
+
+fn row_line(shared: &Shared, line: &mut Map<String, Value>, sources: &[SourceInfo], row: &RowHead, bytes: &[u8]) {
+    let head = &row.head;
+    let stream = shared.read().streams.get(&head.stream).cloned();
+    let mut put = |name: &str, value: Value| {
+        line.insert(name.to_owned(), value);
+    };
+    put("stream", head.stream.into());
+    put("session", row.session.into());
+    put("line", row.line.into());
+    put("epoch", row.epoch.into());
+    put("ts_event", head.ts_event.0.into());
+    put("ts_recv", head.ts_recv.0.into());
+    put("seq", head.position.number().into());
+    if let Position::Linked { prev, .. } = head.position {
+        put("prev_seq", prev.into());
+    }
+    put("origin", Origin::NAMES[head.origin as usize].into());
+    let Some(stream) = stream else { return put("bytes", bytes.len().into()) };
+    put("source", (*stream.source).into());
+    put("table", (*stream.key.table).into());
+    put("symbol", (*stream.key.symbol).into());
+    let source = sources.iter().find(|source| source.name == stream.source);
+    let table = source.and_then(|source| source.tables.iter().find(|table| table.name == stream.key.table));
+    match table.and_then(|table| columns(table, bytes)) {
+        Some(columns) => put("row", Value::Object(columns)),
+        None => put("bytes", bytes.len().into()),
+    }
+}
+
+/// Reads the columns that are there; `None` where the bytes are not of this table.
+fn columns(table: &Table, row: &[u8]) -> Option<Map<String, Value>> {
+    let (presence, rest) = row.split_at_checked(table.presence_words() * 8)?;
+    let mut reader = Reader::new(rest);
+    let mut columns = Map::new();
+    for (number, column) in table.columns.iter().enumerate() {
+        if presence[number / 8] >> (number % 8) & 1 == 1 {
+            columns.insert(column.name.to_string(), value(&mut reader, column.column_type)?);
+        }
+    }
+    Some(columns)
+}
+
+fn value(reader: &mut Reader<'_>, column_type: ColumnType) -> Option<Value> {
+    Some(match column_type {
+        ColumnType::Bool => (reader.u8()? != 0).into(),
+        ColumnType::I64 | ColumnType::Time => reader.i64()?.into(),
+        ColumnType::U64 => reader.u64()?.into(),
+        ColumnType::F64 => reader.f64()?.into(),
+        ColumnType::Text | ColumnType::Label => reader.text()?.into(),
+        ColumnType::Levels => list(reader, |reader| Some(json!([reader.f64()?, reader.f64()?])))?,
+        ColumnType::ListI64 => list(reader, |reader| Some(reader.i64()?.into()))?,
+    })
+}
+
+fn list(reader: &mut Reader<'_>, mut each: impl FnMut(&mut Reader<'_>) -> Option<Value>) -> Option<Value> {
+    let count = reader.u32()?;
+    let mut values = Vec::new();
+    for _ in 0..count {
+        values.push(each(reader)?);
+    }
+    Some(values.into())
+}
+
+/// One line for a person: the offset, then what is behind it.
+fn text(line: &Value) -> String {
+    let Value::Object(fields) = line else { return line.to_string() };
+    let mut words = Vec::with_capacity(fields.len());
+    for (name, value) in fields {
+        words.push(value.as_str().map_or_else(|| format!("{name}={value}"), |text| format!("{name}={text}")));
+    }
+    words.join(" ")
+}

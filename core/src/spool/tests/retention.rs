@@ -1,0 +1,209 @@
+//! What goes, what stays, and where a position stands.
+
+use super::*;
+
+/// A spool of full segments, all durable, of which the last but one has a snapshot too.
+fn long(disk: &SimDisk, limits: SpoolLimits) -> SpoolWriter {
+    let recovery = Recovery::open(Arc::new(disk.clone()), SpoolOptions { limits, ..options() }).unwrap();
+    let mut writer = recovery.begin(snapshot(0), Timestamp(0), "0.0.0").unwrap().writer;
+    fill(&mut writer, 6);
+    writer
+}
+
+fn fill(writer: &mut SpoolWriter, segments: usize) {
+    let wanted = writer.segments() + segments;
+    while writer.segments() < wanted {
+        append(writer, &rows(2, &[1; 500]));
+        if writer.wants_roll() {
+            writer.roll(snapshot(writer.next_offset() - 1)).unwrap();
+        }
+    }
+    sync(writer).unwrap();
+}
+
+fn segment_files(disk: &SimDisk) -> Vec<String> {
+    disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect()
+}
+
+fn at(offset: u64) -> Floor {
+    Floor { offset, now: Duration::ZERO }
+}
+
+#[test]
+fn only_whole_segments_below_the_floor_go_and_never_the_one_that_a_restart_needs() {
+    let disk = SimDisk::default();
+    let mut writer = long(&disk, LIMITS);
+    let before = segment_files(&disk);
+    let third: u64 = before[2][..20].parse().unwrap();
+    writer.retain(at(third)).unwrap().run().unwrap();
+    assert_eq!(segment_files(&disk), before[2..], "the floor lies in the third segment");
+
+    let everything = writer.synced_position().offset;
+    append(&mut writer, &rows(1, b"row"));
+    writer.retain(at(everything)).unwrap().run().unwrap();
+    assert_eq!(segment_files(&disk), before[before.len() - 1..], "the active one stays");
+    disk.kill();
+    let recovery = recover(&disk).unwrap();
+    assert_eq!(recovery.snapshot(), Some(&snapshot(everything)[..]));
+}
+
+#[test]
+fn without_a_later_head_that_is_durable_nothing_goes() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(1, b"row"));
+    sync(&mut writer).unwrap();
+    let everything = writer.synced_position().offset;
+    writer.roll(snapshot(everything)).unwrap();
+    assert!(writer.retain(at(everything)).is_none());
+    sync(&mut writer).unwrap();
+    assert!(writer.retain(at(everything)).is_some());
+}
+
+#[test]
+fn a_segment_that_nobody_needs_stays_for_a_while_but_not_for_more_than_a_tenth() {
+    let disk = SimDisk::default();
+    let keep = Duration::from_secs(60);
+    let mut writer = long(&disk, SpoolLimits { keep, max_bytes: 10 << 20, ..LIMITS });
+    let everything = writer.synced_position().offset;
+    let before = segment_files(&disk).len();
+    assert!(writer.retain(at(everything)).is_none());
+    assert!(writer.retain(Floor { offset: everything, now: keep - Duration::from_nanos(1) }).is_none());
+    writer.retain(Floor { offset: everything, now: keep }).unwrap().run().unwrap();
+    assert!(before > 5 && segment_files(&disk).len() == 1);
+
+    let disk = SimDisk::default();
+    let mut writer = long(&disk, SpoolLimits { keep, max_bytes: 200_000, ..LIMITS });
+    let floor = at(writer.synced_position().offset);
+    writer.retain(floor).unwrap().run().unwrap();
+    let passed = segment_files(&disk).len() - 1;
+    let bytes: usize = segment_files(&disk)[..passed].iter().map(|name| disk.bytes(name).len()).sum();
+    assert!(passed > 0 && bytes <= 20_000, "{passed} segments of {bytes} bytes");
+}
+
+#[test]
+fn a_cursor_reads_on_in_a_segment_that_goes_away_under_it() {
+    let disk = SimDisk::default();
+    let mut writer = long(&disk, LIMITS);
+    let mut cursor = writer.reader().cursor(SpoolPosition::START);
+    cursor.next(u64::MAX).unwrap();
+    let last = writer.reader().cursor(SpoolPosition::START);
+    let everything = writer.synced_position().offset;
+    writer.retain(at(everything)).unwrap().run().unwrap();
+
+    let mut expected = cursor.position().offset + 1;
+    let mut missing = 0;
+    while let Some(step) = cursor.next(u64::MAX).unwrap() {
+        match step {
+            Step::Entry(entry) => {
+                assert_eq!(entry.first, expected);
+                expected = entry.last + 1;
+            }
+            Step::Missing { first, last } => {
+                assert_eq!(first, expected, "what it cannot have it is told");
+                expected = last + 1;
+                missing += 1;
+            }
+        }
+    }
+    assert_eq!((expected, missing), (everything + 1, 1));
+    assert_eq!(writer.reader().check(last.position()), Standing::Gone);
+}
+
+#[test]
+fn the_oldest_segment_is_counted_dropped_and_remembered_as_dropped() {
+    let disk = SimDisk::default();
+    let mut writer = long(&disk, LIMITS);
+    let oldest = writer.oldest_segment().unwrap();
+    let (first, last) = oldest.offsets();
+    let rows = oldest.rows().unwrap();
+    assert_eq!(rows, [(1, last - first)], "all but the boot's item are rows");
+
+    let behind = SpoolPosition { boot: writer.boot(), offset: first };
+    assert_eq!(writer.reader().check(behind), Standing::Retained);
+    let mut items = ItemBuffer::default();
+    items.push_control(&Control::Dropped { sinks: vec![], rows, offsets: Some((first, last)), at: Timestamp(1) });
+    append(&mut writer, &items);
+    writer.drop_oldest(&oldest).unwrap().run().unwrap();
+    assert_eq!(writer.reader().check(behind), Standing::Dropped);
+    assert!(writer.drop_oldest(&oldest).is_none(), "once is enough");
+
+    let mut cursor = writer.reader().cursor(behind);
+    assert!(
+        matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Missing { first: f, last: l }) if (f, l) == (first + 1, last))
+    );
+    disk.kill();
+    assert_eq!(open(&disk).reader().check(behind), Standing::Dropped, "the item says so after a restart");
+}
+
+#[test]
+fn the_last_segment_is_never_dropped() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(1, b"row"));
+    sync(&mut writer).unwrap();
+    assert!(writer.oldest_segment().is_none());
+}
+
+#[test]
+fn a_position_is_known_by_boot_and_offset() {
+    let disk = SimDisk::default();
+    let mut writer = long(&disk, LIMITS);
+    let (boot, end) = (writer.boot(), writer.synced_position());
+    let at = |boot: Boot, offset: u64| SpoolPosition { boot, offset };
+    let reader = writer.reader();
+    assert_eq!(reader.check(SpoolPosition::START), Standing::Retained);
+    assert_eq!(reader.check(end), Standing::Retained);
+    append(&mut writer, &rows(1, b"not durable"));
+    assert_eq!(reader.check(at(boot, end.offset + 1)), Standing::Ahead);
+    assert_eq!(reader.check(at(Boot(7), 5)), Standing::OtherBoot);
+
+    let backup = disk.copy();
+    backup.kill();
+    sync(&mut writer).unwrap();
+    append(&mut writer, &rows(5, b"after the backup"));
+    sync(&mut writer).unwrap();
+    let ahead = writer.synced_position();
+    let mut restored = open(&backup);
+    append(&mut restored, &rows(20, b"another history"));
+    sync(&mut restored).unwrap();
+    assert_eq!(restored.reader().check(end), Standing::Retained);
+    assert_eq!(restored.reader().check(ahead), Standing::Ahead, "the boot is known, the offset was never its own");
+
+    disk.kill();
+    let mut writer = open(&disk);
+    let second = at(writer.boot(), writer.next_offset() - 1);
+    assert_eq!(writer.reader().check(ahead), Standing::Retained);
+    sync(&mut writer).unwrap();
+    assert_eq!(writer.reader().check(second), Standing::Retained);
+    assert_eq!(writer.reader().check(at(writer.boot(), 3)), Standing::OtherBoot, "offset 3 is of the first boot");
+    fill(&mut writer, 2);
+    writer.retain(Floor { offset: writer.synced_position().offset, now: Duration::ZERO }).unwrap().run().unwrap();
+    assert_eq!(writer.reader().check(at(boot, 3)), Standing::Gone);
+    assert_eq!(writer.reader().check(SpoolPosition::START), Standing::Gone);
+    assert_eq!(writer.reader().check(writer.reader().oldest()), Standing::Retained);
+}
+
+#[test]
+fn many_restarts_keep_their_boots_apart_and_the_head_short() {
+    let disk = SimDisk::default();
+    let mut ends = Vec::new();
+    for _ in 0..100 {
+        let mut writer = open(&disk);
+        append(&mut writer, &rows(1, b"row"));
+        sync(&mut writer).unwrap();
+        ends.push(writer.synced_position());
+        disk.kill();
+    }
+    let mut writer = open(&disk);
+    sync(&mut writer).unwrap();
+    let reader = writer.reader();
+    assert!(ends.iter().all(|&end| reader.check(end) == Standing::Retained));
+    let end = writer.synced_position().offset;
+    writer.retain(Floor { offset: end, now: Duration::ZERO }).unwrap().run().unwrap();
+    writer.roll(snapshot(end)).unwrap();
+    sync(&mut writer).unwrap();
+    assert_eq!(reader.check(ends[0]), Standing::Gone);
+    let heads = inspect::inspect_disk(&disk).unwrap();
+    assert_eq!(heads.boots.len(), 65, "64 that are gone and the one that runs");
+}

@@ -1,0 +1,270 @@
+//! The store beside the simulator's own list: what is missing, what is there twice, what nobody ever sent.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde::{Deserialize, Serialize};
+use tidegate_sources::deribit::simulator::{self, Oracle, Session};
+
+use super::stored::{self, Stored};
+
+/// What came of comparing.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Comparison {
+    pub(super) trades: Trades,
+    pub(super) tickers: Tickers,
+    /// Rows that the venue never made, or made with other values.
+    pub(super) invented: u64,
+    /// How long no session was up while the venue ran, in milliseconds.
+    pub(super) silent_ms: i64,
+    /// The first of what is wrong, in words.
+    pub(super) examples: Vec<String>,
+}
+
+/// Trades: the venue repeats them, so every one is owed.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Trades {
+    /// Owed: made since each instrument's first confirmed subscription.
+    pub(super) made: u64,
+    /// Of these, stored.
+    pub(super) stored: u64,
+    /// Of these, fetched by REST.
+    pub(super) by_rest: u64,
+    pub(super) missing: u64,
+    /// Rows too many.
+    pub(super) twice: u64,
+    /// Stored although they were made before what is owed.
+    pub(super) earlier: u64,
+}
+
+/// Tickers: the venue cannot repeat them, so what a session has handed over must be there up to where it was cut.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Tickers {
+    /// Handed to a socket.
+    pub(super) sent: u64,
+    pub(super) stored: u64,
+    /// Not stored, though a later one of the same session and instrument is.
+    pub(super) holes: u64,
+    /// Rows too many.
+    pub(super) twice: u64,
+    /// Sent last in a session, and not stored: on its way when the line was cut or the process killed.
+    pub(super) in_flight: u64,
+}
+
+/// What is known of the runs so far.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct History {
+    /// When each run began, in milliseconds since 1970. In between the venue did not run, and sent nothing to anybody.
+    pub(super) began_ms: Vec<i64>,
+    /// The first session, counted from 1, that the pipeline said it had subscribed in and was storing.
+    pub(super) claimed_from: Option<usize>,
+}
+
+type Owed<'a> = BTreeMap<&'a str, Vec<&'a simulator::Trade>>;
+
+impl Comparison {
+    /// Compares.
+    ///
+    /// The venue made nothing after `ended_ms`, in milliseconds since 1970.
+    pub(super) fn of(oracle: &Oracle, stored: &Stored, history: &History, ended_ms: i64) -> Self {
+        let silent_ms = silent_ms(&oracle.sessions, &history.began_ms, ended_ms);
+        let mut comparison = Self { silent_ms, ..Self::default() };
+        let stored_from = comparison.compare_tickers(oracle, stored);
+        // A pipeline that was killed between the venue's confirmation and its own first write claims nothing of that.
+        let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
+        comparison.compare_trades(oracle, &oracle.owed_since(owed_from), stored);
+        comparison
+    }
+
+    /// Returns whether nothing is missing, holed, there twice or invented, and there was something to compare.
+    pub(super) fn is_exact(&self) -> bool {
+        let Self { trades, tickers, invented, .. } = self;
+        let wrong = trades.missing + trades.twice + tickers.holes + tickers.twice + invented;
+        wrong == 0 && !self.is_empty()
+    }
+
+    /// Returns whether the venue had nobody to make anything for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.trades.made + self.tickers.sent == 0
+    }
+
+    fn compare_trades(&mut self, oracle: &Oracle, owed: &Owed<'_>, stored: &Stored) {
+        for (symbol, made) in &oracle.trades {
+            let rows = stored.trades.get(symbol).map_or(&[][..], Vec::as_slice);
+            let owed = owed.get(symbol.as_str()).map_or(&[][..], Vec::as_slice);
+            self.compare_trades_of(symbol, made, owed, rows);
+        }
+        for (symbol, rows) in stored.trades.iter().filter(|(symbol, _)| !oracle.trades.contains_key(*symbol)) {
+            self.invented += rows.len() as u64;
+            self.note(|| format!("invented: {} trades of `{symbol}`, which the venue does not have", rows.len()));
+        }
+    }
+
+    fn compare_trades_of(
+        &mut self,
+        symbol: &str,
+        made: &[simulator::Trade],
+        owed: &[&simulator::Trade],
+        rows: &[stored::Trade],
+    ) {
+        let made: HashMap<String, &simulator::Trade> = made.iter().map(|trade| (trade.trade_id(), trade)).collect();
+        let mut copies: HashMap<u64, u64> = HashMap::new();
+        let mut by_rest: HashMap<u64, bool> = HashMap::new();
+        for row in rows {
+            match made.get(&row.id).filter(|trade| is_as_made(row, trade)) {
+                Some(trade) => {
+                    *copies.entry(trade.id).or_default() += 1;
+                    by_rest.insert(trade.id, row.backfilled);
+                }
+                None => {
+                    self.invented += 1;
+                    self.note(|| format!("invented: trade {} of {symbol} as it is stored", row.id));
+                }
+            }
+        }
+        self.trades.made += owed.len() as u64;
+        for trade in owed {
+            match copies.remove(&trade.id) {
+                Some(stored) => {
+                    self.trades.stored += 1;
+                    self.trades.by_rest += u64::from(by_rest[&trade.id]);
+                    self.trades_twice(symbol, trade.id, stored);
+                }
+                None => {
+                    self.trades.missing += 1;
+                    self.note(|| format!("missing: trade {} of {symbol}, number {}", trade.trade_id(), trade.seq));
+                }
+            }
+        }
+        self.trades.earlier += copies.len() as u64;
+        for (id, stored) in copies {
+            self.trades_twice(symbol, id, stored);
+        }
+    }
+
+    fn trades_twice(&mut self, symbol: &str, id: u64, stored: u64) {
+        if stored > 1 {
+            self.trades.twice += stored - 1;
+            self.note(|| format!("twice: trade ETH-{id} of {symbol} is stored {stored} times"));
+        }
+    }
+
+    /// Compares tickers and returns the first session of which any is stored.
+    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored) -> Option<usize> {
+        let mut stored_from = None;
+        let mut sent: HashMap<&str, Vec<(u64, usize)>> = HashMap::new();
+        for (number, session) in (1..).zip(&oracle.sessions) {
+            for (symbol, volumes) in &session.tickers {
+                let list = sent.entry(symbol).or_default();
+                list.extend(volumes.iter().map(|volume| (volume.to_bits(), number)));
+            }
+        }
+        for (symbol, sent) in &mut sent {
+            sent.sort_unstable();
+            let rows = stored.tickers.get(*symbol).map_or(&[][..], Vec::as_slice);
+            let first = self.compare_tickers_of(symbol, sent, rows);
+            stored_from = stored_from.into_iter().chain(first).min();
+        }
+        self.invented += stored.unknown_tickers;
+        for (symbol, rows) in stored.tickers.iter().filter(|(symbol, _)| !sent.contains_key(symbol.as_str())) {
+            self.invented += rows.len() as u64;
+            self.note(|| format!("invented: {} tickers of `{symbol}`, of which none was sent", rows.len()));
+        }
+        stored_from
+    }
+
+    /// Compares one instrument's tickers, and returns the first session of which any is stored. Volumes only grow, so that
+    /// sorted by them they are in the order of sending.
+    fn compare_tickers_of(&mut self, symbol: &str, sent: &[(u64, usize)], rows: &[f64]) -> Option<usize> {
+        let mut rows: Vec<u64> = rows.iter().map(|volume| volume.to_bits()).collect();
+        rows.sort_unstable();
+        let mut rows = rows.into_iter().peekable();
+        let mut sessions: HashMap<usize, Prefix> = HashMap::new();
+        for &(volume, session) in sent {
+            while rows.next_if(|row| *row < volume).is_some() {
+                self.invented_ticker(symbol);
+            }
+            let mut copies = 0;
+            while rows.next_if(|row| *row == volume).is_some() {
+                copies += 1;
+            }
+            if copies > 1 {
+                self.tickers.twice += copies - 1;
+                self.note(|| format!("twice: a ticker of {symbol} is stored {copies} times"));
+            }
+            sessions.entry(session).or_default().add(copies > 0);
+        }
+        for _ in rows {
+            self.invented_ticker(symbol);
+        }
+        self.tickers.sent += sent.len() as u64;
+        let stored_from = sessions.iter().filter(|(_, prefix)| prefix.stored > 0).map(|(session, _)| *session).min();
+        for (session, Prefix { sent, stored, length }) in sessions {
+            self.tickers.stored += stored;
+            self.tickers.holes += length - stored;
+            self.tickers.in_flight += sent - length;
+            if length > stored {
+                self.note(|| format!("holes: {} tickers of {symbol} in session {session}", length - stored));
+            }
+        }
+        stored_from
+    }
+
+    fn invented_ticker(&mut self, symbol: &str) {
+        self.invented += 1;
+        self.note(|| format!("invented: a ticker of {symbol} as it is stored"));
+    }
+
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.examples.len() < EXAMPLES {
+            self.examples.push(text());
+        }
+    }
+}
+
+/// What is stored of one session and instrument.
+#[derive(Debug, Default)]
+struct Prefix {
+    sent: u64,
+    stored: u64,
+    /// Up to and with the last one that is stored.
+    length: u64,
+}
+
+impl Prefix {
+    fn add(&mut self, is_stored: bool) {
+        self.sent += 1;
+        if is_stored {
+            self.stored += 1;
+            self.length = self.sent;
+        }
+    }
+}
+
+fn is_as_made(row: &stored::Trade, trade: &simulator::Trade) -> bool {
+    // Both were parsed from the same digits, so they are equal to the last bit or not the same.
+    row.price.to_bits() == trade.price.to_bits()
+        && row.size.to_bits() == trade.amount.to_bits()
+        && row.side == trade.direction.name()
+        && row.ts_event_ms == trade.timestamp
+}
+
+/// Adds up the time in which no session was up, from the first session to `ended_ms`, while the venue ran.
+fn silent_ms(sessions: &[Session], began_ms: &[i64], ended_ms: i64) -> i64 {
+    let mut silent = 0;
+    let mut until: Option<i64> = None;
+    let opened = sessions.iter().map(|session| (session.opened_ms, session.ended_ms.unwrap_or(i64::MAX)));
+    for (opened_ms, closed_ms) in opened.chain([(ended_ms, i64::MAX)]) {
+        if let Some(until) = until.filter(|until| opened_ms > *until) {
+            let began = began_ms.iter().copied().rfind(|began| (until..opened_ms).contains(began));
+            silent += opened_ms - began.unwrap_or(until);
+        }
+        until = until.max(Some(closed_ms));
+    }
+    silent
+}
+
+const EXAMPLES: usize = 5;
+
+#[cfg(test)]
+#[path = "comparison_tests.rs"]
+mod tests;

@@ -1,0 +1,163 @@
+//! Each kind of wrong row is seen for what it is, and what the venue cannot repeat is not held against the pipeline.
+
+use std::collections::BTreeMap;
+
+use tidegate_sources::deribit::simulator::{Direction, Mark, Subscription};
+
+use super::*;
+
+const OPTION: &str = "ETH-26SEP26-2760-C";
+
+/// A venue that made three trades before anybody came and four afterwards, and sent five tickers in each of two sessions.
+fn oracle() -> Oracle {
+    let mut oracle = Oracle::default();
+    oracle.trades.insert(OPTION.to_owned(), (1..=7).map(made).collect());
+    let subscription = Subscription {
+        channel: format!("trades.{OPTION}.100ms"),
+        confirmed_ms: 1_000,
+        from: BTreeMap::from([(OPTION.to_owned(), Mark { epoch: 0, seq: 3 })]),
+        ended: None,
+    };
+    let tickers = |volumes: std::ops::Range<u32>| {
+        BTreeMap::from([(OPTION.to_owned(), volumes.map(|volume| f64::from(volume) / 2.0).collect())])
+    };
+    let first = Session { opened_ms: 900, ended_ms: Some(2_000), tickers: tickers(0..5), ..Session::default() };
+    let second =
+        Session { opened_ms: 2_600, subscriptions: vec![subscription], tickers: tickers(5..10), ..Session::default() };
+    oracle.sessions = vec![first, second];
+    oracle
+}
+
+fn made(seq: u64) -> simulator::Trade {
+    simulator::Trade {
+        epoch: 0,
+        seq,
+        id: 100 + seq,
+        timestamp: 1_000 + seq as i64,
+        price: 0.015,
+        amount: 2.0,
+        direction: Direction::Buy,
+        index_price: 2_700.0,
+        mark_price: 0.0149,
+        iv: Some(61.0),
+        tick_direction: 0,
+    }
+}
+
+fn row(seq: u64) -> stored::Trade {
+    stored::Trade {
+        id: format!("ETH-{}", 100 + seq),
+        price: 0.015,
+        size: 2.0,
+        side: "buy".to_owned(),
+        ts_event_ms: 1_000 + seq as i64,
+        backfilled: seq == 5,
+    }
+}
+
+fn stored(seqs: &[u64], volumes: &[u32]) -> Stored {
+    let trades = HashMap::from([(OPTION.to_owned(), seqs.iter().copied().map(row).collect())]);
+    let volumes = volumes.iter().map(|volume| f64::from(*volume) / 2.0).collect();
+    Stored { trades, tickers: HashMap::from([(OPTION.to_owned(), volumes)]), unknown_tickers: 0 }
+}
+
+fn history() -> History {
+    History { began_ms: vec![800], claimed_from: None }
+}
+
+const ALL: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+
+#[test]
+fn a_store_that_holds_what_is_owed_is_exact() {
+    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &ALL), &history(), 9_000);
+    assert!(comparison.is_exact(), "{comparison:?}");
+    let Comparison { trades, tickers, silent_ms, .. } = comparison;
+    assert_eq!(trades, Trades { made: 4, stored: 4, by_rest: 1, ..Trades::default() });
+    assert_eq!(tickers, Tickers { sent: 10, stored: 10, ..Tickers::default() });
+    assert_eq!(silent_ms, 600);
+}
+
+#[test]
+fn a_trade_that_is_not_there_is_missing_and_one_from_before_is_no_fault() {
+    let comparison = Comparison::of(&oracle(), &stored(&[2, 4, 5, 7], &ALL), &history(), 9_000);
+    let expected = Trades { made: 4, stored: 3, by_rest: 1, missing: 1, earlier: 1, ..Trades::default() };
+    assert_eq!(comparison.trades, expected);
+    assert!(!comparison.is_exact());
+    assert_eq!(comparison.examples, [format!("missing: trade ETH-106 of {OPTION}, number 6")]);
+}
+
+#[test]
+fn a_row_too_many_is_counted_once_for_each_copy() {
+    let comparison =
+        Comparison::of(&oracle(), &stored(&[4, 4, 4, 5, 6, 7], &[0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 9]), &history(), 9_000);
+    assert_eq!((comparison.trades.twice, comparison.tickers.twice), (2, 1));
+    assert_eq!((comparison.trades.stored, comparison.tickers.stored), (4, 10), "a copy is no second row");
+    assert!(!comparison.is_exact());
+}
+
+#[test]
+fn a_ticker_is_a_hole_only_if_a_later_one_of_its_session_is_there() {
+    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 3, 5, 6]), &history(), 9_000);
+    assert_eq!(comparison.tickers, Tickers { sent: 10, stored: 5, holes: 1, twice: 0, in_flight: 4 });
+    assert!(!comparison.is_exact());
+    let cut = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 5, 6, 7]), &history(), 9_000);
+    assert_eq!(cut.tickers, Tickers { sent: 10, stored: 5, holes: 0, twice: 0, in_flight: 5 });
+    assert!(cut.is_exact(), "what was on its way when a line was cut is shown and not failed on");
+}
+
+#[test]
+fn what_the_venue_did_not_make_is_invented() {
+    let mut other_price = stored(&[4, 5, 6, 7], &ALL);
+    other_price.trades.get_mut(OPTION).unwrap()[0].price = 0.016;
+    let comparison = Comparison::of(&oracle(), &other_price, &history(), 9_000);
+    assert_eq!((comparison.invented, comparison.trades.missing), (1, 1), "the true one is not there");
+
+    let mut strangers = stored(&[4, 5, 6, 7], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11]);
+    strangers.trades.insert("BTC-PERPETUAL".to_owned(), vec![row(1)]);
+    strangers.tickers.insert("BTC-PERPETUAL".to_owned(), vec![1.0, 2.0]);
+    strangers.unknown_tickers = 1;
+    let comparison = Comparison::of(&oracle(), &strangers, &history(), 9_000);
+    assert_eq!(comparison.invented, 5);
+    assert!(!comparison.is_exact() && comparison.trades.missing == 0);
+}
+
+#[test]
+fn a_venue_that_nobody_came_to_proves_nothing() {
+    let comparison = Comparison::of(&Oracle::default(), &Stored::default(), &history(), 9_000);
+    assert!(comparison.is_empty() && !comparison.is_exact());
+}
+
+#[test]
+fn an_empty_store_misses_every_owed_trade() {
+    let comparison = Comparison::of(&oracle(), &Stored::default(), &history(), 9_000);
+    assert_eq!((comparison.trades.missing, comparison.tickers.in_flight), (4, 10));
+    assert_eq!(comparison.examples.len(), 4);
+}
+
+#[test]
+fn a_session_of_which_nothing_was_claimed_or_stored_is_not_owed() {
+    let mut oracle = oracle();
+    let mut early = oracle.sessions[1].subscriptions[0].clone();
+    early.from.insert(OPTION.to_owned(), Mark { epoch: 0, seq: 1 });
+    oracle.sessions[0].subscriptions.push(early);
+
+    let only_second = stored(&[4, 5, 6, 7], &[5, 6, 7, 8, 9]);
+    let comparison = Comparison::of(&oracle, &only_second, &history(), 9_000);
+    assert!(comparison.is_exact(), "killed before its first write: {comparison:?}");
+    let claimed = History { claimed_from: Some(1), ..history() };
+    assert_eq!(Comparison::of(&oracle, &only_second, &claimed, 9_000).trades.missing, 2, "it had said that it was storing");
+    let both = stored(&[4, 5, 6, 7], &[0, 5, 6, 7, 8, 9]);
+    assert_eq!(Comparison::of(&oracle, &both, &history(), 9_000).trades.missing, 2, "a ticker of it is there");
+}
+
+#[test]
+fn while_the_venue_itself_was_not_running_is_not_silence() {
+    let session = |opened_ms, ended_ms| Session { opened_ms, ended_ms, ..Session::default() };
+    let sessions = [session(1_000, Some(5_000)), session(90_300, Some(95_000)), session(95_500, None)];
+    assert_eq!(silent_ms(&sessions, &[900, 90_000], 99_000), 300 + 500);
+    assert_eq!(silent_ms(&sessions, &[900], 99_000), 85_300 + 500);
+    assert_eq!(silent_ms(&[], &[900], 99_000), 0);
+    let overlapping = [session(1_000, Some(5_000)), session(4_000, Some(9_000)), session(9_100, None)];
+    assert_eq!(silent_ms(&overlapping, &[], 99_000), 100);
+    assert_eq!(silent_ms(&[session(1_000, Some(5_000))], &[900], 6_500), 1_500, "nobody came back");
+}

@@ -1,0 +1,163 @@
+//! `demo`: a simulated venue with faults, a pipeline into SQLite, and at the end the store beside the venue's own list.
+//!
+//! ```text
+//! parent: simulator ──WebSocket, HTTP──→ child: `tidegate run demo.toml` ──→ demo.sqlite
+//!   │ screen ←──reports, one JSON line each──┘                                  │
+//!   └─ at the end: sent.jsonl (what the venue made, over all runs) beside ──────┘
+//! ```
+//!
+//! Where to look: `stage` (the run: children, kills, the end), `folder` (files and locks), `child`, `report`, `tally` (what
+//! children say), `picture` and `screen`, `stored` and `comparison`, `summary`.
+
+mod child;
+mod comparison;
+mod folder;
+mod kills;
+mod picture;
+mod report;
+mod screen;
+mod stage;
+mod stored;
+mod summary;
+mod tally;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, Simulator, SimulatorConfig};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::Instant,
+};
+
+use self::{
+    comparison::Comparison,
+    folder::Folder,
+    screen::{Look, Screen},
+    stage::{Ending, Stage},
+    stored::Stored,
+    summary::Around,
+};
+use super::{DemoArgs, Failure, Outcome, simulate};
+
+/// Where the demo runs unless it is told otherwise.
+pub(super) const DEFAULT_DIR: &str = "tidegate-demo";
+
+pub(super) fn run(args: &DemoArgs) -> Outcome {
+    if !(args.rate.is_finite() && args.rate > 0.0) {
+        return Err(Failure::usage(format!("--rate {} is not a number of events a second", args.rate)));
+    }
+    let runtime = super::run::runtime()?;
+    let outcome = runtime.block_on(demo(args));
+    // What still reads a pipe of a killed child is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn demo(args: &DemoArgs) -> Outcome {
+    let began = Instant::now();
+    let mut signals = Signals::new()?;
+    let folder = Folder::take(&args.dir, args.seed).await?;
+    let simulator = start(args, &folder).await?;
+    folder.write_pipeline(&simulate::endpoint(&simulator))?;
+    let screen = Screen::new(io::stdout(), Look::of_stdout(), picture::title(&args.dir));
+    let mut stage = Stage::begin(folder, simulator, screen, args, began).await?;
+    let ending = stage.run(&mut signals).await?;
+    let outcome = tokio::select! {
+        outcome = finish(&mut stage, ending) => outcome?,
+        () = signals.stop() => {
+            return Err(Failure::failed("ended at once by a second signal: nothing was compared; start the demo again"));
+        }
+    };
+    stage.simulator.stop().await.map_err(|error| Failure::failed(format!("the simulator had to stop: {error}")))?;
+    Ok(outcome)
+}
+
+async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
+    let config = SimulatorConfig {
+        seed: folder.seed(),
+        rate: args.rate,
+        sent: Some(folder.sent()),
+        faults: faults(),
+        // As many as the pipeline follows: a ranking anew would leave some, and their last gaps would stay open.
+        instruments: 50,
+        paused: true,
+        ..SimulatorConfig::default()
+    };
+    let sent = folder.sent();
+    let started = Simulator::start(config).await;
+    started.map_err(|error| Failure::failed(format!("cannot start the simulator with `{}`: {error}", sent.display())))
+}
+
+/// Comes to the end of the run, and shows what it came to.
+async fn finish(stage: &mut Stage, ending: Ending) -> Outcome {
+    let done = stage.end(ending).await?;
+    let Stage { folder, simulator, .. } = &*stage;
+    let stored = Stored::read(&folder.database()).await.map_err(|error| stage::unreadable(folder, &error))?;
+    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
+    let around = Around {
+        root: folder.root(),
+        database: &folder.database(),
+        database_bytes: folder.database_bytes(),
+        gaps_open: done.gaps_open,
+        seed: folder.seed(),
+        kills: done.kills,
+        has_sqlite3: is_on_path("sqlite3"),
+    };
+    let text = summary::summary(&comparison, &around);
+    let mut out = io::stdout();
+    let shown = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    shown.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))?;
+    Ok(if comparison.is_exact() && done.is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everything that goes wrong in an ordinary month, so often that half a minute shows most of it. What lasts is short, so
+/// that an end by Ctrl-C finds the venue well.
+fn faults() -> Faults {
+    let lasting = |condition, milliseconds| Fault::Lasting(condition, Duration::from_millis(milliseconds));
+    Faults::default()
+        .with(Fault::Cut, 8.0)
+        .with(Fault::Torn, 3.0)
+        .with(Fault::Close { code: 1001 }, 3.0)
+        .with(Fault::HalfOpen, 4.0)
+        .with(Fault::Malformed, 8.0)
+        .with(Fault::Truncated, 4.0)
+        .with(Fault::Binary, 2.0)
+        .with(Fault::Duplicate, 20.0)
+        .with(Fault::Reorder, 20.0)
+        .with(Fault::Skip, 20.0)
+        .with(lasting(Condition::Slow { by: Duration::from_millis(200) }, 1_000), 4.0)
+        .with(lasting(Condition::Http5xx, 700), 6.0)
+        .with(lasting(Condition::RestDown, 700), 3.0)
+}
+
+fn is_on_path(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+}
+
+/// The signals that ask for the end.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next one.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! What the screen shows at one moment, as text. Reads no clock and knows no terminal.
+
+use std::{path::Path, time::Duration};
+
+use super::{report::Check, tally::Tally};
+use crate::cli::text::{clock, count, grouped, short, size};
+
+/// One moment.
+#[derive(Debug)]
+pub(super) struct Picture<'a> {
+    pub(super) facts: Facts,
+    pub(super) tally: &'a Tally,
+}
+
+/// What no child knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Facts {
+    /// Since the start of the demo.
+    pub(super) passed: Duration,
+    pub(super) cuts: Cuts,
+    /// How many kills are done, of how many. Each is told above the picture, so that only lines repeat it.
+    pub(super) kills: Option<(u32, u32)>,
+}
+
+/// Sessions that the venue has ended since the start of the demo, or lost because the process was killed.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cuts {
+    pub(super) count: u64,
+    /// How long ago the last one was.
+    pub(super) last: Option<Duration>,
+}
+
+/// Returns what is said first.
+pub(super) fn title(root: &Path) -> [String; 2] {
+    [
+        format!("tidegate {} demo: a simulated Deribit with faults → spool → SQLite,", env!("CARGO_PKG_VERSION")),
+        format!("all in {}. Nothing leaves this machine. Ctrl-C ends it.", shown(root)),
+    ]
+}
+
+impl Picture<'_> {
+    /// Returns the lines of a live screen that is so many columns wide. They need 80; who has less loses what is last.
+    pub(super) fn lines(&self, width: usize) -> [String; 4] {
+        let report = self.tally.report();
+        let (received, committed) = self.tally.rates();
+        let stage = |time: &str, name: &str, check: &Check, first: &str, second: &str, third: &str| {
+            let room = 36_usize.saturating_sub(third.chars().count()).min(17);
+            format!("{time:<8} {name:<14} {:<8} {first:>8}  {second:<room$} {third}", status(check))
+        };
+        let source = &report.source;
+        let time = clock(self.facts.passed);
+        let lag = format!("synced {}", short(report.spool.synced_lag_seconds));
+        let (received, committed) = (per_second(received), per_second(committed));
+        let bytes = size(report.spool.bytes);
+        let rows = count(self.tally.rows(), "row");
+        let mut sink = stage("", "sink   sqlite", &report.sink, &committed, &rows, &self.commits());
+        if sink.chars().count() + 2 + GUARANTEE.len() <= width {
+            sink = format!("{sink}  {GUARANTEE}");
+        }
+        [
+            stage(&time, "source deribit", source, &received, &self.channels(), &self.line_cut()),
+            stage("", "spool", &report.spool, &bytes, &lag, &self.behind()),
+            sink,
+            format!("{:<8} {:<14} {}", "", "gaps", self.gaps()),
+        ]
+    }
+
+    /// Returns the same for those who have no terminal, in one line.
+    pub(super) fn line(&self) -> String {
+        let report = self.tally.report();
+        let (received, committed) = self.tally.rates();
+        let source = [per_second(received), self.channels(), self.line_cut()];
+        let spool = [size(report.spool.bytes), self.behind()];
+        let sink = [per_second(committed), count(self.tally.rows(), "row"), self.commits()];
+        let stage = |name: &str, check: &Check, facts: &[String]| {
+            let facts: Vec<&str> = facts.iter().map(String::as_str).filter(|fact| !fact.is_empty()).collect();
+            format!("{name} {} {}", status(check), facts.join(", "))
+        };
+        [
+            format!("{}  {}", clock(self.facts.passed), stage("source deribit", &report.source, &source)),
+            stage("spool", &report.spool, &spool),
+            stage("sink sqlite", &report.sink, &sink),
+            format!("gaps {}{}", self.gaps(), self.killed()),
+        ]
+        .join("; ")
+    }
+
+    fn channels(&self) -> String {
+        let subscriptions = self.tally.report().source.subscriptions;
+        format!("{} of {} channels", subscriptions.confirmed, subscriptions.wanted)
+    }
+
+    fn line_cut(&self) -> String {
+        let Cuts { count, last } = self.facts.cuts;
+        match last {
+            None => "line never cut".to_owned(),
+            Some(last) => format!("cut {count}×, {} s ago", last.as_secs()),
+        }
+    }
+
+    fn behind(&self) -> String {
+        let oldest = self.tally.report().sink.oldest_uncommitted_seconds;
+        format!("{:.2} s behind", oldest.unwrap_or(0.0))
+    }
+
+    fn commits(&self) -> String {
+        let commits = self.tally.report().sink.commit_seconds;
+        commits.map_or_else(String::new, |commits| format!("p50 {} p99 {}", short(commits.p50), short(commits.p99)))
+    }
+
+    fn gaps(&self) -> String {
+        let totals = self.tally.totals();
+        let found = totals.gaps_open + totals.gaps_filled + totals.gaps_lost;
+        let trades = count(totals.backfilled, "trade");
+        let filled = grouped(totals.gaps_filled);
+        format!("{} found, {filled} filled ({trades} by REST), {} lost", grouped(found), grouped(totals.gaps_lost))
+    }
+
+    fn killed(&self) -> String {
+        self.facts.kills.map_or_else(String::new, |(done, wanted)| format!("; killed {done} of {wanted}"))
+    }
+}
+
+/// What this sink promises.
+const GUARANTEE: &str = "exactly-once (transaction)";
+
+/// Returns a path as a user would write it: a relative one with its `./`.
+fn shown(path: &Path) -> String {
+    let path = path.display().to_string();
+    if path.starts_with(['/', '.']) { path } else { format!("./{path}") }
+}
+
+fn status(check: &Check) -> &str {
+    if check.status.is_empty() { "starting" } else { &check.status }
+}
+
+fn per_second(rate: f64) -> String {
+    format!("{}/s", grouped(rate.round() as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::{
+        super::{
+            report::{Gaps, Quantiles, Report, Subscriptions},
+            stored::Standing,
+        },
+        *,
+    };
+
+    /// Big numbers: what a long and hard run shows.
+    fn tally(scale: u64) -> Tally {
+        let mut report = Report::default();
+        for check in [&mut report.source, &mut report.spool, &mut report.sink] {
+            check.status = "degraded".to_owned();
+        }
+        report.source.subscriptions = Subscriptions { wanted: 52, confirmed: 52 };
+        report.source.gaps = Gaps { open: 1, filled: 40 * scale, lost: 0 };
+        report.source.rows_backfilled = 212 * scale;
+        report.spool.bytes = 61 << 20;
+        report.spool.synced_lag_seconds = 0.003;
+        report.sink.oldest_uncommitted_seconds = Some(0.04);
+        report.sink.commit_seconds = Some(Quantiles { p50: 0.012, p99: 0.123 });
+        let (mut tally, now) = (Tally::default(), Instant::now());
+        tally.begin(Standing { rows: 168_114 * scale, newest_ms: None });
+        tally.hear(report.clone(), now);
+        report.source.rows_received = 2_011 * scale;
+        report.sink.rows_committed = 2_003 * scale;
+        tally.hear(report, now + Duration::from_secs(1));
+        tally
+    }
+
+    fn picture(tally: &Tally) -> Picture<'_> {
+        let cuts = Cuts { count: 4, last: Some(Duration::from_secs(3)) };
+        Picture { facts: Facts { passed: Duration::from_secs(84), cuts, kills: None }, tally }
+    }
+
+    #[test]
+    fn the_screen_shows_every_stage_and_fits_80_columns() {
+        let tally = tally(1);
+        let expected = [
+            "00:01:24 source deribit degraded  2,011/s  52 of 52 channels cut 4×, 3 s ago",
+            "         spool          degraded   61 MiB  synced 3 ms       0.04 s behind",
+            "         sink   sqlite  degraded  2,003/s  170,117 rows     p50 12 ms p99 123 ms",
+            "         gaps           41 found, 40 filled (212 trades by REST), 0 lost",
+        ];
+        assert_eq!(picture(&tally).lines(80), expected);
+        assert!(picture(&tally).lines(120)[2].ends_with("  exactly-once (transaction)"));
+    }
+
+    #[test]
+    fn a_line_without_a_terminal_has_the_same_numbers() {
+        let tally = tally(1);
+        let line = picture(&tally).line();
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"]
+        {
+            assert!(line.contains(fact), "{fact}: {line}");
+        }
+    }
+
+    #[test]
+    fn before_anything_was_said_everything_is_starting() {
+        let tally = Tally::default();
+        let lines = Picture { facts: Facts::default(), tally: &tally }.lines(80);
+        assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
+        assert!(
+            lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost")
+        );
+    }
+
+    #[test]
+    fn long_and_hard_runs_fit_80_columns_too() {
+        let tally = tally(20);
+        let mut picture = picture(&tally);
+        picture.facts.kills = Some((19, 20));
+        picture.facts.cuts = Cuts { count: 312, last: Some(Duration::from_secs(12)) };
+        for line in picture.lines(80).iter().chain(&title(Path::new("tidegate-demo"))) {
+            assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
+        }
+    }
+
+    #[test]
+    fn the_title_names_the_folder_as_it_is_written() {
+        assert!(title(Path::new("tidegate-demo"))[1].starts_with("all in ./tidegate-demo. "));
+        assert!(title(Path::new("/tmp/x"))[1].starts_with("all in /tmp/x. "));
+    }
+}

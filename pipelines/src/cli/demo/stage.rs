@@ -1,0 +1,362 @@
+//! The run itself: children one after the other, kills, and an end at which nothing is left open.
+
+use std::{
+    io::Stdout,
+    process::ExitStatus,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
+
+use super::{
+    Signals,
+    child::{Child, Event, Stopped, tail},
+    folder::Folder,
+    kills::{Kills, Moment},
+    picture::{Cuts, Facts, Picture},
+    report::Report,
+    screen::Screen,
+    stored::Standing,
+    tally::{Resumed, Tally},
+};
+use crate::cli::{
+    DemoArgs, Failure,
+    text::{count, grouped, short},
+};
+
+/// Everything that runs.
+#[derive(Debug)]
+pub(super) struct Stage {
+    pub(super) folder: Folder,
+    pub(super) simulator: Simulator,
+    screen: Screen<Stdout>,
+    began: Instant,
+    /// When it ends by itself, not before the kills are done.
+    ends_at: Option<Instant>,
+    /// Sessions of earlier runs.
+    sessions_before: usize,
+    child: Child,
+    tally: Tally,
+    kills: Kills,
+    /// Children that have ended without being told to.
+    deaths: u32,
+    is_first_row_told: bool,
+    /// Whether the venue makes events: it waits for the first subscription.
+    is_awake: bool,
+}
+
+/// Why the end is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// Somebody waits for it.
+    Asked,
+    /// It was time.
+    Due,
+    /// Children end by themselves again and again.
+    Broken,
+}
+
+/// What the end left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Done {
+    /// When the venue made the last, in milliseconds since 1970.
+    pub(super) ended_ms: i64,
+    /// Whether children ended only when they were told to, or killed, and the last one had nothing that needs a person.
+    pub(super) is_well: bool,
+    /// Gaps that the last child still knew to be open.
+    pub(super) gaps_open: u64,
+    pub(super) kills: u32,
+}
+
+impl Stage {
+    /// Starts the first child.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or the database cannot be read.
+    pub(super) async fn begin(
+        folder: Folder,
+        simulator: Simulator,
+        screen: Screen<Stdout>,
+        args: &DemoArgs,
+        began: Instant,
+    ) -> Result<Self, Failure> {
+        let mut tally = Tally::default();
+        tally.begin(standing(&folder).await?);
+        Ok(Self {
+            child: start(&folder)?,
+            kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
+            ends_at: args.duration.map(|duration| began + duration),
+            sessions_before: simulator.read(|oracle| oracle.sessions.len()),
+            folder,
+            simulator,
+            screen,
+            began,
+            tally,
+            deaths: 0,
+            is_first_row_told: false,
+            is_awake: false,
+        })
+    }
+
+    /// Runs until it is time to end.
+    ///
+    /// # Errors
+    ///
+    /// If a child cannot be started or heard, or the database cannot be read.
+    pub(super) async fn run(&mut self, signals: &mut Signals) -> Result<Ending, Failure> {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = self.child.next() => match event.map_err(unheard)? {
+                    Event::Report(report) => self.hear(report)?,
+                    Event::Ended(status) if !self.restart_after(status).await? => return Ok(Ending::Broken),
+                    Event::Ended(_) => {}
+                },
+                _ = ticks.tick() => {}
+                () = signals.stop() => return Ok(Ending::Asked),
+            }
+            let now = Instant::now();
+            self.show(now);
+            if !self.is_awake && self.simulator.read(is_heard) {
+                // Faults begin when there is something that they can hit.
+                self.simulator.resume();
+                self.is_awake = true;
+            }
+            if self.kills.is_due(now - self.child.began, self.tally.report().source.gaps.open) {
+                self.kill().await?;
+            } else if self.is_over(now) {
+                return Ok(Ending::Due);
+            }
+        }
+    }
+
+    /// Lets the venue make nothing more and mend, the pipeline catch up, and stops it.
+    ///
+    /// # Errors
+    ///
+    /// If a child cannot be heard or started again.
+    pub(super) async fn end(&mut self, ending: Ending) -> Result<Done, Failure> {
+        let began = Instant::now();
+        let (heal, stop) = if ending == Ending::Asked { HURRIED } else { PATIENT };
+        self.simulator.freeze();
+        self.simulator.mend();
+        let (before, ended_ms) = (self.tally.rows(), now_ms());
+        if ending != Ending::Broken {
+            self.heal(began + heal).await?;
+        }
+        let failure = self.tally.report().failure();
+        // The end of the last session opens a gap in every stream, which the next demo finds and fills.
+        let gaps_open = self.tally.totals().gaps_open;
+        let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
+        if let Some(report) = last {
+            self.tally.end(&report);
+        }
+        if !in_time {
+            self.screen
+                .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
+        }
+        let facts = self.facts(Instant::now());
+        self.screen.finish(&Picture { facts, tally: &self.tally });
+        if let Some(failure) = &failure {
+            self.screen.say(failure);
+        }
+        let rows = count(self.tally.rows().saturating_sub(before), "row");
+        self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
+        let is_well = ending != Ending::Broken && failure.is_none();
+        Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done })
+    }
+
+    /// Waits until everything that the venue made has come, been fetched and been stored, or the time is up.
+    async fn heal(&mut self, deadline: Instant) -> Result<(), Failure> {
+        if timeout_at(deadline, self.simulator.settle()).await.is_err() {
+            return Ok(());
+        }
+        let mut calm = 0;
+        let mut received = None;
+        while calm < CALM {
+            let Ok(event) = timeout_at(deadline, self.child.next()).await else { return Ok(()) };
+            match event.map_err(unheard)? {
+                Event::Report(report) => self.hear(report)?,
+                Event::Ended(status) if !self.restart_after(status).await? => return Ok(()),
+                Event::Ended(_) => {}
+            }
+            let report = self.tally.report();
+            if report.failure().is_some() {
+                return Ok(());
+            }
+            let so_far = report.source.rows_received + report.source.rows_backfilled;
+            let is_calm = report.is_quiet() && received == Some(so_far) && self.simulator.read(is_heard);
+            calm = if is_calm { calm + 1 } else { 0 };
+            received = Some(so_far);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, report: Report) -> Result<(), Failure> {
+        let resumed = self.tally.hear(report, Instant::now());
+        if self.folder.history().claimed_from.is_none() && self.tally.claims() {
+            self.folder.claim_from(self.simulator.read(|oracle| oracle.sessions.len()))?;
+        }
+        if let Some(first) = self.tally.first_row.filter(|_| !self.is_first_row_told) {
+            self.is_first_row_told = true;
+            let after = (first - self.began).as_secs_f64();
+            self.screen.say(&format!("first row stored {after:.2} s after the start"));
+        }
+        if let Some(text) = resumed.and_then(|resumed| self.resumed(resumed)) {
+            self.screen.say(&text);
+        }
+        Ok(())
+    }
+
+    /// Words what a child found that went on where another had stopped.
+    fn resumed(&self, Resumed { from_spool, by_rest, newest_ms }: Resumed) -> Option<String> {
+        let newest_ms = newest_ms?;
+        let confirmed_ms = |oracle: &Oracle| Some(oracle.sessions.last()?.subscriptions.first()?.confirmed_ms);
+        let gap = self.simulator.read(confirmed_ms).map_or(0, |confirmed_ms| (confirmed_ms - newest_ms).max(0));
+        let (rows, trades) = (grouped(from_spool), count(by_rest, "trade"));
+        let gap = short(gap as f64 / 1000.0);
+        Some(format!("resumed: {rows} rows were in the spool, gap of {gap} found, filled ({trades} by REST)"))
+    }
+
+    fn show(&mut self, now: Instant) {
+        let facts = self.facts(now);
+        self.screen.show(&Picture { facts, tally: &self.tally }, now);
+    }
+
+    fn facts(&self, now: Instant) -> Facts {
+        Facts {
+            passed: now - self.began,
+            cuts: self.simulator.read(|oracle| cuts(&oracle.sessions[self.sessions_before..], now_ms())),
+            kills: (self.kills.wanted() > 0).then(|| (self.kills.done, self.kills.wanted())),
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        if !self.kills.is_over() {
+            return false;
+        }
+        match self.ends_at {
+            Some(ends_at) => now >= ends_at,
+            // Nobody said when: after the last kill it has shown what it is for.
+            None => self.kills.done > 0 && now - self.child.began >= AFTER_KILLS,
+        }
+    }
+
+    async fn kill(&mut self) -> Result<(), Failure> {
+        let age = self.child.began.elapsed().as_secs_f64();
+        let gaps_open = self.tally.report().source.gaps.open;
+        self.child.kill().await.map_err(unheard)?;
+        let moment = self.kills.killed();
+        let in_backfill = matches!(moment, Moment::Backfill(_)) && gaps_open > 0;
+        let place = if in_backfill { format!(", with {} open", count(gaps_open, "gap")) } else { String::new() };
+        let (done, wanted) = (self.kills.done, self.kills.wanted());
+        self.screen.say(&format!("killed {done} of {wanted}: kill -9 after {age:.2} s{place}"));
+        self.start_another().await
+    }
+
+    /// Says that a child has ended by itself, and starts another one; returns false after too many.
+    async fn restart_after(&mut self, status: ExitStatus) -> Result<bool, Failure> {
+        self.deaths += 1;
+        let (log, log_path) = (tail(&self.folder.log_path()), self.folder.log_path());
+        let next = if self.deaths > MOST_DEATHS { "not started again" } else { "started again" };
+        self.screen.say(&format!(
+            "the pipeline has ended by itself ({status}) and is {next}; the end of {}:\n{log}",
+            log_path.display()
+        ));
+        if self.deaths > MOST_DEATHS {
+            return Ok(false);
+        }
+        self.start_another().await?;
+        Ok(true)
+    }
+
+    async fn start_another(&mut self) -> Result<(), Failure> {
+        self.tally.begin(standing(&self.folder).await?);
+        self.child = start(&self.folder)?;
+        Ok(())
+    }
+}
+
+fn start(folder: &Folder) -> Result<Child, Failure> {
+    Child::start(folder).map_err(|error| Failure::failed(format!("cannot start the pipeline's process: {error}")))
+}
+
+async fn standing(folder: &Folder) -> Result<Standing, Failure> {
+    Standing::read(&folder.database()).await.map_err(|error| unreadable(folder, &error))
+}
+
+/// Words why a database could not be read.
+pub(super) fn unreadable(folder: &Folder, error: &sqlx::Error) -> Failure {
+    Failure::failed(format!("cannot read `{}`: {error}", folder.database().display()))
+}
+
+fn unheard(error: std::io::Error) -> Failure {
+    Failure::failed(format!("cannot watch the pipeline's process: {error}"))
+}
+
+/// Returns whether the venue has a session with somebody. A half-open one counts as ended: the client does not know yet.
+fn is_heard(oracle: &Oracle) -> bool {
+    oracle.sessions.last().is_some_and(|last| last.ended_ms.is_none() && !last.subscriptions.is_empty())
+}
+
+fn cuts(sessions: &[Session], now_ms: i64) -> Cuts {
+    let ends = sessions.iter().filter_map(|session| session.ended_ms);
+    let age = |ended_ms: i64| Duration::from_millis(u64::try_from(now_ms - ended_ms).unwrap_or(0));
+    Cuts { count: ends.clone().count() as u64, last: ends.max().map(age) }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// How often kills and the end are looked at.
+const TICK: Duration = Duration::from_millis(50);
+
+/// How long gaps may take to be filled, and the pipeline to end, for somebody who pressed Ctrl-C: 2 s in all.
+const HURRIED: (Duration, Duration) = (Duration::from_millis(1_450), Duration::from_millis(300));
+const PATIENT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(6));
+
+/// So many reports in a row in which nothing more came.
+const CALM: u32 = 2;
+
+/// How long the last child is watched after the last kill.
+const AFTER_KILLS: Duration = Duration::from_secs(3);
+
+const MOST_DEATHS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(ended_ms: Option<i64>) -> Session {
+        Session { opened_ms: 1_000, ended_ms, ..Session::default() }
+    }
+
+    #[test]
+    fn every_session_that_has_ended_is_a_cut() {
+        assert_eq!(cuts(&[session(None)], 9_000), Cuts::default());
+        let sessions = [session(Some(2_000)), session(Some(6_000)), session(None)];
+        assert_eq!(cuts(&sessions, 9_000), Cuts { count: 2, last: Some(Duration::from_secs(3)) });
+    }
+
+    #[test]
+    fn a_venue_is_heard_only_over_a_live_session() {
+        let subscription = tidegate_sources::deribit::simulator::Subscription {
+            channel: "trades.option.ETH.100ms".to_owned(),
+            confirmed_ms: 1,
+            from: std::collections::BTreeMap::new(),
+            ended: None,
+        };
+        let mut oracle = Oracle::default();
+        oracle.sessions.push(session(None));
+        assert!(!is_heard(&oracle), "nobody has subscribed");
+        oracle.sessions[0].subscriptions.push(subscription);
+        assert!(is_heard(&oracle));
+        oracle.sessions[0].ended_ms = Some(5_000);
+        assert!(!is_heard(&oracle), "half open, or cut");
+    }
+}

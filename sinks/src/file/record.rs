@@ -1,0 +1,119 @@
+//! The record: where the store is, who owns it, and how long each file is.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, ErrorKind, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+use tidegate_core::{
+    Error, Result,
+    sink::Owner,
+    spool::{Boot, SpoolPosition},
+};
+
+/// What is known of the files of one sink.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    /// Random 64-bit numbers are written in hexadecimal: many readers round large numbers.
+    spool: String,
+    host: String,
+    boot: String,
+    offset: u64,
+    /// The file in work of each table, by the table's name in the store.
+    pub(super) files: BTreeMap<String, InWork>,
+}
+
+/// A file that rows are appended to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct InWork {
+    pub(super) name: String,
+    /// How many bytes of it count.
+    pub(super) bytes: u64,
+    /// When it was begun, in UTC nanoseconds.
+    pub(super) begun: i64,
+}
+
+impl Record {
+    /// Returns the record of a sink that has written nothing.
+    pub(super) fn new(owner: &Owner) -> Self {
+        let record = Self { spool: hex(owner.spool), host: owner.host.clone(), ..Self::default() };
+        record.at(SpoolPosition::START)
+    }
+
+    /// Returns the name of its file.
+    pub(super) fn name(owner: &Owner) -> String {
+        format!(".tidegate-{}-{}.json", owner.pipeline, owner.sink)
+    }
+
+    /// Reads the record; `None` if there is none.
+    pub(super) fn read(path: &Path, owner: &Owner) -> Result<Option<Self>> {
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("read", path, error)),
+        };
+        let record: Option<Self> = serde_json::from_slice(&bytes).ok();
+        let Some(record) = record.filter(|record| record.position().is_some()) else {
+            return Err(Error::permanent(format!("`{}` is damaged: it holds no position", path.display())));
+        };
+        if record.spool != hex(owner.spool) || record.host != owner.host {
+            return Err(Error::permanent(format!(
+                "the files beside `{}` belong to spool {} on host `{}`; this is spool {} on host `{}`",
+                path.display(),
+                record.spool,
+                record.host,
+                hex(owner.spool),
+                owner.host
+            )));
+        }
+        Ok(Some(record))
+    }
+
+    /// Replaces the record, durably.
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        let new = path.with_extension("json.new");
+        let written = (|| {
+            let mut file = File::create(&new)?;
+            file.write_all(&serde_json::to_vec(self)?)?;
+            file.sync_all()
+        })();
+        written.map_err(|error| failed("write", &new, error))?;
+        fs::rename(&new, path).map_err(|error| failed("replace", path, error))?;
+        sync_directory(path.parent().unwrap_or_else(|| Path::new(".")))
+    }
+
+    /// Returns where the store is; `None` when the record is damaged.
+    pub(super) fn position(&self) -> Option<SpoolPosition> {
+        let boot = Boot(u64::from_str_radix(&self.boot, 16).ok()?);
+        Some(SpoolPosition { boot, offset: self.offset })
+    }
+
+    /// Returns the record at another position.
+    pub(super) fn at(mut self, position: SpoolPosition) -> Self {
+        self.boot = hex(position.boot.0);
+        self.offset = position.offset;
+        self
+    }
+}
+
+/// Makes what was created, renamed or removed in a directory durable.
+pub(super) fn sync_directory(path: &Path) -> Result<()> {
+    File::open(path).and_then(|directory| directory.sync_all()).map_err(|error| failed("fsync", path, error))
+}
+
+/// Returns what a failed call on a file means: it may work again when the disk does.
+pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    Error::transient(format!("cannot {what} `{}`", path.display())).because(error)
+}
+
+/// Returns the path of a file, as the record names it.
+pub(super) fn within(directory: &Path, name: &str) -> PathBuf {
+    directory.join(name)
+}
+
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}

@@ -1,0 +1,52 @@
+//! What an error of SQLite means for the driver.
+
+use std::path::Path;
+
+use tidegate_core::Error;
+
+/// Sorts an error by what should happen next. One that blames a row does not come here.
+pub(super) fn sorted(path: &Path, error: sqlx::Error) -> Error {
+    let shown = path.display();
+    let Some(code) = code(&error) else {
+        return Error::transient(format!("SQLite file `{shown}`")).because(error);
+    };
+    let (is_permanent, what) = match code & 0xff {
+        BUSY | LOCKED => (false, "is locked by another program"),
+        FULL => (false, "cannot grow: the disk is full"),
+        READONLY => (false, "can only be read"),
+        IOERR => (false, "cannot be read or written"),
+        CANTOPEN => (false, "cannot be opened"),
+        PERM | AUTH => (true, "may not be written"),
+        CORRUPT => (true, "is damaged"),
+        NOTADB => (true, "is no SQLite database"),
+        CONSTRAINT => (true, "has a rule that no single row can be blamed for"),
+        _ => (false, "does not take the statement"),
+    };
+    let text = format!("SQLite file `{shown}` {what}");
+    let sorted = if is_permanent { Error::permanent(text) } else { Error::transient(text) };
+    sorted.because(error)
+}
+
+/// Returns whether the store says that a row of the statement can never be stored.
+pub(super) fn blames_a_row(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(code & 0xff, CONSTRAINT | MISMATCH | TOOBIG))
+}
+
+/// Returns the extended result code.
+fn code(error: &sqlx::Error) -> Option<i32> {
+    error.as_database_error()?.code()?.parse().ok()
+}
+
+const PERM: i32 = 3;
+const BUSY: i32 = 5;
+const LOCKED: i32 = 6;
+const READONLY: i32 = 8;
+const IOERR: i32 = 10;
+const CORRUPT: i32 = 11;
+const FULL: i32 = 13;
+const CANTOPEN: i32 = 14;
+const TOOBIG: i32 = 18;
+const CONSTRAINT: i32 = 19;
+const MISMATCH: i32 = 20;
+const AUTH: i32 = 23;
+const NOTADB: i32 = 26;

@@ -1,0 +1,182 @@
+//! Rows → multi-row INSERT statements.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow_array::{Array, RecordBatch};
+use sqlx::Arguments as _;
+use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteArguments};
+use tidegate_core::chunk::{ColumnView, integers, levels, write_number};
+
+use super::schema::Target;
+
+/// The statements of one table.
+#[derive(Debug)]
+pub(super) struct Inserter {
+    target: Target,
+    prefix: String,
+    /// The placeholders of one row.
+    row: String,
+    /// How many rows the largest statement holds.
+    most: usize,
+    /// Statements by the number of their rows.
+    statements: Vec<(usize, Arc<str>)>,
+}
+
+/// The columns of one batch, ready to be bound.
+pub(super) struct Rows<'a>(Vec<Values<'a>>);
+
+enum Values<'a> {
+    /// With the different texts, which are bound without a copy.
+    Label(ColumnView<'a>, Vec<Arc<str>>),
+    Other(ColumnView<'a>),
+}
+
+impl Inserter {
+    pub(super) fn new(target: Target) -> Self {
+        let columns = target.columns.join(", ");
+        // Spelt out, since a table of the user's may say what to do about a conflict, and could drop rows silently.
+        let prefix = format!("INSERT OR ABORT INTO {} ({columns}) VALUES ", target.name);
+        let row = format!("({})", vec!["?"; target.columns.len()].join(","));
+        let most = (MOST_BINDS / target.columns.len()).clamp(1, MOST_ROWS);
+        Self { target, prefix, row, most, statements: Vec::new() }
+    }
+
+    /// Inserts rows; returns how many SQLite says it has inserted.
+    pub(super) async fn insert(
+        &mut self,
+        connection: &mut SqliteConnection,
+        rows: &Rows<'_>,
+        range: Range<usize>,
+    ) -> sqlx::Result<u64> {
+        let (mut start, mut inserted) = (range.start, 0);
+        while start < range.end {
+            let left = range.end - start;
+            // Few different statements, so that all stay prepared: the largest, and powers of two for the rest.
+            let count = if left >= self.most { self.most } else { 1 << left.ilog2() };
+            let mut arguments = SqliteArguments::default();
+            arguments.reserve(count * self.target.columns.len(), 0);
+            for row in start..start + count {
+                rows.bind(row, &mut arguments).map_err(sqlx::Error::Encode)?;
+            }
+            let statement = self.statement(count);
+            let done = sqlx::query_with(AssertSqlSafe(statement), arguments).execute(&mut *connection).await?;
+            inserted += done.rows_affected();
+            start += count;
+        }
+        Ok(inserted)
+    }
+
+    /// Returns why a value of the row cannot be stored as it is, if one cannot.
+    fn unfit(&self, rows: &Rows<'_>, row: usize) -> Option<String> {
+        rows.0.iter().zip(&self.target.columns).zip(&self.target.is_wide).find_map(|((values, name), is_wide)| {
+            match values {
+                Values::Other(ColumnView::F64(column)) if column.is_valid(row) && column.value(row).is_nan() => {
+                    Some(format!("column {name} would turn NaN into NULL"))
+                }
+                Values::Other(ColumnView::U64(column)) if !is_wide && column.is_valid(row) => {
+                    let value = column.value(row);
+                    i64::try_from(value).is_err().then(|| format!("column {name} is too small for {value}"))
+                }
+                Values::Other(_) | Values::Label(..) => None,
+            }
+        })
+    }
+
+    /// Returns why a row of the range cannot be stored as it is, if one cannot.
+    pub(super) fn unfit_in(&self, rows: &Rows<'_>, mut range: Range<usize>) -> Option<String> {
+        range.find_map(|row| self.unfit(rows, row))
+    }
+
+    /// Returns whether rows have to be looked at one by one before they are stored.
+    pub(super) fn may_be_unfit(&self, rows: &Rows<'_>) -> bool {
+        rows.0.iter().zip(&self.target.is_wide).any(|(values, is_wide)| match values {
+            Values::Other(ColumnView::F64(column)) => column.values().iter().any(|value| value.is_nan()),
+            Values::Other(ColumnView::U64(column)) => {
+                !is_wide && column.values().iter().any(|value| i64::try_from(*value).is_err())
+            }
+            Values::Other(_) | Values::Label(..) => false,
+        })
+    }
+
+    fn statement(&mut self, rows: usize) -> Arc<str> {
+        if let Some((_, statement)) = self.statements.iter().find(|(count, _)| *count == rows) {
+            return statement.clone();
+        }
+        let mut statement = String::with_capacity(self.prefix.len() + rows * (self.row.len() + 1));
+        statement.push_str(&self.prefix);
+        for row in 0..rows {
+            if row > 0 {
+                statement.push(',');
+            }
+            statement.push_str(&self.row);
+        }
+        let statement: Arc<str> = statement.into();
+        self.statements.push((rows, statement.clone()));
+        statement
+    }
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn of(batch: &'a RecordBatch) -> Self {
+        let columns = batch.columns().iter().map(|column| {
+            let view = ColumnView::of(column);
+            let ColumnView::Label(_, texts) = view else { return Values::Other(view) };
+            Values::Label(view, (0..texts.len()).map(|n| Arc::from(texts.value(n))).collect())
+        });
+        Self(columns.collect())
+    }
+
+    fn bind(&self, row: usize, arguments: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
+        for values in &self.0 {
+            values.bind(row, arguments)?;
+        }
+        Ok(())
+    }
+}
+
+impl Values<'_> {
+    fn bind(&self, row: usize, arguments: &mut SqliteArguments) -> Result<(), sqlx::error::BoxDynError> {
+        let view = match self {
+            Self::Label(view, _) | Self::Other(view) => view,
+        };
+        if view.is_null(row) {
+            return arguments.add(None::<i64>);
+        }
+        match (self, view) {
+            (Self::Label(_, texts), ColumnView::Label(keys, _)) => {
+                arguments.add(texts[keys.value(row) as usize].clone())
+            }
+            (_, ColumnView::Bool(column)) => arguments.add(i64::from(column.value(row))),
+            (_, ColumnView::I64(column)) => arguments.add(column.value(row)),
+            (_, ColumnView::U64(column)) => match i64::try_from(column.value(row)) {
+                Ok(value) => arguments.add(value),
+                Err(_) => arguments.add(column.value(row).to_string()),
+            },
+            (_, ColumnView::F64(column)) => arguments.add(column.value(row)),
+            (_, ColumnView::Time(column)) => arguments.add(column.value(row)),
+            (_, ColumnView::Text(column)) => arguments.add(Arc::<str>::from(column.value(row))),
+            (_, ColumnView::Label(keys, texts)) => {
+                arguments.add(Arc::<str>::from(texts.value(keys.value(row) as usize)))
+            }
+            (_, ColumnView::Levels(column)) => {
+                let mut text = vec![b'['];
+                for level in levels(column, row) {
+                    text.extend_from_slice(if text.len() > 1 { b",[" } else { b"[" });
+                    write_number(level.price, &mut text);
+                    text.push(b',');
+                    write_number(level.size, &mut text);
+                    text.push(b']');
+                }
+                text.push(b']');
+                arguments.add(String::from_utf8(text)?)
+            }
+            (_, ColumnView::ListI64(column)) => arguments.add(serde_json::to_string(&integers(column, row))?),
+        }
+    }
+}
+
+/// SQLite's limit of values in a statement.
+const MOST_BINDS: usize = 32_766;
+
+/// More rows in a statement make it no faster.
+const MOST_ROWS: usize = 1_000;

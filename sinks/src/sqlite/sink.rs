@@ -1,0 +1,334 @@
+//! The sink: connects, takes ownership, writes chunks.
+
+use std::{
+    fs, io,
+    ops::Range,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use async_trait::async_trait;
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tidegate_core::{
+    Error, Result,
+    chunk::{Chunk, Part},
+    sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
+    spool::SpoolPosition,
+};
+
+use super::{
+    SqliteConfig,
+    error::{blames_a_row, sorted},
+    insert::{Inserter, Rows},
+    position,
+    schema::{Rules, prepare},
+};
+
+/// An SQLite file.
+#[derive(Debug)]
+pub(super) struct Sqlite {
+    config: SqliteConfig,
+    session: Option<Session>,
+    /// The epoch of the last opening: a higher one in the file is somebody else's.
+    epoch: Option<i64>,
+}
+
+/// What holds from one opening to the next.
+#[derive(Debug)]
+pub(super) struct Session {
+    path: PathBuf,
+    pub(super) connection: SqliteConnection,
+    /// The file that was opened, and its write-ahead log.
+    files: [Option<FileId>; 2],
+    owner: Owner,
+    epoch: i64,
+    tables: Vec<Inserter>,
+}
+
+/// Tells a file from another one of the same name.
+type FileId = (u64, u64);
+
+/// How a transaction ended that was not committed, and is no error.
+enum Undone {
+    /// A row cannot be stored.
+    Blamed,
+}
+
+impl Sqlite {
+    pub(super) fn new(config: SqliteConfig) -> Self {
+        Self { config, session: None, epoch: None }
+    }
+
+    #[cfg(test)]
+    pub(super) fn session(&mut self) -> &mut Session {
+        self.session.as_mut().expect("the test has opened it")
+    }
+
+    async fn connect(&self) -> Result<SqliteConnection> {
+        let path = &self.config.path;
+        let shown = path.display();
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => {
+                return Err(Error::permanent(format!("`{shown}` is a directory, and has to be an SQLite file")));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if !self.config.create {
+                    return Err(Error::permanent(format!("`{shown}` does not exist, and `create` is off")));
+                }
+                make_directory_of(path)?;
+            }
+            Ok(_) | Err(_) => {}
+        }
+        SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(self.config.create)
+            .busy_timeout(self.config.lock_timeout.0)
+            .journal_mode(SqliteJournalMode::Wal)
+            // NORMAL would acknowledge commits that a power cut takes back.
+            .synchronous(SqliteSynchronous::Full)
+            .disable_statement_logging()
+            .connect()
+            .await
+            .map_err(|error| sorted(path, error))
+    }
+
+    /// Takes ownership and prepares the tables, all in one transaction.
+    async fn take_over(
+        &mut self,
+        connection: &mut SqliteConnection,
+        cx: &SinkContext,
+    ) -> sqlx::Result<Result<(i64, Vec<Inserter>, Vec<(Part, SpoolPosition)>)>> {
+        // Waits for a transaction of a session that is gone, which may still commit: it has the lock.
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
+        position::create_table(connection).await?;
+        let held = match position::read(connection, &cx.owner).await? {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(error) = held.iter().find_map(|held| held.refuses(&cx.owner, self.epoch)) {
+            return Ok(Err(error));
+        }
+        let written: Vec<_> = held.iter().filter(|held| held.position != SpoolPosition::START).collect();
+        let were_there = !written.is_empty() && written.iter().all(|held| held.chain == cx.owner.chain);
+        let rules = Rules { create: self.config.create, were_there };
+        let mut tables = Vec::with_capacity(cx.tables.len());
+        for table in &cx.tables {
+            let key = self.config.key.get(&*table.table.name).or(Some(&table.key)).filter(|key| !key.is_empty());
+            let key = key.map(Vec::as_slice);
+            match prepare(connection, table, key, rules).await? {
+                Ok(target) => tables.push(Inserter::new(target)),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        let epoch = held.iter().map(|held| held.epoch).chain(self.epoch).max().unwrap_or(0) + 1;
+        let parts = held.iter().map(|held| held.part.clone()).chain((held.is_empty()).then(Part::spool));
+        for part in parts {
+            position::take(connection, &cx.owner, &part, epoch).await?;
+        }
+        // Before it is known to be committed: if this call is given up, the next one must not take it for another's.
+        self.epoch = Some(epoch);
+        sqlx::query("COMMIT").execute(connection).await?;
+        Ok(Ok((epoch, tables, written.into_iter().map(|held| (held.part.clone(), held.position)).collect())))
+    }
+}
+
+#[async_trait]
+impl Sink for Sqlite {
+    async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
+        self.session = None;
+        if let Some(table) = self.config.key.keys().find(|name| !cx.tables.iter().any(|t| *t.table.name == ***name)) {
+            return Err(Error::permanent(format!("`key` names table `{table}`, which the sink does not take")));
+        }
+        let path = self.config.path.clone();
+        let mut connection = self.connect().await?;
+        let file = file_id(&path);
+        let taken = self.take_over(&mut connection, cx).await.map_err(|error| sorted(&path, error))?;
+        let (epoch, tables, positions) = taken?;
+        let files = [file, file_id(&log_of(&path))];
+        if files[0].is_none() || file_id(&path) != files[0] {
+            return Err(Error::transient(format!("`{}` was replaced while it was opened", path.display())));
+        }
+        self.session = Some(Session { path, connection, files, owner: cx.owner.clone(), epoch, tables });
+        Ok(positions)
+    }
+
+    async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
+        let session = self.session.as_mut().ok_or_else(not_open)?;
+        session.check_file()?;
+        let rows: Vec<Rows<'_>> = chunk.tables.iter().map(|part| Rows::of(&part.rows)).collect();
+        if !session.may_be_unfit(chunk, &rows) {
+            let committed = session.commit(chunk, &rows).await.map_err(|error| sorted(&session.path, error))??;
+            if committed.is_ok() {
+                // Only now: a file that was removed meanwhile has taken the commit with it.
+                session.check_file()?;
+                return Ok(Written::Committed);
+            }
+        }
+        let refused = session.refused(chunk, &rows).await.map_err(|error| sorted(&session.path, error))??;
+        if refused.is_empty() {
+            return Err(Error::transient("a row was refused, and taken when it was tried alone"));
+        }
+        Ok(Written::Refused(refused))
+    }
+
+    async fn check(&mut self) -> Result<()> {
+        let session = self.session.as_mut().ok_or_else(not_open)?;
+        session.check_file()?;
+        let Session { connection, owner, path, .. } = session;
+        let epoch = position::epoch(connection, owner, &Part::spool()).await.map_err(|error| sorted(path, error))?;
+        if epoch == Some(session.epoch) { Ok(()) } else { Err(missed()) }
+    }
+
+    async fn close(&mut self) -> Result<()> {
+        let Some(session) = self.session.take() else { return Ok(()) };
+        let Session { connection, path, .. } = session;
+        connection.close().await.map_err(|error| sorted(&path, error))
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::Transaction
+    }
+}
+
+impl Session {
+    /// Commits rows and position, or nothing.
+    async fn commit(
+        &mut self,
+        chunk: &Chunk,
+        rows: &[Rows<'_>],
+    ) -> sqlx::Result<Result<std::result::Result<(), Undone>>> {
+        if !self.begin(chunk).await? {
+            return Ok(Err(missed()));
+        }
+        for (part, rows) in chunk.tables.iter().zip(rows) {
+            let count = part.rows.num_rows();
+            match self.tables[part.table].insert(&mut self.connection, rows, 0..count).await {
+                Ok(inserted) if inserted == count as u64 => {}
+                Ok(inserted) => {
+                    self.roll_back().await?;
+                    return Ok(Err(swallowed(count as u64 - inserted)));
+                }
+                Err(error) if blames_a_row(&error) => {
+                    self.roll_back().await?;
+                    return Ok(Ok(Err(Undone::Blamed)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        sqlx::query("COMMIT").execute(&mut self.connection).await?;
+        Ok(Ok(Ok(())))
+    }
+
+    /// Finds all rows that cannot be stored, in a transaction that is rolled back.
+    async fn refused(&mut self, chunk: &Chunk, rows: &[Rows<'_>]) -> sqlx::Result<Result<Vec<Refusal>>> {
+        if !self.begin(chunk).await? {
+            return Ok(Err(missed()));
+        }
+        let mut refused = Vec::new();
+        for (part, rows) in chunk.tables.iter().zip(rows) {
+            let mut blame = |row: usize, error: Error| {
+                refused.push(Refusal { cause: part.causes[row], table: part.table, error });
+            };
+            // Halves, the left one first, so that a row meets those before it, as it would in the table.
+            let mut ranges: Vec<Range<usize>> = Vec::new();
+            ranges.push(0..part.rows.num_rows());
+            while let Some(range) = ranges.pop() {
+                if let Some(why) = self.tables[part.table].unfit_in(rows, range.clone()) {
+                    if range.len() == 1 {
+                        blame(range.start, Error::malformed(why));
+                        continue;
+                    }
+                } else {
+                    // A statement that fails undoes itself and nothing else, but a range may be several.
+                    sqlx::query("SAVEPOINT tidegate").execute(&mut self.connection).await?;
+                    match self.tables[part.table].insert(&mut self.connection, rows, range.clone()).await {
+                        Ok(_) => {
+                            sqlx::query("RELEASE tidegate").execute(&mut self.connection).await?;
+                            continue;
+                        }
+                        Err(error) if blames_a_row(&error) => {
+                            sqlx::query("ROLLBACK TO tidegate").execute(&mut self.connection).await?;
+                            sqlx::query("RELEASE tidegate").execute(&mut self.connection).await?;
+                            if range.len() == 1 {
+                                blame(range.start, Error::malformed("the table does not take it").because(error));
+                                continue;
+                            }
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                let middle = range.start + range.len() / 2;
+                ranges.push(middle..range.end);
+                ranges.push(range.start..middle);
+            }
+        }
+        self.roll_back().await?;
+        refused.sort_by_key(|refusal| refusal.cause);
+        Ok(Ok(refused))
+    }
+
+    /// Begins a transaction and moves the position; false, and nothing begun, if it is not where it has to be.
+    async fn begin(&mut self, chunk: &Chunk) -> sqlx::Result<bool> {
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        let range = (chunk.from, chunk.to);
+        let moved = position::advance(&mut self.connection, &self.owner, &chunk.part, self.epoch, range).await?;
+        if !moved {
+            self.roll_back().await?;
+        }
+        Ok(moved)
+    }
+
+    async fn roll_back(&mut self) -> sqlx::Result<()> {
+        sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
+    }
+
+    fn may_be_unfit(&self, chunk: &Chunk, rows: &[Rows<'_>]) -> bool {
+        chunk.tables.iter().zip(rows).any(|(part, rows)| self.tables[part.table].may_be_unfit(rows))
+    }
+
+    /// Checks that the files are those that were opened.
+    fn check_file(&self) -> Result<()> {
+        let names = [self.path.clone(), log_of(&self.path)];
+        for (name, opened) in names.iter().zip(self.files) {
+            if opened.is_some() && file_id(name) != opened {
+                let name = name.display();
+                return Err(Error::transient(format!("`{name}` was removed or replaced while it was open")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns what tells the file from another one of the same name. Two look-ups of a local file for each chunk.
+fn file_id(path: &Path) -> Option<FileId> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Returns the name of the write-ahead log.
+fn log_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+fn make_directory_of(path: &Path) -> Result<()> {
+    let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) else { return Ok(()) };
+    fs::create_dir_all(directory).map_err(|error| {
+        Error::transient(format!("cannot make the directory `{}`", directory.display())).because(error)
+    })
+}
+
+fn not_open() -> Error {
+    Error::transient("the SQLite file is not open")
+}
+
+fn missed() -> Error {
+    Error::transient("the position in the store is not where it was left: it is looked at again")
+}
+
+fn swallowed(rows: u64) -> Error {
+    Error::permanent(format!("a trigger of a table throws away rows without a word: {rows} of this chunk"))
+}

@@ -1,0 +1,221 @@
+//! A file that is locked, full, removed, replaced, owned by another.
+
+use std::{fs, task::Poll};
+
+use sqlx::Connection;
+use tidegate_core::{
+    Kind,
+    sink::{Sink, Written},
+    spool::{Boot, SpoolPosition},
+};
+
+use super::{Bench, assert_committed, offset};
+
+#[tokio::test]
+async fn the_position_moves_with_the_rows_and_is_there_after_a_restart() {
+    let bench = Bench::new();
+    let last = bench.trades(10);
+    let mut sink = bench.sink();
+    assert!(sink.open(&bench.context()).await.unwrap().is_empty(), "a new file has no position");
+    assert!(sink.open(&bench.context()).await.unwrap().is_empty(), "nor has one that was only opened");
+    assert_committed(bench.write(&mut sink, 0, last).await);
+    sink.close().await.unwrap();
+
+    let positions = bench.sink().open(&bench.context()).await.unwrap();
+    assert_eq!(positions[0].1, SpoolPosition { boot: Boot(1), offset: last });
+}
+
+#[tokio::test]
+async fn the_same_chunk_twice_is_stored_once() {
+    let bench = Bench::new();
+    let last = bench.trades(10);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, last).await);
+    let error = bench.write(&mut sink, 0, last).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Transient { .. }), "a missed guard: opening decides");
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 10);
+}
+
+#[tokio::test]
+async fn an_empty_chunk_moves_the_position() {
+    let bench = Bench::new();
+    let last = bench.log.control();
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, last).await);
+    assert_eq!(offset(&sink.open(&bench.context()).await.unwrap()), Some(last));
+}
+
+#[tokio::test]
+async fn a_lock_of_another_program_is_waited_for_and_then_transient() {
+    let bench = Bench::new();
+    let last = bench.trades(1);
+    let mut sink = bench.opened().await;
+    let mut other = bench.connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    for error in
+        [bench.write(&mut sink, 0, last).await.unwrap_err(), bench.sink().open(&bench.context()).await.unwrap_err()]
+    {
+        assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
+        assert!(error.to_string().contains("is locked by another program"), "{error}");
+    }
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    sink.open(&bench.context()).await.unwrap();
+    assert_committed(bench.write(&mut sink, 0, last).await);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_transient_and_stores_nothing_of_the_chunk() {
+    let bench = Bench::new();
+    let last = bench.trades(5_000);
+    let mut sink = bench.opened().await;
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&mut sink.session().connection).await.unwrap();
+    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + 5));
+    sqlx::query(limit).execute(&mut sink.session().connection).await.unwrap();
+    let error = bench.write(&mut sink, 0, last).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
+    assert!(error.to_string().contains("the disk is full"), "{error}");
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 0);
+
+    // There is room again: opening begins with a new connection.
+    assert!(sink.open(&bench.context()).await.unwrap().is_empty());
+    assert_committed(bench.write(&mut sink, 0, last).await);
+}
+
+#[tokio::test]
+async fn a_file_that_was_removed_takes_no_commit_with_it_unnoticed() {
+    let bench = Bench::new();
+    bench.trades(3);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 1).await);
+    for name in ["", "-wal", "-shm"] {
+        fs::remove_file(format!("{}{name}", bench.path().display())).unwrap();
+    }
+    let error = bench.write(&mut sink, 1, 3).await.unwrap_err();
+    assert!(error.to_string().contains("was removed or replaced"), "{error}");
+    assert!(sink.check().await.is_err(), "the probe sees it, too");
+    assert!(sink.open(&bench.context()).await.unwrap().is_empty(), "the driver compares, and stops");
+}
+
+#[tokio::test]
+async fn a_file_that_is_removed_in_the_middle_of_a_write_has_not_committed_it() {
+    let bench = Bench::new();
+    let last = bench.trades(3_000);
+    let mut sink = bench.opened().await;
+    let chunk = bench.log.chunk(0, last);
+    let mut write = sink.write(&chunk);
+    let begun = std::future::poll_fn(|cx| Poll::Ready(write.as_mut().poll(cx))).await;
+    assert!(begun.is_pending(), "the file was looked at, the transaction begins");
+    fs::remove_file(bench.path()).unwrap();
+    let error = write.await.unwrap_err();
+    assert!(error.to_string().contains("was removed or replaced"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_that_was_replaced_is_found_out() {
+    let bench = Bench::new();
+    bench.trades(3);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 1).await);
+    let copy = bench.directory.path().join("copy");
+    fs::copy(bench.path(), &copy).unwrap();
+    fs::rename(&copy, bench.path()).unwrap();
+    let error = bench.write(&mut sink, 1, 3).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Transient { .. }) && error.to_string().contains("replaced"), "{error}");
+}
+
+#[tokio::test]
+async fn a_write_ahead_log_that_was_removed_is_found_out() {
+    let bench = Bench::new();
+    bench.trades(3);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 1).await);
+    fs::remove_file(format!("{}-wal", bench.path().display())).unwrap();
+    let error = bench.write(&mut sink, 1, 3).await.unwrap_err();
+    assert!(error.to_string().contains("-wal` was removed"), "{error}");
+}
+
+#[tokio::test]
+async fn a_directory_or_another_file_in_its_place_needs_a_person() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path()).unwrap();
+    let error = bench.sink().open(&bench.context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent);
+    assert!(error.to_string().contains("is a directory"), "{error}");
+
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path().parent().unwrap()).unwrap();
+    fs::write(bench.path(), "price,size\n".repeat(1_000)).unwrap();
+    let error = bench.sink().open(&bench.context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent);
+    assert!(error.to_string().contains("is no SQLite database"), "{error}");
+}
+
+#[tokio::test]
+async fn of_two_owners_only_the_newer_one_commits() {
+    let bench = Bench::new();
+    bench.trades(4);
+    let (mut older, mut newer) = (bench.opened().await, bench.opened().await);
+    assert!(matches!(bench.write(&mut older, 0, 2).await.unwrap_err().kind(), Kind::Transient { .. }));
+    assert_committed(bench.write(&mut newer, 0, 2).await);
+    assert!(older.check().await.is_err());
+
+    let error = older.open(&bench.context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent);
+    assert!(error.to_string().contains("another program has taken over"), "{error}");
+    assert_committed(bench.write(&mut newer, 2, 4).await);
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 4);
+}
+
+#[tokio::test]
+async fn another_spool_or_host_is_refused_by_name() {
+    let bench = Bench::new();
+    bench.trades(1);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 1).await);
+    let mut context = bench.context();
+    context.owner.spool = 0xabc;
+    let error = bench.sink().open(&context).await.unwrap_err();
+    assert!(error.kind() == Kind::Permanent && error.to_string().contains("spool 0000000000000abc"), "{error}");
+
+    let mut context = bench.context();
+    context.owner.host = "elsewhere".to_owned();
+    let error = bench.sink().open(&context).await.unwrap_err();
+    assert!(error.to_string().contains("`here`") && error.to_string().contains("`elsewhere`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_guard_of_another_boot_or_offset_writes_nothing() {
+    let bench = Bench::new();
+    bench.trades(6);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 2).await);
+    let mut chunk = bench.log.chunk(2, 4);
+    chunk.from.boot = Boot(99);
+    assert!(sink.write(&chunk).await.is_err());
+    assert!(bench.write(&mut sink, 4, 6).await.is_err(), "not where the store is");
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 2);
+    assert_committed(bench.write(&mut sink, 2, 4).await);
+}
+
+#[tokio::test]
+async fn commits_are_as_durable_as_sqlite_can_make_them() {
+    let bench = Bench::new();
+    let mut sink = bench.opened().await;
+    let connection = &mut sink.session().connection;
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut *connection).await.unwrap();
+    let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(connection).await.unwrap();
+    assert_eq!((synchronous, journal.as_str()), (2, "wal"), "FULL");
+}
+
+#[tokio::test]
+async fn a_reader_with_an_open_transaction_holds_up_nobody() {
+    let bench = Bench::new();
+    bench.trades(4);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 2).await);
+    let mut reader = bench.connection().await;
+    sqlx::query("BEGIN").execute(&mut reader).await.unwrap();
+    let _: i64 = sqlx::query_scalar("SELECT count(*) FROM trades").fetch_one(&mut reader).await.unwrap();
+    assert!(matches!(bench.write(&mut sink, 2, 4).await, Ok(Written::Committed)));
+    reader.close().await.unwrap();
+}

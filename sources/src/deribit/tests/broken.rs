@@ -1,0 +1,215 @@
+//! Broken, strange and hostile input: nothing panics, nothing becomes 0, nothing is silent.
+
+use proptest::prelude::*;
+use tidegate_core::{Kind, protocol::Command};
+
+use super::*;
+
+const TRADE: &str = r#"{"timestamp":1790165113994,"price":0.0105,"amount":3.0,"direction":"buy","instrument_name":"ETH-PERPETUAL","trade_seq":41,"trade_id":"ETH-1"}"#;
+const TICKER: &str = r#"{"timestamp":1790165113994,"instrument_name":"ETH-PERPETUAL","mark_price":2722.5,"best_bid_price":2722.4,"best_bid_amount":5.0}"#;
+
+fn trade(change: (&str, &str)) -> String {
+    assert!(TRADE.contains(change.0));
+    TRADE.replace(change.0, change.1)
+}
+
+#[test]
+fn one_broken_trade_costs_that_one() {
+    let mut script = script(everything());
+    let broken = trade((r#""price":0.0105"#, r#""price":"NaN""#));
+    let third = trade(("41", "43"));
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{TRADE},{broken},{third}]"))).unwrap();
+    let numbers: Vec<_> = script.stored.iter().map(|row| row.head.position.number().unwrap()).collect();
+    assert_eq!(numbers, [41, 43]);
+    let [(raw, why)] = script.rejected()[..] else { panic!("{:?}", script.commands) };
+    assert_eq!(raw, broken, "kept as it came");
+    assert!(why.contains("invalid type"), "{why}");
+}
+
+#[test]
+fn a_trade_with_a_missing_or_impossible_member_is_rejected() {
+    let changes = [
+        (r#""price":0.0105"#, r#""price":null"#),
+        (r#""price":0.0105"#, r#""price":"0.0105""#),
+        (r#""price":0.0105,"#, ""),
+        (r#""amount":3.0"#, r#""amount":-3.0"#),
+        (r#""amount":3.0"#, r#""amount":{}"#),
+        (r#""direction":"buy""#, r#""direction":"up""#),
+        (r#""direction":"buy""#, r#""direction":null"#),
+        (r#""trade_seq":41"#, r#""trade_seq":-41"#),
+        (r#""trade_seq":41"#, r#""trade_seq":41.5"#),
+        (r#""trade_seq":41"#, r#""trade_seq":1234567890123456789012345678901234567890"#),
+        (r#","trade_id":"ETH-1""#, ""),
+        (r#""instrument_name":"ETH-PERPETUAL","#, ""),
+        (r#""timestamp":1790165113994,"#, ""),
+        (r#""timestamp":1790165113994"#, r#""timestamp":"yesterday""#),
+    ];
+    for change in changes {
+        let mut script = script(everything());
+        let raw = trade(change);
+        script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{raw}]"))).unwrap();
+        assert_eq!(script.stored, [], "{raw}");
+        assert_eq!(script.rejected().len(), 1, "{raw}");
+        assert_eq!(script.rejected()[0].0, raw);
+    }
+}
+
+#[test]
+fn what_is_not_required_and_no_number_is_absent_and_counted() {
+    for value in [r#""NaN""#, r#""n/a""#, "true", "[1,[2]]", r#"{"a":{"b":1}}"#] {
+        let mut script = script(everything());
+        let ticker = TICKER.replace("2722.5", value);
+        script.frame(&notification("ticker.ETH-PERPETUAL.100ms", &ticker)).unwrap();
+        assert_eq!(script.stored[0].value("mark_price"), None, "{value}");
+        assert_eq!(script.stored[0].number("bid_price"), Some(2722.4), "{value}");
+        assert_eq!(script.ignored(), ["a value that is no number"], "{value}");
+    }
+}
+
+#[test]
+fn a_number_too_big_for_its_type_is_malformed_or_absent_and_never_zero() {
+    let mut script = script(everything());
+    let frame = |value| notification("ticker.ETH-PERPETUAL.100ms", &TICKER.replace("2722.5", value));
+    let error = script.frame(&frame("1e400")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Malformed);
+    script.frame(&frame("1234567890123456789012345678901234567890")).unwrap();
+    assert_eq!(script.stored[0].number("mark_price"), Some(1.234_567_890_123_456_8e39));
+    let huge =
+        trade((r#""trade_seq":41"#, r#""trade_seq":41,"starbase_match_id":1234567890123456789012345678901234567890"#));
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{huge}]"))).unwrap();
+    assert_eq!(script.stored[1].value("match_id"), None);
+    assert_eq!(script.ignored(), ["a value that is no number"]);
+}
+
+#[test]
+fn a_time_beyond_the_calendar_is_its_end() {
+    let mut script = script(everything());
+    let late = trade(("1790165113994", "32503708800000000000"));
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{late}]"))).unwrap();
+    assert_eq!(script.rejected().len(), 1, "this is no i64");
+    let late = trade(("1790165113994", "32503708800000"));
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{late}]"))).unwrap();
+    assert_eq!(script.stored[0].head.ts_event.0, i64::MAX);
+}
+
+#[test]
+fn a_broken_frame_is_malformed_and_leaves_no_rows() {
+    let deep = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
+    let book = |levels: &str| {
+        let data = format!(
+            r#"{{"timestamp":1,"type":"change","prev_change_id":1,"change_id":2,"instrument_name":"E","bids":{levels},"asks":[]}}"#
+        );
+        notification("book.E.100ms", &data)
+    };
+    let frames = [
+        String::new(),
+        "{".into(),
+        "null".into(),
+        "[]".into(),
+        "{}".into(),
+        r#"{"jsonrpc":"2.0"}"#.into(),
+        "NaN".into(),
+        r#"{"method":"subscription"}"#.into(),
+        r#"{"method":"subscription","params":{"channel":"ticker.ETH-PERPETUAL.100ms"}}"#.into(),
+        r#"{"method":"subscription","params":[]}"#.into(),
+        r#"{"method":"heartbeat"}"#.into(),
+        deep.clone(),
+        notification("ticker.ETH-PERPETUAL.100ms", &deep),
+        notification("ticker.ETH-PERPETUAL.100ms", TRADE).replace(r#""timestamp":1790165113994,"#, ""),
+        notification("ticker.ETH-PERPETUAL.100ms", "[]"),
+        notification("ticker.ETH-PERPETUAL.100ms", &TICKER.replace("5.0", "-5.0")),
+        notification("ticker.ETH-PERPETUAL.100ms", &TICKER.replace("{", r#"{"timestamp":1,"#)),
+        notification("trades.ETH-PERPETUAL.100ms", TRADE),
+        notification("trades.ETH-PERPETUAL.100ms", "null"),
+        notification("deribit_price_index.eth_usd", r#"{"timestamp":1,"price":null,"index_name":"eth_usd"}"#),
+        book(r#"[["new",1.0]]"#),
+        book(r#"[["jump",1.0,2.0]]"#),
+        book(r#"[["new","1.0",2.0]]"#),
+        book(r#"[["new",1.0,-2.0]]"#),
+        book(r#"[[1.0,2.0]]"#),
+        book("{}"),
+        book("[]").replace(r#""prev_change_id":1,"#, ""),
+    ];
+    for frame in frames {
+        let mut script = script(everything());
+        let shown: String = frame.chars().take(200).collect();
+        let error = script.frame(&frame).expect_err(&shown);
+        assert_eq!(error.kind(), Kind::Malformed, "{shown}: {error}");
+        assert_eq!(script.stored, [], "{shown}");
+    }
+}
+
+#[test]
+fn a_cut_frame_is_malformed_wherever_it_was_cut() {
+    let fixtures = [include_str!("../fixtures/option.jsonl"), include_str!("../fixtures/perpetual.jsonl")].concat();
+    for line in fixtures.lines() {
+        for end in 0..line.len() {
+            let mut script = script(everything());
+            let error = script.frame(&line[..end]).expect_err(&line[..end]);
+            assert_eq!(error.kind(), Kind::Malformed, "{error}");
+            assert_eq!(script.stored, []);
+        }
+    }
+}
+
+#[test]
+fn a_binary_frame_is_malformed() {
+    assert_eq!(script(everything()).binary(b"\x1f\x8b\x00").unwrap_err().kind(), Kind::Malformed);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_text_makes_it_panic(text in any::<String>()) {
+        // Whether it is an error does not matter here.
+        drop(script(everything()).frame(&text));
+    }
+
+    #[test]
+    fn no_change_of_a_frame_makes_it_panic_or_repeat_a_row(
+        line in 0usize..12,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let fixtures = [
+            include_str!("../fixtures/option.jsonl"),
+            include_str!("../fixtures/perpetual.jsonl"),
+            include_str!("../fixtures/combo.jsonl"),
+        ].concat();
+        let line = fixtures.lines().nth(line).unwrap();
+        let most = line.matches("trade_seq").count().max(1);
+        let mut bytes = line.as_bytes().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(text) = String::from_utf8(bytes) {
+            let mut script = script(everything());
+            let outcome = script.frame(&text);
+            let is_told = outcome.is_err() || script.commands.iter().any(is_word);
+            prop_assert!(script.stored.len() <= most);
+            prop_assert!(is_told || !script.stored.is_empty() || text.contains("[]"), "silent: {text}");
+        }
+    }
+
+    #[test]
+    fn up_to_fifteen_digits_are_what_the_venue_wrote(digits in 1u64..1_000_000_000_000_000, exponent in -20i32..12) {
+        let written = format!("{digits}e{exponent}");
+        let mut script = script(everything());
+        let data = format!(r#"{{"timestamp":5,"price":{written},"index_name":"eth_usd"}}"#);
+        script.frame(&notification("deribit_price_index.eth_usd", &data)).unwrap();
+        let price = script.stored[0].number("price").unwrap();
+        let back = format!("{price:.14e}");
+        let (mantissa, power) = back.split_once('e').unwrap();
+        let found: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+        let found = found.trim_end_matches('0');
+        let digits = digits.to_string();
+        prop_assert_eq!(found, digits.trim_end_matches('0'));
+        let places = digits.len() as i32 - 1;
+        prop_assert_eq!(power.parse::<i32>().unwrap(), exponent + places);
+    }
+}
+
+fn is_word(command: &Command) -> bool {
+    matches!(command, Command::Reject(..) | Command::Ignore(_))
+}
