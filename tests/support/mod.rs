@@ -13,7 +13,8 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator, SimulatorConfig};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
     process::{Child, ChildStdin, Command},
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -108,7 +109,12 @@ impl Bench {
 
     /// Waits until a query for a single number finds at least so much.
     pub async fn until_number(&self, program: &mut Program, query: &str, wanted: i64) {
-        let deadline = Instant::now() + PATIENCE;
+        self.until_number_within(PATIENCE, program, query, wanted).await;
+    }
+
+    /// Waits until a query for a single number finds at least so much, with a patience of its own.
+    pub async fn until_number_within(&self, patience: Duration, program: &mut Program, query: &str, wanted: i64) {
+        let deadline = Instant::now() + patience;
         while self.number(query).await < wanted {
             let found = self.number(query).await;
             assert!(Instant::now() < deadline, "{query}: {found} < {wanted}; the log:\n{}", program.log());
@@ -259,8 +265,12 @@ impl Program {
         let log = self.log();
         let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
         let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-        let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     /// Returns the sum of a metric over its labels.
