@@ -1,5 +1,5 @@
 //! A venue and the real program side by side: what every test over sockets needs.
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,8 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator, SimulatorConfig};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
     process::{Child, ChildStdin, Command},
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -50,10 +51,14 @@ impl Bench {
         };
         let reconnect =
             if source.contains("reconnect =") { "" } else { "reconnect = { first = \"20ms\", longest = \"300ms\" }\n" };
+        let endpoint = if source.contains("endpoint =") {
+            String::new()
+        } else {
+            format!("endpoint = {{ ws = \"{ws}\", http = \"{http}\", history = \"{history}\" }}\n")
+        };
         format!(
             "[pipeline]\nname = \"eth\"\n[source.deribit]\n\
-             endpoint = {{ ws = \"{ws}\", http = \"{http}\", history = \"{history}\" }}\n\
-             {channels}{instruments}{reconnect}{source}\n\
+             {endpoint}{channels}{instruments}{reconnect}{source}\n\
              [sink.sqlite]\npath = \"{}\"\nretry = {{ first = \"20ms\", longest = \"300ms\" }}\n{rest}\n",
             self.database().display()
         )
@@ -74,15 +79,78 @@ impl Bench {
         std::fs::write(self.path(name), text).unwrap();
     }
 
+    /// Returns the folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Starts the program on the pipeline.
     pub fn run(&self) -> Program {
         Program::start(self.folder.path(), &["run", "eth.toml", "--supervised", "50ms"])
+    }
+
+    /// Starts the program on every pipeline of the folder.
+    pub fn run_all(&self) -> Program {
+        Program::start(self.folder.path(), &["run", ".", "--supervised", "50ms"])
+    }
+
+    /// Connects to the database as another program would.
+    pub async fn connection(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.database()).busy_timeout(PATIENCE);
+        SqliteConnection::connect_with(&options).await.unwrap()
+    }
+
+    /// Returns what a query for a single number finds, 0 where there is no such table yet.
+    pub async fn number(&self, query: &str) -> i64 {
+        let options = SqliteConnectOptions::new().filename(self.database()).read_only(true).busy_timeout(PATIENCE);
+        let Ok(mut db) = SqliteConnection::connect_with(&options).await else { return 0 };
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&mut db).await.unwrap_or(0)
+    }
+
+    /// Waits until a query for a single number finds at least so much.
+    pub async fn until_number(&self, program: &mut Program, query: &str, wanted: i64) {
+        self.until_number_within(PATIENCE, program, query, wanted).await;
+    }
+
+    /// Waits until a query for a single number finds at least so much, with a patience of its own.
+    pub async fn until_number_within(&self, patience: Duration, program: &mut Program, query: &str, wanted: i64) {
+        let deadline = Instant::now() + patience;
+        while self.number(query).await < wanted {
+            let found = self.number(query).await;
+            assert!(Instant::now() < deadline, "{query}: {found} < {wanted}; the log:\n{}", program.log());
+            program.next_report().await;
+        }
+    }
+
+    /// Returns what lies in the spool of a stopped pipeline, item by item.
+    pub fn dump(&self) -> Vec<Value> {
+        let mut text = Vec::new();
+        let directory = self.path("data/eth/spool");
+        tidegate::spool::inspect::dump(&directory, tidegate::spool::inspect::DumpFormat::Json, &mut text).unwrap();
+        text.split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| serde_json::from_slice(line).unwrap())
+            .collect()
     }
 
     /// Stops the venue from making anything more, waits until all that is owed is stored, and compares.
     pub async fn settle(&self, program: &mut Program) -> Comparison {
         self.venue.mend();
         self.venue.freeze();
+        self.until_complete(program).await
+    }
+
+    /// Waits until the venue has been asked for something, as it remembers.
+    pub async fn until_oracle(&self, program: &mut Program, what: &str, wanted: impl Fn(&Oracle) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.venue.read(&wanted) {
+            assert!(Instant::now() < deadline, "never: {what}; the log:\n{}", program.log());
+            program.next_report().await;
+        }
+    }
+
+    /// Waits until all that is owed is stored, and compares.
+    pub async fn until_complete(&self, program: &mut Program) -> Comparison {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let comparison = self.compare().await;
@@ -184,6 +252,32 @@ impl Program {
             report["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().is_some_and(|committed| committed >= rows)
         })
         .await;
+    }
+
+    /// Returns the process's id.
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap()
+    }
+
+    /// Asks the program over its own HTTP, and returns status and body.
+    pub async fn get(&mut self, path: &str) -> (u16, String) {
+        self.until_logged("http://127.0.0.1:").await;
+        let log = self.log();
+        let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
+        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+        let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Returns the sum of a metric over its labels.
+    pub async fn metric(&mut self, name: &str) -> f64 {
+        let (_, text) = self.get("/metrics").await;
+        let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     /// Kills the program with SIGKILL.

@@ -49,8 +49,6 @@ pub struct Surroundings {
     pub stop: CancellationToken,
     /// How long the spool may be sent on after that.
     pub drain: Duration,
-    /// Where `/health` is, for the first line of the log.
-    pub shown_at: String,
 }
 
 /// How a pipeline ended.

@@ -153,7 +153,8 @@ impl Selection {
             let Some(lists) = self.lists.get(&chosen.selector.market()) else { continue };
             chosen.names = choose(&chosen.selector, lists, &chosen.names, now);
             chosen.at = Some(now);
-            chosen.next_expiry = lists.instruments.iter().map(|listed| listed.expires).filter(|at| *at > now).min();
+            let expiries = lists.instruments.iter().map(|listed| listed.expires);
+            chosen.next_expiry = expiries.filter(|at| *at > now && *at < NEVER).min();
         }
         self.lists.clear();
         self.heeded = told;
@@ -204,7 +205,7 @@ impl Lists {
         }
         let expires = match instrument.expiration_timestamp {
             Lenient::Number(millis) => Timestamp::from_millis(millis),
-            Lenient::Absent | Lenient::Odd => Timestamp(i64::MAX),
+            Lenient::Absent | Lenient::Odd => NEVER,
         };
         self.instruments.push(Listed { name: instrument.instrument_name.to_string(), expires });
     }
@@ -217,6 +218,9 @@ impl Lists {
         self.measures.insert(summary.instrument_name.to_string(), measures);
     }
 }
+
+/// Perpetuals expire in the year 3000, which is beyond the last time that there is.
+const NEVER: Timestamp = Timestamp(i64::MAX);
 
 /// States from which an instrument does not come back: since 13 January 2026, and before.
 const OVER: [&str; 7] = ["delivered", "archivized", "inactive", "settled", "closed", "deactivated", "terminated"];

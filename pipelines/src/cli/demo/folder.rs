@@ -238,11 +238,11 @@ name = "demo"
 {endpoint}
 channels = ["trades", "tickers"]
 instruments = [{{ currency = "ETH", kind = "option", top = 50, by = "open_interest" }}]
-reconnect = {{ first = "100ms", longest = "2s", stable_after = "1s" }}
+reconnect = {{ first = "50ms", longest = "1s", stable_after = "1s" }}
 start_every = "50ms"
 connect_timeout = "1s"
 subscribe_timeout = "2s"
-ping = {{ every = "250ms", timeout = "350ms" }}
+ping = {{ every = "150ms", timeout = "250ms" }}
 breaker = {{ failures = 5, open_for = "300ms", successes = 1 }}
 
 [source.deribit.rest]

@@ -82,6 +82,8 @@ async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
         rate: args.rate,
         sent: Some(folder.sent()),
         faults: faults(),
+        // As many as the pipeline follows: a ranking anew would leave some, and their last gaps would stay open.
+        instruments: 50,
         paused: true,
         ..SimulatorConfig::default()
     };

@@ -8,9 +8,15 @@ use crate::cli::text::{clock, count, grouped, short, size};
 /// One moment.
 #[derive(Debug)]
 pub(super) struct Picture<'a> {
+    pub(super) facts: Facts,
+    pub(super) tally: &'a Tally,
+}
+
+/// What no child knows.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Facts {
     /// Since the start of the demo.
     pub(super) passed: Duration,
-    pub(super) tally: &'a Tally,
     pub(super) cuts: Cuts,
     /// How many kills are done, of how many. Each is told above the picture, so that only lines repeat it.
     pub(super) kills: Option<(u32, u32)>,
@@ -42,7 +48,7 @@ impl Picture<'_> {
             format!("{time:<8} {name:<14} {:<8} {first:>8}  {second:<room$} {third}", status(check))
         };
         let source = &report.source;
-        let time = clock(self.passed);
+        let time = clock(self.facts.passed);
         let lag = format!("synced {}", short(report.spool.synced_lag_seconds));
         let (received, committed) = (per_second(received), per_second(committed));
         let bytes = size(report.spool.bytes);
@@ -71,7 +77,7 @@ impl Picture<'_> {
             format!("{name} {} {}", status(check), facts.join(", "))
         };
         [
-            format!("{}  {}", clock(self.passed), stage("source deribit", &report.source, &source)),
+            format!("{}  {}", clock(self.facts.passed), stage("source deribit", &report.source, &source)),
             stage("spool", &report.spool, &spool),
             stage("sink sqlite", &report.sink, &sink),
             format!("gaps {}{}", self.gaps(), self.killed()),
@@ -85,7 +91,7 @@ impl Picture<'_> {
     }
 
     fn line_cut(&self) -> String {
-        let Cuts { count, last } = self.cuts;
+        let Cuts { count, last } = self.facts.cuts;
         match last {
             None => "line never cut".to_owned(),
             Some(last) => format!("cut {count}×, {} s ago", last.as_secs()),
@@ -111,7 +117,7 @@ impl Picture<'_> {
     }
 
     fn killed(&self) -> String {
-        self.kills.map_or_else(String::new, |(done, wanted)| format!("; killed {done} of {wanted}"))
+        self.facts.kills.map_or_else(String::new, |(done, wanted)| format!("; killed {done} of {wanted}"))
     }
 }
 
@@ -168,7 +174,7 @@ mod tests {
 
     fn picture(tally: &Tally) -> Picture<'_> {
         let cuts = Cuts { count: 4, last: Some(Duration::from_secs(3)) };
-        Picture { passed: Duration::from_secs(84), tally, cuts, kills: None }
+        Picture { facts: Facts { passed: Duration::from_secs(84), cuts, kills: None }, tally }
     }
 
     #[test]
@@ -197,7 +203,7 @@ mod tests {
     #[test]
     fn before_anything_was_said_everything_is_starting() {
         let tally = Tally::default();
-        let lines = Picture { cuts: Cuts::default(), ..picture(&tally) }.lines(80);
+        let lines = Picture { facts: Facts::default(), tally: &tally }.lines(80);
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
         assert!(
             lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost")
@@ -208,8 +214,8 @@ mod tests {
     fn long_and_hard_runs_fit_80_columns_too() {
         let tally = tally(20);
         let mut picture = picture(&tally);
-        picture.kills = Some((19, 20));
-        picture.cuts = Cuts { count: 312, last: Some(Duration::from_secs(12)) };
+        picture.facts.kills = Some((19, 20));
+        picture.facts.cuts = Cuts { count: 312, last: Some(Duration::from_secs(12)) };
         for line in picture.lines(80).iter().chain(&title(Path::new("tidegate-demo"))) {
             assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }

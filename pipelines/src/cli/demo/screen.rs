@@ -72,6 +72,12 @@ impl<W: Write> Screen<W> {
         self.draw(picture);
     }
 
+    /// Shows the last picture, which stays.
+    pub(super) fn finish(&mut self, picture: &Picture<'_>) {
+        self.draw(picture);
+        self.drawn = 0;
+    }
+
     /// Says something that stays, above the picture.
     pub(super) fn say(&mut self, text: &str) {
         let above = self.to_the_top();
@@ -130,7 +136,7 @@ fn coloured(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{picture::Cuts, tally::Tally},
+        super::{picture::Facts, tally::Tally},
         *,
     };
 
@@ -141,7 +147,7 @@ mod tests {
 
     fn show(screen: &mut Screen<Vec<u8>>, at: Instant) {
         let tally = Tally::default();
-        let picture = Picture { passed: Duration::ZERO, tally: &tally, cuts: Cuts::default(), kills: None };
+        let picture = Picture { facts: Facts::default(), tally: &tally };
         screen.show(&picture, at);
     }
 
@@ -174,6 +180,17 @@ mod tests {
         assert!(lines.iter().all(|line| line.trim_start_matches("\x1b[6A\r\x1b[J").chars().count() <= 60), "{text}");
         assert_eq!(text.matches("\x1b[6A").count(), 1, "the second picture covers the first");
         assert!(!text.contains("m starting") && !text.contains("\x1b[33m"), "no colours unless asked for");
+    }
+
+    #[test]
+    fn the_last_picture_stays() {
+        let (mut screen, start) = (screen(Look::Terminal { colours: false }), Instant::now());
+        show(&mut screen, start);
+        let tally = Tally::default();
+        screen.finish(&Picture { facts: Facts::default(), tally: &tally });
+        text(&mut screen);
+        screen.say("stopping");
+        assert_eq!(text(&mut screen), "stopping\n", "nothing is taken away");
     }
 
     #[test]

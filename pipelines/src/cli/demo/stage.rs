@@ -14,7 +14,7 @@ use super::{
     child::{Child, Event, Stopped, tail},
     folder::Folder,
     kills::{Kills, Moment},
-    picture::{Cuts, Picture},
+    picture::{Cuts, Facts, Picture},
     report::Report,
     screen::Screen,
     stored::Standing,
@@ -62,7 +62,7 @@ pub(super) enum Ending {
 pub(super) struct Done {
     /// When the venue made the last, in milliseconds since 1970.
     pub(super) ended_ms: i64,
-    /// Whether children ended only when they were told to, or killed.
+    /// Whether children ended only when they were told to, or killed, and the last one had nothing that needs a person.
     pub(super) is_well: bool,
     /// Gaps that the last child still knew to be open.
     pub(super) gaps_open: u64,
@@ -147,19 +147,26 @@ impl Stage {
         if ending != Ending::Broken {
             self.heal(began + heal).await?;
         }
+        let failure = self.tally.report().failure();
         // The end of the last session opens a gap in every stream, which the next demo finds and fills.
         let gaps_open = self.tally.totals().gaps_open;
         let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
         if let Some(report) = last {
-            self.tally.hear(report, Instant::now());
+            self.tally.end(&report);
         }
         if !in_time {
             self.screen
                 .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
         }
+        let facts = self.facts(Instant::now());
+        self.screen.finish(&Picture { facts, tally: &self.tally });
+        if let Some(failure) = &failure {
+            self.screen.say(failure);
+        }
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
-        Ok(Done { ended_ms, is_well: ending != Ending::Broken, gaps_open, kills: self.kills.done })
+        let is_well = ending != Ending::Broken && failure.is_none();
+        Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored, or the time is up.
@@ -215,10 +222,16 @@ impl Stage {
     }
 
     fn show(&mut self, now: Instant) {
-        let kills = (self.kills.wanted() > 0).then(|| (self.kills.done, self.kills.wanted()));
-        let cuts = self.simulator.read(|oracle| cuts(&oracle.sessions[self.sessions_before..], now_ms()));
-        let picture = Picture { passed: now - self.began, tally: &self.tally, cuts, kills };
-        self.screen.show(&picture, now);
+        let facts = self.facts(now);
+        self.screen.show(&Picture { facts, tally: &self.tally }, now);
+    }
+
+    fn facts(&self, now: Instant) -> Facts {
+        Facts {
+            passed: now - self.began,
+            cuts: self.simulator.read(|oracle| cuts(&oracle.sessions[self.sessions_before..], now_ms())),
+            kills: (self.kills.wanted() > 0).then(|| (self.kills.done, self.kills.wanted())),
+        }
     }
 
     fn is_over(&self, now: Instant) -> bool {
@@ -304,7 +317,7 @@ fn now_ms() -> i64 {
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long gaps may take to be filled, and the pipeline to end, for somebody who pressed Ctrl-C: 2 s in all.
-const HURRIED: (Duration, Duration) = (Duration::from_millis(1_200), Duration::from_millis(400));
+const HURRIED: (Duration, Duration) = (Duration::from_millis(1_450), Duration::from_millis(300));
 const PATIENT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(6));
 
 /// So many reports in a row in which nothing more came.

@@ -83,6 +83,12 @@ impl Tally {
         Some(Resumed { from_spool: self.from_spool, by_rest, newest_ms: self.standing.newest_ms })
     }
 
+    /// Notes what a child said at its end. Of how its stages are then, only what is stored is of interest.
+    pub(super) fn end(&mut self, last: &Report) {
+        self.report.sink.rows_committed = self.report.sink.rows_committed.max(last.sink.rows_committed);
+        self.report.sink.oldest_uncommitted_seconds = last.sink.oldest_uncommitted_seconds;
+    }
+
     /// Returns whether the child is known to have written down that it has subscribed: what came later is in its spool.
     pub(super) fn claims(&self) -> bool {
         self.subscribed_at.is_some_and(|rows| self.report.source.subscribed && self.report.spool.rows_appended > rows)

@@ -337,6 +337,29 @@ fn many(count: u64) -> Vec<Gap> {
 }
 
 #[test]
+fn what_was_missed_before_the_venue_numbered_anew_is_found_by_its_time() {
+    let venue = Venue { renumbered: Some(NEWEST - 10), ..Venue::default() };
+    let mut script = script(everything());
+    // In the new numbering there is a trade 5, too, but not the one at this edge.
+    for edge in [NEWEST - 50, 5] {
+        let gap = gap(1, stream(SYMBOL), Some((edge, at(NEWEST - 50))), None);
+        let mut hosts = String::new();
+        let answered = loop {
+            let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+            hosts.push(if request.url.starts_with(HISTORY) { 'h' } else { 'm' });
+            let body = venue.serve(&request).replace(r#""trade_seq":999950,"#, &format!(r#""trade_seq":{edge},"#));
+            let answered = script.reply(&request, 200, &body, std::slice::from_ref(&gap)).unwrap();
+            if !answered.is_empty() || hosts.len() > 10 {
+                break answered;
+            }
+        };
+        assert_eq!((answered, hosts.as_str()), (vec![gap.id], "mhm"));
+        let ids: BTreeSet<String> = script.stored.drain(..).map(|row| row.text("id").unwrap().to_owned()).collect();
+        assert!((NEWEST - 50..=NEWEST).all(|second| ids.contains(&format!("ETH-{second}"))));
+    }
+}
+
+#[test]
 fn many_gaps_of_a_market_are_asked_for_together() {
     let venue = Venue { options: true, ..Venue::default() };
     let mut script = script(everything());

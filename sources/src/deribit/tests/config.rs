@@ -1,7 +1,11 @@
 //! What may stand in the table of a pipeline's file.
 
 use serde_json::{Value, json};
-use tidegate_core::{Error, Kind, Result, catalog::Component};
+use tidegate_core::{
+    Error, Kind, Result,
+    catalog::{Catalog, Component},
+    config::{Environment, Files, Look},
+};
 
 use super::*;
 use crate::deribit::{Interval, Kind as InstrumentKind, Measure, Selector, Venue};
@@ -166,6 +170,44 @@ fn a_value_of_another_kind_is_answered_with_what_may_stand_there() {
         let told = read(&table).unwrap_err();
         assert!(told.contains(message), "{table}: {told}");
     }
+}
+
+/// Reads a pipeline's file, and returns what is said about the source.
+fn report(source: &str, variables: &[(&str, &str)]) -> String {
+    let mut catalog = Catalog::default();
+    catalog.protocol::<DeribitConfig>();
+    let files = Files::of_text("eth.toml", &format!("[pipeline]\nname = \"eth\"\n[source.deribit]\n{source}"));
+    let environment = Environment::new(variables.iter().copied());
+    tidegate_core::config::load(&catalog, files, &environment).report.render(Look::default())
+}
+
+#[test]
+fn numbers_and_names_may_come_from_the_environment() {
+    let source = r#"
+        endpoint = "${ENDPOINT:-production}"
+        instruments = [{ currency = "${CURRENCY:-ETH}", kind = "option", top = "${TOP:-50}", leave_at = "${LEAVE:-60}" }]
+    "#;
+    for variables in [&[][..], &[("ENDPOINT", "test"), ("CURRENCY", "BTC"), ("TOP", "5"), ("LEAVE", "7")]] {
+        let told = report(source, variables);
+        assert!(!told.contains("[source.deribit]") && !told.contains("instruments"), "{told}");
+    }
+    let told = report(source, &[("TOP", "many")]);
+    assert!(told.contains("${TOP") && told.contains("instruments.top"), "{told}");
+    let told = report(source, &[("TOP", "61")]);
+    assert!(told.contains("`leave_at` = ${LEAVE}, which is better than `top` = ${TOP}"), "{told}");
+}
+
+#[test]
+fn mistakes_in_a_file_are_shown_where_they_are() {
+    let told = report(r#"instruments = [{ currency = "ETH", tops = 5 }, 7]"#, &[]);
+    assert!(told.contains("unknown key `tops` in `instruments`") && told.contains("did you mean `top`?"), "{told}");
+    let told = report(r#"instruments = ["ETH-PERPETUAL", 7]"#, &[]);
+    assert!(told.contains("`instruments` cannot be the number 7"), "{told}");
+    assert!(told.contains(r#"the name of an instrument, or { currency = "ETH""#), "{told}");
+    let told = report("channels = [\"ticker\"]\ninstruments = [\"ETH-PERPETUAL\"]", &[]);
+    assert!(told.contains("eth.toml:4:") && told.contains("`tickers`"), "{told}");
+    let told = report("instruments = [\"ETH PERPETUAL\"]", &[]);
+    assert!(told.contains("eth.toml:4:") && told.contains("cannot be an instrument"), "{told}");
 }
 
 #[test]

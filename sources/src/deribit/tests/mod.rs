@@ -7,6 +7,8 @@ mod data;
 mod samples;
 mod selection;
 mod session;
+#[cfg(feature = "simulator")]
+mod simulated;
 
 use tidegate_core::{row::Timestamp, testkit::Script};
 

@@ -215,6 +215,15 @@ fn it_chooses_anew_a_minute_after_an_expiry() {
 }
 
 #[test]
+fn perpetuals_never_expire() {
+    let mut script = following(vec![Selector { top: None, kind: InstrumentKind::Future, ..selector() }]);
+    let list = r#"{"result":[{"instrument_name":"ETH-PERPETUAL","expiration_timestamp":32503708800000},{"instrument_name":"ETH-OTHER"}]}"#;
+    let (_, channels) = script.discover(|_| list.into()).unwrap();
+    assert_eq!(names(&channels), ["ETH-OTHER", "ETH-PERPETUAL"]);
+    assert!(!script.commands.iter().any(|command| matches!(command, Command::WakeAfter(_))));
+}
+
+#[test]
 fn it_chooses_anew_once_after_a_swarm_of_states() {
     let mut script = following(vec![selector()]);
     script.discover(|request| market().serve(request)).unwrap();

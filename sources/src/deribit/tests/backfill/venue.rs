@@ -22,6 +22,8 @@ pub(super) struct Venue {
     pub(super) only: Option<BTreeSet<u64>>,
     /// Trades that are sent without a price.
     pub(super) broken: BTreeSet<u64>,
+    /// From this second on, the perpetual is numbered anew from 1; requests by number mean the new numbers.
+    pub(super) renumbered: Option<u64>,
     /// Whether each trade belongs to the next of 40 options, and not all to the perpetual.
     pub(super) options: bool,
     /// The longest page by currency.
@@ -55,6 +57,7 @@ impl Default for Venue {
             never: BTreeSet::new(),
             only: None,
             broken: BTreeSet::new(),
+            renumbered: None,
             options: false,
             page: 1000,
         }
@@ -75,11 +78,14 @@ impl Venue {
         let last = NEWEST - self.lag;
         let is_of_main = |second: &u64| first <= *second && *second <= last;
         let by_currency = request.url.contains("by_currency");
-        let start = match number("start_timestamp") {
-            Some(millis) => (first..=last).find(|second| at(*second).as_millis() >= millis as i64).unwrap_or(last + 1),
-            None => number("start_seq").unwrap_or(first),
+        let second_of = |millis: u64| (millis as i64 - at(0).as_millis()) as u64 / 1000;
+        let numbered = |seq: Option<u64>| match (seq, self.renumbered) {
+            (Some(seq), Some(from)) => Some(from + seq - 1),
+            (seq, _) => seq,
         };
-        let end = number("end_seq").unwrap_or(last).min(last);
+        let start = number("start_timestamp").map(second_of).or_else(|| numbered(number("start_seq"))).unwrap_or(first);
+        let end = number("end_timestamp").map(second_of).or_else(|| numbered(number("end_seq"))).unwrap_or(last);
+        let end = end.min(last);
         let made: Vec<u64> = match &self.only {
             Some(only) => only.iter().copied().filter(|second| (start..=end).contains(second)).collect(),
             None => (start.max(first)..=end).collect(),

@@ -1,0 +1,357 @@
+//! Whatever the venue does wrong is counted, said and survived: the real program against the simulator over real sockets.
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Bench, Program};
+use tidegate_sources::deribit::simulator::{Condition, Fault, Oracle, SimulatorConfig};
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_venue_that_accepts_and_never_speaks_is_given_up_and_dialled_again() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    bench.venue.inject(Fault::Lasting(Condition::NeverSpeak, LONG));
+    let mut program = bench.run();
+    let report = degraded(&mut program).await;
+    assert!(reason(&report).contains("no answer for 500ms; trying again in"), "{}", reason(&report));
+    assert_eq!(program.get("/health/ready").await.0, 503, "nothing is subscribed");
+    bench.venue.mend();
+    program.until_committed(500).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    assert_eq!(program.get("/health/ready").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_venue_that_answers_with_a_web_page_is_dialled_again_and_the_reason_is_said() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
+    let mut program = bench.run();
+    let report = degraded(&mut program).await;
+    assert!(reason(&report).contains("200 <html>maintenance</html>; trying again in"), "{}", reason(&report));
+    bench.venue.mend();
+    program.until_committed(500).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_wrong_kind_of_exchange_is_refused_and_other_pipelines_go_on() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let (ws, http) = (bench.venue.ws_url(), bench.venue.http_url());
+    let wrong = format!("endpoint = {{ ws = \"{ws}\", http = \"{http}\", testnet = false }}\n{QUICK}");
+    let wrong =
+        bench.pipeline(&wrong, "").replace("name = \"eth\"", "name = \"wrong\"").replace("eth.sqlite", "w.sqlite");
+    bench.write("wrong.toml", &wrong);
+    let mut program = bench.run_all();
+    let failed = |report: &Value| report["checks"]["wrong/source.deribit"]["status"] == "failed";
+    let report = program.until("the source has failed", failed).await;
+    let why = report["checks"]["wrong/source.deribit"]["reason"].as_str().unwrap();
+    assert!(why.contains("the test exchange answers: nothing is stored"), "{why}");
+    assert!(program.log().contains(why), "the log says so, too");
+    program.until_committed(500).await;
+    assert_eq!(program.get("/health").await.0, 503, "something needs a person");
+    bench.venue.freeze();
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 1, "a pipeline needs a person; the log:\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_line_is_found_by_its_pings_and_the_gap_is_filled() {
+    let source = format!("{QUICK}ping = {{ every = \"300ms\", timeout = \"300ms\" }}\n");
+    let bench = Bench::start(busy(), &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    let silent_since = Instant::now();
+    assert!(bench.venue.inject(Fault::HalfOpen) > 0);
+    program.until_logged("line lost: ").await;
+    let took = silent_since.elapsed();
+    assert!(took < Duration::from_secs(5), "found in {took:?}; the log:\n{}", program.log());
+    let comparison = bench.settle(&mut program).await;
+    comparison.assert_exact(&program.log());
+    assert!(bench.number("SELECT count(*) FROM trades WHERE origin = 'backfill'").await > 0);
+    assert!(program.log().contains("line lost: no "), "the reason is said; the log:\n{}", program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_is_refused_without_a_word_is_reported_by_name() {
+    let source = format!("{QUICK}channels = [\"trades\", \"tickers\"]\ninstruments = [\"ETH-PERPETUAL\"]\n");
+    let bench = Bench::start(busy(), &source, "").await;
+    bench.venue.inject(Fault::Lasting(Condition::Refuse { containing: "ticker.ETH-PERPETUAL".to_owned() }, LONG));
+    let mut program = bench.run();
+    let refused = |report: &Value| source_of(report)["subscriptions"]["refused"] == 1;
+    let report = program.until("one channel is refused", refused).await;
+    assert_eq!(source_of(&report)["subscriptions"]["wanted"], 2);
+    let why = reason(&report);
+    assert!(why.contains("ticker.ETH-PERPETUAL.100ms"), "health names it: {why}");
+    program.until_logged("ticker.ETH-PERPETUAL.100ms").await;
+    bench.until_number(&mut program, "SELECT count(*) FROM trades", 20).await;
+    assert_eq!(bench.number("SELECT count(*) FROM tickers").await, 0, "the other channel goes on");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_nobody_can_read_are_kept_raw_and_counted_and_disturb_nothing() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let wrong_type = r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"ticker.ETH-PERPETUAL.100ms","data":{"timestamp":"marker-wrong-type"}}}"#;
+    let huge_number = r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"trades.ETH-PERPETUAL.100ms","data":[{"trade_seq":1e400,"marker":"huge-number"}]}}"#;
+    let frames = [
+        Fault::Malformed,
+        Fault::Truncated,
+        Fault::Binary,
+        Fault::Frame(nested),
+        Fault::Frame(wrong_type.to_owned()),
+        Fault::Frame(huge_number.to_owned()),
+        Fault::Frame("".to_owned()),
+        Fault::Frame("marker-no-json".to_owned()),
+    ];
+    let sent = frames.len() as f64;
+    let sessions = bench.venue.read(|oracle| oracle.sessions.len());
+    for frame in frames {
+        assert!(bench.venue.inject(frame) > 0);
+    }
+    let deadline = Instant::now() + support::PATIENCE;
+    while program.metric("tidegate_malformed_total").await < sent {
+        assert!(Instant::now() < deadline, "not all are counted; the log:\n{}", program.log());
+        program.next_report().await;
+    }
+    program.until_committed(600).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    assert_eq!(bench.venue.read(|oracle| oracle.sessions.len()), sessions, "the session goes on");
+    program.stop().await;
+    let kept: Vec<String> =
+        bench.dump().iter().filter(|item| item.to_string().contains("alformed")).map(Value::to_string).collect();
+    assert!(kept.len() as f64 >= sent, "{kept:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_without_an_id_a_reply_nobody_asked_for_and_an_unknown_channel_change_nothing() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    for frame in [
+        r#"{"jsonrpc":"2.0","error":{"code":11044,"message":"not_open_order"},"usIn":1,"usOut":2,"usDiff":1,"testnet":true}"#,
+        r#"{"jsonrpc":"2.0","id":99999999,"result":["trades.ETH-PERPETUAL.100ms"],"testnet":true}"#,
+        r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"weather.AMS.raw","data":{"rain":true}}}"#,
+        r#"{"jsonrpc":"2.0","method":"never_heard_of","params":{}}"#,
+        "{}",
+    ] {
+        assert!(bench.venue.inject(Fault::Frame(frame.to_owned())) > 0);
+    }
+    program.until_committed(900).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_is_too_long_ends_the_session_and_the_gap_is_filled() {
+    let source = format!("{QUICK}max_message = \"1MiB\"\n");
+    let bench = Bench::start(busy(), &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    assert!(bench.venue.inject(Fault::Oversized { bytes: 2 << 20 }) > 0);
+    program.until_logged("line lost: ").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let log = program.log();
+    let said = log.lines().find(|line| line.contains("line lost: ")).unwrap();
+    assert!(said.contains("is longer than `max_message` allows"), "why is said: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_stay_open_while_the_api_fails_and_are_filled_when_it_is_back() {
+    for condition in
+        [Condition::RestDown, Condition::Http5xx, Condition::Http429 { retry_after: Duration::from_secs(1) }]
+    {
+        let bench = Bench::start(busy(), QUICK, "").await;
+        let mut program = bench.run();
+        program.until_committed(300).await;
+        program.until("nothing is missing", |report| source_of(report)["gaps"]["open"] == 0).await;
+        bench.venue.inject(Fault::Lasting(condition.clone(), LONG));
+        bench.venue.inject(Fault::Cut);
+        let is_open = |report: &Value| source_of(report)["gaps"]["open"].as_u64() > Some(0);
+        let before = program.until("gaps are open", is_open).await;
+        let rows = sink_of(&before)["rows_committed"].as_u64().unwrap();
+        program.until_committed(rows + 500).await;
+        let report = program.until("gaps are open still", is_open).await;
+        assert_eq!(source_of(&report)["gaps"]["lost"], 0, "{condition:?}: {report:#}");
+        let comparison = bench.settle(&mut program).await;
+        comparison.assert_exact(&program.log());
+        program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
+        assert!(bench.number("SELECT count(*) FROM trades WHERE origin = 'backfill'").await > 0, "{condition:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_lags_behind_the_feed_loses_nothing() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.venue.inject(Fault::Lasting(Condition::RestLag { by: Duration::from_millis(800) }, LONG));
+    for rows in [600, 900, 1_200] {
+        bench.venue.inject(Fault::Cut);
+        program.until_committed(rows).await;
+    }
+    // Frozen, but not mended: what the API does not show yet is owed all the same.
+    bench.venue.freeze();
+    bench.until_complete(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_venue_that_numbers_its_trades_anew_loses_none_and_doubles_none() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    for rows in [800, 1_100, 1_400] {
+        assert!(bench.venue.inject(Fault::Restart) > 0);
+        assert!(bench.venue.inject(Fault::Restart) > 0);
+        program.until_committed(rows).await;
+        bench.venue.inject(Fault::Cut);
+        program.until_committed(rows + 200).await;
+    }
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trades_of_an_instrument_that_expires_during_a_cut_are_stored() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    // The option that trades most: it was subscribed to.
+    let option = bench.venue.read(most_traded_option);
+    bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
+    bench.venue.inject(Fault::Cut);
+    for _ in 0..3 {
+        assert!(bench.venue.make_trade(&option));
+    }
+    assert!(bench.venue.expire(&option));
+    let last = bench.venue.read(|oracle| oracle.trades[&option].last().unwrap().trade_id());
+    bench.venue.mend();
+    let query = format!("SELECT count(*) FROM trades WHERE symbol = '{option}' AND id = '{last}'");
+    // Only when nobody has subscribed to it for a minute is it taken for gone.
+    bench.until_number_within(Duration::from_secs(100), &mut program, &query, 1).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_trade_of_a_stream_during_a_cut_is_stored() {
+    let quiet = "ETH-25DEC26-9000-C";
+    let source = format!("{QUICK}channels = [\"trades\"]\ninstruments = [\"{quiet}\"]\n");
+    let config = SimulatorConfig { paused: true, ..SimulatorConfig::default() };
+    let bench = Bench::start(config, &source, "").await;
+    assert!(bench.venue.list(quiet));
+    let mut program = bench.run();
+    let settled = |report: &Value| source_of(report)["subscribed"] == true && source_of(report)["gaps"]["open"] == 0;
+    program.until("subscribed, with its beginning known", settled).await;
+    bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
+    bench.venue.inject(Fault::Cut);
+    program.until("the line is cut", |report| source_of(report)["connections"] == 0).await;
+    assert!(bench.venue.make_trade(quiet));
+    bench.venue.mend();
+    bench.until_number(&mut program, "SELECT count(*) FROM trades WHERE origin = 'backfill'", 1).await;
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instruments_come_and_go_without_touching_the_rest() {
+    let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
+    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    let before = bench.venue.read(Oracle::clone);
+    assert_eq!(before.sessions.len(), 1);
+    assert_eq!(bench.venue.inject(Fault::List), 1);
+    let listed = bench.venue.read(|oracle| oracle.instruments.last().unwrap().instrument.name.clone());
+    let gone = before.trades.keys().find(|name| name.ends_with("-C")).unwrap().clone();
+    assert!(bench.venue.expire(&gone));
+    bench
+        .until_oracle(&mut program, "the new one is subscribed to", |oracle| {
+            let all = &oracle.sessions[0].subscriptions;
+            all.iter().any(|one| one.channel.starts_with(&format!("trades.{listed}.")))
+        })
+        .await;
+    program.until_committed(1_500).await;
+    let after = bench.settle(&mut program).await;
+    after.assert_exact(&program.log());
+    bench.venue.read(|oracle| {
+        assert_eq!(oracle.sessions.len(), 1, "the line was not touched");
+        for one in before.sessions[0].subscriptions.iter().filter(|one| !one.channel.contains(&gone)) {
+            let same: Vec<_> =
+                oracle.sessions[0].subscriptions.iter().filter(|other| other.channel == one.channel).collect();
+            assert!(same.len() == 1 && same[0].ended.is_none(), "{} was touched", one.channel);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ranked_choice_takes_the_next_one_in_when_one_of_it_expires() {
+    let source =
+        format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\", top = 5, refresh = \"10s\" }}]\n");
+    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let chosen = bench.venue.read(traded_instruments);
+    assert_eq!(chosen.len(), 5, "{chosen:?}");
+    assert!(bench.venue.expire(&chosen[0]));
+    bench
+        .until_oracle(&mut program, "a sixth one is subscribed to", |oracle| traded_instruments(oracle).len() == 6)
+        .await;
+    assert_eq!(bench.venue.read(|oracle| oracle.sessions.len()), 1);
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_venue_whose_clock_is_wrong_loses_nothing() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    for (by_ms, rows) in [(-1_500, 600), (2_500, 900)] {
+        bench.venue.mend();
+        bench.venue.inject(Fault::Lasting(Condition::Skew { by_ms }, LONG));
+        program.until_committed(rows).await;
+        bench.venue.inject(Fault::Cut);
+        program.until_committed(rows + 300).await;
+    }
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+/// Times that a test can wait for.
+const QUICK: &str = "connect_timeout = \"500ms\"\nsubscribe_timeout = \"2s\"\n\
+    breaker = { failures = 3, open_for = \"200ms\", successes = 1 }\n\
+    rest = { timeout = \"500ms\", breaker = { failures = 3, open_for = \"200ms\", successes = 1 } }\n";
+const LONG: Duration = Duration::from_secs(3_600);
+
+fn busy() -> SimulatorConfig {
+    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
+}
+
+async fn degraded(program: &mut Program) -> Value {
+    program.until("the source is degraded", |report| source_of(report)["status"] == "degraded").await
+}
+
+fn source_of(report: &Value) -> &Value {
+    &report["checks"]["eth/source.deribit"]
+}
+
+fn sink_of(report: &Value) -> &Value {
+    &report["checks"]["eth/sink.sqlite"]
+}
+
+fn reason(report: &Value) -> &str {
+    source_of(report)["reason"].as_str().unwrap()
+}
+
+fn most_traded_option(oracle: &Oracle) -> String {
+    let subscribed = traded_instruments(oracle);
+    let count = |name: &&String| oracle.trades.get(*name).map_or(0, Vec::len);
+    subscribed.iter().filter(|name| name.len() > "ETH-PERPETUAL".len()).max_by_key(count).unwrap().clone()
+}
+
+/// Returns the instruments whose trades were ever subscribed to.
+fn traded_instruments(oracle: &Oracle) -> Vec<String> {
+    let all = oracle.sessions.iter().flat_map(|session| &session.subscriptions);
+    let names = all.filter_map(|one| one.channel.strip_prefix("trades.")?.split('.').next());
+    let names: std::collections::BTreeSet<_> = names.map(str::to_owned).collect();
+    names.into_iter().collect()
+}
