@@ -42,8 +42,8 @@ use crate::{
     spool::disk::{Disk, RealDisk},
 };
 use driver::Driver;
-pub use replay::ReplaySource;
 pub use probe::probe;
+pub use replay::ReplaySource;
 use transport::Sockets;
 
 /// A venue: its protocol, driven over one connection, or by a recording of one.
