@@ -50,6 +50,8 @@ pub struct Surroundings {
     pub stop: CancellationToken,
     /// How long the spool may be sent on after that.
     pub drain: Duration,
+    /// Where `/health` is, for the first line of the log.
+    pub shown_at: String,
 }
 
 /// How a pipeline ended.

@@ -70,6 +70,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             registry: registry.clone(),
             stop: stop.clone(),
             drain: plan.drain,
+            shown_at: format!("http://{address}"),
         };
         running.spawn(pipeline::run(pipeline, around));
     }
