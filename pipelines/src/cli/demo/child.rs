@@ -33,7 +33,7 @@ pub(super) struct Child {
 #[derive(Debug)]
 pub(super) enum Event {
     /// It says how it is.
-    Report(Report),
+    Report(Box<Report>),
     /// It has ended.
     Ended(ExitStatus),
 }
@@ -42,7 +42,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Stopped {
     /// The last thing it said.
-    pub(super) last: Option<Report>,
+    pub(super) last: Option<Box<Report>>,
     pub(super) in_time: bool,
 }
 
@@ -86,7 +86,7 @@ impl Child {
     pub(super) async fn next(&mut self) -> io::Result<Event> {
         while let Some(line) = self.lines.next_line().await? {
             if let Some(report) = Report::read(&line) {
-                return Ok(Event::Report(report));
+                return Ok(Event::Report(Box::new(report)));
             }
         }
         self.process.wait().await.map(Event::Ended)
