@@ -15,7 +15,7 @@ async fn a_venue_that_accepts_and_never_speaks_is_given_up_and_dialled_again() {
     bench.venue.inject(Fault::Lasting(Condition::NeverSpeak, LONG));
     let mut program = bench.run();
     let report = degraded(&mut program).await;
-    assert!(reason(&report).contains("timed out") || reason(&report).contains("within"), "{}", reason(&report));
+    assert!(reason(&report).contains("no answer for 500ms; trying again in"), "{}", reason(&report));
     assert_eq!(program.get("/health/ready").await.0, 503, "nothing is subscribed");
     bench.venue.mend();
     program.until_committed(500).await;
@@ -29,7 +29,7 @@ async fn a_venue_that_answers_with_a_web_page_is_dialled_again_and_the_reason_is
     bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
     let mut program = bench.run();
     let report = degraded(&mut program).await;
-    assert!(reason(&report).to_lowercase().contains("http"), "{}", reason(&report));
+    assert!(reason(&report).contains("200 <html>maintenance</html>; trying again in"), "{}", reason(&report));
     bench.venue.mend();
     program.until_committed(500).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
@@ -47,7 +47,7 @@ async fn the_wrong_kind_of_exchange_is_refused_and_other_pipelines_go_on() {
     let failed = |report: &Value| report["checks"]["wrong/source.deribit"]["status"] == "failed";
     let report = program.until("the source has failed", failed).await;
     let why = report["checks"]["wrong/source.deribit"]["reason"].as_str().unwrap();
-    assert!(why.contains("testnet") && why.contains("a person has to look"), "{why}");
+    assert!(why.contains("the test exchange answers: nothing is stored"), "{why}");
     assert!(program.log().contains(why), "the log says so, too");
     program.until_committed(500).await;
     assert_eq!(program.get("/health").await.0, 503, "something needs a person");
@@ -64,13 +64,13 @@ async fn a_half_open_line_is_found_by_its_pings_and_the_gap_is_filled() {
     program.until_committed(500).await;
     let silent_since = Instant::now();
     assert!(bench.venue.inject(Fault::HalfOpen) > 0);
-    program.until_logged("gaps, ").await;
+    program.until_logged("line lost: ").await;
     let took = silent_since.elapsed();
-    assert!(took < Duration::from_secs(10), "found and filled in {took:?}; the log:\n{}", program.log());
+    assert!(took < Duration::from_secs(5), "found in {took:?}; the log:\n{}", program.log());
     let comparison = bench.settle(&mut program).await;
     comparison.assert_exact(&program.log());
     assert!(bench.number("SELECT count(*) FROM trades WHERE origin = 'backfill'").await > 0);
-    assert!(program.log().contains("no frame for"), "the reason is said; the log:\n{}", program.log());
+    assert!(program.log().contains("line lost: no "), "the reason is said; the log:\n{}", program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,10 +151,11 @@ async fn a_frame_that_is_too_long_ends_the_session_and_the_gap_is_filled() {
     let mut program = bench.run();
     program.until_committed(300).await;
     assert!(bench.venue.inject(Fault::Oversized { bytes: 2 << 20 }) > 0);
-    program.until_logged("gaps, ").await;
-    let comparison = bench.settle(&mut program).await;
-    comparison.assert_exact(&program.log());
-    assert!(program.log().contains("1048576") || program.log().contains("too long"), "why is said; {}", program.log());
+    program.until_logged("line lost: ").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let log = program.log();
+    let said = log.lines().find(|line| line.contains("line lost: ")).unwrap();
+    assert!(said.contains("is longer than `max_message` allows"), "why is said: {said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -227,7 +228,8 @@ async fn trades_of_an_instrument_that_expires_during_a_cut_are_stored() {
     let last = bench.venue.read(|oracle| oracle.trades[&option].last().unwrap().trade_id());
     bench.venue.mend();
     let query = format!("SELECT count(*) FROM trades WHERE symbol = '{option}' AND id = '{last}'");
-    bench.until_number(&mut program, &query, 1).await;
+    // Only when nobody has subscribed to it for a minute is it taken for gone.
+    bench.until_number_within(Duration::from_secs(100), &mut program, &query, 1).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
     program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
 }

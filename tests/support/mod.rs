@@ -13,7 +13,8 @@ use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator, SimulatorConfig};
 use tokio::{
-    io::{AsyncBufReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
     process::{Child, ChildStdin, Command},
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -26,6 +27,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Bench {
     pub venue: Simulator,
     folder: TempDir,
+    database: PathBuf,
 }
 
 impl Bench {
@@ -33,7 +35,8 @@ impl Bench {
     /// `rest` behind everything.
     pub async fn start(config: SimulatorConfig, source: &str, rest: &str) -> Self {
         let venue = Simulator::start(config).await.unwrap();
-        let bench = Self { venue, folder: tempfile::tempdir().unwrap() };
+        let folder = tempfile::tempdir().unwrap();
+        let bench = Self { venue, database: folder.path().join("eth.sqlite"), folder };
         bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\nstats = \"0s\"\n");
         bench.write("eth.toml", &bench.pipeline(source, rest));
         bench
@@ -70,7 +73,20 @@ impl Bench {
 
     /// Returns the path of the database.
     pub fn database(&self) -> PathBuf {
-        self.path("eth.sqlite")
+        self.database.clone()
+    }
+
+    /// Looks at another database from here on.
+    #[must_use]
+    pub fn at(mut self, database: impl AsRef<Path>) -> Self {
+        self.database = self.folder.path().join(database);
+        self
+    }
+
+    /// Makes a database where there is none, as another program would.
+    pub async fn another_database(&self) -> SqliteConnection {
+        let options = SqliteConnectOptions::new().filename(self.database()).create_if_missing(true);
+        SqliteConnection::connect_with(&options).await.unwrap()
     }
 
     /// Writes a file into the folder.
@@ -108,7 +124,12 @@ impl Bench {
 
     /// Waits until a query for a single number finds at least so much.
     pub async fn until_number(&self, program: &mut Program, query: &str, wanted: i64) {
-        let deadline = Instant::now() + PATIENCE;
+        self.until_number_within(PATIENCE, program, query, wanted).await;
+    }
+
+    /// Waits until a query for a single number finds at least so much, with a patience of its own.
+    pub async fn until_number_within(&self, patience: Duration, program: &mut Program, query: &str, wanted: i64) {
+        let deadline = Instant::now() + patience;
         while self.number(query).await < wanted {
             let found = self.number(query).await;
             assert!(Instant::now() < deadline, "{query}: {found} < {wanted}; the log:\n{}", program.log());
@@ -162,6 +183,43 @@ impl Bench {
     }
 }
 
+/// A disk that can be full: a file system in memory.
+pub struct SmallDisk {
+    folder: TempDir,
+}
+
+impl SmallDisk {
+    /// Mounts it. `None`, with a word on standard error, where mounting is not allowed.
+    pub fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let size = format!("size={size}");
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
+        if mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
+            return Some(Self { folder });
+        }
+        eprintln!("SKIPPED: no file system can be mounted here ({mounted:?})");
+        None
+    }
+
+    /// Returns where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives it another size.
+    pub fn resize(&self, size: &str) {
+        let size = format!("remount,size={size}");
+        assert!(std::process::Command::new("mount").args(["-o", &size]).arg(self.path()).status().unwrap().success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        _ = std::process::Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
 /// A running `tidegate`.
 pub struct Program {
     child: Child,
@@ -174,7 +232,12 @@ pub struct Program {
 impl Program {
     /// Starts the program in a folder.
     pub fn start(folder: &Path, args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        Self::start_as(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder, args)
+    }
+
+    /// Starts a program that is `tidegate` with components of its own.
+    pub fn start_as(program: &Path, folder: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new(program)
             .args(args)
             .current_dir(folder)
             .env_remove("LOG_LEVEL")
@@ -259,8 +322,12 @@ impl Program {
         let log = self.log();
         let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
         let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-        let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap();
-        (answer.status().as_u16(), answer.text().await.unwrap())
+        let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     /// Returns the sum of a metric over its labels.

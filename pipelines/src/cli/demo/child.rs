@@ -112,7 +112,7 @@ impl Child {
         let ended = timeout(limit, async {
             loop {
                 match self.next().await? {
-                    Event::Report(report) => last = Some(report),
+                    Event::Report(report) => last = Some(*report),
                     Event::Ended(_) => return io::Result::Ok(()),
                 }
             }

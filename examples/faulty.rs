@@ -1,0 +1,92 @@
+//! Components that panic, for the tests of what becomes of the others: `cargo run --example faulty -- run faulty.toml`,
+//! with `[source.faulty]` or `[sink.faulty]`.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tidegate::{
+    Result,
+    catalog::Component,
+    chunk::{Chunk, Part},
+    row::{Mark, Position, Table, Timestamp, kinds::Trade},
+    sink::{Guarantee, Sink, SinkContext, Written},
+    source::{Source, SourceContext},
+    spool::SpoolPosition,
+};
+
+/// Gives a few rows, then panics.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FaultySource {
+    /// Rows before the panic.
+    rows: u64,
+}
+
+impl Component for FaultySource {
+    const TYPE: &'static str = "faulty";
+    const EXAMPLE: &'static str = "rows = 3";
+    type Built = Box<dyn Source>;
+
+    fn build(&self) -> Result<Self::Built> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Source for FaultySource {
+    fn tables(&self) -> Vec<Table> {
+        vec![Table::of::<Trade<'_>>()]
+    }
+
+    async fn run(self: Box<Self>, mut cx: SourceContext) -> Result<()> {
+        for n in 1..=self.rows {
+            let now = Timestamp::now();
+            let mark = Mark { symbol: "FAULTY", position: Position::Unnumbered, ts_event: now };
+            cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
+        }
+        cx.flush().await?;
+        panic!("the source has a fault");
+    }
+}
+
+/// Panics at every write, or never comes back from one.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FaultySink {
+    /// Whether it hangs instead.
+    hangs: bool,
+}
+
+impl Component for FaultySink {
+    const TYPE: &'static str = "faulty";
+    const EXAMPLE: &'static str = "hangs = false";
+    type Built = Box<dyn Sink>;
+
+    fn build(&self) -> Result<Self::Built> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for FaultySink {
+    async fn open(&mut self, _: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
+        Ok(Vec::new())
+    }
+
+    async fn write(&mut self, _: &Chunk) -> Result<Written> {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        panic!("the sink has a fault");
+    }
+
+    fn guarantee(&self) -> Guarantee {
+        Guarantee::Transaction
+    }
+}
+
+fn main() -> std::process::ExitCode {
+    tidegate::main_with(|catalog| {
+        catalog.source::<FaultySource>();
+        catalog.sink::<FaultySink>();
+    })
+}

@@ -1,0 +1,192 @@
+//! One process: its pipelines leave each other alone, its signals do what they should, and its end loses nothing.
+
+mod support;
+
+use std::{fs, path::PathBuf};
+
+use serde_json::Value;
+use support::{Bench, Program};
+use tidegate_sources::deribit::simulator::SimulatorConfig;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_on_the_same_data_is_refused_with_the_first_ones_id() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut first = bench.run();
+    first.until_committed(100).await;
+    let (code, log) = bench.run().ended().await;
+    assert_ne!(code, 0, "{log}");
+    assert!(log.contains(&first.id().to_string()), "the first one's process id, {}, is said:\n{log}", first.id());
+    bench.settle(&mut first).await.assert_exact(&first.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_five_files_one_is_broken_and_the_other_four_run() {
+    let bench = Bench::start(busy(), "", "").await;
+    for name in ["a", "b", "c"] {
+        bench.write(&format!("{name}.toml"), &named(&bench, name));
+    }
+    bench.write("broken.toml", "[pipeline]\nname = \"broken\"\n[source.deribit]\ninstrumets = []\n[sink.sqlite]\n");
+    let mut program = bench.run_all();
+    let committed = |report: &Value, name: &str| {
+        report["checks"][format!("{name}/sink.sqlite")]["rows_committed"].as_u64() > Some(100)
+    };
+    let four = |report: &Value| ["eth", "a", "b", "c"].iter().all(|name| committed(report, name));
+    let report = program.until("four pipelines store rows", four).await;
+    let (name, broken) =
+        report["checks"].as_object().unwrap().iter().find(|(name, _)| name.contains("broken")).unwrap();
+    assert_eq!(broken["status"], "failed", "{name} {broken:#}");
+    let log = program.log();
+    assert!(log.contains("broken.toml") && log.contains("instrumets"), "the log says what is wrong:\n{log}");
+    assert_eq!(program.get("/health").await.0, 503);
+    program.signal("TERM");
+    let (code, log) = program.ended().await;
+    assert_eq!(code, 1, "something was not started:\n{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_panics_is_started_again_and_leaves_the_others_running() {
+    let bench = Bench::start(busy(), "", "").await;
+    let path = bench.path("faulty.sqlite");
+    let faulty = "[pipeline]\nname = \"faulty\"\n[source.faulty]\nrows = 3\n[sink.sqlite]\n";
+    bench.write("faulty.toml", &format!("{faulty}path = \"{}\"\n", path.display()));
+    let mut program = run_faulty(&bench);
+    let again = |report: &Value| report["checks"]["faulty/sink.sqlite"]["rows_committed"].as_u64() >= Some(6);
+    let report = program.until("the second run's rows are stored", again).await;
+    let source = &report["checks"]["faulty/source.faulty"];
+    assert!(source["reason"].as_str().unwrap().contains("the source panicked: the source has a fault"), "{source:#}");
+    assert!(program.log().contains("starting again in"), "{}", program.log());
+    program.until_committed(500).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_panics_is_tried_again_and_leaves_the_others_running() {
+    let bench =
+        Bench::start(busy(), "", "[sink.faulty]\nhangs = false\nretry = { first = \"20ms\", longest = \"50ms\" }")
+            .await;
+    let mut program = run_faulty(&bench);
+    program.until_committed(500).await;
+    program.until_logged("the sink has a fault").await;
+    let report = program.next_report().await;
+    let sink = &report["checks"]["eth/sink.faulty"];
+    assert!(sink["reason"].as_str().unwrap().contains("the sink has a fault; trying again in"), "{sink:#}");
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_hangs_holds_up_nobody_and_not_the_end() {
+    let hanging = "[sink.faulty]\nhangs = true\ntimeout = \"300ms\"\nretry = { first = \"20ms\", longest = \"50ms\" }";
+    let bench = Bench::start(busy(), "", hanging).await;
+    let mut program = run_faulty(&bench);
+    program.until_committed(500).await;
+    let hangs = |report: &Value| report["checks"]["eth/sink.faulty"]["status"] == "degraded";
+    program.until("the sink that hangs is degraded", hangs).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    program.signal("TERM");
+    let (code, log) = program.ended().await;
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("faulty: 0 rows stored since the start, ") && log.contains("rows stay in the spool"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_signal_drains_the_spool_says_so_and_ends_well() {
+    for signal in ["TERM", "INT"] {
+        let bench = Bench::start(busy(), "", "").await;
+        let mut program = bench.run();
+        program.until_committed(300).await;
+        program.signal(signal);
+        let (code, log) = program.ended().await;
+        assert_eq!(code, 0, "{log}");
+        assert!(log.contains("stopping ") && log.contains("nothing left in the spool"), "{log}");
+        // What was made after the end is owed by the next start.
+        let mut program = bench.run();
+        program.until_logged("resumed").await;
+        bench.settle(&mut program).await.assert_exact(&program.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_store_that_is_down_cannot_take_stays_is_counted_and_is_sent_at_the_next_start() {
+    let bench = Bench::start(busy(), "", "").await;
+    bench.write("store", "in the way");
+    bench.write("eth.toml", &bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite"));
+    let mut program = Program::start(bench.folder(), &["run", "eth.toml", "--supervised", "50ms", "--drain", "300ms"]);
+    program
+        .until("rows are spooled", |report| report["checks"]["eth/spool"]["rows_appended"].as_u64() > Some(500))
+        .await;
+    program.signal("TERM");
+    let (code, log) = program.ended().await;
+    assert_eq!(code, 0, "{log}");
+    let rows = bench.dump().iter().filter(|item| item.get("ts_recv").is_some()).count();
+    assert!(log.contains(&format!("{rows} rows stay in the spool, the next start sends them")), "{rows} rows:\n{log}");
+    fs::remove_file(bench.path("store")).unwrap();
+    let bench = bench.at("store/eth.sqlite");
+    let mut program = bench.run();
+    program.until_committed(rows as u64).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once_and_loses_nothing() {
+    let bench = Bench::start(busy(), "", "").await;
+    bench.write("store", "in the way");
+    bench.write("eth.toml", &bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite"));
+    let mut program = bench.run();
+    program
+        .until("rows are spooled", |report| report["checks"]["eth/spool"]["rows_appended"].as_u64() > Some(300))
+        .await;
+    program.signal("INT");
+    program.until_logged("stopping ").await;
+    program.signal("INT");
+    let (code, log) = program.ended().await;
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("stopped at once by a second signal"), "{log}");
+    fs::remove_file(bench.path("store")).unwrap();
+    let bench = bench.at("store/eth.sqlite");
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigusr1_prints_the_full_report() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(100).await;
+    program.signal("USR1");
+    program.until_logged("\"eth/source.deribit\"").await;
+    let log = program.log();
+    let (_, report) = log.split_once("\n{\n").unwrap();
+    let end = report.find("\n}\n").unwrap();
+    let report: Value = serde_json::from_str(&format!("{{{}}}", &report[..end])).unwrap();
+    assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_after_kill_9_says_where_it_resumes() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.kill().await;
+    let mut program = bench.run();
+    program.until_logged("resumed    eth the spool ends at offset ").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+fn busy() -> SimulatorConfig {
+    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
+}
+
+/// Returns the pipeline under another name, with a database of its own.
+fn named(bench: &Bench, name: &str) -> String {
+    let text = bench.pipeline("", "").replace("name = \"eth\"", &format!("name = \"{name}\""));
+    text.replace("eth.sqlite", &format!("{name}.sqlite"))
+}
+
+/// Runs the program with the components that have faults beside the built-in ones.
+fn run_faulty(bench: &Bench) -> Program {
+    let tidegate = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
+    let faulty = tidegate.with_file_name("examples").join("faulty");
+    assert!(faulty.exists(), "`cargo test` makes the examples, too; for one test alone: cargo build --example faulty");
+    Program::start_as(&faulty, bench.folder(), &["run", ".", "--supervised", "50ms"])
+}

@@ -1,0 +1,239 @@
+//! Whatever becomes of the spool's disk is said, and costs no more than it must.
+
+mod support;
+
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::Value;
+use support::{Bench, Program, SmallDisk};
+use tidegate_sources::deribit::simulator::SimulatorConfig;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_full_blocks_and_loses_no_trade() {
+    let bench = with_store_down(&spool("block")).await;
+    let mut program = bench.run();
+    until_full(&mut program, "nothing more is taken").await;
+    assert_eq!(program.get("/health").await.0, 200, "it mends itself");
+    heal(&bench);
+    program.until_logged("there is room again").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let report = program.next_report().await;
+    assert_eq!(report["checks"]["eth/spool"]["rows_dropped"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_blocks_and_loses_no_trade() {
+    let Some(disk) = SmallDisk::mount("4m") else { return };
+    let bench = with_store_down("[spool]\nsegment_bytes = \"512KiB\"\n").await;
+    put_data_at(&bench, disk.path());
+    let mut program = bench.run();
+    until_full(&mut program, "nothing more is taken").await;
+    disk.resize("200m");
+    program.until_logged("there is room again").await;
+    heal(&bench);
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_that_drops_the_newest_counts_what_it_drops_and_goes_on() {
+    let bench = with_store_down(&spool("drop_newest")).await;
+    let mut program = bench.run();
+    until_full(&mut program, "counted and thrown away").await;
+    program.until("rows are dropped", |report| dropped(report) > 100).await;
+    heal(&bench);
+    program.until_logged("there is room again").await;
+    goes_on_without_doubles(&bench, &mut program).await;
+    // Said in the log, too, once it is over.
+    program.stop().await;
+    let entered = bench.dump().iter().filter(|item| item["control"].get("Dropped").is_some()).count();
+    assert!(entered > 0, "what was dropped is in the spool");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_that_drops_the_oldest_says_for_whom_and_goes_on() {
+    let bench = with_store_down(&spool("drop_oldest")).await;
+    let mut program = bench.run();
+    until_full(&mut program, "the oldest segment goes").await;
+    program.until("rows are dropped", |report| dropped(report) > 100).await;
+    program.until_logged("rows, for sqlite").await;
+    heal(&bench);
+    goes_on_without_doubles(&bench, &mut program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_cannot_be_made_stops_its_pipeline_and_no_other() {
+    let bench = Bench::start(SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }, "", "").await;
+    let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"stuck\"").replace("eth.sqlite", "s.sqlite");
+    bench.write("stuck.toml", &other);
+    fs::create_dir_all(bench.path("data/stuck")).unwrap();
+    bench.write("data/stuck/spool", "a file where the folder has to be");
+    let mut program = bench.run_all();
+    program.until_committed(300).await;
+    let report = program.next_report().await;
+    let spool = &report["checks"]["stuck/spool"];
+    assert_eq!(spool["status"], "failed", "{report:#}");
+    let why = spool["reason"].as_str().unwrap();
+    assert!(why.contains("stuck/spool") && why.contains("the pipeline does not run"), "{why}");
+    assert_eq!(program.get("/health").await.0, 503);
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_can_only_be_read_stops_the_pipeline_and_says_so() {
+    let Some(disk) = SmallDisk::mount("4m") else { return };
+    disk.resize("4m,ro");
+    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    put_data_at(&bench, disk.path());
+    let (code, log) = bench.run().ended().await;
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("Read-only file system"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_costs_its_entry_and_no_other() {
+    let bench = with_store_down("[spool]\nsegment_bytes = \"256KiB\"\n").await;
+    let mut program = bench.run();
+    program.until("some segments", |_| segments(&bench).len() > 3).await;
+    bench.venue.freeze();
+    program.stop().await;
+    let sound = rows(&bench);
+    let sealed = &segments(&bench)[1];
+    let middle = fs::metadata(sealed).unwrap().len() / 2;
+    flip(sealed, middle);
+    let lost = sound - rows(&bench);
+    assert!(lost > 0 && lost < 100, "{lost} of {sound} rows can be read no more");
+    heal(&bench);
+    let bench = bench.at("store/eth.sqlite");
+    let mut program = bench.run();
+    program.until_committed(sound - lost).await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("corrupt") && log.contains("lost"), "the loss is said:\n{log}");
+    let comparison = bench.compare().await;
+    assert!(comparison.twice.is_empty() && comparison.invented.is_empty(), "{comparison:?}");
+    assert!((comparison.missing.len() + comparison.holes.len()) as u64 <= lost, "{comparison:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_is_cut_and_said_and_costs_nothing() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    program.kill().await;
+    let last = segments(&bench).pop().unwrap();
+    let end = fs::metadata(&last).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&last).unwrap().write_all_at(&[7; 1_000], end).unwrap();
+    let mut program = bench.run();
+    program.until_logged("that were never durable are cut off the spool's end").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_come_and_go_under_load_and_kills_and_nothing_is_lost() {
+    let bench =
+        Bench::start(busy(), "", "[spool]\nsegment_bytes = \"256KiB\"\nmax_bytes = \"8MiB\"\nkeep = \"0s\"\n").await;
+    let mut first = None;
+    for _ in 0..4 {
+        let mut program = bench.run();
+        let begin = segments(&bench).first().cloned();
+        first = first.or(begin);
+        program.until_committed(3_000).await;
+        program.kill().await;
+    }
+    let mut program = bench.run();
+    program.until_committed(3_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    program.until("the first segment has gone", |_| segments(&bench).first() != first.as_ref()).await;
+    program.until("the spool is small", |report| spool_bytes(report) < 3 << 20).await;
+}
+
+const DOWN: &str = "store";
+
+/// Returns a bench whose store cannot be opened until [`heal`].
+async fn with_store_down(spool: &str) -> Bench {
+    let bench = Bench::start(busy(), "queue = \"256KiB\"\n", "").await.at("store/eth.sqlite");
+    bench.write(DOWN, "in the way");
+    bench.write("eth.toml", &bench.pipeline("queue = \"256KiB\"\n", spool));
+    bench
+}
+
+fn heal(bench: &Bench) {
+    fs::remove_file(bench.path(DOWN)).unwrap();
+}
+
+fn spool(when_full: &str) -> String {
+    format!("[spool]\nmax_bytes = \"2MiB\"\nsegment_bytes = \"256KiB\"\nkeep = \"0s\"\nwhen_full = \"{when_full}\"\n")
+}
+
+fn busy() -> SimulatorConfig {
+    SimulatorConfig { rate: 2_000.0, ..SimulatorConfig::default() }
+}
+
+fn put_data_at(bench: &Bench, directory: &Path) {
+    let host = fs::read_to_string(bench.path("tidegate.toml")).unwrap();
+    bench.write("tidegate.toml", &format!("data_dir = \"{}\"\n{host}", directory.display()));
+}
+
+async fn until_full(program: &mut Program, what: &str) {
+    let is_full = |report: &Value| {
+        let spool = &report["checks"]["eth/spool"];
+        spool["status"] == "degraded" && spool["reason"].as_str().is_some_and(|why| why.contains("the spool is full"))
+    };
+    let report = program.until("the spool is full", is_full).await;
+    let why = report["checks"]["eth/spool"]["reason"].as_str().unwrap();
+    assert!(why.contains(what), "{why}");
+    assert!(program.log().contains(why), "the log says so, too:\n{}", program.log());
+}
+
+/// Asserts that what is made from now on is stored, and nothing was stored twice.
+async fn goes_on_without_doubles(bench: &Bench, program: &mut Program) {
+    program.until_committed(1_000).await;
+    tokio::time::timeout(Duration::from_secs(60), async {
+        let made = bench.venue.read(|oracle| oracle.trades_made);
+        while bench.venue.read(|oracle| oracle.trades_made) < made + 200 {
+            program.next_report().await;
+        }
+    })
+    .await
+    .unwrap();
+    bench.venue.freeze();
+    let idle = |report: &Value| report["checks"]["eth/sink.sqlite"]["oldest_uncommitted_seconds"].is_null();
+    program.until("all that is spooled is stored", idle).await;
+    let comparison = bench.compare().await;
+    assert!(comparison.twice.is_empty() && comparison.invented.is_empty(), "{comparison:?}");
+}
+
+fn dropped(report: &Value) -> u64 {
+    report["checks"]["eth/spool"]["rows_dropped"].as_u64().unwrap_or(0)
+}
+
+fn spool_bytes(report: &Value) -> u64 {
+    report["checks"]["eth/spool"]["bytes"].as_u64().unwrap_or(u64::MAX)
+}
+
+/// Returns the segments, oldest first.
+fn segments(bench: &Bench) -> Vec<PathBuf> {
+    let Ok(found) = fs::read_dir(bench.path("data/eth/spool")) else { return Vec::new() };
+    let mut segments: Vec<_> = found.map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    segments.sort();
+    segments
+}
+
+fn rows(bench: &Bench) -> u64 {
+    bench.dump().iter().filter(|item| item.get("ts_recv").is_some()).count() as u64
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+}

@@ -1,0 +1,255 @@
+//! Whatever becomes of a store, the feed goes on into the spool, and the store gets every row once when it is back, or
+//! nothing at all and the reason.
+
+mod support;
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, Connection};
+use support::{Bench, Program};
+use tidegate_sources::deribit::simulator::SimulatorConfig;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_down_at_the_start_is_spooled_for_and_drained_to_later() {
+    let bench = Bench::start(busy(), "", "").await;
+    // A file where the directory of the database has to be.
+    bench.write("store", "in the way");
+    bench.write("eth.toml", &bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite"));
+    let mut program = bench.run();
+    let report = program.until("rows are spooled", |report| spooled(report) > 500).await;
+    let sink = &report["checks"]["eth/sink.sqlite"];
+    assert_eq!(sink["status"], "degraded", "{sink:#}");
+    assert!(sink["reason"].as_str().unwrap().contains("trying again in"), "{sink:#}");
+    assert!(sink["oldest_uncommitted_seconds"].as_f64() > Some(0.0), "{sink:#}");
+    assert_eq!(source_status(&report), "healthy", "the feed runs");
+    assert_eq!(program.get("/health").await.0, 200, "it mends itself");
+    assert_eq!(program.get("/health/ready").await.0, 503);
+    fs::remove_file(bench.path("store")).unwrap();
+    program.until_committed(500).await;
+    program.until_logged("rows that had waited").await;
+    assert!(program.log().contains("the store takes rows again"), "{}", program.log());
+    bench.at("store/eth.sqlite").settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_another_program_has_locked_is_waited_for() {
+    let bench = Bench::start(busy(), "", "lock_timeout = \"100ms\"").await;
+    let mut program = bench.run();
+    program.until_committed(200).await;
+    let mut other = bench.connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    let report = until_sink(&mut program, "degraded").await;
+    assert!(why(&report).contains("is locked by another program"), "{}", why(&report));
+    let rows = spooled(&report);
+    program.until("the feed goes on", |report| spooled(report) > rows + 300).await;
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    until_sink(&mut program, "healthy").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_removed_while_it_is_written_stops_the_sink_and_nothing_else() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    remove(&bench.database());
+    stopped_by_mismatch(&mut program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_replaced_by_another_one_stops_the_sink_and_nothing_else() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    remove(&bench.database());
+    let mut other = bench.another_database().await;
+    sqlx::query("CREATE TABLE somebody_elses (x)").execute(&mut other).await.unwrap();
+    stopped_by_mismatch(&mut program).await;
+    assert_eq!(bench.number("SELECT count(*) FROM somebody_elses").await, 0, "the other one is left alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_replaced_by_a_directory_stops_the_sink_and_nothing_else() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    remove(&bench.database());
+    fs::create_dir(bench.database()).unwrap();
+    let report = until_sink(&mut program, "failed").await;
+    assert!(why(&report).contains("is a directory"), "{}", why(&report));
+    goes_on(&mut program, &report).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_position_that_was_deleted_stops_the_sink_with_the_three_positions() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let mut other = bench.connection().await;
+    sqlx::query("DELETE FROM tidegate_position").execute(&mut other).await.unwrap();
+    stopped_by_mismatch(&mut program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_database_is_written_to_again_when_it_has_room() {
+    let bench = Bench::start(busy(), "", "").await;
+    // The limit is one of the connection, so it is a disk of its own that is full.
+    let Some(disk) = support::SmallDisk::mount("512k") else { return };
+    let bench = bench.at(disk.path().join("eth.sqlite"));
+    bench.write("eth.toml", &bench.pipeline("", ""));
+    let mut program = bench.run();
+    let report = until_sink(&mut program, "degraded").await;
+    assert!(why(&report).contains("full") || why(&report).contains("cannot"), "{}", why(&report));
+    goes_on(&mut program, &report).await;
+    disk.resize("200m");
+    until_sink(&mut program, "healthy").await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_restored_from_an_older_copy_is_fed_again_exactly() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let copy = bench.path("copy.sqlite");
+    let mut other = bench.connection().await;
+    sqlx::query(AssertSqlSafe(format!("VACUUM INTO '{}'", copy.display()))).execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    program.until_committed(1_000).await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    remove(&bench.database());
+    fs::rename(&copy, bench.database()).unwrap();
+    let mut program = bench.run();
+    program.until_logged("the store went back from").await;
+    program.until_committed(800).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_of_another_spool_is_refused_and_left_as_it_is() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.stop().await;
+    let rows = bench.number("SELECT count(*) FROM trades").await;
+    fs::rename(bench.path("data"), bench.path("data-of-another")).unwrap();
+    let mut program = bench.run();
+    let report = until_sink(&mut program, "failed").await;
+    assert!(why(&report).contains("belongs to spool"), "{}", why(&report));
+    goes_on(&mut program, &report).await;
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, rows);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stored() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(100).await;
+    program.stop().await;
+    // The user's own rule, on a table that is there already: SQLite can hold it in a trigger.
+    let mut other = bench.connection().await;
+    sqlx::query(
+        "CREATE TRIGGER no_sells BEFORE INSERT ON trades WHEN NEW.side = 'sell' \
+         BEGIN SELECT RAISE(ABORT, 'sells are not wanted'); END",
+    )
+    .execute(&mut other)
+    .await
+    .unwrap();
+    let (trades, tickers) = (bench.number(TRADES).await, bench.number(TICKERS).await);
+    let mut program = bench.run();
+    let letters = |report: &Value| report["checks"]["eth/deadletters.sqlite"]["letters"].as_u64() > Some(20);
+    let report = program.until("dead letters", letters).await;
+    assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
+    assert!(program.log().contains("sells are not wanted"), "{}", program.log());
+    bench.venue.freeze();
+    program.until_logged("now dead letters").await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("nothing left in the spool"), "{log}");
+
+    let listed = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
+        .args(["deadletter", "list", "eth.toml"])
+        .current_dir(bench.folder())
+        .output()
+        .unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    let letters = listed.lines().count() as i64;
+    assert!(listed.lines().all(|line| line.contains("sell")), "{listed}");
+    // The balance: what came since, each row stored or a letter.
+    let stored = bench.number(TRADES).await - trades + bench.number(TICKERS).await - tickers;
+    let rows = bench.dump().iter().filter(|item| item.get("ts_recv").is_some()).count() as i64;
+    assert_eq!(stored + letters + trades + tickers, rows, "{letters} letters");
+    assert_eq!(bench.number("SELECT count(*) FROM trades WHERE side = 'buy'").await > 0, true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_stores_the_one_that_is_up_does_not_wait_for_the_one_that_is_down() {
+    let bench = Bench::start(busy(), "", "").await;
+    bench.write("store", "in the way");
+    let down = format!(
+        "[sink.down]\ntype = \"sqlite\"\npath = \"{}\"\nretry = {{ first = \"20ms\", longest = \"300ms\" }}",
+        bench.path("store/down.sqlite").display()
+    );
+    bench.write("eth.toml", &bench.pipeline("", &down));
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    let report = program.next_report().await;
+    assert_eq!(report["checks"]["eth/sink.down"]["status"], "degraded", "{report:#}");
+    assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    fs::remove_file(bench.path("store")).unwrap();
+    let drained = |report: &Value| report["checks"]["eth/sink.down"]["status"] == "healthy";
+    program.until("the other one is drained to", drained).await;
+    bench.at("store/down.sqlite").settle(&mut program).await.assert_exact(&program.log());
+}
+
+const TRADES: &str = "SELECT count(*) FROM trades";
+const TICKERS: &str = "SELECT count(*) FROM tickers";
+
+fn busy() -> SimulatorConfig {
+    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
+}
+
+fn spooled(report: &Value) -> u64 {
+    report["checks"]["eth/spool"]["rows_appended"].as_u64().unwrap_or(0)
+}
+
+fn source_status(report: &Value) -> &str {
+    report["checks"]["eth/source.deribit"]["status"].as_str().unwrap()
+}
+
+fn why(report: &Value) -> &str {
+    report["checks"]["eth/sink.sqlite"]["reason"].as_str().unwrap()
+}
+
+async fn until_sink(program: &mut Program, status: &str) -> Value {
+    program
+        .until(&format!("the sink is {status}"), |report| report["checks"]["eth/sink.sqlite"]["status"] == status)
+        .await
+}
+
+/// Asserts that the sink has stopped with the three positions, in health and log, and the feed has not.
+async fn stopped_by_mismatch(program: &mut Program) {
+    let report = until_sink(program, "failed").await;
+    let why = why(&report);
+    assert!(why.contains("store: none; last known beside the spool: ") && why.contains("; spool: behind "), "{why}");
+    assert!(program.log().contains(why), "the log says so, too:\n{}", program.log());
+    assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+    goes_on(program, &report).await;
+}
+
+/// Asserts that rows still come into the spool, and the source is well.
+async fn goes_on(program: &mut Program, report: &Value) {
+    let rows = spooled(report);
+    let report = program.until("the feed goes on", |report| spooled(report) > rows + 200).await;
+    assert_eq!(source_status(&report), "healthy", "{report:#}");
+}
+
+fn remove(database: &Path) {
+    for end in ["", "-wal", "-shm"] {
+        _ = fs::remove_file(format!("{}{end}", database.display()));
+    }
+}
