@@ -222,7 +222,7 @@ pub enum Discovery {
 pub struct GapId(pub u64);
 
 /// An open gap in a numbered stream: what is known of its two edges.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Gap {
     /// Its name.
     pub id: GapId,

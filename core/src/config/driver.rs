@@ -11,7 +11,7 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{ByteSize, Duration, Rate};
+use super::units::{ByteSize, Duration, Rate, Speed};
 
 /// The keys that the connection driver reads from `[source.NAME]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -43,6 +43,8 @@ pub struct ConnectionConfig {
     pub start_every: Duration,
     /// Record every frame as it came, to be replayed; `{}` to record with the defaults.
     pub capture: Option<CaptureConfig>,
+    /// Play a recording instead of connecting, into a spool of its own.
+    pub replay: Option<ReplayConfig>,
 }
 
 impl Default for ConnectionConfig {
@@ -61,6 +63,7 @@ impl Default for ConnectionConfig {
             queue: ByteSize::from_mib(64),
             start_every: Duration::from_secs(1),
             capture: None,
+            replay: None,
         }
     }
 }
@@ -192,6 +195,17 @@ impl Default for CaptureConfig {
     fn default() -> Self {
         Self { dir: None, rotate_bytes: ByteSize::from_mib(256), rotate_every: Duration::from_secs(3600) }
     }
+}
+
+/// A recording to be played.
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReplayConfig {
+    /// The folder of a recording, or one of its files.
+    pub from: PathBuf,
+    /// How fast it is played: "1x" as it was, "10x", or "max".
+    #[serde(default)]
+    pub speed: Speed,
 }
 
 /// The keys that the delivery driver reads from `[sink.NAME]`.

@@ -35,8 +35,8 @@ pub(crate) use layers::Layers;
 pub(crate) use options::Options;
 
 pub use driver::{
-    Batch, CaptureConfig, ConnectionConfig, DeliveryConfig, LineBreaker, Ping, Probe, Reconnect, Rest, RestBreaker,
-    Retry, Silence, SpoolConfig, Start, StoreBreaker, WhenFull,
+    Batch, CaptureConfig, ConnectionConfig, DeliveryConfig, LineBreaker, Ping, Probe, Reconnect, ReplayConfig, Rest,
+    RestBreaker, Retry, Silence, SpoolConfig, Start, StoreBreaker, WhenFull,
 };
 pub use environment::Environment;
 pub use files::{Files, HOST_FILE};
@@ -53,4 +53,4 @@ pub use secret::Secret;
 pub use tables::{TableChoice, TableConfig};
 pub use template::template;
 pub use text_or::TextOr;
-pub use units::{Address, ByteSize, Duration, Rate};
+pub use units::{Address, ByteSize, Duration, Rate, Speed};

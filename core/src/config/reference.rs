@@ -1,6 +1,6 @@
 //! `list`: the components, and every option with its kind, default and meaning, from the structs themselves.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 use super::{
     driver::SpoolConfig,
@@ -36,7 +36,9 @@ pub fn list(catalog: &Catalog) -> String {
     });
     line("not in this build", of_build.collect());
     let of_version = missing.iter().filter(|(_, why)| *why == Unavailable::Version);
-    line("not in this version", of_version.map(|(name, _)| (*name).to_owned()).collect());
+    // A store that is also a source is named once.
+    let of_version: BTreeSet<_> = of_version.map(|(name, _)| (*name).to_owned()).collect();
+    line("not in this version", of_version.into_iter().collect());
     line("tidegate list NAME", vec!["every option of one of them; also: pipeline, spool, host".into()]);
     text
 }

@@ -25,6 +25,16 @@ pub struct Rate {
     pub per: time::Duration,
 }
 
+/// How fast a recording is played: `"max"`, `"1x"` as it was, `"10x"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Speed {
+    /// As fast as possible.
+    #[default]
+    Max,
+    /// So many times as fast as it was.
+    Times(NonZeroU32),
+}
+
 /// An address to listen on: `"127.0.0.1:8080"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Address(pub SocketAddr);
@@ -150,6 +160,40 @@ impl fmt::Display for Rate {
     }
 }
 
+impl Speed {
+    /// Returns when to play what happened so many nanoseconds after the beginning; `None`: at once.
+    pub fn of(self, nanos: i64) -> Option<time::Duration> {
+        match self {
+            Self::Max => None,
+            Self::Times(times) => {
+                Some(time::Duration::from_nanos(u64::try_from(nanos).unwrap_or_default()) / times.get())
+            }
+        }
+    }
+}
+
+impl Unit for Speed {
+    const EXPECTED: &'static str = r#"a speed: "max", "1x" or "10x""#;
+    const NAME: &'static str = "speed";
+    const PATTERN: &'static str = r"^\s*(max|\d+x)\s*$";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "max" => Some(Self::Max),
+            times => times.strip_suffix('x')?.parse().ok().map(Self::Times),
+        }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Max => f.write_str("max"),
+            Self::Times(times) => write!(f, "{times}x"),
+        }
+    }
+}
+
 impl Unit for Address {
     const EXPECTED: &'static str = r#"an address with its port: "127.0.0.1:8080""#;
     const NAME: &'static str = "address";
@@ -214,7 +258,7 @@ macro_rules! unit {
     )+};
 }
 
-unit!(Duration, ByteSize, Rate, Address);
+unit!(Duration, ByteSize, Rate, Speed, Address);
 
 #[cfg(test)]
 mod tests {
@@ -238,6 +282,9 @@ mod tests {
         for size in [0, 1, 1024, 1500, 10 << 30, u64::MAX] {
             assert_eq!(ByteSize::parse(&ByteSize(size).to_string()), Some(ByteSize(size)));
         }
+        for text in ["max", "1x", "250x"] {
+            assert_eq!(Speed::parse(text).unwrap().to_string(), text);
+        }
         for text in ["20/s", "100/m", "5000/h"] {
             assert_eq!(Rate::parse(text).unwrap().to_string(), text);
         }
@@ -247,6 +294,14 @@ mod tests {
     fn a_size_that_no_disk_holds_is_refused() {
         assert_eq!(ByteSize::parse("99999999999TiB"), None);
         assert_eq!(ByteSize::parse("184467440737095516160B"), None);
+    }
+
+    #[test]
+    fn a_recording_is_played_faster_and_never_at_a_standstill() {
+        assert_eq!(Speed::parse("0x"), None);
+        assert_eq!(Speed::parse("10"), None);
+        assert_eq!(Speed::parse("10x").unwrap().of(1_000), Some(time::Duration::from_nanos(100)));
+        assert_eq!(Speed::Max.of(1_000), None);
     }
 
     #[test]

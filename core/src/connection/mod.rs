@@ -13,16 +13,21 @@
 //! in the log, since nobody knows any more what the venue sent.
 
 mod backfill;
+pub mod capture;
 mod discovery;
 mod driver;
 mod liveness;
 mod probe;
 mod quiet;
 mod reconnect;
+mod replay;
 mod rest;
 mod standing;
 mod subscriptions;
 mod transport;
+mod vouch;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -34,12 +39,14 @@ use crate::{
     protocol::Protocol,
     row::Table,
     source::{Source, SourceContext},
+    spool::disk::{Disk, RealDisk},
 };
 use driver::Driver;
 pub use probe::probe;
+pub use replay::ReplaySource;
 use transport::Sockets;
 
-/// A venue: its protocol, driven over one connection.
+/// A venue: its protocol, driven over one connection, or by a recording of one.
 pub struct ConnectionSource {
     factory: Factory<Box<dyn Protocol>>,
     config: ConnectionConfig,
@@ -65,11 +72,20 @@ impl Source for ConnectionSource {
     }
 
     async fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
+        if let Some(replay) = self.config.replay {
+            return Box::new(ReplaySource::new(self.factory, replay)?).run(cx).await;
+        }
         let http = match &self.config.extra_ca {
             Some(file) => HttpClient::with_ca(file)?,
             None => cx.http.clone(),
         };
         let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);
-        Driver::new(Sockets { http, max_message }, self.factory, self.config, cx)?.run().await
+        let (capture, name) = (self.config.capture.clone(), Arc::clone(&cx.name));
+        let folder = capture.map(|capture| capture.dir.unwrap_or_else(|| cx.folder.join("capture")));
+        let mut driver = Driver::new(Sockets { http, max_message }, self.factory, self.config, cx)?;
+        if let Some(folder) = folder {
+            driver.record(RealDisk::create(folder).map(|disk| Arc::new(disk) as Arc<dyn Disk>), &name);
+        }
+        driver.run().await
     }
 }

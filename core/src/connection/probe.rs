@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::transport::{NotConnected, Sockets, Transport};
+use super::{
+    capture,
+    transport::{NotConnected, Sockets, Transport},
+};
 use crate::{
     Error, Result,
     catalog::Factory,
@@ -20,6 +23,10 @@ use crate::{
 ///
 /// `Config` and `Permanent` as the protocol says, `Transient` when a peer cannot be reached.
 pub async fn probe(factory: &Factory<Box<dyn Protocol>>, config: &ConnectionConfig) -> Result<String> {
+    if let Some(replay) = &config.replay {
+        capture::read(&replay.from)?;
+        return Ok(format!("plays the recording `{}`, dials nobody", replay.from.display()));
+    }
     let http = match &config.extra_ca {
         Some(file) => HttpClient::with_ca(file)?,
         None => HttpClient::new(),

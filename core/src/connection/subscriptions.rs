@@ -219,7 +219,12 @@ impl Subscriptions {
                     }
                     channel.state = WAITING;
                 }
-                _ => {}
+                State::Asked { .. }
+                | State::Ending { .. }
+                | State::Waiting { .. }
+                | State::Leaving { .. }
+                | State::Confirmed
+                | State::Refused => {}
             }
         }
         self.channels.retain(|_, channel| channel.is_wanted || !matches!(channel.state, State::Waiting { .. }));
@@ -233,9 +238,10 @@ impl Subscriptions {
         }
         let ending = self.batch(|state| matches!(state, State::Leaving { not_before, .. } if due(not_before, now)));
         let is_ending = !ending.is_empty();
-        let batch = match is_ending {
-            true => ending,
-            false => self.batch(|state| matches!(state, State::Waiting { not_before } if due(not_before, now))),
+        let batch = if is_ending {
+            ending
+        } else {
+            self.batch(|state| matches!(state, State::Waiting { not_before } if due(not_before, now)))
         };
         if batch.is_empty() || !self.rate.as_mut().is_none_or(|rate| rate.take(now, 1)) {
             self.look_at = self.next_look(now, !batch.is_empty());
@@ -244,9 +250,10 @@ impl Subscriptions {
         let deadline = now + self.timeout;
         for name in &batch {
             let Some(channel) = self.channels.get_mut(name) else { continue };
-            channel.state = match channel.state {
-                State::Leaving { was_confirmed, .. } => State::Ending { deadline, was_confirmed },
-                _ => State::Asked { deadline },
+            channel.state = if is_ending {
+                State::Ending { deadline, was_confirmed: channel.was_confirmed() }
+            } else {
+                State::Asked { deadline }
             };
         }
         Some(if is_ending { Asking::Unsubscribe(batch) } else { Asking::Subscribe(batch) })

@@ -101,16 +101,16 @@ fn upgrade(endpoint: &Endpoint) -> Result<tokio_tungstenite::tungstenite::handsh
 }
 
 fn not_connected(error: WsError) -> NotConnected {
-    match error {
-        WsError::Http(response) => {
-            let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-            let body = body.chars().take(SHOWN_BODY).collect();
-            NotConnected::Answered { status: response.status().as_u16(), body }
-        }
-        // Its text repeats the address.
-        WsError::Url(UrlError::UnableToConnect(_)) => NotConnected::Failed("no address answers".to_owned()),
-        error => NotConnected::Failed(root_cause(&error)),
+    if let WsError::Http(response) = &error {
+        let body = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let body = body.chars().take(SHOWN_BODY).collect();
+        return NotConnected::Answered { status: response.status().as_u16(), body };
     }
+    // Its text repeats the address.
+    if let WsError::Url(UrlError::UnableToConnect(_)) = &error {
+        return NotConnected::Failed("no address answers".to_owned());
+    }
+    NotConnected::Failed(root_cause(&error))
 }
 
 /// The buffer that a connection reads into.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Balance, Outcome, machine::Machine};
 use crate::{
@@ -74,7 +74,11 @@ impl Reporter {
             self.well("everything in the spool is stored", now);
             if let Some((since, rows)) = self.drains.take() {
                 let (pipeline, sink, seconds) = (&self.pipeline, &self.sink, now.duration_since(since).as_secs_f64());
-                info!(pipeline, sink, rows, seconds, "drained: {rows} rows that had waited, in {seconds:.1} s");
+                let subject = self.health.subject();
+                info!(
+                    pipeline,
+                    sink, rows, seconds, "drained {subject} {rows} rows that had waited, in {seconds:.1} s"
+                );
             }
         }
         if let Some(why) = machine.failure() {
@@ -82,7 +86,7 @@ impl Reporter {
         }
     }
 
-    /// Says, once, what the store promises; and where the sink goes on.
+    /// Says where the sink goes on. What the store promises stands in the pipeline's first line.
     pub(super) fn opened(
         &mut self,
         guarantee: &Guarantee,
@@ -90,16 +94,19 @@ impl Reporter {
         read_from: SpoolPosition,
         known: Option<SpoolPosition>,
     ) {
-        let (pipeline, sink) = (&self.pipeline, &self.sink);
+        let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
         if let Some(known) = known.filter(|known| at.offset < known.offset) {
-            warn!(pipeline, sink, "the store went back from {known} to {at}: it is fed again from there");
+            warn!(
+                pipeline,
+                sink, "back {subject} the store went back from {known} to {at}: it is fed again from there"
+            );
         }
         if self.guarantee.replace(guarantee.clone()).as_ref() != Some(guarantee) {
             let first = read_from.offset + 1;
             if at == SpoolPosition::START {
-                info!(pipeline, sink, first, "{guarantee}; a new sink, its first offset is {first}");
+                debug!(pipeline, sink, first, "opened {subject} {guarantee}; a new sink, its first offset is {first}");
             } else {
-                info!(pipeline, sink, first, "{guarantee}; goes on at offset {first}");
+                debug!(pipeline, sink, first, "opened {subject} {guarantee}; goes on at offset {first}");
             }
         }
     }
@@ -160,8 +167,9 @@ impl Reporter {
         let rows = refusals.len();
         self.metrics.refused_rows.increment(rows as u64);
         let why = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
-        let (pipeline, sink) = (&self.pipeline, &self.sink);
-        warn!(pipeline, sink, rows, why, "the store refused {rows} rows, now dead letters; the first: {why}");
+        let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
+        let noun = if rows == 1 { "row, now a dead letter" } else { "rows, now dead letters; the first" };
+        warn!(pipeline, sink, rows, why, "refused {subject} the store does not take {rows} {noun}: {why}");
     }
 
     pub(super) fn dead_letters(&self, letters: u64) {

@@ -140,7 +140,9 @@ impl StageHealth {
             Status::Healthy if from == Status::Starting && !self.registry.is_healthy(pipeline) => {
                 debug!(pipeline, stage, %status, "{status} {subject} {reason}");
             }
-            Status::Healthy | Status::Starting | Status::Stopped => {
+            // The pipeline says in one line how all of its stages have ended.
+            Status::Stopped => debug!(pipeline, stage, %status, "{status} {subject} {reason}"),
+            Status::Healthy | Status::Starting => {
                 info!(pipeline, stage, %status, "{status} {subject} {reason}");
             }
             Status::Degraded => warn!(pipeline, stage, %status, "{status} {subject} {reason}"),

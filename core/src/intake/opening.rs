@@ -54,6 +54,8 @@ pub struct Started {
     pub reader: SpoolReader,
     /// Up to where the spool is durable.
     pub synced: watch::Receiver<SpoolPosition>,
+    /// Whether the spool was made just now.
+    pub is_new: bool,
     pub(super) task: Task,
 }
 
@@ -108,7 +110,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());
     let prepared = Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, cut };
-    Ok(Started { reader, synced: synced_seen, task: Task::new(prepared)? })
+    Ok(Started { reader, synced: synced_seen, is_new: report.new, task: Task::new(prepared)? })
 }
 
 fn fold(continuity: &mut Continuity, step: &spool::Step<'_>) -> u64 {
@@ -130,15 +132,15 @@ fn tell_recovery(pipeline: &str, report: &RecoveryReport, rows: u64, took: Durat
     let RecoveryReport { new, end, torn_bytes, corrupt, unreadable } = report;
     if !new {
         let took = took.as_secs_f64();
-        info!(pipeline, "resumed    {pipeline} the spool ends at offset {end}; {rows} rows read again in {took:.2} s");
+        info!(pipeline, "resumed {pipeline} the spool ends at offset {end}; {rows} rows read again in {took:.2} s");
     }
     if *torn_bytes > 0 {
-        info!(pipeline, "resumed    {pipeline} {torn_bytes} bytes that were never durable are cut off the spool's end");
+        info!(pipeline, "resumed {pipeline} {torn_bytes} bytes that were never durable are cut off the spool's end");
     }
     for (first, last) in corrupt {
-        warn!(pipeline, "corrupt    {pipeline} offsets {first} to {last} of the spool cannot be read any more: lost");
+        warn!(pipeline, "corrupt {pipeline} offsets {first} to {last} of the spool cannot be read any more: lost");
     }
     for name in unreadable {
-        warn!(pipeline, "corrupt    {pipeline} segment `{name}` of the spool cannot be read any more");
+        warn!(pipeline, "corrupt {pipeline} segment `{name}` of the spool cannot be read any more");
     }
 }

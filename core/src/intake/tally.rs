@@ -104,9 +104,9 @@ impl SourceTally {
         let Some(episode) = self.episode.take() else { return };
         let pipeline = &*self.pipeline;
         if episode.lost > 0 || !episode.cut.is_empty() {
-            warn!(pipeline, "gap        {pipeline} {episode}");
+            warn!(pipeline, "gap {pipeline} {episode}");
         } else {
-            info!(pipeline, "gap        {pipeline} {episode}");
+            info!(pipeline, "gap {pipeline} {episode}");
         }
     }
 }

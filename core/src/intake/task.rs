@@ -280,7 +280,7 @@ impl Task {
             self.written();
             self.spool.dropped(count);
             let pipeline = &self.pipeline;
-            warn!(pipeline, "dropped    {pipeline} offsets {first} to {last}, {count} rows, for {}", sinks.join(", "));
+            warn!(pipeline, "dropped {pipeline} offsets {first} to {last}, {count} rows, for {}", sinks.join(", "));
         }
         if let Some(housekeeping) = self.intake.spool.drop_oldest(&old) {
             tidy(&self.pipeline, housekeeping);

@@ -39,12 +39,12 @@ impl Folder {
     /// # Errors
     ///
     /// `Permanent` when one cannot be made, naming it.
-    pub(super) fn create(&self) -> Result<()> {
+    pub(super) fn create(self) -> Result<Self> {
         for folder in [self.spool(), self.sinks()] {
             std::fs::create_dir_all(&folder).map_err(|error| {
                 Error::permanent(format!("cannot make the folder `{}`", folder.display())).because(error)
             })?;
         }
-        Ok(())
+        Ok(self)
     }
 }

@@ -19,6 +19,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 pub use check::{Check, check_connections};
 pub use folder::Folder;
@@ -26,10 +27,10 @@ use supervise::{MakeSource, SourceEnd, Supervised};
 
 use crate::{
     Error, Result,
-    config::{Feed, Pipeline, SourceStage},
+    config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
     delivery::{Delivery, Outcome, Setup, SpoolLog},
-    health::{Registry, StageId},
+    health::{Registry, StageHealth, StageId},
     http::HttpClient,
     intake,
     metrics::PipelineMetrics,
@@ -49,6 +50,8 @@ pub struct Surroundings {
     pub stop: CancellationToken,
     /// How long the spool may be sent on after that.
     pub drain: Duration,
+    /// Where `/health` is, for the first line of the log.
+    pub shown_at: String,
 }
 
 /// How a pipeline ended.
@@ -79,11 +82,12 @@ pub struct SinkEnd {
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stopped    {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
+        write!(f, "stopped {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
         for sink in &self.sinks {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
             match (sink.rows_left, sink.more_left) {
                 (0, false) => f.write_str(", nothing left in the spool")?,
+                (1, false) => f.write_str(", 1 row stays in the spool, the next start sends it")?,
                 (n, false) => write!(f, ", {n} rows stay in the spool, the next start sends them")?,
                 (n, true) => write!(f, ", more than {n} rows stay in the spool, the next start sends them")?,
             }
@@ -126,8 +130,7 @@ struct Parts {
 
 impl Parts {
     async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
-        let folder = Folder::new(&around.data_dir, &pipeline.name);
-        folder.create()?;
+        let folder = Folder::new(&around.data_dir, &pipeline.name).create()?;
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
@@ -138,6 +141,7 @@ impl Parts {
             registry: around.registry.clone(),
         })
         .await?;
+        tell_start(&pipeline.name, &folder, intake.is_new, &around.shown_at, &pipeline.sinks)?;
         let (stop_sinks, told) = watch::channel(None);
         let mut deliveries = JoinSet::new();
         let mut floors = Vec::new();
@@ -167,21 +171,16 @@ impl Parts {
         let http = HttpClient::new();
         let mut sources = JoinSet::new();
         for (number, feed) in feeds.into_iter().enumerate() {
-            let health = around.registry.stage(StageId::source(&pipeline.name, &feed.name));
-            if !feed.required {
-                health.side_input();
-            }
-            let tables = feed.tables.iter().map(|table| (**table).clone()).collect();
             let supervised = Supervised {
                 folder: folder.source(&feed.name),
-                lines: Lines::new(number as u16, tables, queue.clone()),
+                lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
                 asks: running.asks[number].clone(),
                 synced: running.synced_offset.clone(),
                 stop: stop_sources.clone(),
                 http: http.clone(),
+                health: feed.health(&around.registry, &pipeline.name),
                 name: feed.name,
                 make: feed.make,
-                health,
             };
             sources.spawn(supervised.run());
         }
@@ -274,6 +273,18 @@ impl SourceFeed {
         Ok(Self { name, venue, required: stage.required, tables, history_lag, make })
     }
 
+    fn owned_tables(&self) -> Vec<Table> {
+        self.tables.iter().map(|table| (**table).clone()).collect()
+    }
+
+    fn health(&self, registry: &Registry, pipeline: &str) -> StageHealth {
+        let health = registry.stage(StageId::source(pipeline, &self.name));
+        if !self.required {
+            health.side_input();
+        }
+        health
+    }
+
     fn info(&self) -> SourceInfo {
         SourceInfo { name: self.name.clone(), venue: self.venue.clone(), tables: self.tables.clone() }
     }
@@ -289,6 +300,19 @@ impl SinkEnd {
         let rows_stored = balance.map_or(0, |balance| balance.fates.delivered);
         Self { name, rows_stored, rows_left, more_left, failure }
     }
+}
+
+/// Says, in one line, what a pipeline is about to do: from which spool, into what, with which promise, shown where.
+fn tell_start(pipeline: &str, folder: &Folder, is_new: bool, shown_at: &str, sinks: &[SinkStage]) -> Result<()> {
+    let (spool, age) = (folder.spool(), if is_new { "new" } else { "resumed" });
+    let mut promises = String::new();
+    for sink in sinks {
+        // Built, not opened: what a store promises does not depend on what is in it.
+        promises.push_str(&format!("  {}: {}", sink.name, (sink.factory)()?.guarantee()));
+    }
+    let spool = spool.display();
+    info!(pipeline, "start {pipeline} spool {spool} ({age})  {shown_at}{promises}");
+    Ok(())
 }
 
 /// Returns the name of this machine, which a store remembers beside the position.

@@ -5,6 +5,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::{
     Error, Kind, Result,
@@ -53,6 +54,15 @@ impl Supervised {
             backoff.succeeded_for(began.elapsed());
             let error = match outcome {
                 Ok(()) => {
+                    if !self.stop.is_cancelled() {
+                        let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
+                        info!(
+                            pipeline,
+                            stage,
+                            "finished {} the source has nothing more to give",
+                            self.health.subject()
+                        );
+                    }
                     self.health.stopped("line closed");
                     return SourceEnd::Finished;
                 }

@@ -221,11 +221,6 @@ impl Outbox {
     pub(crate) fn forget_records(&mut self, len: usize) {
         self.records.truncate(len);
     }
-
-    /// Returns the full name of a stream, with its listing.
-    pub(crate) fn key(&self, table: &str, symbol: &str) -> StreamKey {
-        self.directory.key(table, symbol)
-    }
 }
 
 /// Reads a frame into an outbox, for tests and fuzzers: what a driver does with one frame.

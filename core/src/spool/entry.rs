@@ -148,17 +148,6 @@ impl<'a> Items<'a> {
         Self { reader: Reader::new(&entry[HEADER..]), offset: header.first, left: header.count }
     }
 
-    /// Returns the items that are still to come as they are written, with the offset of the first: to be kept and
-    /// [resumed](Self::resume).
-    pub(crate) fn rest(&self) -> (u64, &'a [u8]) {
-        (self.offset, self.reader.rest())
-    }
-
-    /// Goes on with items that were kept.
-    pub(crate) fn resume(offset: u64, left: u32, bytes: &'a [u8]) -> Self {
-        Self { reader: Reader::new(bytes), offset, left }
-    }
-
     /// Returns how many items are still to come; more than 0 behind the end: they cannot be read.
     pub fn left(&self) -> u32 {
         self.left

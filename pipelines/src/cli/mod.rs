@@ -73,8 +73,10 @@ impl From<tidegate_core::Error> for Failure {
 /// Returns how messages are to look on standard error.
 pub(crate) fn look() -> Look {
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let width = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
-    Look { colours, width: width.unwrap_or(Look::default().width).max(40) }
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let seen = || terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
+    let width = told.or_else(seen).unwrap_or_else(|| Look::default().width);
+    Look { colours, width: width.max(40) }
 }
 
 /// A plugin host for market-data feeds: TOML pipelines wire venues through a durable spool into stores. Nothing that the

@@ -5,7 +5,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use tidegate_core::{
@@ -50,7 +53,7 @@ pub(crate) fn start(config: &LogConfig, format: Option<Format>) -> Result<(), St
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(target)).with_ansi(colours);
     let layer = match format {
-        Format::Human => layer.event_format(Human).boxed(),
+        Format::Human => layer.event_format(Human::default()).boxed(),
         Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
     // A second start in one process (tests, an embedding program with logging of its own) keeps the first.
@@ -124,8 +127,13 @@ fn append_to(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Time of day, level, message, then the fields that the message does not say already.
-struct Human;
+/// `10:31:02  connected   deribit-eth  wss://… in 182 ms`: time of day in UTC, what happened, to whom, and the rest in
+/// columns; then the fields that the message does not say already.
+#[derive(Default)]
+struct Human {
+    /// The longest name so far.
+    widest: AtomicUsize,
+}
 
 impl<S, N> FormatEvent<S, N> for Human
 where
@@ -138,22 +146,61 @@ where
         let seconds = Timestamp::now().0.div_euclid(1_000_000_000).rem_euclid(86_400);
         write!(writer, "{:02}:{:02}:{:02}  ", seconds / 3600, seconds / 60 % 60, seconds % 60)?;
         let level = *event.metadata().level();
+        let [word, subject, text] = line.columns(level);
+        let widest = self.widest.fetch_max(subject.chars().count(), Relaxed).max(subject.chars().count());
+        let colour = if level == Level::ERROR { 31 } else { 33 };
         if writer.has_ansi_escapes() && level <= Level::WARN {
-            let colour = if level == Level::ERROR { 31 } else { 33 };
-            write!(writer, "\u{1b}[{colour}m{}\u{1b}[0m", line.message)?;
+            write!(writer, "\u{1b}[{colour}m{word:<10}\u{1b}[0m  ")?;
         } else {
-            writer.write_str(&line.message)?;
+            write!(writer, "{word:<10}  ")?;
         }
-        writeln!(writer, "{}", line.fields)
+        if !subject.is_empty() {
+            write!(writer, "{subject:<widest$}  ")?;
+        }
+        writeln!(writer, "{text}{}", line.told_apart())
     }
 }
 
-/// The parts of one event. The stage's name and its state stand in the message already.
+/// The parts of one event.
 #[derive(Default)]
 struct Line {
     message: String,
-    fields: String,
+    pipeline: String,
+    fields: Vec<(&'static str, String)>,
 }
+
+impl Line {
+    /// Returns what happened, to whom, and the rest. Where the message names the pipeline, it does so in its second word.
+    fn columns(&self, level: Level) -> [&str; 3] {
+        if let Some((word, rest)) = self.message.split_once(' ') {
+            let (subject, text) = rest.trim_start().split_once(' ').unwrap_or((rest, ""));
+            let is_named =
+                subject.strip_prefix(&*self.pipeline).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+            if !self.pipeline.is_empty() && is_named {
+                return [word, subject, text];
+            }
+            if self.pipeline.is_empty() && WORDS.contains(&word) {
+                return [word, "", rest.trim_start()];
+            }
+        }
+        let word = match level {
+            Level::ERROR => "error",
+            Level::WARN => "warning",
+            _ => "note",
+        };
+        [word, &self.pipeline, &self.message]
+    }
+
+    /// Returns the fields that the message does not say already; all of them where it ends with a colon.
+    fn told_apart(&self) -> String {
+        let leads_in = self.message.ends_with(':');
+        let untold = self.fields.iter().filter(|(_, value)| leads_in || !self.message.contains(value.as_str()));
+        untold.map(|(name, value)| format!("  {name}={value}")).collect()
+    }
+}
+
+/// The first words of the process's own lines.
+const WORDS: [&str; 2] = ["failed", "stopping"];
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {
@@ -161,13 +208,12 @@ impl Visit for Line {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        use fmt::Write;
-        // Writing to a String does not fail.
-        drop(match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            "pipeline" | "stage" | "status" => Ok(()),
-            name => write!(self.fields, "  {name}={value:?}"),
-        });
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "pipeline" => self.pipeline = format!("{value:?}"),
+            "stage" | "status" | "sink" => {}
+            name => self.fields.push((name, format!("{value:?}"))),
+        }
     }
 }
 
@@ -190,6 +236,31 @@ mod tests {
         assert_eq!(read("tidegate.log.1").unwrap(), "line 2\n");
         assert_eq!(read("tidegate.log.2").unwrap(), "line 1\n");
         assert_eq!(read("tidegate.log.3"), None);
+    }
+
+    #[test]
+    fn a_line_says_what_happened_to_whom_in_columns() {
+        let line = |pipeline: &str, message: &str| Line {
+            message: message.to_owned(),
+            pipeline: pipeline.to_owned(),
+            fields: Vec::new(),
+        };
+        let columns = |line: &Line| line.columns(Level::WARN).map(str::to_owned);
+        assert_eq!(columns(&line("eth", "degraded eth line lost")), ["degraded", "eth", "line lost"]);
+        assert_eq!(columns(&line("eth", "degraded eth/sink.b gone")), ["degraded", "eth/sink.b", "gone"]);
+        assert_eq!(columns(&line("eth", "etherly words")), ["warning", "eth", "etherly words"]);
+        assert_eq!(columns(&line("e", "degraded eth line lost")), ["warning", "e", "degraded eth line lost"]);
+        assert_eq!(columns(&line("", "stopping the lines")), ["stopping", "", "the lines"]);
+        assert_eq!(columns(&line("", "no certificates found")), ["warning", "", "no certificates found"]);
+    }
+
+    #[test]
+    fn a_field_that_the_message_says_already_is_not_said_twice() {
+        let fields = vec![("took", "3".to_owned()), ("error", "disk full".to_owned())];
+        let line = Line { message: "connected eth in 3 ms".to_owned(), pipeline: "eth".to_owned(), fields };
+        assert_eq!(line.told_apart(), "  error=disk full");
+        let stats = Line { message: "stats eth3:".to_owned(), ..line };
+        assert_eq!(stats.told_apart(), "  took=3  error=disk full");
     }
 
     fn toml_of(text: &str) -> LogFile {

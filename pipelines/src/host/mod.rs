@@ -70,6 +70,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             registry: registry.clone(),
             stop: stop.clone(),
             drain: plan.drain,
+            shown_at: format!("http://{address}"),
         };
         running.spawn(pipeline::run(pipeline, around));
     }
@@ -90,7 +91,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
                     break 1;
                 }
                 Told::Stop => {
-                    info!("stopping   the lines are closed; the spools are sent on for up to {} s", plan.drain.as_secs());
+                    info!("stopping the lines are closed; the spools are sent on for up to {}; Ctrl-C again ends at once", shown(plan.drain));
                     stop.cancel();
                 }
             },
@@ -108,12 +109,13 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
 fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::JoinError>) -> bool {
     match outcome {
         Ok(Ok(ended)) => {
-            info!("{ended}");
+            info!(pipeline = ended.pipeline, "{ended}");
             return true;
         }
-        Ok(Err(error)) => error!("{}", error.chain()),
+        // Its spool's line says that it has failed, and why.
+        Ok(Err(_)) => {}
         // The pipeline itself catches what its stages do; this is a fault of the engine's own.
-        Err(error) => error!("a pipeline has ended by a fault of the program: {error}"),
+        Err(error) => error!("failed a pipeline has ended by a fault of the program: {error}"),
     }
     false
 }
@@ -122,7 +124,7 @@ fn install_metrics() -> Result<PrometheusHandle> {
     let unusable = |error| Error::permanent("the metrics cannot be set up").because(error);
     let builder = PrometheusBuilder::new();
     let suffix = Matcher::Suffix("_seconds".to_owned());
-    let builder = builder.set_buckets_for_metric(suffix, &metrics::SECONDS_BUCKETS).map_err(unusable)?;
+    let builder = builder.set_buckets_for_metric(suffix, metrics::SECONDS_BUCKETS).map_err(unusable)?;
     let handle = builder.install_recorder().map_err(unusable)?;
     metrics::describe_all();
     Ok(handle)
@@ -214,16 +216,19 @@ impl Reports {
             let (since, before) = self.received.insert(name.clone(), (now, figures.received)).unwrap_or((now, 0));
             let seconds = now.duration_since(since).as_secs_f64();
             let rate = if seconds > 0.0 { (figures.received - before) as f64 / seconds } else { 0.0 };
-            let Figures { received, committed, gaps, dropped, spool, .. } = figures;
+            let Figures { received, committed, gaps, lost, dropped, spool, spool_limit } = figures;
+            let filled = if spool_limit > 0 { spool as f64 / spool_limit as f64 * 100.0 } else { 0.0 };
             info!(
                 pipeline = name,
                 records = received,
                 per_s = rate.round(),
                 committed,
                 spool_bytes = spool,
-                gaps_open = gaps,
+                spool = format!("{filled:.1}%"),
+                gaps,
+                lost,
                 dropped,
-                "stats      {name}"
+                "stats {name} since the start:"
             );
         }
     }
@@ -233,9 +238,13 @@ impl Reports {
 struct Figures {
     received: u64,
     committed: u64,
+    /// Open ones.
     gaps: u64,
+    /// Gaps that nobody can fill.
+    lost: u64,
     dropped: u64,
     spool: u64,
+    spool_limit: u64,
 }
 
 /// Adds up the stages of each pipeline.
@@ -248,9 +257,11 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
             Detail::Source(source) => {
                 figures.received += source.rows_received + source.rows_backfilled;
                 figures.gaps += source.gaps.open;
+                figures.lost += source.gaps.lost;
             }
             Detail::Spool(spool) => {
                 figures.spool = spool.bytes;
+                figures.spool_limit = spool.max_bytes;
                 figures.dropped = spool.rows_dropped;
             }
             Detail::Sink(sink) => figures.committed += sink.rows_committed,
@@ -258,6 +269,11 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
         }
     }
     pipelines
+}
+
+/// Returns a duration as the command line takes it.
+fn shown(duration: Duration) -> humantime::FormattedDuration {
+    humantime::format_duration(duration)
 }
 
 /// Waits until standard input closes: the parent process is gone. Never, where there is no parent to watch.

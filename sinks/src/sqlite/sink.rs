@@ -69,14 +69,11 @@ impl Sqlite {
 
     async fn connect(&self) -> Result<SqliteConnection> {
         let path = &self.config.path;
-        let shown = path.display();
         match fs::metadata(path) {
-            Ok(found) if found.is_dir() => {
-                return Err(Error::permanent(format!("`{shown}` is a directory, and has to be an SQLite file")));
-            }
+            Ok(found) if found.is_dir() => return Err(is_directory(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if !self.config.create {
-                    return Err(Error::permanent(format!("`{shown}` does not exist, and `create` is off")));
+                    return Err(is_missing(path));
                 }
                 make_directory_of(path)?;
             }
@@ -180,6 +177,26 @@ impl Sink for Sqlite {
         let Session { connection, owner, path, .. } = session;
         let epoch = position::epoch(connection, owner, &Part::spool()).await.map_err(|error| sorted(path, error))?;
         if epoch == Some(session.epoch) { Ok(()) } else { Err(missed()) }
+    }
+
+    async fn reach(&mut self) -> Result<String> {
+        let path = &self.config.path;
+        let shown = path.display();
+        match fs::metadata(path) {
+            Ok(found) if found.is_dir() => return Err(is_directory(path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.config.create => {
+                return Ok(format!("`{shown}` is not there yet; it will be made"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(is_missing(path)),
+            Ok(_) | Err(_) => {}
+        }
+        let options =
+            SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(self.config.lock_timeout.0);
+        let mut connection = options.connect().await.map_err(|error| sorted(path, error))?;
+        let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table'");
+        let tables: i64 = tables.fetch_one(&mut connection).await.map_err(|error| sorted(path, error))?;
+        connection.close().await.map_err(|error| sorted(path, error))?;
+        Ok(format!("`{shown}` can be read and has {tables} {}", if tables == 1 { "table" } else { "tables" }))
     }
 
     async fn close(&mut self) -> Result<()> {
@@ -319,6 +336,14 @@ fn make_directory_of(path: &Path) -> Result<()> {
     fs::create_dir_all(directory).map_err(|error| {
         Error::transient(format!("cannot make the directory `{}`", directory.display())).because(error)
     })
+}
+
+fn is_directory(path: &Path) -> Error {
+    Error::permanent(format!("`{}` is a directory, and has to be an SQLite file", path.display()))
+}
+
+fn is_missing(path: &Path) -> Error {
+    Error::permanent(format!("`{}` does not exist, and `create` is off", path.display()))
 }
 
 fn not_open() -> Error {

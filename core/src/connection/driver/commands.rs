@@ -2,16 +2,9 @@
 
 use super::*;
 use crate::{
+    connection::vouch::{Confirmations, ended_streams},
     protocol::Covered,
-    row::{StreamKey, Timestamp},
 };
-
-/// Channels that were confirmed one after the other, at one time of the venue.
-struct Confirmation {
-    place: usize,
-    at: Timestamp,
-    streams: Vec<Covered>,
-}
 
 impl<T: Transport> Driver<T> {
     /// Carries out what the last call asked for, in order.
@@ -26,7 +19,7 @@ impl<T: Transport> Driver<T> {
     }
 
     fn carry_out_all(&mut self, commands: &mut Vec<(usize, Command)>, now: Instant) -> Result<(), Stop> {
-        let mut confirmation: Option<Confirmation> = None;
+        let mut confirmations = Confirmations::default();
         let mut ended = Vec::new();
         let mut outcome = Ok(());
         let (mut has_confirmed, mut has_answers) = (false, false);
@@ -34,17 +27,22 @@ impl<T: Transport> Driver<T> {
             if let Command::Confirm(channel, at) = command {
                 let Some(streams) = self.confirm(&channel, now) else { continue };
                 (has_confirmed, has_answers) = (true, true);
-                match &mut confirmation {
-                    Some(open) if open.at == at => open.streams.extend(streams),
-                    _ => self.confirmed(confirmation.replace(Confirmation { place, at, streams })),
-                }
+                confirmations.add(&mut self.link, place, at, streams);
                 continue;
             }
-            self.confirmed(confirmation.take());
+            confirmations.enter(&mut self.link);
             match command {
                 Command::Confirm(..) => {}
-                Command::Send(text) => outcome = outcome.and(self.send(text)),
-                Command::SendSecret(text) => outcome = outcome.and(self.send(text)),
+                Command::Send(text) => {
+                    self.note(|| Recorded::Sent { text: text.clone() });
+                    let sent = self.send(text);
+                    outcome = outcome.and(sent);
+                }
+                Command::SendSecret(text) => {
+                    self.note(|| Recorded::Sent { text: "***".to_owned() });
+                    let sent = self.send(text);
+                    outcome = outcome.and(sent);
+                }
                 Command::Ready => self.ready(now),
                 Command::Refuse(channel, why) => {
                     has_answers |= self.refuse(&channel, &why);
@@ -63,7 +61,7 @@ impl<T: Transport> Driver<T> {
                 Command::Answered(gap) => self.answered.push(gap),
             }
         }
-        self.confirmed(confirmation);
+        confirmations.enter(&mut self.link);
         if has_confirmed && let Phase::Open(session) = &mut self.phase {
             session.liveness.expect(now);
         }
@@ -103,13 +101,6 @@ impl<T: Transport> Driver<T> {
         Some(self.streams(channel))
     }
 
-    fn confirmed(&mut self, confirmation: Option<Confirmation>) {
-        let Some(Confirmation { place, at, streams }) = confirmation else { return };
-        if !streams.is_empty() {
-            self.link.step_before(place, Step::Confirmed { streams, at });
-        }
-    }
-
     fn refuse(&mut self, channel: &str, why: &str) -> bool {
         let is_news = self.subscriptions.refused(channel);
         if is_news {
@@ -126,27 +117,22 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.
-    pub(super) fn unsubscribed<C: AsRef<str>>(&mut self, channels: &[C]) {
+    pub(super) fn unsubscribed(&mut self, channels: &[String]) {
         if channels.is_empty() {
             return;
         }
-        let mut gone: Vec<StreamKey> = Vec::new();
         for channel in channels {
-            self.link.outbox().watch(channel.as_ref(), false);
+            self.link.outbox().watch(channel, false);
             if let Phase::Open(session) = &mut self.phase {
-                session.quiet.ended(channel.as_ref());
+                session.quiet.ended(channel);
             }
-            gone.extend(self.streams(channel.as_ref()).into_iter().map(|covered| covered.key));
         }
-        let vouched: Vec<String> = self.subscriptions.vouched().map(str::to_owned).collect();
-        let ended = |channel: &str| channels.iter().any(|ended| ended.as_ref() == channel);
-        let mut kept = std::collections::HashSet::new();
-        for channel in vouched.iter().filter(|channel| !ended(channel)) {
-            kept.extend(self.streams(channel).into_iter().map(|covered| covered.key));
-        }
-        gone.retain(|key| !kept.contains(key));
-        if !gone.is_empty() {
-            self.link.step(Step::Unsubscribed { streams: gone });
+        let (protocol, vouched) = (&*self.protocol, self.subscriptions.vouched());
+        let streams = catch_unwind(AssertUnwindSafe(|| ended_streams(protocol, channels, vouched)));
+        match streams {
+            Ok(streams) if streams.is_empty() => {}
+            Ok(streams) => self.link.step(Step::Unsubscribed { streams }),
+            Err(_) => self.has_panicked = true,
         }
     }
 

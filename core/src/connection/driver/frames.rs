@@ -5,6 +5,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 
 use super::*;
 use crate::{
+    connection::vouch::{ALIVE_EVERY, malformed},
     http::root_cause,
     protocol::{Close, Frame},
 };
@@ -43,6 +44,7 @@ impl<T: Transport> Driver<T> {
             Message::Close(frame) => {
                 let (code, reason) = frame.as_ref().map_or((NO_CODE, ""), |f| (u16::from(f.code), f.reason.as_str()));
                 let close = Close { code, reason };
+                self.note(|| Recorded::Closed { code, reason: reason.to_owned() });
                 let sorted = self.call(Origin::Live, |protocol, _| Ok(protocol.on_close(&close)));
                 Err(Stop::of(sorted.unwrap_or_else(|panic| panic), ReconnectReason::Closed))
             }
@@ -58,7 +60,8 @@ impl<T: Transport> Driver<T> {
         self.metrics.frames.increment(1);
         self.metrics.received_bytes.increment(raw.len() as u64);
         let before = self.link.outbox().records().len();
-        let outcome = self.call(Origin::Live, |protocol, out| protocol.on_frame(frame, out));
+        let event = || Recorded::frame(frame);
+        let outcome = self.call_recorded(Origin::Live, event, |protocol, out| protocol.on_frame(frame, out));
         let rows = self.link.outbox().records().len() - before;
         if rows > 0 {
             self.on_rows(rows as u64, now);
@@ -90,21 +93,21 @@ impl<T: Transport> Driver<T> {
     /// Keeps what could not be read, raw.
     pub(super) fn malformed(&mut self, raw: &[u8], error: &str) {
         self.metrics.malformed.increment(1);
-        let raw = raw[..raw.len().min(LONGEST_RAW)].to_vec();
-        self.link.step(Step::Malformed { raw, error: error.to_owned() });
+        self.link.step(malformed(raw, error));
     }
 
     /// Words the end of a connection that was not closed.
     fn broken(&self, error: WsError) -> Stop {
-        let why = match &error {
-            WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
-                format!("a message of {size} bytes is longer than `max_message` allows, {max_size} bytes")
-            }
-            WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) | WsError::ConnectionClosed => {
-                "the venue hung up".to_owned()
-            }
-            WsError::Utf8(_) => "a text frame is not UTF-8".to_owned(),
-            error => root_cause(error),
+        let why = if let WsError::Capacity(CapacityError::MessageTooLong { size, max_size }) = &error {
+            format!("a message of {size} bytes is longer than `max_message` allows, {max_size} bytes")
+        } else if let WsError::Protocol(ProtocolError::ResetWithoutClosingHandshake) | WsError::ConnectionClosed =
+            &error
+        {
+            "the venue hung up".to_owned()
+        } else if let WsError::Utf8(_) = &error {
+            "a text frame is not UTF-8".to_owned()
+        } else {
+            root_cause(&error)
         };
         Stop::session(why, ReconnectReason::Broken)
     }
@@ -112,9 +115,5 @@ impl<T: Transport> Driver<T> {
 
 /// So many messages are read before anything else is looked at.
 const MOST_AT_ONCE: usize = 64;
-/// How often the log hears that frames still come.
-const ALIVE_EVERY: Duration = Duration::from_secs(1);
-/// What is kept of a frame that cannot be read.
-const LONGEST_RAW: usize = 64 << 10;
 /// The code of a close frame without one (RFC 6455, 7.4.1).
 const NO_CODE: u16 = 1005;

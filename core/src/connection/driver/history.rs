@@ -155,7 +155,8 @@ impl<T: Transport> Driver<T> {
     ) -> Result<(), Stop> {
         let gaps = self.backfill.current(asked);
         self.answered.clear();
-        let outcome = self.call(Origin::Backfill, |protocol, out| protocol.on_reply(reply, &gaps, out));
+        let event = || Recorded::reply(reply, &gaps);
+        let outcome = self.call_recorded(Origin::Backfill, event, |protocol, out| protocol.on_reply(reply, &gaps, out));
         self.carry_out(now)?;
         let answered: HashSet<GapId> = self.answered.drain(..).collect();
         let is_read = outcome.is_ok();

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     backfill::Backfill,
+    capture::{Capture, Event as Recorded},
     discovery::Discovery,
     reconnect::Reconnect,
     rest::{CallId, RestQueue},
@@ -39,8 +40,9 @@ use crate::{
     metrics::{BreakerMetrics, ReconnectReason, SourceMetrics},
     policy::{Backoff, BreakerSnapshot},
     protocol::{Command, GapId, Limits, Outbox, Protocol},
-    row::Origin,
+    row::{Origin, Timestamp},
     source::SourceContext,
+    spool::disk::Disk,
 };
 use history::Job;
 use session::Session;
@@ -57,6 +59,9 @@ pub(super) struct Driver<T: Transport> {
     health: StageHealth,
     metrics: SourceMetrics,
     breakers: [(&'static str, BreakerMetrics, Option<BreakerSnapshot>); 2],
+    capture: Option<Capture>,
+    /// Sessions that were opened so far.
+    sessions: u64,
     link: Link,
     asks: Asks,
     stop: CancellationToken,
@@ -143,6 +148,8 @@ impl<T: Transport> Driver<T> {
         // Two pipelines of one host lose a venue at the same moment, and must not come back at the same one.
         let seed = transport.wall().0.cast_unsigned() ^ std::ptr::from_ref(&*cx.name).addr() as u64;
         let now = Instant::now();
+        // Twice the time in which a dead link is found: by then it is this driver that is stuck.
+        cx.health.overdue_after((config.ping.every.0 + config.ping.timeout.0) * 2);
         let shown = ["line", "rest"].map(|name| (name, BreakerMetrics::new(cx.health.id(), name), None));
         Ok(Self {
             subscriptions: Subscriptions::new(&limits, config.subscribe_timeout.0),
@@ -158,6 +165,8 @@ impl<T: Transport> Driver<T> {
             limits,
             health: cx.health,
             metrics: cx.metrics,
+            capture: None,
+            sessions: 0,
             link,
             asks: cx.asks,
             stop: cx.stop,
@@ -175,6 +184,15 @@ impl<T: Transport> Driver<T> {
         })
     }
 
+    /// Records everything that the venue says. A disk that cannot be had degrades the source, and no more.
+    pub(super) fn record(&mut self, disk: Result<Arc<dyn Disk>>, source: &str) {
+        let config = self.config.capture.clone().unwrap_or_default();
+        match disk {
+            Ok(disk) => self.capture = Some(Capture::start(disk, source, &config, self.transport.wall())),
+            Err(error) => self.standing.capture = Some(format!("no capture: {}; the feed goes on", error.chain())),
+        }
+    }
+
     /// Keeps the connection until it is told to stop.
     ///
     /// # Errors
@@ -185,9 +203,6 @@ impl<T: Transport> Driver<T> {
         let outcome = self.turns().await;
         let why = outcome.as_ref().err().map_or_else(|| "stopped".to_owned(), Error::to_string);
         self.close(&why).await;
-        if let Err(error) = &outcome {
-            self.health.failed(error.to_string());
-        }
         outcome
     }
 
@@ -197,6 +212,9 @@ impl<T: Transport> Driver<T> {
             let outcome = self.read_ready();
             self.settle(outcome)?;
             self.drive()?;
+            if self.is_dirty {
+                continue;
+            }
             if timer.deadline() != self.next_at {
                 timer.as_mut().reset(self.next_at);
             }
@@ -207,6 +225,7 @@ impl<T: Transport> Driver<T> {
                 Some(called) = self.calls.next() => Event::Called(called),
                 changed = self.asks.changed(), if may_hear_asks => Event::Asks(changed.is_ok()),
                 outcome = self.link.handed_over(), if self.link.is_pending() => Event::HandedOver(outcome),
+                () = failed(self.capture.as_ref()) => Event::Timer,
                 () = timer.as_mut() => Event::Timer,
             };
             if matches!(event, Event::Stop) {
@@ -245,17 +264,15 @@ impl<T: Transport> Driver<T> {
             self.send_calls(now);
             self.dial_when_due(now)?;
             self.show_breakers(now);
+            self.look_at_capture();
             self.next_at = self.earliest(now).max(now + SHORTEST_NAP);
         }
         let was_pending = self.link.is_pending();
         if let Err(error) = self.link.hand_over() {
             self.overflow(error)?;
         }
-        if was_pending && !self.link.is_pending() && matches!(self.phase, Phase::Idle) {
-            // Intake has the end of the session: the last thing that the next attempt waited for.
-            self.is_dirty = true;
-            self.next_at = now;
-        }
+        // The next attempt to connect waits for this.
+        self.is_dirty |= was_pending && !self.link.is_pending() && matches!(self.phase, Phase::Idle);
         Ok(())
     }
 
@@ -277,9 +294,32 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Calls the protocol. The rows of a call that fails are taken back; what else it asked for stays.
-    fn call<R>(&mut self, origin: Origin, call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>) -> Result<R> {
+    /// Calls the protocol, and records that: a call that a replay has to make too.
+    fn call_recorded<R>(
+        &mut self,
+        origin: Origin,
+        event: impl FnOnce() -> Recorded,
+        call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>,
+    ) -> Result<R> {
         let at = self.transport.wall();
+        if let Some(capture) = &mut self.capture {
+            capture.write(at, self.sessions, event());
+        }
+        self.call_at(at, origin, call)
+    }
+
+    /// Calls the protocol.
+    fn call<R>(&mut self, origin: Origin, call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>) -> Result<R> {
+        self.call_at(self.transport.wall(), origin, call)
+    }
+
+    /// Calls the protocol. The rows of a call that fails are taken back; what else it asked for stays.
+    fn call_at<R>(
+        &mut self,
+        at: Timestamp,
+        origin: Origin,
+        call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>,
+    ) -> Result<R> {
         let outbox = self.link.outbox();
         outbox.begin(at, origin);
         let before = outbox.records().len();
@@ -294,6 +334,20 @@ impl<T: Transport> Driver<T> {
         outcome
     }
 
+    /// Records what a replay has no call to make for.
+    fn note(&mut self, event: impl FnOnce() -> Recorded) {
+        if let Some(capture) = &mut self.capture {
+            capture.write(self.transport.wall(), self.sessions, event());
+        }
+    }
+
+    fn look_at_capture(&mut self) {
+        if let Some(failure) = self.capture.as_mut().and_then(Capture::failure) {
+            self.standing.capture = Some(failure);
+            self.standing.show(&self.health);
+        }
+    }
+
     /// Ends what is open, says so in the log, and takes leave of the venue.
     async fn close(&mut self, why: &str) {
         let line = self.leave(why);
@@ -301,9 +355,20 @@ impl<T: Transport> Driver<T> {
             // Nobody is helped by an answer to it, so an error is none.
             _ = timeout(FAREWELL, line.close()).await;
         }
+        if let Some(capture) = self.capture.take() {
+            capture.finish().await;
+        }
         if timeout(LAST_HANDOVER, self.link.handed_over()).await.is_err() {
             tracing::warn!(stage = %self.health.id(), "the end of the session could not be handed to the spool in time");
         }
+    }
+}
+
+/// Waits until the capture fails, if there is one.
+async fn failed(capture: Option<&Capture>) {
+    match capture {
+        Some(capture) => capture.failed().await,
+        None => pending().await,
     }
 }
 

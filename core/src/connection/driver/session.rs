@@ -102,6 +102,7 @@ impl<T: Transport> Driver<T> {
             }
             Err(NotConnected::Answered { status, body }) => {
                 let close = Close { code: status, reason: &body };
+                self.note(|| Recorded::Closed { code: status, reason: body.clone() });
                 let sorted = self.call(Origin::Live, |protocol, _| Ok(protocol.on_close(&close)));
                 Err(Stop::of(sorted.unwrap_or_else(|panic| panic), ReconnectReason::ConnectFailed))
             }
@@ -128,9 +129,11 @@ impl<T: Transport> Driver<T> {
             is_flushed: true,
         }));
         self.link.step(Step::Opened);
+        self.sessions += 1;
         self.health.connections(1);
         self.metrics.connections.set(1.0);
-        let outcome = self.call(Origin::Live, |protocol, out| protocol.on_open(out));
+        let event = || Recorded::Open { url: dial.shown.clone() };
+        let outcome = self.call_recorded(Origin::Live, event, |protocol, out| protocol.on_open(out));
         self.carry_out(now)?;
         outcome.map_err(|error| Stop::of(error, ReconnectReason::Refused))
     }
@@ -172,6 +175,7 @@ impl<T: Transport> Driver<T> {
         }
         self.subscriptions.reset();
         self.link.step(Step::Ended { why: why.to_owned() });
+        self.note(|| Recorded::End { why: why.to_owned() });
         self.standing.silence = None;
         self.standing.channels = None;
         self.health.unsubscribed();
@@ -187,6 +191,7 @@ impl<T: Transport> Driver<T> {
             return Ok(());
         }
         self.protocol = (self.factory)()?;
+        self.note(|| Recorded::Anew);
         self.rest.retain(|_| false);
         self.is_discovered = false;
         self.wake_at = None;

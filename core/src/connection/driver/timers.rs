@@ -31,7 +31,7 @@ impl<T: Transport> Driver<T> {
         self.look_at_quiet(now);
         if self.wake_at.is_some_and(|at| at <= now) && self.subscriptions.is_ready() {
             self.wake_at = None;
-            let outcome = self.call(Origin::Live, |protocol, out| protocol.on_wake(out));
+            let outcome = self.call_recorded(Origin::Live, || Recorded::Wake, |protocol, out| protocol.on_wake(out));
             self.carry_out(now)?;
             outcome.map_err(|error| Stop::of(error, ReconnectReason::Refused))?;
         }
@@ -95,18 +95,22 @@ impl<T: Transport> Driver<T> {
                 "unanswered {subject} neither confirmed nor refused for {limit}: {names}; asked again"
             );
         }
-        self.unsubscribed(&unended);
+        self.unsubscribed(&owned(&unended));
         let has_overdue = !unanswered.is_empty() || !unended.is_empty();
         while let Some(asking) = self.subscriptions.poll(now) {
             let (outcome, reason) = match &asking {
                 Asking::Subscribe(channels) => {
                     let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
-                    let outcome = self.call(Origin::Live, |protocol, out| protocol.subscribe(&names, out));
+                    let event = || Recorded::Subscribe { channels: owned(channels) };
+                    let outcome =
+                        self.call_recorded(Origin::Live, event, |protocol, out| protocol.subscribe(&names, out));
                     (outcome, ReconnectReason::Refused)
                 }
                 Asking::Unsubscribe(channels) => {
                     let names: Vec<&str> = channels.iter().map(|name| &**name).collect();
-                    let outcome = self.call(Origin::Live, |protocol, out| protocol.unsubscribe(&names, out));
+                    let event = || Recorded::Unsubscribe { channels: owned(channels) };
+                    let outcome =
+                        self.call_recorded(Origin::Live, event, |protocol, out| protocol.unsubscribe(&names, out));
                     (outcome, ReconnectReason::Planned)
                 }
             };
@@ -176,7 +180,8 @@ impl<T: Transport> Driver<T> {
     /// Takes the next step of the discovery that is under way.
     pub(super) fn discover(&mut self, reply: Option<&Reply<'_>>, now: Instant) -> Result<(), Stop> {
         let before = self.link.outbox().records().len();
-        let outcome = self.call(Origin::Live, |protocol, out| protocol.discover(reply, out));
+        let event = || reply.map_or(Recorded::Discover, Recorded::discovered);
+        let outcome = self.call_recorded(Origin::Live, event, |protocol, out| protocol.discover(reply, out));
         if !matches!(self.phase, Phase::Open(_)) && self.link.outbox().records().len() > before {
             // Rows belong to a session, and there is none: they get a short one.
             self.link.step_before(before, Step::Opened);
@@ -269,6 +274,10 @@ impl<T: Transport> Driver<T> {
         }
         next.into_iter().flatten().min().unwrap_or(now + FAR)
     }
+}
+
+fn owned(channels: &[Arc<str>]) -> Vec<String> {
+    channels.iter().map(|channel| channel.to_string()).collect()
 }
 
 /// Lists names for a log line, not all of many.

@@ -33,7 +33,7 @@ pub(super) struct Child {
 #[derive(Debug)]
 pub(super) enum Event {
     /// It says how it is.
-    Report(Report),
+    Report(Box<Report>),
     /// It has ended.
     Ended(ExitStatus),
 }
@@ -86,7 +86,7 @@ impl Child {
     pub(super) async fn next(&mut self) -> io::Result<Event> {
         while let Some(line) = self.lines.next_line().await? {
             if let Some(report) = Report::read(&line) {
-                return Ok(Event::Report(report));
+                return Ok(Event::Report(Box::new(report)));
             }
         }
         self.process.wait().await.map(Event::Ended)
@@ -112,7 +112,7 @@ impl Child {
         let ended = timeout(limit, async {
             loop {
                 match self.next().await? {
-                    Event::Report(report) => last = Some(report),
+                    Event::Report(report) => last = Some(*report),
                     Event::Ended(_) => return io::Result::Ok(()),
                 }
             }

@@ -111,7 +111,7 @@ impl Stage {
         loop {
             tokio::select! {
                 event = self.child.next() => match event.map_err(unheard)? {
-                    Event::Report(report) => self.hear(report)?,
+                    Event::Report(report) => self.hear(*report)?,
                     Event::Ended(status) if !self.restart_after(status).await? => return Ok(Ending::Broken),
                     Event::Ended(_) => {}
                 },
@@ -179,7 +179,7 @@ impl Stage {
         while calm < CALM {
             let Ok(event) = timeout_at(deadline, self.child.next()).await else { return Ok(()) };
             match event.map_err(unheard)? {
-                Event::Report(report) => self.hear(report)?,
+                Event::Report(report) => self.hear(*report)?,
                 Event::Ended(status) if !self.restart_after(status).await? => return Ok(()),
                 Event::Ended(_) => {}
             }

@@ -167,6 +167,8 @@ async fn rows_of_a_discovery_before_the_first_connection_have_a_session_of_their
     world.called().await.reply("a\nrow x 1");
     let log = world.logged("ended: discovery is done").await;
     assert_eq!(log, ["opened", "row x 1 live", "ended: discovery is done"]);
+    let now = Instant::now();
+    assert!(world.dial().await.at - now < SECOND / 10, "nothing else has to happen before the line is opened");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,7 +201,9 @@ async fn after_a_reconnect_every_wanted_channel_is_subscribed_again() {
     let mut world = World::start(Toy::new(&["a", "b"]));
     drop(world.subscribe("a,b").await);
     world.logged("ended: the venue hung up").await;
+    let now = Instant::now();
     world.subscribe("a,b").await;
+    assert!(Instant::now() - now <= SECOND * 2, "nothing else has to happen before the line is opened");
     world.told("healthy 2 of 2").await;
 }
 

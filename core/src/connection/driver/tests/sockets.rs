@@ -229,7 +229,7 @@ fn world(url: &str, http: HttpClient, configure: impl FnOnce(&mut ConnectionConf
     let mut config = ConnectionConfig::default();
     configure(&mut config);
     let max_message = usize::try_from(config.max_message.0).unwrap();
-    World::over(Sockets { http, max_message }, toy, |given| *given = config)
+    World::over(Sockets { http, max_message }, toy, None, |given| *given = config)
 }
 
 fn greeted(stream: TcpStream) -> WebSocket<TcpStream> {

@@ -20,23 +20,31 @@ use tokio_util::sync::CancellationToken;
 use super::{super::Driver, toy::Toy};
 use crate::{
     Result,
-    config::ConnectionConfig,
-    connection::transport::{NotConnected, Transport},
-    health::{Registry, StageHealth, StageId},
+    catalog::Factory,
+    config::{ConnectionConfig, ReplayConfig},
+    connection::{
+        ReplaySource,
+        transport::{NotConnected, Transport},
+    },
+    health::{Registry, StageId},
     http::{Answer, HttpClient, NoAnswer},
     intake::{Ask, Handover, Step},
-    protocol::{Endpoint, Request},
+    protocol::{Endpoint, Protocol, Request},
     row::{StreamKey, Timestamp},
-    source::{Lines, SourceContext, SourceParts},
+    source::{Lines, Source, SourceContext, SourceParts},
+    spool::disk::Disk,
 };
+
+/// A row with all that it is: its line in the log, when it came, and its bytes.
+pub(super) type WholeRow = (String, Timestamp, Vec<u8>);
 
 /// A running driver, and everything around it.
 pub(super) struct World {
-    pub(super) health: StageHealth,
     pub(super) registry: Registry,
     pub(super) stop: CancellationToken,
     pub(super) asks: watch::Sender<Arc<[Ask]>>,
     pub(super) log: Arc<Mutex<Vec<String>>>,
+    pub(super) rows: Arc<Mutex<Vec<WholeRow>>>,
     /// While it is false, intake takes nothing.
     pub(super) takes: watch::Sender<bool>,
     dials: mpsc::UnboundedReceiver<Dialled>,
@@ -80,25 +88,62 @@ impl World {
     }
 
     pub(super) fn with(toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+        let mut world = Self::scripted(toy, None, configure);
+        world.patience = Duration::from_secs(3_600);
+        world
+    }
+
+    /// Starts a driver that records to a disk, in real time.
+    pub(super) fn recording(toy: Toy, disk: Arc<dyn Disk>, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+        Self::scripted(toy, Some(disk), configure)
+    }
+
+    fn scripted(toy: Toy, disk: Option<Arc<dyn Disk>>, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
         let (dials_in, dials) = mpsc::unbounded_channel();
         let (calls_in, calls) = mpsc::unbounded_channel();
         let transport = Scripted { dials: dials_in, calls: calls_in, start: Instant::now() };
-        let mut world = Self::over(transport, toy, configure);
-        (world.dials, world.calls, world.patience) = (dials, calls, Duration::from_secs(3_600));
+        let mut world = Self::over(transport, toy, disk, configure);
+        (world.dials, world.calls) = (dials, calls);
         world
     }
 
     /// Starts a driver over another transport, in real time.
-    pub(super) fn over(transport: impl Transport, toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+    pub(super) fn over(
+        transport: impl Transport,
+        toy: Toy,
+        disk: Option<Arc<dyn Disk>>,
+        configure: impl FnOnce(&mut ConnectionConfig),
+    ) -> Self {
         let mut config = ConnectionConfig::default();
         configure(&mut config);
+        Self::around(toy.factory(), |factory, cx| {
+            let mut driver = Driver::new(transport, factory, config, cx).unwrap();
+            if let Some(disk) = disk {
+                driver.record(Ok(disk), "toy");
+            }
+            tokio::spawn(driver.run())
+        })
+    }
+
+    /// Starts a replay of a capture.
+    pub(super) fn replaying(toy: Toy, config: ReplayConfig, asks: Vec<Ask>) -> Self {
+        Self::around(toy.factory(), |factory, mut cx| {
+            let replay = ReplaySource::new(factory, config).unwrap();
+            cx.asks = watch::channel(asks.into()).1;
+            tokio::spawn(Box::new(replay).run(cx))
+        })
+    }
+
+    fn around(
+        factory: Factory<Box<dyn Protocol>>,
+        start: impl FnOnce(Factory<Box<dyn Protocol>>, SourceContext) -> JoinHandle<Result<()>>,
+    ) -> Self {
         let registry = Registry::new();
         let health = registry.stage(StageId::source("test", "toy"));
         let (asks, shown) = watch::channel(Arc::from([]));
         let (queue, handovers) = mpsc::channel(2);
         let (takes, may_take) = watch::channel(true);
         let stop = CancellationToken::new();
-        let factory = toy.factory();
         let lines = Lines::new(0, factory().unwrap().tables(), queue);
         let cx = SourceContext::new(SourceParts {
             name: "toy".into(),
@@ -107,20 +152,20 @@ impl World {
             asks: shown,
             synced: watch::channel(0).1,
             stop: stop.clone(),
-            health: health.clone(),
+            health,
             http: HttpClient::new(),
         });
-        let driver = Driver::new(transport, factory, config, cx).unwrap();
-        let log = Arc::default();
-        tokio::spawn(intake(handovers, may_take, Arc::clone(&log)));
+        let (log, rows) = (Arc::default(), Arc::default());
+        tokio::spawn(intake(handovers, may_take, Arc::clone(&log), Arc::clone(&rows)));
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-        let (driver, patience) = (tokio::spawn(driver.run()), Duration::from_secs(20));
-        Self { health, registry, stop, asks, log, takes, dials, calls, driver, patience }
+        let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
+        Self { registry, stop, asks, log, rows, takes, dials, calls, driver, patience }
     }
 
     /// Waits for the next attempt to connect.
     pub(super) async fn dial(&mut self) -> Dialled {
-        self.dials.recv().await.expect("the driver runs")
+        let dialled = tokio::time::timeout(self.patience, self.dials.recv()).await;
+        dialled.unwrap_or_else(|_| panic!("no dial, {}", self.reason())).expect("the driver runs")
     }
 
     pub(super) fn try_dial(&mut self) -> Option<Dialled> {
@@ -145,7 +190,8 @@ impl World {
 
     /// Waits for the next HTTP call.
     pub(super) async fn called(&mut self) -> Called {
-        self.calls.recv().await.expect("the driver runs")
+        let called = tokio::time::timeout(self.patience, self.calls.recv()).await;
+        called.unwrap_or_else(|_| panic!("no call, {}", self.reason())).expect("the driver runs")
     }
 
     pub(super) fn try_called(&mut self) -> Option<Called> {
@@ -154,12 +200,18 @@ impl World {
 
     /// Waits until the log has this line, and takes it with all in front of it.
     pub(super) async fn logged(&self, line: &str) -> Vec<String> {
+        let place = self.seen(line).await;
+        self.log.lock().unwrap().drain(..=place).collect()
+    }
+
+    /// Waits until the log has this line, and returns its place.
+    pub(super) async fn seen(&self, line: &str) -> usize {
         let deadline = Instant::now() + self.patience;
         loop {
             {
-                let mut log = self.log.lock().unwrap();
+                let log = self.log.lock().unwrap();
                 if let Some(place) = log.iter().position(|entry| entry == line) {
-                    return log.drain(..=place).collect();
+                    return place;
                 }
                 assert!(Instant::now() < deadline, "`{line}` was not logged, but {log:#?}");
             }
@@ -266,9 +318,8 @@ impl Peer {
     /// Waits for the next text that the driver sends; its pings are passed over.
     pub(super) async fn heard(&mut self) -> String {
         loop {
-            match self.sent.recv().await.expect("the driver holds the connection") {
-                Message::Text(text) => return text.to_string(),
-                _ => continue,
+            if let Message::Text(text) = self.sent.recv().await.expect("the driver holds the connection") {
+                return text.to_string();
             }
         }
     }
@@ -349,6 +400,7 @@ async fn intake(
     mut handovers: mpsc::Receiver<Handover>,
     mut takes: watch::Receiver<bool>,
     log: Arc<Mutex<Vec<String>>>,
+    rows: Arc<Mutex<Vec<WholeRow>>>,
 ) {
     let mut streams = Vec::new();
     while let Some(handover) = handovers.recv().await {
@@ -356,24 +408,28 @@ async fn intake(
             return;
         }
         streams.extend_from_slice(handover.records.new_streams());
-        log.lock().unwrap().extend(written(&handover, &streams));
+        let (lines, whole) = written(&handover, &streams);
+        rows.lock().unwrap().extend(whole);
+        log.lock().unwrap().extend(lines);
         handover.done(1);
     }
 }
 
-fn written(handover: &Handover, streams: &[StreamKey]) -> Vec<String> {
-    let mut lines = Vec::new();
+fn written(handover: &Handover, streams: &[StreamKey]) -> (Vec<String>, Vec<WholeRow>) {
+    let (mut lines, mut rows) = (Vec::new(), Vec::new());
     let mut steps = handover.steps.iter().peekable();
-    for (number, (head, _)) in handover.records.iter().enumerate() {
+    for (number, (head, bytes)) in handover.records.iter().enumerate() {
         while let Some((_, step)) = steps.next_if(|(place, _)| *place <= number) {
             lines.push(worded(step));
         }
         let symbol = &streams[head.stream as usize].symbol;
         let origin = crate::row::Origin::NAMES[head.origin as usize];
-        lines.push(format!("row {symbol} {} {origin}", head.position.number().unwrap_or_default()));
+        let line = format!("row {symbol} {} {origin}", head.position.number().unwrap_or_default());
+        rows.push((line.clone(), head.ts_recv, bytes.to_vec()));
+        lines.push(line);
     }
     lines.extend(steps.map(|(_, step)| worded(step)));
-    lines
+    (lines, rows)
 }
 
 fn worded(step: &Step) -> String {

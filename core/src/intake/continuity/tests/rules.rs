@@ -340,6 +340,43 @@ fn a_gap_in_jumping_numbers_takes_each_row_once_and_closes_by_an_answer_only() {
 }
 
 #[test]
+fn a_row_that_came_for_one_gap_is_not_taken_again_for_the_next() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    let row = |n: u64| (stream, Position::Ordered(n), (100 + n as i64) * S, n as u32);
+    let session = |host: &mut Host, session| host.confirm(session, 0, &[(stream, Numbering::Ordered)], 100 * S);
+    session(&mut host, 1);
+    host.answered(host.only().gap.id, host.only().number);
+    host.live(1, stream, Position::Ordered(5), 105 * S, 5);
+    host.end(1);
+    session(&mut host, 2);
+    let newest: Vec<_> = (10..300).map(row).collect();
+    assert_eq!(host.history(2, &newest), 290, "the last page came first");
+    host.live(2, stream, Position::Ordered(7), 107 * S, 7);
+    host.end(2);
+    session(&mut host, 3);
+    host.history(3, &[row(6)]);
+    let first = host.asks().into_iter().next().unwrap();
+    host.answered(first.gap.id, first.number);
+    assert_eq!(host.hull(), (Some(7), None), "the second gap is left");
+    let all: Vec<_> = (6..300).map(row).collect();
+    assert_eq!(host.history(3, &all), 2, "8 and 9");
+}
+
+#[test]
+fn records_on_the_way_when_the_history_shows_a_new_numbering_belong_to_the_old_one() {
+    let (mut host, stream) = with_baseline();
+    host.end(1);
+    host.confirm(2, 0, &[(stream, Numbering::Sequence)], 100 * S);
+    let rows = [(stream, seq(11), 111 * S, 11), (stream, seq(12), 112 * S, 12), (stream, seq(1), 301 * S, 1001)];
+    host.history(2, &rows);
+    assert!(!live(&mut host, 2, stream, 11) && !live(&mut host, 2, stream, 12), "they were made before the restart");
+    assert!(!host.live(2, stream, seq(1), 301 * S, 1001));
+    assert!(host.live(2, stream, seq(2), 302 * S, 1002));
+    assert_eq!(host.stored(stream), [10, 11, 12, 1, 2]);
+}
+
+#[test]
 fn a_broken_chain_is_kept_shown_at_once_and_mended_by_the_next_whole_state() {
     let mut host = Host::new();
     let stream = host.stream("book");

@@ -1,0 +1,160 @@
+//! Captures: everything that a venue said, as it came, so that it can be replayed through the same protocol.
+//!
+//! A capture is a folder of files `SOURCE-TIME.jsonl.gz`, in order of their names: gzip, one JSON object a line, each with
+//! `at` (UTC nanoseconds, the `ts_recv` of its rows), `session` (counted from 1; 0 before the first connection) and `call`:
+//!
+//! | `call` | beside it | |
+//! |---|---|---|
+//! | `start` | `version`, `source` | the source began; a new protocol |
+//! | `anew` | | the protocol panicked and was made anew |
+//! | `discover` | | discovery began |
+//! | `discovered` | `method`, `url`, `status`, `text` or `hex` | a reply to a request of the discovery |
+//! | `open` | `url` | a connection is up |
+//! | `subscribe`, `unsubscribe` | `channels` | the protocol was told to ask for them, to end them |
+//! | `frame` | `text` or `hex` | a frame came |
+//! | `sent` | `text` | a frame was sent |
+//! | `wake` | | the timer that the protocol wished for |
+//! | `closed` | `code`, `reason` | the venue closed the connection, or refused it |
+//! | `end` | `why` | the session is over |
+//! | `reply` | `method`, `url`, `status`, `text` or `hex`, `gaps` | a reply to a request for these gaps |
+//! | `dropped` | `lines` | so many lines are missing here: the disk was too slow |
+//!
+//! These are the calls of the protocol with what they were called with, so a protocol, which reads no clock, does the same
+//! again. Secrets are left out: headers and request bodies, the values of keys in addresses, tokens in replies, and all of
+//! what the protocol sends by [`Outbox::send_secret`](crate::protocol::Outbox::send_secret).
+//!
+//! A capture is never worth a row of the feed: when its disk is too slow lines are left out, and when it fails the capture
+//! ends, both in words.
+
+mod line;
+mod reader;
+mod redact;
+mod writer;
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
+
+pub use line::{Asked, Body, Event, Line};
+pub use reader::{Reader, read};
+
+use crate::{config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};
+use writer::Writer;
+
+/// The format that this program writes.
+pub const VERSION: u32 = 1;
+
+/// The driver's side of a capture: hands lines to a thread that may wait for the disk.
+#[derive(Debug)]
+pub(super) struct Capture {
+    lines: mpsc::Sender<Line>,
+    shared: Arc<Shared>,
+    /// Lines that were left out since the last one that was not.
+    dropped: u64,
+    is_told: bool,
+    writer: JoinHandle<()>,
+}
+
+/// What both sides of the queue see.
+#[derive(Debug, Default)]
+struct Shared {
+    waiting_bytes: AtomicUsize,
+    has_failed: AtomicBool,
+    failure: Mutex<Option<String>>,
+    failed: Notify,
+}
+
+impl Capture {
+    /// Begins a capture of a source. Files are made when there is something to write.
+    pub(super) fn start(disk: Arc<dyn Disk>, source: &str, config: &CaptureConfig, at: Timestamp) -> Self {
+        let (lines, queue) = mpsc::channel(MOST_WAITING);
+        let shared = Arc::new(Shared::default());
+        let writer = Writer::new(disk, source.to_owned(), config);
+        let theirs = Arc::clone(&shared);
+        let writer = tokio::task::spawn_blocking(move || writer.run(queue, &theirs));
+        let mut capture = Self { lines, shared, dropped: 0, is_told: false, writer };
+        capture.write(at, 0, Event::Start { version: VERSION, source: source.to_owned() });
+        capture
+    }
+
+    /// Hands over a line. Never waits: a line for which there is no room is left out, and the next one says so.
+    pub(super) fn write(&mut self, at: Timestamp, session: u64, event: Event) {
+        if self.shared.has_failed.load(Ordering::Relaxed) {
+            return;
+        }
+        if self.dropped > 0 && self.hand_over(Line { at, session, event: Event::Dropped { lines: self.dropped } }) {
+            self.dropped = 0;
+        }
+        if self.dropped > 0 || !self.hand_over(Line { at, session, event }) {
+            self.dropped += 1;
+        }
+    }
+
+    fn hand_over(&self, line: Line) -> bool {
+        let size = line.event.size();
+        if self.shared.waiting_bytes.load(Ordering::Relaxed) + size > MOST_WAITING_BYTES {
+            return false;
+        }
+        self.shared.waiting_bytes.fetch_add(size, Ordering::Relaxed);
+        let is_taken = self.lines.try_send(line).is_ok();
+        if !is_taken {
+            self.shared.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
+        }
+        is_taken
+    }
+
+    /// Completes once when the capture has ended before the feed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(super) async fn failed(&self) {
+        self.shared.failed.notified().await;
+    }
+
+    /// Returns, once, why the capture has ended before the feed.
+    pub(super) fn failure(&mut self) -> Option<String> {
+        if self.is_told || !self.shared.has_failed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.is_told = true;
+        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Writes what waits, and ends.
+    pub(super) async fn finish(self) {
+        let Self { lines, writer, dropped, .. } = self;
+        let end = async move {
+            if dropped > 0 {
+                let missing = Line { at: Timestamp::now(), session: 0, event: Event::Dropped { lines: dropped } };
+                // A writer that has failed has said so.
+                drop(lines.send(missing).await);
+            }
+            drop(lines);
+            writer.await
+        };
+        if timeout(LAST_WRITE, end).await.is_err() {
+            tracing::warn!("the end of a capture could not be written in time");
+        }
+    }
+}
+
+/// Returns what a capture says of a request.
+pub(super) fn asked(request: &Request) -> Asked {
+    let method = if request.body.is_some() { "POST" } else { "GET" };
+    Asked { method: method.to_owned(), url: redact::address(&request.url) }
+}
+
+const MOST_WAITING: usize = 8_192;
+const MOST_WAITING_BYTES: usize = 64 << 20;
+const LAST_WRITE: Duration = Duration::from_secs(5);

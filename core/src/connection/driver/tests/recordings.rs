@@ -1,0 +1,304 @@
+//! Captures and replays: the same rows again, and a feed that no disk can stop. In real time, since files are written.
+
+use std::{
+    io,
+    path::Path,
+    sync::{Arc, Condvar, Mutex},
+    time::Instant,
+};
+
+use super::*;
+use crate::{
+    Error,
+    config::{self, ConnectionConfig, ReplayConfig, Speed},
+    connection::capture::{self, Event},
+    intake::Ask,
+    protocol::{Gap, GapId},
+    row::{Numbering, StreamKey, Timestamp},
+    spool::disk::{Disk, DiskFile, DiskLock, RealDisk},
+    testkit::{Failure, SimDisk},
+};
+
+#[tokio::test]
+async fn a_replay_gives_the_same_rows_and_steps_in_the_same_order_and_closes_the_gap_of_its_own_pipeline() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = record_everything(dir.path()).await;
+    let (live, live_rows) = (without_gaps(&world.log), world.rows.lock().unwrap().clone());
+    assert!(
+        live.iter().any(|line| line.starts_with("malformed")) && live.contains(&"restart a".to_owned()),
+        "{live:?}"
+    );
+    assert!(live_rows.iter().any(|(line, ..)| line.ends_with("backfill")), "{live_rows:?}");
+
+    let ask = Ask { gap: gap(77), number: 9, not_before: None };
+    let again = World::replaying(Toy::discovering(), replay(dir.path(), Speed::Max), vec![ask]);
+    let (log, rows) = (Arc::clone(&again.log), Arc::clone(&again.rows));
+    again.ended().await.unwrap();
+    assert_eq!(*rows.lock().unwrap(), live_rows, "with the times at which they came");
+    assert_eq!(without_gaps(&log), live);
+    assert!(log.lock().unwrap().contains(&"answered 77 ask 9".to_owned()), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_replay_keeps_to_the_pace_that_was_asked_for_and_stops_when_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    world.logged("row a 1 live").await;
+    let began = Instant::now();
+    while began.elapsed() < SECOND / 2 {
+        world.settle().await;
+    }
+    peer.say("row a 2");
+    world.logged("row a 2 live").await;
+    finish(world).await;
+
+    let twice = Speed::Times(std::num::NonZeroU32::new(2).unwrap());
+    let began = Instant::now();
+    World::replaying(Toy::new(&["a"]), replay(dir.path(), twice), vec![]).logged("row a 2 live").await;
+    assert!(began.elapsed() >= SECOND / 4 && began.elapsed() < SECOND / 2, "{:?}", began.elapsed());
+
+    let slow = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Times(std::num::NonZeroU32::MIN)), vec![]);
+    slow.logged("row a 1 live").await;
+    slow.stop.cancel();
+    slow.logged("ended: the recording ends").await;
+    slow.ended().await.unwrap();
+}
+
+#[tokio::test]
+async fn no_secret_is_recorded() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::recording(Toy::discovering(), disk(dir.path()), |_| {});
+    world.called().await.reply("a");
+    let mut peer = world.subscribe("a").await;
+    peer.say("login");
+    assert_eq!(peer.heard().await, "password MARKER");
+    peer.say(r#"{"access_token":"MARKER"}"#);
+    peer.say("row a 1");
+    world.logged("row a 1 live").await;
+    finish(world).await;
+    let text = format!("{:?}", lines(dir.path()));
+    assert!(text.contains("http://venue/channels?key=***") && text.contains("Sent"), "{text}");
+    assert!(!text.contains("MARKER") && !text.contains("hidden"), "{text}");
+}
+
+#[tokio::test]
+async fn files_rotate_by_size_and_are_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let configure = |config: &mut ConnectionConfig| {
+        let rotate_bytes = config::ByteSize(2_000);
+        config.capture = Some(config::CaptureConfig { rotate_bytes, ..config::CaptureConfig::default() });
+    };
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), configure);
+    let peer = world.subscribe("a").await;
+    for number in 1..=100 {
+        peer.say(&format!("row a {number}"));
+    }
+    world.logged("row a 100 live").await;
+    finish(world).await;
+    let files = std::fs::read_dir(dir.path()).unwrap().count();
+    assert!((3..20).contains(&files), "{files} files");
+    let frames = lines(dir.path()).into_iter().filter(|event| matches!(event, Event::Frame { .. })).count();
+    assert_eq!(frames, 102, "two of the handshake and a hundred rows");
+}
+
+#[tokio::test]
+async fn a_file_that_was_cut_is_read_up_to_the_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    record_rows(disk(dir.path()), 10, || {}).await;
+    let whole = lines(dir.path()).len();
+    let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 40]).unwrap();
+    let cut = lines(dir.path()).len();
+    assert!(cut < whole, "{cut} of {whole}");
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_ends_the_capture_and_never_the_feed() {
+    for failure in [Failure::Full(0), Failure::Full(100), Failure::Writes(0), Failure::ReadOnly] {
+        let disk = SimDisk::default();
+        disk.fail(failure);
+        let configure = |config: &mut ConnectionConfig| {
+            let rotate_bytes = config::ByteSize(1);
+            config.capture = Some(config::CaptureConfig { rotate_bytes, ..config::CaptureConfig::default() });
+        };
+        let mut world = World::recording(Toy::new(&["a"]), Arc::new(disk), configure);
+        let peer = world.subscribe("a").await;
+        for number in 1..=50 {
+            peer.say(&format!("row a {number}\nheard a"));
+        }
+        world.logged("row a 50 live").await;
+        let reason = world.told("capture stopped").await;
+        assert!(reason.starts_with("degraded") && reason.ends_with("the feed goes on"), "{failure:?}: {reason}");
+        assert!(!peer.is_gone());
+        peer.say("row a 51");
+        world.logged("row a 51 live").await;
+    }
+}
+
+#[tokio::test]
+async fn lines_that_a_slow_disk_has_no_time_for_are_counted_and_the_feed_goes_on() {
+    let (quick, slow) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    record_rows(disk(quick.path()), 1, || {}).await;
+    let gate = Arc::new((Mutex::new(false), Condvar::new()));
+    let stuck = Slow { disk: disk(slow.path()), gate: Arc::clone(&gate) };
+    let open = || {
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+    };
+    record_rows(Arc::new(stuck), 9_000, open).await;
+    let (mut dropped, mut written) = (0, 0);
+    for event in lines(slow.path()) {
+        if let Event::Dropped { lines } = event {
+            dropped += lines;
+        } else {
+            written += 1;
+        }
+    }
+    assert!(dropped > 0, "{written} written");
+    assert_eq!(written + dropped, lines(quick.path()).len() as u64 + 8_999, "none is missing without a word");
+}
+
+#[test]
+fn what_is_no_capture_is_an_error_of_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = capture::read(dir.path()).unwrap_err();
+    assert!(error.to_string().contains("no file `*.jsonl.gz`"), "{error}");
+    std::fs::write(dir.path().join("x.jsonl.gz"), "this is no gzip at all").unwrap();
+    assert!(capture::read(dir.path()).unwrap().next().unwrap().is_err());
+}
+
+/// Records a session of so many rows, and does something when all have come.
+async fn record_rows(disk: Arc<dyn Disk>, rows: u32, when_come: impl FnOnce()) {
+    let mut world = World::recording(Toy::new(&["a"]), disk, |_| {});
+    let peer = world.subscribe("a").await;
+    for number in 1..=rows {
+        peer.say(&format!("row a {number}"));
+    }
+    world.logged(&format!("row a {rows} live")).await;
+    when_come();
+    finish(world).await;
+}
+
+/// Records a session with every kind of call, and a second one after a panic.
+async fn record_everything(dir: &Path) -> World {
+    let configure = |config: &mut ConnectionConfig| {
+        config.reconnect.first = config::Duration::from_millis(10);
+        config.start_every = config::Duration::from_millis(0);
+    };
+    let mut world = World::recording(Toy::discovering(), disk(dir), configure);
+    world.called().await.reply("a,b\nrow x 1");
+    let mut peer = world.connect().await;
+    peer.say("welcome");
+    assert_eq!((peer.heard().await, peer.heard().await), ("hello".into(), "sub a,b".into()));
+    peer.say("ok a,b");
+    peer.say("row a 1\nrow b 1");
+    peer.say("row a 2\nbad");
+    peer.say("row a 3\npart\nrestart a\nrow a 1");
+    peer.send(tokio_tungstenite::tungstenite::Message::binary(vec![1, 2, 254]));
+    peer.say("wake 0");
+    assert_eq!(peer.heard().await, "woken");
+    world.show(vec![Ask { gap: gap(1), number: 1, not_before: None }]);
+    world.called().await.reply("row a 7\nall");
+    world.seen("answered 1 ask 1").await;
+    world.show(vec![]);
+    peer.say("rediscover");
+    world.called().await.reply("b,c");
+    assert_eq!((peer.heard().await, peer.heard().await), ("unsub a".into(), "sub c".into()));
+    peer.say("gone a\nok c");
+    peer.say("panic");
+    world.called().await.reply("b,c");
+    let peer = world.connect().await;
+    peer.say("welcome");
+    peer.say("ok b,c");
+    peer.say("row c 9");
+    world.seen("row c 9 live").await;
+    world.stop.cancel();
+    world.seen("ended: stopped").await;
+    while world.is_running() {
+        world.settle().await;
+    }
+    world
+}
+
+/// A disk that makes no file before its gate is open.
+#[derive(Debug)]
+struct Slow {
+    disk: Arc<dyn Disk>,
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Disk for Slow {
+    fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        let closed = self.gate.0.lock().unwrap();
+        drop(self.gate.1.wait_while(closed, |is_open| !*is_open).unwrap());
+        self.disk.create_new(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(name)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+
+    fn lock(&self) -> Result<Box<dyn DiskLock>, Error> {
+        self.disk.lock()
+    }
+
+    fn place(&self) -> String {
+        self.disk.place()
+    }
+}
+
+async fn finish(world: World) {
+    world.stop.cancel();
+    world.ended().await.unwrap();
+}
+
+fn without_gaps(log: &Mutex<Vec<String>>) -> Vec<String> {
+    log.lock().unwrap().iter().filter(|line| !is_about_gaps(line)).cloned().collect()
+}
+
+fn is_about_gaps(line: &str) -> bool {
+    line.starts_with("answered") || line.starts_with("asked")
+}
+
+fn lines(dir: &Path) -> Vec<Event> {
+    capture::read(dir).unwrap().map(|line| line.unwrap().event).collect()
+}
+
+fn replay(dir: &Path, speed: Speed) -> ReplayConfig {
+    ReplayConfig { from: dir.to_owned(), speed }
+}
+
+fn disk(dir: &Path) -> Arc<dyn Disk> {
+    Arc::new(RealDisk::create(dir).unwrap())
+}
+
+fn gap(id: u64) -> Gap {
+    Gap {
+        id: GapId(id),
+        stream: StreamKey::new("prints", "a"),
+        numbering: Numbering::Sequence,
+        after: None,
+        before: None,
+        since: Timestamp(0),
+        dry_replies: 0,
+    }
+}

@@ -1,0 +1,349 @@
+//! Replays a capture: the same calls of the same protocol, so the same rows.
+//!
+//! The rows go through the spool like those of any source, with the times at which they came. What a protocol sends is
+//! thrown away, since its answers are in the capture.
+
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    capture::{self, Body, Event, Line},
+    vouch::{ALIVE_EVERY, Confirmations, ended_streams, malformed},
+};
+use crate::{
+    Error, Kind, Result,
+    catalog::Factory,
+    config::{ReplayConfig, Speed},
+    intake::{Ask, Link, Step},
+    protocol::{Command, Frame, Gap, GapId, Outbox, Protocol, Reply, Request},
+    row::{Origin, Table, Timestamp},
+    source::{Source, SourceContext},
+};
+
+/// A capture, as a source.
+pub struct ReplaySource {
+    factory: Factory<Box<dyn Protocol>>,
+    from: PathBuf,
+    speed: Speed,
+    tables: Vec<Table>,
+}
+
+impl ReplaySource {
+    /// Returns the source of a capture of this protocol.
+    ///
+    /// # Errors
+    ///
+    /// What the factory returned.
+    pub fn new(factory: Factory<Box<dyn Protocol>>, config: ReplayConfig) -> Result<Self> {
+        let tables = factory()?.tables();
+        Ok(Self { factory, from: config.from, speed: config.speed, tables })
+    }
+}
+
+#[async_trait]
+impl Source for ReplaySource {
+    fn tables(&self) -> Vec<Table> {
+        self.tables.clone()
+    }
+
+    async fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
+        let lines = capture::read(&self.from)?;
+        let (queue, mut read) = mpsc::channel(LINES_AHEAD);
+        // Reading waits for the disk and unpacks, which is no work for the runtime's threads.
+        let reader = tokio::task::spawn_blocking(move || {
+            for line in lines {
+                if queue.blocking_send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let protocol = (self.factory)()?;
+        let link = cx.link(usize::MAX);
+        let mut replay = Replay {
+            factory: self.factory,
+            protocol,
+            link,
+            cx,
+            vouched: BTreeSet::new(),
+            alive_at: None,
+            commands: Vec::new(),
+            is_open: false,
+        };
+        let outcome = replay.run(&mut read, self.speed).await;
+        drop(read);
+        // It ends with its queue.
+        drop(reader.await);
+        replay.finish(outcome.as_ref().err()).await?;
+        outcome
+    }
+}
+
+struct Replay {
+    factory: Factory<Box<dyn Protocol>>,
+    protocol: Box<dyn Protocol>,
+    link: Link,
+    cx: SourceContext,
+    /// The channels that the venue has confirmed.
+    vouched: BTreeSet<String>,
+    alive_at: Option<i64>,
+    commands: Vec<(usize, Command)>,
+    is_open: bool,
+}
+
+impl Replay {
+    async fn run(&mut self, lines: &mut mpsc::Receiver<Result<Line>>, speed: Speed) -> Result<()> {
+        self.cx.health.healthy("replaying a capture");
+        let mut began: Option<(Instant, Timestamp)> = None;
+        let mut waiting = 0;
+        loop {
+            let line = tokio::select! {
+                () = self.cx.stop.cancelled() => return Ok(()),
+                line = lines.recv() => line,
+            };
+            let Some(line) = line else { return Ok(()) };
+            let line = line?;
+            let (start, first) = *began.get_or_insert_with(|| (Instant::now(), line.at));
+            if let Some(pause) = speed.of(line.at.0.saturating_sub(first.0)) {
+                // Whoever keeps to a pace has nothing to collect.
+                self.link.handed_over().await?;
+                tokio::select! {
+                    () = self.cx.stop.cancelled() => return Ok(()),
+                    () = sleep_until(start + pause) => {}
+                }
+            }
+            self.line(line).await?;
+            waiting += 1;
+            if waiting >= HAND_OVER_EACH || lines.is_empty() {
+                waiting = 0;
+                self.link.handed_over().await?;
+            }
+        }
+    }
+
+    /// Makes the call of one line.
+    async fn line(&mut self, line: Line) -> Result<()> {
+        let at = line.at;
+        match line.event {
+            Event::Start { .. } | Event::Anew => {
+                self.end("the recording of another run begins");
+                self.protocol = (self.factory)()?;
+            }
+            Event::Discover => self.discover(None, at)?,
+            Event::Discovered { request, status, body } => {
+                let (request, bytes) = (Request::get(request.url), body.bytes());
+                self.discover(Some(&Reply { request: &request, status, body: &bytes }), at)?;
+            }
+            Event::Open { .. } => self.open(at)?,
+            Event::Subscribe { channels } => {
+                let names: Vec<&str> = channels.iter().map(String::as_str).collect();
+                self.call(at, Origin::Live, |protocol, out| protocol.subscribe(&names, out))?;
+            }
+            Event::Unsubscribe { channels } => {
+                let names: Vec<&str> = channels.iter().map(String::as_str).collect();
+                self.call(at, Origin::Live, |protocol, out| protocol.unsubscribe(&names, out))?;
+            }
+            Event::Frame { body } => self.frame(&body, at)?,
+            Event::Wake => self.call(at, Origin::Live, |protocol, out| protocol.on_wake(out))?,
+            Event::End { why } => self.end(&why),
+            Event::Reply { request, status, body, gaps } => {
+                let (request, bytes) = (Request::get(request.url), body.bytes());
+                let reply = Reply { request: &request, status, body: &bytes };
+                self.reply(&reply, &gaps, at).await?;
+            }
+            Event::Dropped { lines } => {
+                tracing::warn!(stage = %self.cx.health.id(), lines, "lines are missing in the capture");
+                self.end("lines are missing in the recording");
+            }
+            Event::Sent { .. } | Event::Closed { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, at: Timestamp) -> Result<()> {
+        self.end("the recording has no end of this session");
+        self.link.step(Step::Opened);
+        (self.is_open, self.alive_at) = (true, Some(at.0));
+        // The driver asks for the address before every attempt, and a protocol may count that.
+        self.call(at, Origin::Live, |protocol, _| protocol.endpoint("", at).map(drop))?;
+        self.call(at, Origin::Live, |protocol, out| protocol.on_open(out))
+    }
+
+    fn discover(&mut self, reply: Option<&Reply<'_>>, at: Timestamp) -> Result<()> {
+        let before = self.link.outbox().records().len();
+        self.call(at, Origin::Live, |protocol, out| protocol.discover(reply, out).map(drop))?;
+        if !self.is_open && self.link.outbox().records().len() > before {
+            self.link.step_before(before, Step::Opened);
+            self.link.step(Step::Ended { why: "discovery is done".to_owned() });
+        }
+        Ok(())
+    }
+
+    fn frame(&mut self, body: &Body, at: Timestamp) -> Result<()> {
+        if self.alive_at.is_some_and(|due| at.0 >= due) {
+            self.alive_at = Some(at.0.saturating_add(ALIVE_EVERY.as_nanos() as i64));
+            self.link.step(Step::Alive);
+        }
+        let bytes;
+        let frame = match body {
+            Body::Text(text) => Frame::Text(text),
+            Body::Hex(_) => {
+                bytes = body.bytes();
+                Frame::Binary(&bytes)
+            }
+        };
+        let before = self.link.outbox().records().len();
+        let outcome = self.attempt(at, Origin::Live, |protocol, out| protocol.on_frame(frame, out));
+        let rows = (self.link.outbox().records().len() - before) as u64;
+        self.cx.metrics.frames.increment(1);
+        self.cx.metrics.records.increment(rows);
+        let now = Instant::now();
+        self.cx.health.frame(now);
+        if rows > 0 {
+            self.cx.health.received(now, rows);
+        }
+        self.settle(
+            outcome,
+            match frame {
+                Frame::Text(text) => text.as_bytes(),
+                Frame::Binary(bytes) => bytes,
+            },
+        )
+    }
+
+    /// Emits the rows of a reply, and closes the gaps of this pipeline that are the captured ones.
+    async fn reply(&mut self, reply: &Reply<'_>, gaps: &[Gap], at: Timestamp) -> Result<()> {
+        let mut answered = Vec::new();
+        let outcome = self.attempt(at, Origin::Backfill, |protocol, out| protocol.on_reply(reply, gaps, out));
+        for (_, command) in &self.commands {
+            if let Command::Answered(gap) = command {
+                answered.push(*gap);
+            }
+        }
+        self.settle(outcome, reply.body)?;
+        if answered.is_empty() {
+            return Ok(());
+        }
+        // The board shows the gap a moment after the log has the end of the session that left it.
+        self.link.logged().await?;
+        let captured = gaps.iter().filter(|gap| answered.contains(&gap.id));
+        for gap in captured {
+            if let Some((gap, ask)) = self.shown(gap).await {
+                self.link.step(Step::Answered { gap, ask });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the gap of this pipeline that is a captured one, if the board shows it in time.
+    async fn shown(&mut self, gap: &Gap) -> Option<(GapId, u64)> {
+        let is_it = |ask: &Ask| ask.gap.stream == gap.stream && ask.gap.after == gap.after;
+        let found = |asks: &std::sync::Arc<[Ask]>| asks.iter().any(is_it);
+        let board = timeout(BOARD_DELAY, self.cx.asks.wait_for(found)).await.ok()?.ok()?;
+        board.iter().find(|ask| is_it(ask)).map(|ask| (ask.gap.id, ask.number))
+    }
+
+    /// Makes a call whose failure the driver answered with the end of the session, which the capture has too.
+    fn call(
+        &mut self,
+        at: Timestamp,
+        origin: Origin,
+        call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<()>,
+    ) -> Result<()> {
+        let outcome = self.attempt(at, origin, call);
+        self.settle(outcome, b"")
+    }
+
+    fn attempt(
+        &mut self,
+        at: Timestamp,
+        origin: Origin,
+        call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<()>,
+    ) -> Result<()> {
+        let outbox = self.link.outbox();
+        outbox.begin(at, origin);
+        let before = outbox.records().len();
+        let protocol = &mut *self.protocol;
+        let outcome = catch_unwind(AssertUnwindSafe(|| call(protocol, outbox)));
+        // The capture goes on with the protocol that was made anew.
+        let outcome = outcome.unwrap_or_else(|_| Err(Error::transient("the protocol panicked")));
+        let outbox = self.link.outbox();
+        if outcome.is_err() {
+            outbox.forget_records(before);
+        }
+        outbox.swap_commands(&mut self.commands);
+        outcome
+    }
+
+    /// Enters what a call asked for, and what became of it.
+    fn settle(&mut self, outcome: Result<()>, raw: &[u8]) -> Result<()> {
+        let mut commands = std::mem::take(&mut self.commands);
+        let mut confirmations = Confirmations::default();
+        let mut ended = Vec::new();
+        for (place, command) in commands.drain(..) {
+            if let Command::Confirm(channel, at) = command {
+                let streams = self.protocol.streams(&channel);
+                if self.vouched.insert(channel) {
+                    confirmations.add(&mut self.link, place, at, streams);
+                }
+                continue;
+            }
+            confirmations.enter(&mut self.link);
+            match command {
+                Command::Unsubscribed(channel) if self.vouched.remove(&channel) => ended.push(channel),
+                Command::Restart(key) => self.link.step_before(place, Step::Restart(key)),
+                Command::Reject(raw, error) => self.link.step(malformed(raw.as_bytes(), &error)),
+                // What it asks of the driver was done when the recording was made.
+                Command::Unsubscribed(_)
+                | Command::Confirm(..)
+                | Command::Send(_)
+                | Command::SendSecret(_)
+                | Command::Ready
+                | Command::Refuse(..)
+                | Command::WakeAfter(_)
+                | Command::Rediscover
+                | Command::Ignore(_)
+                | Command::Answered(_) => {}
+            }
+        }
+        confirmations.enter(&mut self.link);
+        self.commands = commands;
+        let vouched = self.vouched.iter().map(String::as_str);
+        let streams = ended_streams(&*self.protocol, &ended, vouched);
+        if !streams.is_empty() {
+            self.link.step(Step::Unsubscribed { streams });
+        }
+        match outcome {
+            Err(error) if error.kind() == Kind::Malformed => self.link.step(malformed(raw, &error.to_string())),
+            Err(error) if error.kind() == Kind::Config => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, why: &str) {
+        self.vouched.clear();
+        if std::mem::take(&mut self.is_open) {
+            self.link.step(Step::Ended { why: why.to_owned() });
+        }
+    }
+
+    async fn finish(&mut self, error: Option<&Error>) -> Result<()> {
+        let why = error.map_or_else(|| "the recording ends".to_owned(), Error::to_string);
+        self.end(&why);
+        self.link.logged().await.map(drop)
+    }
+}
+
+const LINES_AHEAD: usize = 1_024;
+const HAND_OVER_EACH: usize = 256;
+const BOARD_DELAY: Duration = Duration::from_millis(100);

@@ -1,0 +1,170 @@
+//! The log lines of a connection, in a process of their own: what a subscriber sees is decided once per process.
+
+use std::{
+    fmt,
+    net::TcpListener,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use tidegate_core::{
+    Result,
+    config::{self, ConnectionConfig},
+    connection::ConnectionSource,
+    health::{Registry, StageId},
+    http::HttpClient,
+    protocol::{Discovery, Endpoint, Frame, Outbox, Protocol, Reply},
+    row::{Table, Timestamp, kinds::Trade},
+    source::{Lines, Source, SourceContext, SourceParts},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_util::sync::CancellationToken;
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+#[tokio::test]
+async fn each_change_of_a_connection_is_one_line_that_names_what_is_quiet_and_no_secret() {
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (hang_up, may_hang_up) = std::sync::mpsc::channel();
+    let venue = std::thread::spawn(move || serve(&listener, &may_hang_up));
+    let source = tokio::spawn(source(port));
+
+    log.wait_for("never a message").await;
+    hang_up.send(()).unwrap();
+    log.wait_for("trying again").await;
+    source.abort();
+    venue.join().unwrap();
+    drop(guard);
+
+    let lines = log.0.lock().unwrap();
+    let connected = format!("INFO connected eth ws://127.0.0.1:{port}/feed in ");
+    assert!(lines[0].starts_with(&connected), "{lines:#?}");
+    assert_eq!(lines[1], "WARN refused eth `c`: no such channel; asked again at the next discovery");
+    assert_eq!(lines[2], "INFO subscribed eth 2 of 3 channels");
+    let degraded = "WARN degraded eth 2 of 3 channels subscribed, refused: `c`; the others are asked for again";
+    assert_eq!(lines[3], degraded);
+    assert_eq!(lines[4], "WARN quiet eth subscribed for 300ms, but never a message: `b`");
+    assert!(lines[5].starts_with("WARN degraded eth line lost: the venue hung up; trying again in "), "{lines:#?}");
+    assert!(lines[5].ends_with(" (attempt 1)"), "{lines:#?}");
+    assert!(!lines.iter().any(|line| line.contains("hidden")), "{lines:#?}");
+}
+
+/// Confirms `a` and `b`, refuses `c`, and speaks on `a` until it may hang up.
+fn serve(listener: &TcpListener, may_hang_up: &std::sync::mpsc::Receiver<()>) {
+    let mut line = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+    assert_eq!(line.read().unwrap(), Message::text("a,b,c"));
+    line.send(Message::text("answer")).unwrap();
+    while may_hang_up.recv_timeout(Duration::from_millis(20)).is_err() {
+        line.send(Message::text("a")).unwrap();
+    }
+}
+
+async fn source(port: u16) -> Result<()> {
+    let quiet_after = config::Duration::from_millis(300);
+    // A long first pause, so that nobody dials again before the test has ended.
+    let reconnect = config::Reconnect { first: config::Duration::from_secs(60), ..config::Reconnect::default() };
+    let start_every = config::Duration::from_secs(60);
+    let config = ConnectionConfig { quiet_after, reconnect, start_every, ..ConnectionConfig::default() };
+    let source = ConnectionSource::new(Arc::new(move || Ok(Box::new(Venue { port }))), config)?;
+    let (queue, _handovers) = mpsc::channel(2);
+    let (_asks, asks) = watch::channel(Arc::from([]));
+    let cx = SourceContext::new(SourceParts {
+        name: "venue".into(),
+        folder: PathBuf::new(),
+        lines: Lines::new(0, source.tables(), queue),
+        asks,
+        synced: watch::channel(0).1,
+        stop: CancellationToken::new(),
+        health: Registry::new().stage(StageId::source("eth", "venue")),
+        http: HttpClient::new(),
+    });
+    Box::new(source).run(cx).await
+}
+
+struct Venue {
+    port: u16,
+}
+
+impl Protocol for Venue {
+    fn tables(&self) -> Vec<Table> {
+        vec![Table::of::<Trade<'_>>()]
+    }
+
+    fn discover(&mut self, _: Option<&Reply<'_>>, _: &mut Outbox) -> Result<Discovery> {
+        Ok(Discovery::Channels(["a", "b", "c"].map(str::to_owned).to_vec()))
+    }
+
+    fn endpoint(&mut self, _: &str, _: Timestamp) -> Result<Endpoint> {
+        Ok(Endpoint::new(format!("ws://127.0.0.1:{}/feed?key=hidden", self.port)))
+    }
+
+    fn subscribe(&mut self, channels: &[&str], out: &mut Outbox) -> Result<()> {
+        out.send(channels.join(","));
+        Ok(())
+    }
+
+    fn on_frame(&mut self, frame: Frame<'_>, out: &mut Outbox) -> Result<()> {
+        if frame.text()? == "answer" {
+            out.confirm("a");
+            out.confirm("b");
+            out.refuse("c", "no such channel");
+        }
+        out.heard("a");
+        Ok(())
+    }
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    async fn wait_for(&self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.0.lock().unwrap().iter().any(|line| line.contains(text)) {
+            assert!(Instant::now() < deadline, "`{text}` was not logged, but {:#?}", self.0.lock().unwrap());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        *metadata.level() <= Level::INFO && metadata.target().starts_with("tidegate")
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut message = Words(format!("{} ", event.metadata().level()));
+        event.record(&mut message);
+        self.0.lock().unwrap().push(message.0);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+struct Words(String);
+
+impl Visit for Words {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 += &format!("{value:?}");
+        }
+    }
+}
