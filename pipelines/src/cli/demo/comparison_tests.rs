@@ -145,7 +145,11 @@ fn a_session_of_which_nothing_was_claimed_or_stored_is_not_owed() {
     let comparison = Comparison::of(&oracle, &only_second, &history(), 9_000);
     assert!(comparison.is_exact(), "killed before its first write: {comparison:?}");
     let claimed = History { claimed_from: Some(1), ..history() };
-    assert_eq!(Comparison::of(&oracle, &only_second, &claimed, 9_000).trades.missing, 2, "it had said that it was storing");
+    assert_eq!(
+        Comparison::of(&oracle, &only_second, &claimed, 9_000).trades.missing,
+        2,
+        "it had said that it was storing"
+    );
     let both = stored(&[4, 5, 6, 7], &[0, 5, 6, 7, 8, 9]);
     assert_eq!(Comparison::of(&oracle, &both, &history(), 9_000).trades.missing, 2, "a ticker of it is there");
 }
