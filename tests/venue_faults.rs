@@ -316,6 +316,48 @@ async fn a_venue_whose_clock_is_wrong_loses_nothing() {
     bench.settle(&mut program).await.assert_exact(&program.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_kind_of_row_is_stored_once_and_a_book_that_breaks_begins_anew() {
+    let source = format!(
+        "{QUICK}channels = [\"trades\", \"tickers\", \"quotes\", \"book_changes\", \"index_prices\", \
+         \"instrument_status\"]\ninstruments = [{{ currency = \"ETH\", kind = \"option\", top = 8 }}, \
+         \"ETH-PERPETUAL\"]\n"
+    );
+    let bench = Bench::start(busy(), &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    for rows in [1_500, 2_000, 2_500] {
+        assert!(bench.venue.inject(Fault::SkipBook) > 0);
+        program.until_committed(rows).await;
+    }
+    bench.venue.inject(Fault::List);
+    program.until_committed(3_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    bench.until_number(&mut program, "SELECT count(*) FROM instrument_status", 1).await;
+    bench.venue.settle().await;
+    let totals = bench.venue.read(Oracle::totals);
+    assert_eq!(totals.sessions, 1, "a broken book costs no line");
+    bench.until_number(&mut program, "SELECT count(*) FROM quotes", totals.quotes_sent as i64).await;
+    bench.until_number(&mut program, "SELECT count(*) FROM book_changes", totals.books_sent as i64).await;
+    program.stop().await;
+
+    let sent = bench.venue.read(|oracle| oracle.sessions[0].clone());
+    let quotes = sent.quotes.iter().flat_map(|(name, times)| times.iter().map(move |ms| format!("{name} {ms}")));
+    let stored = bench.texts("SELECT symbol || ' ' || (ts_event / 1000000) FROM quotes").await;
+    assert_eq!(stored, sorted(quotes), "quotes");
+    let books = sent.books.iter().flat_map(|(name, keys)| {
+        keys.iter().map(move |key| format!("{name} {} {}", key.change_id, u8::from(key.snapshot)))
+    });
+    let stored = bench.texts("SELECT symbol || ' ' || seq || ' ' || snapshot FROM book_changes").await;
+    assert_eq!(stored, sorted(books), "changes of books");
+    assert_eq!(bench.number("SELECT count(*) FROM book_changes WHERE snapshot").await, 9 + 3, "each break is mended");
+    let loose = "SELECT count(*) FROM (SELECT snapshot, prev_seq, lag(seq) OVER w AS before FROM book_changes \
+                 WINDOW w AS (PARTITION BY symbol, chain ORDER BY rowid)) WHERE NOT snapshot AND before IS NOT prev_seq";
+    assert_eq!(bench.number(loose).await, 3, "all but the three broken ones follow what is before them");
+    assert!(bench.number("SELECT count(*) FROM index_prices").await > 0);
+    assert_eq!(bench.number("SELECT count(*) - count(DISTINCT ts_event) FROM index_prices").await, 0);
+}
+
 /// Times that a test can wait for.
 const QUICK: &str = "connect_timeout = \"500ms\"\nsubscribe_timeout = \"2s\"\n\
     breaker = { failures = 3, open_for = \"200ms\", successes = 1 }\n\
@@ -340,6 +382,12 @@ fn sink_of(report: &Value) -> &Value {
 
 fn reason(report: &Value) -> &str {
     source_of(report)["reason"].as_str().unwrap()
+}
+
+fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
+    let mut texts: Vec<String> = texts.collect();
+    texts.sort();
+    texts
 }
 
 fn most_traded_option(oracle: &Oracle) -> String {

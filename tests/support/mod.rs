@@ -122,6 +122,14 @@ impl Bench {
         sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&mut db).await.unwrap_or(0)
     }
 
+    /// Returns what a query for texts finds, sorted.
+    pub async fn texts(&self, query: &str) -> Vec<String> {
+        let mut db = self.connection().await;
+        let mut texts: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_all(&mut db).await.unwrap();
+        texts.sort();
+        texts
+    }
+
     /// Waits until a query for a single number finds at least so much.
     pub async fn until_number(&self, program: &mut Program, query: &str, wanted: i64) {
         self.until_number_within(PATIENCE, program, query, wanted).await;

@@ -209,6 +209,12 @@ impl Intake {
         self.append(None, now)
     }
 
+    /// Returns whether a handover is rows alone, of a link that has no session: without it no claim is wrong.
+    pub(super) fn claims_nothing(&self, handover: &Handover) -> bool {
+        let is_open = self.links.get(&handover.link).is_some_and(|state| state.session.is_some());
+        !is_open && handover.steps.iter().all(|(_, step)| matches!(step, Step::Alive))
+    }
+
     fn begin(&mut self) {
         self.continuity.begin();
         self.items.clear();

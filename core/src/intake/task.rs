@@ -117,6 +117,11 @@ impl Task {
         Ok(task)
     }
 
+    /// Returns the state machine alone.
+    pub(super) fn into_intake(self) -> Intake {
+        self.intake
+    }
+
     async fn run(mut self, mut handovers: mpsc::Receiver<Handover>) -> Result<()> {
         self.spool.health.healthy("open");
         let ended = self.work(&mut handovers).await;
@@ -165,7 +170,11 @@ impl Task {
                 Accepted::Done(logged) => break logged,
                 Accepted::Part(next) => place = next,
                 Accepted::Behind => self.catch_up().await?,
-                Accepted::Full => rows = self.make_room().await?,
+                Accepted::Full if rows == Rows::Keep => rows = self.make_room().await?,
+                // Not even the word of it fits. At a stop the next start knows that the session ended before it; and
+                // where no session is open in the log, nothing is claimed that would be wrong without it.
+                Accepted::Full if self.stop.is_cancelled() || self.intake.claims_nothing(&handover) => break 0,
+                Accepted::Full => self.wait_for_room().await?,
             }
         };
         if rows == Rows::Leave {
@@ -237,6 +246,11 @@ impl Task {
         if self.when_full == WhenFull::DropOldest && self.drop_oldest().await? {
             return Ok(Rows::Keep);
         }
+        self.wait_for_room().await?;
+        Ok(Rows::Keep)
+    }
+
+    async fn wait_for_room(&mut self) -> Result<()> {
         // Room comes of sinks that go on, which need what is written to be durable.
         if self.intake.spool.is_unsynced() {
             self.catch_up().await?;
@@ -244,8 +258,7 @@ impl Task {
             self.stop.run_until_cancelled(tokio::time::sleep(FULL_PAUSE)).await;
         }
         self.keep_up();
-        self.publish()?;
-        Ok(Rows::Keep)
+        self.publish()
     }
 
     /// Drops the oldest segment, and says for whom it is lost; returns whether there was one.

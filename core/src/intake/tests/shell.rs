@@ -171,6 +171,50 @@ async fn drop_oldest_lets_the_feed_go_on_and_says_for_whom_rows_are_gone() {
 }
 
 #[tokio::test]
+async fn drop_newest_goes_on_dropping_when_not_even_the_word_of_it_fits_and_keeps_again_when_there_is_room() {
+    let mut shell = Shell::start(small(WhenFull::DropNewest));
+    shell.link.step(confirmed(&["A"]));
+    let bytes = |shell: &Shell| shell.items().len();
+    let (mut next, mut last_len) = (1, 0);
+    // Until a thousand more handovers leave no word behind.
+    loop {
+        for _ in 0..1_000 {
+            timeout(PATIENCE, shell.trades(next..next + 1)).await.expect("it goes on dropping");
+            next += 1;
+        }
+        if bytes(&shell) == last_len {
+            break;
+        }
+        last_len = bytes(&shell);
+        assert!(next < 1_000_000, "it never became full");
+    }
+    let at = *shell.synced.borrow();
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
+    let keeps_again = async {
+        while shell.trades(next..next + 1).await <= at.offset {
+            next += 1;
+        }
+    };
+    timeout(PATIENCE, keeps_again).await.expect("what comes is kept again");
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_spool_in_which_not_even_the_end_of_a_session_fits_does_not_hold_up_the_end() {
+    let mut shell = Shell::start(small(WhenFull::DropNewest));
+    shell.link.step(confirmed(&["A"]));
+    shell.disk.fail(Failure::Full(0));
+    let taken = timeout(Duration::from_millis(300), async {
+        for n in 1..50_000 {
+            shell.trades(n..n + 1).await;
+        }
+    });
+    _ = taken.await;
+    shell.stop.cancel();
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn segments_go_when_the_sink_has_them() {
     let mut shell = Shell::start(small(WhenFull::Block));
     shell.link.step(confirmed(&["A"]));
