@@ -25,8 +25,8 @@ use crate::{
 /// # Errors
 ///
 /// Every method may fail, and the kind says what follows. `Malformed`: the frame is counted and kept raw in the spool,
-/// the connection lives. `Transient`: the connection is closed and opened again after the back-off. `Permanent`: the
-/// source stops and waits for a person. What was put into the outbox before the error is carried out all the same, so a
+/// the connection lives. `Transient`: the connection is closed and opened again after the back-off; from `discover` and
+/// `on_reply` it repeats the request alone. `Permanent`: the source stops and waits for a person. What was put into the outbox before the error is carried out all the same, so a
 /// protocol emits the rows of a frame only once all of it was understood, and gives single broken events to
 /// [`Outbox::reject`].
 pub trait Protocol: Send + 'static {
@@ -93,9 +93,9 @@ pub trait Protocol: Send + 'static {
     /// Says what to do about open gaps: shown *all* that are due, the first being the one that the venue forgets first,
     /// and free to cover many by one request.
     ///
-    /// Called again, with what is left, until nothing is due. After a reply the gaps that it did not close come back
-    /// with what is *still* missing, so paging needs no state. The driver runs it beside the frames, within `limits`.
-    /// By default nothing can be done.
+    /// Called again, with what is left, until nothing is due. After a reply the gaps that it did not close come back. A
+    /// gap shows its outer edges: where rows were found in the middle, a protocol that pages remembers how far it got, and
+    /// forgets it in `on_open`. The driver runs it beside the frames, within `limits`. By default nothing can be done.
     fn on_gap(&mut self, gaps: &[Gap]) -> Remedy {
         Remedy::Lost { gaps: gaps.iter().map(|gap| gap.id).collect(), why: "the venue keeps no history" }
     }

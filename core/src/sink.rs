@@ -44,7 +44,8 @@ pub trait Sink: Send + 'static {
     /// Not cancel safe: whether a dropped call has committed is unknown until the next `open`.
     async fn write(&mut self, chunk: &Chunk) -> Result<Written>;
 
-    /// Returns up to where `Accepted` writes are durable now. `None`: whatever was committed.
+    /// Returns up to where `Accepted` writes are durable now; `None` as long as there is nothing new. A sink that answers a
+    /// write with `Accepted` implements it.
     async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
         Ok(None)
     }

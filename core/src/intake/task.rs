@@ -117,6 +117,11 @@ impl Task {
         Ok(task)
     }
 
+    /// Returns the state machine alone.
+    pub(super) fn into_intake(self) -> Intake {
+        self.intake
+    }
+
     async fn run(mut self, mut handovers: mpsc::Receiver<Handover>) -> Result<()> {
         self.spool.health.healthy("open");
         let ended = self.work(&mut handovers).await;

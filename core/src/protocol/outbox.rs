@@ -189,7 +189,7 @@ impl Outbox {
     }
 
     /// Begins or ends to note when a channel is heard.
-    pub(crate) fn watch(&mut self, channel: &str, watched: bool) {
+    pub fn watch(&mut self, channel: &str, watched: bool) {
         if watched {
             self.heard.insert(channel.into(), self.now);
         } else {
@@ -218,7 +218,7 @@ impl Outbox {
     }
 
     /// Takes back the rows of a call that failed, behind the first `len` records.
-    pub(crate) fn forget_records(&mut self, len: usize) {
+    pub fn forget_records(&mut self, len: usize) {
         self.records.truncate(len);
     }
 }

@@ -1,4 +1,4 @@
-//! What an author of a source or a sink tests with, and a disk that can fail in every way.
+//! What an author of a source or a sink tests with, a disk that can fail in every way, and intake on its caller's thread.
 
 mod disk;
 mod log;
@@ -7,3 +7,5 @@ mod script;
 pub use disk::{Failure, SimDisk};
 pub use log::MemoryLog;
 pub use script::{Script, Stored, Value, gap};
+
+pub use crate::intake::inline::InlineIntake;

@@ -15,7 +15,7 @@ use super::{
     channel::{Channel, state_channel},
     config::{Choice, DeribitConfig, Hosts},
     data::{on_book, on_book_top, on_index, on_quote, on_ticker, on_trades},
-    message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Refusal, Trade, read},
+    message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Refusal, Trades, read},
     refusal::Verdict,
     selection::{Selection, later},
     session::{Asked, Session},
@@ -109,7 +109,7 @@ impl Deribit {
     fn on_known(&mut self, text: &str, channel: Channel, out: &mut Outbox) -> Option<Result<()>> {
         match channel {
             Channel::Tickers => return Some(on_ticker(&known(text, channel, out)?, out)),
-            Channel::Trades => on_trades(&known::<Vec<Trade<'_>>>(text, channel, out)?, out),
+            Channel::Trades => on_trades(&known::<Trades<'_>>(text, channel, out)?, out),
             Channel::Quotes => return Some(on_quote(&known(text, channel, out)?, out)),
             Channel::BookChanges => return Some(on_book(known(text, channel, out)?, out)),
             Channel::BookTops => on_book_top(known(text, channel, out)?, out),

@@ -205,7 +205,7 @@ pub(super) fn luck(mut seed: u64) -> impl FnMut(u64) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_history_leaves_what_was_appended_in_order_and_all_that_was_durable(events in vec(event(), 1..80)) {

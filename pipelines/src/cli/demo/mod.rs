@@ -119,6 +119,8 @@ async fn finish(stage: &mut Stage, ending: Ending) -> Outcome {
 fn faults() -> Faults {
     let lasting = |condition, milliseconds| Fault::Lasting(condition, Duration::from_millis(milliseconds));
     Faults::default()
+        // Where each of 50 instruments begins is asked for first, 20 of them a second.
+        .after(Duration::from_secs(4))
         .with(Fault::Cut, 8.0)
         .with(Fault::Torn, 3.0)
         .with(Fault::Close { code: 1001 }, 3.0)

@@ -317,7 +317,7 @@ fn now_ms() -> i64 {
 const TICK: Duration = Duration::from_millis(50);
 
 /// How long gaps may take to be filled, and the pipeline to end, for somebody who pressed Ctrl-C: 2 s in all.
-const HURRIED: (Duration, Duration) = (Duration::from_millis(1_450), Duration::from_millis(300));
+const HURRIED: (Duration, Duration) = (Duration::from_millis(1_600), Duration::from_millis(250));
 const PATIENT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(6));
 
 /// So many reports in a row in which nothing more came.

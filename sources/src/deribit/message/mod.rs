@@ -12,7 +12,7 @@ use tidegate_core::{Error, Result};
 
 pub(super) use book::{Book, BookTop};
 pub(super) use ticker::{InstrumentState, PriceIndex, Quote, Ticker};
-pub(super) use trade::Trade;
+pub(super) use trade::{Trade, Trades};
 
 use super::value::{Lenient, Text};
 

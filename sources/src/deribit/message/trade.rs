@@ -1,6 +1,11 @@
 //! The `data` of `trades.*` channels, and of pages of trades.
 
-use serde::Deserialize;
+use std::{fmt, iter::Chain, option, slice};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
 use tidegate_core::row::{Label, Mark, Position, StreamKey, Timestamp, kinds};
 
 use super::super::{
@@ -51,6 +56,49 @@ pub(in super::super) struct Trade<'a> {
     /// Nanoseconds, unlike every other time.
     #[serde(default)]
     starbase_timestamp: Lenient<i64>,
+}
+
+/// The trades of a message. Most hold one, for which nothing is allocated.
+#[derive(Debug, Default)]
+pub(in super::super) struct Trades<'a> {
+    first: Option<Trade<'a>>,
+    rest: Vec<Trade<'a>>,
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Trades<'a> {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(TradesVisitor)
+    }
+}
+
+struct TradesVisitor;
+
+impl<'de> Visitor<'de> for TradesVisitor {
+    type Value = Trades<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of trades")
+    }
+
+    #[inline]
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut trades = Trades { first: seq.next_element()?, rest: Vec::new() };
+        while let Some(trade) = seq.next_element()? {
+            trades.rest.push(trade);
+        }
+        Ok(trades)
+    }
+}
+
+impl<'t, 'a> IntoIterator for &'t Trades<'a> {
+    type Item = &'t Trade<'a>;
+    type IntoIter = Chain<option::Iter<'t, Trade<'a>>, slice::Iter<'t, Trade<'a>>>;
+
+    #[inline]
+    fn into_iter(self) -> Self::IntoIter {
+        self.first.iter().chain(&self.rest)
+    }
 }
 
 /// The taker's side.

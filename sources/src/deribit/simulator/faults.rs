@@ -40,6 +40,7 @@ pub const FAULT_NAMES: [&str; 26] = [
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Faults {
     rated: Vec<(Fault, f64)>,
+    after: Duration,
 }
 
 impl Faults {
@@ -47,6 +48,13 @@ impl Faults {
     #[must_use]
     pub fn with(mut self, fault: Fault, per_minute: f64) -> Self {
         self.rated.push((fault, per_minute));
+        self
+    }
+
+    /// Leaves the venue alone until it has run for so long.
+    #[must_use]
+    pub fn after(mut self, calm: Duration) -> Self {
+        self.after = calm;
         self
     }
 
@@ -129,7 +137,7 @@ impl Schedule {
         let mut schedule = Self { random: Random::new(seed), entries: Vec::new() };
         for (fault, per_minute) in faults.rated.iter().filter(|(_, per_minute)| *per_minute > 0.0) {
             let mean = 60.0 / per_minute;
-            let due = schedule.pause(mean);
+            let due = faults.after.as_secs_f64() + schedule.pause(mean);
             schedule.entries.push(Entry { fault: fault.clone(), mean, due });
         }
         schedule
@@ -181,6 +189,13 @@ mod tests {
         for name in FAULT_NAMES {
             assert!(Fault::named(name).is_some(), "{name}");
         }
+    }
+
+    #[test]
+    fn nothing_goes_wrong_before_the_time_that_was_asked_for() {
+        let mut schedule = Schedule::new(&Faults::default().with(Fault::Cut, 6_000.0).after(Duration::from_secs(4)), 3);
+        assert_eq!(schedule.due(Duration::from_secs(4)), []);
+        assert_eq!(schedule.due(Duration::from_secs(5)), [Fault::Cut]);
     }
 
     #[test]

@@ -1,0 +1,25 @@
+//! How much is measured.
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// How often each side of a comparison runs.
+    pub(crate) rounds: usize,
+    /// Frames of one run that stays in memory.
+    pub(crate) frames: usize,
+    /// Frames of one run that ends on the disk.
+    pub(crate) durable: usize,
+    /// Rows that are sent to a store.
+    pub(crate) stored: usize,
+    /// For how many seconds latencies are collected.
+    pub(crate) seconds: u64,
+}
+
+impl Effort {
+    /// Enough for figures that can be told.
+    pub(crate) const FULL: Self = Self { rounds: 9, frames: 100_000, durable: 400_000, stored: 200_000, seconds: 30 };
+    /// Enough to see what a change does.
+    pub(crate) const QUICK: Self = Self { rounds: 3, frames: 50_000, durable: 200_000, stored: 60_000, seconds: 5 };
+    /// Enough to see that it runs.
+    pub(crate) const SMOKE: Self = Self { rounds: 1, frames: 200, durable: 200, stored: 500, seconds: 1 };
+}
