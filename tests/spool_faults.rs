@@ -1,5 +1,7 @@
 //! Whatever becomes of the spool's disk is said, and costs no more than it must.
 
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
+
 mod support;
 
 use std::{

@@ -1,6 +1,8 @@
 //! Whatever becomes of a store, the feed goes on into the spool, and the store gets every row once when it is back, or
 //! nothing at all and the reason.
 
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
+
 mod support;
 
 use std::{fs, path::Path};

@@ -1,5 +1,7 @@
 //! Whatever the venue does wrong is counted, said and survived: the real program against the simulator over real sockets.
 
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
+
 mod support;
 
 use std::time::Duration;
