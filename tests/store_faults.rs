@@ -2,6 +2,8 @@
 //! nothing at all and the reason.
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
+
 mod support;
 
 use std::{fs, path::Path};

@@ -310,7 +310,7 @@ pub(crate) struct SimulateArgs {
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
     /// Where everything goes.
-    #[arg(value_name = "DIR", default_value = "tidegate-demo")]
+    #[arg(value_name = "DIR", default_value = demo::DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// End after this long instead of at Ctrl-C.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]

@@ -42,7 +42,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Stopped {
     /// The last thing it said.
-    pub(super) last: Option<Box<Report>>,
+    pub(super) last: Option<Report>,
     pub(super) in_time: bool,
 }
 
