@@ -121,7 +121,7 @@ impl Child {
             Ok(ended) => ended.map(|()| true)?,
             Err(_) => self.process.kill().await.map(|()| false)?,
         };
-        Ok(Stopped { last: last.map(Box::new), in_time })
+        Ok(Stopped { last, in_time })
     }
 }
 
