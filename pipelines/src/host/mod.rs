@@ -4,7 +4,7 @@
 mod http;
 pub(crate) mod logging;
 
-use std::{fmt::Write, time::Duration};
+use std::{fmt::Write, io::Write as _, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
@@ -108,7 +108,7 @@ fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::J
     match outcome {
         Ok(Ok(ended)) => {
             info!(pipeline = ended.pipeline, "{ended}");
-            return true;
+            return ended.is_well();
         }
         // Its spool's line says that it has failed, and why.
         Ok(Err(_)) => {}
@@ -195,7 +195,7 @@ impl Reports {
                 let report = json(&self.registry.report()).to_string();
                 info!(report, "report");
             }
-            () = tick(&mut self.parent) => println!("{}", json(&self.registry.report())),
+            () = tick(&mut self.parent) => self.tell_parent(),
             _ = self.upkeep.tick() => self.metrics.run_upkeep(),
         }
     }
@@ -203,8 +203,16 @@ impl Reports {
     /// Gives a parent process the last word.
     fn last(&self) {
         if self.parent.is_some() {
-            println!("{}", json(&self.registry.report()));
+            self.tell_parent();
         }
+    }
+
+    /// Prints the report as a line. A parent that is gone is noticed by the end of standard input: the pipelines are
+    /// stopped then, which a panic over its broken pipe would not do.
+    fn tell_parent(&self) {
+        let line = format!("{}\n", json(&self.registry.report()));
+        let mut out = std::io::stdout().lock();
+        drop(out.write_all(line.as_bytes()).and_then(|()| out.flush()));
     }
 
     fn tell_stats(&mut self) {

@@ -42,7 +42,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Stopped {
     /// The last thing it said.
-    pub(super) last: Option<Box<Report>>,
+    pub(super) last: Option<Report>,
     pub(super) in_time: bool,
 }
 
@@ -121,7 +121,7 @@ impl Child {
             Ok(ended) => ended.map(|()| true)?,
             Err(_) => self.process.kill().await.map(|()| false)?,
         };
-        Ok(Stopped { last: last.map(Box::new), in_time })
+        Ok(Stopped { last, in_time })
     }
 }
 

@@ -132,6 +132,7 @@ fn faults() -> Faults {
         .with(Fault::Reorder, 20.0)
         .with(Fault::Skip, 20.0)
         .with(lasting(Condition::Slow { by: Duration::from_millis(200) }, 1_000), 4.0)
+        .with(lasting(Condition::RestLag { by: Duration::from_millis(300) }, 2_000), 4.0)
         .with(lasting(Condition::Http5xx, 700), 6.0)
         .with(lasting(Condition::RestDown, 700), 3.0)
 }

@@ -41,6 +41,8 @@ pub(super) struct Stage {
     kills: Kills,
     /// Children that have ended without being told to.
     deaths: u32,
+    /// What needs a person, as it was told last.
+    failure: Option<String>,
     is_first_row_told: bool,
     /// Whether the venue makes events: it waits for the first subscription.
     is_awake: bool,
@@ -95,6 +97,7 @@ impl Stage {
             began,
             tally,
             deaths: 0,
+            failure: None,
             is_first_row_told: false,
             is_awake: false,
         })
@@ -147,9 +150,10 @@ impl Stage {
         if ending != Ending::Broken {
             self.heal(began + heal).await?;
         }
-        let failure = self.tally.report().failure();
+        let has_failed = self.tally.report().failure().is_some();
         // The end of the last session opens a gap in every stream, which the next demo finds and fills.
         let gaps_open = self.tally.totals().gaps_open;
+        let facts = self.facts(Instant::now());
         let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
         if let Some(report) = last {
             self.tally.end(&report);
@@ -158,14 +162,10 @@ impl Stage {
             self.screen
                 .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
         }
-        let facts = self.facts(Instant::now());
         self.screen.finish(&Picture { facts, tally: &self.tally });
-        if let Some(failure) = &failure {
-            self.screen.say(failure);
-        }
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
-        let is_well = ending != Ending::Broken && failure.is_none();
+        let is_well = ending != Ending::Broken && !has_failed;
         Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done })
     }
 
@@ -199,6 +199,11 @@ impl Stage {
         let resumed = self.tally.hear(report, Instant::now());
         if self.folder.history().claimed_from.is_none() && self.tally.claims() {
             self.folder.claim_from(self.simulator.read(|oracle| oracle.sessions.len()))?;
+        }
+        let failure = self.tally.report().failure();
+        if failure != self.failure {
+            self.failure = failure;
+            self.failure.iter().for_each(|text| self.screen.say(text));
         }
         if let Some(first) = self.tally.first_row.filter(|_| !self.is_first_row_told) {
             self.is_first_row_told = true;
