@@ -108,7 +108,10 @@ async fn after_kill_9_no_child_is_left_and_the_next_run_covers_both() {
     first.child.kill().await.unwrap();
     until_nobody_has(&folder.join("demo.log")).await;
     let log = std::fs::read_to_string(folder.join("demo.log")).unwrap();
-    assert!(log.contains("nothing left in the spool") && !log.contains("panicked"), "the child stopped in order: {log}");
+    assert!(
+        log.contains("nothing left in the spool") && !log.contains("panicked"),
+        "the child stopped in order: {log}"
+    );
     let text = said(&finished(dir.path(), &["demo", "d", "--for", "4s", "--rate", "500"]).await, 0);
     assert!(text.contains("resumed: ") && text.contains("simulator's own list, seed 3"), "{text}");
     let table = Table::read(&text);
