@@ -1,4 +1,5 @@
 //! Nothing that the venue made is lost or doubled: the real program against the simulator over real sockets.
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
 mod support;
 

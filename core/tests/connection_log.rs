@@ -1,4 +1,5 @@
 //! The log lines of a connection, in a process of their own: what a subscriber sees is decided once per process.
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
 use std::{
     fmt,

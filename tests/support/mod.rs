@@ -1,5 +1,5 @@
 //! A venue and the real program side by side: what every test over sockets needs.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it; tests may fail")]
 
 use std::{
     collections::BTreeMap,
@@ -145,6 +145,15 @@ impl Bench {
         }
     }
 
+    /// Waits until a query for a single number finds at least so much, where no program reports.
+    pub async fn until_stored(&self, query: &str, wanted: i64) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.number(query).await < wanted {
+            assert!(Instant::now() < deadline, "{query}: {} < {wanted}", self.number(query).await);
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// Returns what lies in the spool of a stopped pipeline, item by item.
     pub fn dump(&self) -> Vec<Value> {
         let mut text = Vec::new();
@@ -182,6 +191,12 @@ impl Bench {
             }
             program.next_report().await;
         }
+    }
+
+    /// Stops the venue for good, and returns the folder.
+    pub async fn leave(self) -> TempDir {
+        self.venue.stop().await.unwrap();
+        self.folder
     }
 
     /// Compares the store with what the venue made.
@@ -234,6 +249,7 @@ pub struct Program {
     /// Held open: the program ends when it closes.
     stdin: Option<ChildStdin>,
     reports: watch::Receiver<Value>,
+    printed: std::sync::Arc<std::sync::Mutex<String>>,
     log: std::sync::Arc<std::sync::Mutex<String>>,
 }
 
@@ -245,10 +261,16 @@ impl Program {
 
     /// Starts a program that is `tidegate` with components of its own.
     pub fn start_as(program: &Path, folder: &Path, args: &[&str]) -> Self {
+        Self::start_with(program, folder, args, &[])
+    }
+
+    /// Starts a program with variables.
+    pub fn start_with(program: &Path, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(program)
             .args(args)
             .current_dir(folder)
             .env_remove("LOG_LEVEL")
+            .envs(variables.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -257,8 +279,11 @@ impl Program {
             .unwrap();
         let (tell, reports) = watch::channel(Value::Null);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let printed = std::sync::Arc::<std::sync::Mutex<String>>::default();
+        let kept = printed.clone();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
+                kept.lock().unwrap().push_str(&format!("{line}\n"));
                 tell.send_replace(serde_json::from_str(&line).unwrap_or(Value::String(line)));
             }
         });
@@ -272,7 +297,12 @@ impl Program {
                 kept.push('\n');
             }
         });
-        Self { stdin: child.stdin.take(), child, reports, log }
+        Self { stdin: child.stdin.take(), child, reports, printed, log }
+    }
+
+    /// Returns what was printed so far.
+    pub fn printed(&self) -> String {
+        self.printed.lock().unwrap().clone()
     }
 
     /// Returns what was logged so far.

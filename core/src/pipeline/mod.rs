@@ -63,6 +63,15 @@ pub struct Ended {
     pub sinks: Vec<SinkEnd>,
     /// How long it took to stop.
     pub took: Duration,
+    /// Whether a source had ended that does not mend itself.
+    pub source_failed: bool,
+}
+
+impl Ended {
+    /// Returns whether nobody has to look after it: no source and no sink had failed.
+    pub fn is_well(&self) -> bool {
+        !self.source_failed && self.sinks.iter().all(|sink| sink.failure.is_none())
+    }
 }
 
 /// How a sink ended.
@@ -237,7 +246,7 @@ impl Parts {
         }
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
-        outcome.map(|()| Ended { pipeline: self.name, sinks, took: began.elapsed() })
+        outcome.map(|()| Ended { pipeline: self.name, sinks, took: began.elapsed(), source_failed: needs_person })
     }
 }
 

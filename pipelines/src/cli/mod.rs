@@ -136,7 +136,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   tidegate run eth.toml
   tidegate run pipelines --only 'deribit-*'
-  tidegate run eth.toml --host /etc/tidegate.toml
+  tidegate run eth.toml --host hosts/this-one.toml
 
 The first Ctrl-C (or SIGTERM) stops the sources and sends what is in the spool; what a store cannot take within the
 deadline stays in the spool and is sent at the next start. The second one ends at once. SIGUSR1 prints the full report.";
@@ -160,13 +160,13 @@ Example:
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
-  tidegate simulate deribit --for 10s
+  tidegate simulate deribit --for 5s
   tidegate simulate deribit --listen 127.0.0.1:8765 --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl";
 
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 const DEMO_EXAMPLES: &str = "\
 Examples:
-  tidegate demo --for 20s
+  tidegate demo --for 5s
   tidegate demo --kill 20
   tidegate demo my-folder --rate 5000 --seed 7
 

@@ -110,7 +110,7 @@ fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::J
     match outcome {
         Ok(Ok(ended)) => {
             info!(pipeline = ended.pipeline, "{ended}");
-            return true;
+            return ended.is_well();
         }
         // Its spool's line says that it has failed, and why.
         Ok(Err(_)) => {}

@@ -1,0 +1,88 @@
+//! What the pages say is there is there. That the README's commands run is shown by `scripts/readme`.
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+#[test]
+fn the_first_screen_has_the_picture_and_the_two_commands() {
+    let readme = page("README.md");
+    let screen: Vec<&str> = readme.lines().take(45).collect();
+    let screen = screen.join("\n");
+    for wanted in ["cargo run --release -- demo", "scripts/test", "intake", "What you will see"] {
+        assert!(screen.contains(wanted), "no `{wanted}` on the first screen");
+    }
+}
+
+#[test]
+fn every_block_of_commands_is_run_or_says_why_not() {
+    let mut run = 0;
+    for mark in page("README.md").lines().filter_map(|line| line.strip_prefix("```sh")) {
+        let is_known = mark.is_empty() || mark.starts_with(" run for ") || mark.starts_with(" needs ");
+        assert!(is_known || mark.starts_with(" not here: "), "`{mark}`");
+        run += usize::from(is_known);
+    }
+    assert!(run >= 6, "{run} blocks are run");
+}
+
+#[test]
+fn every_path_that_a_page_names_is_there() {
+    let top = top();
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
+        let text = page(name);
+        let mut seen = 0;
+        for span in text.split('`').skip(1).step_by(2).filter(|span| !span.contains(char::is_whitespace)) {
+            let is_path = ["core/", "sources/", "sinks/", "pipelines/", "tests/", "examples/", "scripts/", "docs/"]
+                .iter()
+                .any(|folder| span.starts_with(folder));
+            if is_path && !span.contains("NAME") && !span.contains('*') {
+                assert!(top.join(span).exists(), "{name} names `{span}`");
+                seen += 1;
+            }
+        }
+        assert!(seen > 1, "{name} names {seen} paths");
+    }
+}
+
+#[test]
+fn what_the_table_says_is_there_now_is_what_the_program_lists() {
+    let text = page("README.md");
+    let row = |name: &str| text.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap().to_owned();
+    let list = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("list").stdin(Stdio::null()).output().unwrap();
+    let list = String::from_utf8(list.stdout).unwrap();
+    for (title, role) in [("Sources", "sources"), ("Sinks", "sinks")] {
+        let row = row(title);
+        let (now, planned) = row.trim_end_matches('|').rsplit_once('|').unwrap();
+        let there = list.lines().find_map(|line| line.strip_prefix(role)).unwrap();
+        for name in there.split_whitespace() {
+            assert!(now.contains(&format!("`{name}`")), "{title}: no `{name}` in {now}");
+            assert!(!planned.to_lowercase().contains(name), "{title}: {name} is planned, and there");
+        }
+    }
+    let help = Command::new(env!("CARGO_BIN_EXE_tidegate")).arg("--help").stdin(Stdio::null()).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for name in row("Tools").split('`').skip(1).step_by(2) {
+        assert!(help.contains(&format!("\n  {name} ")), "no command `{name}`:\n{help}");
+    }
+}
+
+#[test]
+fn no_page_promises_what_is_not_there() {
+    for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let text = page(name).to_lowercase();
+        for word in ["coming soon", "todo", "fixme", "tbd"] {
+            assert!(!text.contains(word), "{name}: `{word}`");
+        }
+    }
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(top().join(name)).unwrap()
+}
+
+fn top() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}

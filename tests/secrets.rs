@@ -1,0 +1,155 @@
+//! No secret in any output: markers planted wherever a file can hold one, and everything that the program leaves searched.
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use support::{Bench, Program};
+use tidegate_sources::deribit::simulator::{Credentials, Fault, SimulatorConfig};
+
+/// What nobody may ever read again.
+const MARKERS: [&str; 3] = ["hunter2-by-variable", "hunter2-by-file", "hunter2-by-address"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_reaches_an_output_a_page_or_a_file() {
+    for place in ["\"${KEY}\"", "{ file = \"key\" }"] {
+        let secret = if place.contains("KEY") { MARKERS[0] } else { MARKERS[1] };
+        let credentials = Credentials { client_id: "me".to_owned(), client_secret: secret.to_owned() };
+        let config = SimulatorConfig { rate: 500.0, credentials: Some(credentials), ..SimulatorConfig::default() };
+        let source = format!("client_id = \"me\"\nclient_secret = {place}\ninterval = \"raw\"\ncapture = {{}}\n");
+        let bench = Bench::start(config, &source, "").await;
+        bench.write("key", MARKERS[1]);
+        let mut program = run(&bench);
+        // The key is used: without it the venue refuses `raw`.
+        program.until_committed(200).await;
+        bench.venue.inject(Fault::Cut);
+        bench.venue.inject(Fault::Malformed);
+        program.until_committed(500).await;
+        let mut pages = Vec::new();
+        for path in ["/health", "/health/ready", "/metrics"] {
+            pages.push(program.get(path).await.1);
+        }
+        pages.push(program.next_report().await.to_string());
+        program.signal("USR1");
+        let (_, log) = program.stop().await;
+        assert!(log.contains("connected"), "{log}");
+        assert_no_marker("the log", &log);
+        pages.iter().for_each(|page| assert_no_marker("a page", page));
+        look_at_commands(&bench);
+        look_at_files(&bench);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_key_is_refused_without_being_shown() {
+    let credentials = Credentials { client_id: "me".to_owned(), client_secret: "another".to_owned() };
+    let config = SimulatorConfig { credentials: Some(credentials), ..SimulatorConfig::default() };
+    let source = "client_id = \"me\"\nclient_secret = \"${KEY}\"\ninterval = \"raw\"\n";
+    let bench = Bench::start(config, source, "").await;
+    let mut program = run(&bench);
+    let is_ill = |report: &serde_json::Value| {
+        matches!(report["checks"]["eth/source.deribit"]["status"].as_str(), Some("degraded" | "failed"))
+    };
+    let report = program.until("the key is refused", is_ill).await;
+    assert_no_marker("the report", &report.to_string());
+    let (_, log) = program.stop().await;
+    assert_no_marker("the log", &log);
+    look_at_files(&bench);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_in_an_address_is_hidden_also_in_errors() {
+    let source = format!(
+        "endpoint = {{ ws = \"ws://me:{0}@127.0.0.1:9/\", http = \"http://me:{0}@127.0.0.1:9\" }}\n",
+        MARKERS[2]
+    );
+    let bench = Bench::start(SimulatorConfig::default(), &source, "").await;
+    look_at_commands(&bench);
+    let mut program = run(&bench);
+    for _ in 0..10 {
+        let report = program.next_report().await;
+        assert_no_marker("the report", &report.to_string());
+    }
+    let (_, log) = program.stop().await;
+    assert_no_marker("the log", &log);
+}
+
+#[test]
+fn a_literal_secret_is_warned_of_and_not_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[pipeline]\nname = \"eth\"\n[source.deribit]\ninstruments = [\"ETH-PERPETUAL\"]\nclient_id = \"me\"\n\
+         client_secret = \"{}\"\nclient_secert = \"{}\"\n[sink.stdout]\n",
+        MARKERS[0], MARKERS[1]
+    );
+    fs::write(folder.path().join("eth.toml"), text).unwrap();
+    let said = command(folder.path(), &["check", "eth.toml"]);
+    assert!(said.contains("eth.toml:6:"), "{said}");
+    assert_no_marker("check", &said);
+}
+
+fn look_at_commands(bench: &Bench) {
+    let spool = "data/eth/spool";
+    for args in [
+        &["check", "eth.toml", "--resolved"][..],
+        &["check", "eth.toml", "--connect"],
+        &["graph", "eth.toml"],
+        &["spool", "inspect", spool],
+        &["spool", "dump", spool],
+        &["deadletter", "list", "eth.toml"],
+    ] {
+        let said = command(bench.folder(), args);
+        assert_no_marker(&args.join(" "), &said);
+        if args.contains(&"--resolved") {
+            assert!(said.contains("•••"), "{said}");
+        }
+    }
+}
+
+/// Searches every file but those that the user wrote.
+fn look_at_files(bench: &Bench) {
+    let mut files = Vec::new();
+    collect(bench.folder(), &mut files);
+    let is_own = |path: &Path| path.ends_with("key") || path.extension().is_some_and(|extension| extension == "toml");
+    files.retain(|path| !is_own(path));
+    assert!(files.iter().any(|path| path.extension().is_some_and(|extension| extension == "seg")), "{files:?}");
+    for file in files {
+        let mut text = String::from_utf8_lossy(&fs::read(&file).unwrap()).into_owned();
+        if file.extension().is_some_and(|extension| extension == "gz") {
+            let unpacked = Command::new("gzip").arg("-dc").arg(&file).output().unwrap();
+            text = String::from_utf8_lossy(&unpacked.stdout).into_owned();
+            assert!(text.contains("subscribe") || text.contains("result"), "{}: nothing to search", file.display());
+        }
+        assert_no_marker(&file.display().to_string(), &text);
+    }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { collect(&path, files) } else { files.push(path) }
+    }
+}
+
+fn assert_no_marker(place: &str, text: &str) {
+    for marker in MARKERS {
+        assert!(!text.contains(marker), "`{marker}` stands in {place}:\n{text}");
+    }
+}
+
+fn run(bench: &Bench) -> Program {
+    let program = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    Program::start_with(program, bench.folder(), &["run", "eth.toml", "--supervised", "50ms"], &[("KEY", MARKERS[0])])
+}
+
+/// Returns everything that a command prints.
+fn command(folder: &Path, args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let output = command.args(args).current_dir(folder).env("KEY", MARKERS[0]).stdin(Stdio::null()).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
