@@ -47,7 +47,7 @@ impl Source for Dice {
     async fn run(self: Box<Self>, mut cx: SourceContext) -> Result<()> {
         for n in 1..=self.throws {
             let now = Timestamp::now();
-            // A number without holes: intake finds what is missing, and drops what comes twice.
+            // A number without holes: intake finds what is missing, and drops what is proved to have come already.
             let mark = Mark { symbol: "DICE", position: Position::Sequence(n), ts_event: now };
             cx.emit(now, mark, &Trade { price: (n % 6 + 1) as f64, size: 1.0, ..Trade::default() });
             if n % 100 == 0 || n == self.throws {

@@ -1,5 +1,6 @@
 //! The hot path allocates nothing: neither for a field, nor for a row, nor for a frame.
 #![allow(unsafe_code, reason = "an allocator that counts, in this test only: GlobalAlloc is an unsafe trait")]
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
 // The frames, the feeder and the disk of the bench: what is measured there is counted here.
 #[path = "../benches/engine/feeder.rs"]

@@ -19,6 +19,17 @@ async fn screen_metrics_health_and_sql_show_the_same_numbers() {
     let mut program = bench.run();
     program.until_committed(1_000).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
+    // What was on its way when the venue was frozen arrives.
+    let mut before = Value::Null;
+    loop {
+        let report = program.next_report().await;
+        let (committed, appended) =
+            (&report["checks"]["eth/sink.sqlite"]["rows_committed"], &report["checks"]["eth/spool"]["rows_appended"]);
+        if committed == appended && *committed == before {
+            break;
+        }
+        before = committed.clone();
+    }
     let stored = bench.number("SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM tickers)").await;
     let of_health = |report: &Value| report["checks"]["eth/sink.sqlite"]["rows_committed"].as_i64().unwrap();
     assert_eq!(of_health(&program.next_report().await), stored, "what a parent process is told");
@@ -204,7 +215,7 @@ async fn several_pipelines_run_side_by_side_and_a_bad_file_leaves_the_others_run
     let bench = Bench::start(busy(), "", "").await;
     let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"two\"").replace("eth.sqlite", "two.sqlite");
     bench.write("two.toml", &other);
-    bench.write("bad.toml", "[pipeline]\nname = \"bad\"\n[source.deribyt]\n");
+    bench.write("bad.toml", "[pipeline]\nname = \"bad\"\n[source.deribyt]\n[sink.stdout]\n");
     let mut program = bench.run_all();
     let both = |report: &Value| {
         let rows = |name: &str| report["checks"][name]["rows_committed"].as_u64() > Some(100);

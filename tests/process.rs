@@ -1,5 +1,4 @@
 //! One process: its pipelines leave each other alone, its signals do what they should, and its end loses nothing.
-#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
 
 mod support;

@@ -65,7 +65,7 @@ async fn a_wrong_key_is_refused_without_being_shown() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_in_an_address_is_hidden_also_in_errors() {
     let source = format!(
-        "endpoint = {{ ws = \"ws://me:{0}@127.0.0.1:9/\", http = \"http://me:{0}@127.0.0.1:9\" }}\n",
+        "endpoint = {{ ws = \"ws://me:{0}@127.0.0.1:9\", http = \"http://me:{0}@127.0.0.1:9\" }}\n",
         MARKERS[2]
     );
     let bench = Bench::start(SimulatorConfig::default(), &source, "").await;

@@ -1,5 +1,4 @@
 //! Whatever becomes of the spool's disk is said, and costs no more than it must.
-#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
 
 mod support;

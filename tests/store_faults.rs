@@ -1,6 +1,5 @@
 //! Whatever becomes of a store, the feed goes on into the spool, and the store gets every row once when it is back, or
 //! nothing at all and the reason.
-#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
 
 mod support;

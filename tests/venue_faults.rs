@@ -1,5 +1,4 @@
 //! Whatever the venue does wrong is counted, said and survived: the real program against the simulator over real sockets.
-#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 #![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
 
 mod support;

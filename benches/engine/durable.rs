@@ -110,7 +110,7 @@ fn plain(bytes: u64, pieces: usize, folder: &Path) -> Spent {
     append(&file, &piece, pieces, &|| {
         written.fetch_add(piece.len() as u64, Ordering::Release);
         // Full: the thread will see it when it comes back.
-        drop(wake.try_send(()));
+        _ = wake.try_send(());
     });
     drop(wake);
     syncs.join().expect("no panic");

@@ -87,7 +87,8 @@ pub trait Protocol: Send + 'static {
 
     /// Sorts the end of a connection, or a refused upgrade. By default every end is transient.
     fn on_close(&mut self, close: &Close<'_>) -> Error {
-        Error::transient(format!("closed with {} {}", close.code, close.reason))
+        // Not every venue gives a reason.
+        Error::transient(format!("closed with {} {}", close.code, close.reason).trim_end())
     }
 
     /// Says what to do about open gaps: shown *all* that are due, the first being the one that the venue forgets first,

@@ -225,7 +225,7 @@ impl<'a> Reader<'a> {
         for (at, text) in &texts {
             let Some(spot) = layers.value(at) else { continue };
             let is_secret = secrets.iter().any(|secret| secret.is(at));
-            if is_secret {
+            if is_secret || is_nearly_one_of(&secrets, at) {
                 self.hide(&spot);
             }
             // A secret may be an address that holds none.
@@ -254,6 +254,13 @@ impl<'a> Reader<'a> {
         self.report
             .add(problem.help("write \"${NAME}\" for a variable, or { file = \"…\" } where the option takes one"));
     }
+}
+
+/// Tells whether a key of the table is a secret's but for a slip of the pen: the line that shows the slip hides the value.
+fn is_nearly_one_of(secrets: &[Pattern], at: &[String]) -> bool {
+    let [key] = at else { return false };
+    let names = secrets.iter().filter_map(Pattern::only).filter(|path| path.len() == 1);
+    super::names::nearest(key, names.map(|path| path[0].as_str())).is_some()
 }
 
 /// Tells whether a value stands in a file as it is.

@@ -108,6 +108,20 @@ impl<L: Log> Delivery<L> {
     ///
     /// Dropping it is like a crash: the next start settles what is in doubt.
     pub async fn run(mut self) -> Outcome {
+        self.drive().await;
+        self.end().await
+    }
+
+    /// Runs like [`run`](Self::run); a store that needs a person is left alone until the pipeline stops, so that the rows
+    /// that stay in the spool are all of them.
+    pub async fn run_to_the_stop(mut self) -> Outcome {
+        self.drive().await;
+        self.sink = None;
+        while self.stop.borrow_and_update().is_none() && self.stop.changed().await.is_ok() {}
+        self.end().await
+    }
+
+    async fn drive(&mut self) {
         loop {
             let now = Instant::now();
             self.look_around(now);
@@ -119,7 +133,6 @@ impl<L: Log> Delivery<L> {
                 self.conclude(event).await;
             }
         }
-        self.end().await
     }
 
     /// Takes note of what the log and the pipeline say.

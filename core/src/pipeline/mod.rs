@@ -173,7 +173,7 @@ impl Parts {
                 health: around.registry.clone(),
             })?;
             floors.push(floor);
-            deliveries.spawn(async move { (name, delivery.run().await) });
+            deliveries.spawn(async move { (name, delivery.run_to_the_stop().await) });
         }
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
