@@ -170,7 +170,7 @@ async fn a_start_after_kill_9_says_where_it_resumes() {
     program.until_committed(300).await;
     program.kill().await;
     let mut program = bench.run();
-    program.until_logged("resumed    eth the spool ends at offset ").await;
+    program.until_logged("the spool ends at offset ").await;
     bench.settle(&mut program).await.assert_exact(&program.log());
 }
 

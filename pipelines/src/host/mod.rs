@@ -45,7 +45,6 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let end = CancellationToken::new();
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
-    // With port 0 nobody could know it otherwise.
     let mut signals = Signals::new()?;
 
     let mut services = JoinSet::new();

@@ -42,7 +42,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) struct Stopped {
     /// The last thing it said.
-    pub(super) last: Option<Report>,
+    pub(super) last: Option<Box<Report>>,
     pub(super) in_time: bool,
 }
 
@@ -112,7 +112,7 @@ impl Child {
         let ended = timeout(limit, async {
             loop {
                 match self.next().await? {
-                    Event::Report(report) => last = Some(*report),
+                    Event::Report(report) => last = Some(report),
                     Event::Ended(_) => return io::Result::Ok(()),
                 }
             }
