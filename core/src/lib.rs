@@ -9,7 +9,7 @@
 //!
 //! Data goes one way. The only word that travels back is a sink's position, which lets the spool truncate.
 //!
-//! Where to look: [`row`] (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
+//! Where to look: [`row`](mod@row) (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
 //! [`spool`] (the log).
 
 pub mod catalog;
