@@ -50,8 +50,8 @@ pub fn compare(
     let (store, known) = (show(store), show(known));
     Opening::Mismatch(format!(
         "{why}. store: {store}; last known beside the spool: {known}; spool: behind {} up to {}. Nothing is written \
-         until they fit: bring back the store or the spool that belongs to the other, or give the sink another name to \
-         begin anew",
+         until they fit: bring back the store or the spool that belongs to the other, or write to an empty store under \
+         another name of the sink (under another name everything that the spool still has is sent again)",
         log.first, log.last
     ))
 }

@@ -12,6 +12,7 @@ use tidegate_core::{
     config::{Host, Loaded, Pipeline, Refused},
     health::{Detail, Registry, Report, StageId},
     metrics, pipeline,
+    spool::disk::RealDisk,
 };
 use tokio::{
     io::AsyncReadExt,
@@ -43,6 +44,9 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let registry = Registry::new();
     let stop = CancellationToken::new();
     let end = CancellationToken::new();
+    for pipeline in &plan.pipelines {
+        refuse_second(&plan.host, pipeline)?;
+    }
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
@@ -76,6 +80,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     tokio::pin!(orphaned);
     let mut reports = Reports::new(&plan.host, &registry, metrics, plan.supervised);
     let mut failed = !plan.refused.is_empty();
+    let mut told_at = None;
     let code = loop {
         tokio::select! {
             ended = running.join_next() => match ended {
@@ -84,11 +89,14 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             },
             signal = signals.next() => match signal {
                 Told::Report => eprintln!("{:#}", json(&registry.report())),
+                // One Ctrl-C may arrive twice: from the terminal, and from a parent that passes it on.
+                Told::Stop if told_at.is_some_and(|at: Instant| at.elapsed() < ONE_SIGNAL) => {}
                 Told::Stop if stop.is_cancelled() => {
                     error!("stopped at once by a second signal: what is in the spools is sent at the next start");
                     break 1;
                 }
                 Told::Stop => {
+                    told_at = Some(Instant::now());
                     info!("stopping the lines are closed; the spools are sent on for up to {}; Ctrl-C again ends at once", shown(plan.drain));
                     stop.cancel();
                 }
@@ -101,6 +109,16 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     end.cancel();
     while services.join_next().await.is_some() {}
     Ok(code)
+}
+
+/// Refuses to start beside a process that has the spool already, by its name: before anything else that it has too.
+fn refuse_second(host: &Host, pipeline: &Pipeline) -> Result<()> {
+    let spool = pipeline::Folder::new(&host.data_dir, &pipeline.name).spool();
+    if !spool.exists() {
+        return Ok(());
+    }
+    // Let go of at once: the pipeline takes it for itself.
+    RealDisk::stopped(spool).map(drop)
 }
 
 /// Says how a pipeline ended, and returns whether it ended well.
@@ -332,4 +350,6 @@ pub(crate) async fn check_connections(loaded: Loaded) -> Result<bool> {
     Ok(well)
 }
 
+/// Two signals within this time are one.
+const ONE_SIGNAL: Duration = Duration::from_millis(300);
 const UPKEEP: Duration = Duration::from_secs(5);

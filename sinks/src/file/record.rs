@@ -48,6 +48,11 @@ impl Record {
         format!(".tidegate-{}-{}.json", owner.pipeline, owner.sink)
     }
 
+    /// Returns whether a file is the record of some sink.
+    pub(super) fn is_name(name: &str) -> bool {
+        name.starts_with(".tidegate-") && name.ends_with(".json")
+    }
+
     /// Reads the record; `None` if there is none.
     pub(super) fn read(path: &Path, owner: &Owner) -> Result<Option<Self>> {
         let bytes = match fs::read(path) {

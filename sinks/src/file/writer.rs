@@ -33,16 +33,20 @@ pub(super) struct Writer {
     /// The tables' names in the store.
     tables: Vec<String>,
     open: BTreeMap<String, File>,
+    /// What does not count is still there: it goes with the first write, once it is known that it comes again.
+    is_uncut: bool,
     text: Vec<u8>,
     /// Keeps others out while it lives.
     _lock: File,
 }
 
 impl Writer {
-    /// Locks the directory, and cuts off what does not count.
+    /// Locks the directory, and checks that what counts is there. Destroys nothing: whether what lies behind the position
+    /// comes again is known only when the position was held against the spool, and then a write follows.
     pub(super) fn open(directory: PathBuf, rotate: Rotate, cx: &SinkContext) -> Result<Self> {
         fs::create_dir_all(&directory).map_err(|error| failed("make the directory", &directory, error))?;
-        let lock = lock(&directory, &cx.owner)?;
+        let lock = lock(&directory)?;
+        refuse_others(&directory, &cx.owner)?;
         let tables: Vec<String> = cx.tables.iter().map(|table| table.name.clone()).collect();
         if let Some(table) = tables.iter().find(|table| table.contains(['/', '\0']) || table.starts_with('.')) {
             return Err(Error::permanent(format!("a file cannot be called `{table}`")));
@@ -67,10 +71,11 @@ impl Writer {
             position,
             tables,
             open: BTreeMap::new(),
+            is_uncut: true,
             text: Vec::new(),
             _lock: lock,
         };
-        writer.cut()?;
+        writer.open_files()?;
         Ok(writer)
     }
 
@@ -83,6 +88,10 @@ impl Writer {
     pub(super) fn write(&mut self, chunk: &Chunk) -> Result<()> {
         if chunk.from != self.position {
             return Err(Error::transient("the files are not where they were left: they are looked at again"));
+        }
+        if self.is_uncut {
+            self.cut()?;
+            self.is_uncut = false;
         }
         let mut record = self.record.clone().at(chunk.to);
         for part in &chunk.tables {
@@ -143,9 +152,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the files in work, cuts them to their recorded lengths, and removes files that were begun by a chunk that
-    /// does not count.
-    fn cut(&mut self) -> Result<()> {
+    /// Opens the files in work.
+    fn open_files(&mut self) -> Result<()> {
         for (table, in_work) in &self.record.files {
             let path = within(&self.directory, &in_work.name);
             let file = OpenOptions::new().write(true).open(&path).map_err(|error| {
@@ -159,11 +167,21 @@ impl Writer {
                     in_work.bytes
                 )));
             }
+            self.open.insert(table.clone(), file);
+        }
+        Ok(())
+    }
+
+    /// Cuts the files in work to their recorded lengths, and removes files that were begun by a chunk that does not count.
+    fn cut(&self) -> Result<()> {
+        for (table, in_work) in &self.record.files {
+            let Some(file) = self.open.get(table) else { continue };
+            let path = within(&self.directory, &in_work.name);
+            let length = file.metadata().map_err(|error| failed("look at", &path, error))?.len();
             if length > in_work.bytes {
                 file.set_len(in_work.bytes).map_err(|error| failed("cut", &path, error))?;
                 file.sync_all().map_err(|error| failed("fsync", &path, error))?;
             }
-            self.open.insert(table.clone(), file);
         }
         for (name, first) in files_of(&self.directory, &self.tables)? {
             if first > self.position.offset {
@@ -175,17 +193,34 @@ impl Writer {
     }
 }
 
-/// Takes the directory for this process.
-fn lock(directory: &Path, owner: &Owner) -> Result<File> {
-    let path = within(directory, &format!("{}.lock", Record::name(owner)));
+/// Takes the directory for this sink: no other one may write there.
+fn lock(directory: &Path) -> Result<File> {
+    let path = within(directory, ".tidegate.lock");
     let file = File::create(&path).map_err(|error| failed("make", &path, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::permanent(format!("another program writes to `{}`: it must run once only", directory.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::permanent(format!(
+            "another sink or program writes to `{}`: each file sink needs a folder of its own",
+            directory.display()
+        ))),
         Err(TryLockError::Error(error)) => Err(failed("lock", &path, error)),
     }
+}
+
+/// Files are named by table and offset: those of two sinks in one folder could not be told apart.
+fn refuse_others(directory: &Path, owner: &Owner) -> Result<()> {
+    let failed = |error| failed("list", directory, error);
+    let ours = Record::name(owner);
+    for entry in fs::read_dir(directory).map_err(failed)? {
+        let Ok(name) = entry.map_err(failed)?.file_name().into_string() else { continue };
+        if name != ours && Record::is_name(&name) {
+            return Err(Error::permanent(format!(
+                "`{}` holds the files of another sink (`{name}`): each file sink needs a folder of its own",
+                directory.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Without a record nobody knows what counts of the files that are there.

@@ -94,6 +94,19 @@ impl<T: Transport> Driver<T> {
     pub(super) fn malformed(&mut self, raw: &[u8], error: &str) {
         self.metrics.malformed.increment(1);
         self.link.step(malformed(raw, error));
+        self.unreadable += 1;
+        let now = Instant::now();
+        if self.unreadable_told.is_none_or(|told| now >= told + TELL_UNREADABLE_EVERY) {
+            let (pipeline, stage, subject) =
+                (self.health.id().pipeline(), self.health.id().stage(), self.health.subject());
+            let count = std::mem::take(&mut self.unreadable);
+            tracing::warn!(
+                pipeline,
+                stage,
+                "malformed {subject} {count} frames or events could not be read and are kept raw in the spool; the last: {error}"
+            );
+            self.unreadable_told = Some(now);
+        }
     }
 
     /// Words the end of a connection that was not closed.
@@ -113,6 +126,8 @@ impl<T: Transport> Driver<T> {
     }
 }
 
+/// What cannot be read is said at once, and then as a number, so often.
+const TELL_UNREADABLE_EVERY: Duration = Duration::from_secs(60);
 /// So many messages are read before anything else is looked at.
 const MOST_AT_ONCE: usize = 64;
 /// The code of a close frame without one (RFC 6455, 7.4.1).

@@ -79,6 +79,9 @@ pub(super) struct Driver<T: Transport> {
     wake_at: Option<Instant>,
     commands: Vec<(usize, Command)>,
     answered: Vec<GapId>,
+    /// Frames and events that could not be read, since that was said last.
+    unreadable: u64,
+    unreadable_told: Option<Instant>,
     /// Something has happened that may make something due before `next_at`.
     is_dirty: bool,
     next_at: Instant,
@@ -179,6 +182,8 @@ impl<T: Transport> Driver<T> {
             wake_at: None,
             commands: Vec::new(),
             answered: Vec::new(),
+            unreadable: 0,
+            unreadable_told: None,
             is_dirty: true,
             next_at: now,
         })
