@@ -194,7 +194,7 @@ async fn until_full(program: &mut Program, what: &str) {
     let report = program.until("the spool is full", is_full).await;
     let why = report["checks"]["eth/spool"]["reason"].as_str().unwrap();
     assert!(why.contains(what), "{why}");
-    assert!(program.log().contains(why), "the log says so, too:\n{}", program.log());
+    program.until_logged(why).await;
 }
 
 /// Asserts that what is made from now on is stored, and nothing was stored twice.

@@ -29,7 +29,7 @@ async fn a_store_that_is_down_at_the_start_is_spooled_for_and_drained_to_later()
     fs::remove_file(bench.path("store")).unwrap();
     program.until_committed(500).await;
     program.until_logged("rows that had waited").await;
-    assert!(program.log().contains("the store takes rows again"), "{}", program.log());
+    program.until_logged("the store takes rows again").await;
     bench.at("store/eth.sqlite").settle(&mut program).await.assert_exact(&program.log());
 }
 
@@ -164,7 +164,7 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
     let letters = |report: &Value| report["checks"]["eth/deadletters.sqlite"]["letters"].as_u64() > Some(20);
     let report = program.until("dead letters", letters).await;
     assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
-    assert!(program.log().contains("sells are not wanted"), "{}", program.log());
+    program.until_logged("sells are not wanted").await;
     bench.venue.freeze();
     program.until_logged("now dead letters").await;
     let (code, log) = program.stop().await;
@@ -237,7 +237,7 @@ async fn stopped_by_mismatch(program: &mut Program) {
     let report = until_sink(program, "failed").await;
     let why = why(&report);
     assert!(why.contains("store: none; last known beside the spool: ") && why.contains("; spool: behind "), "{why}");
-    assert!(program.log().contains(why), "the log says so, too:\n{}", program.log());
+    program.until_logged(why).await;
     assert_eq!(program.get("/health").await.0, 503, "a person is needed");
     goes_on(program, &report).await;
 }

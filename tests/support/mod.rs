@@ -17,6 +17,7 @@ use tokio::{
     net::TcpStream,
     process::{Child, ChildStdin, Command},
     sync::watch,
+    task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 
@@ -251,6 +252,8 @@ pub struct Program {
     reports: watch::Receiver<Value>,
     printed: std::sync::Arc<std::sync::Mutex<String>>,
     log: std::sync::Arc<std::sync::Mutex<String>>,
+    /// Ends when all that was logged is in `log`.
+    logging: Option<JoinHandle<()>>,
 }
 
 impl Program {
@@ -290,14 +293,14 @@ impl Program {
         let log = std::sync::Arc::<std::sync::Mutex<String>>::default();
         let kept = log.clone();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        tokio::spawn(async move {
+        let logging = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut kept = kept.lock().unwrap();
                 kept.push_str(&line);
                 kept.push('\n');
             }
         });
-        Self { stdin: child.stdin.take(), child, reports, printed, log }
+        Self { stdin: child.stdin.take(), child, reports, printed, log, logging: Some(logging) }
     }
 
     /// Returns what was printed so far.
@@ -395,6 +398,10 @@ impl Program {
     /// Waits for the program's end, and returns its exit code and log.
     pub async fn ended(&mut self) -> (i32, String) {
         let status = timeout(PATIENCE, self.child.wait()).await;
+        // The last lines may still be in the pipe. A grandchild that outlives the program would hold it open.
+        if let Some(logging) = self.logging.take() {
+            _ = timeout(PATIENCE, logging).await;
+        }
         let log = self.log();
         (status.unwrap_or_else(|_| panic!("does not end; the log:\n{log}")).unwrap().code().unwrap_or(-1), log)
     }

@@ -45,7 +45,9 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let stop = CancellationToken::new();
     let end = CancellationToken::new();
     for pipeline in &plan.pipelines {
-        refuse_second(&plan.host, pipeline)?;
+        let spool = pipeline::Folder::new(&plan.host.data_dir, &pipeline.name).spool();
+        // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
+        RealDisk::refusal(spool).map_or(Ok(()), Err)?;
     }
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
@@ -109,16 +111,6 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     end.cancel();
     while services.join_next().await.is_some() {}
     Ok(code)
-}
-
-/// Refuses to start beside a process that has the spool already, by its name: before anything else that it has too.
-fn refuse_second(host: &Host, pipeline: &Pipeline) -> Result<()> {
-    let spool = pipeline::Folder::new(&host.data_dir, &pipeline.name).spool();
-    if !spool.exists() {
-        return Ok(());
-    }
-    // Let go of at once: the pipeline takes it for itself.
-    RealDisk::stopped(spool).map(drop)
 }
 
 /// Says how a pipeline ended, and returns whether it ended well.

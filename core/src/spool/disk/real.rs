@@ -56,6 +56,15 @@ impl RealDisk {
         }
     }
 
+    /// Returns the refusal of a directory that a process has now; `None` where nobody has it, and where nobody can tell:
+    /// who takes it will be told what is wrong with it.
+    pub fn refusal(dir: impl Into<PathBuf>) -> Option<Error> {
+        let disk = Self { dir: dir.into() };
+        let file = File::open(disk.path(LOCK)).ok()?;
+        // Let go of at once: this is a look, not a claim.
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| disk.in_use())
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
