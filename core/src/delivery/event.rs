@@ -76,8 +76,10 @@ pub(crate) enum Event {
     Applied(Option<SpoolPosition>),
     /// The store lives.
     Checked,
-    /// The sink is closed.
+    /// The sink is closed, and all that it had accepted is durable.
     Closed,
+    /// Closing failed: the next start asks what is durable.
+    NotClosed,
 }
 
 impl Event {

@@ -62,6 +62,8 @@ impl Reporter {
     pub(super) fn look(&mut self, machine: &Machine, now: Instant) {
         let since = machine.uncommitted_since();
         self.health.uncommitted_since(since);
+        self.health.untaken_since(machine.untaken_since());
+        self.health.accepted_rows(machine.accepted_rows());
         self.metrics.uncommitted_age.set(since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let breaker = machine.breaker(now);
         if breaker.state != self.breaker_state {
@@ -126,6 +128,18 @@ impl Reporter {
         if let Some((_, drained)) = &mut self.drains {
             *drained += rows;
         }
+    }
+
+    /// Notes that the store has taken rows, and will make them durable.
+    pub(super) fn accepted(&mut self, now: Instant) {
+        self.health.accepted();
+        let seconds = now.duration_since(self.began).as_secs_f64();
+        self.well(
+            &format!(
+                "first rows accepted {seconds:.1} s after the start; they stay in the spool until they are durable"
+            ),
+            now,
+        );
     }
 
     /// Says that all is well, if that is news.

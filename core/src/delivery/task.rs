@@ -171,6 +171,7 @@ impl<L: Log> Delivery<L> {
             Do::Close => {
                 if let Err(error) = self.close().await {
                     warn!(pipeline = self.pipeline, sink = self.name, error = error.chain(), "closing failed");
+                    return Some(Event::NotClosed);
                 }
                 Event::Closed
             }
@@ -187,6 +188,9 @@ impl<L: Log> Delivery<L> {
         let now = Instant::now();
         let error = event.error().map(Error::chain);
         let before = (self.machine.balance().copied(), self.machine.stored());
+        if matches!(event, Event::Accepted) {
+            self.reporter.accepted(now);
+        }
         self.machine.on(now, event);
         if let Some(error) = error {
             self.reporter.failed(&self.machine, &error, now);
