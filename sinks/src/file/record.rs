@@ -1,10 +1,10 @@
-//! The record: where the store is, who owns it, and how long each file is.
+//! The record: where the store is, who owns it, and which part of which file counts.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ use tidegate_core::{
     spool::{Boot, SpoolPosition},
 };
 
+use super::config::Format;
+
 /// What is known of the files of one sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -22,8 +24,14 @@ pub(super) struct Record {
     host: String,
     boot: String,
     offset: u64,
-    /// The file in work of each table, by the table's name in the store.
+    #[serde(default)]
+    pub(super) format: Format,
+    /// JSON lines: the file in work of each table, by the table's name in the store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) files: BTreeMap<String, InWork>,
+    /// Parquet: files that count and may still be called `.part`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) renames: Vec<String>,
 }
 
 /// A file that rows are appended to.
@@ -38,8 +46,8 @@ pub(super) struct InWork {
 
 impl Record {
     /// Returns the record of a sink that has written nothing.
-    pub(super) fn new(owner: &Owner) -> Self {
-        let record = Self { spool: hex(owner.spool), host: owner.host.clone(), ..Self::default() };
+    pub(super) fn new(owner: &Owner, format: Format) -> Self {
+        let record = Self { spool: hex(owner.spool), host: owner.host.clone(), format, ..Self::default() };
         record.at(SpoolPosition::START)
     }
 
@@ -90,6 +98,12 @@ impl Record {
         sync_directory(path.parent().unwrap_or_else(|| Path::new(".")))
     }
 
+    /// Returns the spool's id.
+    #[cfg(feature = "parquet")]
+    pub(super) fn spool(&self) -> &str {
+        &self.spool
+    }
+
     /// Returns where the store is; `None` when the record is damaged.
     pub(super) fn position(&self) -> Option<SpoolPosition> {
         let boot = Boot(u64::from_str_radix(&self.boot, 16).ok()?);
@@ -114,11 +128,7 @@ pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::transient(format!("cannot {what} `{}`", path.display())).because(error)
 }
 
-/// Returns the path of a file, as the record names it.
-pub(super) fn within(directory: &Path, name: &str) -> PathBuf {
-    directory.join(name)
-}
-
-fn hex(number: u64) -> String {
+/// Returns a random 64-bit number as it is shown everywhere.
+pub(super) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
