@@ -12,6 +12,7 @@ use tidegate_core::{
     Error, Result,
     chunk::{Chunk, JsonRows},
     row::Timestamp,
+    sink::Written,
     spool::SpoolPosition,
 };
 
@@ -19,6 +20,7 @@ use super::{
     config::Rotate,
     folder::{Folder, gone},
     record::{InWork, Record, failed},
+    sink::Files,
 };
 
 /// The files in work, open.
@@ -55,52 +57,6 @@ impl Lines {
         Ok(Self { folder, rotate, open, is_uncut: true, text: Vec::new() })
     }
 
-    /// Returns where the store is.
-    pub(super) fn position(&self) -> SpoolPosition {
-        self.folder.position()
-    }
-
-    /// Appends a chunk, and makes it count.
-    pub(super) fn write(&mut self, chunk: &Chunk) -> Result<()> {
-        if chunk.from != self.position() {
-            return Err(Error::transient("the files are not where they were left: they are looked at again"));
-        }
-        if self.is_uncut {
-            self.cut()?;
-            self.is_uncut = false;
-        }
-        let mut record = self.folder.record().clone().at(chunk.to);
-        for part in &chunk.tables {
-            let Some(first) = part.causes.first() else { continue };
-            let table = self.folder.table(part.table).to_owned();
-            self.begin_if_due(&mut record, &table, first.offset)?;
-            let Some(in_work) = record.files.get_mut(&table) else { continue };
-            self.text.clear();
-            let rows = JsonRows::new(&part.rows);
-            for row in 0..part.rows.num_rows() {
-                rows.write(row, &mut self.text);
-                self.text.push(b'\n');
-            }
-            let path = self.folder.path(&in_work.name);
-            let file = self.open.get(&table).ok_or_else(|| Error::transient("a file is not open"))?;
-            file.write_all_at(&self.text, in_work.bytes).map_err(|error| failed("append to", &path, error))?;
-            file.sync_data().map_err(|error| failed("fsync", &path, error))?;
-            self.folder.check(file, &in_work.name)?;
-            in_work.bytes += self.text.len() as u64;
-        }
-        self.folder.commit(record)
-    }
-
-    /// Checks that the files are those that were opened.
-    pub(super) fn check(&self) -> Result<()> {
-        for (table, file) in &self.open {
-            if let Some(in_work) = self.folder.record().files.get(table) {
-                self.folder.check(file, &in_work.name)?;
-            }
-        }
-        self.folder.check_record()
-    }
-
     /// Opens the file in work of a table, or the next one if it is time for it.
     fn begin_if_due(&mut self, record: &mut Record, table: &str, offset: u64) -> Result<()> {
         let now = Timestamp::now().0;
@@ -128,5 +84,52 @@ impl Lines {
             }
         }
         self.folder.remove_what_does_not_count()
+    }
+}
+
+impl Files for Lines {
+    fn position(&self) -> SpoolPosition {
+        self.folder.position()
+    }
+
+    /// Appends a chunk, and makes it count.
+    fn write(&mut self, chunk: &Chunk) -> Result<Written> {
+        if chunk.from != self.position() {
+            return Err(Error::transient("the files are not where they were left: they are looked at again"));
+        }
+        if self.is_uncut {
+            self.cut()?;
+            self.is_uncut = false;
+        }
+        let mut record = self.folder.record().clone().at(chunk.to);
+        for part in &chunk.tables {
+            let Some(first) = part.causes.first() else { continue };
+            let table = self.folder.table(part.table).to_owned();
+            self.begin_if_due(&mut record, &table, first.offset)?;
+            let Some(in_work) = record.files.get_mut(&table) else { continue };
+            self.text.clear();
+            let rows = JsonRows::new(&part.rows);
+            for row in 0..part.rows.num_rows() {
+                rows.write(row, &mut self.text);
+                self.text.push(b'\n');
+            }
+            let path = self.folder.path(&in_work.name);
+            let file = self.open.get(&table).ok_or_else(|| Error::transient("a file is not open"))?;
+            file.write_all_at(&self.text, in_work.bytes).map_err(|error| failed("append to", &path, error))?;
+            file.sync_data().map_err(|error| failed("fsync", &path, error))?;
+            self.folder.check(file, &in_work.name)?;
+            in_work.bytes += self.text.len() as u64;
+        }
+        self.folder.commit(record)?;
+        Ok(Written::Committed)
+    }
+
+    fn check(&self) -> Result<()> {
+        for (table, file) in &self.open {
+            if let Some(in_work) = self.folder.record().files.get(table) {
+                self.folder.check(file, &in_work.name)?;
+            }
+        }
+        self.folder.check_record()
     }
 }

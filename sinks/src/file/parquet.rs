@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    error,
     fs::{self, File},
     io,
     path::Path,
@@ -29,6 +28,7 @@ use super::{
     config::Rotate,
     folder::{Folder, PART, gone},
     record::{failed, hex},
+    sink::Files,
 };
 
 /// The files in work.
@@ -65,61 +65,6 @@ impl Parquet {
         rename(&mut folder)?;
         let taken = Some(folder.position());
         Ok(Self { folder, rotate, taken, parts: BTreeMap::new(), bytes: 0, begun: None, is_uncut: true })
-    }
-
-    /// Returns where the store is: the last finished rotation.
-    pub(super) fn position(&self) -> SpoolPosition {
-        self.folder.position()
-    }
-
-    /// Takes a chunk, which counts with the next rotation: at once, if it is due or nothing waits for it.
-    pub(super) fn write(&mut self, chunk: &Chunk) -> Result<Written> {
-        if self.taken.take() != Some(chunk.from) {
-            return Err(Error::transient("the files are not where they were left: they are looked at again"));
-        }
-        if self.is_uncut {
-            self.folder.remove_what_does_not_count()?;
-            self.is_uncut = false;
-        }
-        for rows in &chunk.tables {
-            self.add(rows)?;
-        }
-        self.bound_memory()?;
-        if self.is_due() || self.parts.is_empty() {
-            self.finish(chunk.to)?;
-            return Ok(Written::Committed);
-        }
-        self.taken = Some(chunk.to);
-        Ok(Written::Accepted)
-    }
-
-    /// Returns up to where rows count; rotates if the files are old enough.
-    pub(super) fn applied(&mut self) -> Result<SpoolPosition> {
-        self.check()?;
-        if self.is_due() {
-            self.rotate()?;
-        }
-        Ok(self.position())
-    }
-
-    /// Makes everything count that was taken.
-    pub(super) fn rotate(&mut self) -> Result<()> {
-        let Some(to) = self.taken.take() else {
-            return Err(Error::transient("the files are not where they were left: they are looked at again"));
-        };
-        if to == self.position() {
-            self.taken = Some(to);
-            return Ok(());
-        }
-        self.finish(to)
-    }
-
-    /// Checks that the files are those that were begun.
-    pub(super) fn check(&self) -> Result<()> {
-        for part in self.parts.values() {
-            self.folder.check(&part.file, &part.unfinished())?;
-        }
-        self.folder.check_record()
     }
 
     fn is_due(&self) -> bool {
@@ -165,7 +110,7 @@ impl Parquet {
     }
 
     /// Ends the files of all tables at one position, makes them count, and gives them their names.
-    fn finish(&mut self, to: SpoolPosition) -> Result<()> {
+    fn rotate(&mut self, to: SpoolPosition) -> Result<()> {
         let mut record = self.folder.record().clone().at(to);
         let about = about(record.spool(), self.position(), to);
         for (_, InWork { name, file, mut writer }) in std::mem::take(&mut self.parts) {
@@ -182,6 +127,60 @@ impl Parquet {
         rename(&mut self.folder)?;
         (self.bytes, self.begun, self.taken) = (0, None, Some(to));
         Ok(())
+    }
+}
+
+impl Files for Parquet {
+    fn position(&self) -> SpoolPosition {
+        self.folder.position()
+    }
+
+    /// Takes a chunk, which counts with the next rotation: at once, if it is due or nothing waits for it.
+    fn write(&mut self, chunk: &Chunk) -> Result<Written> {
+        if self.taken.take() != Some(chunk.from) {
+            return Err(Error::transient("the files are not where they were left: they are looked at again"));
+        }
+        if self.is_uncut {
+            self.folder.remove_what_does_not_count()?;
+            self.is_uncut = false;
+        }
+        for rows in &chunk.tables {
+            self.add(rows)?;
+        }
+        self.bound_memory()?;
+        if self.is_due() || self.parts.is_empty() {
+            self.rotate(chunk.to)?;
+            return Ok(Written::Committed);
+        }
+        self.taken = Some(chunk.to);
+        Ok(Written::Accepted)
+    }
+
+    /// Rotates if the files are old enough.
+    fn applied(&mut self) -> Result<SpoolPosition> {
+        self.check()?;
+        if self.is_due() {
+            self.finish()?;
+        }
+        Ok(self.position())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        let Some(to) = self.taken.take() else {
+            return Err(Error::transient("the files are not where they were left: they are looked at again"));
+        };
+        if to == self.position() {
+            self.taken = Some(to);
+            return Ok(());
+        }
+        self.rotate(to)
+    }
+
+    fn check(&self) -> Result<()> {
+        for part in self.parts.values() {
+            self.folder.check(&part.file, &part.unfinished())?;
+        }
+        self.folder.check_record()
     }
 }
 
@@ -242,13 +241,8 @@ fn about(spool: &str, from: SpoolPosition, to: SpoolPosition) -> [KeyValue; 4] {
 
 /// Returns what a failed call of the Parquet writer means: mostly that a call on its file failed.
 fn broken(what: &str, path: &Path, error: ParquetError) -> Error {
-    let error = match error {
-        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-            Ok(error) => *error,
-            Err(cause) => io::Error::other(cause),
-        },
-        error => io::Error::other(Box::<dyn error::Error + Send + Sync>::from(error)),
-    };
+    let cause = if let ParquetError::External(cause) = error { cause } else { error.into() };
+    let error = cause.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error);
     failed(what, path, error)
 }
 

@@ -1,6 +1,6 @@
 //! The sink: hands its work to a thread that may block.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use tidegate_core::{
@@ -11,8 +11,6 @@ use tidegate_core::{
     spool::SpoolPosition,
 };
 
-#[cfg(feature = "parquet")]
-use super::parquet::Parquet;
 use super::{FileConfig, Format, folder::Folder, lines::Lines};
 use crate::worker::Worker;
 
@@ -20,15 +18,29 @@ use crate::worker::Worker;
 #[derive(Debug)]
 pub(super) struct FileSink {
     config: FileConfig,
-    worker: Worker<Option<Writer>>,
+    worker: Worker<Option<Box<dyn Files>>>,
 }
 
-/// The files of one format, open.
-#[derive(Debug)]
-enum Writer {
-    Lines(Lines),
-    #[cfg(feature = "parquet")]
-    Parquet(Box<Parquet>),
+/// The files of one format, open. Everything here blocks.
+pub(super) trait Files: fmt::Debug + Send {
+    /// Returns where the store is.
+    fn position(&self) -> SpoolPosition;
+
+    /// Writes a chunk, which counts at once or later.
+    fn write(&mut self, chunk: &Chunk) -> Result<Written>;
+
+    /// Checks that the files are those that were opened.
+    fn check(&self) -> Result<()>;
+
+    /// Returns up to where rows count, after what its time has come for was done.
+    fn applied(&mut self) -> Result<SpoolPosition> {
+        Ok(self.position())
+    }
+
+    /// Makes everything count that was taken.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl FileSink {
@@ -44,31 +56,26 @@ impl Sink for FileSink {
         self.worker.reset().await;
         self.worker.set(None);
         let (config, cx) = (self.config.clone(), cx.clone());
-        let position = self.worker.run(move |writer| {
-            let opened = Writer::open(&config, &cx)?;
-            let position = opened.position();
-            *writer = Some(opened);
-            Ok(position)
-        });
+        let position = self.worker.run(move |files| Ok(files.insert(open_files(config, &cx)?).position()));
         let position = Some(position.await?).filter(|position| *position != SpoolPosition::START);
         Ok(position.map(|position| (Part::spool(), position)).into_iter().collect())
     }
 
     async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
         let chunk = chunk.clone();
-        self.worker.run(move |writer| open(writer)?.write(&chunk)).await
+        self.worker.run(move |files| opened(files)?.write(&chunk)).await
     }
 
     async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
-        self.worker.run(|writer| open(writer)?.applied().map(Some)).await
+        self.worker.run(|files| opened(files)?.applied().map(Some)).await
     }
 
     async fn check(&mut self) -> Result<()> {
-        self.worker.run(|writer| open(writer)?.check()).await
+        self.worker.run(|files| opened(files)?.check()).await
     }
 
     async fn close(&mut self) -> Result<()> {
-        let closed = self.worker.run(|writer| open(writer)?.finish()).await;
+        let closed = self.worker.run(|files| opened(files)?.finish()).await;
         self.worker.reset().await;
         closed
     }
@@ -81,61 +88,18 @@ impl Sink for FileSink {
     }
 }
 
-impl Writer {
-    fn open(config: &FileConfig, cx: &SinkContext) -> Result<Self> {
-        let parts = NameParts { pipeline: &cx.owner.pipeline, ..NameParts::default() };
-        let folder = Folder::open(PathBuf::from(config.path.fill(parts)), config.format, cx)?;
-        match config.format {
-            Format::Json => Ok(Self::Lines(Lines::open(folder, config.rotate.clone())?)),
-            #[cfg(feature = "parquet")]
-            Format::Parquet => Ok(Self::Parquet(Box::new(Parquet::open(folder, config.rotate.clone())?))),
-            #[cfg(not(feature = "parquet"))]
-            Format::Parquet => Err(super::config::no_parquet()),
-        }
-    }
-
-    fn position(&self) -> SpoolPosition {
-        match self {
-            Self::Lines(lines) => lines.position(),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => parquet.position(),
-        }
-    }
-
-    fn write(&mut self, chunk: &Chunk) -> Result<Written> {
-        match self {
-            Self::Lines(lines) => lines.write(chunk).map(|()| Written::Committed),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => parquet.write(chunk),
-        }
-    }
-
-    fn applied(&mut self) -> Result<SpoolPosition> {
-        match self {
-            Self::Lines(lines) => Ok(lines.position()),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => parquet.applied(),
-        }
-    }
-
-    fn check(&self) -> Result<()> {
-        match self {
-            Self::Lines(lines) => lines.check(),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => parquet.check(),
-        }
-    }
-
-    /// Makes everything count that was taken.
-    fn finish(&mut self) -> Result<()> {
-        match self {
-            Self::Lines(_) => Ok(()),
-            #[cfg(feature = "parquet")]
-            Self::Parquet(parquet) => parquet.rotate(),
-        }
+fn open_files(config: FileConfig, cx: &SinkContext) -> Result<Box<dyn Files>> {
+    let parts = NameParts { pipeline: &cx.owner.pipeline, ..NameParts::default() };
+    let folder = Folder::open(PathBuf::from(config.path.fill(parts)), config.format, cx)?;
+    match config.format {
+        Format::Json => Ok(Box::new(Lines::open(folder, config.rotate)?)),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => Ok(Box::new(super::parquet::Parquet::open(folder, config.rotate)?)),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => Err(super::config::no_parquet()),
     }
 }
 
-fn open(writer: &mut Option<Writer>) -> Result<&mut Writer> {
-    writer.as_mut().ok_or_else(|| Error::transient("the files are not open"))
+fn opened(files: &mut Option<Box<dyn Files>>) -> Result<&mut Box<dyn Files>> {
+    files.as_mut().ok_or_else(|| Error::transient("the files are not open"))
 }

@@ -411,9 +411,7 @@ async fn a_feed_that_never_rests_is_asked_what_is_durable() {
         made += 1;
         assert!(made < 10_000, "nothing was ever committed");
         trade(&bench.log, made);
-        let mut store = bench.store.lock().unwrap();
-        store.applied = store.position;
-        drop(store);
+        bench.apply();
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     running.stop().await;
@@ -607,6 +605,12 @@ impl Bench {
 
     fn stored(&self) -> u64 {
         self.store.lock().unwrap().position.map_or(0, |position| position.offset)
+    }
+
+    /// Makes durable what the store has accepted.
+    fn apply(&self) {
+        let mut store = self.store.lock().unwrap();
+        store.applied = store.position;
     }
 
     fn floor(&self, running: &Running) -> Floor {
