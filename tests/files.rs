@@ -53,6 +53,17 @@ async fn a_signal_ends_the_parquet_files_in_work_and_leaves_nothing_behind() {
     compare(&bench).assert_exact(&log);
 }
 
+#[cfg(feature = "parquet")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_full_before_a_file_ends_is_refused() {
+    let bench = bench("format = \"parquet\"\n[spool]\nmax_bytes = \"400MiB\"").await;
+    let mut check = support::Program::start(bench.folder(), &["check", "eth.toml"]);
+    let (code, log) = check.ended().await;
+    let said = format!("{}{log}", check.printed());
+    assert_ne!(code, 0, "{said}");
+    assert!(said.contains("sink `file` lets rows of 256MiB wait in a spool of 400MiB"), "{said}");
+}
+
 /// A busy venue with faults, and a pipeline of trades and tickers into files.
 async fn bench(sink: &str) -> Bench {
     let faults = Faults::parse("cut=12/m,malformed=6/m,duplicate=20/m,reorder=20/m,skip=10/m").unwrap();

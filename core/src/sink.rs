@@ -71,6 +71,12 @@ pub trait Sink: Send + 'static {
         Ok(())
     }
 
+    /// Returns about how many bytes of rows it accepts before it makes them durable: so much waits in the spool, which has
+    /// to have room for it. None for a sink that commits each write or soon after. Asked before `open`, too.
+    fn holds_back(&self) -> u64 {
+        0
+    }
+
     /// Returns what the store promises, said once at the start. Asked after `open`.
     fn guarantee(&self) -> Guarantee;
 }

@@ -60,16 +60,15 @@ impl fmt::Display for Format {
 }
 
 /// When the next file of a table begins.
-///
-/// What waits in the spool for a Parquet file's end is bounded by these two: keep `rotate.bytes`, and what comes within
-/// `rotate.every`, well below `max_bytes` of the spool.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
     /// When the file has this size; the last chunk may take it a little beyond. For Parquet, when the rows of all tables
-    /// together have it, before they are compressed: all files end at one position.
+    /// together have it, before they are compressed: all files end at one position. They wait in the spool until then, so
+    /// it may be half of the spool's `max_bytes` at most.
     pub bytes: ByteSize,
-    /// When the file is this old: JSON lines as soon as another row comes, Parquet also without one.
+    /// When the file is this old: JSON lines as soon as another row comes, Parquet also without one. What comes in that
+    /// time, of all tables, has to fit into the spool.
     pub every: Duration,
 }
 

@@ -80,6 +80,13 @@ impl Sink for FileSink {
         closed
     }
 
+    fn holds_back(&self) -> u64 {
+        match self.config.format {
+            Format::Json => 0,
+            Format::Parquet => self.config.rotate.bytes.0,
+        }
+    }
+
     fn guarantee(&self) -> Guarantee {
         match self.config.format {
             Format::Json => Guarantee::Truncation,
