@@ -134,7 +134,7 @@ pub struct Refusal {
 pub enum Guarantee {
     /// Exactly once: rows and position are one transaction.
     Transaction,
-    /// Exactly once: what lies behind the recorded length is cut off at the next start.
+    /// Exactly once: what lies behind the recorded length after a restart is cut off before the first write.
     Truncation,
     /// Exactly once: rows count from the moment at which their finished file gets its name.
     Rename,

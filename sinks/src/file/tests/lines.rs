@@ -211,6 +211,16 @@ async fn the_same_chunk_twice_is_stored_once() {
 }
 
 #[test]
+fn two_spellings_of_a_folder_are_one_store() {
+    let store = |path: &str| {
+        let config: FileConfig = serde_json::from_value(serde_json::json!({ "path": path })).unwrap();
+        config.store()
+    };
+    assert_eq!(store("./rows/{pipeline}"), store("other/../rows/{pipeline}/"));
+    assert_ne!(store("rows"), store("rows2"));
+}
+
+#[test]
 fn a_directory_per_row_and_a_rotation_without_end_are_refused() {
     for config in [r#"{"path":"x/{symbol}"}"#, r#"{"path":"x","rotate":{"bytes":"0MiB"}}"#] {
         let config: FileConfig = serde_json::from_str(config).unwrap();
