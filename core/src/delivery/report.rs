@@ -27,6 +27,8 @@ pub(super) struct Reporter {
     began: Instant,
     /// Whether the last thing that was said of the sink is that it is healthy: said once, not for each chunk.
     is_well: bool,
+    /// Whether it is said that rows are accepted and not yet durable.
+    is_holding: bool,
     /// Since when the store has been failing.
     down_since: Option<Instant>,
     /// Since when, and how many rows, what had waited for the store is being delivered.
@@ -53,6 +55,7 @@ impl Reporter {
             guarantee: None,
             began: Instant::now(),
             is_well: false,
+            is_holding: false,
             down_since: None,
             drains: None,
         }
@@ -125,6 +128,9 @@ impl Reporter {
         self.health.committed(now, rows);
         let seconds = now.duration_since(self.began).as_secs_f64();
         self.well(&format!("first rows stored {seconds:.1} s after the start"), now);
+        if std::mem::take(&mut self.is_holding) {
+            self.health.healthy("what the store had accepted is durable");
+        }
         if let Some((_, drained)) = &mut self.drains {
             *drained += rows;
         }
@@ -134,12 +140,10 @@ impl Reporter {
     pub(super) fn accepted(&mut self, now: Instant) {
         self.health.accepted();
         let seconds = now.duration_since(self.began).as_secs_f64();
-        self.well(
-            &format!(
-                "first rows accepted {seconds:.1} s after the start; they stay in the spool until they are durable"
-            ),
-            now,
-        );
+        self.well(&format!("first rows accepted {seconds:.1} s after the start"), now);
+        if !std::mem::replace(&mut self.is_holding, true) {
+            self.health.healthy("the store has accepted rows; they stay in the spool until it has made them durable");
+        }
     }
 
     /// Says that all is well, if that is news.
@@ -161,7 +165,7 @@ impl Reporter {
     pub(super) fn failed(&mut self, machine: &Machine, error: &str, now: Instant) {
         let Some((at, attempt)) = machine.retry() else { return };
         self.metrics.retries.increment(1);
-        self.is_well = false;
+        (self.is_well, self.is_holding) = (false, false);
         self.drains = None;
         self.down_since.get_or_insert(now);
         let pause = at.saturating_duration_since(now).as_secs_f64();

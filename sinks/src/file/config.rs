@@ -20,8 +20,8 @@ pub struct FileConfig {
     /// The directory, in which `{pipeline}` may stand. It is made if it is missing. No two sinks share one.
     pub path: NameTemplate,
     /// What the files hold: `json`, one line for each row, there at once; or `parquet`, columns compressed with Snappy,
-    /// there when the file is finished. Until then it is called `.part`, and its rows stay in the spool. Parquet is in
-    /// builds with `--features parquet`.
+    /// there when the file is finished. Until then it is called `.part`, and its rows stay in the spool. Parquet takes up to
+    /// 64 MiB of memory, and is in builds with `--features parquet`.
     #[serde(default)]
     pub format: Format,
     /// When the next file begins.
@@ -64,11 +64,11 @@ impl fmt::Display for Format {
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
     /// When the file has this size; the last chunk may take it a little beyond. For Parquet, when the rows of all tables
-    /// together have it, before they are compressed: all files end at one position. They wait in the spool until then, so
-    /// it may be half of the spool's `max_bytes` at most.
+    /// together have it, before they are compressed: all files end at one position. They wait in the spool until then, as
+    /// do rows of tables that the sink does not take, which count as 256 bytes each: so it may be half of the spool's
+    /// `max_bytes` at most.
     pub bytes: ByteSize,
-    /// When the file is this old: JSON lines as soon as another row comes, Parquet also without one. What comes in that
-    /// time, of all tables, has to fit into the spool.
+    /// When the file is this old: JSON lines as soon as another row comes, Parquet also without one.
     pub every: Duration,
 }
 

@@ -40,7 +40,7 @@ pub(super) struct Parquet {
     taken: Option<SpoolPosition>,
     /// By the table's number.
     parts: BTreeMap<usize, InWork>,
-    /// What was taken since the last rotation, before it was compressed.
+    /// About how much has to stay in the spool until the next rotation.
     bytes: u64,
     /// When the first of it was.
     begun: Option<Instant>,
@@ -147,6 +147,9 @@ impl Files for Parquet {
         for rows in &chunk.tables {
             self.add(rows)?;
         }
+        // What others take waits in the spool as well, until this sink has passed it.
+        let offsets = chunk.to.offset.saturating_sub(chunk.from.offset);
+        self.bytes += offsets.saturating_sub(chunk.rows() as u64) * BYTES_OF_ANOTHER_ROW;
         self.bound_memory()?;
         if self.is_due() || self.parts.is_empty() {
             self.rotate(chunk.to)?;
@@ -245,6 +248,9 @@ fn broken(what: &str, path: &Path, error: ParquetError) -> Error {
     let error = cause.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error);
     failed(what, path, error)
 }
+
+/// What a row that this sink does not take is counted as: about what a ticker takes in the spool.
+const BYTES_OF_ANOTHER_ROW: u64 = 256;
 
 /// How many bytes of rows, of all tables together, may be in memory on their way into their files.
 const MOST_IN_MEMORY: usize = 64 << 20;

@@ -355,6 +355,19 @@ async fn what_is_accepted_is_life_and_shown_as_such() {
     let crate::health::Detail::Sink(sink) = &check.detail else { panic!("not a sink") };
     assert_eq!((sink.rows_accepted, sink.rows_committed, sink.committed_or_idle), (1, 0, true));
     assert!(sink.oldest_uncommitted_seconds.is_some_and(|seconds| seconds > 3_599.0));
+
+    // The store loses what it had only accepted: it is given again, and has waited since it came.
+    bench.store.lock().unwrap().faults.push_back(Fault::Before);
+    trade(&bench.log, 2);
+    bench.until(|| bench.store.lock().unwrap().rows.len() == 2).await;
+    let report = bench.health.report();
+    let crate::health::Detail::Sink(sink) = &report.checks["test/sink.memory"].detail else { panic!("not a sink") };
+    assert!(sink.oldest_uncommitted_seconds.is_some_and(|seconds| seconds > 3_599.0), "{sink:?}");
+
+    bench.apply();
+    bench.until(|| bench.stored() == 2 && bench.floor(&running).committed.is_some()).await;
+    let reason = bench.health.report().checks["test/sink.memory"].reason.clone();
+    assert!(reason.contains("durable") && !reason.contains("stay"), "{reason}");
     running.stop().await;
 }
 

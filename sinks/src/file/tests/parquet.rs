@@ -266,6 +266,25 @@ async fn a_quiet_feed_is_rotated_by_time() {
 }
 
 #[tokio::test]
+async fn rows_of_others_count_for_the_rotation_since_they_wait_in_the_spool_too() {
+    let bench = bench().rotate(ByteSize(100 * 256));
+    let mut sink = bench.opened().await;
+    let mut at = bench.trades(1);
+    accepted(&bench, &mut sink, 0, at).await;
+    loop {
+        bench.log.control();
+        let to = bench.log.control();
+        let written = sink.write(&bench.log.chunk(at, to)).await.unwrap();
+        at = to;
+        if matches!(written, Written::Committed) {
+            break;
+        }
+    }
+    assert!((90..=101).contains(&at), "rotated at {at}");
+    assert_eq!(sequence(&bench), [1]);
+}
+
+#[tokio::test]
 async fn an_empty_chunk_counts_at_once_where_nothing_waits_and_with_the_rest_where_something_does() {
     let bench = rotated().await;
     bench.log.control();
