@@ -124,7 +124,7 @@ fn venue(runtime: &Runtime, config: SimulatorConfig) -> Simulator {
 
 /// Lets the venues and the program go on for a while.
 fn wait(runtime: &Runtime, pause: Duration) {
-    runtime.block_on(tokio::time::sleep(pause));
+    runtime.block_on(async { tokio::time::sleep(pause).await });
 }
 
 /// A folder with pipelines.
