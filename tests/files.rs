@@ -34,23 +34,23 @@ async fn kill_9_at_any_moment_loses_no_row_of_parquet_and_doubles_none() {
 async fn a_signal_ends_the_parquet_files_in_work_and_leaves_nothing_behind() {
     let bench = bench("format = \"parquet\"").await;
     let mut program = bench.run();
-    let number = |report: &Value, stage: &str, key: &str| report["checks"][stage][key].as_u64().unwrap_or(0);
-    let accepted = |report: &Value| number(report, "eth/sink.file", "rows_accepted");
-    program.until("rows are accepted", |report| accepted(report) > 1_000).await;
+    let accepted = |report: &Value| report["checks"]["eth/sink.file"]["rows_accepted"].as_u64() > Some(1_000);
+    program.until("rows are accepted", accepted).await;
     assert_eq!(program.get("/health/ready").await.0, 200, "nothing is renamed for an hour, and that is no fault");
     assert_eq!(program.get("/health").await.0, 200);
     assert_eq!(files(&bench, "parquet"), Vec::<PathBuf>::new());
     assert_eq!(files(&bench, "part").len(), 2);
 
-    bench.venue.freeze();
-    let all = |report: &Value| accepted(report) == number(report, "eth/spool", "rows_appended");
-    program.until("everything is accepted", all).await;
     program.signal("INT");
     let (code, log) = program.ended().await;
-    assert!(code == 0 && !log.contains("the next start sends"), "{code}\n{log}");
+    let rows: usize = files(&bench, "parquet").iter().map(|path| rows(path).len()).sum();
+    let stored = format!("file: {rows} rows stored since the start, nothing left in the spool");
+    assert!(code == 0 && log.contains(&stored), "{code}, {stored}\n{log}");
     assert_eq!(files(&bench, "part"), Vec::<PathBuf>::new());
     assert_eq!(files(&bench, "parquet").len(), 2);
-    compare(&bench).assert_exact(&log);
+    // What was on its way when the lines were closed is asked for at the next start.
+    let Comparison { twice, invented, holes, .. } = compare(&bench);
+    assert!(rows > 1_000 && twice.len() + invented.len() + holes.len() == 0, "{twice:?} {invented:?} {holes:?}");
 }
 
 #[cfg(feature = "parquet")]
