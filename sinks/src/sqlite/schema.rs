@@ -7,7 +7,6 @@ use tidegate_core::{
     row::{Column, ColumnType},
     sink::Owner,
 };
-use tracing::info;
 
 /// What values a column of SQLite turns into others. Decided by its declared type, by SQLite's own rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,11 +45,13 @@ pub(super) struct Maker {
     create: bool,
     /// What has to be run by somebody who may.
     wanted: Vec<String>,
+    /// The tables that lost an index.
+    pub(super) dropped: Vec<String>,
 }
 
 impl Maker {
     pub(super) fn new(create: bool) -> Self {
-        Self { create, wanted: Vec::new() }
+        Self { create, wanted: Vec::new(), dropped: Vec::new() }
     }
 
     /// Runs a statement, or keeps it.
@@ -135,12 +136,9 @@ pub(super) async fn keys(
     .bind(&prefix)
     .fetch_all(&mut *connection)
     .await?;
-    let (pipeline, sink) = (&owner.pipeline, &owner.sink);
     for (name, table, _) in there.iter().filter(|(_, _, sql)| !wanted.clone().any(|(_, wanted)| wanted == *sql)) {
         maker.make(connection, format!("DROP INDEX {}", quoted(name))).await?;
-        if maker.create {
-            info!(pipeline, sink, table, "dropped an index of table {table}: `key` does not ask for it any more");
-        }
+        maker.dropped.push(table.clone());
     }
     for (table, statement) in wanted.filter(|(_, wanted)| !there.iter().any(|(_, _, sql)| sql == wanted)) {
         *making = Some(statement.clone());

@@ -160,8 +160,11 @@ impl Sqlite {
         // Before it is known to be committed: if this call is given up, the next one must not take it for another's.
         self.epoch = Some(epoch);
         sqlx::query("COMMIT").execute(connection).await?;
-        if let Some(Held { host: old, .. }) = held.iter().find(|held| held.host != cx.owner.host) {
-            let Owner { pipeline, sink, host, .. } = &cx.owner;
+        let Owner { pipeline, sink, host, .. } = &cx.owner;
+        for table in maker.dropped {
+            info!(pipeline, sink, table, "dropped an index of table {table}: `key` does not ask for it any more");
+        }
+        if let Some(Held { host: old, .. }) = held.iter().find(|held| held.host != *host) {
             info!(
                 pipeline,
                 sink, old, host, "the position was of host {old}, and the spool is the same: it is of {host} now"
@@ -194,11 +197,15 @@ impl Sink for Sqlite {
     }
 
     async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
-        // An error, or whoever gives up the call, ends the session with it: the file is free for others until it is opened.
+        // An error, or whoever gives up the call, ends the session with it: no lock is held until the next opening.
         let mut session = self.session.take().ok_or_else(not_open)?;
-        let written = session.write(chunk).await?;
-        self.session = Some(session);
-        Ok(written)
+        let written = session.write(chunk).await;
+        match &written {
+            Ok(_) => self.session = Some(session),
+            // What the end has to say is nothing beside the error.
+            Err(_) => _ = session.connection.close().await,
+        }
+        written
     }
 
     async fn check(&mut self) -> Result<()> {
