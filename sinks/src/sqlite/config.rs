@@ -8,7 +8,7 @@ use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::SinkTable,
-    config::{Duration, one_path},
+    config::{Duration, nearest, one_path},
     sink::Sink,
 };
 
@@ -20,8 +20,8 @@ use super::{schema, sink::Sqlite};
 pub struct SqliteConfig {
     /// The database file.
     pub path: PathBuf,
-    /// Makes the file with its directory, tables, columns and indexes that are missing, and `tidegate_position`, which
-    /// holds the position. Without it nothing is made: the sink stops and shows the statements to run.
+    /// Makes what is missing: the file, tables, columns, indexes, and `tidegate_position`, which holds the position. Without
+    /// it nothing is made: the sink stops and shows the statements to run.
     #[serde(default = "create")]
     pub create: bool,
     /// For each table named here, the columns of a unique index: `key = { trades = ["symbol", "seq"] }`. A row that it
@@ -60,23 +60,35 @@ impl Component for SqliteConfig {
                 let (one, other) = (&other.name, &table.name);
                 return Err(Error::config(format!("tables `{other}` and `{one}` are one for SQLite")));
             }
-            let Some(key) = self.key.get(&*table.table.name) else { continue };
-            let schema = table.table.schema();
-            let has = |column: &String| schema.fields().iter().any(|field| field.name().eq_ignore_ascii_case(column));
-            if let Some(column) = key.iter().find(|column| !has(column)) {
-                let (of, name) = (&table.table.name, &table.name);
-                let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        }
+        for (of, key) in &self.key {
+            let mut keyed = tables.iter().filter(|table| *table.table.name == **of).peekable();
+            if keyed.peek().is_none() {
+                let hint = hint(of, tables.iter().map(|table| &*table.table.name));
+                return Err(Error::config(format!("`key.{of}` is for a table that the sink does not take{hint}")));
+            }
+            for table in keyed {
+                let schema = table.table.schema();
+                let known = || schema.fields().iter().map(|field| field.name().as_str());
+                let Some(column) = key.iter().find(|column| !known().any(|k| k.eq_ignore_ascii_case(column))) else {
+                    continue;
+                };
+                let hint = hint(column, known());
+                let name = &table.name;
                 return Err(Error::config(format!(
-                    "`key.{of}` names column `{column}`, which table `{name}` does not have, known are: {}",
-                    known.join(", ")
+                    "`key.{of}` names column `{column}`, which table `{name}` does not have{hint}"
                 )));
             }
         }
-        let is_taken = |name: &str| tables.iter().any(|table| *table.table.name == *name);
-        match self.key.keys().find(|name| !is_taken(name)) {
-            Some(name) => Err(Error::config(format!("`key.{name}` is for a table that the sink does not take"))),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+}
+
+/// Answers a wrong name with the right one, or with all.
+fn hint<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    match nearest(wrong, known.clone()) {
+        Some(near) => format!(": did you mean {near}?"),
+        None => format!(", known are: {}", known.collect::<Vec<_>>().join(", ")),
     }
 }
 

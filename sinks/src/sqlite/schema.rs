@@ -130,8 +130,10 @@ pub(super) async fn keys(
         let (name, on, columns) = (quoted(&format!("{prefix}{}", table.name)), quoted(&table.name), columns.join(", "));
         (*table, format!("CREATE UNIQUE INDEX {name} ON {on} ({columns})"))
     });
+    // With those of an earlier build, whose names did not say whose they are.
     let there: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT name, tbl_name, sql FROM sqlite_schema WHERE type = 'index' AND substr(name, 1, length(?1)) = ?1",
+        "SELECT name, tbl_name, sql FROM sqlite_schema
+         WHERE type = 'index' AND (substr(name, 1, length(?1)) = ?1 OR substr(name, 1, 13) = 'tidegate_key_')",
     )
     .bind(&prefix)
     .fetch_all(&mut *connection)

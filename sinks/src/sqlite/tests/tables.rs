@@ -141,7 +141,12 @@ fn a_key_of_a_column_or_table_that_is_not_there_is_said_before_anything_is_opene
             "nonsense",
             "`key.trades` names column `nonsense`, which table `trades` does not have, known are: ts",
         ),
-        ("nonsense", "symbol", "`key.nonsense` is for a table that the sink does not take"),
+        (
+            "trades",
+            "prise",
+            "`key.trades` names column `prise`, which table `trades` does not have: did you mean price?",
+        ),
+        ("nonsense", "symbol", "`key.nonsense` is for a table that the sink does not take, known are: trades, quotes"),
     ] {
         let mut bench = Bench::new();
         bench.config.key.insert(table.to_owned(), vec![column.to_owned()]);
@@ -153,6 +158,8 @@ fn a_key_of_a_column_or_table_that_is_not_there_is_said_before_anything_is_opene
 #[tokio::test]
 async fn a_key_that_is_changed_or_taken_out_changes_the_table() {
     let mut bench = Bench::new();
+    bench.opened().await.close().await.unwrap();
+    bench.run("CREATE UNIQUE INDEX tidegate_key_trades_symbol ON trades (symbol)").await;
     let mut from = 0;
     for (key, taken) in [(&["id"][..], false), (&["id", "symbol"], false), (&["id", "seq"], true), (&[], true)] {
         bench.config.key = [("trades".to_owned(), key.iter().map(|&column| column.to_owned()).collect())].into();
