@@ -90,7 +90,9 @@ pub(super) async fn prepare(
     };
     if found.is_empty() {
         if was_there {
-            return Ok(Err(vanished(&table.name, &wanted)));
+            // One column will do where the others are added.
+            let columns = if maker.create { &wanted[..1] } else { &wanted };
+            return Ok(Err(vanished(&table.name, columns)));
         }
         maker.make(connection, create(&table.name, &wanted)).await?;
     } else {
