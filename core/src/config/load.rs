@@ -19,7 +19,7 @@ use super::{
     problem::{Problem, Spot, Text},
     report::Report,
     resolved::{self, Setting},
-    stage::Defaults,
+    stage::{Defaults, SinkDraft},
     tables::TableChoice,
     units::ByteSize,
 };
@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
         let spool = self.spool();
         let sources = self.stages("source", Self::source);
         let sinks = self.stages("sink", Self::sink);
-        self.check_tables(&sources, &sinks);
+        self.check_tables(head.as_ref().map(|head| &*head.name.0), &sources, &sinks);
         self.check_room(spool.as_ref(), &sinks);
         let (sources, sinks) = (all(sources)?, all(sinks)?);
         let head = head?;
@@ -231,7 +231,7 @@ impl<'a> Reader<'a> {
             file: PathBuf::from(&self.document.file.path),
             sources,
             spool: spool?,
-            sinks: sinks.into_iter().map(|(stage, _)| stage).collect(),
+            sinks: sinks.into_iter().map(|sink| sink.stage).collect(),
             settings: self.settings,
         };
         Some((pipeline, self.document.value(&path(["pipeline", "name"]))))
@@ -295,9 +295,9 @@ impl<'a> Reader<'a> {
     }
 
     /// A spool that is full before a sink makes its rows durable would stand still, or drop them.
-    fn check_room(&mut self, spool: Option<&SpoolConfig>, sinks: &[Option<(SinkStage, Option<String>)>]) {
+    fn check_room(&mut self, spool: Option<&SpoolConfig>, sinks: &[Option<SinkDraft<'_>>]) {
         let Some(spool) = spool else { return };
-        for (sink, _) in sinks.iter().flatten() {
+        for SinkDraft { stage: sink, .. } in sinks.iter().flatten() {
             let holds_back = (sink.factory)().map_or(0, |built| built.holds_back());
             if holds_back.saturating_mul(2) <= spool.max_bytes.0 {
                 continue;
