@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 use tidegate_core::{
     Error, Result,
     catalog::Component,
+    chunk::SinkTable,
     config::{ByteSize, Duration, NameTemplate, one_path},
     sink::Sink,
 };
 
-use super::sink::FileSink;
+use super::{folder::check_names, sink::FileSink};
 
 /// Writes rows into files that are rotated by size and time, as JSON lines or Parquet: exactly once.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
@@ -98,6 +99,10 @@ impl Component for FileConfig {
             return Err(no_parquet());
         }
         Ok(Box::new(FileSink::new(self.clone())))
+    }
+
+    fn check_tables(&self, tables: &[SinkTable]) -> Result<()> {
+        check_names(tables)
     }
 
     fn store(&self) -> Option<String> {

@@ -8,6 +8,7 @@ use std::{
 
 use tidegate_core::{
     Error, Result,
+    chunk::SinkTable,
     sink::{Owner, SinkContext},
     spool::SpoolPosition,
 };
@@ -43,9 +44,7 @@ impl Folder {
         let lock = lock(&directory)?;
         refuse_others(&directory, &cx.owner)?;
         let tables: Vec<String> = cx.tables.iter().map(|table| table.name.clone()).collect();
-        if let Some(table) = tables.iter().find(|table| table.contains(['/', '\0']) || table.starts_with('.')) {
-            return Err(Error::permanent(format!("a file cannot be called `{table}`")));
-        }
+        check_names(&cx.tables)?;
         let record_path = directory.join(Record::name(&cx.owner));
         let record = match Record::read(&record_path, &cx.owner)? {
             Some(record) => record,
@@ -154,6 +153,13 @@ impl FileId {
     fn at(path: &Path) -> Result<Self> {
         fs::metadata(path).map(|found| Self::of(&found)).map_err(|error| failed("look at", path, error))
     }
+}
+
+/// Looks whether files can be called like these tables.
+pub(super) fn check_names(tables: &[SinkTable]) -> Result<()> {
+    let is_strange = |table: &&SinkTable| table.name.contains(['/', '\0']) || table.name.starts_with('.');
+    let Some(table) = tables.iter().find(is_strange) else { return Ok(()) };
+    Err(Error::config(format!("a file cannot be called `{}`", table.name)))
 }
 
 /// What is said of rows that were written and cannot be found.

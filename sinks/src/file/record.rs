@@ -69,12 +69,13 @@ impl Record {
             Err(error) => return Err(failed("read", path, error)),
         };
         let record: Option<Self> = serde_json::from_slice(&bytes).ok();
-        let Some(record) = record.filter(|record| record.position().is_some()) else {
+        let Some(mut record) = record.filter(|record| record.position().is_some()) else {
             return Err(Error::permanent(format!("`{}` is damaged: it holds no position", path.display())));
         };
-        if record.spool != hex(owner.spool) || record.host != owner.host {
+        // The host's name proves nothing: a machine is renamed, a container made anew. The spool's id does.
+        if record.spool != hex(owner.spool) {
             return Err(Error::permanent(format!(
-                "the files beside `{}` belong to spool {} on host `{}`; this is spool {} on host `{}`",
+                "the files beside `{}` belong to spool {}, last of host `{}`; this is spool {} on host `{}`",
                 path.display(),
                 record.spool,
                 record.host,
@@ -82,6 +83,7 @@ impl Record {
                 owner.host
             )));
         }
+        record.host.clone_from(&owner.host);
         Ok(Some(record))
     }
 

@@ -176,6 +176,27 @@ async fn two_programs_on_one_directory_and_another_spool_are_refused() {
 }
 
 #[tokio::test]
+async fn a_host_that_was_renamed_goes_on() {
+    let bench = written().await;
+    let mut context = bench.log.context(bench.directory.path());
+    context.owner.host = "renamed".into();
+    let positions = bench.sink().open(&context).await.unwrap();
+    assert_eq!(positions[0].1.offset, 2);
+}
+
+#[test]
+fn a_table_that_no_file_can_be_called_like_is_refused_by_the_configuration() {
+    let bench = Bench::new();
+    let mut tables = bench.log.context(bench.directory.path()).tables;
+    assert!(bench.config.check_tables(&tables).is_ok());
+    for name in ["a/b", ".hidden"] {
+        tables[0].name = name.to_owned();
+        let error = bench.config.check_tables(&tables).unwrap_err();
+        assert!(error.kind() == Kind::Config && error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_with_the_files_of_another_sink_is_refused_and_left_as_it_is() {
     let bench = written().await;
     let mut context = bench.log.context(bench.directory.path());
