@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use evidence::Stamp;
 pub use report::{
-    BreakerCheck, Check, DeadLettersDetail, Detail, Gaps, Quantiles, Readiness, Report, SinkDetail, SourceDetail,
+    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Gaps, Quantiles, Readiness, Report, SinkDetail, SourceDetail,
     SpoolDetail, Subscriptions,
 };
 use stage::Stage;

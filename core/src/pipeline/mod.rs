@@ -10,6 +10,7 @@
 mod check;
 mod folder;
 mod supervise;
+mod vanished;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,9 +25,11 @@ use tracing::info;
 pub use check::{Check, check_connections};
 pub use folder::Folder;
 use supervise::{MakeSource, SourceEnd, Supervised};
+use vanished::Vanished;
 
 use crate::{
     Error, Result,
+    caught::{caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
     delivery::{Delivery, Outcome, Setup, SpoolLog},
@@ -65,12 +68,14 @@ pub struct Ended {
     pub took: Duration,
     /// Whether a source had ended that does not mend itself.
     pub source_failed: bool,
+    /// Sinks that it had once and that are not in its TOML any more.
+    pub vanished: Vec<String>,
 }
 
 impl Ended {
     /// Returns whether nobody has to look after it: no source and no sink had failed.
     pub fn is_well(&self) -> bool {
-        !self.source_failed && self.sinks.iter().all(|sink| sink.failure.is_none())
+        !self.source_failed && self.vanished.is_empty() && self.sinks.iter().all(|sink| sink.failure.is_none())
     }
 }
 
@@ -81,7 +86,7 @@ pub struct SinkEnd {
     pub name: String,
     /// Rows that it stored since the start.
     pub rows_stored: u64,
-    /// Rows that stay in the spool.
+    /// Rows that it takes and that stay in the spool.
     pub rows_left: u64,
     /// Whether there are more than were counted.
     pub more_left: bool,
@@ -94,15 +99,21 @@ impl fmt::Display for Ended {
         write!(f, "stopped {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
         for sink in &self.sinks {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
+            let (verb, them) = if sink.rows_left == 1 { ("row stays", "it") } else { ("rows stay", "them") };
             match (sink.rows_left, sink.more_left) {
                 (0, false) => f.write_str(", nothing left in the spool")?,
-                (1, false) => f.write_str(", 1 row stays in the spool, the next start sends it")?,
-                (n, false) => write!(f, ", {n} rows stay in the spool, the next start sends them")?,
-                (n, true) => write!(f, ", more than {n} rows stay in the spool, the next start sends them")?,
+                (0, true) => f.write_str(", nobody knows what is left in the spool")?,
+                (n, false) => write!(f, ", {n} {verb} in the spool")?,
+                (n, true) => write!(f, ", more than {n} {verb} in the spool")?,
             }
-            if let Some(failure) = &sink.failure {
-                write!(f, " ({failure})")?;
+            match &sink.failure {
+                Some(failure) => write!(f, " ({failure})")?,
+                None if sink.rows_left > 0 => write!(f, ", the next start sends {them}")?,
+                None => {}
             }
+        }
+        for name in &self.vanished {
+            write!(f, "; {name}: not in the TOML any more")?;
         }
         Ok(())
     }
@@ -130,7 +141,9 @@ struct Parts {
     sources: JoinSet<SourceEnd>,
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
-    deliveries: JoinSet<(String, Outcome)>,
+    deliveries: JoinSet<SinkEnd>,
+    vanished: Vec<String>,
+    spool: StageHealth,
     stop_sinks: watch::Sender<Option<Instant>>,
     stop: CancellationToken,
     drain: Duration,
@@ -140,13 +153,15 @@ struct Parts {
 impl Parts {
     async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
         let folder = Folder::new(&around.data_dir, &pipeline.name).create()?;
+        let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
+        let vanished = Vanished::find(&folder.sinks(), &names)?;
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
             folder: folder.spool(),
             config: pipeline.spool,
             sources: feeds.iter().map(SourceFeed::intake_source).collect(),
-            sinks: pipeline.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            sinks: names.into_iter().chain(vanished.iter().map(|sink| &*sink.name)).map(str::to_owned).collect(),
             registry: around.registry.clone(),
         })
         .await?;
@@ -157,7 +172,7 @@ impl Parts {
         let tables: Vec<_> = feeds.iter().map(SourceFeed::info).collect();
         for sink in pipeline.sinks {
             let name = sink.name.clone();
-            let (delivery, floor) = Delivery::new(Setup {
+            let (mut delivery, floor) = Delivery::new(Setup {
                 pipeline: pipeline.name.clone(),
                 sink: sink.name,
                 factory: sink.factory,
@@ -172,8 +187,19 @@ impl Parts {
                 stop: told.clone(),
                 health: around.registry.clone(),
             })?;
+            if let Some(one) = vanished.first().filter(|_| delivery.is_new()) {
+                delivery.hold(one.holds_back());
+            }
             floors.push(floor);
-            deliveries.spawn(async move { (name, delivery.run_to_the_stop().await) });
+            let health = around.registry.stage(StageId::sink(&pipeline.name, &name));
+            deliveries.spawn(async move {
+                let ended = caught("the delivery", delivery.run_to_the_stop()).await;
+                SinkEnd::new(name, ended, &health)
+            });
+        }
+        for sink in &vanished {
+            sink.show(&around.registry, &pipeline.name);
+            floors.push(watch::channel(sink.floor).1);
         }
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
@@ -196,7 +222,9 @@ impl Parts {
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
         Ok(Self {
+            spool: around.registry.stage(StageId::spool(&pipeline.name)),
             name: pipeline.name,
+            vanished: vanished.into_iter().map(|sink| sink.name).collect(),
             sources,
             stop_sources,
             intake: running.task,
@@ -223,7 +251,7 @@ impl Parts {
                     }
                 }
                 ended = &mut self.intake => {
-                    outcome = Some(joined(ended));
+                    outcome = Some(joined(ended, &self.spool));
                     break;
                 }
             }
@@ -235,23 +263,31 @@ impl Parts {
         // The queue is closed now: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
-            None => joined((&mut self.intake).await),
+            None => joined((&mut self.intake).await, &self.spool),
         };
         self.stop_sinks.send_replace(Some(deadline));
         let mut sinks = Vec::new();
         while let Some(ended) = self.deliveries.join_next().await {
-            if let Ok((name, outcome)) = ended {
-                sinks.push(SinkEnd::new(name, outcome));
-            }
+            // Its panic was caught, and nobody aborts it.
+            sinks.extend(ended);
         }
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
-        outcome.map(|()| Ended { pipeline: self.name, sinks, took: began.elapsed(), source_failed: needs_person })
+        let (took, vanished) = (began.elapsed(), self.vanished);
+        outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
     }
 }
 
-fn joined(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|error| Err(Error::permanent("intake has ended by a fault of the program").because(error)))
+/// Returns how intake ended. Its own errors it has shown itself.
+fn joined(ended: Result<Result<()>, tokio::task::JoinError>, spool: &StageHealth) -> Result<()> {
+    ended.unwrap_or_else(|error| {
+        let why = match error.try_into_panic() {
+            Ok(panic) => format!("intake panicked: {}", text_of(&*panic)),
+            Err(error) => format!("intake was cut off: {error}"),
+        };
+        spool.failed(format!("{why}; the pipeline has stopped, the next start goes on"));
+        Err(Error::permanent(why))
+    })
 }
 
 /// A source with what is known of it before it runs.
@@ -304,10 +340,17 @@ impl SourceFeed {
 }
 
 impl SinkEnd {
-    fn new(name: String, outcome: Outcome) -> Self {
-        let Outcome { balance, rows_left, more_left, failure } = outcome;
-        let rows_stored = balance.map_or(0, |balance| balance.fates.delivered);
-        Self { name, rows_stored, rows_left, more_left, failure }
+    fn new(name: String, ended: Result<Outcome>, health: &StageHealth) -> Self {
+        match ended {
+            Ok(Outcome { rows_stored, rows_left, more_left, failure, balance: _ }) => {
+                Self { name, rows_stored, rows_left, more_left, failure }
+            }
+            Err(error) => {
+                let why = error.chain();
+                health.failed(format!("{why}; the next start goes on"));
+                Self { name, rows_stored: 0, rows_left: 0, more_left: true, failure: Some(why) }
+            }
+        }
     }
 }
 

@@ -405,6 +405,10 @@ impl DiskFile for SimFile {
         })
     }
 
+    fn id(&self) -> io::Result<(u64, u64)> {
+        Ok((0, self.file))
+    }
+
     fn len(&self) -> io::Result<u64> {
         self.with(|_, contents| Ok(contents.written.len() as u64))
     }

@@ -20,7 +20,7 @@ use crate::{
     deadletter::{self, DeadLetters},
     health::{Registry, StageId, Status},
     sink::{Guarantee, Sink},
-    spool::{Boot, SpoolPosition},
+    spool::{Boot, SpoolPosition, disk::RealDisk},
     testkit::MemoryLog,
 };
 
@@ -519,7 +519,8 @@ impl Bench {
     }
 
     fn known(&self) -> Option<SpoolPosition> {
-        super::super::known::Known::open(self.directory.path().join("memory.json")).unwrap().position()
+        let disk = Arc::new(RealDisk::at(self.directory.path()));
+        super::super::known::Known::open(disk, "memory").unwrap().noted().position
     }
 
     fn letters(&self) -> Vec<deadletter::DeadLetter> {
