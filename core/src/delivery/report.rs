@@ -306,3 +306,23 @@ impl Seldom {
 const BREAKER: &str = "store";
 
 const SAID_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_happen_for_each_row_is_said_at_once_and_then_once_a_minute_with_its_number() {
+        let start = Instant::now();
+        let mut seldom = Seldom::default();
+        assert_eq!(seldom.due(start), None, "nothing happened");
+        seldom.unsaid += 1;
+        assert_eq!(seldom.due(start), Some(1));
+        for second in 1..60 {
+            seldom.unsaid += 1;
+            assert_eq!(seldom.due(start + Duration::from_secs(second)), None);
+        }
+        assert_eq!(seldom.due(start + SAID_EVERY), Some(59));
+        assert_eq!(seldom.due(start + 3 * SAID_EVERY), None, "all was said");
+    }
+}

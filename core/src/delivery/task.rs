@@ -135,6 +135,7 @@ impl<L: Log> Delivery<L> {
             fault: None,
             reporter,
         };
+        delivery.reporter.look(&delivery.machine, Instant::now());
         if let Some(why) = unusable {
             delivery.hold(why);
         }
@@ -346,7 +347,8 @@ impl<L: Log> Delivery<L> {
         let (spool, host) = self.owner.clone();
         let feeder = self.feeder();
         let plan = feeder.plan();
-        let owner = Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain: plan.chain() };
+        let owner =
+            Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain: plan.chain() };
         SinkContext { owner, tables: plan.tables().to_vec(), directory: self.directory.clone() }
     }
 
@@ -466,7 +468,8 @@ impl<L: Log> Delivery<L> {
         if self.machine.stored().is_some() {
             self.note().await;
         }
-        let (rows_left, more_left) = self.count().await.unwrap_or((0, true));
+        let counted = caught("counting", self.count()).await.flatten();
+        let (rows_left, more_left) = counted.unwrap_or((0, true));
         let failure = self.machine.failure().map(str::to_owned).or_else(|| self.fault.take());
         let balance = self.machine.balance().copied();
         let outcome = Outcome { balance, rows_stored: self.rows_stored, rows_left, more_left, failure };

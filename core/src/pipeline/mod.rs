@@ -374,3 +374,50 @@ fn host_name() -> String {
     let name = name.map(|name| name.trim().to_owned()).unwrap_or_default();
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Status;
+
+    #[tokio::test]
+    async fn a_panic_of_intake_fails_the_spools_stage_and_is_said() {
+        let health = Registry::new().stage(StageId::spool("eth"));
+        health.healthy("open");
+        let ended = tokio::spawn(async { panic!("a fault of the program") }).await;
+        let error = joined(ended, &health).unwrap_err();
+        assert_eq!(error.to_string(), "intake panicked: a fault of the program");
+        assert_eq!(health.status(), Status::Failed);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_panicked_to_the_end_is_a_failed_sink() {
+        let health = Registry::new().stage(StageId::sink("eth", "sqlite"));
+        health.healthy("stored");
+        let ended = caught("the delivery", async { panic!("a fault of the program") }).await;
+        let end = SinkEnd::new("sqlite".to_owned(), ended, &health);
+        assert_eq!(health.status(), Status::Failed);
+        let ended = ended_with(end);
+        assert!(!ended.is_well());
+        assert!(ended.to_string().ends_with("(the delivery panicked: a fault of the program)"), "{ended}");
+    }
+
+    #[test]
+    fn rows_that_stay_are_sent_at_the_next_start_only_where_nobody_has_to_act() {
+        let end = |rows_left, failure: Option<&str>| {
+            let (name, failure) = ("sqlite".to_owned(), failure.map(str::to_owned));
+            ended_with(SinkEnd { name, rows_stored: 7, rows_left, more_left: false, failure }).to_string()
+        };
+        let said = |text: String| text.split_once("; ").expect("sinks come last").1.to_owned();
+        assert_eq!(said(end(0, None)), "sqlite: 7 rows stored since the start, nothing left in the spool");
+        let one = "sqlite: 7 rows stored since the start, 1 row stays in the spool, the next start sends it";
+        assert_eq!(said(end(1, None)), one);
+        let failed = "sqlite: 7 rows stored since the start, 3 rows stay in the spool (the password was revoked)";
+        assert_eq!(said(end(3, Some("the password was revoked"))), failed);
+    }
+
+    fn ended_with(sink: SinkEnd) -> Ended {
+        let (pipeline, took) = ("eth".to_owned(), Duration::ZERO);
+        Ended { pipeline, sinks: vec![sink], took, source_failed: false, vanished: Vec::new() }
+    }
+}

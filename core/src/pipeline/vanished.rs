@@ -26,7 +26,8 @@ impl Vanished {
     ///
     /// `Permanent` when the folder cannot be read.
     pub(super) fn find(folder: &Path, sinks: &[&str]) -> Result<Vec<Self>> {
-        let unreadable = |error| Error::permanent(format!("cannot read the folder `{}`", folder.display())).because(error);
+        let unreadable =
+            |error| Error::permanent(format!("cannot read the folder `{}`", folder.display())).because(error);
         let mut found = Vec::new();
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();
@@ -44,8 +45,7 @@ impl Vanished {
         let noted = Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()).unwrap_or_default();
         let at = noted.position.or(noted.begins_at);
         let file = folder.join(format!("{name}.json"));
-        let remedy =
-            format!("give the sink its name back, `[sink.{name}]`, or forget it: remove `{}`", file.display());
+        let remedy = format!("give the sink its name back, `[sink.{name}]`, or forget it: remove `{}`", file.display());
         Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at, on_its_way: None }, remedy }
     }
 
@@ -65,5 +65,29 @@ impl Vanished {
              be stored again; {}",
             self.name, self.remedy
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_without_its_table_is_found_with_its_position_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("kept.json", r#"{"boot":"0000000000000007","offset":3}"#);
+        write("gone.json", r#"{"boot":"0000000000000007","offset":5}"#);
+        write("torn.json", "");
+        write("kept.json.new", "");
+        fs::create_dir(folder.path().join("kept")).unwrap();
+        let found = Vanished::find(folder.path(), &["kept"]).unwrap();
+        let names: Vec<_> = found.iter().map(|sink| &*sink.name).collect();
+        assert_eq!(names, ["gone", "torn"]);
+        assert_eq!(found[0].floor.committed.unwrap().offset, 5);
+        assert_eq!(found[1].floor.committed, None, "it may need everything");
+        let why = found[0].holds_back();
+        let file = folder.path().join("gone.json");
+        assert!(why.contains("`[sink.gone]`") && why.contains(&format!("remove `{}`", file.display())), "{why}");
     }
 }
