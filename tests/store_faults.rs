@@ -218,6 +218,19 @@ async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn other_tables_than_at_the_last_start_are_said_once() {
+    let bench = Bench::start(busy(), "", "").await;
+    for (rest, is_said) in [("", false), ("tables = [\"trades\"]", true), ("tables = [\"trades\"]", false)] {
+        bench.write("eth.toml", &bench.pipeline("", rest));
+        let mut program = bench.run();
+        program.until_committed(50).await;
+        let (code, log) = program.stop().await;
+        assert_eq!(code, 0, "{log}");
+        assert_eq!(log.contains("the tables are not those of the last start"), is_said, "{rest}:\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_whose_file_beside_the_spool_is_damaged_fails_alone() {
     let bench = Bench::start(busy(), "", "[sink.other]\ntype = \"file\"\npath = \"rows\"").await;
     let mut program = bench.run();

@@ -37,9 +37,11 @@ pub fn list(path: &Path) -> Result<Listing> {
     };
     let shown = path.display().to_string();
     let listing = opened.and_then(|file| listing(&*file));
-    listing.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => Error::permanent(format!("there are no dead letters `{shown}`")).because(error),
-        _ => failed("read", &shown, error),
+    listing.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Error::permanent(format!("there are no dead letters `{shown}`")).because(error);
+        }
+        failed("read", &shown, error)
     })
 }
 

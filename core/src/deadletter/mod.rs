@@ -25,7 +25,7 @@ use crate::{
     row::Timestamp,
     spool::{
         Boot, Cause, SpoolPosition,
-        disk::{self, Disk, DiskFile},
+        disk::{self, Disk, DiskFile, FileId},
     },
 };
 
@@ -70,7 +70,7 @@ impl DeadLetter {
 pub struct DeadLetters {
     disk: Arc<dyn Disk>,
     /// The file as it was left here. Another one, or another length, is a person's work.
-    id: (u64, u64),
+    id: FileId,
     /// The bytes that are known to be on disk and whole.
     len: u64,
     letters: u64,
@@ -235,13 +235,13 @@ impl DeadLetters {
         Ok(file)
     }
 
-    fn make(&self) -> Result<(Arc<dyn DiskFile>, (u64, u64))> {
+    fn make(&self) -> Result<(Arc<dyn DiskFile>, FileId)> {
         let made = self.disk.create_new(Self::FILE_NAME).and_then(|file| Ok((file.id()?, file)));
         made.map(|(id, file)| (file, id)).map_err(|error| self.failed("make", error))
     }
 
     /// Returns the file that has the name now, and what tells it from others.
-    fn named(&self) -> Result<Option<(Arc<dyn DiskFile>, (u64, u64))>> {
+    fn named(&self) -> Result<Option<(Arc<dyn DiskFile>, FileId)>> {
         let opened = match self.disk.open(Self::FILE_NAME) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.and_then(|file| Ok((file.id()?, file))),

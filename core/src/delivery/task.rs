@@ -211,6 +211,8 @@ impl<L: Log> Delivery<L> {
             let now = Instant::now();
             self.look_around(now);
             let next = self.machine.next(now);
+            // Behind the decision, which may let a probe through the breaker.
+            self.reporter.look(&self.machine, now);
             if next == Do::End {
                 break;
             }
@@ -227,7 +229,6 @@ impl<L: Log> Delivery<L> {
         if let Some(deadline) = *self.stop.borrow_and_update() {
             self.machine.on(now, Event::Stop(deadline));
         }
-        self.reporter.look(&self.machine, now);
     }
 
     async fn wait(&mut self, until: Option<Instant>) {

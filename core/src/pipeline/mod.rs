@@ -32,7 +32,7 @@ use crate::{
     caught::{caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
-    delivery::{Delivery, Outcome, Setup, SpoolLog},
+    delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
     intake,
@@ -167,35 +167,21 @@ impl Parts {
         .await?;
         tell_start(&pipeline.name, &folder, intake.is_new, &around.shown_at, &pipeline.sinks)?;
         let (stop_sinks, told) = watch::channel(None);
+        let around_sinks = Deliveries {
+            pipeline: &pipeline.name,
+            folder: &folder,
+            intake: &intake,
+            sources: feeds.iter().map(SourceFeed::info).collect(),
+            vanished: &vanished,
+            stop: told,
+            registry: &around.registry,
+        };
         let mut deliveries = JoinSet::new();
         let mut floors = Vec::new();
-        let tables: Vec<_> = feeds.iter().map(SourceFeed::info).collect();
         for sink in pipeline.sinks {
-            let name = sink.name.clone();
-            let (mut delivery, floor) = Delivery::new(Setup {
-                pipeline: pipeline.name.clone(),
-                sink: sink.name,
-                factory: sink.factory,
-                config: sink.delivery,
-                tables: sink.tables,
-                sources: tables.clone(),
-                spool: intake.reader.spool_id(),
-                host: host_name(),
-                directory: folder.sinks(),
-                log: SpoolLog::new(intake.reader.clone()),
-                synced: intake.synced.clone(),
-                stop: told.clone(),
-                health: around.registry.clone(),
-            })?;
-            if let Some(one) = vanished.first().filter(|_| delivery.is_new()) {
-                delivery.hold(one.holds_back());
-            }
+            let (delivery, floor) = around_sinks.prepare(sink)?;
             floors.push(floor);
-            let health = around.registry.stage(StageId::sink(&pipeline.name, &name));
-            deliveries.spawn(async move {
-                let ended = caught("the delivery", delivery.run_to_the_stop()).await;
-                SinkEnd::new(name, ended, &health)
-            });
+            deliveries.spawn(delivery);
         }
         for sink in &vanished {
             sink.show(&around.registry, &pipeline.name);
@@ -275,6 +261,48 @@ impl Parts {
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
         outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
+    }
+}
+
+/// What the deliveries of a pipeline have in common.
+struct Deliveries<'a> {
+    pipeline: &'a str,
+    folder: &'a Folder,
+    intake: &'a intake::Started,
+    sources: Vec<SourceInfo>,
+    vanished: &'a [Vanished],
+    stop: watch::Receiver<Option<Instant>>,
+    registry: &'a Registry,
+}
+
+impl Deliveries<'_> {
+    /// Returns the delivery of a sink, to be run, and what it no longer needs.
+    fn prepare(&self, sink: SinkStage) -> Result<(impl Future<Output = SinkEnd> + use<>, watch::Receiver<Floor>)> {
+        let name = sink.name.clone();
+        let (mut delivery, floor) = Delivery::new(Setup {
+            pipeline: self.pipeline.to_owned(),
+            sink: sink.name,
+            factory: sink.factory,
+            config: sink.delivery,
+            tables: sink.tables,
+            sources: self.sources.clone(),
+            spool: self.intake.reader.spool_id(),
+            host: host_name(),
+            directory: self.folder.sinks(),
+            log: SpoolLog::new(self.intake.reader.clone()),
+            synced: self.intake.synced.clone(),
+            stop: self.stop.clone(),
+            health: self.registry.clone(),
+        })?;
+        if let Some(one) = self.vanished.first().filter(|_| delivery.is_new()) {
+            delivery.hold(one.holds_back());
+        }
+        let health = self.registry.stage(StageId::sink(self.pipeline, &name));
+        let run = async move {
+            let ended = caught("the delivery", delivery.run_to_the_stop()).await;
+            SinkEnd::new(name, ended, &health)
+        };
+        Ok((run, floor))
     }
 }
 

@@ -53,7 +53,7 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
 
     /// Returns what tells this file from all others that there are now: a name may mean another file than the one that was
     /// opened under it.
-    fn id(&self) -> io::Result<(u64, u64)>;
+    fn id(&self) -> io::Result<FileId>;
 
     /// Returns the length.
     fn len(&self) -> io::Result<u64>;
@@ -70,6 +70,9 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// again proves nothing: the system may have dropped them.
     fn sync_data(&self) -> io::Result<()>;
 }
+
+/// What tells a file from all others that there are: device and number.
+pub type FileId = (u64, u64);
 
 /// Keeps a directory taken until it is dropped.
 pub trait DiskLock: fmt::Debug + Send + Sync {}

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     Error,
-    spool::disk::{Disk, DiskFile, DiskLock},
+    spool::disk::{Disk, DiskFile, DiskLock, FileId},
 };
 
 const PAGE: usize = 4096;
@@ -405,7 +405,7 @@ impl DiskFile for SimFile {
         })
     }
 
-    fn id(&self) -> io::Result<(u64, u64)> {
+    fn id(&self) -> io::Result<FileId> {
         Ok((0, self.file))
     }
 

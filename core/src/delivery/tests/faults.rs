@@ -228,6 +228,33 @@ async fn while_the_breaker_is_open_the_next_attempt_is_said_to_be_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_is_out_is_shown_as_half_open() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().open_faults.extend([Fault::Before; 5]);
+    bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
+    trade(&bench.log, 1);
+    let running = bench.start();
+    bench.until(|| bench.check("sink.memory")["breakers"]["store"]["state"] == "half_open").await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_are_being_written_are_on_their_way() {
+    let bench = Bench::new();
+    let running = bench.start();
+    trade(&bench.log, 1);
+    bench.until(|| bench.floor(&running).committed.is_some()).await;
+    assert_eq!(bench.floor(&running).on_its_way, None);
+    bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
+    trade(&bench.log, 2);
+    bench.until(|| bench.floor(&running).on_its_way.is_some()).await;
+    assert_eq!((bench.floor(&running).committed.unwrap().offset, bench.floor(&running).read_upto()), (1, 2));
+    bench.until(|| bench.stored() == 2).await;
+    bench.until(|| bench.floor(&running).on_its_way.is_none()).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_balance_is_shown_and_each_offset_is_in_it_once() {
     let bench = Bench::new().tables(r#"["trades"]"#);
     bench.store.lock().unwrap().refuses.insert(1);

@@ -16,6 +16,9 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// For whom, how many rows, and which offsets.
+type Dropped = (Vec<String>, u64, Option<(u64, u64)>);
+
 struct Shell {
     disk: SimDisk,
     running: Running,
@@ -67,7 +70,7 @@ impl Shell {
     }
 
     /// Returns for whom how many rows are gone, as it is written down.
-    fn dropped(&self) -> Vec<(Vec<String>, u64, Option<(u64, u64)>)> {
+    fn dropped(&self) -> Vec<Dropped> {
         let mut cursor = self.reader.cursor(SpoolPosition::START);
         let mut found = Vec::new();
         while let Some(step) = cursor.next(u64::MAX).unwrap() {

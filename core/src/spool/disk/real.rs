@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, FileId};
 use crate::Error;
 
 const LOCK: &str = "lock";
@@ -160,7 +160,7 @@ impl DiskFile for RealFile {
         self.file.read_at(bytes, at)
     }
 
-    fn id(&self) -> io::Result<(u64, u64)> {
+    fn id(&self) -> io::Result<FileId> {
         let metadata = self.file.metadata()?;
         Ok((metadata.dev(), metadata.ino()))
     }
