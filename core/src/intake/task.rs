@@ -264,8 +264,6 @@ impl Task {
     /// Drops the oldest segment, and says for whom what is lost; returns whether there was one.
     async fn drop_oldest(&mut self) -> Result<bool> {
         let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
-        let held = old.clone();
-        on_disk(move || held.hold()).await?;
         // Before the sinks are looked at: now none of them reads on in it.
         if !self.intake.spool.drop_oldest(&old) {
             return Ok(false);
@@ -276,7 +274,8 @@ impl Task {
         let mut most = 0;
         for (sink, passed) in sinks.into_iter().filter(|(_, passed)| *passed < last) {
             let counted = old.clone();
-            let rows = on_disk(move || counted.rows(passed)).await?;
+            let rows = tokio::task::spawn_blocking(move || counted.rows(passed)).await;
+            let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
             let count: u64 = rows.iter().map(|(_, count)| count).sum();
             most = most.max(count);
             let (first, now) = (first.max(passed + 1), self.now());
@@ -386,12 +385,6 @@ fn tidy(pipeline: &str, housekeeping: Housekeeping) {
             warn!(pipeline, error = error.chain(), "an old segment could not be removed");
         }
     }));
-}
-
-/// Waits for the disk on a thread that may.
-async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(Error::permanent("reading an old segment has panicked").because(error)))
 }
 
 async fn finished(syncing: &mut Option<JoinHandle<SyncDone>>) -> Result<SyncDone> {

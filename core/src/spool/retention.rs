@@ -89,18 +89,6 @@ impl OldSegment {
         (self.segment.first, self.segment.end())
     }
 
-    /// Opens the file, so that it can be read to its end whatever becomes of its name.
-    ///
-    /// # Errors
-    ///
-    /// `Transient` when it cannot be read.
-    pub fn hold(&self) -> Result<()> {
-        let Shared { disk, sources, .. } = &*self.shared;
-        self.segment.meta(&**disk, sources)?;
-        self.segment.file(&**disk)?;
-        Ok(())
-    }
-
     /// Counts the rows of each stream behind an offset; reads the whole file, so it belongs on a thread that may block.
     ///
     /// # Errors
