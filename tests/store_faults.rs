@@ -166,11 +166,11 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
     assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
     program.until_logged("sells are not wanted").await;
     bench.venue.freeze();
-    let refused = program.log().matches("the store does not take").count();
-    assert_eq!(refused, 1, "one line at once, and not one for each row:\n{}", program.log());
     let (code, log) = program.stop().await;
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("nothing left in the spool"), "{log}");
+    let said = log.matches("the store does not take").count();
+    assert!(said < 10, "a line at once and one a minute, not {said} for each row:\n{log}");
 
     let listed = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["deadletter", "list", "eth.toml"])
