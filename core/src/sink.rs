@@ -77,7 +77,8 @@ pub trait Sink: Send + 'static {
         0
     }
 
-    /// Returns what the store promises, said once at the start. Asked after `open`.
+    /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
+    /// after each.
     fn guarantee(&self) -> Guarantee;
 }
 

@@ -9,7 +9,7 @@ use ::metrics::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::{metrics::stage_status, policy::BreakerSnapshot};
+use crate::{delivery::Balance, metrics::stage_status, policy::BreakerSnapshot};
 
 use super::{
     Registry, StageId, StageKind,
@@ -256,6 +256,11 @@ impl StageHealth {
     /// Sets how many rows the store has accepted and not yet made durable.
     pub fn accepted_rows(&self, rows: u64) {
         self.stage.evidence.rows_accepted.set(rows);
+    }
+
+    /// Sets what became of every offset up to the committed one.
+    pub fn balance(&self, balance: &Balance) {
+        self.stage.evidence.set_balance(*balance);
     }
 
     /// Notes that the store is open and nothing waits for it.
