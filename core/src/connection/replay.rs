@@ -312,7 +312,9 @@ impl Replay {
                 | Command::WakeAfter(_)
                 | Command::Rediscover
                 | Command::Ignore(_)
-                | Command::Answered(_) => {}
+                | Command::Answered(_)
+                | Command::Tell(..)
+                | Command::Lacking(_) => {}
             }
         }
         confirmations.enter(&mut self.link);

@@ -146,10 +146,7 @@ impl Continuity {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
             Control::ClockStep { step, .. } => self.step_clock(*step),
-            Control::Dropped { .. }
-            | Control::Watermark(_)
-            | Control::Status { .. }
-            | Control::Redrive { .. } => {}
+            Control::Dropped { .. } | Control::Watermark(_) | Control::Status { .. } | Control::Redrive { .. } => {}
         }
     }
 

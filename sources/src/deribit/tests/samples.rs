@@ -37,7 +37,7 @@ fn two_minutes_of_a_recorded_connection_give_the_rows_that_were_counted_by_other
     };
     let expected: Json = serde_json::from_str(&expected).unwrap();
     let expected = &expected["ws_options_2021-04-05_raw.jsonl"];
-    let mut script = script(everything());
+    let mut script = listening(everything(), &frames);
     for line in frames.lines() {
         script.frame(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     }
