@@ -193,15 +193,20 @@ async fn frames_that_nobody_can_read_are_kept_raw_and_counted_and_disturb_nothin
     let mut program = bench.run();
     program.until_committed(300).await;
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let wrong_type = r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"ticker.ETH-PERPETUAL.100ms","data":{"timestamp":"marker-wrong-type"}}}"#;
-    let huge_number = r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"trades.ETH-PERPETUAL.100ms","data":[{"trade_seq":1e400,"marker":"huge-number"}]}}"#;
+    let followed = bench.venue.read(most_traded_option);
+    let wrong_type = format!(
+        r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"ticker.{followed}.100ms","data":{{"timestamp":"marker-wrong-type"}}}}}}"#
+    );
+    let huge_number = format!(
+        r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.{followed}.100ms","data":[{{"trade_seq":1e400,"marker":"huge-number"}}]}}}}"#
+    );
     let frames = [
         Fault::Malformed,
         Fault::Truncated,
         Fault::Binary,
         Fault::Frame(nested),
-        Fault::Frame(wrong_type.to_owned()),
-        Fault::Frame(huge_number.to_owned()),
+        Fault::Frame(wrong_type),
+        Fault::Frame(huge_number),
         Fault::Frame("".to_owned()),
         Fault::Frame("marker-no-json".to_owned()),
     ];

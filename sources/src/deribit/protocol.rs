@@ -1,4 +1,8 @@
 //! What Deribit's frames mean, and what to answer.
+//!
+//! No book is kept, so that a crossed one is not seen here: whether bid and ask cross after a change is known only to who
+//! keeps every level of every book, since a deletion uncovers the next one. What a crossed book would tell, that a change is
+//! missing, the chain of `prev_change_id` tells at once and without it, and the venue has no checksum beside that.
 
 use std::{collections::HashSet, ops::RangeInclusive, time::Duration};
 

@@ -337,20 +337,25 @@ impl Lists {
     }
 }
 
+/// Says who came in and who left; of the first choice, how many there are.
 fn tell_change(before: &BTreeSet<String>, after: &BTreeSet<String>, out: &mut Outbox) {
-    let shown = |names: Vec<&String>| {
-        let more = names.len().saturating_sub(MOST_TOLD);
-        let told = names.into_iter().take(MOST_TOLD).map(String::as_str).collect::<Vec<_>>().join(", ");
-        if more == 0 { told } else { format!("{told} and {more} more") }
-    };
-    let (came, left): (Vec<_>, Vec<_>) = (after.difference(before).collect(), before.difference(after).collect());
-    if !came.is_empty() || !left.is_empty() {
-        let change = |number: usize, how: &str, names: Vec<&String>| {
-            if number == 0 { String::new() } else { format!("; {number} {how}: {}", shown(names)) }
-        };
-        let (came, left) = (change(came.len(), "new", came), change(left.len(), "left", left));
-        out.tell("chosen", format!("{} instruments{came}{left}", after.len()));
+    let changes = told("new", after.difference(before)) + &told("left", before.difference(after));
+    if !changes.is_empty() {
+        let changes = if before.is_empty() { "" } else { &changes };
+        out.tell("chosen", format!("{} instruments{changes}", after.len()));
     }
+}
+
+/// Returns how many there are and their names, not all of very many; nothing where there is none.
+fn told<'n>(what: &str, names: impl Iterator<Item = &'n String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown = names[..names.len().min(MOST_TOLD)].join(", ");
+    let more = names.len().saturating_sub(MOST_TOLD);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("; {} {what}: {shown}{more}", names.len())
 }
 
 /// So many names stand in a line of the log.

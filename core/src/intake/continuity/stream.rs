@@ -101,7 +101,7 @@ impl Stream {
 
     /// Returns the time from which on a gap behind the last record has to be filled.
     pub(super) fn owed_since(&self) -> Timestamp {
-        self.open_since().max(self.vouched)
+        self.open_since().max(self.since).max(self.vouched)
     }
 
     pub(super) fn holes(&self) -> usize {
