@@ -45,7 +45,7 @@ impl Lenient<f64> {
     pub(super) fn amount(self, odd: &mut u32) -> Option<f64> {
         match self {
             Self::Number(number) if number < 0.0 => Self::Odd.get(odd),
-            amount => amount.get(odd),
+            Self::Number(_) | Self::Absent | Self::Odd => self.get(odd),
         }
     }
 

@@ -147,15 +147,15 @@ fn what_nobody_asked_for_makes_no_stream() {
         for (channel, data) in all {
             script.commands.clear();
             script.frame(&notification(&named(channel), &named(data))).unwrap();
-            assert_eq!(script.ignored(), ["a channel of no interest"], "{channel} of {:.10}", name);
+            assert_eq!(script.ignored(), ["a channel of no interest"], "{channel} of {name:.10}");
             let outcome = script.frame(&notification(channel, &other(data)));
-            assert!(outcome.is_err() || script.rejected().len() == 1, "{channel} with {:.10}", name);
+            assert!(outcome.is_err() || script.rejected().len() == 1, "{channel} with {name:.10}");
         }
         let group = notification("trades.option.any.100ms", &trades);
         script.frame(&group).unwrap();
         let index = r#"{"timestamp":5,"price":1.5,"index_name":"btc_usd"}"#;
         script.frame(&notification("deribit_price_index.eth_usd", index)).unwrap_err();
-        assert_eq!(script.stored, [], "{:.10}", name);
+        assert_eq!(script.stored, [], "{name:.10}");
     }
     let mut script = listening(everything(), "");
     let state = r#"{"timestamp":5,"state":"open","instrument_name":"ETH SUCH"}"#;
