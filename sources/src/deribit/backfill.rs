@@ -48,8 +48,8 @@ const PAGE: u64 = 1000;
 /// Enough for the baseline of a moment ago; the next page follows where it is not.
 const FRESH_PAGE: u64 = 100;
 const FRESH: Duration = Duration::from_secs(60);
-/// At 20 requests a second this is 1.1, the rate at which the history host is known to answer; it states no limit.
-const HISTORY_COST: u32 = 18;
+/// At 15 requests a second, a request a second: the most that the history host was seen to take.
+const HISTORY_COST: u32 = 15;
 
 impl Backfill {
     pub(super) fn new(hosts: Hosts, interval: Interval) -> Self {

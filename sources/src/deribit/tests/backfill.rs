@@ -330,7 +330,7 @@ fn the_history_host_is_asked_more_slowly() {
     script.reply(&first, 200, &Venue::default().serve(&first), std::slice::from_ref(&gap)).unwrap();
     let (second, _) = request(script.on_gap(std::slice::from_ref(&gap)));
     assert!(second.url.starts_with(HISTORY));
-    assert_eq!((first.cost, second.cost), (1, 18), "of 20 a second: about one a second");
+    assert_eq!((first.cost, second.cost), (1, 15), "of 15 a second: one a second");
 }
 
 #[test]
