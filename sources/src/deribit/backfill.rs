@@ -122,13 +122,14 @@ impl Backfill {
         let host = self.host(reply.request);
         let page = match Page::read(reply, &self.hosts, out) {
             Ok(Answer::Page(page)) => page,
-            Ok(answer @ (Answer::Unknown | Answer::Refused)) => {
-                out.ignore("a request for trades that was refused");
-                self.sweeps.failed(reply.request);
-                match answer {
-                    Answer::Unknown => self.notes.unknown(gaps, host, now),
-                    Answer::Page(_) | Answer::Refused => self.notes.failed(gaps, host),
-                }
+            Ok(Answer::Unknown) => {
+                self.refused(reply.request, out);
+                self.notes.unknown(gaps, host, now);
+                return Ok(());
+            }
+            Ok(Answer::Refused) => {
+                self.refused(reply.request, out);
+                self.notes.failed(gaps, host);
                 return Ok(());
             }
             Err(error) => {
@@ -159,6 +160,11 @@ impl Backfill {
             }
         }
         Ok(())
+    }
+
+    fn refused(&mut self, request: &Request, out: &mut Outbox) {
+        out.ignore("a request for trades that was refused");
+        self.sweeps.failed(request);
     }
 
     fn host(&self, request: &Request) -> Host {

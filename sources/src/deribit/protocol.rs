@@ -252,7 +252,7 @@ impl Deribit {
                 }
             }
             // What the venue leaves out was not subscribed to any more.
-            Some(Asked::Unsubscribe(channels)) => self.on_ended(channels, out),
+            Some(Asked::Unsubscribe(channels)) => channels.into_iter().for_each(|channel| out.unsubscribed(channel)),
         }
         self.session.ready_when_greeted(out);
         Ok(())
@@ -264,13 +264,6 @@ impl Deribit {
             let seconds = seconds.clamp(*LOGIN_SECONDS.start(), *LOGIN_SECONDS.end());
             self.login_at = Some(later(self.now, Duration::from_secs(seconds) * 4 / 5));
             self.wake(out);
-        }
-    }
-
-    fn on_ended(&mut self, channels: Vec<String>, out: &mut Outbox) {
-        for channel in channels {
-            self.session.ended(&channel);
-            out.unsubscribed(channel);
         }
     }
 
@@ -301,7 +294,7 @@ impl Deribit {
                 Ok(())
             }
             (Some(Asked::Unsubscribe(channels)), Verdict::NoInstrument) => {
-                self.on_ended(channels, out);
+                channels.into_iter().for_each(|channel| out.unsubscribed(channel));
                 Ok(())
             }
             // The driver asks again, after pauses that grow, and names the channels that wait; the rest of the line goes on.

@@ -25,7 +25,8 @@ pub(super) struct Session {
     /// Goes on through all sessions, so that a late reply is never taken for another one's.
     last_id: u64,
     asked: HashMap<u64, Asked>,
-    /// The channels that were asked for and have not ended: of others no frame is expected.
+    /// The channels that were asked for in this session: of others no frame is expected. Of those that were left the last
+    /// ones may still be on their way.
     channels: HashSet<String>,
     is_ready: bool,
 }
@@ -55,11 +56,6 @@ impl Session {
     /// Notes that messages of this channel may come from here on.
     pub(super) fn expect(&mut self, channel: &str) {
         self.channels.insert(channel.to_owned());
-    }
-
-    /// Notes that none will come any more.
-    pub(super) fn ended(&mut self, channel: &str) {
-        self.channels.remove(channel);
     }
 
     /// Returns whether messages of this channel may come.
