@@ -130,7 +130,7 @@ pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Err
     let message = error.chain();
     let named = message.split('`').skip(1).step_by(2).find_map(|word| {
         let path: Path = word.split('.').map(String::from).collect();
-        let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);
+        let of_value = || layers.texts().find(|(_, text)| *text == word).map(|(path, _)| path);
         layers.value(&path).is_some().then_some(path).or_else(of_value)
     });
     let (spot, label) = match &named {
@@ -194,7 +194,7 @@ fn shown(found: &Actual) -> String {
 fn name(found: &Actual) -> String {
     match found {
         Actual::Str(text) if text.chars().count() > 60 || text.contains('\n') => "this text".into(),
-        Actual::Str(text) => format!("{:?}", secret::without_password(text)),
+        Actual::Str(text) => format!("{text:?}"),
         Actual::Signed(_) | Actual::Unsigned(_) | Actual::Float(_) => format!("the number {}", shown(found)),
         Actual::Bool(truth) => truth.to_string(),
         Actual::Seq => "a list".into(),

@@ -169,13 +169,18 @@ impl<'a> Layers<'a> {
         Origin::Default
     }
 
-    /// Returns every text of the table, with its path.
-    pub(crate) fn texts(&self) -> Vec<(Path, &str)> {
-        let mut texts = Vec::new();
+    /// Returns every single value of the table, with its path.
+    pub(crate) fn singles(&self) -> Vec<(Path, &Value)> {
+        let mut singles = Vec::new();
         for (key, value) in &self.root {
-            collect_texts(value, vec![key.clone()], &mut texts);
+            collect_singles(value, vec![key.clone()], &mut singles);
         }
-        texts
+        singles
+    }
+
+    /// Returns every text of the table, with its path.
+    pub(crate) fn texts(&self) -> impl Iterator<Item = (Path, &str)> {
+        self.singles().into_iter().filter_map(|(path, value)| Some((path, value.as_str()?)))
     }
 
     /// Returns `message` without the values that came from variables, or are held by one of `secrets`.
@@ -188,7 +193,7 @@ impl<'a> Layers<'a> {
                 message = replace_word(&message, text, &written);
             }
         }
-        secret::without_password(&message).into_owned()
+        message
     }
 
     fn strongest(&self, path: &[String]) -> Option<Found<'a, '_>> {
@@ -208,15 +213,18 @@ enum Found<'a, 'l> {
     Variable(&'l Variable),
 }
 
-fn collect_texts<'v>(value: &'v Value, path: Path, texts: &mut Vec<(Path, &'v str)>) {
+fn collect_singles<'v>(value: &'v Value, path: Path, singles: &mut Vec<(Path, &'v Value)>) {
     let child = |name: String| join(&path, &[name]);
     match value {
-        Value::String(_, text) => texts.push((path, text)),
-        Value::Dict(_, dict) => dict.iter().for_each(|(key, value)| collect_texts(value, child(key.clone()), texts)),
-        Value::Array(_, items) => {
-            items.iter().enumerate().for_each(|(i, item)| collect_texts(item, child(i.to_string()), texts));
+        Value::Dict(_, dict) => {
+            dict.iter().for_each(|(key, value)| collect_singles(value, child(key.clone()), singles));
         }
-        Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => {}
+        Value::Array(_, items) => {
+            items.iter().enumerate().for_each(|(i, item)| collect_singles(item, child(i.to_string()), singles));
+        }
+        Value::String(..) | Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => {
+            singles.push((path, value));
+        }
     }
 }
 

@@ -86,9 +86,9 @@ impl Pattern {
         path.len() >= self.0.len() && self.0.iter().zip(path).all(|(pattern, name)| fits(pattern, name))
     }
 
-    /// Tells whether `path` is that of the option.
-    pub(crate) fn is(&self, path: &[String]) -> bool {
-        path.len() == self.0.len() && self.holds(path)
+    /// Tells whether `path` leads to the name of the file that holds the secret: `{ file = "…" }`.
+    pub(crate) fn is_file(&self, path: &[String]) -> bool {
+        path.len() == self.0.len() + 1 && path.last().is_some_and(|key| key == "file")
     }
 
     /// Returns the path, if there is but one.

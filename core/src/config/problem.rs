@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::names;
+use super::{names, secret};
 
 /// A file that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,13 +105,14 @@ impl Problem {
     }
 
     fn new(severity: Severity, title: String) -> Self {
+        let title = without_password(title);
         Self { severity, title, file: None, labels: Vec::new(), notes: Vec::new(), help: None, instead: None }
     }
 
     /// Shows a place, or only says what is to be said about it when there is none.
     #[must_use]
     pub(crate) fn at(mut self, spot: Option<Spot>, label: impl Into<String>) -> Self {
-        let label = label.into();
+        let label = without_password(label);
         match spot {
             Some(spot) => self.labels.push((spot, label)),
             None if label.is_empty() => {}
@@ -129,14 +130,14 @@ impl Problem {
 
     #[must_use]
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
+        self.notes.push(without_password(note));
         self
     }
 
     /// Says what to do about it, in one sentence.
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(without_password(help));
         self
     }
 
@@ -221,4 +222,9 @@ impl Problem {
         }
         snippets.into_iter().map(|(_, snippet)| snippet).collect()
     }
+}
+
+/// Whatever is said may quote what the user wrote, and goes to the log and to `/health` as well.
+fn without_password(text: impl Into<String>) -> String {
+    secret::without_password(&text.into()).into_owned()
 }

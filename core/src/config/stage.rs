@@ -11,7 +11,7 @@ use super::{
     driver::{ConnectionConfig, DeliveryConfig},
     explain::Keys,
     host,
-    layers::{Layer, Layers, Origin, path},
+    layers::{Layer, Layers, path},
     load::{Feed, Reader, SinkStage, SourceStage},
     options::{Options, Pattern},
     problem::{Problem, Spot},
@@ -221,24 +221,18 @@ impl<'a> Reader<'a> {
     fn guard_secrets(&mut self, draft: &Draft<'_>) {
         let layers = &draft.layers;
         let secrets = secrets(&draft.options);
-        let texts = layers.texts();
-        for (at, text) in &texts {
-            let Some(spot) = layers.value(at) else { continue };
-            let is_secret = secrets.iter().any(|secret| secret.is(at));
-            if is_secret || is_nearly_one_of(&secrets, at) {
+        for (at, value) in layers.singles() {
+            let Some(spot) = layers.value(&at) else { continue };
+            // A list or table in a secret's place is a mistake, and holds it all the same.
+            let is_secret = secrets.iter().any(|secret| secret.holds(&at) && !secret.is_file(&at));
+            if is_secret || is_nearly_one_of(&secrets, &at) {
                 self.hide(&spot);
             }
-            // A secret may be an address that holds none.
-            let is_written_out = secret::password_in(text).is_some() || (is_secret && !text.contains("://"));
-            if is_written_out && !text.is_empty() && is_literal(layers, at) {
+            let written = spot.clone().inside_quotes();
+            let written = &written.file.text[written.span];
+            let is_text_or_secret = is_secret || value.as_str().is_some();
+            if is_text_or_secret && secret::is_written_out(written, is_secret) && !layers.is_broken(&at) {
                 self.warn_of_secret(spot);
-            }
-        }
-        // A key of digits only, say, which is a mistake for want of quotes.
-        for at in secrets.iter().filter_map(Pattern::only) {
-            let is_no_text = layers.root.get(&at[0]).is_some_and(|value| value.as_dict().is_none());
-            if let (true, Some(spot)) = (is_no_text, layers.value(at)) {
-                self.hide(&spot);
             }
         }
     }
@@ -258,17 +252,8 @@ impl<'a> Reader<'a> {
 
 /// Tells whether a key of the table is a secret's but for a slip of the pen: the line that shows the slip hides the value.
 fn is_nearly_one_of(secrets: &[Pattern], at: &[String]) -> bool {
-    let [key] = at else { return false };
     let names = secrets.iter().filter_map(Pattern::only).filter(|path| path.len() == 1);
-    super::names::nearest(key, names.map(|path| path[0].as_str())).is_some()
-}
-
-/// Tells whether a value stands in a file as it is.
-fn is_literal(layers: &Layers<'_>, at: &[String]) -> bool {
-    match layers.origin(at) {
-        Origin::Line { variables, .. } => variables.is_empty() && !layers.is_broken(at),
-        Origin::Default | Origin::Variable(_) => false,
-    }
+    super::names::nearest(&at[0], names.map(|path| path[0].as_str())).is_some_and(|name| *name != *at[0])
 }
 
 fn secrets(options: &[Options]) -> Vec<Pattern> {
