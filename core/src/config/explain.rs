@@ -48,8 +48,15 @@ pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &
         Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path, keys),
         other => not_valid(layers, other, path, keys),
     };
+    with_variable(problem, layers, path)
+}
+
+/// Names the variable of the process that set what is at `path`, or a part of it.
+pub(crate) fn with_variable(problem: Problem, layers: &Layers<'_>, path: &[String]) -> Problem {
     match layers.variable(path) {
-        Some(variable) => problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name)),
+        Some((path, variable)) => {
+            problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name))
+        }
         None => problem,
     }
 }

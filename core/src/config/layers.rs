@@ -126,12 +126,15 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Returns the variable of the process that set an option.
-    pub(crate) fn variable(&self, path: &[String]) -> Option<&Variable> {
-        match self.strongest(path)? {
-            Found::File(..) => None,
-            Found::Variable(variable) => Some(variable),
+    /// Returns the variable of the process that set an option, or a key of the table that stands in no file.
+    pub(crate) fn variable(&self, path: &[String]) -> Option<(&Path, &Variable)> {
+        if path.is_empty() || matches!(self.strongest(path), Some(Found::File(..))) {
+            return None;
         }
+        self.layers.iter().rev().find_map(|layer| match layer {
+            Layer::File { .. } => None,
+            Layer::Variables(variables) => variables.iter().find(|(set, _)| set.starts_with(path)),
+        })
     }
 
     /// Returns how a value was written that came from a variable: `${NAME}`, or the name of the one that set it.

@@ -150,13 +150,12 @@ fn enabled() -> bool {
 /// Reads the host file and the pipelines, and reports every mistake in all of them. Does no I/O.
 pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loaded {
     let mut report = files.report;
-    let host_file = files.host.map(|file| Document::parse(file, environment, &mut report));
-    let host_document = host_file.as_ref().and_then(Option::as_ref);
-    let mut host = host::read(host_document, environment, &mut report);
-    let defaults = Defaults::new(catalog, host_document, &mut report);
-    let host_is_wrong = matches!(host_file, Some(None))
-        || host_document.is_some_and(|document| report.has_error_in(&document.file) || document.is_broken(&[]));
-    if host_is_wrong {
+    let errors_of_others = report.errors();
+    let host_document = files.host.and_then(|file| Document::parse(file, environment, &mut report));
+    let mut host = host::read(host_document.as_ref(), &files.pipelines, environment, &mut report);
+    let defaults = Defaults::new(catalog, host_document.as_ref(), &mut report);
+    // A host that was read in part would put the spools, say, into another folder than they were in.
+    if files.host_is_wrong || report.errors() > errors_of_others {
         host = None;
     }
     let mut drafts = Vec::new();

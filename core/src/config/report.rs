@@ -88,11 +88,6 @@ impl Report {
         self.files += 1;
     }
 
-    /// Tells whether an error was found in this file.
-    pub(crate) fn has_error_in(&self, file: &Text) -> bool {
-        self.first_error_in(file).is_some()
-    }
-
     /// Returns the first error in this file.
     pub(crate) fn first_error_in(&self, file: &Text) -> Option<&Problem> {
         self.problems.iter().find(|problem| {
