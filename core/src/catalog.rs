@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Result,
-    config::{Keys, Layers, Options, Report, explain, stage},
+    config::{Faults, Keys, Layers, Options, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
     source::Source,
@@ -33,13 +33,21 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
     type Built;
 
-    /// Builds the component; does no I/O. Called for a check, then once for each that is needed: a protocol per
-    /// connection, a sink again after a crash.
+    /// Looks for what no type keeps out, and adds all of it, each with its key. By default there is nothing.
+    ///
+    /// Called also when some values are wrong by themselves: these were said, and have their defaults here, or are left
+    /// out of their list. What is said about their keys then is not shown.
+    fn check(&self, faults: &mut Faults) {
+        _ = faults;
+    }
+
+    /// Builds the component; does no I/O. Called for a check that found nothing, then once for each that is needed: a
+    /// protocol per connection, a sink again after a crash.
     ///
     /// # Errors
     ///
-    /// `Config` for a combination of values that cannot work. The first key of the table, or value in it, that the message
-    /// names in backticks is the place that is shown.
+    /// `Config` for what [`Component::check`] cannot see. It is shown at the first key of the table that the message names
+    /// in backticks.
     fn build(&self) -> Result<Self::Built>;
 
     /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice. By default
@@ -203,7 +211,7 @@ fn read<C: Component>(
     keys: &Keys<'_>,
     report: &mut Report,
 ) -> Option<Made<C::Built>> {
-    let config: C = layers.read(table, keys, report)?;
+    let config: C = layers.read_checked(table, keys, C::check, report)?;
     if layers.is_broken(&[]) {
         return None;
     }

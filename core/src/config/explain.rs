@@ -35,6 +35,11 @@ impl<'a> Keys<'a> {
     fn kind_at(&self, path: &[String]) -> Option<String> {
         self.options.iter().find_map(|options| options.kind_at(path))
     }
+
+    /// Returns the keys that the table at a path has to have.
+    pub(crate) fn required_at(&self, path: &[String]) -> Vec<String> {
+        self.options.iter().flat_map(|options| options.required_at(path)).collect()
+    }
 }
 
 /// Turns an error at `path` into a problem that shows the line.
@@ -132,15 +137,11 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
     problem.at(spot, expected)
 }
 
-/// Shows a component's own error at the key, or the value, that it names first; else at its table.
-pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
-    let message = error.chain();
-    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
-        let path: Path = word.split('.').map(String::from).collect();
-        let of_value = || layers.texts().find(|(_, text)| *text == word).map(|(path, _)| path);
-        layers.value(&path).is_some().then_some(path).or_else(of_value)
-    });
-    let (spot, label) = match &named {
+/// Shows what a component says about some of its values at the first that stands in a file.
+pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: String, about: &[Path]) -> Problem {
+    let parts = about.iter().map(|path| (1..=path.len()).rev().map(|length| &path[..length]).collect::<Vec<_>>());
+    let shown = about.iter().map(Vec::as_slice).chain(parts.flatten()).find(|path| layers.value(path).is_some());
+    let (spot, label) = match shown {
         Some(path) => (layers.value(path), ""),
         None => (layers.key(&[]), "in this table"),
     };
@@ -149,6 +150,16 @@ pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Err
         Some(component) => problem.help(format!("all keys: tidegate list {component}")),
         None => problem,
     }
+}
+
+/// Shows the error of a component that cannot be built, at the key that it names first; else at its table.
+pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
+    let message = error.chain();
+    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+        let path: Path = word.split('.').map(String::from).collect();
+        layers.value(&path).is_some().then_some(path)
+    });
+    fault(layers, keys, message, &Vec::from_iter(named))
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.

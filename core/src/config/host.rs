@@ -16,7 +16,7 @@ use super::{
     problem::{Problem, Text},
     report::Report,
     resolved::{self, Setting},
-    units::{Address, ByteSize, Duration},
+    units::{Address, ByteSize, Duration, positive},
 };
 
 /// What is one per process.
@@ -89,7 +89,7 @@ pub struct LogFile {
     /// Where it is.
     pub path: PathBuf,
     /// At this size it is put aside and a new one begun.
-    #[serde(default = "LogFile::default_max")]
+    #[serde(default = "LogFile::default_max", deserialize_with = "positive")]
     pub max: ByteSize,
     /// So many of the old ones are kept.
     #[serde(default = "LogFile::default_keep")]

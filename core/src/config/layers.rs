@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use super::{
     document::{Document, Path},
     explain::{self, Keys},
+    faults::Faults,
     options::Pattern,
     problem::Spot,
     report::Report,
@@ -52,7 +53,7 @@ pub(crate) enum Origin {
 }
 
 /// A mistake that cannot be mended ends a table's reading; more rounds than mistakes can be told apart are none.
-const MOST_ROUNDS: usize = 1_000;
+const MOST_ROUNDS: usize = 200;
 
 impl<'a> Layers<'a> {
     /// Merges the layers, the weakest first.
@@ -64,10 +65,26 @@ impl<'a> Layers<'a> {
 
     /// Reads `table`, a part of these layers. Reports every mistake in it.
     pub(crate) fn read<T: DeserializeOwned>(&self, table: Dict, keys: &Keys<'_>, report: &mut Report) -> Option<T> {
+        self.read_checked(table, keys, |_, _| {}, report)
+    }
+
+    /// Reads `table`, and reports also what `check` finds in the values that are right by themselves.
+    pub(crate) fn read_checked<T: DeserializeOwned>(
+        &self,
+        table: Dict,
+        keys: &Keys<'_>,
+        check: impl FnOnce(&T, &mut Faults),
+        report: &mut Report,
+    ) -> Option<T> {
         let mut attempt = Attempt { value: table.into(), removed: BTreeSet::new(), failed: false, meant: Vec::new() };
         for _ in 0..MOST_ROUNDS {
             let error = match T::deserialize(&attempt.value) {
-                Ok(read) => return (!attempt.failed).then_some(read),
+                Ok(read) => {
+                    let mut faults = Faults::default();
+                    check(&read, &mut faults);
+                    self.add_faults(&mut attempt, faults, keys, report);
+                    return (!attempt.failed).then_some(read);
+                }
                 Err(error) => error,
             };
             if !self.mend(&mut attempt, error, keys, report) {
@@ -75,6 +92,19 @@ impl<'a> Layers<'a> {
             }
         }
         None
+    }
+
+    /// Reports faults, but for those that follow from what was taken out.
+    fn add_faults(&self, attempt: &mut Attempt, faults: Faults, keys: &Keys<'_>, report: &mut Report) {
+        let wrong: Vec<Path> = attempt.removed.iter().chain(&attempt.meant).cloned().collect();
+        for fault in faults.into_vec() {
+            let about: Vec<Path> = fault.keys.iter().map(|path| attempt.original(path)).collect();
+            let touches = |path: &Path| wrong.iter().any(|wrong| wrong.starts_with(path) || path.starts_with(wrong));
+            attempt.failed = true;
+            if !about.iter().any(|path| touches(path) || self.is_broken(path)) {
+                report.add(explain::fault(self, keys, fault.message, &about));
+            }
+        }
     }
 
     /// Reports what is wrong and takes it out, so that the next mistake can be found.
@@ -95,19 +125,40 @@ impl<'a> Layers<'a> {
         attempt.failed = true;
         if !self.is_said(attempt, &error.kind, &path) {
             let problem = explain::explain(self, &error.kind, &path, keys);
-            attempt.meant.extend(problem.instead.clone());
+            let around = &path[..path.len().saturating_sub(1)];
+            attempt.meant.extend(problem.instead.as_ref().map(|key| join(around, std::slice::from_ref(key))));
             report.add(problem);
+            if let Kind::MissingField(field) = &error.kind {
+                self.add_missing(attempt, &error.path, &path, field, keys, report);
+            }
         }
         attempt.remove(&error.path, path)
+    }
+
+    /// Reports the other keys that a table has to have: serde stops at the first.
+    fn add_missing(
+        &self,
+        attempt: &Attempt,
+        at: &[String],
+        path: &[String],
+        first: &str,
+        keys: &Keys<'_>,
+        report: &mut Report,
+    ) {
+        let is_there = |key: &str| lookup(&attempt.value, &join(at, &[key.to_owned()])).is_some();
+        for key in keys.required_at(path).into_iter().filter(|key| key != first && !is_there(key)) {
+            let kind = Kind::MissingField(key.into());
+            if !self.is_said(attempt, &kind, path) {
+                report.add(explain::explain(self, &kind, path, keys));
+            }
+        }
     }
 
     /// Tells whether the mistake follows from one that was reported.
     fn is_said(&self, attempt: &Attempt, kind: &Kind, path: &[String]) -> bool {
         let Kind::MissingField(field) = kind else { return self.is_broken(path) };
         let missing: Path = path.iter().cloned().chain([field.to_string()]).collect();
-        attempt.removed.contains(&missing)
-            || attempt.meant.iter().any(|meant| meant == field)
-            || self.is_broken(&missing)
+        attempt.removed.contains(&missing) || attempt.meant.contains(&missing) || self.is_broken(&missing)
     }
 
     /// Returns the place of a key in the strongest file that has it.
@@ -275,7 +326,7 @@ struct Attempt {
     removed: BTreeSet<Path>,
     failed: bool,
     /// Keys that were meant by misspelt ones.
-    meant: Vec<String>,
+    meant: Vec<Path>,
 }
 
 impl Attempt {
@@ -331,6 +382,17 @@ fn coerce(value: &mut Value) -> bool {
     let number = value.to_num_lossy().map(|number| Value::Num(value.tag(), number));
     let read = number.or_else(|| value.to_bool_lossy().map(|truth| Value::Bool(value.tag(), truth)));
     read.map(|read| *value = read).is_some()
+}
+
+/// Returns the value at `path`.
+fn lookup<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    let Some((name, rest)) = path.split_first() else { return Some(value) };
+    let child = match value {
+        Value::Dict(_, dict) => dict.get(name),
+        Value::Array(_, items) => items.get(name.parse::<usize>().ok()?),
+        Value::String(..) | Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => None,
+    };
+    lookup(child?, rest)
 }
 
 /// Changes the value at `path`.

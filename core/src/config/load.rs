@@ -278,15 +278,9 @@ impl<'a> Reader<'a> {
     fn spool(&mut self) -> Option<SpoolConfig> {
         let own = self.table("spool")?;
         let layers = Layers::merge(self.defaults.spool().into_iter().chain(own).collect());
-        let spool: SpoolConfig =
-            layers.read(layers.root.clone(), &Keys::of_table("spool", &[Options::of::<SpoolConfig>()]), self.report)?;
-        if spool.segment_bytes.0.saturating_mul(2) > spool.max_bytes.0 {
-            let spot = layers.value(&path(["segment_bytes"])).or_else(|| layers.value(&path(["max_bytes"])));
-            let title =
-                format!("a spool of {} has no room for two segments of {}", spool.max_bytes, spool.segment_bytes);
-            self.report.add(Problem::error(title).at(spot, "").help("raise `max_bytes` or lower `segment_bytes`"));
-            return None;
-        }
+        let options = [Options::of::<SpoolConfig>()];
+        let keys = Keys::of_table("spool", &options);
+        let spool = layers.read_checked(layers.root.clone(), &keys, SpoolConfig::check, self.report)?;
         self.keep(&layers, &path(["spool"]), &spool);
         Some(spool)
     }

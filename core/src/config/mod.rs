@@ -10,6 +10,7 @@ mod document;
 mod driver;
 mod environment;
 pub(crate) mod explain;
+mod faults;
 mod files;
 mod graph;
 mod hints;
@@ -40,6 +41,7 @@ pub use driver::{
     RestBreaker, Retry, Silence, SpoolConfig, Start, StoreBreaker, WhenFull,
 };
 pub use environment::Environment;
+pub use faults::{Fault, Faults};
 pub use files::{Files, HOST_FILE};
 pub use graph::graph;
 pub use host::{Host, LogConfig, LogFile, LogFormat};
@@ -55,4 +57,4 @@ pub use secret::Secret;
 pub use tables::{TableChoice, TableConfig};
 pub use template::template;
 pub use text_or::TextOr;
-pub use units::{Address, ByteSize, Duration, Rate, Speed};
+pub use units::{Address, Amount, ByteSize, Duration, Rate, Speed, positive};

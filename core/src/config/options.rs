@@ -66,6 +66,14 @@ impl Options {
         at(&self.schema, path).map(kind)
     }
 
+    /// Returns the keys that the table at a path has to have.
+    pub(crate) fn required_at(&self, path: &[String]) -> Vec<String> {
+        let Some(schema) = at(&self.schema, path) else { return Vec::new() };
+        let tables = [schema].into_iter().chain(branches(schema));
+        let required = tables.filter_map(|table| table.get("required")?.as_array()).flatten();
+        required.filter_map(|key| key.as_str().map(String::from)).collect()
+    }
+
     /// Returns the options that hold secrets.
     pub(crate) fn secrets(&self) -> Vec<Pattern> {
         let secrets = self.all().into_iter().filter(|option| option.is_secret);

@@ -110,7 +110,8 @@ impl<'a> Reader<'a> {
         } else {
             let [own, connection, common] = draft.split();
             let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
-            let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
+            let connection =
+                draft.layers.read_checked(connection, &keys, ConnectionConfig::check, self.report);
             let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
             let (common, connection, made) = (common?, connection?, made?);
             self.keep(&draft.layers, &draft.at, &made.values);
@@ -129,7 +130,7 @@ impl<'a> Reader<'a> {
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
         let keys = draft.keys(&secrets, &elsewhere);
         let common = draft.layers.read::<SinkKeys>(common, &keys, self.report);
-        let delivery = draft.layers.read::<DeliveryConfig>(delivery, &keys, self.report);
+        let delivery = draft.layers.read_checked(delivery, &keys, DeliveryConfig::check, self.report);
         let made = catalog.sinks.read(&draft.component, &draft.layers, own, &keys, self.report)?;
         let (common, delivery, made) = (common?, delivery?, made?);
         self.keep(&draft.layers, &draft.at, &made.values);

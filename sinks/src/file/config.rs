@@ -3,9 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_core::{
-    Error, Result,
+    Result,
     catalog::Component,
-    config::{ByteSize, Duration, NameTemplate},
+    config::{ByteSize, Duration, Faults, NameTemplate, positive},
     sink::Sink,
 };
 
@@ -27,8 +27,10 @@ pub struct FileConfig {
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
     /// When the file has this size; the last chunk may take it a little beyond.
+    #[serde(deserialize_with = "positive")]
     pub bytes: ByteSize,
     /// When the file is this old and another row comes.
+    #[serde(deserialize_with = "positive")]
     pub every: Duration,
 }
 
@@ -43,13 +45,14 @@ impl Component for FileConfig {
     const EXAMPLE: &'static str = "path = \"rows/{pipeline}\"";
     type Built = Box<dyn Sink>;
 
-    fn build(&self) -> Result<Self::Built> {
+    fn check(&self, faults: &mut Faults) {
         if self.path.depends_on_row() {
-            return Err(Error::config("`path` is one directory: only `{pipeline}` may stand in it"));
+            faults.at("path", "`path` is one directory: only `{pipeline}` may stand in it");
         }
-        if self.rotate.bytes.0 == 0 || self.rotate.every.0.is_zero() {
-            return Err(Error::config("`rotate` needs a size and a time above 0"));
-        }
+    }
+
+    fn build(&self) -> Result<Self::Built> {
+        Faults::of(self).into_result()?;
         Ok(Box::new(FileSink::new(self.clone())))
     }
 

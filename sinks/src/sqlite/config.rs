@@ -4,7 +4,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_core::{Error, Result, catalog::Component, config::Duration, sink::Sink};
+use tidegate_core::{
+    Result,
+    catalog::Component,
+    config::{Duration, Faults},
+    sink::Sink,
+};
 
 use super::sink::Sqlite;
 
@@ -31,13 +36,19 @@ impl Component for SqliteConfig {
     const EXAMPLE: &'static str = "path = \"data.sqlite\"";
     type Built = Box<dyn Sink>;
 
-    fn build(&self) -> Result<Self::Built> {
+    fn check(&self, faults: &mut Faults) {
         if self.path.as_os_str().is_empty() {
-            return Err(Error::config("`path` is empty"));
+            faults.at("path", "`path` is empty");
         }
-        if let Some((table, _)) = self.key.iter().find(|(_, columns)| columns.is_empty()) {
-            return Err(Error::config(format!("`key` names no column for table `{table}`")));
-        }
+        faults.within("key", |faults| {
+            for (table, _) in self.key.iter().filter(|(_, columns)| columns.is_empty()) {
+                faults.at(table, format!("`key` names no column for table `{table}`"));
+            }
+        });
+    }
+
+    fn build(&self) -> Result<Self::Built> {
+        Faults::of(self).into_result()?;
         Ok(Box::new(Sqlite::new(self.clone())))
     }
 
