@@ -132,6 +132,26 @@ impl Catalog {
         of_role.map(|((_, name), why)| (*name, *why))
     }
 
+    /// Reports what is wrong with single values of a component's table.
+    pub(crate) fn look_over(
+        &self,
+        role: Role,
+        component: &str,
+        layers: &Layers<'_>,
+        table: Dict,
+        keys: &Keys<'_>,
+        report: &mut Report,
+    ) {
+        let protocol = || self.protocols.0.get(component).map(|shelved| shelved.look_over);
+        let look_over = match role {
+            Role::Source => protocol().or_else(|| self.sources.0.get(component).map(|shelved| shelved.look_over)),
+            Role::Sink => self.sinks.0.get(component).map(|shelved| shelved.look_over),
+        };
+        if let Some(look_over) = look_over {
+            look_over(layers, table, keys, report);
+        }
+    }
+
     fn assert_one_source(&self, name: &str) {
         let both = self.protocols.0.contains_key(name) && self.sources.0.contains_key(name);
         assert!(!both, "a protocol and a source are called `{name}`");
@@ -154,6 +174,7 @@ pub(crate) struct Shelf<B>(BTreeMap<&'static str, Shelved<B>>);
 
 struct Shelved<B> {
     read: fn(&Layers<'_>, Dict, &Keys<'_>, &mut Report) -> Option<Made<B>>,
+    look_over: fn(&Layers<'_>, Dict, &Keys<'_>, &mut Report),
     entry: Entry,
 }
 
@@ -184,7 +205,7 @@ impl<B: 'static> Shelf<B> {
         let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
         let clash = entry.options.keys.iter().find(|key| taken.contains(key));
         assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
-        let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, entry });
+        let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, look_over: look_over::<C>, entry });
         assert!(earlier.is_none(), "two components are called `{}`, the second is {}", C::TYPE, type_name::<C>());
     }
 
@@ -203,6 +224,11 @@ impl<B: 'static> Shelf<B> {
     ) -> Option<Option<Made<B>>> {
         Some((self.0.get(name)?.read)(layers, table, keys, report))
     }
+}
+
+/// Reports what is wrong with single values.
+fn look_over<C: Component>(layers: &Layers<'_>, table: Dict, keys: &Keys<'_>, report: &mut Report) {
+    layers.read::<C>(table, keys, report);
 }
 
 fn read<C: Component>(

@@ -17,6 +17,7 @@ use toml::{
 
 use super::{
     environment::{Environment, fill},
+    explain::name_of,
     problem::{Problem, Spot, Text},
     report::Report,
 };
@@ -32,8 +33,10 @@ pub(crate) struct Document {
     places: BTreeMap<Path, Place>,
     /// How the variables of a value were written, by the value that came of them.
     variables: BTreeMap<Path, Vec<String>>,
-    /// Values whose variable could not be put in. That was said; nothing more is to be said about them.
+    /// Values that could not be taken: a variable could not be put in, say. Nothing more is to be said about them.
     broken: BTreeSet<Path>,
+    /// What is wrong with these.
+    mistakes: Vec<(Path, Problem)>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,15 +63,24 @@ impl Document {
         let mut reader = Reader {
             file: &file,
             environment,
-            report,
             path: Vec::new(),
             places: BTreeMap::new(),
             variables: BTreeMap::new(),
             broken: BTreeSet::new(),
+            mistakes: Vec::new(),
         };
         let data = reader.table(root.get_ref());
-        let Reader { places, variables, broken, .. } = reader;
-        Some(Self { data, places, variables, broken, file })
+        let Reader { places, variables, broken, mistakes, .. } = reader;
+        Some(Self { data, places, variables, broken, mistakes, file })
+    }
+
+    /// Reports values that could not be taken, but for those in tables that are no use anyway, as was said of each.
+    pub(crate) fn report_mistakes(&self, useless: &[Path], report: &mut Report) {
+        for (path, problem) in &self.mistakes {
+            if !useless.iter().any(|table| path.starts_with(table)) {
+                report.add(problem.clone());
+            }
+        }
     }
 
     /// Returns the place of a key.
@@ -102,11 +114,19 @@ impl Document {
 struct Reader<'a> {
     file: &'a Arc<Text>,
     environment: &'a Environment,
-    report: &'a mut Report,
     path: Path,
     places: BTreeMap<Path, Place>,
     variables: BTreeMap<Path, Vec<String>>,
     broken: BTreeSet<Path>,
+    mistakes: Vec<(Path, Problem)>,
+}
+
+/// Returns a whole number, also one that is too large for any option.
+fn integer(digits: &str, radix: u32) -> Value {
+    if let Ok(number) = i64::from_str_radix(digits, radix) {
+        return number.into();
+    }
+    u64::from_str_radix(digits, radix).map_or_else(|_| digits.parse().unwrap_or(f64::INFINITY).into(), Value::from)
 }
 
 impl Reader<'_> {
@@ -131,13 +151,16 @@ impl Reader<'_> {
     fn value(&mut self, value: &Spanned<DeValue<'_>>) -> Value {
         match value.get_ref() {
             DeValue::String(text) => self.text(text, value.span()),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => number.into(),
-                Err(_) => number.to_string().into(),
-            },
+            DeValue::Integer(number) => integer(number.as_str(), number.radix()),
             DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
             DeValue::Boolean(truth) => (*truth).into(),
-            DeValue::Datetime(time) => time.to_string().into(),
+            DeValue::Datetime(time) => {
+                let spot = Spot { file: self.file.clone(), span: value.span() };
+                let title = format!("`{}` cannot be a date", name_of(&self.path));
+                self.mistakes.push((self.path.clone(), Problem::error(title).at(Some(spot), "a text stands in quotes")));
+                self.broken.insert(self.path.clone());
+                time.to_string().into()
+            }
             DeValue::Array(items) => {
                 let items = items.iter().enumerate();
                 Value::from(items.map(|(i, item)| self.child(i.to_string(), None, item)).collect::<Vec<_>>())
@@ -153,7 +176,8 @@ impl Reader<'_> {
         let filled = fill(written, self.environment);
         for mistake in &filled.mistakes {
             let spot = Spot { file: self.file.clone(), span: span.clone() }.part(&mistake.part);
-            self.report.add(Problem::error(&*mistake.title).at(Some(spot), "").help(&*mistake.remedy));
+            let problem = Problem::error(&*mistake.title).at(Some(spot), "").help(&*mistake.remedy);
+            self.mistakes.push((self.path.clone(), problem));
         }
         if !filled.mistakes.is_empty() {
             self.broken.insert(self.path.clone());

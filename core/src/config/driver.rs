@@ -77,9 +77,13 @@ impl Default for ConnectionConfig {
 
 impl ConnectionConfig {
     pub(super) fn check(&self, faults: &mut Faults) {
-        faults.within("reconnect", |faults| check_pauses(self.reconnect.first, self.reconnect.longest, faults));
+        let Reconnect { first, longest, .. } = self.reconnect;
+        if first != Reconnect::default().first {
+            faults.within("reconnect", |faults| check_pauses(first, longest, faults));
+        }
         let Silence { warn, reconnect } = self.silence;
-        if reconnect < warn && !reconnect.0.is_zero() {
+        // Whoever says only one of the two leaves the other to us.
+        if reconnect < warn && !reconnect.0.is_zero() && warn != Silence::default().warn {
             let message = format!("`silence` opens the connection anew after {reconnect}, so it never warns after {warn}");
             faults.within("silence", |faults| {
                 faults.at("warn", message).and("reconnect");
@@ -276,7 +280,10 @@ impl Default for DeliveryConfig {
 
 impl DeliveryConfig {
     pub(super) fn check(&self, faults: &mut Faults) {
-        faults.within("retry", |faults| check_pauses(self.retry.first, self.retry.longest, faults));
+        let Retry { first, longest } = self.retry;
+        if first != Retry::default().first {
+            faults.within("retry", |faults| check_pauses(first, longest, faults));
+        }
     }
 }
 

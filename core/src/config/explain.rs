@@ -24,12 +24,14 @@ pub(crate) struct Keys<'a> {
     pub(crate) secrets: &'a [Pattern],
     /// Says where a key belongs that does not belong here.
     pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether these are defaults, which another table completes.
+    pub(crate) is_partial: bool,
 }
 
 impl<'a> Keys<'a> {
     /// Returns the keys of a table that belongs to no component.
     pub(crate) fn of_table(name: &str, options: &'a [Options]) -> Self {
-        Self { table: format!("[{name}]"), options, component: None, secrets: &[], elsewhere: &|_| None }
+        Self { table: format!("[{name}]"), options, component: None, secrets: &[], elsewhere: &|_| None, is_partial: false }
     }
 
     fn kind_at(&self, path: &[String]) -> Option<String> {
@@ -178,7 +180,7 @@ fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>)
 }
 
 /// Returns the key that a path leads to, without the numbers of array elements.
-fn name_of(path: &[String]) -> String {
+pub(crate) fn name_of(path: &[String]) -> String {
     let names: Path = path.iter().filter(|part| part.parse::<usize>().is_err()).cloned().collect();
     if names.is_empty() { "the table".into() } else { names.join(".") }
 }

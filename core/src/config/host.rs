@@ -152,17 +152,20 @@ pub(super) fn read(
     Some((host, settings))
 }
 
+/// Tables that belong into another version, or into another file, as the advice says.
+pub(super) const MISPLACED: [(&str, Option<&str>); 7] = [
+    ("notify", None),
+    ("alert", None),
+    ("table", None),
+    ("pipeline", Some("it belongs into a pipeline's file")),
+    ("source", Some("it belongs into a pipeline's file; for all sources write [defaults.source]")),
+    ("sink", Some("it belongs into a pipeline's file; for all sinks write [defaults.sink]")),
+    ("spool", Some("it belongs into a pipeline's file; for all pipelines write [defaults.spool]")),
+];
+
 /// Takes out what belongs into another file, or another version.
 fn misplaced(dict: &mut Dict, document: &Document, report: &mut Report) {
-    for (name, advice) in [
-        ("notify", None),
-        ("alert", None),
-        ("pipeline", Some("it belongs into a pipeline's file")),
-        ("source", Some("it belongs into a pipeline's file; for all sources write [defaults.source]")),
-        ("sink", Some("it belongs into a pipeline's file; for all sinks write [defaults.sink]")),
-        ("spool", Some("it belongs into a pipeline's file; for all pipelines write [defaults.spool]")),
-        ("table", Some("it belongs into a pipeline's file")),
-    ] {
+    for (name, advice) in MISPLACED {
         if dict.remove(name).is_none() {
             continue;
         }

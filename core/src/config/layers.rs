@@ -123,7 +123,8 @@ impl<'a> Layers<'a> {
             return true;
         }
         attempt.failed = true;
-        if !self.is_said(attempt, &error.kind, &path) {
+        let is_to_come = keys.is_partial && matches!(error.kind, Kind::MissingField(_));
+        if !is_to_come && !self.is_said(attempt, &error.kind, &path) {
             let problem = explain::explain(self, &error.kind, &path, keys);
             let around = &path[..path.len().saturating_sub(1)];
             attempt.meant.extend(problem.instead.as_ref().map(|key| join(around, std::slice::from_ref(key))));

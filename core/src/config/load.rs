@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    document::Document,
+    document::{Document, Path},
     driver::{ConnectionConfig, DeliveryConfig, SpoolConfig},
     environment::Environment,
     explain::Keys,
@@ -154,6 +154,10 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     let host_document = files.host.and_then(|file| Document::parse(file, environment, &mut report));
     let mut host = host::read(host_document.as_ref(), &files.pipelines, environment, &mut report);
     let defaults = Defaults::new(catalog, host_document.as_ref(), &mut report);
+    if let Some(document) = &host_document {
+        let useless: Vec<_> = host::MISPLACED.iter().map(|(name, _)| path([name])).chain(defaults.useless()).collect();
+        document.report_mistakes(&useless, &mut report);
+    }
     // A host that was read in part would put the spools, say, into another folder than they were in.
     if files.host_is_wrong || report.errors() > errors_of_others {
         host = None;
@@ -161,8 +165,18 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     let mut drafts = Vec::new();
     for file in files.pipelines {
         let draft = Document::parse(file.clone(), environment, &mut report).and_then(|document| {
-            Reader { catalog, defaults: &defaults, document: &document, report: &mut report, settings: Vec::new() }
-                .pipeline()
+            let mut useless = Vec::new();
+            let draft = Reader {
+                catalog,
+                defaults: &defaults,
+                document: &document,
+                report: &mut report,
+                settings: Vec::new(),
+                useless: &mut useless,
+            }
+            .pipeline();
+            document.report_mistakes(&useless, &mut report);
+            draft
         });
         drafts.push((file, draft));
     }
@@ -210,6 +224,8 @@ pub(super) struct Reader<'a> {
     pub(super) document: &'a Document,
     pub(super) report: &'a mut Report,
     pub(super) settings: Vec<Setting>,
+    /// Tables of what is not in this version or build: nothing more is said about them.
+    pub(super) useless: &'a mut Vec<Path>,
 }
 
 impl<'a> Reader<'a> {
@@ -240,7 +256,10 @@ impl<'a> Reader<'a> {
             let spot = self.document.key(&path([name]));
             match name.as_str() {
                 "pipeline" | "source" | "spool" | "sink" => {}
-                "table" | "notify" | "alert" => self.report.add(not_in_this_version(name).at(spot, "")),
+                "table" | "notify" | "alert" => {
+                    self.report.add(not_in_this_version(name).at(spot, ""));
+                    self.useless.push(path([name]));
+                }
                 "listen" | "data_dir" | "log" | "defaults" => {
                     let problem = Problem::error(format!("`{name}` is one per process")).at(spot, "");
                     self.report.add(problem.help("it belongs into the host file, tidegate.toml"));

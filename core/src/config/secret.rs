@@ -113,12 +113,13 @@ impl JsonSchema for Secret {
     }
 }
 
-/// Tells whether a key holds a secret, by its name: for places where no option of this name is known.
+/// Tells whether a key holds a secret, by its name, a slip of the pen allowed: for places where no option of this name is
+/// known.
 pub(super) fn named_like_one(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"]
-        .iter()
-        .any(|word| key.contains(word))
+    let words = ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
+    let is_like = |part: &str| words.iter().any(|word| strsim::damerau_levenshtein(part, word) <= 1);
+    words.iter().any(|word| key.contains(word)) || is_like(&key) || key.split(['_', '-']).any(is_like)
 }
 
 /// Returns where passwords stand in the addresses of a text: `postgres://me:password@host/`, `wss://host/?token=password`.
