@@ -53,9 +53,14 @@ impl Document {
     /// Parses a file and puts variables into its texts; `None` when it is not TOML.
     pub(crate) fn parse(file: Arc<Text>, environment: &Environment, report: &mut Report) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(&file.text);
-        for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
-            let spot = error.span().map(|span| Spot { file: file.clone(), span });
-            report.add(Problem::error("this is not TOML").at(spot, error.message()).in_file(&file));
+        let mut lines = BTreeSet::new();
+        for error in &errors {
+            let span = error.span().or_else(|| deepest(&file.text));
+            let spot = span.map(|span| Spot { file: file.clone(), span });
+            // What follows on a line mostly comes of its first error.
+            if lines.len() < MOST_SYNTAX_ERRORS && lines.insert(spot.as_ref().map(Spot::line)) {
+                report.add(Problem::error("this is not TOML").at(spot, error.message()).in_file(&file));
+            }
         }
         if !errors.is_empty() {
             return None;
@@ -107,9 +112,26 @@ impl Document {
 
     /// Tells whether a variable could not be put into the value at this path or below it.
     pub(crate) fn is_broken(&self, path: &[String]) -> bool {
-        self.broken.iter().any(|broken| broken.starts_with(path))
+        self.broken.range(path.to_vec()..).next().is_some_and(|broken| broken.starts_with(path))
     }
 }
+
+/// Returns the bracket that nests too deeply: the parser does not say where it gave up.
+fn deepest(text: &str) -> Option<Range<usize>> {
+    let mut depth = 0_usize;
+    let too_deep = text.char_indices().find(|(_, c)| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEEPEST
+    });
+    too_deep.map(|(at, c)| at..at + c.len_utf8())
+}
+
+/// The parser's own limit.
+const DEEPEST: usize = 80;
 
 struct Reader<'a> {
     file: &'a Arc<Text>,
@@ -121,12 +143,9 @@ struct Reader<'a> {
     mistakes: Vec<(Path, Problem)>,
 }
 
-/// Returns a whole number, also one that is too large for any option.
-fn integer(digits: &str, radix: u32) -> Value {
-    if let Ok(number) = i64::from_str_radix(digits, radix) {
-        return number.into();
-    }
-    u64::from_str_radix(digits, radix).map_or_else(|_| digits.parse().unwrap_or(f64::INFINITY).into(), Value::from)
+fn integer(digits: &str, radix: u32) -> Option<Value> {
+    let signed = i64::from_str_radix(digits, radix).map(Value::from);
+    signed.or_else(|_| u64::from_str_radix(digits, radix).map(Value::from)).ok()
 }
 
 impl Reader<'_> {
@@ -151,22 +170,28 @@ impl Reader<'_> {
     fn value(&mut self, value: &Spanned<DeValue<'_>>) -> Value {
         match value.get_ref() {
             DeValue::String(text) => self.text(text, value.span()),
-            DeValue::Integer(number) => integer(number.as_str(), number.radix()),
+            DeValue::Integer(number) => match integer(number.as_str(), number.radix()) {
+                Some(number) => number,
+                None => self.mistaken(value.span(), &format!("the number {number}"), "too large for any option"),
+            },
             DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
             DeValue::Boolean(truth) => (*truth).into(),
-            DeValue::Datetime(time) => {
-                let spot = Spot { file: self.file.clone(), span: value.span() };
-                let title = format!("`{}` cannot be a date", name_of(&self.path));
-                self.mistakes.push((self.path.clone(), Problem::error(title).at(Some(spot), "a text stands in quotes")));
-                self.broken.insert(self.path.clone());
-                time.to_string().into()
-            }
+            DeValue::Datetime(_) => self.mistaken(value.span(), "a date", "a text stands in quotes"),
             DeValue::Array(items) => {
                 let items = items.iter().enumerate();
                 Value::from(items.map(|(i, item)| self.child(i.to_string(), None, item)).collect::<Vec<_>>())
             }
             DeValue::Table(table) => self.table(table).into(),
         }
+    }
+
+    /// Notes a value that no option takes, and returns one in its place.
+    fn mistaken(&mut self, span: Range<usize>, what: &str, label: &str) -> Value {
+        let spot = Spot { file: self.file.clone(), span };
+        let problem = Problem::error(format!("`{}` cannot be {what}", name_of(&self.path))).at(Some(spot), label);
+        self.mistakes.push((self.path.clone(), problem));
+        self.broken.insert(self.path.clone());
+        String::new().into()
     }
 
     fn text(&mut self, written: &str, span: Range<usize>) -> Value {

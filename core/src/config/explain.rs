@@ -5,7 +5,7 @@ use figment::error::{Actual, Kind};
 use super::{
     document::Path,
     hints,
-    layers::Layers,
+    layers::{Layers, without_values},
     options::{Options, Pattern},
     problem::{Problem, Spot},
     secret, text_or,
@@ -36,6 +36,13 @@ impl<'a> Keys<'a> {
 
     fn kind_at(&self, path: &[String]) -> Option<String> {
         self.options.iter().find_map(|options| options.kind_at(path))
+    }
+
+    /// Returns the keys of inner tables that a key of the table itself may stand for: `batch.linger` for `linger`.
+    fn nested(&self, field: &str) -> Option<String> {
+        let all = self.options.iter().flat_map(Options::all).filter(|option| option.is_nested_as(field));
+        let keys: Vec<_> = all.map(|option| format!("`{}`", option.key)).collect();
+        (!keys.is_empty()).then(|| keys.join(" or "))
     }
 
     /// Returns the keys that the table at a path has to have.
@@ -86,6 +93,8 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
         let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
         problem.instead = Some(alias.to_owned());
         problem
+    } else if let Some(nested) = at_root.then(|| keys.nested(field)).flatten() {
+        problem.at(spot, format!("here it is {nested}"))
     } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten() {
         problem.at(spot, place)
     } else {
@@ -140,14 +149,14 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
 }
 
 /// Shows what a component says about some of its values at the first that stands in a file.
-pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: String, about: &[Path]) -> Problem {
+pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: &str, about: &[Path]) -> Problem {
     let parts = about.iter().map(|path| (1..=path.len()).rev().map(|length| &path[..length]).collect::<Vec<_>>());
     let shown = about.iter().map(Vec::as_slice).chain(parts.flatten()).find(|path| layers.value(path).is_some());
     let (spot, label) = match shown {
         Some(path) => (layers.value(path), ""),
         None => (layers.key(&[]), "in this table"),
     };
-    let problem = Problem::error(layers.without_values(message, keys.secrets)).at(spot, label);
+    let problem = Problem::error(message).at(spot, label);
     match keys.component {
         Some(component) => problem.help(format!("all keys: tidegate list {component}")),
         None => problem,
@@ -161,7 +170,7 @@ pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Err
         let path: Path = word.split('.').map(String::from).collect();
         layers.value(&path).is_some().then_some(path)
     });
-    fault(layers, keys, message, &Vec::from_iter(named))
+    fault(layers, keys, &without_values(message, &layers.hidden_values(keys.secrets)), &Vec::from_iter(named))
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.

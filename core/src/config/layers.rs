@@ -97,12 +97,13 @@ impl<'a> Layers<'a> {
     /// Reports faults, but for those that follow from what was taken out.
     fn add_faults(&self, attempt: &mut Attempt, faults: Faults, keys: &Keys<'_>, report: &mut Report) {
         let wrong: Vec<Path> = attempt.removed.iter().chain(&attempt.meant).cloned().collect();
-        for fault in faults.into_vec() {
+        let hidden = self.hidden_values(keys.secrets);
+        for fault in faults.into_vec().into_iter().take(MOST_ROUNDS) {
             let about: Vec<Path> = fault.keys.iter().map(|path| attempt.original(path)).collect();
             let touches = |path: &Path| wrong.iter().any(|wrong| wrong.starts_with(path) || path.starts_with(wrong));
             attempt.failed = true;
             if !about.iter().any(|path| touches(path) || self.is_broken(path)) {
-                report.add(explain::fault(self, keys, fault.message, &about));
+                report.add(explain::fault(self, keys, &without_values(fault.message, &hidden), &about));
             }
         }
     }
@@ -233,22 +234,15 @@ impl<'a> Layers<'a> {
         singles
     }
 
-    /// Returns every text of the table, with its path.
-    pub(crate) fn texts(&self) -> impl Iterator<Item = (Path, &str)> {
-        self.singles().into_iter().filter_map(|(path, value)| Some((path, value.as_str()?)))
-    }
-
-    /// Returns `message` without the values that came from variables, or are held by one of `secrets`.
-    pub(crate) fn without_values(&self, message: String, secrets: &[Pattern]) -> String {
-        let mut message = message;
-        for (path, text) in self.texts() {
-            if secrets.iter().any(|secret| secret.holds(&path)) {
-                message = replace_word(&message, text, secret::HIDDEN);
-            } else if let Some(written) = self.written(&path) {
-                message = replace_word(&message, text, &written);
-            }
-        }
-        message
+    /// Returns the values that came from variables, or are held by one of `secrets`, with what is shown for them.
+    pub(crate) fn hidden_values(&self, secrets: &[Pattern]) -> Vec<(&str, String)> {
+        let texts = self.singles().into_iter().filter_map(|(path, value)| Some((path, value.as_str()?)));
+        let hidden = texts.filter_map(|(path, text)| {
+            let is_secret = secrets.iter().any(|secret| secret.holds(&path));
+            let shown = if is_secret { Some(secret::HIDDEN.into()) } else { self.written(&path) };
+            shown.map(|shown| (text, shown))
+        });
+        hidden.collect()
     }
 
     fn strongest(&self, path: &[String]) -> Option<Found<'a, '_>> {
@@ -281,6 +275,11 @@ fn collect_singles<'v>(value: &'v Value, path: Path, singles: &mut Vec<(Path, &'
             singles.push((path, value));
         }
     }
+}
+
+/// Returns `message` with what is shown for hidden values.
+pub(crate) fn without_values(message: String, hidden: &[(&str, String)]) -> String {
+    hidden.iter().fold(message, |message, (value, shown)| replace_word(&message, value, shown))
 }
 
 /// Replaces `value` in `message`; a short one only where it stands as a word of its own.

@@ -335,14 +335,26 @@ impl<'a> Reader<'a> {
                 return vec![None];
             }
         };
-        if tables.values().any(|value| !matches!(value, Value::Dict(..))) {
-            let problem = Problem::error(format!("a {role} needs a name"));
-            self.report.add(problem.at(self.document.key(&at), named));
-            return vec![None];
-        }
         let mut stages = Vec::new();
+        let mut is_unnamed = false;
         for (name, value) in tables {
-            let Value::Dict(_, table) = value else { continue };
+            let Value::Dict(_, table) = value else {
+                stages.push(None);
+                let spot = self.document.key(&path([role, name]));
+                let is_list = value.as_array().is_some_and(|items| items.iter().any(|item| item.as_dict().is_some()));
+                if is_list {
+                    let problem = Problem::error(format!("[[{role}.{name}]] is a list of tables"));
+                    self.report.add(problem.at(spot, format!("write [{role}.{name}], and another name for a second")));
+                } else if self.defaults.is_type(role, name) {
+                    let problem = Problem::error(format!("`{role}.{name}` is not a table"));
+                    self.report.add(problem.at(spot, format!("write [{role}.{name}]")));
+                } else if !is_unnamed {
+                    is_unnamed = true;
+                    let problem = Problem::error(format!("a {role} needs a name"));
+                    self.report.add(problem.at(self.document.key(&at), &*named));
+                }
+                continue;
+            };
             if !names::is_valid(name) {
                 let problem =
                     Problem::error(format!("{} is no name for a {role}", resolved::in_toml(&name.as_str().into())));

@@ -26,6 +26,14 @@ pub(crate) struct OptionInfo {
     pub(crate) is_secret: bool,
 }
 
+impl OptionInfo {
+    /// Tells whether a key of the outermost table may mean this one of an inner table: `linger`, `ping_timeout`.
+    pub(crate) fn is_nested_as(&self, key: &str) -> bool {
+        let is_named = self.path.len() > 1 && !self.path.iter().any(|name| name == ANY_NAME);
+        is_named && (self.path.last().is_some_and(|last| last == key) || self.path.join("_") == key)
+    }
+}
+
 impl Options {
     /// Returns the options of a struct.
     pub(crate) fn of<T: JsonSchema>() -> Self {

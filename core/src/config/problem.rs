@@ -1,6 +1,6 @@
 //! What is wrong with a configuration, shown the way rustc shows it.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 
@@ -183,8 +183,13 @@ impl Problem {
         }
     }
 
-    /// Shows the problem. `shown` returns a file's text without its secrets.
-    pub(crate) fn render(&self, look: Look, shown: &dyn Fn(&Text) -> String) -> String {
+    /// Returns the files whose lines are shown.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Text> {
+        self.labels.iter().map(|(spot, _)| &*spot.file)
+    }
+
+    /// Shows the problem. `shown` are the files' texts without their secrets, by the number of the file.
+    pub(crate) fn render(&self, look: Look, shown: &BTreeMap<usize, String>) -> String {
         let renderer = if look.colours { Renderer::styled() } else { Renderer::plain() };
         let level = match self.severity {
             Severity::Error => Level::ERROR,
@@ -204,7 +209,7 @@ impl Problem {
     }
 
     /// One snippet per file, the first label first.
-    fn snippets(&self, shown: &dyn Fn(&Text) -> String) -> Vec<Snippet<'_, Annotation<'_>>> {
+    fn snippets<'s>(&'s self, shown: &'s BTreeMap<usize, String>) -> Vec<Snippet<'s, Annotation<'s>>> {
         let mut snippets: Vec<(&Arc<Text>, Snippet<'_, _>)> = Vec::new();
         for (number, (spot, label)) in self.labels.iter().enumerate() {
             let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
@@ -215,7 +220,8 @@ impl Problem {
                     snippets.insert(at, (file, snippet.annotation(annotation)));
                 }
                 None => {
-                    let snippet = Snippet::source(shown(&spot.file)).path(&*spot.file.path);
+                    let text = shown.get(&spot.file.number).map_or("", String::as_str);
+                    let snippet = Snippet::source(text).path(&*spot.file.path);
                     snippets.push((&spot.file, snippet.annotation(annotation)));
                 }
             }

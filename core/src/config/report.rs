@@ -1,9 +1,14 @@
 //! All problems of all files, in the order of their lines.
 
+use std::collections::BTreeMap;
+
 use super::{
     problem::{Look, Problem, Severity, Spot, Text},
     secret,
 };
+
+/// More than these nobody reads in one go.
+const MOST_SHOWN: usize = 100;
 
 /// What was found wrong, in all files at once.
 #[derive(Debug, Default)]
@@ -41,9 +46,15 @@ impl Report {
 
     /// Shows every problem with its line, and how many there are.
     pub fn render(&self, look: Look) -> String {
-        let shown = |file: &Text| self.without_secrets(file);
-        let mut text: String =
-            self.problems.iter().map(|problem| format!("{}\n\n", problem.render(look, &shown))).collect();
+        let first: Vec<_> = self.problems.iter().take(MOST_SHOWN).collect();
+        let files: BTreeMap<usize, &Text> =
+            first.iter().flat_map(|problem| problem.files()).map(|file| (file.number, file)).collect();
+        let shown: BTreeMap<usize, String> =
+            files.into_iter().map(|(number, file)| (number, self.without_secrets(file))).collect();
+        let mut text: String = first.iter().map(|problem| format!("{}\n\n", problem.render(look, &shown))).collect();
+        if self.problems.len() > MOST_SHOWN {
+            text.push_str(&format!("and {} more\n\n", self.problems.len() - MOST_SHOWN));
+        }
         text.push_str(&self.summary());
         text.push('\n');
         text

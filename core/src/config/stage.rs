@@ -214,12 +214,13 @@ impl<'a> Reader<'a> {
                     .at(spot, format!("it is a {}: write [{0}.NAME]", other.table()))
             }
             None => {
-                let missing = self.catalog.missing(role).map(|(name, _)| name);
-                Problem::error(format!("unknown {role_name} type `{component}`")).at_with_nearest(
-                    spot,
-                    component,
-                    known.into_iter().chain(missing),
-                )
+                let problem = Problem::error(format!("unknown {role_name} type `{component}`"));
+                // One that is not there may be meant, and is nothing to choose from.
+                let mut missing = self.catalog.missing(role).map(|(name, _)| name);
+                match super::names::nearest(component, known.iter().copied().chain(missing.by_ref())) {
+                    Some(near) => problem.at(spot, format!("did you mean `{near}`?")),
+                    None => problem.at_with_nearest(spot, component, known),
+                }
             }
         };
         self.report.add(problem.help("what there is: tidegate list"));
@@ -424,6 +425,11 @@ impl<'a> Defaults<'a> {
                 }
             }
         }
+    }
+
+    /// Tells whether there is a type of this name, in this version or another.
+    pub(super) fn is_type(&self, role: &str, name: &str) -> bool {
+        self.types.iter().any(|(of, known)| *of == role && known == name)
     }
 
     /// Returns the tables of types that are not there.

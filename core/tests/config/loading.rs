@@ -280,6 +280,27 @@ fn a_file_that_is_none_is_named_with_the_reason() {
 }
 
 #[test]
+fn many_mistakes_are_counted_and_the_first_hundred_shown() {
+    let variables: Vec<String> = (0..2_000).map(|n| format!("\"${{UNSET_{n}}}\"")).collect();
+    let text = GOOD.replace("top = 1", &format!("instruments = [{}]", variables.join(", ")));
+    let said = load_text(&text, &[]).report.render(Look::default());
+    assert_eq!(said.matches("error: ").count(), 100);
+    assert!(said.contains("and 1900 more\n\n2000 errors in 1 of 1 file"), "{}", &said[said.len() - 200..]);
+    let wrong = GOOD.replace("top = 1", &format!("instruments = [{}]", "\"LOW 1\", 5, ".repeat(10_000)));
+    assert!(load_text(&wrong, &[]).report.errors() > 100);
+}
+
+#[test]
+fn a_syntax_error_has_a_line_and_says_nothing_twice() {
+    let lines = |text: &str| load_text(text, &[]).report.lines().collect::<Vec<_>>();
+    let deep = format!("x = 1\ny = {}{}\n", "[".repeat(200), "]".repeat(200));
+    let said = lines(&deep);
+    assert!(said.len() == 1 && said[0].starts_with("x.toml:2:"), "{said:?}");
+    let unclosed = GOOD.replace("top = 1", "instruments = [\"A\", { sea = \"B\" }");
+    assert_eq!(lines(&unclosed).len(), 1, "{:?}", lines(&unclosed));
+}
+
+#[test]
 fn a_file_that_is_named_twice_is_one_pipeline() {
     let folder = folder(&[("a.toml", GOOD), ("tidegate.toml", "data_dir = \"/x\"")]);
     let paths = [folder.path().join("a.toml"), folder.path().to_owned(), folder.path().join("./a.toml")];
