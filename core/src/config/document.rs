@@ -172,7 +172,7 @@ impl Reader<'_> {
             DeValue::String(text) => self.text(text, value.span()),
             DeValue::Integer(number) => match integer(number.as_str(), number.radix()) {
                 Some(number) => number,
-                None => self.mistaken(value.span(), &format!("the number {number}"), "too large for any option"),
+                None => self.mistaken(value.span(), "this number", "too large for any option"),
             },
             DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
             DeValue::Boolean(truth) => (*truth).into(),
