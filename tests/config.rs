@@ -83,6 +83,21 @@ fn every_default_that_a_new_pipeline_shows_is_one() {
     }
 }
 
+#[test]
+fn all_that_cannot_work_is_said_at_once_each_at_its_key() {
+    let text = "[pipeline]\nname = \"x\"\n[source.deribit]\nclient_id = \"eth\"\nchannels = []\ninterval = \"fast\"\n\
+                instruments = [\n\"two words\",\n{ currency = \"eth\" },\n{ currency = \"ETH\", by = \"volume\" },\n5,\n\
+                { currency = \"any\", top = 5, leave_at = 2, refresh = \"1s\" },\n]\n\
+                endpoint = { ws = \"http://x\", http = \"ws://x\", history = \"x\" }\n[sink.sqlite]\npath = \"\"\nkey = { trades = [] }\n";
+    let loaded = config::load(&tidegate::built_in(), Files::of_text("x.toml", text), &Environment::default());
+    let places: Vec<String> = loaded.report.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect();
+    let wanted = [
+        "4:13", "5:12", "6:13", "8:1", "9:14", "10:26", "11:1", "12:14", "12:40", "12:53", "14:19", "14:38", "14:56",
+        "16:8", "17:18",
+    ];
+    assert_eq!(places, wanted.map(|place| format!("x.toml:{place}")), "{}", loaded.report.render(Look::default()));
+}
+
 /// A path that is looked at would be missed here, and one that is opened to be written would be there.
 #[test]
 fn a_check_looks_at_no_path_that_the_files_name() {
@@ -94,10 +109,14 @@ fn a_check_looks_at_no_path_that_the_files_name() {
          replay = {{ from = \"no/recording\" }}\n[sink.sqlite]\npath = \"no/x.sqlite\"\n[sink.file]\npath = \"no/rows\"\n"
     );
     fs::write(folder.path().join("x.toml"), text).unwrap();
-    fs::write(folder.path().join("tidegate.toml"), "data_dir = \"no/data\"\n[log]\nfile = { path = \"no/x.log\" }\n").unwrap();
+    fs::write(folder.path().join("tidegate.toml"), "data_dir = \"no/data\"\n[log]\nfile = { path = \"no/x.log\" }\n")
+        .unwrap();
     let mut check = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     let output = check.args(["check", "x.toml", "--strict"]).current_dir(folder.path()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr), "no errors in 2 files\n");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr),
+        "no errors in 2 files\n"
+    );
     let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["tidegate.toml", "x.toml"]);

@@ -126,7 +126,12 @@ async fn a_secret_of_any_shape_is_shown_nowhere() {
             sources.push(format!("client_id = \"me\"\n{option}x = {value}"));
         }
     }
-    for value in ["\"M@gateway/ws\"", "{ ws = \"M@gateway/ws/\" }", "{ ws = \"M@gateway/ws/\", http = \"M\" }", "[\"M@gateway\"]"] {
+    for value in [
+        "\"M@gateway/ws\"",
+        "{ ws = \"M@gateway/ws/\" }",
+        "{ ws = \"M@gateway/ws/\", http = \"M\" }",
+        "[\"M@gateway\"]",
+    ] {
         sources.push(format!("endpoint = {}", value.replace('M', "wss://me:M")));
     }
     sources.push("channels = [\"wss://me:M@gateway/ws?x=1\"]\ninterval = \"wss://gateway/ws?token=M\"".to_owned());
@@ -160,7 +165,10 @@ fn secret_options(folder: &Path) -> Vec<String> {
     let names = [Role::Source, Role::Sink].into_iter().flat_map(|role| catalog.names(role));
     let pages = names.map(|name| command(folder, &["list", name]));
     let lines: Vec<String> = pages.flat_map(|page| page.lines().map(String::from).collect::<Vec<_>>()).collect();
-    let secrets = lines.iter().map(|line| line.split_whitespace().collect::<Vec<_>>()).filter(|words| words.get(1) == Some(&"secret"));
+    let secrets = lines
+        .iter()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words.get(1) == Some(&"secret"));
     secrets.map(|words| words[0].to_owned()).collect()
 }
 

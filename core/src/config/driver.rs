@@ -84,7 +84,8 @@ impl ConnectionConfig {
         let Silence { warn, reconnect } = self.silence;
         // Whoever says only one of the two leaves the other to us.
         if reconnect < warn && !reconnect.0.is_zero() && warn != Silence::default().warn {
-            let message = format!("`silence` opens the connection anew after {reconnect}, so it never warns after {warn}");
+            let message =
+                format!("`silence` opens the connection anew after {reconnect}, so it never warns after {warn}");
             faults.within("silence", |faults| {
                 faults.at("warn", message).and("reconnect");
             });
@@ -95,7 +96,9 @@ impl ConnectionConfig {
 /// The first pause is no longer than the longest.
 fn check_pauses(first: Duration, longest: Duration, faults: &mut Faults) {
     if first > longest {
-        faults.at("first", format!("the `first` pause, {first}, is longer than the `longest`, {longest}")).and("longest");
+        faults
+            .at("first", format!("the `first` pause, {first}, is longer than the `longest`, {longest}"))
+            .and("longest");
     }
 }
 
@@ -384,7 +387,9 @@ impl SpoolConfig {
     pub(super) fn check(&self, faults: &mut Faults) {
         let Self { segment_bytes, max_bytes, .. } = *self;
         if segment_bytes < SMALLEST_SEGMENT {
-            let message = format!("`segment_bytes` is {segment_bytes}: a file smaller than {SMALLEST_SEGMENT} holds hardly a row");
+            let message = format!(
+                "`segment_bytes` is {segment_bytes}: a file smaller than {SMALLEST_SEGMENT} holds hardly a row"
+            );
             faults.at("segment_bytes", message);
         } else if segment_bytes.0.saturating_mul(2) > max_bytes.0 {
             let message = format!(

@@ -31,7 +31,14 @@ pub(crate) struct Keys<'a> {
 impl<'a> Keys<'a> {
     /// Returns the keys of a table that belongs to no component.
     pub(crate) fn of_table(name: &str, options: &'a [Options]) -> Self {
-        Self { table: format!("[{name}]"), options, component: None, secrets: &[], elsewhere: &|_| None, is_partial: false }
+        Self {
+            table: format!("[{name}]"),
+            options,
+            component: None,
+            secrets: &[],
+            elsewhere: &|_| None,
+            is_partial: false,
+        }
     }
 
     fn kind_at(&self, path: &[String]) -> Option<String> {

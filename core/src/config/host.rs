@@ -216,12 +216,7 @@ fn variables(
 }
 
 /// Warns of variables that look as if they set an option. One that a file names is the user's own, for `${…}`.
-fn warn_of_unknown(
-    known: &BTreeMap<String, String>,
-    texts: Vec<&str>,
-    environment: &Environment,
-    report: &mut Report,
-) {
+fn warn_of_unknown(known: &BTreeMap<String, String>, texts: Vec<&str>, environment: &Environment, report: &mut Report) {
     let unknown = environment.names(PREFIX).filter(|name| !known.contains_key(*name));
     for name in unknown.filter(|name| !texts.iter().any(|text| text.contains(name))) {
         let problem = Problem::warning(format!("the variable {name} sets nothing"));

@@ -18,7 +18,8 @@ pub struct LogLevel {
 }
 
 const LEVELS: &[&str] = &["error", "warn", "info", "debug", "trace", "off"];
-const EXPECTED: &str = r#"a level: "error", "warn", "info", "debug", "trace" or "off", also per target: "info,tidegate_core=debug""#;
+const EXPECTED: &str =
+    r#"a level: "error", "warn", "info", "debug", "trace" or "off", also per target: "info,tidegate_core=debug""#;
 
 /// What keeps a text from being a level.
 enum Wrong<'t> {

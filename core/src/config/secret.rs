@@ -117,7 +117,8 @@ impl JsonSchema for Secret {
 /// known.
 pub(super) fn named_like_one(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    let words = ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
+    let words =
+        ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
     let is_like = |part: &str| words.iter().any(|word| strsim::damerau_levenshtein(part, word) <= 1);
     words.iter().any(|word| key.contains(word)) || is_like(&key) || key.split(['_', '-']).any(is_like)
 }

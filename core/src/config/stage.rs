@@ -124,8 +124,7 @@ impl<'a> Reader<'a> {
         } else {
             let [own, connection, common] = draft.split();
             let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
-            let connection =
-                draft.layers.read_checked(connection, &keys, ConnectionConfig::check, self.report);
+            let connection = draft.layers.read_checked(connection, &keys, ConnectionConfig::check, self.report);
             let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
             let (common, connection, made) = (common?, connection?, made?);
             self.keep(&draft.layers, &draft.at, &made.values);

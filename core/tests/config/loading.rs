@@ -112,7 +112,9 @@ fn a_level_of_the_log_is_one_or_the_nearest_is_named_and_an_empty_one_counts_as_
     assert!(said("warn;info").contains("known are: debug, error, info, off, trace, warn"), "{}", said("warn;info"));
     assert!(said("verbose").contains("unknown `verbose`"), "{}", said("verbose"));
     assert!(said("warn, tidegate_core = DEBUG").contains("no errors"), "{}", said("warn, tidegate_core = DEBUG"));
-    for variables in [[("LOG_LEVEL", ""), ("TIDEGATE_DATA_DIR", "")], [("TIDEGATE_LOG_LEVEL", ""), ("LOG_LEVEL", "info")]] {
+    for variables in
+        [[("LOG_LEVEL", ""), ("TIDEGATE_DATA_DIR", "")], [("TIDEGATE_LOG_LEVEL", ""), ("LOG_LEVEL", "info")]]
+    {
         let host = load_text(GOOD, &variables).host.unwrap();
         assert_eq!((host.log.level.to_string().as_str(), host.data_dir.to_str().unwrap()), ("info", "data"));
     }

@@ -1,11 +1,16 @@
 //! The keys of `[sink.NAME]` with `type = "file"`.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::{borrow::Cow, path::PathBuf};
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Unexpected},
+};
 use tidegate_core::{
     Result,
     catalog::Component,
-    config::{ByteSize, Duration, Faults, NameTemplate, positive},
+    config::{ByteSize, Duration, positive},
     sink::Sink,
 };
 
@@ -16,10 +21,53 @@ use super::sink::FileSink;
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// The directory, in which `{pipeline}` may stand. It is made if it is missing. No two sinks share one.
-    pub path: NameTemplate,
+    pub path: Directory,
     /// When the next file begins.
     #[serde(default)]
     pub rotate: Rotate,
+}
+
+/// The name of a directory, in which `{pipeline}` may stand.
+#[derive(Debug, Clone)]
+pub struct Directory(String);
+
+const DIRECTORY: &str = "the name of one directory, in which {pipeline} may stand";
+
+impl Directory {
+    /// Returns the directory of a pipeline.
+    pub(super) fn of(&self, pipeline: &str) -> PathBuf {
+        self.0.replace("{pipeline}", pipeline).into()
+    }
+}
+
+impl<'de> Deserialize<'de> for Directory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name.is_empty() || name.replace("{pipeline}", "").contains(['{', '}']) {
+            return Err(de::Error::invalid_value(Unexpected::Str(&name), &DIRECTORY));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl Serialize for Directory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl JsonSchema for Directory {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Directory".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "x-unit": "directory" })
+    }
 }
 
 /// When the next file of a table begins.
@@ -45,18 +93,11 @@ impl Component for FileConfig {
     const EXAMPLE: &'static str = "path = \"rows/{pipeline}\"";
     type Built = Box<dyn Sink>;
 
-    fn check(&self, faults: &mut Faults) {
-        if self.path.depends_on_row() {
-            faults.at("path", "`path` is one directory: only `{pipeline}` may stand in it");
-        }
-    }
-
     fn build(&self) -> Result<Self::Built> {
-        Faults::of(self).into_result()?;
         Ok(Box::new(FileSink::new(self.clone())))
     }
 
     fn store(&self) -> Option<String> {
-        Some(format!("file {}", self.path))
+        Some(format!("file {}", self.path.0))
     }
 }

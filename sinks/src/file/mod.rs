@@ -16,4 +16,4 @@ mod sink;
 mod tests;
 mod writer;
 
-pub use config::{FileConfig, Rotate};
+pub use config::{Directory, FileConfig, Rotate};

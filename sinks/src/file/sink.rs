@@ -1,12 +1,9 @@
 //! The sink: hands its work to a thread that may block.
 
-use std::path::PathBuf;
-
 use async_trait::async_trait;
 use tidegate_core::{
     Result,
     chunk::{Chunk, Part},
-    config::NameParts,
     sink::{Guarantee, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
@@ -33,8 +30,7 @@ impl Sink for FileSink {
         // A write that was given up may still be under way, and so is its lock.
         self.worker.reset().await;
         self.worker.set(None);
-        let parts = NameParts { pipeline: &cx.owner.pipeline, ..NameParts::default() };
-        let directory = PathBuf::from(self.config.path.fill(parts));
+        let directory = self.config.path.of(&cx.owner.pipeline);
         let (rotate, cx) = (self.config.rotate.clone(), cx.clone());
         let position = self.worker.run(move |writer| {
             let opened = Writer::open(directory, rotate, &cx)?;

@@ -11,7 +11,6 @@ use std::{
 use tempfile::TempDir;
 use tidegate_core::{
     Kind, Result,
-    catalog::Component,
     config::{ByteSize, Duration},
     row::{
         Mark, Position, Table, Timestamp,
@@ -223,8 +222,10 @@ async fn the_same_chunk_twice_is_stored_once() {
 
 #[test]
 fn a_directory_per_row_and_a_rotation_without_end_are_refused() {
-    let config: FileConfig = serde_json::from_str(r#"{"path":"x/{symbol}"}"#).unwrap();
-    assert_eq!(config.build().err().unwrap().kind(), Kind::Config);
+    for name in ["", "x/{symbol}", "x/{table}", "x/{pipeline"] {
+        let wrong = serde_json::from_value::<FileConfig>(serde_json::json!({ "path": name })).unwrap_err();
+        assert!(wrong.to_string().contains("in which {pipeline} may stand"), "{wrong}");
+    }
     let endless = serde_json::from_str::<FileConfig>(r#"{"path":"x","rotate":{"bytes":"0MiB"}}"#).unwrap_err();
     assert!(endless.to_string().contains("a size above 0"), "{endless}");
 }
