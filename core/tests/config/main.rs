@@ -8,5 +8,4 @@ mod fits;
 mod golden;
 #[expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 mod loading;
-#[expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 mod pages;
