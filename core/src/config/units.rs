@@ -111,7 +111,10 @@ impl Unit for Duration {
         if has_vague_unit(text) {
             return r#"months and years differ in length: write days, "30days", or minutes, "10m""#;
         }
-        let is_too_long = humantime::parse_duration(text).is_ok_and(|duration| duration > LONGEST);
+        let is_too_long = match humantime::parse_duration(text) {
+            Ok(duration) => duration > LONGEST,
+            Err(error) => error == humantime::DurationError::NumberOverflow,
+        };
         if is_too_long { r#"a duration of at most "3650days""# } else { Self::EXPECTED }
     }
 }
