@@ -14,7 +14,7 @@ use super::{
     explain::{self, Keys},
     faults::Faults,
     options::Pattern,
-    problem::Spot,
+    problem::{Problem, Spot},
     report::Report,
     secret,
 };
@@ -91,14 +91,24 @@ impl<'a> Layers<'a> {
                 return None;
             }
         }
+        self.add_untold(keys, report);
         None
+    }
+
+    /// Says that not all mistakes were looked for.
+    fn add_untold(&self, keys: &Keys<'_>, report: &mut Report) {
+        let problem = Problem::error(format!("{} has more mistakes than these", keys.table));
+        report.add(problem.at(self.key(&[]), "mend the first ones, and check again"));
     }
 
     /// Reports faults, but for those that follow from what was taken out.
     fn add_faults(&self, attempt: &mut Attempt, faults: Faults, keys: &Keys<'_>, report: &mut Report) {
         let wrong: Vec<Path> = attempt.removed.iter().chain(&attempt.meant).cloned().collect();
         let hidden = self.hidden_values(keys.secrets);
-        for fault in faults.into_vec().into_iter().take(MOST_ROUNDS) {
+        for (number, fault) in faults.into_vec().into_iter().enumerate() {
+            if number == MOST_ROUNDS {
+                return self.add_untold(keys, report);
+            }
             let about: Vec<Path> = fault.keys.iter().map(|path| attempt.original(path)).collect();
             let touches = |path: &Path| wrong.iter().any(|wrong| wrong.starts_with(path) || path.starts_with(wrong));
             attempt.failed = true;

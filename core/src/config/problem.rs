@@ -172,6 +172,11 @@ impl Problem {
         (self.about().map(|file| file.number), self.labels.first().map(|(spot, _)| spot.span.start))
     }
 
+    /// Returns the file and the line that it is about.
+    pub(crate) fn line_number(&self) -> (Option<usize>, Option<usize>) {
+        (self.about().map(|file| file.number), self.labels.first().map(|(spot, _)| spot.line()))
+    }
+
     /// Returns the problem in one line, for a log: `eth.toml:9:1: unknown key …`.
     pub(crate) fn line(&self) -> String {
         match (self.labels.first(), self.about()) {

@@ -10,6 +10,9 @@ use super::{
 /// More than these nobody reads in one go.
 const MOST_SHOWN: usize = 100;
 
+/// Nor more than these of one mistake in one line.
+const MOST_ALIKE: usize = 10;
+
 /// What was found wrong, in all files at once.
 #[derive(Debug, Default)]
 pub struct Report {
@@ -46,14 +49,21 @@ impl Report {
 
     /// Shows every problem with its line, and how many there are.
     pub fn render(&self, look: Look) -> String {
-        let first: Vec<_> = self.problems.iter().take(MOST_SHOWN).collect();
+        let mut seen: BTreeMap<_, usize> = BTreeMap::new();
+        let different = self.problems.iter().filter(|problem| {
+            let alike = seen.entry((problem.line_number(), &problem.title)).or_default();
+            *alike += 1;
+            *alike <= MOST_ALIKE
+        });
+        let first: Vec<_> = different.take(MOST_SHOWN).collect();
         let files: BTreeMap<usize, &Text> =
             first.iter().flat_map(|problem| problem.files()).map(|file| (file.number, file)).collect();
         let shown: BTreeMap<usize, String> =
             files.into_iter().map(|(number, file)| (number, self.without_secrets(file))).collect();
         let mut text: String = first.iter().map(|problem| format!("{}\n\n", problem.render(look, &shown))).collect();
-        if self.problems.len() > MOST_SHOWN {
-            text.push_str(&format!("and {} more\n\n", self.problems.len() - MOST_SHOWN));
+        let rest = self.problems.len() - first.len();
+        if rest > 0 {
+            text.push_str(&format!("and {rest} more\n\n"));
         }
         text.push_str(&self.summary());
         text.push('\n');
