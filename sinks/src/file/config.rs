@@ -1,6 +1,9 @@
 //! The keys of `[sink.NAME]` with `type = "file"`.
 
-use std::{borrow::Cow, path::PathBuf};
+use std::{
+    borrow::Cow,
+    path::{Path, PathBuf},
+};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
@@ -10,7 +13,7 @@ use serde::{
 use tidegate_core::{
     Result,
     catalog::Component,
-    config::{ByteSize, Duration, positive},
+    config::{ByteSize, Duration, one_path, positive},
     sink::Sink,
 };
 
@@ -98,6 +101,6 @@ impl Component for FileConfig {
     }
 
     fn store(&self) -> Option<String> {
-        Some(format!("file {}", self.path.0))
+        Some(format!("file {}", one_path(Path::new(&self.path.0)).display()))
     }
 }
