@@ -62,8 +62,9 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     ///
     /// # Errors
     ///
-    /// `Config` for a table that the store cannot have, or an option that does not fit the tables. The place that is shown
-    /// is found as for [`build`](Self::build); a key of a table within is named `outer.inner`.
+    /// `Config` for a table that the store cannot have, or an option that does not fit the tables. It is shown as for
+    /// [`build`](Self::build), or at the name in `tables` that the message names in backticks; a key of a table within is
+    /// named `outer.inner`.
     fn check_tables(&self, _tables: &[SinkTable]) -> Result<()> {
         Ok(())
     }

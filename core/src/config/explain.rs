@@ -170,12 +170,17 @@ pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: &str, about: 
     }
 }
 
-/// Shows the error of a component that cannot be built, at the key that it names first; else at its table.
+/// Shows the error of a component that cannot be built, or cannot write its tables, at the key, or the table in `tables`,
+/// that it names first; else at its own table.
 pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
     let message = error.chain();
     let named = message.split('`').skip(1).step_by(2).find_map(|word| {
         let path: Path = word.split('.').map(String::from).collect();
-        layers.value(&path).is_some().then_some(path)
+        let of_table = || {
+            let mut singles = layers.singles().into_iter();
+            singles.find(|(path, value)| path[0] == "tables" && value.as_str() == Some(word)).map(|(path, _)| path)
+        };
+        layers.value(&path).is_some().then_some(path).or_else(of_table)
     });
     fault(layers, keys, &without_values(message, &layers.hidden_values(keys.secrets)), &Vec::from_iter(named))
 }
