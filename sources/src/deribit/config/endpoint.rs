@@ -7,7 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use tidegate_core::config::Faults;
+use tidegate_core::{Error, Result, config::Faults};
 use url::Url;
 
 /// Where to connect.
@@ -46,6 +46,25 @@ pub struct Hosts {
     pub testnet: Option<bool>,
 }
 
+impl Hosts {
+    /// Refuses what the other exchange says.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when it is not this one's.
+    pub(in super::super) fn check_venue(&self, testnet: Option<bool>) -> Result<()> {
+        let name = |is_test| if is_test { "the test exchange" } else { "the exchange itself" };
+        match (testnet, self.testnet) {
+            (Some(is), Some(should_be)) if is != should_be => Err(Error::permanent(format!(
+                "`endpoint` is {}, but {} answers: nothing is stored",
+                name(should_be),
+                name(is)
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Endpoint {
     /// Returns the addresses.
     pub(in super::super) fn hosts(&self) -> Hosts {
@@ -66,7 +85,12 @@ impl Endpoint {
         let Self::Own(hosts) = self else { return };
         check("ws", &hosts.ws, &["ws", "wss"], faults);
         check("http", &hosts.http, &["http", "https"], faults);
-        hosts.history.iter().for_each(|history| check("history", history, &["http", "https"], faults));
+        let Some(history) = &hosts.history else { return };
+        check("history", history, &["http", "https"], faults);
+        if Url::parse(history).is_ok_and(|history| Url::parse(&hosts.http).ok() == Some(history)) {
+            let message = "`endpoint.history` is the same address as `endpoint.http`: leave it out where no other host keeps more";
+            faults.at("history", message).and("http");
+        }
     }
 }
 
