@@ -10,6 +10,7 @@ use std::{
 };
 
 use support::{Bench, Program};
+use tidegate::catalog::Role;
 use tidegate_sources::deribit::simulator::{Credentials, Fault, SimulatorConfig};
 
 /// What nobody may ever read again.
@@ -91,6 +92,89 @@ fn a_literal_secret_is_warned_of_and_not_repeated() {
     let said = command(folder.path(), &["check", "eth.toml"]);
     assert!(said.contains("eth.toml:6:"), "{said}");
     assert_no_marker("check", &said);
+}
+
+/// Wrong or right: whatever stands in a secret's place is shown by no command, and by no page or log of a process whose
+/// other pipelines run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_of_any_shape_is_shown_nowhere() {
+    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    let marker = MARKERS[2];
+    let mut sources = Vec::new();
+    let options = secret_options(bench.folder());
+    assert!(options.contains(&"client_secret".to_owned()), "{options:?}");
+    for option in options {
+        for value in [
+            "\"M\"",
+            "[\"M\"]",
+            "{ value = \"M\" }",
+            "{ file = [\"M\"] }",
+            "{ file = { name = \"M\" } }",
+            "{ value = { deep = [1, \"M\"] } }",
+            "\"${UNSET:-M}\"",
+            "\"${UNSET:-M}${UNSET_TOO}\"",
+            "\"wss://me:M@gateway\"",
+            "\"\"\"\nM\n\"\"\"",
+            "20261126154500",
+            "20261126154500.5",
+            "2026112615450020261126154500",
+            "[20261126154500]",
+            "\"M\" 5",
+            "[\"M\"",
+        ] {
+            sources.push(format!("client_id = \"me\"\n{option} = {value}"));
+            sources.push(format!("client_id = \"me\"\n{option}x = {value}"));
+        }
+    }
+    for value in [
+        "\"M@gateway/ws\"",
+        "{ ws = \"M@gateway/ws/\" }",
+        "{ ws = \"M@gateway/ws/\", http = \"M\" }",
+        "[\"M@gateway\"]",
+    ] {
+        sources.push(format!("endpoint = {}", value.replace('M', "wss://me:M")));
+    }
+    sources.push("channels = [\"wss://me:M@gateway/ws?x=1\"]\ninterval = \"wss://gateway/ws?token=M\"".to_owned());
+    sources.push("quiet_after = \"wss://me:M@gateway\"\nsilence = \"wss://me:M@gateway\"".to_owned());
+    let mut names = vec!["run".to_owned(), "eth.toml".to_owned()];
+    for (number, source) in sources.iter().enumerate() {
+        let name = format!("wrong-{number}.toml");
+        let source = source.replace('M', marker);
+        let text = format!(
+            "[pipeline]\nname = \"wrong-{number}\"\n[source.deribit]\ninstruments = [\"wss://me:{marker}@x\"]\n{source}\n[sink.stdout]\n"
+        );
+        bench.write(&name, &text);
+        for args in [&["check", &*name][..], &["check", &*name, "--resolved"], &["graph", &*name]] {
+            assert_hidden(&format!("{} of\n{text}", args.join(" ")), &command(bench.folder(), args));
+        }
+        names.push(name);
+    }
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut program = Program::start(bench.folder(), &[&names[..], &["--supervised", "50ms"]].concat());
+    program.until_committed(10).await;
+    let page = program.get("/health").await.1;
+    assert!(page.contains("wrong-0.toml"), "those that are refused are named: {page}");
+    assert_hidden("/health", &page);
+    let (_, log) = program.stop().await;
+    assert_hidden("the log", &log);
+}
+
+/// Returns the options of the built-in components that hold secrets.
+fn secret_options(folder: &Path) -> Vec<String> {
+    let catalog = tidegate::built_in();
+    let names = [Role::Source, Role::Sink].into_iter().flat_map(|role| catalog.names(role));
+    let pages = names.map(|name| command(folder, &["list", name]));
+    let lines: Vec<String> = pages.flat_map(|page| page.lines().map(String::from).collect::<Vec<_>>()).collect();
+    let secrets = lines
+        .iter()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words.get(1) == Some(&"secret"));
+    secrets.map(|words| words[0].to_owned()).collect()
+}
+
+fn assert_hidden(place: &str, text: &str) {
+    assert_no_marker(place, text);
+    assert!(!text.contains("20261126154500"), "a secret of digits stands in {place}:\n{text}");
 }
 
 fn look_at_commands(bench: &Bench) {

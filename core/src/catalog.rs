@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Result,
     chunk::SinkTable,
-    config::{Keys, Layers, Options, Report, explain, stage},
+    config::{Faults, Keys, Layers, Options, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
     source::Source,
@@ -34,13 +34,21 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
     type Built;
 
-    /// Builds the component; does no I/O. Called for a check, then once for each that is needed: a protocol per
-    /// connection, a sink again after a crash.
+    /// Looks for what no type keeps out, and adds all of it, each with its key. By default there is nothing.
+    ///
+    /// Called also when some values are wrong by themselves: these were said, and have their defaults here, or are left
+    /// out of their list. What is said about their keys then is not shown.
+    fn check(&self, faults: &mut Faults) {
+        _ = faults;
+    }
+
+    /// Builds the component; does no I/O. Called for a check that found nothing, then once for each that is needed: a
+    /// protocol per connection, a sink again after a crash.
     ///
     /// # Errors
     ///
-    /// `Config` for a combination of values that cannot work. The first key of the table, or value in it, that the message
-    /// names in backticks is the place that is shown.
+    /// `Config` for what [`Component::check`] cannot see. It is shown at the first key of the table that the message names
+    /// in backticks.
     fn build(&self) -> Result<Self::Built>;
 
     /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice: the same for
@@ -54,8 +62,9 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     ///
     /// # Errors
     ///
-    /// `Config` for a table that the store cannot have, or an option that does not fit the tables. The place that is shown
-    /// is found as for [`build`](Self::build); a key of a table within is named `outer.inner`.
+    /// `Config` for a table that the store cannot have, or an option that does not fit the tables. It is shown as for
+    /// [`build`](Self::build), or at the name in `tables` that the message names in backticks; a key of a table within is
+    /// named `outer.inner`.
     fn check_tables(&self, _tables: &[SinkTable]) -> Result<()> {
         Ok(())
     }
@@ -139,6 +148,26 @@ impl Catalog {
         of_role.map(|((_, name), why)| (*name, *why))
     }
 
+    /// Reports what is wrong with single values of a component's table.
+    pub(crate) fn look_over(
+        &self,
+        role: Role,
+        component: &str,
+        layers: &Layers<'_>,
+        table: Dict,
+        keys: &Keys<'_>,
+        report: &mut Report,
+    ) {
+        let protocol = || self.protocols.0.get(component).map(|shelved| shelved.look_over);
+        let look_over = match role {
+            Role::Source => protocol().or_else(|| self.sources.0.get(component).map(|shelved| shelved.look_over)),
+            Role::Sink => self.sinks.0.get(component).map(|shelved| shelved.look_over),
+        };
+        if let Some(look_over) = look_over {
+            look_over(layers, table, keys, report);
+        }
+    }
+
     fn assert_one_source(&self, name: &str) {
         let both = self.protocols.0.contains_key(name) && self.sources.0.contains_key(name);
         assert!(!both, "a protocol and a source are called `{name}`");
@@ -161,6 +190,7 @@ pub(crate) struct Shelf<B>(BTreeMap<&'static str, Shelved<B>>);
 
 struct Shelved<B> {
     read: fn(&Layers<'_>, Dict, &Keys<'_>, &mut Report) -> Option<Made<B>>,
+    look_over: fn(&Layers<'_>, Dict, &Keys<'_>, &mut Report),
     entry: Entry,
 }
 
@@ -192,7 +222,7 @@ impl<B: 'static> Shelf<B> {
         let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
         let clash = entry.options.keys.iter().find(|key| taken.contains(key));
         assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
-        let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, entry });
+        let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, look_over: look_over::<C>, entry });
         assert!(earlier.is_none(), "two components are called `{}`, the second is {}", C::TYPE, type_name::<C>());
     }
 
@@ -213,13 +243,18 @@ impl<B: 'static> Shelf<B> {
     }
 }
 
+/// Reports what is wrong with single values.
+fn look_over<C: Component>(layers: &Layers<'_>, table: Dict, keys: &Keys<'_>, report: &mut Report) {
+    layers.read::<C>(table, keys, report);
+}
+
 fn read<C: Component>(
     layers: &Layers<'_>,
     table: Dict,
     keys: &Keys<'_>,
     report: &mut Report,
 ) -> Option<Made<C::Built>> {
-    let config: C = layers.read(table, keys, report)?;
+    let config: C = layers.read_checked(table, keys, C::check, report)?;
     if layers.is_broken(&[]) {
         return None;
     }

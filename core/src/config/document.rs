@@ -17,6 +17,7 @@ use toml::{
 
 use super::{
     environment::{Environment, fill},
+    explain::name_of,
     problem::{Problem, Spot, Text},
     report::Report,
 };
@@ -32,8 +33,10 @@ pub(crate) struct Document {
     places: BTreeMap<Path, Place>,
     /// How the variables of a value were written, by the value that came of them.
     variables: BTreeMap<Path, Vec<String>>,
-    /// Values whose variable could not be put in. That was said; nothing more is to be said about them.
+    /// Values that could not be taken: a variable could not be put in, say. Nothing more is to be said about them.
     broken: BTreeSet<Path>,
+    /// What is wrong with these.
+    mistakes: Vec<(Path, Problem)>,
 }
 
 #[derive(Debug, Clone)]
@@ -50,9 +53,14 @@ impl Document {
     /// Parses a file and puts variables into its texts; `None` when it is not TOML.
     pub(crate) fn parse(file: Arc<Text>, environment: &Environment, report: &mut Report) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(&file.text);
-        for error in errors.iter().take(MOST_SYNTAX_ERRORS) {
-            let spot = error.span().map(|span| Spot { file: file.clone(), span });
-            report.add(Problem::error("this is not TOML").at(spot, error.message()).in_file(&file));
+        let mut lines = BTreeSet::new();
+        for error in &errors {
+            let span = error.span().or_else(|| deepest(&file.text));
+            let spot = span.map(|span| Spot { file: file.clone(), span });
+            // What follows on a line mostly comes of its first error.
+            if lines.len() < MOST_SYNTAX_ERRORS && lines.insert(spot.as_ref().map(Spot::line)) {
+                report.add(Problem::error("this is not TOML").at(spot, error.message()).in_file(&file));
+            }
         }
         if !errors.is_empty() {
             return None;
@@ -60,15 +68,24 @@ impl Document {
         let mut reader = Reader {
             file: &file,
             environment,
-            report,
             path: Vec::new(),
             places: BTreeMap::new(),
             variables: BTreeMap::new(),
             broken: BTreeSet::new(),
+            mistakes: Vec::new(),
         };
         let data = reader.table(root.get_ref());
-        let Reader { places, variables, broken, .. } = reader;
-        Some(Self { data, places, variables, broken, file })
+        let Reader { places, variables, broken, mistakes, .. } = reader;
+        Some(Self { data, places, variables, broken, mistakes, file })
+    }
+
+    /// Reports values that could not be taken, but for those in tables that are no use anyway, as was said of each.
+    pub(crate) fn report_mistakes(&self, useless: &[Path], report: &mut Report) {
+        for (path, problem) in &self.mistakes {
+            if !useless.iter().any(|table| path.starts_with(table)) {
+                report.add(problem.clone());
+            }
+        }
     }
 
     /// Returns the place of a key.
@@ -95,18 +112,40 @@ impl Document {
 
     /// Tells whether a variable could not be put into the value at this path or below it.
     pub(crate) fn is_broken(&self, path: &[String]) -> bool {
-        self.broken.iter().any(|broken| broken.starts_with(path))
+        self.broken.range(path.to_vec()..).next().is_some_and(|broken| broken.starts_with(path))
     }
 }
+
+/// Returns the bracket that nests too deeply: the parser does not say where it gave up.
+fn deepest(text: &str) -> Option<Range<usize>> {
+    let mut depth = 0_usize;
+    let too_deep = text.char_indices().find(|(_, c)| {
+        match c {
+            '[' | '{' => depth += 1,
+            ']' | '}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth > DEEPEST
+    });
+    too_deep.map(|(at, c)| at..at + c.len_utf8())
+}
+
+/// The parser's own limit.
+const DEEPEST: usize = 80;
 
 struct Reader<'a> {
     file: &'a Arc<Text>,
     environment: &'a Environment,
-    report: &'a mut Report,
     path: Path,
     places: BTreeMap<Path, Place>,
     variables: BTreeMap<Path, Vec<String>>,
     broken: BTreeSet<Path>,
+    mistakes: Vec<(Path, Problem)>,
+}
+
+fn integer(digits: &str, radix: u32) -> Option<Value> {
+    let signed = i64::from_str_radix(digits, radix).map(Value::from);
+    signed.or_else(|_| u64::from_str_radix(digits, radix).map(Value::from)).ok()
 }
 
 impl Reader<'_> {
@@ -131,19 +170,28 @@ impl Reader<'_> {
     fn value(&mut self, value: &Spanned<DeValue<'_>>) -> Value {
         match value.get_ref() {
             DeValue::String(text) => self.text(text, value.span()),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => number.into(),
-                Err(_) => number.to_string().into(),
+            DeValue::Integer(number) => match integer(number.as_str(), number.radix()) {
+                Some(number) => number,
+                None => self.mistaken(value.span(), "this number", "too large for any option"),
             },
             DeValue::Float(number) => number.as_str().parse().unwrap_or(f64::NAN).into(),
             DeValue::Boolean(truth) => (*truth).into(),
-            DeValue::Datetime(time) => time.to_string().into(),
+            DeValue::Datetime(_) => self.mistaken(value.span(), "a date", "a text stands in quotes"),
             DeValue::Array(items) => {
                 let items = items.iter().enumerate();
                 Value::from(items.map(|(i, item)| self.child(i.to_string(), None, item)).collect::<Vec<_>>())
             }
             DeValue::Table(table) => self.table(table).into(),
         }
+    }
+
+    /// Notes a value that no option takes, and returns one in its place.
+    fn mistaken(&mut self, span: Range<usize>, what: &str, label: &str) -> Value {
+        let spot = Spot { file: self.file.clone(), span };
+        let problem = Problem::error(format!("`{}` cannot be {what}", name_of(&self.path))).at(Some(spot), label);
+        self.mistakes.push((self.path.clone(), problem));
+        self.broken.insert(self.path.clone());
+        String::new().into()
     }
 
     fn text(&mut self, written: &str, span: Range<usize>) -> Value {
@@ -153,7 +201,8 @@ impl Reader<'_> {
         let filled = fill(written, self.environment);
         for mistake in &filled.mistakes {
             let spot = Spot { file: self.file.clone(), span: span.clone() }.part(&mistake.part);
-            self.report.add(Problem::error(&*mistake.title).at(Some(spot), "").help(&*mistake.remedy));
+            let problem = Problem::error(&*mistake.title).at(Some(spot), "").help(&*mistake.remedy);
+            self.mistakes.push((self.path.clone(), problem));
         }
         if !filled.mistakes.is_empty() {
             self.broken.insert(self.path.clone());

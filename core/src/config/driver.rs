@@ -11,7 +11,10 @@ use std::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{ByteSize, Duration, Rate, Speed};
+use super::{
+    faults::Faults,
+    units::{ByteSize, Duration, Rate, Speed, positive},
+};
 
 /// The keys that the connection driver reads from `[source.NAME]`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
@@ -20,6 +23,7 @@ pub struct ConnectionConfig {
     /// How to come back after a connection ended.
     pub reconnect: Reconnect,
     /// How long a connection may take to be made, TLS and WebSocket handshake included.
+    #[serde(deserialize_with = "positive")]
     pub connect_timeout: Duration,
     /// Keeps the link alive, and finds out when it is dead.
     pub ping: Ping,
@@ -28,16 +32,19 @@ pub struct ConnectionConfig {
     /// Report a subscription that had no message for this long, while others have; "0s" for never.
     pub quiet_after: Duration,
     /// How long the venue may take to confirm a subscription.
+    #[serde(deserialize_with = "positive")]
     pub subscribe_timeout: Duration,
     /// When to stop dialling a venue that keeps failing.
     pub breaker: LineBreaker,
     /// Calls to the venue's HTTP interface: discovery and backfill.
     pub rest: Rest,
     /// A longer message ends the connection.
+    #[serde(deserialize_with = "positive")]
     pub max_message: ByteSize,
     /// A PEM file with certificates that are trusted besides the system's.
     pub extra_ca: Option<PathBuf>,
     /// What may have come and not be in the spool yet. When it is more, the session ends and the gap is filled.
+    #[serde(deserialize_with = "positive")]
     pub queue: ByteSize,
     /// The pause between the starts of this source's connections.
     pub start_every: Duration,
@@ -68,13 +75,42 @@ impl Default for ConnectionConfig {
     }
 }
 
+impl ConnectionConfig {
+    pub(super) fn check(&self, faults: &mut Faults) {
+        let Reconnect { first, longest, .. } = self.reconnect;
+        if first != Reconnect::default().first {
+            faults.within("reconnect", |faults| check_pauses(first, longest, faults));
+        }
+        let Silence { warn, reconnect } = self.silence;
+        // Whoever says only one of the two leaves the other to us.
+        if reconnect < warn && !reconnect.0.is_zero() && warn != Silence::default().warn {
+            let message =
+                format!("`silence` opens the connection anew after {reconnect}, so it never warns after {warn}");
+            faults.within("silence", |faults| {
+                faults.at("warn", message).and("reconnect");
+            });
+        }
+    }
+}
+
+/// The first pause is no longer than the longest.
+fn check_pauses(first: Duration, longest: Duration, faults: &mut Faults) {
+    if first > longest {
+        faults
+            .at("first", format!("the `first` pause, {first}, is longer than the `longest`, {longest}"))
+            .and("longest");
+    }
+}
+
 /// Pauses between attempts to connect: each twice the last one, with full jitter.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Reconnect {
     /// The pause after the first failure.
+    #[serde(deserialize_with = "positive")]
     pub first: Duration,
     /// No pause is longer than this.
+    #[serde(deserialize_with = "positive")]
     pub longest: Duration,
     /// A connection that held for this long starts the pauses over.
     pub stable_after: Duration,
@@ -100,6 +136,7 @@ pub struct Ping {
     /// The pause between two pings; "0s" for none.
     pub every: Duration,
     /// Without a frame for this long after a ping, the link is dead and is opened anew.
+    #[serde(deserialize_with = "positive")]
     pub timeout: Duration,
 }
 
@@ -135,6 +172,7 @@ macro_rules! breaker {
             /// So many failures in a row open it: nothing is called any more.
             pub failures: NonZeroU32,
             /// It stays open for this long; then single calls may try.
+            #[serde(deserialize_with = "positive")]
             pub open_for: Duration,
             /// So many of these in a row must succeed to close it.
             pub successes: NonZeroU32,
@@ -170,6 +208,7 @@ pub struct Rest {
     /// No more calls than this; without it, what the venue allows.
     pub rate: Option<Rate>,
     /// How long one call may take.
+    #[serde(deserialize_with = "positive")]
     pub timeout: Duration,
 }
 
@@ -186,8 +225,10 @@ pub struct CaptureConfig {
     /// The folder of the recordings; without it, `capture` in the pipeline's folder of `data_dir`.
     pub dir: Option<PathBuf>,
     /// Begin a new file at this size, before compression.
+    #[serde(deserialize_with = "positive")]
     pub rotate_bytes: ByteSize,
     /// Begin a new file after this long.
+    #[serde(deserialize_with = "positive")]
     pub rotate_every: Duration,
 }
 
@@ -219,6 +260,7 @@ pub struct DeliveryConfig {
     /// When to stop writing to a store that keeps failing.
     pub breaker: StoreBreaker,
     /// How long one write may take.
+    #[serde(deserialize_with = "positive")]
     pub timeout: Duration,
     /// Asks an idle store whether it is there.
     pub probe: Probe,
@@ -239,6 +281,15 @@ impl Default for DeliveryConfig {
     }
 }
 
+impl DeliveryConfig {
+    pub(super) fn check(&self, faults: &mut Faults) {
+        let Retry { first, longest } = self.retry;
+        if first != Retry::default().first {
+            faults.within("retry", |faults| check_pauses(first, longest, faults));
+        }
+    }
+}
+
 /// The size of a write.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -246,6 +297,7 @@ pub struct Batch {
     /// At most this many rows.
     pub rows: NonZeroUsize,
     /// At most this many bytes.
+    #[serde(deserialize_with = "positive")]
     pub bytes: ByteSize,
     /// Wait this long for more rows; "0s" writes what is there.
     pub linger: Duration,
@@ -263,8 +315,10 @@ impl Default for Batch {
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// The pause after the first failure.
+    #[serde(deserialize_with = "positive")]
     pub first: Duration,
     /// No pause is longer than this.
+    #[serde(deserialize_with = "positive")]
     pub longest: Duration,
 }
 
@@ -281,6 +335,7 @@ pub struct Probe {
     /// The pause between two questions; "0s" for none.
     pub every: Duration,
     /// How long an answer may take.
+    #[serde(deserialize_with = "positive")]
     pub timeout: Duration,
 }
 
@@ -327,6 +382,26 @@ impl Default for SpoolConfig {
         }
     }
 }
+
+impl SpoolConfig {
+    pub(super) fn check(&self, faults: &mut Faults) {
+        let Self { segment_bytes, max_bytes, .. } = *self;
+        if segment_bytes < SMALLEST_SEGMENT {
+            let message = format!(
+                "`segment_bytes` is {segment_bytes}: a file smaller than {SMALLEST_SEGMENT} holds hardly a row"
+            );
+            faults.at("segment_bytes", message);
+        } else if segment_bytes.0.saturating_mul(2) > max_bytes.0 {
+            let message = format!(
+                "a spool of {max_bytes} has no room for two segments of {segment_bytes}: raise `max_bytes` or lower `segment_bytes`"
+            );
+            faults.at("segment_bytes", message).and("max_bytes");
+        }
+    }
+}
+
+/// Below this, the head of a file, which describes tables and streams, is most of it.
+const SMALLEST_SEGMENT: ByteSize = ByteSize(64 << 10);
 
 /// What happens to rows when the spool is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]

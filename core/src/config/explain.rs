@@ -5,7 +5,7 @@ use figment::error::{Actual, Kind};
 use super::{
     document::Path,
     hints,
-    layers::Layers,
+    layers::{Layers, without_values},
     options::{Options, Pattern},
     problem::{Problem, Spot},
     secret, text_or,
@@ -24,16 +24,37 @@ pub(crate) struct Keys<'a> {
     pub(crate) secrets: &'a [Pattern],
     /// Says where a key belongs that does not belong here.
     pub(crate) elsewhere: &'a dyn Fn(&str) -> Option<String>,
+    /// Whether these are defaults, which another table completes.
+    pub(crate) is_partial: bool,
 }
 
 impl<'a> Keys<'a> {
     /// Returns the keys of a table that belongs to no component.
     pub(crate) fn of_table(name: &str, options: &'a [Options]) -> Self {
-        Self { table: format!("[{name}]"), options, component: None, secrets: &[], elsewhere: &|_| None }
+        Self {
+            table: format!("[{name}]"),
+            options,
+            component: None,
+            secrets: &[],
+            elsewhere: &|_| None,
+            is_partial: false,
+        }
     }
 
     fn kind_at(&self, path: &[String]) -> Option<String> {
         self.options.iter().find_map(|options| options.kind_at(path))
+    }
+
+    /// Returns the keys of inner tables that a key of the table itself may stand for: `batch.linger` for `linger`.
+    fn nested(&self, field: &str) -> Option<String> {
+        let all = self.options.iter().flat_map(Options::all).filter(|option| option.is_nested_as(field));
+        let keys: Vec<_> = all.map(|option| format!("`{}`", option.key)).collect();
+        (!keys.is_empty()).then(|| keys.join(" or "))
+    }
+
+    /// Returns the keys that the table at a path has to have.
+    pub(crate) fn required_at(&self, path: &[String]) -> Vec<String> {
+        self.options.iter().flat_map(|options| options.required_at(path)).collect()
     }
 }
 
@@ -48,8 +69,15 @@ pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &
         Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path, keys),
         other => not_valid(layers, other, path, keys),
     };
+    with_variable(problem, layers, path)
+}
+
+/// Names the variable of the process that set what is at `path`, or a part of it.
+pub(crate) fn with_variable(problem: Problem, layers: &Layers<'_>, path: &[String]) -> Problem {
     match layers.variable(path) {
-        Some(variable) => problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name)),
+        Some((path, variable)) => {
+            problem.note(format!("`{}` is set by the variable {}", path.join("."), variable.name))
+        }
         None => problem,
     }
 }
@@ -72,6 +100,8 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
         let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
         problem.instead = Some(alias.to_owned());
         problem
+    } else if let Some(nested) = at_root.then(|| keys.nested(field)).flatten() {
+        problem.at(spot, format!("here it is {nested}"))
     } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten() {
         problem.at(spot, place)
     } else {
@@ -125,23 +155,34 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
     problem.at(spot, expected)
 }
 
-/// Shows a component's own error at the key, or the value, that it names first; else at its table.
-pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
-    let message = error.chain();
-    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
-        let path: Path = word.split('.').map(String::from).collect();
-        let of_value = || layers.texts().into_iter().find(|(_, text)| *text == word).map(|(path, _)| path);
-        layers.value(&path).is_some().then_some(path).or_else(of_value)
-    });
-    let (spot, label) = match &named {
+/// Shows what a component says about some of its values at the first that stands in a file.
+pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: &str, about: &[Path]) -> Problem {
+    let parts = about.iter().map(|path| (1..=path.len()).rev().map(|length| &path[..length]).collect::<Vec<_>>());
+    let shown = about.iter().map(Vec::as_slice).chain(parts.flatten()).find(|path| layers.value(path).is_some());
+    let (spot, label) = match shown {
         Some(path) => (layers.value(path), ""),
         None => (layers.key(&[]), "in this table"),
     };
-    let problem = Problem::error(layers.without_values(message, keys.secrets)).at(spot, label);
+    let problem = Problem::error(message).at(spot, label);
     match keys.component {
         Some(component) => problem.help(format!("all keys: tidegate list {component}")),
         None => problem,
     }
+}
+
+/// Shows the error of a component that cannot be built, or cannot write its tables, at the key, or the table in `tables`,
+/// that it names first; else at its own table.
+pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
+    let message = error.chain();
+    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+        let path: Path = word.split('.').map(String::from).collect();
+        let of_table = || {
+            let mut singles = layers.singles().into_iter();
+            singles.find(|(path, value)| path[0] == "tables" && value.as_str() == Some(word)).map(|(path, _)| path)
+        };
+        layers.value(&path).is_some().then_some(path).or_else(of_table)
+    });
+    fault(layers, keys, &without_values(message, &layers.hidden_values(keys.secrets)), &Vec::from_iter(named))
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.
@@ -160,7 +201,7 @@ fn not_valid(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &Keys<'_>)
 }
 
 /// Returns the key that a path leads to, without the numbers of array elements.
-fn name_of(path: &[String]) -> String {
+pub(crate) fn name_of(path: &[String]) -> String {
     let names: Path = path.iter().filter(|part| part.parse::<usize>().is_err()).cloned().collect();
     if names.is_empty() { "the table".into() } else { names.join(".") }
 }
@@ -194,7 +235,7 @@ fn shown(found: &Actual) -> String {
 fn name(found: &Actual) -> String {
     match found {
         Actual::Str(text) if text.chars().count() > 60 || text.contains('\n') => "this text".into(),
-        Actual::Str(text) => format!("{:?}", secret::without_password(text)),
+        Actual::Str(text) => format!("{text:?}"),
         Actual::Signed(_) | Actual::Unsigned(_) | Actual::Float(_) => format!("the number {}", shown(found)),
         Actual::Bool(truth) => truth.to_string(),
         Actual::Seq => "a list".into(),

@@ -23,6 +23,8 @@ const LARGEST: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub struct Files {
     pub(super) host: Option<Arc<Text>>,
+    /// Whether there is a host file that could not be read, or more than one.
+    pub(super) host_is_wrong: bool,
     /// One per pipeline. Those that could not be read are left out.
     pub(super) pipelines: Vec<Arc<Text>>,
     /// What was wrong with the others.
@@ -32,14 +34,15 @@ pub struct Files {
 
 impl Files {
     /// Reads the pipelines at `paths`: files, and folders whose `*.toml` they are. The host file is `host`, or the
-    /// `tidegate.toml` beside the first.
+    /// `tidegate.toml` beside them; two of these are a mistake.
     pub fn read(paths: &[PathBuf], host: Option<&Path>) -> Self {
         let mut files = Self::default();
-        let mut seen = Vec::new();
+        let identity = |file: &Path| fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let mut seen: Vec<PathBuf> = host.map(identity).into_iter().collect();
         let (mut hosts, mut pipelines) = (Vec::new(), Vec::new());
         for path in paths {
             for file in files.find(path) {
-                let identity = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
+                let identity = identity(&file);
                 if seen.contains(&identity) {
                     continue;
                 }
@@ -47,14 +50,14 @@ impl Files {
                 if file.file_name() == Some(OsStr::new(HOST_FILE)) { &mut hosts } else { &mut pipelines }.push(file);
             }
         }
-        let beside = paths.first().map(|first| {
-            let folder = if first.is_dir() { Some(first.as_path()) } else { first.parent() };
-            folder.unwrap_or_else(|| Path::new("")).join(HOST_FILE)
-        });
-        let found = || hosts.into_iter().next().or_else(|| beside.filter(|path| path.exists()));
-        if let Some(path) = host.map(Path::to_owned).or_else(found) {
-            files.host = files.open(&path);
+        let single = paths.iter().filter(|path| !path.is_dir());
+        for beside in single.filter_map(|path| path.parent()).map(|folder| folder.join(HOST_FILE)) {
+            if beside.exists() && !seen.contains(&identity(&beside)) {
+                seen.push(identity(&beside));
+                hosts.push(beside);
+            }
         }
+        files.open_host(host.map_or(hosts, |host| vec![host.to_owned()]));
         for path in pipelines {
             let read = files.open(&path);
             files.pipelines.extend(read);
@@ -68,6 +71,17 @@ impl Files {
         files.report.count_file();
         files.pipelines.push(Arc::new(Text { number: 0, path: path.into(), text: text.into() }));
         files
+    }
+
+    fn open_host(&mut self, mut hosts: Vec<PathBuf>) {
+        for more in hosts.drain(1.min(hosts.len())..).collect::<Vec<_>>() {
+            self.fail(&more, "is a second host file".into(), "a process has one: name it by --host");
+            self.host_is_wrong = true;
+        }
+        for path in hosts {
+            self.host = self.open(&path);
+            self.host_is_wrong |= self.host.is_none();
+        }
     }
 
     /// Returns the files that a path of the command line stands for.

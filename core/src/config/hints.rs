@@ -27,7 +27,6 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("l2", &["book_changes"]),
     ("level2", &["book_changes"]),
     ("limit", &["top"]),
-    ("linger", &["batch"]),
     ("markets", &["instruments"]),
     ("max_retries", &["retry", "reconnect"]),
     ("max_size", &["max_bytes", "max"]),
@@ -50,6 +49,7 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("stale_after", &["silence"]),
     ("streams", &["channels"]),
     ("subscriptions", &["channels"]),
+    ("symbol", &["instruments"]),
     ("symbols", &["instruments"]),
     ("table", &["tables"]),
     ("tickers", &["instruments"]),
@@ -59,7 +59,6 @@ const ALIASES: &[(&str, &[&str])] = &[
     ("topics", &["tables", "channels"]),
     ("uri", &["url", "endpoint"]),
     ("url", &["endpoint", "path"]),
-    ("ws", &["endpoint"]),
     ("ws_url", &["endpoint", "url"]),
 ];
 

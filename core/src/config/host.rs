@@ -1,6 +1,6 @@
 //! The host file `tidegate.toml`: what is one per process, and the defaults of all pipelines.
 
-use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, num::NonZeroU32, path::PathBuf, sync::Arc};
 
 use figment::value::{Dict, Value};
 use schemars::JsonSchema;
@@ -9,13 +9,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     document::Document,
     environment::Environment,
-    explain::Keys,
+    explain::{self, Keys},
     layers::{Layer, Layers, Variable, path},
+    level::LogLevel,
     options::Options,
-    problem::Problem,
+    problem::{Problem, Text},
     report::Report,
     resolved::{self, Setting},
-    units::{Address, ByteSize, Duration},
+    units::{Address, ByteSize, Duration, positive},
 };
 
 /// What is one per process.
@@ -44,9 +45,9 @@ impl Default for Host {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LogConfig {
-    /// "error", "warn", "info", "debug" or "trace", also per target: "info,tidegate_core=debug". The variable LOG_LEVEL
-    /// counts where this is left out.
-    pub level: String,
+    /// "error", "warn", "info", "debug", "trace" or "off", also per target: "info,tidegate_core=debug". The variable
+    /// LOG_LEVEL counts where this is left out.
+    pub level: LogLevel,
     /// How often each pipeline logs a line of figures; "0s" for never.
     pub stats: Duration,
     /// How often the full health report is logged as JSON; "0s" for never.
@@ -60,7 +61,7 @@ pub struct LogConfig {
 impl Default for LogConfig {
     fn default() -> Self {
         Self {
-            level: "info".into(),
+            level: LogLevel::default(),
             stats: Duration::from_secs(60),
             report: Duration::from_secs(5 * 60),
             format: LogFormat::Auto,
@@ -88,7 +89,7 @@ pub struct LogFile {
     /// Where it is.
     pub path: PathBuf,
     /// At this size it is put aside and a new one begun.
-    #[serde(default = "LogFile::default_max")]
+    #[serde(default = "LogFile::default_max", deserialize_with = "positive")]
     pub max: ByteSize,
     /// So many of the old ones are kept.
     #[serde(default = "LogFile::default_keep")]
@@ -115,25 +116,26 @@ struct DefaultsKey {
 /// What the variables of the process that set an option begin with.
 const PREFIX: &str = "TIDEGATE_";
 
-/// Reads what is one per process; `None` when it cannot be used.
+/// Reads what is one per process; `None` when it cannot be used. `files` may name variables of the user's own.
 pub(super) fn read(
     document: Option<&Document>,
+    files: &[Arc<Text>],
     environment: &Environment,
     report: &mut Report,
 ) -> Option<(Host, Vec<Setting>)> {
     let options = Options::of::<Host>();
-    let mut layers = Vec::new();
-    if let Some(Some(level)) = environment.look_up("LOG_LEVEL") {
-        let level = Variable { name: "LOG_LEVEL".into(), value: level.to_owned() };
-        layers.push(Layer::Variables(BTreeMap::from([(path(["log", "level"]), level)])));
-    }
+    let log_level = BTreeMap::from([("LOG_LEVEL".to_owned(), "log.level".to_owned())]);
+    let mut layers = vec![Layer::Variables(variables(&log_level, environment, report))];
     if let Some(document) = document {
         let mut dict = document.data.clone();
         dict.remove("defaults");
         misplaced(&mut dict, document, report);
         layers.push(Layer::File { document, at: Vec::new(), dict });
     }
-    layers.push(Layer::Variables(variables(&options, document, environment, report)));
+    let known = variables_of(&options);
+    let texts = files.iter().chain(document.map(|document| &document.file)).map(|file| &*file.text);
+    warn_of_unknown(&known, texts.collect(), environment, report);
+    layers.push(Layer::Variables(variables(&known, environment, report)));
     let layers = Layers::merge(layers);
     let all = [options, Options::of::<DefaultsKey>()];
     let keys = Keys { table: "the host file".into(), ..Keys::of_table("", &all) };
@@ -141,7 +143,8 @@ pub(super) fn read(
     if !host.listen.0.ip().is_loopback() {
         let listen = path(["listen"]);
         let problem = Problem::error("`listen` is reachable from other machines, and this version has no token");
-        report.add(problem.at(layers.value(&listen), "").help("listen on 127.0.0.1, with a proxy in front"));
+        let problem = problem.at(layers.value(&listen), "").help("listen on 127.0.0.1, with a proxy in front");
+        report.add(explain::with_variable(problem, &layers, &listen));
         return None;
     }
     let mut settings = Vec::new();
@@ -149,17 +152,20 @@ pub(super) fn read(
     Some((host, settings))
 }
 
+/// Tables that belong into another version, or into another file, as the advice says.
+pub(super) const MISPLACED: [(&str, Option<&str>); 7] = [
+    ("notify", None),
+    ("alert", None),
+    ("table", None),
+    ("pipeline", Some("it belongs into a pipeline's file")),
+    ("source", Some("it belongs into a pipeline's file; for all sources write [defaults.source]")),
+    ("sink", Some("it belongs into a pipeline's file; for all sinks write [defaults.sink]")),
+    ("spool", Some("it belongs into a pipeline's file; for all pipelines write [defaults.spool]")),
+];
+
 /// Takes out what belongs into another file, or another version.
 fn misplaced(dict: &mut Dict, document: &Document, report: &mut Report) {
-    for (name, advice) in [
-        ("notify", None),
-        ("alert", None),
-        ("pipeline", Some("it belongs into a pipeline's file")),
-        ("source", Some("it belongs into a pipeline's file; for all sources write [defaults.source]")),
-        ("sink", Some("it belongs into a pipeline's file; for all sinks write [defaults.sink]")),
-        ("spool", Some("it belongs into a pipeline's file; for all pipelines write [defaults.spool]")),
-        ("table", Some("it belongs into a pipeline's file")),
-    ] {
+    for (name, advice) in MISPLACED {
         if dict.remove(name).is_none() {
             continue;
         }
@@ -189,31 +195,33 @@ pub(super) fn variables_of(options: &Options) -> BTreeMap<String, String> {
     single.map(|key| (PREFIX.to_owned() + &key.replace('.', "_").to_uppercase(), key.clone())).collect()
 }
 
-/// Returns the options that variables of the process set.
+/// Returns the options that variables of the process set. As in a shell, an empty one counts as not set.
 fn variables(
-    options: &Options,
-    document: Option<&Document>,
+    known: &BTreeMap<String, String>,
     environment: &Environment,
     report: &mut Report,
 ) -> BTreeMap<Vec<String>, Variable> {
-    let known = variables_of(options);
     let mut set = BTreeMap::new();
-    for name in environment.names(PREFIX) {
-        match (known.get(name), environment.look_up(name)) {
-            (Some(key), Some(Some(value))) => {
+    for (name, key) in known {
+        match environment.look_up(name) {
+            Some(Some(value)) if !value.is_empty() => {
                 let path = key.split('.').map(String::from).collect();
-                set.insert(path, Variable { name: name.to_owned(), value: value.to_owned() });
+                set.insert(path, Variable { name: name.clone(), value: value.to_owned() });
             }
-            (Some(_), _) => report.add(Problem::error(format!("the variable {name} is not UTF-8"))),
-            // It may be one of the user's own, for `${…}`.
-            (None, _) if document.is_some_and(|document| document.file.text.contains(name)) => {}
-            (None, _) => {
-                let title = format!("the variable {name} sets nothing");
-                report.add(Problem::warning(title).at_with_nearest(None, name, known.keys().map(String::as_str)));
-            }
+            Some(None) => report.add(Problem::error(format!("the variable {name} is not UTF-8"))),
+            Some(Some(_)) | None => {}
         }
     }
     set
+}
+
+/// Warns of variables that look as if they set an option. One that a file names is the user's own, for `${…}`.
+fn warn_of_unknown(known: &BTreeMap<String, String>, texts: Vec<&str>, environment: &Environment, report: &mut Report) {
+    let unknown = environment.names(PREFIX).filter(|name| !known.contains_key(*name));
+    for name in unknown.filter(|name| !texts.iter().any(|text| text.contains(name))) {
+        let problem = Problem::warning(format!("the variable {name} sets nothing"));
+        report.add(problem.at_with_nearest(None, name, known.keys().map(String::as_str)));
+    }
 }
 
 /// Returns the table `[defaults.…]` of the host file.

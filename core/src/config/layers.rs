@@ -12,8 +12,9 @@ use serde::de::DeserializeOwned;
 use super::{
     document::{Document, Path},
     explain::{self, Keys},
+    faults::Faults,
     options::Pattern,
-    problem::Spot,
+    problem::{Problem, Spot},
     report::Report,
     secret,
 };
@@ -52,7 +53,7 @@ pub(crate) enum Origin {
 }
 
 /// A mistake that cannot be mended ends a table's reading; more rounds than mistakes can be told apart are none.
-const MOST_ROUNDS: usize = 1_000;
+const MOST_ROUNDS: usize = 200;
 
 impl<'a> Layers<'a> {
     /// Merges the layers, the weakest first.
@@ -64,17 +65,57 @@ impl<'a> Layers<'a> {
 
     /// Reads `table`, a part of these layers. Reports every mistake in it.
     pub(crate) fn read<T: DeserializeOwned>(&self, table: Dict, keys: &Keys<'_>, report: &mut Report) -> Option<T> {
+        self.read_checked(table, keys, |_, _| {}, report)
+    }
+
+    /// Reads `table`, and reports also what `check` finds in the values that are right by themselves.
+    pub(crate) fn read_checked<T: DeserializeOwned>(
+        &self,
+        table: Dict,
+        keys: &Keys<'_>,
+        check: impl FnOnce(&T, &mut Faults),
+        report: &mut Report,
+    ) -> Option<T> {
         let mut attempt = Attempt { value: table.into(), removed: BTreeSet::new(), failed: false, meant: Vec::new() };
         for _ in 0..MOST_ROUNDS {
             let error = match T::deserialize(&attempt.value) {
-                Ok(read) => return (!attempt.failed).then_some(read),
+                Ok(read) => {
+                    let mut faults = Faults::default();
+                    check(&read, &mut faults);
+                    self.add_faults(&mut attempt, faults, keys, report);
+                    return (!attempt.failed).then_some(read);
+                }
                 Err(error) => error,
             };
             if !self.mend(&mut attempt, error, keys, report) {
                 return None;
             }
         }
+        self.add_untold(keys, report);
         None
+    }
+
+    /// Says that not all mistakes were looked for.
+    fn add_untold(&self, keys: &Keys<'_>, report: &mut Report) {
+        let problem = Problem::error(format!("{} has more mistakes than these", keys.table));
+        report.add(problem.at(self.key(&[]), "mend the first ones, and check again"));
+    }
+
+    /// Reports faults, but for those that follow from what was taken out.
+    fn add_faults(&self, attempt: &mut Attempt, faults: Faults, keys: &Keys<'_>, report: &mut Report) {
+        let wrong: Vec<Path> = attempt.removed.iter().chain(&attempt.meant).cloned().collect();
+        let hidden = self.hidden_values(keys.secrets);
+        for (number, fault) in faults.into_vec().into_iter().enumerate() {
+            if number == MOST_ROUNDS {
+                return self.add_untold(keys, report);
+            }
+            let about: Vec<Path> = fault.keys.iter().map(|path| attempt.original(path)).collect();
+            let touches = |path: &Path| wrong.iter().any(|wrong| wrong.starts_with(path) || path.starts_with(wrong));
+            attempt.failed = true;
+            if !about.iter().any(|path| touches(path) || self.is_broken(path)) {
+                report.add(explain::fault(self, keys, &without_values(fault.message, &hidden), &about));
+            }
+        }
     }
 
     /// Reports what is wrong and takes it out, so that the next mistake can be found.
@@ -93,21 +134,43 @@ impl<'a> Layers<'a> {
             return true;
         }
         attempt.failed = true;
-        if !self.is_said(attempt, &error.kind, &path) {
+        let is_to_come = keys.is_partial && matches!(error.kind, Kind::MissingField(_));
+        if !is_to_come && !self.is_said(attempt, &error.kind, &path) {
             let problem = explain::explain(self, &error.kind, &path, keys);
-            attempt.meant.extend(problem.instead.clone());
+            let around = &path[..path.len().saturating_sub(1)];
+            attempt.meant.extend(problem.instead.as_ref().map(|key| join(around, std::slice::from_ref(key))));
             report.add(problem);
+            if let Kind::MissingField(field) = &error.kind {
+                self.add_missing(attempt, &error.path, &path, field, keys, report);
+            }
         }
         attempt.remove(&error.path, path)
+    }
+
+    /// Reports the other keys that a table has to have: serde stops at the first.
+    fn add_missing(
+        &self,
+        attempt: &Attempt,
+        at: &[String],
+        path: &[String],
+        first: &str,
+        keys: &Keys<'_>,
+        report: &mut Report,
+    ) {
+        let is_there = |key: &str| lookup(&attempt.value, &join(at, &[key.to_owned()])).is_some();
+        for key in keys.required_at(path).into_iter().filter(|key| key != first && !is_there(key)) {
+            let kind = Kind::MissingField(key.into());
+            if !self.is_said(attempt, &kind, path) {
+                report.add(explain::explain(self, &kind, path, keys));
+            }
+        }
     }
 
     /// Tells whether the mistake follows from one that was reported.
     fn is_said(&self, attempt: &Attempt, kind: &Kind, path: &[String]) -> bool {
         let Kind::MissingField(field) = kind else { return self.is_broken(path) };
         let missing: Path = path.iter().cloned().chain([field.to_string()]).collect();
-        attempt.removed.contains(&missing)
-            || attempt.meant.iter().any(|meant| meant == field)
-            || self.is_broken(&missing)
+        attempt.removed.contains(&missing) || attempt.meant.contains(&missing) || self.is_broken(&missing)
     }
 
     /// Returns the place of a key in the strongest file that has it.
@@ -126,12 +189,15 @@ impl<'a> Layers<'a> {
         }
     }
 
-    /// Returns the variable of the process that set an option.
-    pub(crate) fn variable(&self, path: &[String]) -> Option<&Variable> {
-        match self.strongest(path)? {
-            Found::File(..) => None,
-            Found::Variable(variable) => Some(variable),
+    /// Returns the variable of the process that set an option, or a key of the table that stands in no file.
+    pub(crate) fn variable(&self, path: &[String]) -> Option<(&Path, &Variable)> {
+        if path.is_empty() || matches!(self.strongest(path), Some(Found::File(..))) {
+            return None;
         }
+        self.layers.iter().rev().find_map(|layer| match layer {
+            Layer::File { .. } => None,
+            Layer::Variables(variables) => variables.iter().find(|(set, _)| set.starts_with(path)),
+        })
     }
 
     /// Returns how a value was written that came from a variable: `${NAME}`, or the name of the one that set it.
@@ -169,26 +235,24 @@ impl<'a> Layers<'a> {
         Origin::Default
     }
 
-    /// Returns every text of the table, with its path.
-    pub(crate) fn texts(&self) -> Vec<(Path, &str)> {
-        let mut texts = Vec::new();
+    /// Returns every single value of the table, with its path.
+    pub(crate) fn singles(&self) -> Vec<(Path, &Value)> {
+        let mut singles = Vec::new();
         for (key, value) in &self.root {
-            collect_texts(value, vec![key.clone()], &mut texts);
+            collect_singles(value, vec![key.clone()], &mut singles);
         }
-        texts
+        singles
     }
 
-    /// Returns `message` without the values that came from variables, or are held by one of `secrets`.
-    pub(crate) fn without_values(&self, message: String, secrets: &[Pattern]) -> String {
-        let mut message = message;
-        for (path, text) in self.texts() {
-            if secrets.iter().any(|secret| secret.holds(&path)) {
-                message = replace_word(&message, text, secret::HIDDEN);
-            } else if let Some(written) = self.written(&path) {
-                message = replace_word(&message, text, &written);
-            }
-        }
-        secret::without_password(&message).into_owned()
+    /// Returns the values that came from variables, or are held by one of `secrets`, with what is shown for them.
+    pub(crate) fn hidden_values(&self, secrets: &[Pattern]) -> Vec<(&str, String)> {
+        let texts = self.singles().into_iter().filter_map(|(path, value)| Some((path, value.as_str()?)));
+        let hidden = texts.filter_map(|(path, text)| {
+            let is_secret = secrets.iter().any(|secret| secret.holds(&path));
+            let shown = if is_secret { Some(secret::HIDDEN.into()) } else { self.written(&path) };
+            shown.map(|shown| (text, shown))
+        });
+        hidden.collect()
     }
 
     fn strongest(&self, path: &[String]) -> Option<Found<'a, '_>> {
@@ -208,16 +272,24 @@ enum Found<'a, 'l> {
     Variable(&'l Variable),
 }
 
-fn collect_texts<'v>(value: &'v Value, path: Path, texts: &mut Vec<(Path, &'v str)>) {
+fn collect_singles<'v>(value: &'v Value, path: Path, singles: &mut Vec<(Path, &'v Value)>) {
     let child = |name: String| join(&path, &[name]);
     match value {
-        Value::String(_, text) => texts.push((path, text)),
-        Value::Dict(_, dict) => dict.iter().for_each(|(key, value)| collect_texts(value, child(key.clone()), texts)),
-        Value::Array(_, items) => {
-            items.iter().enumerate().for_each(|(i, item)| collect_texts(item, child(i.to_string()), texts));
+        Value::Dict(_, dict) => {
+            dict.iter().for_each(|(key, value)| collect_singles(value, child(key.clone()), singles));
         }
-        Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => {}
+        Value::Array(_, items) => {
+            items.iter().enumerate().for_each(|(i, item)| collect_singles(item, child(i.to_string()), singles));
+        }
+        Value::String(..) | Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => {
+            singles.push((path, value));
+        }
     }
+}
+
+/// Returns `message` with what is shown for hidden values.
+pub(crate) fn without_values(message: String, hidden: &[(&str, String)]) -> String {
+    hidden.iter().fold(message, |message, (value, shown)| replace_word(&message, value, shown))
 }
 
 /// Replaces `value` in `message`; a short one only where it stands as a word of its own.
@@ -264,7 +336,7 @@ struct Attempt {
     removed: BTreeSet<Path>,
     failed: bool,
     /// Keys that were meant by misspelt ones.
-    meant: Vec<String>,
+    meant: Vec<Path>,
 }
 
 impl Attempt {
@@ -320,6 +392,17 @@ fn coerce(value: &mut Value) -> bool {
     let number = value.to_num_lossy().map(|number| Value::Num(value.tag(), number));
     let read = number.or_else(|| value.to_bool_lossy().map(|truth| Value::Bool(value.tag(), truth)));
     read.map(|read| *value = read).is_some()
+}
+
+/// Returns the value at `path`.
+fn lookup<'v>(value: &'v Value, path: &[String]) -> Option<&'v Value> {
+    let Some((name, rest)) = path.split_first() else { return Some(value) };
+    let child = match value {
+        Value::Dict(_, dict) => dict.get(name),
+        Value::Array(_, items) => items.get(name.parse::<usize>().ok()?),
+        Value::String(..) | Value::Char(..) | Value::Bool(..) | Value::Num(..) | Value::Empty(..) => None,
+    };
+    lookup(child?, rest)
 }
 
 /// Changes the value at `path`.

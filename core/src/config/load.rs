@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    document::Document,
+    document::{Document, Path},
     driver::{ConnectionConfig, DeliveryConfig, SpoolConfig},
     environment::Environment,
     explain::Keys,
@@ -151,20 +151,33 @@ fn enabled() -> bool {
 /// Reads the host file and the pipelines, and reports every mistake in all of them. Does no I/O.
 pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loaded {
     let mut report = files.report;
-    let host_file = files.host.map(|file| Document::parse(file, environment, &mut report));
-    let host_document = host_file.as_ref().and_then(Option::as_ref);
-    let mut host = host::read(host_document, environment, &mut report);
-    let defaults = Defaults::new(catalog, host_document, &mut report);
-    let host_is_wrong = matches!(host_file, Some(None))
-        || host_document.is_some_and(|document| report.has_error_in(&document.file) || document.is_broken(&[]));
-    if host_is_wrong {
+    let errors_of_others = report.errors();
+    let host_document = files.host.and_then(|file| Document::parse(file, environment, &mut report));
+    let mut host = host::read(host_document.as_ref(), &files.pipelines, environment, &mut report);
+    let defaults = Defaults::new(catalog, host_document.as_ref(), &mut report);
+    if let Some(document) = &host_document {
+        let useless: Vec<_> = host::MISPLACED.iter().map(|(name, _)| path([name])).chain(defaults.useless()).collect();
+        document.report_mistakes(&useless, &mut report);
+    }
+    // A host that was read in part would put the spools, say, into another folder than they were in.
+    if files.host_is_wrong || report.errors() > errors_of_others {
         host = None;
     }
     let mut drafts = Vec::new();
     for file in files.pipelines {
         let draft = Document::parse(file.clone(), environment, &mut report).and_then(|document| {
-            Reader { catalog, defaults: &defaults, document: &document, report: &mut report, settings: Vec::new() }
-                .pipeline()
+            let mut useless = Vec::new();
+            let draft = Reader {
+                catalog,
+                defaults: &defaults,
+                document: &document,
+                report: &mut report,
+                settings: Vec::new(),
+                useless: &mut useless,
+            }
+            .pipeline();
+            document.report_mistakes(&useless, &mut report);
+            draft
         });
         drafts.push((file, draft));
     }
@@ -212,6 +225,8 @@ pub(super) struct Reader<'a> {
     pub(super) document: &'a Document,
     pub(super) report: &'a mut Report,
     pub(super) settings: Vec<Setting>,
+    /// Tables of what is not in this version or build: nothing more is said about them.
+    pub(super) useless: &'a mut Vec<Path>,
 }
 
 impl<'a> Reader<'a> {
@@ -243,7 +258,10 @@ impl<'a> Reader<'a> {
             let spot = self.document.key(&path([name]));
             match name.as_str() {
                 "pipeline" | "source" | "spool" | "sink" => {}
-                "table" | "notify" | "alert" => self.report.add(not_in_this_version(name).at(spot, "")),
+                "table" | "notify" | "alert" => {
+                    self.report.add(not_in_this_version(name).at(spot, ""));
+                    self.useless.push(path([name]));
+                }
                 "listen" | "data_dir" | "log" | "defaults" => {
                     let problem = Problem::error(format!("`{name}` is one per process")).at(spot, "");
                     self.report.add(problem.help("it belongs into the host file, tidegate.toml"));
@@ -281,15 +299,9 @@ impl<'a> Reader<'a> {
     fn spool(&mut self) -> Option<SpoolConfig> {
         let own = self.table("spool")?;
         let layers = Layers::merge(self.defaults.spool().into_iter().chain(own).collect());
-        let spool: SpoolConfig =
-            layers.read(layers.root.clone(), &Keys::of_table("spool", &[Options::of::<SpoolConfig>()]), self.report)?;
-        if spool.segment_bytes.0.saturating_mul(2) > spool.max_bytes.0 {
-            let spot = layers.value(&path(["segment_bytes"])).or_else(|| layers.value(&path(["max_bytes"])));
-            let title =
-                format!("a spool of {} has no room for two segments of {}", spool.max_bytes, spool.segment_bytes);
-            self.report.add(Problem::error(title).at(spot, "").help("raise `max_bytes` or lower `segment_bytes`"));
-            return None;
-        }
+        let options = [Options::of::<SpoolConfig>()];
+        let keys = Keys::of_table("spool", &options);
+        let spool = layers.read_checked(layers.root.clone(), &keys, SpoolConfig::check, self.report)?;
         self.keep(&layers, &path(["spool"]), &spool);
         Some(spool)
     }
@@ -341,14 +353,26 @@ impl<'a> Reader<'a> {
                 return vec![None];
             }
         };
-        if tables.values().any(|value| !matches!(value, Value::Dict(..))) {
-            let problem = Problem::error(format!("a {role} needs a name"));
-            self.report.add(problem.at(self.document.key(&at), named));
-            return vec![None];
-        }
         let mut stages = Vec::new();
+        let mut is_unnamed = false;
         for (name, value) in tables {
-            let Value::Dict(_, table) = value else { continue };
+            let Value::Dict(_, table) = value else {
+                stages.push(None);
+                let spot = self.document.key(&path([role, name]));
+                let is_list = value.as_array().is_some_and(|items| items.iter().any(|item| item.as_dict().is_some()));
+                if is_list {
+                    let problem = Problem::error(format!("[[{role}.{name}]] is a list of tables"));
+                    self.report.add(problem.at(spot, format!("write [{role}.{name}], and another name for a second")));
+                } else if self.defaults.is_type(role, name) {
+                    let problem = Problem::error(format!("`{role}.{name}` is not a table"));
+                    self.report.add(problem.at(spot, format!("write [{role}.{name}]")));
+                } else if !is_unnamed {
+                    is_unnamed = true;
+                    let problem = Problem::error(format!("a {role} needs a name"));
+                    self.report.add(problem.at(self.document.key(&at), &*named));
+                }
+                continue;
+            };
             if !names::is_valid(name) {
                 let problem =
                     Problem::error(format!("{} is no name for a {role}", resolved::in_toml(&name.as_str().into())));

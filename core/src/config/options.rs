@@ -26,6 +26,14 @@ pub(crate) struct OptionInfo {
     pub(crate) is_secret: bool,
 }
 
+impl OptionInfo {
+    /// Tells whether a key of the outermost table may mean this one of an inner table: `linger`, `ping_timeout`.
+    pub(crate) fn is_nested_as(&self, key: &str) -> bool {
+        let is_named = self.path.len() > 1 && !self.path.iter().any(|name| name == ANY_NAME);
+        is_named && (self.path.last().is_some_and(|last| last == key) || self.path.join("_") == key)
+    }
+}
+
 impl Options {
     /// Returns the options of a struct.
     pub(crate) fn of<T: JsonSchema>() -> Self {
@@ -66,6 +74,14 @@ impl Options {
         at(&self.schema, path).map(kind)
     }
 
+    /// Returns the keys that the table at a path has to have.
+    pub(crate) fn required_at(&self, path: &[String]) -> Vec<String> {
+        let Some(schema) = at(&self.schema, path) else { return Vec::new() };
+        let tables = [schema].into_iter().chain(branches(schema));
+        let required = tables.filter_map(|table| table.get("required")?.as_array()).flatten();
+        required.filter_map(|key| key.as_str().map(String::from)).collect()
+    }
+
     /// Returns the options that hold secrets.
     pub(crate) fn secrets(&self) -> Vec<Pattern> {
         let secrets = self.all().into_iter().filter(|option| option.is_secret);
@@ -86,9 +102,9 @@ impl Pattern {
         path.len() >= self.0.len() && self.0.iter().zip(path).all(|(pattern, name)| fits(pattern, name))
     }
 
-    /// Tells whether `path` is that of the option.
-    pub(crate) fn is(&self, path: &[String]) -> bool {
-        path.len() == self.0.len() && self.holds(path)
+    /// Tells whether `path` leads to the name of the file that holds the secret: `{ file = "…" }`.
+    pub(crate) fn is_file(&self, path: &[String]) -> bool {
+        path.len() == self.0.len() + 1 && path.last().is_some_and(|key| key == "file")
     }
 
     /// Returns the path, if there is but one.

@@ -1,10 +1,10 @@
 //! What is wrong with a configuration, shown the way rustc shows it.
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::names;
+use super::{names, secret};
 
 /// A file that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -105,13 +105,14 @@ impl Problem {
     }
 
     fn new(severity: Severity, title: String) -> Self {
+        let title = without_password(title);
         Self { severity, title, file: None, labels: Vec::new(), notes: Vec::new(), help: None, instead: None }
     }
 
     /// Shows a place, or only says what is to be said about it when there is none.
     #[must_use]
     pub(crate) fn at(mut self, spot: Option<Spot>, label: impl Into<String>) -> Self {
-        let label = label.into();
+        let label = without_password(label);
         match spot {
             Some(spot) => self.labels.push((spot, label)),
             None if label.is_empty() => {}
@@ -129,14 +130,14 @@ impl Problem {
 
     #[must_use]
     pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
-        self.notes.push(note.into());
+        self.notes.push(without_password(note));
         self
     }
 
     /// Says what to do about it, in one sentence.
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(without_password(help));
         self
     }
 
@@ -171,6 +172,11 @@ impl Problem {
         (self.about().map(|file| file.number), self.labels.first().map(|(spot, _)| spot.span.start))
     }
 
+    /// Returns the file and the line that it is about.
+    pub(crate) fn line_number(&self) -> (Option<usize>, Option<usize>) {
+        (self.about().map(|file| file.number), self.labels.first().map(|(spot, _)| spot.line()))
+    }
+
     /// Returns the problem in one line, for a log: `eth.toml:9:1: unknown key …`.
     pub(crate) fn line(&self) -> String {
         match (self.labels.first(), self.about()) {
@@ -182,8 +188,13 @@ impl Problem {
         }
     }
 
-    /// Shows the problem. `shown` returns a file's text without its secrets.
-    pub(crate) fn render(&self, look: Look, shown: &dyn Fn(&Text) -> String) -> String {
+    /// Returns the files whose lines are shown.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Text> {
+        self.labels.iter().map(|(spot, _)| &*spot.file)
+    }
+
+    /// Shows the problem. `shown` are the files' texts without their secrets, by the number of the file.
+    pub(crate) fn render(&self, look: Look, shown: &BTreeMap<usize, String>) -> String {
         let renderer = if look.colours { Renderer::styled() } else { Renderer::plain() };
         let level = match self.severity {
             Severity::Error => Level::ERROR,
@@ -203,7 +214,7 @@ impl Problem {
     }
 
     /// One snippet per file, the first label first.
-    fn snippets(&self, shown: &dyn Fn(&Text) -> String) -> Vec<Snippet<'_, Annotation<'_>>> {
+    fn snippets<'s>(&'s self, shown: &'s BTreeMap<usize, String>) -> Vec<Snippet<'s, Annotation<'s>>> {
         let mut snippets: Vec<(&Arc<Text>, Snippet<'_, _>)> = Vec::new();
         for (number, (spot, label)) in self.labels.iter().enumerate() {
             let kind = if number == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
@@ -214,11 +225,17 @@ impl Problem {
                     snippets.insert(at, (file, snippet.annotation(annotation)));
                 }
                 None => {
-                    let snippet = Snippet::source(shown(&spot.file)).path(&*spot.file.path);
+                    let text = shown.get(&spot.file.number).map_or("", String::as_str);
+                    let snippet = Snippet::source(text).path(&*spot.file.path);
                     snippets.push((&spot.file, snippet.annotation(annotation)));
                 }
             }
         }
         snippets.into_iter().map(|(_, snippet)| snippet).collect()
     }
+}
+
+/// Whatever is said may quote what the user wrote, and goes to the log and to `/health` as well.
+fn without_password(text: impl Into<String>) -> String {
+    secret::without_password(&text.into()).into_owned()
 }

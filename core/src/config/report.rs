@@ -1,9 +1,17 @@
 //! All problems of all files, in the order of their lines.
 
+use std::collections::BTreeMap;
+
 use super::{
     problem::{Look, Problem, Severity, Spot, Text},
     secret,
 };
+
+/// More than these nobody reads in one go.
+const MOST_SHOWN: usize = 100;
+
+/// Nor more than these of one mistake in one line.
+const MOST_ALIKE: usize = 10;
 
 /// What was found wrong, in all files at once.
 #[derive(Debug, Default)]
@@ -41,9 +49,22 @@ impl Report {
 
     /// Shows every problem with its line, and how many there are.
     pub fn render(&self, look: Look) -> String {
-        let shown = |file: &Text| self.without_secrets(file);
-        let mut text: String =
-            self.problems.iter().map(|problem| format!("{}\n\n", problem.render(look, &shown))).collect();
+        let mut seen: BTreeMap<_, usize> = BTreeMap::new();
+        let different = self.problems.iter().filter(|problem| {
+            let alike = seen.entry((problem.line_number(), &problem.title)).or_default();
+            *alike += 1;
+            *alike <= MOST_ALIKE
+        });
+        let first: Vec<_> = different.take(MOST_SHOWN).collect();
+        let files: BTreeMap<usize, &Text> =
+            first.iter().flat_map(|problem| problem.files()).map(|file| (file.number, file)).collect();
+        let shown: BTreeMap<usize, String> =
+            files.into_iter().map(|(number, file)| (number, self.without_secrets(file))).collect();
+        let mut text: String = first.iter().map(|problem| format!("{}\n\n", problem.render(look, &shown))).collect();
+        let rest = self.problems.len() - first.len();
+        if rest > 0 {
+            text.push_str(&format!("and {rest} more\n\n"));
+        }
         text.push_str(&self.summary());
         text.push('\n');
         text
@@ -86,11 +107,6 @@ impl Report {
     /// Counts a file.
     pub(crate) fn count_file(&mut self) {
         self.files += 1;
-    }
-
-    /// Tells whether an error was found in this file.
-    pub(crate) fn has_error_in(&self, file: &Text) -> bool {
-        self.first_error_in(file).is_some()
     }
 
     /// Returns the first error in this file.

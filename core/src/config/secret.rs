@@ -8,6 +8,7 @@ use serde::{
     de::{self, MapAccess, Visitor},
 };
 
+use super::environment::{Environment, fill};
 use crate::{Error, Result};
 
 /// A password or key: a text (by `${NAME}`), or `{ file = "…" }`.
@@ -122,78 +123,144 @@ impl JsonSchema for Secret {
     }
 }
 
-/// Tells whether a key holds a secret, by its name: for places where no option of this name is known.
+/// Tells whether a key holds a secret, by its name, a slip of the pen allowed: for places where no option of this name is
+/// known.
 pub(super) fn named_like_one(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"]
-        .iter()
-        .any(|word| key.contains(word))
+    let words =
+        ["password", "passwd", "passphrase", "secret", "token", "api_key", "apikey", "private_key", "credential"];
+    let is_like = |part: &str| words.iter().any(|word| strsim::damerau_levenshtein(part, word) <= 1);
+    words.iter().any(|word| key.contains(word)) || is_like(&key) || key.split(['_', '-']).any(is_like)
 }
 
-/// Returns where the password stands in an address: `postgres://me:password@host/`, `wss://host/?token=password`.
-pub(super) fn password_in(address: &str) -> Option<Range<usize>> {
-    login_in(address).or_else(|| parameter_in(address))
+/// Returns where passwords stand in the addresses of a text: `postgres://me:password@host/`, `wss://host/?token=password`.
+pub(super) fn passwords_in(text: &str) -> Vec<Range<usize>> {
+    let mut found: Vec<Range<usize>> = Vec::new();
+    for (at, _) in text.match_indices("://") {
+        let start = at + "://".len();
+        let line = part_of(&text[start..], |c| c == '\n' || c == '"');
+        let address = part_of(line, char::is_whitespace);
+        let spans = login_in(line, address).into_iter().chain(parameters_in(address));
+        found.extend(spans.map(|span| start + span.start..start + span.end));
+    }
+    found.sort_by_key(|span| span.start);
+    found
 }
 
-fn parameter_in(address: &str) -> Option<Range<usize>> {
-    let mut start = address.find("://").and_then(|at| Some(at + address[at..].find('?')? + 1))?;
+/// No address is longer; so a file without spaces takes no time either.
+const LONGEST_ADDRESS: usize = 4096;
+
+/// Returns the beginning of a text, before the first character of this kind.
+fn part_of(text: &str, ends: impl Fn(char) -> bool) -> &str {
+    let end = text.char_indices().find(|(at, c)| *at >= LONGEST_ADDRESS || ends(*c));
+    &text[..end.map_or(text.len(), |(at, _)| at)]
+}
+
+fn login_in(line: &str, address: &str) -> Option<Range<usize>> {
+    let authority = part_of(address, |c| matches!(c, '/' | '?' | '#'));
+    let (user, after) = authority.split_once(':')?;
+    let start = user.len() + 1;
+    let end = match authority.rfind('@') {
+        Some(at) => at,
+        None if user.starts_with('[') || is_port(after) => return None,
+        // What is no port is a password that holds a `/`, a space or the like, or one without its host.
+        None => line.rfind('@').unwrap_or(address.len()),
+    };
+    (start < end).then_some(start..end)
+}
+
+fn is_port(text: &str) -> bool {
+    let after = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    match after.strip_prefix("${") {
+        Some(variable) => variable.contains('}'),
+        None => !after.starts_with(char::is_alphanumeric),
+    }
+}
+
+fn parameters_in(address: &str) -> Vec<Range<usize>> {
+    let Some(mut start) = address.find('?').map(|at| at + 1) else { return Vec::new() };
+    let mut found = Vec::new();
     for parameter in address[start..].split('&') {
         if let Some((name, value)) = parameter.split_once('=')
             && named_like_one(name)
-            && !value.is_empty()
         {
-            return Some(start + name.len() + 1..start + parameter.len());
+            let value = part_of(value, |c| matches!(c, '#' | '\'' | '`'));
+            found.push(start + name.len() + 1..start + name.len() + 1 + value.len());
         }
         start += parameter.len() + 1;
     }
-    None
+    found.retain(|span| !span.is_empty());
+    found
 }
 
-fn login_in(address: &str) -> Option<Range<usize>> {
-    let start = address.find("://")? + 3;
-    let authority = &address[start..];
-    let authority = &authority[..authority.find(['/', '?', '#', ' ', '"', '\'', '\n']).unwrap_or(authority.len())];
-    let (login, _) = authority.rsplit_once('@')?;
-    let (user, password) = login.split_once(':')?;
-    let start = start + user.len() + 1;
-    (!password.is_empty()).then(|| start..start + password.len())
-}
-
-/// Returns `text` with the password of an address hidden.
+/// Returns `text` with the passwords of addresses hidden.
 pub(super) fn without_password(text: &str) -> Cow<'_, str> {
-    match password_in(text) {
-        Some(at) => format!("{}{HIDDEN}{}", &text[..at.start], &text[at.end..]).into(),
-        None => text.into(),
+    let passwords = passwords_in(text);
+    if passwords.is_empty() {
+        return text.into();
     }
+    let (mut shown, mut from) = (String::new(), 0);
+    for password in passwords.into_iter().filter(|password| !text[password.clone()].starts_with(HIDDEN)) {
+        // One address may stand in another.
+        if password.start >= from {
+            shown.extend([&text[from..password.start], HIDDEN]);
+        }
+        from = from.max(password.end);
+    }
+    shown.push_str(&text[from..]);
+    shown.into()
+}
+
+/// Tells whether a value, as the file writes it, holds a literal secret: also one in a default, `${NAME:-secret}`.
+pub(super) fn is_written_out(written: &str, is_secret: bool) -> bool {
+    let literal = fill(written, &Environment::default());
+    let has_default = written.split("${").skip(1).any(|part| {
+        let expression = part.split('}').next().unwrap_or(part);
+        expression.split_once(":-").is_some_and(|(_, default)| !default.is_empty())
+    });
+    if !(literal.variables.is_empty() && literal.mistakes.is_empty() || has_default) {
+        return false;
+    }
+    // A secret may be an address that holds none.
+    let is_plain_secret = is_secret && !literal.text.is_empty() && !literal.text.contains("://");
+    is_plain_secret || !passwords_in(&literal.text).is_empty()
 }
 
 /// Returns where a file's text seems to hold secrets: what stands behind a key of such a name, and passwords of addresses.
 ///
 /// This needs no valid TOML, since the line of a syntax error is shown, too.
 pub(super) fn spans_in(text: &str) -> Vec<Range<usize>> {
-    let mut spans = Vec::new();
-    for (at, _) in text.match_indices("://") {
-        let start = text[..at].trim_end_matches(|c: char| c.is_ascii_alphanumeric()).len();
-        if let Some(found) = password_in(&text[start..]) {
-            spans.push(start + found.start..start + found.end);
-        }
-    }
+    let mut spans = passwords_in(text);
     for (at, _) in text.match_indices('=') {
-        let before = text[..at].trim_end().trim_end_matches(['"', '\'']);
-        let key = &before[before.trim_end_matches(|c: char| c.is_alphanumeric() || "_-".contains(c)).len()..];
-        if named_like_one(key) {
+        let key = key_before(&text[..at]);
+        let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
+        let is_in_secret = key != "file" && table_around(&text[line..at]).is_some_and(named_like_one);
+        if named_like_one(key) || is_in_secret {
             spans.push(at + 1..at + 1 + value_length(&text[at + 1..]));
         }
     }
     spans.into_iter().flat_map(|span| outside_variables(text, span)).collect()
 }
 
+/// Returns the key that stands before `=`.
+fn key_before(text: &str) -> &str {
+    let before = text.trim_end().trim_end_matches(['"', '\'']);
+    &before[before.trim_end_matches(|c: char| c.is_alphanumeric() || "_-".contains(c)).len()..]
+}
+
+/// Returns the key whose inline table is open at the end of a line's part.
+fn table_around(line: &str) -> Option<&str> {
+    let (before, inside) = line.rsplit_once('{')?;
+    let before = before.trim_end().strip_suffix('=')?;
+    (!inside.contains('}')).then(|| key_before(before))
+}
+
 /// Returns how far the value behind `=` goes, quotes included: to the end of the line where it is none.
 fn value_length(text: &str) -> usize {
     let start = text.len() - text.trim_start_matches([' ', '\t']).len();
     let value = &text[start..];
-    // A table is looked through for itself.
-    if value.starts_with(['{', '[']) {
+    // A table is looked through key by key.
+    if value.starts_with('{') {
         return 0;
     }
     let quotes = [r#"""""#, "'''", "\"", "'"].into_iter().find(|quotes| value.starts_with(quotes));
@@ -232,7 +299,7 @@ pub(super) fn outside_variables(text: &str, span: Range<usize>) -> Vec<Range<usi
     spans.push(start..span.end);
     let trim = |span: Range<usize>| {
         let part = &text[span.clone()];
-        let around = [' ', '\t', '\r', '"', '\'', '-', '?'];
+        let around = [' ', '\t', '\r', '"', '\'', '-', '?', '[', ']', '{', '}'];
         let start = span.start + part.len() - part.trim_start_matches(around).len();
         start..(start + part.trim_matches(around).len())
     };
@@ -264,8 +331,53 @@ mod tests {
     fn the_password_of_an_address_is_found_and_nothing_else() {
         assert_eq!(without_password("postgres://me:a:b@c@host/x?y=1"), "postgres://me:•••@host/x?y=1");
         assert_eq!(without_password("wss://host/x?a=1&api_token=b&c=2"), "wss://host/x?a=1&api_token=•••&c=2");
-        for harmless in ["postgres://me@host/x", "http://127.0.0.1:8080/a@b", "me:pass@host", "http://:8080", ""] {
+        for harmless in [
+            "postgres://me@host/x",
+            "http://127.0.0.1:8080/a@b",
+            "ws://[::1]:8080/x",
+            "ws://me@host:80/a:b",
+            "me:pass@host",
+            "http://:8080",
+            "http://host:8080, then write to me@host",
+            "wss://host:${PORT}/x",
+            "",
+        ] {
             assert_eq!(without_password(harmless), harmless);
+        }
+    }
+
+    #[test]
+    fn a_password_is_found_wherever_its_address_stands_and_whatever_it_holds() {
+        for (text, shown) in [
+            ("unknown `wss://me:hunter2@gw/ws` for `x`", "unknown `wss://me:•••@gw/ws` for `x`"),
+            ("a://b:hunter2@c or d://e:hunter2@f?token=hunter2", "a://b:•••@c or d://e:•••@f?token=•••"),
+            ("wss://me:hun/ter2@gw/ws", "wss://me:•••@gw/ws"),
+            ("wss://me:hun ter2@gw/ws", "wss://me:•••@gw/ws"),
+            ("wss://me:hunter2", "wss://me:•••"),
+            ("w://x?token=hunter2#y", "w://x?token=•••#y"),
+            ("w://x?token=hunter2\nsilence = 1", "w://x?token=•••\nsilence = 1"),
+            ("http://a/?to=http://b:hunter2@c", "http://a/?to=http://b:•••@c"),
+        ] {
+            assert_eq!(without_password(text), shown);
+            assert_eq!(without_password(shown), shown, "once is enough");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_written_out_also_in_a_default() {
+        for (written, is_secret, is_out) in [
+            ("hunter2", true, true),
+            ("hunter2", false, false),
+            ("", true, false),
+            ("${SECRET}", true, false),
+            ("${SECRET:-}", true, false),
+            ("${SECRET:-hunter2}", true, true),
+            ("Bearer ${SECRET}", true, false),
+            ("depot://me:${SECRET}@host", true, false),
+            ("depot://me:${SECRET:-hunter2}@host", false, true),
+            ("depot://${HOST:-localhost}/x", true, false),
+        ] {
+            assert_eq!(is_written_out(written, is_secret), is_out, "{written}");
         }
     }
 
@@ -279,6 +391,9 @@ mod tests {
             ("token = \"hunter2", "token = \"*******"),
             ("x = { secret = \"a\", y = \"b\" }", "x = { secret = \"*\", y = \"b\" }"),
             ("password = { file = \"/run/x\" }", "password = { file = \"/run/x\" }"),
+            ("password = { value = \"hunter2\" }", "password = { value = \"*******\" }"),
+            ("password = [\"hunter2\"]", "password = [\"*******\"]"),
+            ("url = \"w://x/?token=hunter2\"\nx = 1", "url = \"w://x/?token=*******\"\nx = 1"),
             ("password = \"${NAME}\"", "password = \"${NAME}\""),
             ("password = \"a${NAME:-quest}b\"", "password = \"*${NAME:-*****}*\""),
             ("password = \"$${a}b\"", "password = \"******\""),

@@ -11,7 +11,7 @@ use super::{
     driver::{ConnectionConfig, DeliveryConfig},
     explain::{self, Keys},
     host,
-    layers::{Layer, Layers, Origin, path},
+    layers::{Layer, Layers, path},
     load::{Feed, Reader, SinkStage, SourceStage},
     options::{Options, Pattern},
     problem::{Problem, Spot},
@@ -23,6 +23,20 @@ use crate::{
     Error,
     catalog::{Catalog, Role, TableCheck, Unavailable},
 };
+
+/// Says that a component which is known is not there, and what to do about it.
+fn not_there(catalog: &Catalog, role: Role, component: &str) -> Option<(String, String)> {
+    let (_, why) = catalog.missing(role).find(|(known, _)| *known == component)?;
+    let role = role.table();
+    Some(match why {
+        Unavailable::Feature(feature) => {
+            (format!("{role} `{component}` is not in this build"), format!("add --features {feature}"))
+        }
+        Unavailable::Version => {
+            (format!("{role} `{component}` is not in this version"), "what there is: tidegate list".into())
+        }
+    })
+}
 
 /// Keys of every source.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -122,7 +136,7 @@ impl<'a> Reader<'a> {
         } else {
             let [own, connection, common] = draft.split();
             let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
-            let connection = draft.layers.read::<ConnectionConfig>(connection, &keys, self.report);
+            let connection = draft.layers.read_checked(connection, &keys, ConnectionConfig::check, self.report);
             let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
             let (common, connection, made) = (common?, connection?, made?);
             self.keep(&draft.layers, &draft.at, &made.values);
@@ -141,7 +155,7 @@ impl<'a> Reader<'a> {
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
         let keys = draft.keys(&secrets, &elsewhere);
         let common = draft.layers.read::<SinkKeys>(common, &keys, self.report);
-        let delivery = draft.layers.read::<DeliveryConfig>(delivery, &keys, self.report);
+        let delivery = draft.layers.read_checked(delivery, &keys, DeliveryConfig::check, self.report);
         let made = catalog.sinks.read(&draft.component, &draft.layers, own, &keys, self.report)?;
         let (common, delivery, made) = (common?, delivery?, made?);
         self.keep(&draft.layers, &draft.at, &made.values);
@@ -178,7 +192,7 @@ impl<'a> Reader<'a> {
         let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
         layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
         let draft = Draft { at, component, layers: Layers::merge(layers), options };
-        self.guard_secrets(&draft);
+        guard_secrets(&draft.layers, &secrets(&draft.options), self.report);
         Some(draft)
     }
 
@@ -200,16 +214,9 @@ impl<'a> Reader<'a> {
         let type_at: Path = at.iter().cloned().chain(["type".into()]).collect();
         let spot = self.document.value(&type_at).map(Spot::inside_quotes).or_else(|| self.document.key(at));
         let role_name = role.table();
-        if let Some((_, why)) = self.catalog.missing(role).find(|(known, _)| *known == component) {
-            let problem = match why {
-                Unavailable::Feature(feature) => {
-                    Problem::error(format!("{role_name} `{component}` is not in this build"))
-                        .help(format!("add --features {feature}"))
-                }
-                Unavailable::Version => Problem::error(format!("{role_name} `{component}` is not in this version"))
-                    .help("what there is: tidegate list"),
-            };
-            self.report.add(problem.at(spot, ""));
+        if let Some((title, remedy)) = not_there(self.catalog, role, component) {
+            self.report.add(Problem::error(title).at(spot, "").help(remedy));
+            self.useless.push(at.to_vec());
             return;
         }
         let written = self.document.variables(&type_at).map(|variables| variables.join(" "));
@@ -227,69 +234,46 @@ impl<'a> Reader<'a> {
                     .at(spot, format!("it is a {}: write [{0}.NAME]", other.table()))
             }
             None => {
-                let missing = self.catalog.missing(role).map(|(name, _)| name);
-                Problem::error(format!("unknown {role_name} type `{component}`")).at_with_nearest(
-                    spot,
-                    component,
-                    known.into_iter().chain(missing),
-                )
+                let problem = Problem::error(format!("unknown {role_name} type `{component}`"));
+                // One that is not there may be meant, and is nothing to choose from.
+                let mut missing = self.catalog.missing(role).map(|(name, _)| name);
+                match super::names::nearest(component, known.iter().copied().chain(missing.by_ref())) {
+                    Some(near) => problem.at(spot, format!("did you mean `{near}`?")),
+                    None => problem.at_with_nearest(spot, component, known),
+                }
             }
         };
         self.report.add(problem.help("what there is: tidegate list"));
     }
+}
 
-    /// Keeps secrets out of every message, and warns of those that stand in the file itself.
-    fn guard_secrets(&mut self, draft: &Draft<'_>) {
-        let layers = &draft.layers;
-        let secrets = secrets(&draft.options);
-        let texts = layers.texts();
-        for (at, text) in &texts {
-            let Some(spot) = layers.value(at) else { continue };
-            let is_secret = secrets.iter().any(|secret| secret.is(at));
-            if is_secret || is_nearly_one_of(&secrets, at) {
-                self.hide(&spot);
-            }
-            // A secret may be an address that holds none.
-            let is_written_out = secret::password_in(text).is_some() || (is_secret && !text.contains("://"));
-            if is_written_out && !text.is_empty() && is_literal(layers, at) {
-                self.warn_of_secret(spot);
+/// Keeps secrets out of every message, and warns of those that stand in the file itself.
+fn guard_secrets(layers: &Layers<'_>, secrets: &[Pattern], report: &mut Report) {
+    for (at, value) in layers.singles() {
+        let Some(spot) = layers.value(&at) else { continue };
+        // A list or table in a secret's place is a mistake, and holds it all the same.
+        let is_secret = secrets.iter().any(|secret| secret.holds(&at) && !secret.is_file(&at));
+        if is_secret || is_nearly_one_of(secrets, &at) {
+            for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
+                report.hide(Spot { file: spot.file.clone(), span });
             }
         }
-        // A key of digits only, say, which is a mistake for want of quotes.
-        for at in secrets.iter().filter_map(Pattern::only) {
-            let is_no_text = layers.root.get(&at[0]).is_some_and(|value| value.as_dict().is_none());
-            if let (true, Some(spot)) = (is_no_text, layers.value(at)) {
-                self.hide(&spot);
-            }
+        let written = spot.clone().inside_quotes();
+        let written = &written.file.text[written.span];
+        let is_text_or_secret = is_secret || value.as_str().is_some();
+        if is_text_or_secret && secret::is_written_out(written, is_secret) && !layers.is_broken(&at) {
+            let problem = Problem::warning("a secret stands in the file");
+            let problem = problem.at(Some(spot), "whoever reads the file has it");
+            report
+                .add(problem.help("write \"${NAME}\" for a variable, or { file = \"…\" } where the option takes one"));
         }
-    }
-
-    fn hide(&mut self, spot: &Spot) {
-        for span in secret::outside_variables(&spot.file.text, spot.span.clone()) {
-            self.report.hide(Spot { file: spot.file.clone(), span });
-        }
-    }
-
-    fn warn_of_secret(&mut self, spot: Spot) {
-        let problem = Problem::warning("a secret stands in the file").at(Some(spot), "whoever reads the file has it");
-        self.report
-            .add(problem.help("write \"${NAME}\" for a variable, or { file = \"…\" } where the option takes one"));
     }
 }
 
 /// Tells whether a key of the table is a secret's but for a slip of the pen: the line that shows the slip hides the value.
 fn is_nearly_one_of(secrets: &[Pattern], at: &[String]) -> bool {
-    let [key] = at else { return false };
     let names = secrets.iter().filter_map(Pattern::only).filter(|path| path.len() == 1);
-    super::names::nearest(key, names.map(|path| path[0].as_str())).is_some()
-}
-
-/// Tells whether a value stands in a file as it is.
-fn is_literal(layers: &Layers<'_>, at: &[String]) -> bool {
-    match layers.origin(at) {
-        Origin::Line { variables, .. } => variables.is_empty() && !layers.is_broken(at),
-        Origin::Default | Origin::Variable(_) => false,
-    }
+    super::names::nearest(&at[0], names.map(|path| path[0].as_str())).is_some_and(|name| *name != *at[0])
 }
 
 fn secrets(options: &[Options]) -> Vec<Pattern> {
@@ -309,7 +293,33 @@ impl Draft<'_> {
 
     fn keys<'k>(&'k self, secrets: &'k [Pattern], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
         let table = format!("[{}]", self.at.join("."));
-        Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere }
+        Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere, is_partial: false }
+    }
+}
+
+/// Reports what is wrong with single values of a type's defaults, whether or not a pipeline uses them.
+fn look_over(catalog: &Catalog, role: Role, draft: &Draft<'_>, report: &mut Report) {
+    let secrets = secrets(&draft.options);
+    let keys = Keys { is_partial: true, ..draft.keys(&secrets, &|_| None) };
+    let (layers, component) = (&draft.layers, draft.component.as_str());
+    match role {
+        Role::Source if catalog.sources.has(component) => {
+            let [own, common] = draft.split();
+            catalog.look_over(role, component, layers, own, &keys, report);
+            layers.read::<SourceKeys>(common, &keys, report);
+        }
+        Role::Source => {
+            let [own, connection, common] = draft.split();
+            catalog.look_over(role, component, layers, own, &keys, report);
+            layers.read::<ConnectionConfig>(connection, &keys, report);
+            layers.read::<SourceKeys>(common, &keys, report);
+        }
+        Role::Sink => {
+            let [own, delivery, common] = draft.split();
+            catalog.look_over(role, component, layers, own, &keys, report);
+            layers.read::<DeliveryConfig>(delivery, &keys, report);
+            layers.read::<SinkKeys>(common, &keys, report);
+        }
     }
 }
 
@@ -347,17 +357,20 @@ pub(super) struct Defaults<'a> {
     document: Option<&'a Document>,
     /// Names of components, so that `[defaults.sink.kafka]` is told from a key.
     types: BTreeSet<(&'static str, String)>,
+    /// Those of them that are not there.
+    missing: BTreeSet<(&'static str, String)>,
 }
 
 impl<'a> Defaults<'a> {
     /// Looks through the defaults for keys that no component has.
     pub(super) fn new(catalog: &Catalog, document: Option<&'a Document>, report: &mut Report) -> Self {
-        let mut types = BTreeSet::new();
+        let (mut types, mut missing) = (BTreeSet::new(), BTreeSet::new());
         for role in [Role::Source, Role::Sink] {
-            let known = catalog.names(role).into_iter().chain(catalog.missing(role).map(|(name, _)| name));
-            types.extend(known.map(|name| (role.table(), name.to_owned())));
+            missing.extend(catalog.missing(role).map(|(name, _)| (role.table(), name.to_owned())));
+            types.extend(catalog.names(role).into_iter().map(|name| (role.table(), name.to_owned())));
         }
-        let defaults = Self { document, types };
+        types.extend(missing.iter().cloned());
+        let defaults = Self { document, types, missing };
         defaults.check(catalog, report);
         defaults
     }
@@ -403,6 +416,8 @@ impl<'a> Defaults<'a> {
             match (self.of_type(role, key, value), options(catalog, role, key)) {
                 (Some(table), Some(options)) => {
                     let known = keys_of(&options);
+                    let all = Layer::File { document, at: at.clone(), dict: table.clone() };
+                    guard_secrets(&Layers::merge(vec![all]), &secrets(&options), report);
                     for key in table.keys().filter(|key| !known.contains(key)) {
                         let at: Path = at.iter().chain([key]).cloned().collect();
                         let problem = Problem::error(format!("unknown key `{key}` in [{}]", at[..3].join(".")));
@@ -412,10 +427,15 @@ impl<'a> Defaults<'a> {
                             None => problem.at_with_nearest(spot, key, known.iter().map(String::as_str)),
                         });
                     }
+                    let dict = table.iter().filter(|(key, _)| known.contains(key));
+                    let dict = dict.map(|(key, value)| (key.clone(), value.clone())).collect();
+                    let layers = Layers::merge(vec![Layer::File { document, at: at.clone(), dict }]);
+                    look_over(catalog, role, &Draft { at, component: key.clone(), layers, options }, report);
                 }
                 (Some(_), None) => {
-                    let problem = Problem::warning(format!("{role_name} `{key}` is not in this build"));
-                    report.add(problem.at(spot, "these defaults change nothing"));
+                    if let Some((title, remedy)) = not_there(catalog, role, key) {
+                        report.add(Problem::warning(title).at(spot, "these defaults change nothing").help(remedy));
+                    }
                 }
                 (None, _) if keys.contains(key) => {}
                 (None, _) => {
@@ -425,6 +445,16 @@ impl<'a> Defaults<'a> {
                 }
             }
         }
+    }
+
+    /// Tells whether there is a type of this name, in this version or another.
+    pub(super) fn is_type(&self, role: &str, name: &str) -> bool {
+        self.types.iter().any(|(of, known)| *of == role && known == name)
+    }
+
+    /// Returns the tables of types that are not there.
+    pub(super) fn useless(&self) -> impl Iterator<Item = Path> {
+        self.missing.iter().map(|(role, component)| path(["defaults", role, component]))
     }
 
     /// Returns the table of a component's own defaults.

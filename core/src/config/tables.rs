@@ -165,7 +165,8 @@ impl Reader<'_> {
             }
         }
         self.check_stores(pipeline.unwrap_or_default(), &sinks_known, &tables);
-        if sinks_known.len() < sinks.len() {
+        // What feeds a table of the user's own is read after all.
+        if sinks_known.len() < sinks.len() || self.document.data.contains_key("table") {
             return;
         }
         for (source, table) in tables {
@@ -217,9 +218,15 @@ impl Reader<'_> {
             let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
             self.report.add(problem.at(self.document.key(&path(["sink", &sink.name])), "the sources have none"));
         }
+        // A table of the user's own is not in this version, as is said where it is defined.
+        let own = self.document.data.get("table").and_then(|tables| tables.as_dict());
+        let is_own = |table: &str| own.is_some_and(|tables| tables.contains_key(table));
         let mut all_exist = true;
         for table in named.into_iter().filter(|table| !known.contains(table)) {
             all_exist = false;
+            if is_own(table) {
+                continue;
+            }
             let spot = self.place_in(&at, table);
             if PLANNED.contains(&table) {
                 let problem = Problem::error(format!("table `{table}` is not in this version"));

@@ -50,6 +50,36 @@ pub(super) trait Unit: Sized {
 
     /// Reads the text; `None` when it is none of these.
     fn parse(text: &str) -> Option<Self>;
+
+    /// Returns what to write instead of a text that is none of these.
+    fn instead_of(_text: &str) -> &'static str {
+        Self::EXPECTED
+    }
+}
+
+/// A value with a unit that may be nothing: `"0s"`.
+pub trait Amount {
+    /// What to write instead of nothing.
+    const ABOVE_NOTHING: &'static str;
+
+    /// Tells whether it is nothing.
+    fn is_nothing(&self) -> bool;
+}
+
+impl Amount for Duration {
+    const ABOVE_NOTHING: &'static str = "a duration above 0";
+
+    fn is_nothing(&self) -> bool {
+        self.0.is_zero()
+    }
+}
+
+impl Amount for ByteSize {
+    const ABOVE_NOTHING: &'static str = "a size above 0";
+
+    fn is_nothing(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 impl Duration {
@@ -71,14 +101,43 @@ impl Unit for Duration {
 
     fn parse(text: &str) -> Option<Self> {
         // humantime takes a bare `0`; here every duration has its unit.
-        let has_unit = text.ends_with(char::is_alphabetic);
-        humantime::parse_duration(text).ok().filter(|_| has_unit).map(Self)
+        let has_unit = text.ends_with(char::is_alphabetic) && !has_vague_unit(text);
+        let duration = humantime::parse_duration(text).ok().filter(|_| has_unit)?;
+        // No sum of a time and a duration overflows.
+        (duration <= LONGEST).then_some(Self(duration))
     }
+
+    fn instead_of(text: &str) -> &'static str {
+        if has_vague_unit(text) {
+            return r#"months and years differ in length: write days, "30days", or minutes, "10m""#;
+        }
+        let is_too_long = match humantime::parse_duration(text) {
+            Ok(duration) => duration > LONGEST,
+            Err(error) => error == humantime::DurationError::NumberOverflow,
+        };
+        if is_too_long { r#"a duration of at most "3650days""# } else { Self::EXPECTED }
+    }
+}
+
+const LONGEST: time::Duration = time::Duration::from_secs(3650 * DAY);
+const DAY: u64 = 24 * 60 * 60;
+
+/// Tells whether a unit is none of a fixed length; `M` is taken for a minute by most who write it.
+fn has_vague_unit(text: &str) -> bool {
+    let mut units = text.split(|c: char| !c.is_alphabetic());
+    units.any(|unit| ["M", "month", "months", "y", "yr", "yrs", "year", "years"].contains(&unit))
 }
 
 impl fmt::Display for Duration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_duration(self.0))
+        // humantime itself writes longer ones in months and years.
+        let days = self.0.as_secs() / DAY;
+        let rest = humantime::format_duration(self.0 - time::Duration::from_secs(days * DAY));
+        match days {
+            0 => write!(f, "{rest}"),
+            _ if rest.get_ref().is_zero() => write!(f, "{days}{}", if days == 1 { "day" } else { "days" }),
+            _ => write!(f, "{days}{} {rest}", if days == 1 { "day" } else { "days" }),
+        }
     }
 }
 
@@ -221,10 +280,27 @@ fn read<'de, D: Deserializer<'de>, U: Unit>(deserializer: D) -> Result<U, D::Err
         }
 
         fn visit_str<E: de::Error>(self, text: &str) -> Result<U, E> {
-            U::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &U::EXPECTED))
+            U::parse(text).ok_or_else(|| E::invalid_value(Unexpected::Str(text), &U::instead_of(text)))
         }
     }
     deserializer.deserialize_str(Text(PhantomData))
+}
+
+/// Reads a duration or size that is not nothing: `#[serde(deserialize_with = "positive")]`.
+///
+/// # Errors
+///
+/// When it is nothing, or none.
+pub fn positive<'de, D, A>(deserializer: D) -> Result<A, D::Error>
+where
+    D: Deserializer<'de>,
+    A: Amount + Deserialize<'de> + fmt::Display,
+{
+    let amount = A::deserialize(deserializer)?;
+    if amount.is_nothing() {
+        return Err(de::Error::invalid_value(Unexpected::Str(&amount.to_string()), &A::ABOVE_NOTHING));
+    }
+    Ok(amount)
 }
 
 /// Implements the traits of a unit by [`Unit`] and `Display`.
@@ -275,8 +351,9 @@ mod tests {
 
     #[test]
     fn what_is_written_out_reads_back_as_the_same_value() {
-        for text in ["0s", "250ms", "1m 30s", "7days"] {
+        for text in ["0s", "250ms", "1m 30s", "1day", "7days", "400days 2h 3ns"] {
             let duration = Duration::parse(text).unwrap();
+            assert_eq!(duration.to_string(), text);
             assert_eq!(Duration::parse(&duration.to_string()), Some(duration));
         }
         for size in [0, 1, 1024, 1500, 10 << 30, u64::MAX] {
@@ -288,6 +365,21 @@ mod tests {
         for text in ["20/s", "100/m", "5000/h"] {
             assert_eq!(Rate::parse(text).unwrap().to_string(), text);
         }
+    }
+
+    #[test]
+    fn a_duration_has_a_fixed_length_and_an_end() {
+        for (wrong, remedy) in [
+            ("400000000000years", "write days"),
+            ("10M", "\"10m\""),
+            ("1month 2s", "write days"),
+            ("3651days", "at most \"3650days\""),
+            ("99999999999999999h", "at most"),
+        ] {
+            assert_eq!(Duration::parse(wrong), None, "{wrong}");
+            assert!(Duration::instead_of(wrong).contains(remedy), "{wrong}: {}", Duration::instead_of(wrong));
+        }
+        assert_eq!(Duration::parse("520weeks").map(|it| it.0.as_secs()), Some(3640 * DAY));
     }
 
     #[test]

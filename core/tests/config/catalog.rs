@@ -7,7 +7,7 @@ use tidegate_core::{
     Error, Result,
     catalog::{Catalog, Component, Role, Unavailable},
     chunk::{Chunk, Part, SinkTable},
-    config::{Duration, Secret, TextOr},
+    config::{Duration, Faults, Secret, TextOr},
     protocol::{Discovery, Endpoint, Frame, Outbox, Protocol, Reply},
     row::{
         Column, ColumnType, Table, Timestamp,
@@ -88,17 +88,28 @@ impl Component for Tide {
     const EXAMPLE: &'static str = "instruments = [\"HIGH-WATER\"]";
     type Built = Box<dyn Protocol>;
 
-    fn build(&self) -> Result<Self::Built> {
+    fn check(&self, faults: &mut Faults) {
         if self.instruments.is_empty() && self.top.is_none() {
-            return Err(Error::config("tide needs `instruments` or `top`"));
+            faults.at("instruments", "tide needs `instruments` or `top`").and("top");
         }
-        let names = self.instruments.iter().filter_map(|instrument| match instrument {
-            TextOr::Text(name) => Some(name),
-            TextOr::Table(_) => None,
+        faults.within("instruments", |faults| {
+            for (number, instrument) in self.instruments.iter().enumerate() {
+                match instrument {
+                    TextOr::Text(name) if name.starts_with("LOW ") => {
+                        faults.at(number, format!("`{name}` is no instrument: a name begins with HIGH"));
+                    }
+                    TextOr::Table(selector) if selector.sea.is_empty() => {
+                        faults.within(number, |faults| {
+                            faults.at("sea", "no sea is without a name");
+                        });
+                    }
+                    TextOr::Text(_) | TextOr::Table(_) => {}
+                }
+            }
         });
-        if let Some(odd) = names.into_iter().find(|name| name.starts_with("LOW ")) {
-            return Err(Error::config(format!("`{odd}` is no instrument: a name begins with HIGH")));
-        }
+    }
+
+    fn build(&self) -> Result<Self::Built> {
         Ok(Box::new(self.clone()))
     }
 }

@@ -72,11 +72,86 @@ fn variables_set_the_host_file_s_options_and_nothing_of_a_pipeline() {
     let host = loaded.host.as_ref().unwrap();
     assert_eq!(host.listen.0.port(), 2);
     assert_eq!(host.log.file.as_ref().unwrap().keep.get(), 3);
-    assert_eq!(host.log.level, "warn", "the file is stronger than LOG_LEVEL");
+    assert_eq!(host.log.level.to_string(), "warn", "the file is stronger than LOG_LEVEL");
     assert_eq!(only(&loaded).spool.max_bytes, ByteSize::from_mib(10 << 10));
     let said = loaded.report.render(Look::default());
     assert!(said.contains("the variable TIDEGATE_SPOOL_MAX_BYTES sets nothing"), "{said}");
-    assert_eq!(load_text(GOOD, &variables).host.unwrap().log.level, "debug");
+    assert_eq!(load_text(GOOD, &variables).host.unwrap().log.level.to_string(), "debug");
+}
+
+#[test]
+fn no_host_comes_of_a_host_file_or_a_variable_that_is_wrong() {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+    let not_text = OsString::from_vec(vec![b'/', 0xff]);
+    for (name, value, said) in [
+        ("TIDEGATE_DATA_DIR", not_text.clone(), "the variable TIDEGATE_DATA_DIR is not UTF-8"),
+        ("LOG_LEVEL", not_text, "the variable LOG_LEVEL is not UTF-8"),
+        ("LOG_LEVEL", "inof".into(), "the value of LOG_LEVEL does not fit `log.level`"),
+        ("TIDEGATE_LOG_LEVEL", "warn;info".into(), "the value of TIDEGATE_LOG_LEVEL does not fit `log.level`"),
+        ("TIDEGATE_LISTEN", "0.0.0.0:1".into(), "`listen` is set by the variable TIDEGATE_LISTEN"),
+        ("TIDEGATE_LOG_FILE_KEEP", "3".into(), "`log.file.keep` is set by the variable TIDEGATE_LOG_FILE_KEEP"),
+    ] {
+        let loaded = load(&catalog(), Files::of_text("x.toml", GOOD), &Environment::new([(name, value)]));
+        let rendered = loaded.report.render(Look::default());
+        assert!(rendered.contains(said), "{name}: {rendered}");
+        assert_eq!((loaded.host, loaded.pipelines.len(), loaded.report.errors()), (None, 1, 1), "{name}");
+    }
+    let nowhere = load(&catalog(), Files::read(&[], Some(Path::new("/no/such.toml"))), &Environment::default());
+    assert!(nowhere.host.is_none(), "a host file that is not there is not the default");
+}
+
+#[test]
+fn a_level_of_the_log_is_one_or_the_nearest_is_named_and_an_empty_one_counts_as_not_set() {
+    let said = |level: &str| {
+        let folder = folder(&[("tidegate.toml", &format!("[log]\nlevel = \"{level}\"")), ("x.toml", GOOD)]);
+        read(folder.path(), &[]).report.render(Look::default())
+    };
+    assert!(said("inof").contains("unknown `inof` for `log.level`"), "{}", said("inof"));
+    assert!(said("inof").contains("did you mean `info`?"), "{}", said("inof"));
+    assert!(said("info,x=debgu").contains("did you mean `debug`?"), "{}", said("info,x=debgu"));
+    assert!(said("warn;info").contains("known are: debug, error, info, off, trace, warn"), "{}", said("warn;info"));
+    assert!(said("verbose").contains("unknown `verbose`"), "{}", said("verbose"));
+    assert!(said("warn, tidegate_core = DEBUG").contains("no errors"), "{}", said("warn, tidegate_core = DEBUG"));
+    for variables in
+        [[("LOG_LEVEL", ""), ("TIDEGATE_DATA_DIR", "")], [("TIDEGATE_LOG_LEVEL", ""), ("LOG_LEVEL", "info")]]
+    {
+        let host = load_text(GOOD, &variables).host.unwrap();
+        assert_eq!((host.log.level.to_string().as_str(), host.data_dir.to_str().unwrap()), ("info", "data"));
+    }
+}
+
+#[test]
+fn a_variable_that_any_file_names_is_the_user_s_own() {
+    let text = GOOD.to_owned() + "path = \"${TIDEGATE_DB:-x}\"";
+    let loaded = load_text(&text, &[("TIDEGATE_DB", "y")]);
+    assert_eq!(loaded.report.render(Look::default()), "no errors in 1 file\n");
+}
+
+#[test]
+fn a_second_host_file_is_a_mistake_and_the_named_one_is_no_pipeline() {
+    let folder = folder(&[]);
+    for (file, text) in [
+        ("a/tidegate.toml", "data_dir = \"a\""),
+        ("a/x.toml", &GOOD.replace("NAME", "a")),
+        ("b/tidegate.toml", "data_dri = 1"),
+        ("b/x.toml", &GOOD.replace("NAME", "b")),
+    ] {
+        let path = folder.path().join(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    let at = |name: &str| folder.path().join(name);
+    for paths in [[at("a"), at("b")], [at("a/x.toml"), at("b/x.toml")]] {
+        let loaded = load(&catalog(), Files::read(&paths, None), &Environment::default());
+        let said = loaded.report.render(Look::default());
+        assert!(said.contains("b/tidegate.toml` is a second host file"), "{said}");
+        assert!(loaded.host.is_none() && loaded.report.errors() == 1, "{said}");
+    }
+    fs::write(at("a/host-prod.toml"), "data_dir = \"prod\"").unwrap();
+    let files = Files::read(&[at("a"), at("b/x.toml")], Some(&at("a/host-prod.toml")));
+    let loaded = load(&catalog(), files, &Environment::default());
+    assert_eq!(loaded.report.render(Look::default()), "no errors in 3 files\n");
+    assert_eq!((loaded.host.unwrap().data_dir.to_str(), loaded.pipelines.len()), (Some("prod"), 2));
 }
 
 #[test]
@@ -204,6 +279,29 @@ fn a_file_that_is_none_is_named_with_the_reason() {
     let host = Files::read(&[at("bom.toml")], Some(folder.path()));
     let said = load(&catalog(), host, &Environment::default()).report.render(Look::default());
     assert!(said.contains("is a folder, not a file"), "{said}");
+}
+
+#[test]
+fn many_mistakes_are_counted_and_the_first_hundred_shown() {
+    let variables: Vec<String> = (0..2_000).map(|n| format!("\"${{UNSET_{n}}}\"")).collect();
+    let text = GOOD.replace("top = 1", &format!("instruments = [{}]", variables.join(", ")));
+    let said = load_text(&text, &[]).report.render(Look::default());
+    assert_eq!(said.matches("error: ").count(), 100);
+    assert!(said.contains("and 1900 more\n\n2000 errors in 1 of 1 file"), "{}", &said[said.len() - 200..]);
+    let wrong = GOOD.replace("top = 1", &format!("instruments = [{}]", "\"LOW 1\", 5, ".repeat(2_000)));
+    let said = load_text(&wrong, &[]).report.render(Look::default());
+    assert_eq!(said.matches("`instruments` cannot be the number 5").count(), 10, "one mistake in one line");
+    assert!(said.contains("[source.tide] has more mistakes than these") && said.contains("and 190 more\n"), "{said}");
+}
+
+#[test]
+fn a_syntax_error_has_a_line_and_says_nothing_twice() {
+    let lines = |text: &str| load_text(text, &[]).report.lines().collect::<Vec<_>>();
+    let deep = format!("x = 1\ny = {}{}\n", "[".repeat(200), "]".repeat(200));
+    let said = lines(&deep);
+    assert!(said.len() == 1 && said[0].starts_with("x.toml:2:"), "{said:?}");
+    let unclosed = GOOD.replace("top = 1", "instruments = [\"A\", { sea = \"B\" }");
+    assert_eq!(lines(&unclosed).len(), 1, "{:?}", lines(&unclosed));
 }
 
 #[test]

@@ -3,8 +3,9 @@
 mod any_text;
 mod catalog;
 #[expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
+mod fits;
+#[expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 mod golden;
 #[expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 mod loading;
-#[expect(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 mod pages;

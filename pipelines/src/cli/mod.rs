@@ -222,7 +222,7 @@ pub(crate) struct RunArgs {
     /// Run those whose name fits: `deribit-*`.
     #[arg(long, value_name = "GLOB")]
     pub(crate) only: Option<String>,
-    /// The host file: what is one per process [default: tidegate.toml beside the first pipeline, if it is there].
+    /// The host file: what is one per process [default: tidegate.toml beside the pipelines, if it is there].
     #[arg(long, value_name = "FILE")]
     pub(crate) host: Option<PathBuf>,
     /// How long the spool may be sent on after the first Ctrl-C.

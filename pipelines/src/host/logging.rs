@@ -42,10 +42,9 @@ pub(crate) enum Format {
 ///
 /// # Errors
 ///
-/// A text for the user when the filter cannot be read, or the file cannot be written.
+/// A text for the user when the file cannot be written.
 pub(crate) fn start(config: &LogConfig, format: Option<Format>) -> Result<(), String> {
-    let level = &config.level;
-    let filter = EnvFilter::builder().parse(level).map_err(|error| format!("the log level `{level}`: {error}"))?;
+    let filter = EnvFilter::new(config.level.to_string());
     let terminal = config.file.is_none() && io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { Format::Human } else { Format::Json });
     let colours = terminal && has_colours(&io::stderr());

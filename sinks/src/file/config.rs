@@ -1,14 +1,21 @@
 //! The keys of `[sink.NAME]` with `type = "file"`.
 
-use std::{fmt, path::Path};
+use std::{
+    borrow::Cow,
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, Unexpected},
+};
 use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::SinkTable,
-    config::{ByteSize, Duration, NameTemplate, one_path},
+    config::{ByteSize, Duration, one_path, positive},
     sink::Sink,
 };
 
@@ -19,7 +26,7 @@ use super::{folder::check_names, sink::FileSink};
 #[serde(deny_unknown_fields)]
 pub struct FileConfig {
     /// The directory, in which `{pipeline}` may stand. It is made if it is missing. No two sinks share one.
-    pub path: NameTemplate,
+    pub path: Directory,
     /// What the files hold: `json`, one line for each row, there at once; or `parquet`, columns compressed with Snappy,
     /// there when the file is finished. Until then it is called `.part`, and its rows stay in the spool. Parquet takes up to
     /// 64 MiB of memory, and is in builds with `--features parquet`.
@@ -60,6 +67,49 @@ impl fmt::Display for Format {
     }
 }
 
+/// The name of a directory, in which `{pipeline}` may stand.
+#[derive(Debug, Clone)]
+pub struct Directory(String);
+
+const DIRECTORY: &str = "the name of one directory, in which {pipeline} may stand";
+
+impl Directory {
+    /// Returns the directory of a pipeline.
+    pub(super) fn of(&self, pipeline: &str) -> PathBuf {
+        self.0.replace("{pipeline}", pipeline).into()
+    }
+}
+
+impl<'de> Deserialize<'de> for Directory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        if name.is_empty() || name.replace("{pipeline}", "").contains(['{', '}']) {
+            return Err(de::Error::invalid_value(Unexpected::Str(&name), &DIRECTORY));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl Serialize for Directory {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+impl JsonSchema for Directory {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Directory".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "minLength": 1, "x-unit": "directory" })
+    }
+}
+
 /// When the next file of a table begins.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -68,8 +118,10 @@ pub struct Rotate {
     /// together have it, before they are compressed: all files end at one position. They wait in the spool until then, as
     /// do rows of tables that the sink does not take, which count as 256 bytes each: so it may be half of the spool's
     /// `max_bytes` at most.
+    #[serde(deserialize_with = "positive")]
     pub bytes: ByteSize,
     /// When the file is this old: JSON lines as soon as another row comes, Parquet also without one.
+    #[serde(deserialize_with = "positive")]
     pub every: Duration,
 }
 
@@ -89,12 +141,6 @@ impl Component for FileConfig {
     type Built = Box<dyn Sink>;
 
     fn build(&self) -> Result<Self::Built> {
-        if self.path.depends_on_row() {
-            return Err(Error::config("`path` is one directory: only `{pipeline}` may stand in it"));
-        }
-        if self.rotate.bytes.0 == 0 || self.rotate.every.0.is_zero() {
-            return Err(Error::config("`rotate` needs a size and a time above 0"));
-        }
         if self.format == Format::Parquet && !cfg!(feature = "parquet") {
             return Err(no_parquet());
         }
@@ -106,6 +152,6 @@ impl Component for FileConfig {
     }
 
     fn store(&self) -> Option<String> {
-        Some(format!("file {}", one_path(Path::new(&self.path.to_string())).display()))
+        Some(format!("file {}", one_path(Path::new(&self.path.0)).display()))
     }
 }

@@ -27,4 +27,4 @@ mod sink;
 #[cfg(test)]
 mod tests;
 
-pub use config::{FileConfig, Format, Rotate};
+pub use config::{Directory, FileConfig, Format, Rotate};

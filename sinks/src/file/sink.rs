@@ -1,12 +1,11 @@
 //! The sink: hands its work to a thread that may block.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
 
 use async_trait::async_trait;
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, Part},
-    config::NameParts,
     sink::{Guarantee, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
@@ -96,8 +95,7 @@ impl Sink for FileSink {
 }
 
 fn open_files(config: FileConfig, cx: &SinkContext) -> Result<Box<dyn Files>> {
-    let parts = NameParts { pipeline: &cx.owner.pipeline, ..NameParts::default() };
-    let folder = Folder::open(PathBuf::from(config.path.fill(parts)), config.format, cx)?;
+    let folder = Folder::open(config.path.of(&cx.owner.pipeline), config.format, cx)?;
     match config.format {
         Format::Json => Ok(Box::new(Lines::open(folder, config.rotate)?)),
         #[cfg(feature = "parquet")]

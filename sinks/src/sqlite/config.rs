@@ -8,7 +8,7 @@ use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::SinkTable,
-    config::{Duration, nearest, one_path},
+    config::{Duration, Faults, nearest, one_path},
     sink::Sink,
 };
 
@@ -39,13 +39,19 @@ impl Component for SqliteConfig {
     const EXAMPLE: &'static str = "path = \"data.sqlite\"";
     type Built = Box<dyn Sink>;
 
-    fn build(&self) -> Result<Self::Built> {
+    fn check(&self, faults: &mut Faults) {
         if self.path.as_os_str().is_empty() {
-            return Err(Error::config("`path` is empty"));
+            faults.at("path", "`path` is empty");
         }
-        if let Some((table, _)) = self.key.iter().find(|(_, columns)| columns.is_empty()) {
-            return Err(Error::config(format!("`key` names no column for table `{table}`")));
-        }
+        faults.within("key", |faults| {
+            for (table, _) in self.key.iter().filter(|(_, columns)| columns.is_empty()) {
+                faults.at(table, format!("`key` names no column for table `{table}`"));
+            }
+        });
+    }
+
+    fn build(&self) -> Result<Self::Built> {
+        Faults::of(self).into_result()?;
         Ok(Box::new(Sqlite::new(self.clone())))
     }
 

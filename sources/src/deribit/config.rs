@@ -5,7 +5,12 @@ mod instruments;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tidegate_core::{Error, Result, catalog::Component, config::Secret, protocol::Protocol};
+use tidegate_core::{
+    Result,
+    catalog::Component,
+    config::{Faults, Secret},
+    protocol::Protocol,
+};
 
 pub use endpoint::{Endpoint, Hosts, Venue};
 pub use instruments::{Choice, LifeLeft, Measure, Selector};
@@ -53,49 +58,62 @@ impl Component for DeribitConfig {
 
     type Built = Box<dyn Protocol>;
 
+    fn check(&self, faults: &mut Faults) {
+        if self.channels.is_empty() {
+            faults.at("channels", "`channels` is empty: nothing would be collected");
+        }
+        if self.instruments.is_empty() {
+            faults.at("instruments", "`instruments` is empty: nothing would be collected");
+        }
+        faults.within("endpoint", |faults| self.endpoint.check(faults));
+        faults.within("instruments", |faults| {
+            for (number, choice) in self.instruments.iter().enumerate() {
+                match choice {
+                    Choice::Name(name) => self.check_name(number, name, faults),
+                    Choice::Selector(selector) => faults.within(number, |faults| selector.check(faults)),
+                }
+            }
+        });
+        self.check_credentials(faults);
+    }
+
     fn build(&self) -> Result<Self::Built> {
-        self.check()?;
+        Faults::of(self).into_result()?;
         Ok(Box::new(Deribit::new(self.clone())))
     }
 }
 
 impl DeribitConfig {
-    fn check(&self) -> Result<()> {
-        if self.channels.is_empty() {
-            return Err(Error::config("`channels` is empty: nothing would be collected"));
-        }
-        if self.instruments.is_empty() {
-            return Err(Error::config("`instruments` is empty: nothing would be collected"));
-        }
-        self.endpoint.check()?;
-        for choice in &self.instruments {
-            match choice {
-                Choice::Name(name) => self.check_name(name)?,
-                Choice::Selector(selector) => selector.check()?,
-            }
-        }
+    fn check_credentials(&self, faults: &mut Faults) {
         match (&self.client_id, &self.client_secret) {
-            (Some(_), None) => Err(Error::config("`client_id` needs `client_secret` beside it")),
-            (None, Some(_)) => Err(Error::config("`client_secret` needs `client_id` beside it")),
-            (None, None) if self.interval == Interval::Raw => {
-                Err(Error::config("`interval` is `raw`, which deribit refuses without `client_id` and `client_secret`"))
+            (Some(_), None) => {
+                faults.at("client_id", "`client_id` needs `client_secret` beside it").and("client_secret");
             }
-            (Some(_), Some(_)) | (None, None) => Ok(()),
+            (None, Some(_)) => {
+                faults.at("client_secret", "`client_secret` needs `client_id` beside it").and("client_id");
+            }
+            (None, None) if self.interval == Interval::Raw => {
+                let message = "`interval` is `raw`, which deribit refuses without `client_id` and `client_secret`";
+                faults.at("interval", message).and("client_id").and("client_secret");
+            }
+            (Some(_), Some(_)) | (None, None) => {}
         }
     }
 
-    fn check_name(&self, name: &str) -> Result<()> {
+    fn check_name(&self, number: usize, name: &str, faults: &mut Faults) {
         if !instrument::is_name(name) {
-            return Err(Error::config(format!(
-                "`{name}` cannot be an instrument: their names are like `ETH-PERPETUAL` and `ETH-26SEP26-2760-C`"
-            )));
+            faults.at(
+                number,
+                format!(
+                    "`{name}` cannot be an instrument: their names are like `ETH-PERPETUAL` and `ETH-26SEP26-2760-C`"
+                ),
+            );
+        } else if self.channels.contains(&Channel::InstrumentStatus) && instrument::market(name).is_none() {
+            faults.at(
+                number,
+                format!("`{name}` does not tell its kind, so that `instrument_status` has no channel for it"),
+            );
         }
-        if self.channels.contains(&Channel::InstrumentStatus) && instrument::market(name).is_none() {
-            return Err(Error::config(format!(
-                "`{name}` does not tell its kind, so that `instrument_status` has no channel for it"
-            )));
-        }
-        Ok(())
     }
 
     /// Returns the selectors.

@@ -243,10 +243,12 @@ fn two_spellings_of_a_folder_are_one_store() {
 
 #[test]
 fn a_directory_per_row_and_a_rotation_without_end_are_refused() {
-    for config in [r#"{"path":"x/{symbol}"}"#, r#"{"path":"x","rotate":{"bytes":"0MiB"}}"#] {
-        let config: FileConfig = serde_json::from_str(config).unwrap();
-        assert_eq!(config.build().err().unwrap().kind(), Kind::Config);
+    for name in ["", "x/{symbol}", "x/{table}", "x/{pipeline"] {
+        let wrong = serde_json::from_value::<FileConfig>(serde_json::json!({ "path": name })).unwrap_err();
+        assert!(wrong.to_string().contains("in which {pipeline} may stand"), "{wrong}");
     }
+    let endless = serde_json::from_str::<FileConfig>(r#"{"path":"x","rotate":{"bytes":"0MiB"}}"#).unwrap_err();
+    assert!(endless.to_string().contains("a size above 0"), "{endless}");
 }
 
 #[cfg(not(feature = "parquet"))]

@@ -7,7 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
-use tidegate_core::{Error, Result};
+use tidegate_core::{Error, Result, config::Faults};
 use url::Url;
 
 /// Where to connect.
@@ -81,34 +81,33 @@ impl Endpoint {
         }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
-        let Self::Own(hosts) = self else { return Ok(()) };
-        check("ws", &hosts.ws, &["ws", "wss"])?;
-        check("http", &hosts.http, &["http", "https"])?;
-        let Some(history) = &hosts.history else { return Ok(()) };
-        check("history", history, &["http", "https"])?;
-        if Url::parse(history).ok() == Url::parse(&hosts.http).ok() {
-            return Err(Error::config(
-                "`endpoint.history` is the same address as `endpoint.http`: leave it out where no other host keeps more",
-            ));
+    pub(super) fn check(&self, faults: &mut Faults) {
+        let Self::Own(hosts) = self else { return };
+        check("ws", &hosts.ws, &["ws", "wss"], faults);
+        check("http", &hosts.http, &["http", "https"], faults);
+        let Some(history) = &hosts.history else { return };
+        check("history", history, &["http", "https"], faults);
+        if Url::parse(history).is_ok_and(|history| Url::parse(&hosts.http).ok() == Some(history)) {
+            let message = "`endpoint.history` is the same address as `endpoint.http`: leave it out where no other host keeps more";
+            faults.at("history", message).and("http");
         }
-        Ok(())
     }
 }
 
-fn check(key: &str, address: &str, schemes: &[&str]) -> Result<()> {
+fn check(key: &str, address: &str, schemes: &[&str], faults: &mut Faults) {
     let fits = Url::parse(address).is_ok_and(|url| {
         let plain = url.query().is_none() && url.fragment().is_none();
         schemes.contains(&url.scheme()) && url.has_host() && plain && !address.ends_with('/')
     });
     if fits {
-        return Ok(());
+        return;
     }
     // The address may hold a password, so it is not repeated.
-    Err(Error::config(format!(
+    let message = format!(
         "`endpoint.{key}` is no address that begins with `{}://` and ends without `/` or `?…`",
         schemes.join("://` or `")
-    )))
+    );
+    faults.at(key, message);
 }
 
 const EXPECTED: &str = r#""production", "test" or { ws = "…", http = "…", history = "…" }"#;

@@ -7,7 +7,7 @@ use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
     de::{self, IntoDeserializer, MapAccess, Unexpected, Visitor, value::MapAccessDeserializer},
 };
-use tidegate_core::{Error, Result, config::Duration};
+use tidegate_core::config::{Duration, Faults};
 
 use super::super::instrument::Kind;
 
@@ -72,25 +72,32 @@ impl Selector {
         self.leave_at.unwrap_or(top).get()
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, faults: &mut Faults) {
         let upper = |text: &str| text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit());
         let currency = &self.currency;
         if currency != "any" && (currency.is_empty() || currency.len() > 10 || !upper(currency)) {
-            return Err(Error::config(format!("`{currency}` is no currency: they are like `ETH`, `USDC` or `any`")));
+            faults.at("currency", format!("`{currency}` is no currency: they are like `ETH`, `USDC` or `any`"));
         }
         if currency == "any" && self.top.is_some() {
-            return Err(Error::config("`any` cannot be ranked: write a selector with `top` for each currency"));
+            let message = "`any` cannot be ranked: write a selector with `top` for each currency";
+            faults.at("currency", message).and("top");
         }
-        match (self.top, self.by, self.leave_at) {
-            (None, Some(_), _) => Err(Error::config("`instruments` has `by` without `top`: nothing is ranked")),
-            (None, _, Some(_)) => Err(Error::config("`instruments` has `leave_at` without `top`: nothing is ranked")),
-            (Some(top), _, Some(leave_at)) if leave_at < top => Err(Error::config(format!(
-                "`instruments` has `leave_at` = {leave_at}, which is better than `top` = {top}"
-            ))),
-            (Some(_) | None, ..) if self.refresh.0 < SHORTEST_REFRESH => {
-                Err(Error::config("`instruments` has a `refresh` below 10 s, which deribit's limits do not allow"))
+        if self.top.is_none() && self.by.is_some() {
+            faults.at("by", "`instruments` has `by` without `top`: nothing is ranked").and("top");
+        }
+        match (self.top, self.leave_at) {
+            (None, Some(_)) => {
+                faults.at("leave_at", "`instruments` has `leave_at` without `top`: nothing is ranked").and("top");
             }
-            (Some(_) | None, ..) => Ok(()),
+            (Some(top), Some(leave_at)) if leave_at < top => {
+                let message = format!("`instruments` has `leave_at` = {leave_at}, which is better than `top` = {top}");
+                faults.at("leave_at", message).and("top");
+            }
+            (Some(_), Some(_)) | (_, None) => {}
+        }
+        if self.refresh.0 < SHORTEST_REFRESH {
+            let message = "`instruments` has a `refresh` below 10 s, which deribit's limits do not allow";
+            faults.at("refresh", message);
         }
     }
 }
@@ -155,6 +162,6 @@ impl JsonSchema for LifeLeft {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": r"^\s*>\s*(\d+\s*[a-zA-Zµ]+\s*)+$", "x-unit": "duration" })
+        json_schema!({ "type": "string", "pattern": r"^\s*>\s*(\d+\s*[a-zA-Zµ]+\s*)+$", "x-unit": "\">\" and a duration" })
     }
 }

@@ -1,0 +1,158 @@
+//! The configuration of the built-in components: what is shipped, what `new` writes, and what the plan shows.
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
+
+#[path = "../core/tests/config/fits.rs"]
+mod fits;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+use tidegate::{
+    catalog::Role,
+    config::{self, Environment, Files, Look},
+};
+use toml::de::{DeTable, DeValue};
+
+#[test]
+fn the_files_of_the_plan_are_read_but_for_what_does_not_exist_yet() {
+    let syntax = Path::new("/work/shared/syntax");
+    if !syntax.exists() {
+        println!("skipped: {} is not here", syntax.display());
+        return;
+    }
+    let loaded = config::load(&tidegate::built_in(), Files::read(&[syntax.into()], None), &Environment::default());
+    let lines: Vec<String> = loaded.report.lines().collect();
+    assert!(!lines.is_empty());
+    for line in &lines {
+        assert!(line.contains("is not in this version"), "{line}\nof {lines:#?}");
+    }
+    let host = lines.iter().filter(|line| line.contains("/tidegate.toml:")).count();
+    assert_eq!(host, 3, "[notify], [alert] and the defaults for kafka: {lines:#?}");
+}
+
+#[test]
+fn the_schema_takes_what_is_shipped_and_what_new_writes_and_refuses_a_slip() {
+    let catalog = tidegate::built_in();
+    let schema = config::schema(&catalog);
+    let mut texts: Vec<String> = shipped().iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    assert!(!texts.is_empty());
+    for source in catalog.names(Role::Source) {
+        for sink in catalog.names(Role::Sink) {
+            texts.push(config::template(&catalog, source, sink).unwrap());
+            texts.push(with_its_defaults(texts.last().unwrap()));
+        }
+    }
+    for text in texts {
+        let value = in_json(&DeValue::Table(DeTable::parse(&text).unwrap().into_inner()));
+        assert!(fits::fits(&schema, &value), "{text}");
+        for table in ["pipeline", "spool"] {
+            let mut slipped = value.clone();
+            slipped[table]["slip"] = 1.into();
+            assert!(!fits::fits(&schema, &slipped), "{table}: {text}");
+        }
+        for role in ["source", "sink"] {
+            let mut slipped = value.clone();
+            let stages = slipped[role].as_object_mut().unwrap();
+            stages.values_mut().for_each(|stage| stage["slip"] = 1.into());
+            assert!(!fits::fits(&schema, &slipped), "{role}: {text}");
+        }
+    }
+}
+
+#[test]
+fn every_default_that_a_new_pipeline_shows_is_one() {
+    let catalog = tidegate::built_in();
+    for source in catalog.names(Role::Source) {
+        for sink in catalog.names(Role::Sink) {
+            let text = config::template(&catalog, source, sink).unwrap();
+            let values = |text: &str| {
+                let loaded = config::load(&catalog, Files::of_text("new.toml", text), &Environment::default());
+                let said = loaded.report.render(Look::default());
+                assert_eq!(said, "no errors in 1 file\n", "{source} → {sink}:\n{text}");
+                let resolved = config::resolved(&loaded);
+                resolved.lines().map(without_origin).collect::<Vec<_>>()
+            };
+            let written_out = with_its_defaults(&text);
+            assert!(written_out.lines().filter(|line| !line.starts_with('#')).count() > 20, "{written_out}");
+            assert_eq!(values(&text), values(&written_out), "{source} → {sink}");
+        }
+    }
+}
+
+#[test]
+fn all_that_cannot_work_is_said_at_once_each_at_its_key() {
+    let text = "[pipeline]\nname = \"x\"\n[source.deribit]\nclient_id = \"eth\"\nchannels = []\ninterval = \"fast\"\n\
+                instruments = [\n\"two words\",\n{ currency = \"eth\" },\n{ currency = \"ETH\", by = \"volume\" },\n5,\n\
+                { currency = \"any\", top = 5, leave_at = 2, refresh = \"1s\" },\n]\n\
+                endpoint = { ws = \"http://x\", http = \"ws://x\", history = \"x\" }\n[sink.sqlite]\npath = \"\"\nkey = { trades = [] }\n";
+    let loaded = config::load(&tidegate::built_in(), Files::of_text("x.toml", text), &Environment::default());
+    let places: Vec<String> = loaded.report.lines().map(|line| line.split(": ").next().unwrap().to_owned()).collect();
+    let wanted = [
+        "4:13", "5:12", "6:13", "8:1", "9:14", "10:26", "11:1", "12:14", "12:41", "12:54", "14:19", "14:38", "14:58",
+        "16:8", "17:18",
+    ];
+    assert_eq!(places, wanted.map(|place| format!("x.toml:{place}")), "{}", loaded.report.render(Look::default()));
+}
+
+/// A path that is looked at would be missed here, and one that is opened to be written would be there.
+#[test]
+fn a_check_looks_at_no_path_that_the_files_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "instruments = [\"ETH-PERPETUAL\"]\nclient_id = \"me\"\nclient_secret = { file = \"no/key\" }\n\
+                  extra_ca = \"no/ca.pem\"\ncapture = { dir = \"no/capture\" }\n";
+    let text = format!(
+        "[pipeline]\nname = \"x\"\n[source.deribit]\n{source}[source.played]\ntype = \"deribit\"\n{source}\
+         replay = {{ from = \"no/recording\" }}\n[sink.sqlite]\npath = \"no/x.sqlite\"\n[sink.file]\npath = \"no/rows\"\n"
+    );
+    fs::write(folder.path().join("x.toml"), text).unwrap();
+    fs::write(folder.path().join("tidegate.toml"), "data_dir = \"no/data\"\n[log]\nfile = { path = \"no/x.log\" }\n")
+        .unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let output = check.args(["check", "x.toml", "--strict"]).current_dir(folder.path()).output().unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr),
+        "no errors in 2 files\n"
+    );
+    let mut left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["tidegate.toml", "x.toml"]);
+}
+
+fn in_json(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => text.as_ref().into(),
+        DeValue::Integer(number) => number.as_str().parse::<i64>().unwrap().into(),
+        DeValue::Float(number) => number.as_str().parse::<f64>().unwrap().into(),
+        DeValue::Boolean(truth) => (*truth).into(),
+        DeValue::Datetime(time) => time.to_string().into(),
+        DeValue::Array(items) => items.iter().map(|item| in_json(item.get_ref())).collect(),
+        DeValue::Table(table) => {
+            let pairs = table.iter().map(|(key, value)| (key.get_ref().to_string(), in_json(value.get_ref())));
+            Value::Object(pairs.collect())
+        }
+    }
+}
+
+fn shipped() -> Vec<PathBuf> {
+    let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")).unwrap();
+    let files = files.map(|entry| entry.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
+}
+
+/// Returns a new pipeline with its defaults written out, each in the line that shows it.
+fn with_its_defaults(text: &str) -> String {
+    let lines = text.lines().map(|line| match line.strip_prefix("# ") {
+        Some(option) if option.contains(" = ") && !option.contains(" = …") => option,
+        Some(_) | None => line,
+    });
+    lines.map(|line| line.to_owned() + "\n").collect()
+}
+
+/// Returns a line of `check --resolved` without where its value comes from.
+fn without_origin(line: &str) -> String {
+    line.trim_end().rsplit_once("  ").map_or(line, |(setting, _)| setting.trim_end()).to_owned()
+}
