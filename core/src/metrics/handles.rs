@@ -140,7 +140,7 @@ pub struct BreakerMetrics(Gauge);
 
 impl BreakerMetrics {
     /// Registers the breaker `name` of a stage, closed.
-    pub fn new(id: &StageId, name: &'static str) -> Self {
+    pub fn new(id: &StageId, name: &str) -> Self {
         let labels = with(&stage_labels(id), "breaker", name.to_owned());
         let breaker = Self(gauge(&super::BREAKER_STATE, &labels));
         breaker.show(BreakerState::Closed);

@@ -1,8 +1,9 @@
-//! Where a pipeline keeps its files: `data_dir/PIPELINE/…`.
+//! Where a pipeline keeps its files: `data_dir/PIPELINE/…`, and while it plays a recording `data_dir/PIPELINE/replay/…`:
+//! what was played may stand beside what came live, in another spool and so in another store, but never among it.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, deadletter::DeadLetters};
+use crate::{Error, Result, config::Pipeline, deadletter::DeadLetters};
 
 /// The folder of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,8 +11,9 @@ pub struct Folder(PathBuf);
 
 impl Folder {
     /// Returns the folder of a pipeline; makes nothing.
-    pub fn new(data_dir: &Path, pipeline: &str) -> Self {
-        Self(data_dir.join(pipeline))
+    pub fn of(data_dir: &Path, pipeline: &Pipeline) -> Self {
+        let folder = data_dir.join(&pipeline.name);
+        Self(if pipeline.is_replay() { folder.join("replay") } else { folder })
     }
 
     /// Returns the folder of the spool.

@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub drain: Duration,
     /// Where `/health` is, for the first line of the log.
     pub shown_at: String,
+    /// Calls over HTTP. One for all pipelines: a venue counts the connections of the whole machine.
+    pub http: HttpClient,
 }
 
 /// How a pipeline ended.
@@ -139,7 +141,7 @@ struct Parts {
 
 impl Parts {
     async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
-        let folder = Folder::new(&around.data_dir, &pipeline.name).create()?;
+        let folder = Folder::of(&around.data_dir, &pipeline).create()?;
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
@@ -177,7 +179,6 @@ impl Parts {
         }
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
-        let http = HttpClient::new();
         let mut sources = JoinSet::new();
         for (number, feed) in feeds.into_iter().enumerate() {
             let supervised = Supervised {
@@ -186,7 +187,7 @@ impl Parts {
                 asks: running.asks[number].clone(),
                 synced: running.synced_offset.clone(),
                 stop: stop_sources.clone(),
-                http: http.clone(),
+                http: around.http.clone(),
                 health: feed.health(&around.registry, &pipeline.name),
                 name: feed.name,
                 make: feed.make,

@@ -13,6 +13,7 @@ use crate::{
     http::HttpClient,
     intake::Asks,
     policy::Backoff,
+    row::Timestamp,
     source::{Lines, Source, SourceContext, SourceParts},
 };
 
@@ -44,7 +45,10 @@ pub(super) enum SourceEnd {
 impl Supervised {
     /// Runs the source until it is told to stop, has nothing more to give, or needs a person.
     pub(super) async fn run(self) -> SourceEnd {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(u64::from(std::process::id()));
+        // Sources that fail at the same moment, in one process or in many, must not come back at the same one.
+        let (wall, name) = (Timestamp::now().0.cast_unsigned(), self.name.as_ptr().addr() as u64);
+        let seed = wall ^ name ^ u64::from(std::process::id()).rotate_left(32);
+        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(seed);
         loop {
             let began = Instant::now();
             let outcome = self.run_once().await;

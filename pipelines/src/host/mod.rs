@@ -11,6 +11,7 @@ use tidegate_core::{
     Error, Result,
     config::{Host, Loaded, Pipeline, Refused},
     health::{Detail, Registry, Report, StageId},
+    http::HttpClient,
     metrics, pipeline,
     spool::disk::RealDisk,
 };
@@ -45,7 +46,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let stop = CancellationToken::new();
     let end = CancellationToken::new();
     for pipeline in &plan.pipelines {
-        let spool = pipeline::Folder::new(&plan.host.data_dir, &pipeline.name).spool();
+        let spool = pipeline::Folder::of(&plan.host.data_dir, pipeline).spool();
         // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
         RealDisk::refusal(spool).map_or(Ok(()), Err)?;
     }
@@ -68,6 +69,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
         health.failed(format!("not started: {}", refused.why));
     }
     let mut running = JoinSet::new();
+    let client = HttpClient::new();
     for pipeline in plan.pipelines {
         let around = pipeline::Surroundings {
             data_dir: plan.host.data_dir.clone(),
@@ -75,6 +77,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             stop: stop.clone(),
             drain: plan.drain,
             shown_at: format!("http://{address}"),
+            http: client.clone(),
         };
         running.spawn(pipeline::run(pipeline, around));
     }

@@ -46,6 +46,8 @@ const PAGE: u64 = 1000;
 /// Enough for the baseline of a moment ago; the next page follows where it is not.
 const FRESH_PAGE: u64 = 100;
 const FRESH: Duration = Duration::from_secs(60);
+/// At 15 requests a second, a request a second: the most that the history host was seen to take.
+const HISTORY_COST: u32 = 15;
 
 impl Backfill {
     pub(super) fn new(main: String, history: Option<String>, interval: Interval) -> Self {
@@ -105,7 +107,8 @@ impl Backfill {
             }
             None => {}
         }
-        Request::get(url)
+        let cost = if self.history.as_ref() == Some(host) { HISTORY_COST } else { 1 };
+        Request { cost, ..Request::get(url) }
     }
 
     /// Emits the trades of a reply, and says which gaps it answers.

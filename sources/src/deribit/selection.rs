@@ -114,8 +114,8 @@ impl Selection {
     /// Returns the next request of the discovery.
     pub(super) fn request(&self, http: &str) -> Option<Request> {
         let (method, (currency, kind), cost) = match self.questions.front()? {
-            // At 20 requests a second, this is the documented one call a second.
-            Question::Instruments(market) => ("get_instruments", market, 20),
+            // At 15 requests a second, this is the documented one call a second.
+            Question::Instruments(market) => ("get_instruments", market, 15),
             Question::Summaries(market) => ("get_book_summary_by_currency", market, 2),
         };
         let url = format!("{http}/public/{method}?currency={currency}&kind={}", kind.name());

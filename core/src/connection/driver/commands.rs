@@ -3,8 +3,10 @@
 use super::*;
 use crate::{
     connection::vouch::{Confirmations, ended_streams},
+    health::printable,
     protocol::Covered,
 };
+use session::shown;
 
 impl<T: Transport> Driver<T> {
     /// Carries out what the last call asked for, in order.
@@ -45,7 +47,7 @@ impl<T: Transport> Driver<T> {
                 }
                 Command::Ready => self.ready(now),
                 Command::Refuse(channel, why) => {
-                    has_answers |= self.refuse(&channel, &why);
+                    has_answers |= self.refuse(&channel, &why, now);
                 }
                 Command::Unsubscribed(channel) => {
                     has_answers = true;
@@ -101,19 +103,12 @@ impl<T: Transport> Driver<T> {
         Some(self.streams(channel))
     }
 
-    fn refuse(&mut self, channel: &str, why: &str) -> bool {
-        let is_news = self.subscriptions.refused(channel);
-        if is_news {
-            let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
-            let subject = self.health.subject();
-            tracing::warn!(
-                pipeline,
-                stage,
-                channel,
-                "refused {subject} `{channel}`: {why}; asked again at the next discovery"
-            );
-        }
-        is_news
+    fn refuse(&mut self, channel: &str, why: &str, now: Instant) -> bool {
+        let Some(pause) = self.subscriptions.refused(channel, now) else { return false };
+        let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
+        let (subject, why, pause) = (self.health.subject(), printable(why), shown(pause));
+        tracing::warn!(pipeline, stage, channel, "refused {subject} `{channel}`: {why}; asked again in {pause}");
+        true
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.

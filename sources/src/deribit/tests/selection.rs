@@ -97,7 +97,7 @@ fn the_top_is_ranked_by_one_measure_then_the_other_then_the_name() {
     let (requests, channels) = script.discover(|request| market().serve(request)).unwrap();
     let urls: Vec<_> = requests.iter().map(|request| (request.url.as_str(), request.cost)).collect();
     let expected = [
-        ("http://main.test/api/v2/public/get_instruments?currency=ETH&kind=option", 20),
+        ("http://main.test/api/v2/public/get_instruments?currency=ETH&kind=option", 15),
         ("http://main.test/api/v2/public/get_book_summary_by_currency?currency=ETH&kind=option", 2),
     ];
     assert_eq!(urls, expected);

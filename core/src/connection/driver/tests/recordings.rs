@@ -104,6 +104,39 @@ async fn files_rotate_by_size_and_are_read_as_one() {
 }
 
 #[tokio::test]
+async fn what_came_last_can_be_read_after_a_kill_though_nothing_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    world.logged("row a 1 live").await;
+    let is_row = |event: &Event| matches!(event, Event::Frame { body } if body.bytes() == b"row a 1");
+    let deadline = Instant::now() + SECOND * 20;
+    // The file is read as a kill at this moment would leave it.
+    while !capture::read(dir.path()).is_ok_and(|lines| lines.flatten().any(|line| is_row(&line.event))) {
+        assert!(Instant::now() < deadline, "the row is only in memory");
+        world.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn the_order_of_files_does_not_depend_on_the_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    record_rows(disk(dir.path()), 1, || {}).await;
+    let first = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let name = first.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("toy-00000001-1970"), "{name}");
+    // As if the clock had been ahead by far.
+    std::fs::rename(&first, first.with_file_name(name.replace("1970", "2970"))).unwrap();
+    record_rows(disk(dir.path()), 2, || {}).await;
+    let rows = lines(dir.path()).into_iter().filter_map(|event| match event {
+        Event::Frame { body } => Some(String::from_utf8(body.bytes()).unwrap()).filter(|text| text.starts_with("row")),
+        _ => None,
+    });
+    assert_eq!(rows.collect::<Vec<_>>(), ["row a 1", "row a 1", "row a 2"]);
+}
+
+#[tokio::test]
 async fn a_file_that_was_cut_is_read_up_to_the_cut() {
     let dir = tempfile::tempdir().unwrap();
     record_rows(disk(dir.path()), 10, || {}).await;
