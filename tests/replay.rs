@@ -42,7 +42,10 @@ async fn a_replay_that_was_killed_is_not_begun_again_among_its_own_rows() {
         .until("the source has failed", |report| report["checks"]["eth/source.deribit"]["status"] == "failed")
         .await;
     let why = report["checks"]["eth/source.deribit"]["reason"].as_str().unwrap();
-    assert!(why.contains("data/eth/replay` holds an unfinished replay of") && why.contains("remove this folder"), "{why}");
+    assert!(
+        why.contains("data/eth/replay` holds an unfinished replay of") && why.contains("remove this folder"),
+        "{why}"
+    );
     let (code, log) = program.stop().await;
     assert_eq!(code, 1, "{log}");
     for (table, live) in &recorded.rows {
@@ -59,9 +62,8 @@ async fn a_store_that_holds_the_live_feed_refuses_a_replay_and_the_live_spool_is
     let live = spool_of(recorded.bench.borrow().as_ref().unwrap());
     let bench = recorded.replay("max", "eth.sqlite");
     let mut program = bench.run();
-    let report = program
-        .until("the sink has failed", |report| report["checks"]["eth/sink.sqlite"]["status"] == "failed")
-        .await;
+    let report =
+        program.until("the sink has failed", |report| report["checks"]["eth/sink.sqlite"]["status"] == "failed").await;
     let why = report["checks"]["eth/sink.sqlite"]["reason"].as_str().unwrap();
     assert!(why.contains("spool"), "{why}");
     println!("{why}");
@@ -79,6 +81,28 @@ async fn a_replay_that_is_to_be_captured_is_refused() {
     let (code, log) = bench.run().ended().await;
     assert_ne!(code, 0);
     assert!(log.contains("`capture` beside `replay`"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captures_of_two_pipelines_in_one_folder_are_kept_apart_and_one_without_a_folder_costs_no_feed() {
+    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    let host = std::fs::read_to_string(bench.path("tidegate.toml")).unwrap();
+    bench.write("tidegate.toml", &format!("{host}[defaults.source]\ncapture = {{ dir = \"captures\" }}\n"));
+    let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"other\"").replace("eth.sqlite", "o.sqlite");
+    bench.write("other.toml", &other);
+    std::fs::create_dir(bench.path("captures")).unwrap();
+    bench.write("captures/other", "a file where the folder has to be");
+    let mut program = bench.run_all();
+    let report = program
+        .until("the other has no capture", |report| {
+            let why = report["checks"]["other/source.deribit"]["reason"].as_str().unwrap_or_default();
+            why.contains("no capture") && report["checks"]["other/sink.sqlite"]["rows_committed"].as_u64() > Some(50)
+        })
+        .await;
+    assert_eq!(report["checks"]["other/source.deribit"]["status"], "degraded", "{report:#}");
+    program.until_committed(50).await;
+    program.stop().await;
+    assert!(std::fs::read_dir(bench.path("captures/eth/deribit")).unwrap().count() > 0);
 }
 
 /// A run with faults that was captured, and what it stored.
@@ -100,6 +124,7 @@ impl Recorded {
         program.until_committed(4_000).await;
         let comparison = bench.settle(&mut program).await;
         comparison.assert_exact(&program.log());
+        assert!(program.metric("tidegate_duplicates_total").await > 0.0, "faults are counted");
         let (code, log) = program.stop().await;
         assert_eq!(code, 0, "{log}");
         let mut all = Vec::new();

@@ -48,11 +48,11 @@ async fn each_change_of_a_connection_is_one_line_that_names_what_is_quiet_and_no
     let lines = log.0.lock().unwrap();
     let connected = format!("INFO connected eth ws://127.0.0.1:{port}/feed in ");
     assert!(lines[0].starts_with(&connected), "{lines:#?}");
-    assert_eq!(lines[1], "WARN refused eth `c`: no such channel; asked again at the next discovery");
+    assert_eq!(lines[1], "WARN refused eth `c`: no such channel; asked again in 1m");
     assert_eq!(lines[2], "INFO subscribed eth 2 of 3 channels");
     let degraded = "WARN degraded eth 2 of 3 channels subscribed, refused: `c`; the others are asked for again";
     assert_eq!(lines[3], degraded);
-    assert_eq!(lines[4], "WARN quiet eth subscribed for 300ms, but never a message: `b`");
+    assert_eq!(lines[4], "WARN quiet eth subscribed for 300ms, but never a message: `b`; it stays subscribed");
     assert!(lines[5].starts_with("WARN degraded eth line lost: the venue hung up; trying again in "), "{lines:#?}");
     assert!(lines[5].ends_with(" (attempt 1)"), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("hidden")), "{lines:#?}");

@@ -62,7 +62,9 @@ impl ConnectionSource {
     /// `Config` for keys that exclude each other; what the factory returned.
     pub fn new(factory: Factory<Box<dyn Protocol>>, config: ConnectionConfig) -> Result<Self> {
         if config.capture.is_some() && config.replay.is_some() {
-            return Err(Error::config("`capture` beside `replay`: what is played is recorded already, take one of them away"));
+            return Err(Error::config(
+                "`capture` beside `replay`: what is played is recorded already, take one of them away",
+            ));
         }
         let tables = factory()?.tables();
         Ok(Self { factory, config, tables })

@@ -175,6 +175,27 @@ mod tests {
     }
 
     #[test]
+    fn the_pauses_are_those_that_the_user_wants() {
+        let mut now = Instant::now();
+        let mut config = ConnectionConfig::default();
+        config.reconnect.first = crate::config::Duration::from_secs(100);
+        config.reconnect.longest = crate::config::Duration::from_secs(1_000);
+        config.start_every = crate::config::Duration::from_secs(0);
+        config.breaker.failures = NonZeroU32::MAX;
+        let mut reconnect = Reconnect::new(&config, 1);
+        let mut pauses = Vec::new();
+        for _ in 0..100 {
+            assert!(reconnect.dial(now));
+            let pause = reconnect.failed(None, "connection refused", now).unwrap();
+            pauses.push(pause);
+            now += pause;
+        }
+        assert!(pauses[0] <= SECOND * 100, "{pauses:?}");
+        let longest = pauses.iter().max().unwrap();
+        assert!((SECOND * 700..=SECOND * 1_000).contains(longest), "{longest:?}");
+    }
+
+    #[test]
     fn the_next_probe_that_is_shown_is_the_next_attempt() {
         let now = Instant::now();
         let mut reconnect = Reconnect::new(&ConnectionConfig::default(), 1);

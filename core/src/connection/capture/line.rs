@@ -154,7 +154,8 @@ impl Event {
             body.len()
         } else if let Self::Reply { body, gaps, .. } = self {
             body.len() + gaps.len() * size_of::<Gap>()
-        } else if let Self::Subscribe { channels } | Self::Unsubscribe { channels } | Self::Unended { channels } = self {
+        } else if let Self::Subscribe { channels } | Self::Unsubscribe { channels } | Self::Unended { channels } = self
+        {
             channels.iter().map(String::len).sum()
         } else {
             0

@@ -59,7 +59,7 @@ impl<T: Transport> Driver<T> {
                 Command::Rediscover => self.discovery.wish(now),
                 Command::Restart(key) => self.link.step_before(place, Step::Restart(key)),
                 Command::Reject(raw, error) => self.malformed(raw.as_bytes(), &error),
-                Command::Ignore(_) => self.metrics.ignored.increment(1),
+                Command::Ignore(reason) => self.metrics.ignored.of(reason).increment(1),
                 Command::Answered(gap) => self.answered.push(gap),
             }
         }

@@ -163,7 +163,8 @@ impl<T: Transport> Driver<T> {
         let now = Instant::now();
         // Twice the time in which a dead link is found: by then it is this driver that is stuck. Where nobody pings, a quiet
         // line shows nothing.
-        let dead_after = if config.ping.every.0.is_zero() { Duration::ZERO } else { config.ping.every.0 + config.ping.timeout.0 };
+        let dead_after =
+            if config.ping.every.0.is_zero() { Duration::ZERO } else { config.ping.every.0 + config.ping.timeout.0 };
         cx.health.overdue_after(dead_after * 2);
         Ok(Self {
             subscriptions: Subscriptions::new(&limits, config.subscribe_timeout.0),

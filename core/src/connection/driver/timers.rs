@@ -73,12 +73,16 @@ impl<T: Transport> Driver<T> {
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
         let (subject, limit) = (self.health.subject(), humantime::format_duration(self.config.quiet_after.0));
         if !never.is_empty() {
-            let names = named(&never);
-            tracing::warn!(pipeline, stage, "quiet {subject} subscribed for {limit}, but never a message: {names}; they stay so");
+            let (names, stays) = (named(&never), stays(never.len()));
+            tracing::warn!(
+                pipeline,
+                stage,
+                "quiet {subject} subscribed for {limit}, but never a message: {names}; {stays}"
+            );
         }
         if !ceased.is_empty() {
-            let names = named(&ceased);
-            tracing::info!(pipeline, stage, "quiet {subject} no message for {limit}: {names}; they stay subscribed");
+            let (names, stays) = (named(&ceased), stays(ceased.len()));
+            tracing::info!(pipeline, stage, "quiet {subject} no message for {limit}: {names}; {stays}");
         }
     }
 
@@ -294,6 +298,10 @@ fn named<N: AsRef<str>>(names: &[N]) -> String {
     let shown: Vec<String> = names.iter().take(MOST_NAMED).map(|name| format!("`{}`", name.as_ref())).collect();
     let more = names.len().saturating_sub(MOST_NAMED);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+fn stays(channels: usize) -> &'static str {
+    if channels == 1 { "it stays subscribed" } else { "they stay subscribed" }
 }
 
 const MOST_NAMED: usize = 5;

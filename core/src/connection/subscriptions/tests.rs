@@ -103,7 +103,11 @@ fn a_refused_channel_is_asked_for_again_after_growing_pauses_and_counts_as_refus
 #[test]
 fn words_about_a_channel_that_nobody_knows_change_nothing() {
     let (mut subscriptions, now) = confirmed(&["a"]);
-    assert!(!subscriptions.confirmed("x") && subscriptions.refused("x", now).is_none() && !subscriptions.unsubscribed("x", now));
+    assert!(
+        !subscriptions.confirmed("x")
+            && subscriptions.refused("x", now).is_none()
+            && !subscriptions.unsubscribed("x", now)
+    );
     assert_eq!(subscriptions.counts(), Counts { wanted: 1, confirmed: 1, ..Counts::default() });
 }
 

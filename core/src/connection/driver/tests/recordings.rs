@@ -150,7 +150,7 @@ async fn a_file_that_was_cut_is_read_up_to_the_cut() {
 
 #[tokio::test]
 async fn a_disk_that_fails_ends_the_capture_and_never_the_feed() {
-    for failure in [Failure::Full(0), Failure::Full(100), Failure::Writes(0), Failure::ReadOnly] {
+    for failure in [Failure::Full(0), Failure::Full(100), Failure::Writes(0), Failure::ReadOnly, Failure::Syncs] {
         let disk = SimDisk::default();
         disk.fail(failure);
         let configure = |config: &mut ConnectionConfig| {
