@@ -21,6 +21,18 @@ async fn a_proxy_in_the_environment_is_not_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_certificates_that_holds_none_stops_the_source_and_is_named() {
+    let bench = Bench::start(SimulatorConfig::default(), "extra_ca = \"own.pem\"\n", "").await;
+    bench.write("own.pem", "no certificate");
+    let mut program = bench.run();
+    let report = program
+        .until("the source has failed", |report| report["checks"]["eth/source.deribit"]["status"] == "failed")
+        .await;
+    let why = report["checks"]["eth/source.deribit"]["reason"].as_str().unwrap();
+    assert!(why.contains("`extra_ca`: `own.pem`"), "{why}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn pipelines_share_the_connections_that_a_venue_allows_a_machine() {
     // One connection for each pipeline, and no more than the calls of all of them together need.
     const PIPELINES: usize = 12;

@@ -52,7 +52,7 @@ impl SourceMetrics {
             received_bytes: counter(&super::RECEIVED_BYTES, &labels),
             records: counter(&super::RECORDS, &labels),
             malformed: counter(&super::MALFORMED, &labels),
-            ignored: ByReason { metric: &super::IGNORED, labels: labels.clone(), counters: Vec::new() },
+            ignored: ByReason::new(&super::IGNORED, &labels),
             duplicates: counter(&super::DUPLICATES, &labels),
             position_conflicts: counter(&super::POSITION_CONFLICTS, &labels),
             backfilled_rows: counter(&super::BACKFILLED_ROWS, &labels),
@@ -223,6 +223,13 @@ pub struct ByReason {
 }
 
 impl ByReason {
+    fn new(metric: &'static Metric, labels: &[Label]) -> Self {
+        let mut counters = Self { metric, labels: labels.to_vec(), counters: Vec::new() };
+        // Something to add up before there is a reason.
+        counters.of("");
+        counters
+    }
+
     /// Returns the counter of a reason.
     pub fn of(&mut self, reason: &'static str) -> &Counter {
         let known = self.counters.iter().position(|(known, _)| *known == reason);

@@ -2,8 +2,8 @@
 //!
 //! A driver makes its stage's handles once ([`SourceMetrics`], [`SpoolMetrics`], [`SinkMetrics`]); counting is then one
 //! atomic addition. They belong to the recorder that is installed at that moment, so the exporter comes first. A handle
-//! is shown as 0 from its beginning: a counter that appears with its first error cannot be alerted on. Only what a venue's
-//! protocol leaves out on purpose appears when it happens: each protocol has reasons of its own.
+//! is shown as 0 from its beginning: a counter that appears with its first error cannot be alerted on. What a
+//! protocol leaves out on purpose has reasons of its own, each of which appears when it happens, beside an empty one.
 
 mod handles;
 

@@ -239,6 +239,10 @@ impl<T: Transport> Driver<T> {
             let may_hear_asks = !self.backfill.is_deaf();
             // The next attempt to connect waits for this.
             let waits_for_log = matches!(self.phase, Phase::Idle) && !self.link.is_logged();
+            if !waits_for_log && self.held_up.take().is_some() {
+                self.is_dirty = true;
+                continue;
+            }
             let event = tokio::select! {
                 () = self.stop.cancelled() => Event::Stop,
                 event = next_event(&mut self.phase) => event,

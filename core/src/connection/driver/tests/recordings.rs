@@ -40,6 +40,51 @@ async fn a_replay_gives_the_same_rows_and_steps_in_the_same_order_and_closes_the
 }
 
 #[tokio::test]
+async fn a_channel_that_was_counted_as_ended_ends_in_the_replay_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut toy = Toy::discovering();
+    toy.limits.refresh = Some(SECOND / 10);
+    let configure = |config: &mut ConnectionConfig| config.subscribe_timeout = config::Duration::from_secs(1);
+    let mut world = World::recording(toy, disk(dir.path()), configure);
+    world.called().await.reply("a,b");
+    let mut peer = world.subscribe("a,b").await;
+    world.called().await.reply("b");
+    assert_eq!(peer.heard().await, "unsub a");
+    world.logged("unsubscribed a").await;
+    finish(world).await;
+    let again = World::replaying(Toy::discovering(), replay(dir.path(), Speed::Max), vec![]);
+    again.logged("unsubscribed a").await;
+}
+
+#[tokio::test]
+async fn a_reply_that_could_not_be_read_answers_nothing_in_the_replay_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
+    let _peer = world.subscribe("a").await;
+    world.show(vec![Ask { gap: gap(1), number: 1, not_before: None }]);
+    world.called().await.reply("all\nbad");
+    world.logged("asked 1").await;
+    finish(world).await;
+    let ask = Ask { gap: gap(77), number: 9, not_before: None };
+    let again = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Max), vec![ask]);
+    let log = Arc::clone(&again.log);
+    again.ended().await.unwrap();
+    let log = log.lock().unwrap();
+    assert!(log.iter().any(|line| line.starts_with("malformed")), "{log:?}");
+    assert!(!log.iter().any(|line| line.starts_with("answered")), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_replay_is_ready_and_is_played_once() {
+    let dir = tempfile::tempdir().unwrap();
+    record_rows(disk(dir.path()), 3, || {}).await;
+    let again = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Max), vec![]);
+    again.logged("row a 3 live").await;
+    assert!(again.registry.ready().ready, "{}", again.reason());
+    again.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_replay_keeps_to_the_pace_that_was_asked_for_and_stops_when_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
