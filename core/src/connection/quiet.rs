@@ -47,7 +47,8 @@ impl Quiet {
             return;
         }
         self.channels.insert(channel.into(), Channel { heard: at, since: now, has_spoken: false, is_told: false });
-        self.look_at.get_or_insert(now + self.pause().min(self.after));
+        let first = now + self.pause().min(self.after);
+        self.look_at.get_or_insert(first);
     }
 
     /// Forgets a channel.

@@ -254,7 +254,7 @@ impl Subscriptions {
             self.batch(|state| match state {
                 State::Waiting { not_before } => due(not_before, now),
                 State::Refused { until } => until <= now,
-                _ => false,
+                State::Asked { .. } | State::Confirmed | State::Leaving { .. } | State::Ending { .. } => false,
             })
         };
         if batch.is_empty() || !self.rate.as_mut().is_none_or(|rate| rate.take(now, 1)) {
