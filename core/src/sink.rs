@@ -24,7 +24,7 @@ pub trait Sink: Send + 'static {
     ///
     /// # Errors
     ///
-    /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool, host or
+    /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool or
     /// newer owner holds the position. `Transient` when the store cannot be reached.
     async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>>;
 
