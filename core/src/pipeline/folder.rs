@@ -10,10 +10,15 @@ use crate::{Error, Result, config::Pipeline, deadletter::DeadLetters};
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Returns the folder of a pipeline; makes nothing.
+    /// Returns the folder of the live feed of a pipeline of this name; makes nothing.
+    pub fn new(data_dir: &Path, pipeline: &str) -> Self {
+        Self(data_dir.join(pipeline))
+    }
+
+    /// Returns the folder of a pipeline, which is another one while it plays a recording; makes nothing.
     pub fn of(data_dir: &Path, pipeline: &Pipeline) -> Self {
-        let folder = data_dir.join(&pipeline.name);
-        Self(if pipeline.is_replay() { folder.join("replay") } else { folder })
+        let Self(live) = Self::new(data_dir, &pipeline.name);
+        Self(if pipeline.is_replay() { live.join("replay") } else { live })
     }
 
     /// Returns the folder of the spool.

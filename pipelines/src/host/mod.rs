@@ -135,7 +135,7 @@ fn services(registry: &Registry, server: http::Server, end: &CancellationToken) 
 /// given another name leaves its spool behind, with what waits in it.
 fn tell_strays(plan: &Plan) {
     let data_dir = &plan.host.data_dir;
-    let is_new = |name: &&Pipeline| !pipeline::Folder::new(data_dir, &name.name).spool().exists();
+    let is_new = |new: &&Pipeline| !new.is_replay() && !pipeline::Folder::of(data_dir, new).spool().exists();
     let Some(new) = plan.pipelines.iter().find(is_new) else { return };
     let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
     let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
