@@ -78,9 +78,9 @@ async fn a_store_that_holds_the_live_feed_refuses_a_replay_and_the_live_spool_is
 async fn a_replay_that_is_to_be_captured_is_refused() {
     let recorded = Recorded::start().await;
     let bench = recorded.replay("max\" }\ncapture = { rotate_every = \"1h", "again.sqlite");
-    let (code, log) = bench.run().ended().await;
-    assert_ne!(code, 0);
-    assert!(log.contains("`capture` beside `replay`"), "{log}");
+    let mut program = bench.run();
+    program.until_logged("`capture` beside `replay`").await;
+    assert_ne!(program.stop().await.0, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

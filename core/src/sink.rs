@@ -67,7 +67,8 @@ pub trait Sink: Send + 'static {
         Ok(())
     }
 
-    /// Returns what the store promises, said once at the start. Asked after `open`.
+    /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
+    /// after each.
     fn guarantee(&self) -> Guarantee;
 }
 

@@ -11,6 +11,8 @@ pub(super) struct Standing {
     pub(super) line: Option<String>,
     /// The venue's channels are not known.
     pub(super) discovery: Option<String>,
+    /// The venue does not have all that is wanted.
+    pub(super) lacking: Option<String>,
     /// Frames come, but no rows.
     pub(super) silence: Option<String>,
     /// Some channels are not subscribed to.
@@ -26,8 +28,9 @@ pub(super) struct Standing {
 impl Standing {
     /// Shows it: the worst of what is wrong, or that the source is well, or nothing while it starts.
     pub(super) fn show(&self, health: &StageHealth) {
-        let session = [&self.line, &self.discovery, &self.silence, &self.channels].into_iter().flatten();
-        if let Some(worst) = session.chain(self.rest.values()).chain(&self.capture).next() {
+        let Self { line, discovery, lacking, silence, channels, rest, capture, .. } = self;
+        let session = [line, discovery, silence, channels, lacking].into_iter().flatten();
+        if let Some(worst) = session.chain(rest.values()).chain(capture).next() {
             health.degraded(worst);
         } else if let Some(well) = &self.well {
             health.healthy(well);

@@ -1,6 +1,8 @@
 //! Carries out what a protocol asked for.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use super::{timers::named, *};
 use crate::{
     connection::vouch::{Confirmations, ended_streams},
     health::printable,
@@ -25,6 +27,7 @@ impl<T: Transport> Driver<T> {
         let mut ended = Vec::new();
         let mut outcome = Ok(());
         let (mut has_confirmed, mut has_answers) = (false, false);
+        let mut refused: BTreeMap<String, (Duration, Vec<String>)> = BTreeMap::new();
         for (place, command) in commands.drain(..) {
             if let Command::Confirm(channel, at) = command {
                 let Some(streams) = self.confirm(&channel, now) else { continue };
@@ -47,7 +50,11 @@ impl<T: Transport> Driver<T> {
                 }
                 Command::Ready => self.ready(now),
                 Command::Refuse(channel, why) => {
-                    has_answers |= self.refuse(&channel, &why, now);
+                    if let Some(pause) = self.subscriptions.refused(&channel, now) {
+                        let (longest, channels) = refused.entry(why).or_default();
+                        *longest = pause.max(*longest);
+                        channels.push(channel);
+                    }
                 }
                 Command::Unsubscribed(channel) => {
                     has_answers = true;
@@ -61,6 +68,14 @@ impl<T: Transport> Driver<T> {
                 Command::Reject(raw, error) => self.malformed(raw.as_bytes(), &error),
                 Command::Ignore(reason) => self.metrics.ignored.of(reason).increment(1),
                 Command::Answered(gap) => self.answered.push(gap),
+                Command::Tell(what, text) => {
+                    let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
+                    tracing::info!(pipeline, stage, "{what} {} {text}", self.health.subject());
+                }
+                Command::Lacking(what) => {
+                    self.standing.lacking = what;
+                    self.standing.show(&self.health);
+                }
             }
         }
         confirmations.enter(&mut self.link);
@@ -68,6 +83,10 @@ impl<T: Transport> Driver<T> {
             session.liveness.expect(now);
         }
         self.unsubscribed(&ended);
+        for (why, (pause, channels)) in refused {
+            has_answers = true;
+            self.tell_refused(&channels, &why, pause);
+        }
         if has_answers {
             self.show_subscriptions();
         }
@@ -103,12 +122,11 @@ impl<T: Transport> Driver<T> {
         Some(self.streams(channel))
     }
 
-    fn refuse(&mut self, channel: &str, why: &str, now: Instant) -> bool {
-        let Some(pause) = self.subscriptions.refused(channel, now) else { return false };
+    /// One line for all that one reply refused.
+    fn tell_refused(&self, channels: &[String], why: &str, pause: Duration) {
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
-        let (subject, why, pause) = (self.health.subject(), printable(why), shown(pause));
-        tracing::warn!(pipeline, stage, channel, "refused {subject} `{channel}`: {why}; asked again in {pause}");
-        true
+        let (subject, names, why, pause) = (self.health.subject(), named(channels), printable(why), shown(pause));
+        tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again in {pause}");
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.
