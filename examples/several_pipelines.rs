@@ -8,6 +8,7 @@ use std::{error::Error, path::PathBuf, time::Duration};
 use tidegate::{
     config::{self, Environment, Files, Look},
     health::Registry,
+    http::HttpClient,
     pipeline::{self, Surroundings},
 };
 use tokio::task::JoinSet;
@@ -24,6 +25,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let registry = Registry::new();
     let stop = CancellationToken::new();
+    // One for all of them: they share its connections.
+    let http = HttpClient::new();
     let mut running = JoinSet::new();
     for pipeline in loaded.pipelines {
         running.spawn(pipeline::run(
@@ -34,6 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 stop: stop.clone(),
                 drain: Duration::from_secs(10),
                 shown_at: "in this program".to_owned(),
+                http: http.clone(),
             },
         ));
     }

@@ -12,6 +12,7 @@ use tidegate_core::{
     chunk::{Chunk, ColumnView, Part},
     config::{Environment, Files, Pipeline, load},
     health::Registry,
+    http::HttpClient,
     pipeline::{self, Surroundings},
     row::Timestamp,
     sink::{Guarantee, Sink, SinkContext, Written},
@@ -78,6 +79,7 @@ async fn measure(effort: Effort, folder: &Path) -> Seen {
         stop: stop.clone(),
         drain: Duration::from_secs(10),
         shown_at: String::new(),
+        http: HttpClient::new(),
     };
     let running = tokio::spawn(pipeline::run(watched_pipeline(&venue, folder.path(), &seen), around));
     // The first second is the beginning of everything: tables are made, baselines are asked for.

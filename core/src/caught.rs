@@ -4,7 +4,7 @@ use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
 
 use futures_util::FutureExt;
 
-use crate::{Error, Result, policy::Backoff};
+use crate::{Error, Result, policy::Backoff, row::Timestamp};
 
 /// Runs `work`; a panic becomes an error that is worth another try.
 pub(crate) async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Result<T> {
@@ -14,7 +14,9 @@ pub(crate) async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Resu
 
 /// Returns the pauses between the runs of a task that begins again and again.
 pub(crate) fn pauses() -> Backoff {
-    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(u64::from(std::process::id()))
+    // Those that fail at the same moment, in one process or in many, must not come back at the same one.
+    let seed = Timestamp::now().0.cast_unsigned() ^ u64::from(std::process::id()).rotate_left(32);
+    Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(seed)
 }
 
 /// Returns what a panic said.

@@ -1,9 +1,10 @@
 //! HTTP and TLS for everything that calls a venue: one TLS configuration for WebSocket and REST.
 
 use std::{
+    collections::HashMap,
     fs,
     path::Path,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -12,6 +13,7 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, pem::PemObject},
 };
+use tokio::sync::Semaphore;
 
 use crate::{Error, Result, protocol::Request};
 
@@ -29,6 +31,8 @@ struct Shared {
     tls: OnceLock<Arc<ClientConfig>>,
     plain: OnceLock<reqwest::Client>,
     secure: OnceLock<reqwest::Client>,
+    /// For each host, the calls that may still go out.
+    places: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 /// An answer, whatever its status.
@@ -75,15 +79,26 @@ impl HttpClient {
 
     fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Self {
         let (tls, plain, secure) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { shared: Arc::new(Shared { extra_roots, tls, plain, secure }) }
+        Self { shared: Arc::new(Shared { extra_roots, tls, plain, secure, places: Mutex::default() }) }
     }
 
-    /// Returns the TLS configuration, for connections that are no HTTP.
-    pub(crate) fn tls(&self) -> Arc<ClientConfig> {
-        Arc::clone(self.shared.tls.get_or_init(|| Arc::new(secure(&self.shared.extra_roots))))
+    /// Returns the TLS configuration, for connections that are no HTTP. Reads the system's certificates at the first time.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub(crate) async fn tls(&self) -> Arc<ClientConfig> {
+        if let Some(tls) = self.shared.tls.get() {
+            return Arc::clone(tls);
+        }
+        let shared = Arc::clone(&self.shared);
+        // Some hundred files, which is no work for the runtime's threads.
+        let read = tokio::task::spawn_blocking(move || shared.trusted()).await;
+        read.unwrap_or_else(|_| self.shared.trusted())
     }
 
-    /// Makes a call, and reads at most [`LONGEST_BODY`] bytes of the answer.
+    /// Makes a call, and reads at most [`LONGEST_BODY`] bytes of the answer. At most [`MOST_AT_ONCE`] calls of all clones
+    /// are out to one host: further ones wait, within their time.
     ///
     /// # Errors
     ///
@@ -96,7 +111,9 @@ impl HttpClient {
     }
 
     async fn answer(&self, request: &Request) -> Result<Answer, NoAnswer> {
-        let client = self.client(&request.url)?;
+        let place = self.place(&request.host()).acquire_owned().await;
+        let _place = place.map_err(|error| NoAnswer::Unreachable(error.to_string()))?;
+        let client = self.client(&request.url).await?;
         let mut call = match &request.body {
             None => client.get(&request.url),
             Some(body) => client.post(&request.url).body(body.clone()),
@@ -116,18 +133,31 @@ impl HttpClient {
         Ok(answer)
     }
 
+    fn place(&self, host: &str) -> Arc<Semaphore> {
+        let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Semaphore::new(MOST_AT_ONCE));
+        Arc::clone(places.entry(host.to_owned()).or_insert_with(new))
+    }
+
     /// Returns the client for an address. Reading the system's certificates takes longer than a call on loopback, so a
     /// plain address does without.
-    fn client(&self, url: &str) -> Result<&reqwest::Client, NoAnswer> {
+    async fn client(&self, url: &str) -> Result<&reqwest::Client, NoAnswer> {
         let is_plain = url.starts_with("http://");
         let place = if is_plain { &self.shared.plain } else { &self.shared.secure };
         if let Some(client) = place.get() {
             return Ok(client);
         }
-        let tls = if is_plain { configuration(RootCertStore::empty()) } else { (*self.tls()).clone() };
-        let builder = reqwest::Client::builder().tls_backend_preconfigured(tls).user_agent(USER_AGENT);
+        let tls = if is_plain { configuration(RootCertStore::empty()) } else { (*self.tls().await).clone() };
+        // Without a proxy, as the WebSocket connections are: a variable of the environment must not split a venue in two.
+        let builder = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).user_agent(USER_AGENT);
         let client = builder.pool_idle_timeout(IDLE).tcp_nodelay(true).build().map_err(unreachable)?;
         Ok(place.get_or_init(|| client))
+    }
+}
+
+impl Shared {
+    fn trusted(&self) -> Arc<ClientConfig> {
+        Arc::clone(self.tls.get_or_init(|| Arc::new(secure(&self.extra_roots))))
     }
 }
 
@@ -189,5 +219,8 @@ fn configuration(roots: RootCertStore) -> ClientConfig {
 
 /// The longest answer that is read, in bytes.
 pub const LONGEST_BODY: usize = 64 << 20;
-const IDLE: Duration = Duration::from_secs(60);
+/// Venues count the connections of a machine, HTTP and WebSocket together (Deribit: 32), so none is kept for later.
+const IDLE: Duration = Duration::from_secs(3);
+/// Calls to one host that are out at once.
+pub const MOST_AT_ONCE: usize = 4;
 const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));

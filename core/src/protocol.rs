@@ -25,8 +25,8 @@ use crate::{
 /// # Errors
 ///
 /// Every method may fail, and the kind says what follows. `Malformed`: the frame is counted and kept raw in the spool,
-/// the connection lives. `Transient`: the connection is closed and opened again after the back-off; from `discover` and
-/// `on_reply` it repeats the request alone. `Permanent`: the source stops and waits for a person. What was put into the outbox before the error is carried out all the same, so a
+/// the connection lives. `Transient`: the connection is closed and opened again after the back-off; from `discover` it
+/// repeats the request alone, and from `on_reply` the gaps come back to `on_gap` after a pause. `Permanent`: the source stops and waits for a person. What was put into the outbox before the error is carried out all the same, so a
 /// protocol emits the rows of a frame only once all of it was understood, and gives single broken events to
 /// [`Outbox::reject`].
 pub trait Protocol: Send + 'static {
@@ -94,8 +94,9 @@ pub trait Protocol: Send + 'static {
     /// Says what to do about open gaps: shown *all* that are due, the first being the one that the venue forgets first,
     /// and free to cover many by one request.
     ///
-    /// Called again, with what is left, until nothing is due. After a reply the gaps that it did not close come back. A
-    /// gap shows its outer edges: where rows were found in the middle, a protocol that pages remembers how far it got, and
+    /// Called again, with what is left, until nothing is due. After a reply the gaps that it did not close come back, after a
+    /// growing pause if it brought nothing; so do those of a request that got no answer, or that its host has no room for
+    /// yet: a request that is returned may never go out. A gap shows its outer edges: where rows were found in the middle, a protocol that pages remembers how far it got, and
     /// forgets it in `on_open`. The driver runs it beside the frames, within `limits`. By default nothing can be done.
     fn on_gap(&mut self, gaps: &[Gap]) -> Remedy {
         Remedy::Lost { gaps: gaps.iter().map(|gap| gap.id).collect(), why: "the venue keeps no history" }
@@ -187,7 +188,7 @@ pub struct Limits {
     pub bytes_per_message: Option<usize>,
     /// Subscription messages per second and connection.
     pub messages_per_second: Option<f64>,
-    /// HTTP requests per second; a request may cost more than one.
+    /// HTTP requests per second to one host; a request may cost more than one, so a slower host has dearer requests.
     pub requests_per_second: Option<f64>,
     /// How often to discover anew.
     pub refresh: Option<Duration>,
@@ -287,7 +288,7 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// A body makes it a POST.
     pub body: Option<String>,
-    /// How much of `requests_per_second` it uses.
+    /// How much of its host's `requests_per_second` it uses.
     pub cost: u32,
 }
 
@@ -300,6 +301,13 @@ impl Request {
     /// Returns the address without what may be secret: user, password, query.
     pub fn shown(&self) -> String {
         shown(&self.url)
+    }
+
+    /// Returns whom it is for: the host, with its port where it is none of the scheme's.
+    pub(crate) fn host(&self) -> String {
+        let Ok(url) = url::Url::parse(&self.url) else { return String::new() };
+        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+        format!("{}{port}", url.host_str().unwrap_or_default())
     }
 }
 

@@ -144,6 +144,12 @@ impl SourceContext {
         outbox.emit(mark, row);
     }
 
+    /// Waits until the log is on disk up to an offset.
+    pub(crate) async fn synced(&mut self, offset: u64) -> Result<()> {
+        let synced = self.synced.wait_for(|synced| *synced >= offset).await;
+        synced.map(drop).map_err(|_| Error::permanent("the pipeline has ended"))
+    }
+
     /// Hands the rows to the log, and returns when they are on disk: now the source may acknowledge what it read.
     ///
     /// # Errors
@@ -159,8 +165,7 @@ impl SourceContext {
         self.health.received(tokio::time::Instant::now(), rows as u64);
         self.metrics.records.increment(rows as u64);
         let logged = link.logged().await?;
-        let synced = self.synced.wait_for(|synced| *synced >= logged).await;
-        synced.map(drop).map_err(|_| Error::permanent("the pipeline has ended"))
+        self.synced(logged).await
     }
 
     /// Ends what [`emit`](Self::emit) began, in the log. A source calls it last.

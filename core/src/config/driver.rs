@@ -50,7 +50,8 @@ pub struct ConnectionConfig {
     pub start_every: Duration,
     /// Record every frame as it came, to be replayed; `{}` to record with the defaults.
     pub capture: Option<CaptureConfig>,
-    /// Play a recording instead of connecting, into a spool of its own.
+    /// Play a recording instead of connecting, into a spool of its own: the pipeline's files are in `data_dir/PIPELINE/replay`
+    /// then. Give it stores of its own too; a store that holds the live feed refuses it.
     pub replay: Option<ReplayConfig>,
 }
 
@@ -114,7 +115,7 @@ pub struct Reconnect {
     pub longest: Duration,
     /// A connection that held for this long starts the pauses over.
     pub stable_after: Duration,
-    /// Give up after so many attempts in a row; without it, never.
+    /// Give up after so many attempts in a row that led to no connection that held for `stable_after`; without it, never.
     pub max_attempts: Option<NonZeroU32>,
 }
 
@@ -205,7 +206,7 @@ breaker! {
 pub struct Rest {
     /// When to stop calling it.
     pub breaker: RestBreaker,
-    /// No more calls than this; without it, what the venue allows.
+    /// No more calls to one host than this; without it, what the venue allows.
     pub rate: Option<Rate>,
     /// How long one call may take.
     #[serde(deserialize_with = "positive")]
@@ -222,7 +223,8 @@ impl Default for Rest {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaptureConfig {
-    /// The folder of the recordings; without it, `capture` in the pipeline's folder of `data_dir`.
+    /// The folder of the recordings, each source's in `PIPELINE/SOURCE` below it; without it,
+    /// `data_dir/PIPELINE/sources/SOURCE/capture`. A process that is killed loses the last second of it.
     pub dir: Option<PathBuf>,
     /// Begin a new file at this size, before compression.
     #[serde(deserialize_with = "positive")]

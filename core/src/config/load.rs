@@ -72,6 +72,16 @@ pub struct Pipeline {
     pub(super) settings: Vec<Setting>,
 }
 
+impl Pipeline {
+    /// Returns whether one of its sources plays a recording.
+    pub fn is_replay(&self) -> bool {
+        self.sources.iter().any(|source| match &source.feed {
+            Feed::Protocol { connection, .. } => connection.replay.is_some(),
+            Feed::Source { .. } => false,
+        })
+    }
+}
+
 /// A source of a pipeline.
 #[derive(Debug)]
 pub struct SourceStage {

@@ -59,9 +59,14 @@ impl Discovery {
     /// Notes that it failed, and returns the pause before the next try.
     pub(super) fn failed(&mut self, retry_after: Option<Duration>, now: Instant) -> Duration {
         self.is_asked = false;
-        let pause = self.backoff.failed(retry_after).unwrap_or(PAUSE);
+        let pause = self.pause(retry_after);
         self.due = Some(now + pause);
         pause
+    }
+
+    /// Returns the pause before a call that got no answer is made again.
+    pub(super) fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
+        self.backoff.failed(retry_after).unwrap_or(PAUSE)
     }
 
     /// Begins from the beginning, after a pause: whoever knew the last answers is gone.

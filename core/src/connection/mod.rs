@@ -17,6 +17,7 @@ pub mod capture;
 mod discovery;
 mod driver;
 mod liveness;
+mod played;
 mod probe;
 mod quiet;
 mod reconnect;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Result,
+    Error, Result,
     catalog::Factory,
     config::ConnectionConfig,
     http::HttpClient,
@@ -58,8 +59,13 @@ impl ConnectionSource {
     ///
     /// # Errors
     ///
-    /// What the factory returned.
+    /// `Config` for keys that exclude each other; what the factory returned.
     pub fn new(factory: Factory<Box<dyn Protocol>>, config: ConnectionConfig) -> Result<Self> {
+        if config.capture.is_some() && config.replay.is_some() {
+            return Err(Error::config(
+                "`capture` beside `replay`: what is played is recorded already, take one of them away",
+            ));
+        }
         let tables = factory()?.tables();
         Ok(Self { factory, config, tables })
     }
@@ -81,7 +87,11 @@ impl Source for ConnectionSource {
         };
         let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);
         let (capture, name) = (self.config.capture.clone(), Arc::clone(&cx.name));
-        let folder = capture.map(|capture| capture.dir.unwrap_or_else(|| cx.folder.join("capture")));
+        let folder = capture.map(|capture| match capture.dir {
+            // Several sources, of several pipelines, may have the same.
+            Some(dir) => dir.join(cx.health.id().pipeline()).join(&*name),
+            None => cx.folder.join("capture"),
+        });
         let mut driver = Driver::new(Sockets { http, max_message }, self.factory, self.config, cx)?;
         if let Some(folder) = folder {
             driver.record(RealDisk::create(folder).map(|disk| Arc::new(disk) as Arc<dyn Disk>), &name);

@@ -6,15 +6,24 @@ use tokio::time::Instant;
 
 use crate::row::Timestamp;
 
-/// Looks from time to time which channels are quiet. Reads no clock.
+/// Looks from time to time which channels are quiet. Reads no clock, and compares no times of the wall clock, which may be
+/// set: a channel has spoken when the time at which it was heard last is another than at the last look.
 #[derive(Debug)]
 pub(super) struct Quiet {
     after: Duration,
     look_at: Option<Instant>,
-    /// When each channel was confirmed.
-    confirmed: HashMap<Box<str>, Timestamp>,
-    /// Those that were told of, and what they were told to be.
-    told: HashMap<Box<str>, Timestamp>,
+    channels: HashMap<Box<str>, Channel>,
+}
+
+/// What was seen of a confirmed channel.
+#[derive(Debug)]
+struct Channel {
+    /// When it was heard last; as long as it was not, when it was confirmed.
+    heard: Timestamp,
+    /// When that was seen first.
+    since: Instant,
+    has_spoken: bool,
+    is_told: bool,
 }
 
 /// Channels that have become quiet since the last look.
@@ -29,7 +38,7 @@ pub(super) struct NewlyQuiet {
 impl Quiet {
     /// Returns a look that calls a channel quiet after so long; zero turns it off.
     pub(super) fn new(after: Duration) -> Self {
-        Self { after, look_at: None, confirmed: HashMap::new(), told: HashMap::new() }
+        Self { after, look_at: None, channels: HashMap::new() }
     }
 
     /// Notes that a channel was confirmed.
@@ -37,46 +46,42 @@ impl Quiet {
         if self.after.is_zero() {
             return;
         }
-        self.confirmed.insert(channel.into(), at);
-        self.look_at.get_or_insert(now + self.after);
+        self.channels.insert(channel.into(), Channel { heard: at, since: now, has_spoken: false, is_told: false });
+        let first = now + self.pause().min(self.after);
+        self.look_at.get_or_insert(first);
     }
 
     /// Forgets a channel.
     pub(super) fn ended(&mut self, channel: &str) {
-        self.confirmed.remove(channel);
-        self.told.remove(channel);
+        self.channels.remove(channel);
     }
 
     /// Looks, given when each channel was heard last, and returns those that have become quiet. Tells nothing when all
     /// are: then it is the connection that is silent, or the venue that is closed.
-    pub(super) fn look<'c>(
-        &mut self,
-        heard: impl Iterator<Item = (&'c str, Timestamp)>,
-        wall: Timestamp,
-        now: Instant,
-    ) -> NewlyQuiet {
-        self.look_at = Some(now + (self.after / 10).clamp(SHORTEST, LONGEST));
-        let limit = i64::try_from(self.after.as_nanos()).unwrap_or(i64::MAX);
-        let (mut candidates, mut some_heard) = (Vec::new(), false);
-        for (channel, at) in heard.filter(|(channel, _)| self.confirmed.contains_key(*channel)) {
-            if wall.0.saturating_sub(at.0) < limit {
-                some_heard = true;
-            } else {
-                candidates.push((channel, at));
-            }
+    pub(super) fn look<'c>(&mut self, heard: impl Iterator<Item = (&'c str, Timestamp)>, now: Instant) -> NewlyQuiet {
+        self.look_at = Some(now + self.pause());
+        for (name, at) in heard {
+            let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.heard != at) else { continue };
+            *channel = Channel { heard: at, since: now, has_spoken: true, is_told: false };
         }
         let mut quiet = NewlyQuiet::default();
-        for (channel, at) in candidates {
-            if !some_heard || self.told.insert(channel.into(), at) == Some(at) {
-                continue;
+        let is_quiet = |channel: &Channel| now.saturating_duration_since(channel.since) >= self.after;
+        if self.channels.values().all(is_quiet) {
+            return quiet;
+        }
+        for (name, channel) in self.channels.iter_mut().filter(|(_, channel)| is_quiet(channel)) {
+            if !std::mem::replace(&mut channel.is_told, true) {
+                let list = if channel.has_spoken { &mut quiet.ceased } else { &mut quiet.never };
+                list.push(name.to_string());
             }
-            let never_spoke = self.confirmed.get(channel).is_some_and(|confirmed| at <= *confirmed);
-            let list = if never_spoke { &mut quiet.never } else { &mut quiet.ceased };
-            list.push(channel.to_owned());
         }
         quiet.never.sort_unstable();
         quiet.ceased.sort_unstable();
         quiet
+    }
+
+    fn pause(&self) -> Duration {
+        (self.after / 10).clamp(SHORTEST, LONGEST)
     }
 
     /// Returns when to look.
@@ -93,31 +98,44 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(300);
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
     fn tells_the_channel_that_never_spoke_from_the_one_that_ceased() {
-        let now = Instant::now();
-        let mut quiet = quiet(now);
-        let found = quiet.look([("a", at(0)), ("b", at(5)), ("c", at(290))].into_iter(), at(310), now);
+        let start = Instant::now();
+        let mut quiet = quiet(start);
+        quiet.look([("a", at(0)), ("b", at(5)), ("c", at(20))].into_iter(), start + SECOND * 30);
+        let found = quiet.look([("a", at(0)), ("b", at(5)), ("c", at(290))].into_iter(), start + SECOND * 330);
         assert_eq!(found, NewlyQuiet { never: vec!["a".into()], ceased: vec!["b".into()] });
     }
 
     #[test]
     fn a_quiet_channel_is_told_once_until_it_speaks_again() {
-        let now = Instant::now();
-        let mut quiet = quiet(now);
-        quiet.look([("a", at(0)), ("c", at(290))].into_iter(), at(310), now);
-        let again = quiet.look([("a", at(0)), ("c", at(290))].into_iter(), at(320), now);
+        let start = Instant::now();
+        let mut quiet = quiet(start);
+        assert_eq!(quiet.look([("a", at(0)), ("c", at(290))].into_iter(), start + AFTER).never, ["a", "b"]);
+        let again = quiet.look([("a", at(0)), ("c", at(310))].into_iter(), start + AFTER + SECOND * 30);
         assert_eq!(again, NewlyQuiet::default());
-        let later = quiet.look([("a", at(330)), ("c", at(900))].into_iter(), at(910), now);
+        quiet.look([("a", at(330)), ("c", at(340))].into_iter(), start + AFTER + SECOND * 60);
+        let later = quiet.look([("a", at(330)), ("c", at(900))].into_iter(), start + AFTER * 3);
         assert_eq!(later.ceased, ["a"]);
     }
 
     #[test]
     fn when_all_are_quiet_it_is_the_connection_that_is_silent() {
-        let now = Instant::now();
-        let mut quiet = quiet(now);
-        assert_eq!(quiet.look([("a", at(0)), ("b", at(5))].into_iter(), at(310), now), NewlyQuiet::default());
+        let start = Instant::now();
+        let mut quiet = quiet(start);
+        let heard = || [("a", at(0)), ("b", at(0)), ("c", at(0))].into_iter();
+        assert_eq!(quiet.look(heard(), start + AFTER), NewlyQuiet::default());
+    }
+
+    #[test]
+    fn a_step_of_the_wall_clock_makes_nobody_quiet_and_hides_nobody() {
+        let start = Instant::now();
+        let mut quiet = quiet(start);
+        quiet.look([("a", at(3_600)), ("b", at(0)), ("c", at(3_600))].into_iter(), start + SECOND * 30);
+        let back = quiet.look([("a", at(40)), ("b", at(0)), ("c", at(-3_600))].into_iter(), start + AFTER);
+        assert_eq!(back, NewlyQuiet { never: vec!["b".into()], ceased: vec![] });
     }
 
     #[test]
@@ -132,7 +150,7 @@ mod tests {
         for channel in ["a", "b", "c"] {
             quiet.confirmed(channel, at(0), now);
         }
-        assert_eq!(quiet.next_at(), Some(now + AFTER));
+        assert_eq!(quiet.next_at(), Some(now + AFTER / 10));
         quiet
     }
 

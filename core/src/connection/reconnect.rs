@@ -1,6 +1,6 @@
 //! When to dial: the pauses between attempts, and the breaker outside of them.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
 use tokio::time::Instant;
 
@@ -19,6 +19,11 @@ pub(super) struct Reconnect {
     not_before: Option<Instant>,
     /// The breaker waits to hear how the attempt went.
     is_out: bool,
+    max_attempts: Option<NonZeroU32>,
+    /// Attempts in a row that led to no connection that held for the stable period.
+    in_vain: u32,
+    /// The connection has held for it.
+    has_held: bool,
 }
 
 impl Reconnect {
@@ -26,10 +31,7 @@ impl Reconnect {
     pub(super) fn new(config: &ConnectionConfig, seed: u64) -> Self {
         let reconnect = &config.reconnect;
         let backoff = Backoff::new(reconnect.first.0, reconnect.longest.0).stable_after(reconnect.stable_after.0);
-        let mut backoff = backoff.seeded(seed);
-        if let Some(attempts) = reconnect.max_attempts {
-            backoff = backoff.max_attempts(attempts);
-        }
+        let backoff = backoff.seeded(seed);
         let breaker = &config.breaker;
         Self {
             backoff,
@@ -38,6 +40,9 @@ impl Reconnect {
             last_dial: None,
             not_before: None,
             is_out: false,
+            max_attempts: reconnect.max_attempts,
+            in_vain: 0,
+            has_held: false,
         }
     }
 
@@ -68,6 +73,7 @@ impl Reconnect {
     /// Notes that a connection has held for the stable period: no more successes are asked for.
     pub(super) fn is_stable(&mut self, lasted: Duration, now: Instant) -> bool {
         let is_stable = self.backoff.succeeded_for(lasted);
+        self.has_held |= is_stable;
         while is_stable && !self.is_out && self.breaker.state() != BreakerState::Closed && self.breaker.allow(now) {
             self.breaker.succeeded();
         }
@@ -80,6 +86,10 @@ impl Reconnect {
         if std::mem::take(&mut self.is_out) {
             self.breaker.failed(now, why);
         }
+        self.in_vain = if std::mem::take(&mut self.has_held) { 0 } else { self.in_vain.saturating_add(1) };
+        if self.max_attempts.is_some_and(|most| self.in_vain >= most.get()) {
+            return None;
+        }
         let pause = self.backoff.failed(retry_after)?;
         self.not_before = Some(now + pause);
         Some(self.at(now) - now)
@@ -90,9 +100,18 @@ impl Reconnect {
         self.backoff.attempt()
     }
 
+    /// Returns the number of attempts in a row that led to no connection that held.
+    pub(super) fn in_vain(&self) -> u32 {
+        self.in_vain
+    }
+
     /// Returns what to show of the breaker.
     pub(super) fn breaker(&self, now: Instant) -> BreakerSnapshot {
-        self.breaker.snapshot(now)
+        let mut snapshot = self.breaker.snapshot(now);
+        if let Some(pause) = &mut snapshot.next_probe_in {
+            *pause = self.at(now) - now;
+        }
+        snapshot
     }
 }
 
@@ -134,6 +153,59 @@ mod tests {
             assert_eq!(reconnect.attempt(), attempt);
         }
         assert_eq!(reconnect.breaker(now).state, BreakerState::Closed);
+    }
+
+    #[test]
+    fn only_attempts_that_led_to_nothing_count_towards_the_last_one() {
+        let mut now = Instant::now();
+        let mut config = ConnectionConfig::default();
+        config.reconnect.max_attempts = NonZeroU32::new(2);
+        let mut reconnect = Reconnect::new(&config, 1);
+        for _ in 0..5 {
+            now = reconnect.at(now);
+            assert!(reconnect.dial(now));
+            reconnect.greeted();
+            reconnect.is_stable(SECOND * 30, now);
+            assert!(reconnect.failed(None, "hung up", now).is_some(), "a line that had held was lost");
+        }
+        now = reconnect.at(now);
+        assert!(reconnect.dial(now));
+        assert!(reconnect.failed(None, "connection refused", now).is_some(), "one attempt in vain");
+        assert!(reconnect.failed(None, "connection refused", now).is_none(), "two");
+    }
+
+    #[test]
+    fn the_pauses_are_those_that_the_user_wants() {
+        let mut now = Instant::now();
+        let mut config = ConnectionConfig::default();
+        config.reconnect.first = crate::config::Duration::from_secs(100);
+        config.reconnect.longest = crate::config::Duration::from_secs(1_000);
+        config.start_every = crate::config::Duration::from_secs(0);
+        config.breaker.failures = NonZeroU32::MAX;
+        let mut reconnect = Reconnect::new(&config, 1);
+        let mut pauses = Vec::new();
+        for _ in 0..100 {
+            assert!(reconnect.dial(now));
+            let pause = reconnect.failed(None, "connection refused", now).unwrap();
+            pauses.push(pause);
+            now += pause;
+        }
+        assert!(pauses[0] <= SECOND * 100, "{pauses:?}");
+        let longest = pauses.iter().max().unwrap();
+        assert!((SECOND * 700..=SECOND * 1_000).contains(longest), "{longest:?}");
+    }
+
+    #[test]
+    fn the_next_probe_that_is_shown_is_the_next_attempt() {
+        let now = Instant::now();
+        let mut reconnect = Reconnect::new(&ConnectionConfig::default(), 1);
+        for _ in 0..3 {
+            assert!(reconnect.breaker.allow(now));
+            reconnect.is_out = true;
+            reconnect.failed(Some(SECOND * 90), "maintenance", now);
+        }
+        let shown = reconnect.breaker(now).next_probe_in.unwrap();
+        assert!(shown >= SECOND * 90 && now + shown == reconnect.at(now), "{shown:?}");
     }
 
     #[test]

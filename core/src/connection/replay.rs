@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use tokio::{
 
 use super::{
     capture::{self, Body, Event, Line},
+    played::Played,
     vouch::{ALIVE_EVERY, Confirmations, ended_streams, malformed},
 };
 use crate::{
@@ -58,6 +60,11 @@ impl Source for ReplaySource {
 
     async fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
         let lines = capture::read(&self.from)?;
+        let Some(played) = Played::begin(&cx.folder, &self.from)? else {
+            let from = self.from.display();
+            tracing::info!(pipeline = cx.health.id().pipeline(), "replayed `{from}` was played to its end before");
+            return Ok(());
+        };
         let (queue, mut read) = mpsc::channel(LINES_AHEAD);
         // Reading waits for the disk and unpacks, which is no work for the runtime's threads.
         let reader = tokio::task::spawn_blocking(move || {
@@ -83,9 +90,22 @@ impl Source for ReplaySource {
         drop(read);
         // It ends with its queue.
         drop(reader.await);
-        replay.finish(outcome.as_ref().err()).await?;
-        outcome
+        let logged = replay.finish(outcome.as_ref().err()).await?;
+        if outcome? == End::OfRecording {
+            replay.cx.synced(logged).await?;
+            played.end()?;
+        }
+        Ok(())
     }
+}
+
+/// Why a replay ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All of it was played.
+    OfRecording,
+    /// It was told to.
+    Told,
 }
 
 struct Replay {
@@ -101,23 +121,24 @@ struct Replay {
 }
 
 impl Replay {
-    async fn run(&mut self, lines: &mut mpsc::Receiver<Result<Line>>, speed: Speed) -> Result<()> {
+    async fn run(&mut self, lines: &mut mpsc::Receiver<Result<Line>>, speed: Speed) -> Result<End> {
+        self.cx.health.subscribed();
         self.cx.health.healthy("replaying a capture");
         let mut began: Option<(Instant, Timestamp)> = None;
         let mut waiting = 0;
         loop {
             let line = tokio::select! {
-                () = self.cx.stop.cancelled() => return Ok(()),
+                () = self.cx.stop.cancelled() => return Ok(End::Told),
                 line = lines.recv() => line,
             };
-            let Some(line) = line else { return Ok(()) };
+            let Some(line) = line else { return Ok(End::OfRecording) };
             let line = line?;
             let (start, first) = *began.get_or_insert_with(|| (Instant::now(), line.at));
             if let Some(pause) = speed.of(line.at.0.saturating_sub(first.0)) {
                 // Whoever keeps to a pace has nothing to collect.
                 self.link.handed_over().await?;
                 tokio::select! {
-                    () = self.cx.stop.cancelled() => return Ok(()),
+                    () = self.cx.stop.cancelled() => return Ok(End::Told),
                     () = sleep_until(start + pause) => {}
                 }
             }
@@ -151,6 +172,10 @@ impl Replay {
             Event::Unsubscribe { channels } => {
                 let names: Vec<&str> = channels.iter().map(String::as_str).collect();
                 self.call(at, Origin::Live, |protocol, out| protocol.unsubscribe(&names, out))?;
+            }
+            Event::Unended { channels } => {
+                channels.iter().for_each(|channel| _ = self.vouched.remove(channel));
+                self.unsubscribed(&channels);
             }
             Event::Frame { body } => self.frame(&body, at)?,
             Event::Wake => self.call(at, Origin::Live, |protocol, out| protocol.on_wake(out))?,
@@ -222,34 +247,30 @@ impl Replay {
 
     /// Emits the rows of a reply, and closes the gaps of this pipeline that are the captured ones.
     async fn reply(&mut self, reply: &Reply<'_>, gaps: &[Gap], at: Timestamp) -> Result<()> {
-        let mut answered = Vec::new();
-        let outcome = self.attempt(at, Origin::Backfill, |protocol, out| protocol.on_reply(reply, gaps, out));
-        for (_, command) in &self.commands {
-            if let Command::Answered(gap) = command {
-                answered.push(*gap);
-            }
-        }
-        self.settle(outcome, reply.body)?;
-        if answered.is_empty() {
-            return Ok(());
-        }
-        // The board shows the gap a moment after the log has the end of the session that left it.
+        // Live, a reply comes after the log has the gap that it is for; its rows are judged by that gap.
         self.link.logged().await?;
-        let captured = gaps.iter().filter(|gap| answered.contains(&gap.id));
-        for gap in captured {
-            if let Some((gap, ask)) = self.shown(gap).await {
+        let outcome = self.attempt(at, Origin::Backfill, |protocol, out| protocol.on_reply(reply, gaps, out));
+        let is_answered = |gap: &&Gap| self.commands.iter().any(|(_, command)| *command == Command::Answered(gap.id));
+        let answered: Vec<&Gap> = gaps.iter().filter(is_answered).collect();
+        let is_read = outcome.is_ok();
+        self.settle(outcome, reply.body)?;
+        if is_read && !answered.is_empty() {
+            for (gap, ask) in self.shown(&answered).await {
                 self.link.step(Step::Answered { gap, ask });
             }
         }
         Ok(())
     }
 
-    /// Returns the gap of this pipeline that is a captured one, if the board shows it in time.
-    async fn shown(&mut self, gap: &Gap) -> Option<(GapId, u64)> {
-        let is_it = |ask: &Ask| ask.gap.stream == gap.stream && ask.gap.after == gap.after;
-        let found = |asks: &std::sync::Arc<[Ask]>| asks.iter().any(is_it);
-        let board = timeout(BOARD_DELAY, self.cx.asks.wait_for(found)).await.ok()?.ok()?;
-        board.iter().find(|ask| is_it(ask)).map(|ask| (ask.gap.id, ask.number))
+    /// Returns the gaps of this pipeline that are the captured ones, as far as the board shows them in time.
+    async fn shown(&mut self, gaps: &[&Gap]) -> Vec<(GapId, u64)> {
+        let is_of = |ask: &Ask, gap: &Gap| ask.gap.stream == gap.stream && ask.gap.after == gap.after;
+        let has_all = |asks: &Arc<[Ask]>| gaps.iter().all(|gap| asks.iter().any(|ask| is_of(ask, gap)));
+        // Those that it does not show by then were closed in another way.
+        _ = timeout(BOARD_DELAY, self.cx.asks.wait_for(has_all)).await;
+        let board = Arc::clone(&self.cx.asks.borrow());
+        let here = board.iter().filter(|ask| gaps.iter().any(|gap| is_of(ask, gap)));
+        here.map(|ask| (ask.gap.id, ask.number)).collect()
     }
 
     /// Makes a call whose failure the driver answered with the end of the session, which the capture has too.
@@ -319,17 +340,21 @@ impl Replay {
         }
         confirmations.enter(&mut self.link);
         self.commands = commands;
-        let vouched = self.vouched.iter().map(String::as_str);
-        let streams = ended_streams(&*self.protocol, &ended, vouched);
-        if !streams.is_empty() {
-            self.link.step(Step::Unsubscribed { streams });
-        }
+        self.unsubscribed(&ended);
         match outcome {
             Err(error) if error.kind() == Kind::Malformed => self.link.step(malformed(raw, &error.to_string())),
             Err(error) if error.kind() == Kind::Config => return Err(error),
             Ok(()) | Err(_) => {}
         }
         Ok(())
+    }
+
+    fn unsubscribed(&mut self, channels: &[String]) {
+        let vouched = self.vouched.iter().map(String::as_str);
+        let streams = ended_streams(&*self.protocol, channels, vouched);
+        if !streams.is_empty() {
+            self.link.step(Step::Unsubscribed { streams });
+        }
     }
 
     fn end(&mut self, why: &str) {
@@ -339,10 +364,11 @@ impl Replay {
         }
     }
 
-    async fn finish(&mut self, error: Option<&Error>) -> Result<()> {
+    /// Ends what is open, and returns the offset of the end in the log.
+    async fn finish(&mut self, error: Option<&Error>) -> Result<u64> {
         let why = error.map_or_else(|| "the recording ends".to_owned(), Error::to_string);
         self.end(&why);
-        self.link.logged().await.map(drop)
+        self.link.logged().await
     }
 }
 

@@ -1,25 +1,24 @@
-//! Calls to a venue's HTTP interface: which one may go out now, and which has to be repeated.
+//! Calls to a venue's HTTP interface: which one may go out now. Each host has a rate, a breaker and places of its own, so
+//! that one that is down holds back no call to another.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     config::Rest,
-    policy::{Backoff, Breaker, BreakerSnapshot, BreakerState, RateLimit},
+    policy::{Breaker, BreakerSnapshot, BreakerState, RateLimit},
 };
 
-/// A queue of calls with a rate, a breaker and repetitions. Reads no clock and opens no socket.
-///
-/// A call is repeated until it gets an answer, so whoever pushes one bounds how many there are.
+/// A queue of calls to the hosts of a venue. Reads no clock and opens no socket.
 #[derive(Debug)]
 pub(super) struct RestQueue<J> {
     waiting: Vec<Call<J>>,
     out: BTreeMap<CallId, Call<J>>,
+    /// In the order in which they were called first.
+    hosts: Vec<Host>,
     rate: RateLimit,
     breaker: Breaker,
-    first: Duration,
-    longest: Duration,
     last_id: u64,
 }
 
@@ -31,52 +30,72 @@ pub(super) struct CallId(u64);
 struct Call<J> {
     id: CallId,
     job: J,
+    /// Where its host stands among the hosts.
+    host: usize,
     cost: u32,
-    backoff: Backoff,
     not_before: Option<Instant>,
 }
 
+#[derive(Debug)]
+struct Host {
+    name: Arc<str>,
+    rate: RateLimit,
+    breaker: Breaker,
+    out: usize,
+}
+
 impl<J> RestQueue<J> {
-    /// Returns an empty queue that keeps to the slower of what the venue allows and what the user wants. Calls that fail
-    /// are repeated after pauses that grow from `first` to `longest`.
-    pub(super) fn new(rest: &Rest, allowed_per_second: Option<f64>, first: Duration, longest: Duration) -> Self {
+    /// Returns an empty queue that keeps, at each host, to the slower of what the venue allows and what the user wants.
+    pub(super) fn new(rest: &Rest, allowed_per_second: Option<f64>) -> Self {
         let allowed = allowed_per_second.filter(|rate| *rate > 0.0);
         let allowed = allowed.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
         let wanted = rest.rate.map(crate::config::Rate::interval);
-        let breaker = Breaker::new(rest.breaker.failures, rest.breaker.open_for.0, rest.breaker.successes);
         Self {
             waiting: Vec::new(),
             out: BTreeMap::new(),
+            hosts: Vec::new(),
             rate: limit(allowed.into_iter().chain(wanted).max().unwrap_or_default()),
-            breaker,
-            first,
-            longest,
+            breaker: Breaker::new(rest.breaker.failures, rest.breaker.open_for.0, rest.breaker.successes),
             last_id: 0,
         }
     }
 
-    /// Puts a call at the end.
-    pub(super) fn push(&mut self, job: J, cost: u32) {
+    /// Puts a call to a host at the end, which goes out no sooner than `not_before`.
+    pub(super) fn push(&mut self, job: J, host: &str, cost: u32, not_before: Option<Instant>) {
         self.last_id += 1;
-        let backoff = Backoff::new(self.first, self.longest).seeded(self.last_id);
-        self.waiting.push(Call { id: CallId(self.last_id), job, cost, backoff, not_before: None });
+        let host = self.known(host).unwrap_or_else(|| {
+            let (rate, breaker) = (self.rate.clone(), self.breaker.clone());
+            self.hosts.push(Host { name: host.into(), rate, breaker, out: 0 });
+            self.hosts.len() - 1
+        });
+        self.waiting.push(Call { id: CallId(self.last_id), job, host, cost, not_before });
     }
 
-    /// Takes the next call that may go out now. It has to be ended by one of the next two methods.
+    /// Takes the next call that may go out now. It has to be ended by one of the next three methods.
     pub(super) fn poll(&mut self, now: Instant) -> Option<(CallId, &mut J)> {
-        if self.out.len() >= MOST_OUT {
-            return None;
-        }
-        let next = self.waiting.iter().position(|call| call.not_before.is_none_or(|at| at <= now))?;
-        let cost = self.waiting[next].cost;
-        // The rate is looked at before the breaker and taken from behind it, so that neither is charged for nothing.
-        if !self.rate.wait(now, cost).is_zero() || !self.breaker.allow(now) || !self.rate.take(now, cost) {
-            return None;
-        }
-        let call = self.waiting.remove(next);
+        let place = (0..self.hosts.len()).find_map(|host| self.take_turn(host, now))?;
+        let call = self.waiting.remove(place);
+        self.hosts[call.host].out += 1;
         let id = call.id;
         let call = self.out.entry(id).or_insert(call);
         Some((id, &mut call.job))
+    }
+
+    /// Takes what a host allows for its next call, and returns where that waits.
+    fn take_turn(&mut self, number: usize, now: Instant) -> Option<usize> {
+        let place = self.next_of(number, now)?;
+        let call = &self.waiting[place];
+        let host = &mut self.hosts[number];
+        let is_due = call.not_before.is_none_or(|at| at <= now) && host.out < MOST_OUT;
+        // The rate is looked at before the breaker and taken from behind it, so that neither is charged for nothing.
+        let may_go = is_due && host.rate.wait(now, call.cost).is_zero() && host.breaker.allow(now);
+        (may_go && host.rate.take(now, call.cost)).then_some(place)
+    }
+
+    /// Returns where the call waits that is a host's next: the first whose time has come, or comes first.
+    fn next_of(&self, host: usize, now: Instant) -> Option<usize> {
+        let waiting = self.waiting.iter().enumerate().filter(|(_, call)| call.host == host);
+        waiting.min_by_key(|(_, call)| call.not_before.filter(|at| *at > now)).map(|(place, _)| place)
     }
 
     /// Returns what a call that is out is for; `None` when nobody waits for it any more.
@@ -86,66 +105,88 @@ impl<J> RestQueue<J> {
 
     /// Ends a call that was answered, and gives it back; `None` when nobody waits for it any more.
     pub(super) fn succeeded(&mut self, id: CallId) -> Option<J> {
-        let call = self.out.remove(&id)?;
-        self.breaker.succeeded();
-        Some(call.job)
+        let (job, host) = self.end(id)?;
+        host.breaker.succeeded();
+        Some(job)
     }
 
-    /// Ends a call that failed, puts it back to be repeated, and returns the pause before that.
-    pub(super) fn failed(&mut self, id: CallId, retry_after: Option<Duration>, why: &str, now: Instant) -> Duration {
-        let Some(mut call) = self.out.remove(&id) else { return Duration::ZERO };
-        self.breaker.failed(now, why);
+    /// Ends a call that failed, and gives it back.
+    pub(super) fn failed(&mut self, id: CallId, retry_after: Option<Duration>, why: &str, now: Instant) -> Option<J> {
+        let (job, host) = self.end(id)?;
+        host.breaker.failed(now, why);
         if let Some(pause) = retry_after {
             // The venue means everybody who asks, not this one call.
-            self.rate.pause_until(now + pause.min(LONGEST_ASKED));
+            host.rate.pause_until(now + pause.min(LONGEST_ASKED));
         }
-        let pause = call.backoff.failed(retry_after).unwrap_or(self.longest);
-        call.not_before = Some(now + pause);
-        self.waiting.insert(0, call);
-        pause
+        Some(job)
     }
 
     /// Gives back a call that went out and turned out not to be needed.
     pub(super) fn withdraw(&mut self, id: CallId) {
-        if self.out.remove(&id).is_some() {
-            self.breaker.abandoned();
+        if let Some((_, host)) = self.end(id) {
+            host.breaker.abandoned();
         }
+    }
+
+    fn end(&mut self, id: CallId) -> Option<(J, &mut Host)> {
+        let call = self.out.remove(&id)?;
+        let host = &mut self.hosts[call.host];
+        host.out -= 1;
+        Some((call.job, host))
     }
 
     /// Forgets the calls that are no longer needed, those that are out included.
     pub(super) fn retain(&mut self, mut is_needed: impl FnMut(&J) -> bool) {
         self.waiting.retain(|call| is_needed(&call.job));
-        let before = self.out.len();
-        self.out.retain(|_, call| is_needed(&call.job));
-        for _ in self.out.len()..before {
-            self.breaker.abandoned();
-        }
+        let needless: Vec<CallId> =
+            self.out.values().filter(|call| !is_needed(&call.job)).map(|call| call.id).collect();
+        needless.into_iter().for_each(|id| self.withdraw(id));
     }
 
-    /// Returns how many calls wait for their turn.
-    pub(super) fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Returns how many calls to a host may still be put at its end: more would be asked for too early.
+    pub(super) fn room(&self, host: &str) -> usize {
+        let Some(host) = self.known(host) else { return MOST_WAITING };
+        MOST_WAITING.saturating_sub(self.waiting.iter().filter(|call| call.host == host).count())
+    }
+
+    /// Returns whether no call waits or is out.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.out.is_empty()
     }
 
     /// Returns when a call may go out that may not now; `None` when only the end of another can make room.
     pub(super) fn next_at(&self, now: Instant) -> Option<Instant> {
-        if self.out.len() >= MOST_OUT {
+        (0..self.hosts.len()).filter_map(|host| self.next_at_host(host, now)).min()
+    }
+
+    fn next_at_host(&self, number: usize, now: Instant) -> Option<Instant> {
+        let host = &self.hosts[number];
+        if host.out >= MOST_OUT {
             return None;
         }
-        let call = self.waiting.iter().min_by_key(|call| call.not_before)?;
-        let by_rate = self.rate.wait(now, call.cost);
-        let allowed = now + by_rate.max(self.breaker.wait(now));
+        let call = &self.waiting[self.next_of(number, now)?];
+        let allowed = now + host.rate.wait(now, call.cost).max(host.breaker.wait(now));
         Some(call.not_before.map_or(allowed, |at| at.max(allowed)))
     }
 
-    /// Returns whether calls go out as they come.
-    pub(super) fn is_well(&self) -> bool {
-        self.breaker.state() == BreakerState::Closed
+    /// Returns whether calls to a host go out as they come.
+    pub(super) fn is_well(&self, host: &str) -> bool {
+        self.known(host).is_none_or(|host| self.hosts[host].breaker.state() == BreakerState::Closed)
     }
 
-    /// Returns what to show of the breaker.
-    pub(super) fn breaker(&self, now: Instant) -> BreakerSnapshot {
-        self.breaker.snapshot(now)
+    /// Returns each host that was ever called, with what to show of its breaker.
+    pub(super) fn breakers(&self, now: Instant) -> impl Iterator<Item = (&Arc<str>, BreakerSnapshot)> {
+        self.hosts.iter().enumerate().map(move |(number, host)| {
+            let mut snapshot = host.breaker.snapshot(now);
+            if let (Some(pause), Some(at)) = (&mut snapshot.next_probe_in, self.next_at_host(number, now)) {
+                *pause = (*pause).max(at - now);
+            }
+            (&host.name, snapshot)
+        })
+    }
+
+    fn known(&self, host: &str) -> Option<usize> {
+        self.hosts.iter().position(|known| *known.name == *host)
     }
 }
 
@@ -157,8 +198,10 @@ fn limit(interval: Duration) -> RateLimit {
     RateLimit::every(interval, NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN))
 }
 
-/// Calls that may be out at once.
+/// Calls to one host that may be out at once.
 const MOST_OUT: usize = 4;
+/// Calls to one host that may wait for their turn beside those that are out.
+const MOST_WAITING: usize = 4;
 const LONGEST_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
@@ -173,7 +216,7 @@ mod tests {
     fn keeps_to_the_slower_of_the_venues_and_the_users_rate() {
         let start = Instant::now();
         let rest = Rest { rate: Some(config::Rate { times: count(2), per: SECOND }), ..Rest::default() };
-        let mut queue = RestQueue::new(&rest, Some(20.0), SECOND, SECOND);
+        let mut queue = RestQueue::new(&rest, Some(20.0));
         assert_eq!(sent(&mut queue, 5, start), 2, "two a second, the second's units at once");
         assert_eq!(queue.next_at(start), Some(start + SECOND / 2));
     }
@@ -183,7 +226,7 @@ mod tests {
         let start = Instant::now();
         let mut queue = queue();
         for job in 0..6 {
-            queue.push(job, 1);
+            push(&mut queue, job);
         }
         let out: Vec<CallId> = std::iter::from_fn(|| queue.poll(start).map(|(id, _)| id)).collect();
         assert_eq!(out.len(), 4);
@@ -193,73 +236,125 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_call_is_repeated_after_a_pause_and_lets_others_pass() {
+    fn a_call_with_a_pause_lets_others_pass() {
         let start = Instant::now();
         let mut queue = queue();
-        queue.push(1, 1);
-        let id = queue.poll(start).unwrap().0;
-        let pause = queue.failed(id, None, "503", start);
-        queue.push(2, 1);
+        queue.push(1, HOST, 1, Some(start + SECOND));
+        push(&mut queue, 2);
         assert_eq!(queue.poll(start).map(|(_, job)| *job), Some(2));
-        assert_eq!(queue.poll(start + pause).map(|(_, job)| *job), Some(1));
+        assert!(queue.poll(start).is_none());
+        assert_eq!(queue.next_at(start), Some(start + SECOND));
+        assert_eq!(queue.poll(start + SECOND).map(|(_, job)| *job), Some(1));
     }
 
     #[test]
-    fn a_retry_after_holds_back_every_call() {
+    fn the_next_call_is_the_one_that_is_waited_for_and_a_dear_one_is_not_passed_by_cheap_ones() {
+        let start = Instant::now();
+        let mut queue = RestQueue::new(&Rest::default(), Some(20.0));
+        queue.push(0, HOST, 15, None);
+        assert!(queue.poll(start).is_some());
+        queue.push(1, HOST, 20, None);
+        queue.push(2, HOST, 1, None);
+        assert!(queue.poll(start).is_none(), "the cheap one waits behind the dear one");
+        let next = queue.next_at(start).unwrap();
+        assert_eq!(next, start + SECOND * 3 / 4, "when the dear one may go");
+        assert_eq!(queue.poll(next).map(|(_, job)| *job), Some(1));
+    }
+
+    #[test]
+    fn a_retry_after_holds_back_every_call_to_that_host_and_none_to_another() {
         let start = Instant::now();
         let mut queue = queue();
-        queue.push(1, 1);
+        push(&mut queue, 1);
         let id = queue.poll(start).unwrap().0;
-        let pause = queue.failed(id, Some(SECOND * 3), "429", start);
-        assert!(pause >= SECOND * 3, "the venue asked for it");
-        queue.push(2, 1);
+        assert_eq!(queue.failed(id, Some(SECOND * 3), "429", start), Some(1));
+        push(&mut queue, 2);
         assert!(queue.poll(start + SECOND * 2).is_none());
+        queue.push(3, "other", 1, None);
+        assert_eq!(queue.poll(start + SECOND * 2).map(|(_, job)| *job), Some(3));
         assert_eq!(queue.poll(start + SECOND * 3).map(|(_, job)| *job), Some(2));
     }
 
     #[test]
-    fn five_failures_in_a_row_open_the_breaker_and_nothing_goes_out_for_a_minute() {
+    fn five_failures_in_a_row_open_the_breaker_of_a_host_for_a_minute_and_three_successes_close_it() {
         let start = Instant::now();
         let mut queue = queue();
-        queue.push(1, 1);
-        let mut now = start;
-        for _ in 0..5 {
-            let id = queue.poll(now).unwrap().0;
-            now += queue.failed(id, None, "connection refused", now);
+        for job in 0..5 {
+            push(&mut queue, job);
+            let id = queue.poll(start).unwrap().0;
+            queue.failed(id, None, "connection refused", start);
         }
-        assert!(!queue.is_well());
-        let shown = queue.breaker(now);
+        assert!(!queue.is_well(HOST) && queue.is_well("other"));
+        let shown = queue.breakers(start).next().unwrap().1;
         assert_eq!(shown.reason.as_deref(), Some("connection refused"));
-        assert!(queue.poll(now).is_none());
-        let probe_at = queue.next_at(now).unwrap();
-        assert!(probe_at > now + SECOND * 50, "{:?}", probe_at - now);
-        let (id, _) = queue.poll(probe_at).unwrap();
-        queue.push(2, 1);
-        assert!(queue.poll(probe_at).is_none(), "one probe at a time");
-        queue.succeeded(id);
-        assert!(queue.poll(probe_at).is_some());
+        push(&mut queue, 6);
+        assert!(queue.poll(start).is_none());
+        queue.push(7, "other", 1, None);
+        assert_eq!(queue.poll(start).map(|(_, job)| *job), Some(7), "another host is another matter");
+        let mut now = queue.next_at(start).unwrap();
+        assert_eq!(now, start + SECOND * 60);
+        for probe in 1..=3 {
+            let (id, _) = queue.poll(now).unwrap();
+            push(&mut queue, 8);
+            assert!(queue.poll(now).is_none(), "one probe at a time");
+            queue.succeeded(id);
+            assert_eq!(queue.is_well(HOST), probe == 3, "after {probe}");
+            now += SECOND;
+        }
+    }
+
+    #[test]
+    fn what_is_shown_of_the_next_probe_is_when_the_next_call_may_go() {
+        let start = Instant::now();
+        let mut queue = queue();
+        for job in 0..5 {
+            push(&mut queue, job);
+            let id = queue.poll(start).unwrap().0;
+            queue.failed(id, Some(SECOND * 100), "429", start);
+            queue.hosts[0].rate = queue.rate.clone();
+        }
+        queue.push(9, HOST, 1, Some(start + SECOND * 90));
+        let shown = queue.breakers(start).next().unwrap().1;
+        assert_eq!(shown.next_probe_in, Some(SECOND * 90));
+    }
+
+    #[test]
+    fn each_host_has_places_of_its_own() {
+        let start = Instant::now();
+        let mut queue = queue();
+        for job in 0..8 {
+            push(&mut queue, job);
+        }
+        assert_eq!(std::iter::from_fn(|| queue.poll(start).map(|(id, _)| id)).count(), 4);
+        assert_eq!((queue.room(HOST), queue.room("other")), (0, 4));
+        queue.push(9, "other", 1, None);
+        assert_eq!(queue.poll(start).map(|(_, job)| *job), Some(9));
     }
 
     #[test]
     fn a_forgotten_call_is_not_taken_for_an_answered_one() {
         let start = Instant::now();
         let mut queue = queue();
-        queue.push(1, 1);
-        queue.push(2, 1);
+        push(&mut queue, 1);
+        push(&mut queue, 2);
         let id = queue.poll(start).unwrap().0;
         queue.retain(|job| *job != 1);
         assert_eq!(queue.succeeded(id), None);
-        assert_eq!(queue.waiting(), 1);
+        assert_eq!(queue.room(HOST), 3);
     }
 
+    const HOST: &str = "venue";
+
     fn queue() -> RestQueue<u32> {
-        RestQueue::new(&Rest::default(), None, SECOND, SECOND)
+        RestQueue::new(&Rest::default(), None)
+    }
+
+    fn push(queue: &mut RestQueue<u32>, job: u32) {
+        queue.push(job, HOST, 1, None);
     }
 
     fn sent(queue: &mut RestQueue<u32>, jobs: u32, now: Instant) -> usize {
-        for job in 0..jobs {
-            queue.push(job, 1);
-        }
+        (0..jobs).for_each(|job| push(queue, job));
         std::iter::from_fn(|| queue.poll(now).map(|(id, _)| id)).count()
     }
 

@@ -1,5 +1,7 @@
 //! What is wrong with a source right now, and which of it a person should read first.
 
+use std::collections::BTreeMap;
+
 use crate::health::StageHealth;
 
 /// Everything that can be wrong at the same time. The worst is shown.
@@ -15,8 +17,8 @@ pub(super) struct Standing {
     pub(super) silence: Option<String>,
     /// Some channels are not subscribed to.
     pub(super) channels: Option<String>,
-    /// The venue's HTTP interface fails.
-    pub(super) rest: Option<String>,
+    /// Hosts of the venue's HTTP interface that fail.
+    pub(super) rest: BTreeMap<String, String>,
     /// The recording has ended before the feed.
     pub(super) capture: Option<String>,
     /// The source works, and how.
@@ -27,8 +29,8 @@ impl Standing {
     /// Shows it: the worst of what is wrong, or that the source is well, or nothing while it starts.
     pub(super) fn show(&self, health: &StageHealth) {
         let Self { line, discovery, lacking, silence, channels, rest, capture, .. } = self;
-        let wrong = [line, discovery, silence, channels, lacking, rest, capture];
-        if let Some(worst) = wrong.into_iter().flatten().next() {
+        let session = [line, discovery, silence, channels, lacking].into_iter().flatten();
+        if let Some(worst) = session.chain(rest.values()).chain(capture).next() {
             health.degraded(worst);
         } else if let Some(well) = &self.well {
             health.healthy(well);

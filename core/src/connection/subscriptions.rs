@@ -58,6 +58,8 @@ struct Channel {
     state: State,
     /// Times in a row that the venue did not answer, or that the channel had to be begun anew.
     tries: u32,
+    /// Times that the venue refused it in this session.
+    refusals: u32,
     /// When it was begun anew last.
     renewed_at: Option<Instant>,
 }
@@ -72,7 +74,10 @@ enum State {
         deadline: Instant,
     },
     Confirmed,
-    Refused,
+    /// To be asked for again at this time.
+    Refused {
+        until: Instant,
+    },
     /// To be ended, not before this.
     Leaving {
         not_before: Option<Instant>,
@@ -104,7 +109,7 @@ impl Subscriptions {
     }
 
     /// Takes a new set of wanted channels. Channels in both sets are left alone, but those that were refused are asked
-    /// for again.
+    /// for again at once.
     pub(super) fn want(&mut self, wanted: &[String], now: Instant) {
         for channel in self.channels.values_mut() {
             channel.is_wanted = false;
@@ -112,7 +117,7 @@ impl Subscriptions {
         for name in wanted {
             if let Some(channel) = self.channels.get_mut(name.as_str()) {
                 channel.is_wanted = true;
-                if matches!(channel.state, State::Refused) {
+                if matches!(channel.state, State::Refused { .. }) {
                     channel.state = WAITING;
                 }
                 continue;
@@ -147,27 +152,32 @@ impl Subscriptions {
     /// Notes that the venue confirmed a channel, and returns whether that is news: from now on it vouches for it.
     pub(super) fn confirmed(&mut self, name: &str) -> bool {
         let Some(channel) = self.channels.get_mut(name) else { return false };
+        channel.refusals = 0;
         match &mut channel.state {
             State::Confirmed => false,
             State::Leaving { was_confirmed, .. } | State::Ending { was_confirmed, .. } => {
                 !std::mem::replace(was_confirmed, true)
             }
-            State::Waiting { .. } | State::Asked { .. } | State::Refused => {
+            State::Waiting { .. } | State::Asked { .. } | State::Refused { .. } => {
                 channel.state = State::Confirmed;
                 true
             }
         }
     }
 
-    /// Notes that the venue will not serve a channel, and returns whether it was wanted.
-    pub(super) fn refused(&mut self, name: &str) -> bool {
-        let Some(channel) = self.channels.get_mut(name) else { return false };
+    /// Notes that the venue will not serve a channel, and returns the pause after which it is asked for again; `None` if
+    /// it was not wanted.
+    pub(super) fn refused(&mut self, name: &str, now: Instant) -> Option<Duration> {
+        let channel = self.channels.get_mut(name)?;
         if !channel.is_wanted {
             self.channels.remove(name);
-            return false;
+            return None;
         }
-        channel.state = State::Refused;
-        true
+        let pause = REFUSED_PAUSE.saturating_mul(1 << channel.refusals.min(16)).min(LONGEST_REFUSED_PAUSE);
+        channel.refusals = channel.refusals.saturating_add(1);
+        channel.state = State::Refused { until: now + pause };
+        self.look_at = Some(self.look_at.map_or(now + pause, |at| at.min(now + pause)));
+        Some(pause)
     }
 
     /// Notes that the venue has ended a channel, and returns whether it had been confirmed. One that is still wanted is
@@ -224,7 +234,7 @@ impl Subscriptions {
                 | State::Waiting { .. }
                 | State::Leaving { .. }
                 | State::Confirmed
-                | State::Refused => {}
+                | State::Refused { .. } => {}
             }
         }
         self.channels.retain(|_, channel| channel.is_wanted || !matches!(channel.state, State::Waiting { .. }));
@@ -241,7 +251,11 @@ impl Subscriptions {
         let batch = if is_ending {
             ending
         } else {
-            self.batch(|state| matches!(state, State::Waiting { not_before } if due(not_before, now)))
+            self.batch(|state| match state {
+                State::Waiting { not_before } => due(not_before, now),
+                State::Refused { until } => until <= now,
+                State::Asked { .. } | State::Confirmed | State::Leaving { .. } | State::Ending { .. } => false,
+            })
         };
         if batch.is_empty() || !self.rate.as_mut().is_none_or(|rate| rate.take(now, 1)) {
             self.look_at = self.next_look(now, !batch.is_empty());
@@ -271,7 +285,9 @@ impl Subscriptions {
             counts.wanted += 1;
             match channel.state {
                 State::Confirmed | State::Leaving { .. } | State::Ending { .. } => counts.confirmed += 1,
-                State::Refused => counts.refused += 1,
+                State::Refused { .. } => counts.refused += 1,
+                // Asked for again after a refusal, it is refused until the venue says otherwise.
+                _ if channel.refusals > 0 => counts.refused += 1,
                 _ if channel.tries > 0 && channel.renewed_at.is_none() => counts.unanswered += 1,
                 State::Waiting { .. } | State::Asked { .. } => counts.open += 1,
             }
@@ -281,7 +297,7 @@ impl Subscriptions {
 
     /// Returns the wanted channels that the venue refused.
     pub(super) fn refusals(&self) -> impl Iterator<Item = &str> {
-        let refused = |channel: &Channel| channel.is_wanted && channel.state == State::Refused;
+        let refused = |channel: &Channel| channel.is_wanted && matches!(channel.state, State::Refused { .. });
         self.channels.iter().filter(move |(_, channel)| refused(channel)).map(|(name, _)| &**name)
     }
 
@@ -309,7 +325,8 @@ impl Subscriptions {
         let of_state = |channel: &Channel| match channel.state {
             State::Waiting { not_before } | State::Leaving { not_before, .. } => not_before.filter(|at| *at > now),
             State::Asked { deadline } | State::Ending { deadline, .. } => Some(deadline),
-            State::Confirmed | State::Refused => None,
+            State::Refused { until } => Some(until).filter(|at| *at > now),
+            State::Confirmed => None,
         };
         let rate = self.rate.as_ref().filter(|_| is_rate_limited).map(|rate| now + rate.wait(now, 1));
         self.channels.values().filter_map(of_state).chain(rate).min()
@@ -318,21 +335,21 @@ impl Subscriptions {
 
 impl Channel {
     fn wanted() -> Self {
-        Self { is_wanted: true, state: WAITING, tries: 0, renewed_at: None }
+        Self { is_wanted: true, state: WAITING, tries: 0, refusals: 0, renewed_at: None }
     }
 
     fn was_confirmed(&self) -> bool {
         match self.state {
             State::Confirmed => true,
             State::Leaving { was_confirmed, .. } | State::Ending { was_confirmed, .. } => was_confirmed,
-            State::Waiting { .. } | State::Asked { .. } | State::Refused => false,
+            State::Waiting { .. } | State::Asked { .. } | State::Refused { .. } => false,
         }
     }
 
     /// Ends a channel that is no longer wanted, and returns whether the venue has to be told.
     fn leave(&mut self) -> bool {
         match self.state {
-            State::Waiting { .. } | State::Refused => return false,
+            State::Waiting { .. } | State::Refused { .. } => return false,
             State::Confirmed => self.state = State::Leaving { not_before: None, was_confirmed: true },
             State::Asked { .. } => self.state = State::Leaving { not_before: None, was_confirmed: false },
             State::Leaving { was_confirmed, .. } => self.state = State::Leaving { not_before: None, was_confirmed },
@@ -362,6 +379,9 @@ const ENVELOPE: usize = 256;
 /// Quotes and a comma.
 const PER_CHANNEL: usize = 3;
 const RENEW_PAUSE: Duration = Duration::from_secs(1);
+/// Before a refused channel is asked for again. A venue that is asked too often may end the session.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_REFUSED_PAUSE: Duration = Duration::from_secs(3_600);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// A channel that held for this long is no longer suspected.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(300);

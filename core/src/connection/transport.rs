@@ -59,14 +59,15 @@ impl Transport for Sockets {
     type Line = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
 
     fn connect(&self, endpoint: Endpoint) -> impl Future<Output = Result<Self::Line, NotConnected>> + Send + 'static {
-        let is_secure = endpoint.url.starts_with("wss:");
-        let connector = if is_secure { Connector::Rustls(self.http.tls()) } else { Connector::Plain };
+        let http = self.http.clone();
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(self.max_message))
             .max_frame_size(Some(self.max_message));
         async move {
             let request = upgrade(&endpoint)?;
+            let is_secure = endpoint.url.starts_with("wss:");
+            let connector = if is_secure { Connector::Rustls(http.tls().await) } else { Connector::Plain };
             let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
             connected.map(|(line, _)| line).map_err(not_connected)
         }

@@ -51,7 +51,7 @@ pub(super) struct Evidence {
     /// Set for each chunk, so a lock does.
     balance: Mutex<Option<Balance>>,
     /// Set on change only, so a lock does.
-    breakers: Mutex<BTreeMap<&'static str, (BreakerSnapshot, Instant)>>,
+    breakers: Mutex<BTreeMap<String, (BreakerSnapshot, Instant)>>,
 }
 
 /// A moment, or none. Kept as nanoseconds since an origin, plus one.
@@ -84,19 +84,19 @@ impl Evidence {
         self.is_committed_or_idle.store(false, Relaxed);
     }
 
-    pub(super) fn set_breaker(&self, name: &'static str, snapshot: BreakerSnapshot, now: Instant) {
-        self.breakers().insert(name, (snapshot, now));
+    pub(super) fn set_breaker(&self, name: &str, snapshot: BreakerSnapshot, now: Instant) {
+        self.breakers().insert(name.to_owned(), (snapshot, now));
     }
 
     /// Returns the breakers with the times to their next probes as of `now`.
-    pub(super) fn breakers_at(&self, now: Instant) -> Vec<(&'static str, BreakerSnapshot)> {
+    pub(super) fn breakers_at(&self, now: Instant) -> Vec<(String, BreakerSnapshot)> {
         let breakers = self.breakers();
         let mut shown = Vec::with_capacity(breakers.len());
         for (name, (snapshot, taken_at)) in breakers.iter() {
             let mut snapshot = snapshot.clone();
             let passed = now.saturating_duration_since(*taken_at);
             snapshot.next_probe_in = snapshot.next_probe_in.map(|pause| pause.saturating_sub(passed));
-            shown.push((*name, snapshot));
+            shown.push((name.clone(), snapshot));
         }
         shown
     }
@@ -115,7 +115,7 @@ impl Evidence {
         stamps.iter().filter_map(|stamp| stamp.age(origin, now)).min()
     }
 
-    fn breakers(&self) -> MutexGuard<'_, BTreeMap<&'static str, (BreakerSnapshot, Instant)>> {
+    fn breakers(&self) -> MutexGuard<'_, BTreeMap<String, (BreakerSnapshot, Instant)>> {
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

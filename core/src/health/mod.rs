@@ -30,6 +30,7 @@ pub use report::{
 };
 use stage::Stage;
 pub use stage::StageHealth;
+pub(crate) use stage::printable;
 pub use state::Status;
 
 /// All stages of a process. Clones show the same.

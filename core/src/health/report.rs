@@ -86,8 +86,8 @@ pub struct SourceDetail {
     pub rows_backfilled: u64,
     /// What is missing, and what became of it.
     pub gaps: Gaps,
-    /// The breakers of the connection and of the API.
-    pub breakers: BTreeMap<&'static str, BreakerCheck>,
+    /// The breakers of the connection (`line`) and of each host of the API (`rest HOST`).
+    pub breakers: BTreeMap<String, BreakerCheck>,
 }
 
 /// Subscriptions by what the venue says of them.
@@ -148,7 +148,7 @@ pub struct SinkDetail {
     /// How long the oldest rows of the last commits had waited in the spool; `None` before the first one.
     pub commit_seconds: Option<Quantiles>,
     /// The breaker of the store.
-    pub breakers: BTreeMap<&'static str, BreakerCheck>,
+    pub breakers: BTreeMap<String, BreakerCheck>,
 }
 
 /// The fates of the offsets behind `since`, up to and including `upto`: each has one, so their sum is the difference. It
@@ -349,7 +349,7 @@ fn missing(stage: &Stage, now: Instant) -> Option<String> {
     Some(if reason.is_empty() { lacks } else { format!("{lacks}; {status}: {reason}") })
 }
 
-fn breakers(stage: &Stage, clock: &Clock) -> BTreeMap<&'static str, BreakerCheck> {
+fn breakers(stage: &Stage, clock: &Clock) -> BTreeMap<String, BreakerCheck> {
     let mut checks = BTreeMap::new();
     for (name, BreakerSnapshot { state, reason, next_probe_in }) in stage.evidence.breakers_at(clock.now) {
         checks.insert(name, BreakerCheck { state, reason, next_probe: next_probe_in.map(|pause| clock.ahead(pause)) });

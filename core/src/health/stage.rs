@@ -1,6 +1,7 @@
 //! The handle by which a driver speaks for its stage.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -121,6 +122,7 @@ impl StageHealth {
     }
 
     fn go(&self, status: Status, reason: String) -> bool {
+        let reason = printable(&reason).into_owned();
         let moved = self.stage.standing().move_to(status, reason.clone(), Instant::now());
         self.tell(moved, status, &reason);
         moved != Move::Refused
@@ -287,7 +289,7 @@ impl StageHealth {
     }
 
     /// Sets what a breaker looks like. To be called when its state has changed.
-    pub fn breaker(&self, name: &'static str, now: Instant, snapshot: BreakerSnapshot) {
+    pub fn breaker(&self, name: &str, now: Instant, snapshot: BreakerSnapshot) {
         self.stage.evidence.set_breaker(name, snapshot, now);
     }
 }
@@ -319,4 +321,13 @@ impl StageHealth {
     pub fn dead_letters(&self, letters: u64) {
         self.stage.evidence.dead_letters.set(letters);
     }
+}
+
+/// Returns a text of somebody else's with its control characters escaped: it forges no line of a log and moves no cursor.
+pub(crate) fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    Cow::Owned(text.chars().map(escaped).collect())
 }

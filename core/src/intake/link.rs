@@ -127,6 +127,8 @@ pub struct Link {
     steps: Vec<(usize, Step)>,
     queue: mpsc::Sender<Handover>,
     returned: mpsc::Receiver<Handover>,
+    /// Buffers that are back: what they carried is in the log.
+    idle: Vec<Handover>,
     limit: usize,
     /// What the raw frames among the steps take, which a venue that sends nothing else could grow without end.
     raw_bytes: usize,
@@ -143,7 +145,8 @@ impl Link {
                 Handover { link: id, records, steps: Vec::new(), logged: 0, home: home_again, is_last: false };
             home.try_send(handover).expect("the channel was made for this many");
         }
-        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, raw_bytes: 0, logged: 0 }
+        let (outbox, steps, idle) = (Outbox::new(tables), Vec::new(), Vec::with_capacity(BUFFERS));
+        Self { id, outbox, steps, queue, returned, idle, limit, raw_bytes: 0, logged: 0 }
     }
 
     /// Returns its name.
@@ -175,6 +178,14 @@ impl Link {
         !self.steps.is_empty() || !self.outbox.records().is_empty()
     }
 
+    /// Returns whether all that happened is in the log.
+    pub fn is_logged(&mut self) -> bool {
+        while let Ok(buffer) = self.returned.try_recv() {
+            self.take_back(buffer);
+        }
+        !self.is_pending() && self.idle.len() == BUFFERS
+    }
+
     /// Hands over what has been collected, if intake is ready for it; never waits.
     ///
     /// # Errors
@@ -185,7 +196,7 @@ impl Link {
         if !self.is_pending() {
             return Ok(());
         }
-        match self.returned.try_recv() {
+        match self.idle.pop().map_or_else(|| self.returned.try_recv(), Ok) {
             Ok(buffer) => self.send(buffer),
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
             Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.raw_bytes > self.limit => {
@@ -212,11 +223,15 @@ impl Link {
         if !self.is_pending() {
             return Ok(());
         }
-        let buffer = self.returned.recv().await.ok_or_else(gone)?;
+        let buffer = match self.idle.pop() {
+            Some(buffer) => buffer,
+            None => self.returned.recv().await.ok_or_else(gone)?,
+        };
         self.send(buffer)
     }
 
-    /// Waits until all that was handed over is in the log (written, not yet fsynced), and returns the offset of its end.
+    /// Hands over what has been collected, and waits until all of it is in the log (written, not yet fsynced); returns
+    /// the offset of its end.
     ///
     /// # Errors
     ///
@@ -224,20 +239,19 @@ impl Link {
     ///
     /// # Cancel safety
     ///
-    /// Not cancel safe: the buffers that a dropped call has taken back are lost to the link.
+    /// Cancel safe: what was handed over stays so.
     pub async fn logged(&mut self) -> Result<u64> {
         self.handed_over().await?;
-        let mut back = Vec::with_capacity(BUFFERS);
-        while back.len() < BUFFERS {
+        while self.idle.len() < BUFFERS {
             let buffer = self.returned.recv().await.ok_or_else(gone)?;
-            self.logged = self.logged.max(buffer.logged);
-            back.push(buffer);
-        }
-        for buffer in back {
-            let home = buffer.home.clone();
-            home.try_send(buffer).expect("every buffer has a place in the channel");
+            self.take_back(buffer);
         }
         Ok(self.logged)
+    }
+
+    fn take_back(&mut self, buffer: Handover) {
+        self.logged = self.logged.max(buffer.logged);
+        self.idle.push(buffer);
     }
 
     fn send(&mut self, mut buffer: Handover) -> Result<()> {

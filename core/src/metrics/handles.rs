@@ -19,8 +19,8 @@ pub struct SourceMetrics {
     pub records: Counter,
     /// Frames and events that could not be read.
     pub malformed: Counter,
-    /// Messages that nobody had asked for.
-    pub ignored: Counter,
+    /// Messages and values that were left out on purpose.
+    pub ignored: ByReason,
     /// Rows that were proved to be there already.
     pub duplicates: Counter,
     /// Rows that were kept although another one has the same position.
@@ -52,7 +52,7 @@ impl SourceMetrics {
             received_bytes: counter(&super::RECEIVED_BYTES, &labels),
             records: counter(&super::RECORDS, &labels),
             malformed: counter(&super::MALFORMED, &labels),
-            ignored: counter(&super::IGNORED, &labels),
+            ignored: ByReason::new(&super::IGNORED, &labels),
             duplicates: counter(&super::DUPLICATES, &labels),
             position_conflicts: counter(&super::POSITION_CONFLICTS, &labels),
             backfilled_rows: counter(&super::BACKFILLED_ROWS, &labels),
@@ -140,7 +140,7 @@ pub struct BreakerMetrics(Gauge);
 
 impl BreakerMetrics {
     /// Registers the breaker `name` of a stage, closed.
-    pub fn new(id: &StageId, name: &'static str) -> Self {
+    pub fn new(id: &StageId, name: &str) -> Self {
         let labels = with(&stage_labels(id), "breaker", name.to_owned());
         let breaker = Self(gauge(&super::BREAKER_STATE, &labels));
         breaker.show(BreakerState::Closed);
@@ -211,6 +211,34 @@ impl<V: LabelValue, H> ByLabel<V, H> {
     /// Returns the handle of a value.
     pub fn of(&self, value: &V) -> &H {
         &self.handles[value.number()]
+    }
+}
+
+/// A counter for each reason, made when it is needed first. Reasons are texts of the program: there are few.
+#[derive(Debug, Clone)]
+pub struct ByReason {
+    metric: &'static Metric,
+    labels: Vec<Label>,
+    counters: Vec<(&'static str, Counter)>,
+}
+
+impl ByReason {
+    fn new(metric: &'static Metric, labels: &[Label]) -> Self {
+        let mut counters = Self { metric, labels: labels.to_vec(), counters: Vec::new() };
+        // Something to add up before there is a reason.
+        counters.of("");
+        counters
+    }
+
+    /// Returns the counter of a reason.
+    pub fn of(&mut self, reason: &'static str) -> &Counter {
+        let known = self.counters.iter().position(|(known, _)| *known == reason);
+        let place = known.unwrap_or_else(|| {
+            let labels = with(&self.labels, "reason", reason.to_owned());
+            self.counters.push((reason, counter(self.metric, &labels)));
+            self.counters.len() - 1
+        });
+        &self.counters[place].1
     }
 }
 

@@ -2,15 +2,16 @@
 //!
 //! A driver makes its stage's handles once ([`SourceMetrics`], [`SpoolMetrics`], [`SinkMetrics`]); counting is then one
 //! atomic addition. They belong to the recorder that is installed at that moment, so the exporter comes first. A handle
-//! is shown as 0 from its beginning: a counter that appears with its first error cannot be alerted on.
+//! is shown as 0 from its beginning: a counter that appears with its first error cannot be alerted on. What a
+//! protocol leaves out on purpose has reasons of its own, each of which appears when it happens, beside an empty one.
 
 mod handles;
 
 use ::metrics::Unit;
 pub(crate) use handles::stage_status;
 pub use handles::{
-    BreakerMetrics, ByLabel, LabelValue, PipelineMetrics, ReconnectReason, RestOutcome, SinkMetrics, SourceMetrics,
-    SpoolMetrics, SubscriptionState,
+    BreakerMetrics, ByLabel, ByReason, LabelValue, PipelineMetrics, ReconnectReason, RestOutcome, SinkMetrics,
+    SourceMetrics, SpoolMetrics, SubscriptionState,
 };
 
 /// One metric as dashboards see it.
@@ -94,7 +95,11 @@ const RECEIVED_BYTES: Metric =
 const RECORDS: Metric = Metric::counter("tidegate_records_total", STAGE, "Counts rows that came live.");
 const MALFORMED: Metric =
     Metric::counter("tidegate_malformed_total", STAGE, "Counts frames and events that could not be read.");
-const IGNORED: Metric = Metric::counter("tidegate_ignored_total", STAGE, "Counts messages that nobody had asked for.");
+const IGNORED: Metric = Metric::counter(
+    "tidegate_ignored_total",
+    &["pipeline", "stage", "reason"],
+    "Counts messages and values that a source leaves out on purpose, by why.",
+);
 const DUPLICATES: Metric =
     Metric::counter("tidegate_duplicates_total", STAGE, "Counts rows that were proved to be there already.");
 const POSITION_CONFLICTS: Metric = Metric::counter(

@@ -84,6 +84,20 @@ fn each_value_of_a_label_is_a_series_of_its_own_from_the_beginning() {
 }
 
 #[test]
+fn what_is_left_out_is_counted_by_its_reason() {
+    let recorder = Registered::default();
+    ::metrics::with_local_recorder(&recorder, || {
+        let mut source = SourceMetrics::new(&StageId::source("eth", "deribit"));
+        source.ignored.of("a method of no interest").increment(1);
+        source.ignored.of("a value that is no number").increment(2);
+        source.ignored.of("a method of no interest").increment(1);
+    });
+    let counted = recorder.values("tidegate_ignored_total", "reason");
+    let expected = [("", 0), ("a method of no interest", 2), ("a value that is no number", 2)];
+    assert_eq!(counted, expected.map(|(reason, n)| (reason.to_owned(), n)).into());
+}
+
+#[test]
 fn stages_are_labelled_as_the_toml_and_the_report_name_them() {
     let recorder = Registered::default();
     ::metrics::with_local_recorder(&recorder, register_everything);

@@ -1,17 +1,24 @@
-//! Where a pipeline keeps its files: `data_dir/PIPELINE/…`.
+//! Where a pipeline keeps its files: `data_dir/PIPELINE/…`, and while it plays a recording `data_dir/PIPELINE/replay/…`:
+//! what was played may stand beside what came live, in another spool and so in another store, but never among it.
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, deadletter::DeadLetters};
+use crate::{Error, Result, config::Pipeline, deadletter::DeadLetters};
 
 /// The folder of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Returns the folder of a pipeline; makes nothing.
+    /// Returns the folder of the live feed of a pipeline of this name; makes nothing.
     pub fn new(data_dir: &Path, pipeline: &str) -> Self {
         Self(data_dir.join(pipeline))
+    }
+
+    /// Returns the folder of a pipeline, which is another one while it plays a recording; makes nothing.
+    pub fn of(data_dir: &Path, pipeline: &Pipeline) -> Self {
+        let Self(live) = Self::new(data_dir, &pipeline.name);
+        Self(if pipeline.is_replay() { live.join("replay") } else { live })
     }
 
     /// Returns the folder of the spool.

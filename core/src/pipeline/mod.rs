@@ -55,6 +55,8 @@ pub struct Surroundings {
     pub drain: Duration,
     /// Where `/health` is, for the first line of the log.
     pub shown_at: String,
+    /// Calls over HTTP. One for all pipelines: a venue counts the connections of the whole machine.
+    pub http: HttpClient,
 }
 
 /// How a pipeline ended.
@@ -152,7 +154,7 @@ struct Parts {
 
 impl Parts {
     async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
-        let folder = Folder::new(&around.data_dir, &pipeline.name).create()?;
+        let folder = Folder::of(&around.data_dir, &pipeline).create()?;
         let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
         let vanished = Vanished::find(&folder.sinks(), &names)?;
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
@@ -189,7 +191,6 @@ impl Parts {
         }
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
-        let http = HttpClient::new();
         let mut sources = JoinSet::new();
         for (number, feed) in feeds.into_iter().enumerate() {
             let supervised = Supervised {
@@ -198,7 +199,7 @@ impl Parts {
                 asks: running.asks[number].clone(),
                 synced: running.synced_offset.clone(),
                 stop: stop_sources.clone(),
-                http: http.clone(),
+                http: around.http.clone(),
                 health: feed.health(&around.registry, &pipeline.name),
                 name: feed.name,
                 make: feed.make,

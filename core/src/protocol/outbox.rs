@@ -115,8 +115,8 @@ impl Outbox {
         }
     }
 
-    /// Says that the venue will not serve a channel, and why. The driver reports it and does not ask again before the
-    /// next discovery.
+    /// Says that the venue will not serve a channel, and why. The driver reports it, and asks again at the next discovery
+    /// that wants it and after pauses that grow.
     pub fn refuse(&mut self, channel: impl Into<String>, reason: impl Into<String>) {
         self.push(Command::Refuse(channel.into(), reason.into()));
     }

@@ -37,7 +37,7 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
     let (Some(host), Some(pipeline)) = (&loaded.host, loaded.pipelines.first()) else { return Ok(ExitCode::from(2)) };
     let mut count = 0_u64;
     for sink in &pipeline.sinks {
-        let path = tidegate_core::pipeline::Folder::new(&host.data_dir, &pipeline.name).dead_letters(&sink.name);
+        let path = tidegate_core::pipeline::Folder::of(&host.data_dir, pipeline).dead_letters(&sink.name);
         if !path.exists() {
             continue;
         }

@@ -11,6 +11,7 @@ use tidegate_core::{
     Error, Result,
     config::{Host, Pipeline, Refused},
     health::{Detail, Registry, Report, StageId},
+    http::HttpClient,
     metrics, pipeline,
     spool::disk::RealDisk,
 };
@@ -47,7 +48,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let stop = CancellationToken::new();
     let end = CancellationToken::new();
     for pipeline in &plan.pipelines {
-        let spool = pipeline::Folder::new(&plan.host.data_dir, &pipeline.name).spool();
+        let spool = pipeline::Folder::of(&plan.host.data_dir, pipeline).spool();
         // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
         RealDisk::refusal(spool).map_or(Ok(()), Err)?;
     }
@@ -62,6 +63,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
         health.failed(format!("not started: {}", refused.why));
     }
     let mut running = JoinSet::new();
+    let client = HttpClient::new();
     for pipeline in plan.pipelines {
         let around = pipeline::Surroundings {
             data_dir: plan.host.data_dir.clone(),
@@ -69,6 +71,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             stop: stop.clone(),
             drain: plan.drain,
             shown_at: format!("http://{address}"),
+            http: client.clone(),
         };
         running.spawn(pipeline::run(pipeline, around));
     }
@@ -132,7 +135,7 @@ fn services(registry: &Registry, server: http::Server, end: &CancellationToken) 
 /// given another name leaves its spool behind, with what waits in it.
 fn tell_strays(plan: &Plan) {
     let data_dir = &plan.host.data_dir;
-    let is_new = |name: &&Pipeline| !pipeline::Folder::new(data_dir, &name.name).spool().exists();
+    let is_new = |new: &&Pipeline| !new.is_replay() && !pipeline::Folder::of(data_dir, new).spool().exists();
     let Some(new) = plan.pipelines.iter().find(is_new) else { return };
     let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
     let names = folders.filter_map(|folder| folder.file_name().into_string().ok());

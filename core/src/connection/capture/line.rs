@@ -61,6 +61,11 @@ pub enum Event {
         /// These.
         channels: Vec<String>,
     },
+    /// The venue has not said in time that these have ended: counted as ended.
+    Unended {
+        /// These.
+        channels: Vec<String>,
+    },
     /// A frame came.
     Frame {
         /// As it came.
@@ -149,7 +154,8 @@ impl Event {
             body.len()
         } else if let Self::Reply { body, gaps, .. } = self {
             body.len() + gaps.len() * size_of::<Gap>()
-        } else if let Self::Subscribe { channels } | Self::Unsubscribe { channels } = self {
+        } else if let Self::Subscribe { channels } | Self::Unsubscribe { channels } | Self::Unended { channels } = self
+        {
             channels.iter().map(String::len).sum()
         } else {
             0

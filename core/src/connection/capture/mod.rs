@@ -1,6 +1,7 @@
 //! Captures: everything that a venue said, as it came, so that it can be replayed through the same protocol.
 //!
-//! A capture is a folder of files `SOURCE-TIME.jsonl.gz`, in order of their names: gzip, one JSON object a line, each with
+//! A capture is a folder of files `SOURCE-NUMBER-TIME.jsonl.gz`, in order of their names: gzip, one JSON object a line, each
+//! with
 //! `at` (UTC nanoseconds, the `ts_recv` of its rows), `session` (counted from 1; 0 before the first connection) and `call`:
 //!
 //! | `call` | beside it | |
@@ -11,6 +12,7 @@
 //! | `discovered` | `method`, `url`, `status`, `text` or `hex` | a reply to a request of the discovery |
 //! | `open` | `url` | a connection is up |
 //! | `subscribe`, `unsubscribe` | `channels` | the protocol was told to ask for them, to end them |
+//! | `unended` | `channels` | the venue has not said in time that they have ended |
 //! | `frame` | `text` or `hex` | a frame came |
 //! | `sent` | `text` | a frame was sent |
 //! | `wake` | | the timer that the protocol wished for |
@@ -24,7 +26,7 @@
 //! what the protocol sends by [`Outbox::send_secret`](crate::protocol::Outbox::send_secret).
 //!
 //! A capture is never worth a row of the feed: when its disk is too slow lines are left out, and when it fails the capture
-//! ends, both in words.
+//! ends, both in words. A process that is killed loses what came in its last second.
 
 mod line;
 mod reader;

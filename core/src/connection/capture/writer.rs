@@ -7,7 +7,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
-use tokio::sync::mpsc;
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
 use super::{Line, Shared};
 use crate::{
@@ -23,6 +23,8 @@ pub(super) struct Writer {
     rotate_bytes: u64,
     rotate_every: Duration,
     file: Option<Open>,
+    /// The number of the last file.
+    number: Option<u64>,
     text: Vec<u8>,
 }
 
@@ -33,6 +35,7 @@ struct Open {
     began: Instant,
     bytes: u64,
     flushed: Instant,
+    is_flushed: bool,
 }
 
 /// The end of a file.
@@ -44,14 +47,23 @@ struct End {
 impl Writer {
     pub(super) fn new(disk: Arc<dyn Disk>, source: String, config: &CaptureConfig) -> Self {
         let (rotate_bytes, rotate_every) = (config.rotate_bytes.0, config.rotate_every.0);
-        Self { disk, source, rotate_bytes, rotate_every, file: None, text: Vec::new() }
+        Self { disk, source, rotate_bytes, rotate_every, file: None, number: None, text: Vec::new() }
     }
 
+    /// Writes until the queue is closed, on a thread of the runtime's that may wait.
     pub(super) fn run(mut self, mut queue: mpsc::Receiver<Line>, shared: &Shared) {
-        while let Some(mut line) = queue.blocking_recv() {
-            shared.waiting_bytes.fetch_sub(line.event.size(), Ordering::Relaxed);
-            line.event.redact();
-            if let Err(error) = self.write(&line, queue.is_empty()) {
+        let runtime = Handle::current();
+        loop {
+            let written = match runtime.block_on(async { timeout(FLUSH_EVERY, queue.recv()).await }) {
+                Ok(Some(mut line)) => {
+                    shared.waiting_bytes.fetch_sub(line.event.size(), Ordering::Relaxed);
+                    line.event.redact();
+                    self.write(&line)
+                }
+                Ok(None) => break,
+                Err(_) => self.flush(),
+            };
+            if let Err(error) = written {
                 self.fail(&error, shared);
                 return;
             }
@@ -61,25 +73,37 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, line: &Line, is_last: bool) -> io::Result<()> {
+    fn write(&mut self, line: &Line) -> io::Result<()> {
         let is_due = |open: &Open| open.bytes >= self.rotate_bytes || open.began.elapsed() >= self.rotate_every;
         if self.file.as_ref().is_some_and(is_due) {
             self.close()?;
         }
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(open(&*self.disk, &self.source, line.at)?),
+            None => {
+                let number = match self.number {
+                    Some(number) => number + 1,
+                    None => next_number(&self.disk.list()?, &self.source),
+                };
+                self.number = Some(number);
+                self.file.insert(open(&*self.disk, &self.source, number, line.at)?)
+            }
         };
         self.text.clear();
         serde_json::to_writer(&mut self.text, line)?;
         self.text.push(b'\n');
         file.gzip.write_all(&self.text)?;
         file.bytes += self.text.len() as u64;
-        // What is compressed can be read after a kill up to the last flush; a flush costs compression.
-        if is_last && file.flushed.elapsed() >= FLUSH_EVERY {
-            file.gzip.flush()?;
-            file.flushed = Instant::now();
-        }
+        file.is_flushed = false;
+        if file.flushed.elapsed() >= FLUSH_EVERY { self.flush() } else { Ok(()) }
+    }
+
+    /// Makes what was written readable after a kill: what is compressed can be read up to the last flush. A flush costs
+    /// compression.
+    fn flush(&mut self) -> io::Result<()> {
+        let Some(file) = self.file.as_mut().filter(|file| !file.is_flushed) else { return Ok(()) };
+        file.gzip.flush()?;
+        (file.flushed, file.is_flushed) = (Instant::now(), true);
         Ok(())
     }
 
@@ -98,14 +122,20 @@ impl Writer {
     }
 }
 
-fn open(disk: &dyn Disk, source: &str, at: Timestamp) -> io::Result<Open> {
+/// Returns the number of a source's next file. The order of the names is the order of the numbers: a clock may be set back.
+fn next_number(names: &[String], source: &str) -> u64 {
+    let number = |name: &String| name.strip_prefix(source)?.strip_prefix('-')?.get(..DIGITS)?.parse::<u64>().ok();
+    names.iter().filter_map(number).max().unwrap_or(0) + 1
+}
+
+fn open(disk: &dyn Disk, source: &str, number: u64, at: Timestamp) -> io::Result<Open> {
     let since = Duration::from_nanos(u64::try_from(at.0).unwrap_or_default());
-    // Colons are not allowed in names on every file system; the order of names is the order of times all the same.
-    let time = humantime::format_rfc3339_nanos(UNIX_EPOCH + since).to_string().replace(':', "-");
-    let name = format!("{source}-{time}.{SUFFIX}");
+    // Colons are not allowed in names on every file system.
+    let time = humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string().replace(':', "-");
+    let name = format!("{source}-{number:0DIGITS$}-{time}.{SUFFIX}");
     let file = disk.create_new(&name)?;
     let gzip = GzEncoder::new(End { file, at: 0 }, Compression::fast());
-    Ok(Open { name, gzip, began: Instant::now(), bytes: 0, flushed: Instant::now() })
+    Ok(Open { name, gzip, began: Instant::now(), bytes: 0, flushed: Instant::now(), is_flushed: true })
 }
 
 impl Write for End {
@@ -122,3 +152,4 @@ impl Write for End {
 
 pub(super) const SUFFIX: &str = "jsonl.gz";
 const FLUSH_EVERY: Duration = Duration::from_secs(1);
+const DIGITS: usize = 8;

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::{timers::named, *};
 use crate::{
     connection::vouch::{Confirmations, ended_streams},
+    health::printable,
     protocol::Covered,
 };
+use session::shown;
 
 impl<T: Transport> Driver<T> {
     /// Carries out what the last call asked for, in order.
@@ -25,7 +27,7 @@ impl<T: Transport> Driver<T> {
         let mut ended = Vec::new();
         let mut outcome = Ok(());
         let (mut has_confirmed, mut has_answers) = (false, false);
-        let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut refused: BTreeMap<String, (Duration, Vec<String>)> = BTreeMap::new();
         for (place, command) in commands.drain(..) {
             if let Command::Confirm(channel, at) = command {
                 let Some(streams) = self.confirm(&channel, now) else { continue };
@@ -48,8 +50,10 @@ impl<T: Transport> Driver<T> {
                 }
                 Command::Ready => self.ready(now),
                 Command::Refuse(channel, why) => {
-                    if self.subscriptions.refused(&channel) {
-                        refused.entry(why).or_default().push(channel);
+                    if let Some(pause) = self.subscriptions.refused(&channel, now) {
+                        let (longest, channels) = refused.entry(why).or_default();
+                        *longest = pause.max(*longest);
+                        channels.push(channel);
                     }
                 }
                 Command::Unsubscribed(channel) => {
@@ -62,7 +66,7 @@ impl<T: Transport> Driver<T> {
                 Command::Rediscover => self.discovery.wish(now),
                 Command::Restart(key) => self.link.step_before(place, Step::Restart(key)),
                 Command::Reject(raw, error) => self.malformed(raw.as_bytes(), &error),
-                Command::Ignore(_) => self.metrics.ignored.increment(1),
+                Command::Ignore(reason) => self.metrics.ignored.of(reason).increment(1),
                 Command::Answered(gap) => self.answered.push(gap),
                 Command::Tell(what, text) => {
                     let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
@@ -79,9 +83,9 @@ impl<T: Transport> Driver<T> {
             session.liveness.expect(now);
         }
         self.unsubscribed(&ended);
-        for (why, channels) in refused {
+        for (why, (pause, channels)) in refused {
             has_answers = true;
-            self.tell_refused(&channels, &why);
+            self.tell_refused(&channels, &why, pause);
         }
         if has_answers {
             self.show_subscriptions();
@@ -119,10 +123,10 @@ impl<T: Transport> Driver<T> {
     }
 
     /// One line for all that one reply refused.
-    fn tell_refused(&self, channels: &[String], why: &str) {
+    fn tell_refused(&self, channels: &[String], why: &str, pause: Duration) {
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
-        let (subject, names) = (self.health.subject(), named(channels));
-        tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again at the next discovery");
+        let (subject, names, why, pause) = (self.health.subject(), named(channels), printable(why), shown(pause));
+        tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again in {pause}");
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.

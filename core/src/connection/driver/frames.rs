@@ -6,6 +6,7 @@ use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use super::*;
 use crate::{
     connection::vouch::{ALIVE_EVERY, malformed},
+    health::printable,
     http::root_cause,
     protocol::{Close, Frame},
 };
@@ -99,7 +100,7 @@ impl<T: Transport> Driver<T> {
         if self.unreadable_told.is_none_or(|told| now >= told + TELL_UNREADABLE_EVERY) {
             let (pipeline, stage, subject) =
                 (self.health.id().pipeline(), self.health.id().stage(), self.health.subject());
-            let count = std::mem::take(&mut self.unreadable);
+            let (count, error) = (std::mem::take(&mut self.unreadable), printable(error));
             tracing::warn!(
                 pipeline,
                 stage,

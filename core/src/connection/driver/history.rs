@@ -38,14 +38,18 @@ impl<T: Transport> Driver<T> {
         self.backfill.show(asks);
     }
 
-    /// Asks the protocol what to do about the gaps that are due, as far as there is room in the queue: what is asked for
-    /// later is asked for as it is then.
+    /// Asks the protocol what to do about the gaps that are due. A request to a host that has no room for it is thrown away,
+    /// and the protocol asked again when there is some: what is asked for later is asked for as it is then.
     pub(super) fn ask_for_gaps(&mut self, now: Instant) -> Result<(), Stop> {
-        if self.backfill.open() == 0 || !self.subscriptions.is_ready() || self.rest.waiting() >= MOST_WAITING {
+        if self.backfill.open() == 0 || !self.subscriptions.is_ready() {
             return Ok(());
         }
+        self.backfill.admit(|host| self.rest.room(host), now);
         let mut due = self.backfill.due(now);
-        while !due.is_empty() && self.rest.waiting() < MOST_WAITING {
+        for _ in 0..MOST_AT_ONCE {
+            if due.is_empty() {
+                return Ok(());
+            }
             let outcome = self.call(Origin::Backfill, |protocol, _| Ok(protocol.on_gap(&due)));
             self.carry_out(now)?;
             let remedy = outcome.map_err(|error| Stop::of(error, ReconnectReason::Refused))?;
@@ -56,9 +60,11 @@ impl<T: Transport> Driver<T> {
                 let gaps = due.iter().map(|gap| gap.id);
                 self.backfill.hold(gaps, NO_REMEDY_PAUSE, now);
                 tracing::warn!(stage = %self.health.id(), gaps = due.len(), "the protocol has no remedy for open gaps");
-                break;
+                return Ok(());
             }
         }
+        // The frames that came meanwhile are read first.
+        self.is_dirty = true;
         Ok(())
     }
 
@@ -71,9 +77,13 @@ impl<T: Transport> Driver<T> {
                 if gaps.is_empty() {
                     return gaps;
                 }
+                let host = request.host();
+                if self.rest.room(&host) == 0 {
+                    self.backfill.queue(host, gaps.clone());
+                    return gaps;
+                }
                 self.backfill.fetching(&gaps);
-                let cost = request.cost;
-                self.rest.push(Job::Fill { request, gaps: gaps.clone(), asked: Vec::new() }, cost);
+                self.push_call(Job::Fill { request, gaps: gaps.clone(), asked: Vec::new() }, None);
                 gaps
             }
             Remedy::Resubscribe { channel, gaps } => {
@@ -91,6 +101,13 @@ impl<T: Transport> Driver<T> {
                 gaps
             }
         }
+    }
+
+    /// Puts a call in line, which goes out no sooner than `not_before`.
+    pub(super) fn push_call(&mut self, job: Job, not_before: Option<Instant>) {
+        let (host, cost) = (job.request().host(), job.request().cost);
+        self.rest.push(job, &host, cost, not_before);
+        self.is_dirty = true;
     }
 
     /// Sends the calls that may go out now.
@@ -125,38 +142,44 @@ impl<T: Transport> Driver<T> {
         let answer = match outcome {
             Ok(answer) if answer.status == 429 || answer.status >= 500 => {
                 let why = format!("answered with {}", answer.status);
-                self.call_failed(id, &job, answer.retry_after, &why, now);
+                self.call_failed(id, job, answer.retry_after, &why, now);
                 return Ok(());
             }
             Ok(answer) => answer,
             Err(no_answer) => {
-                self.call_failed(id, &job, None, &no_answer.to_string(), now);
+                self.call_failed(id, job, None, &no_answer.to_string(), now);
                 return Ok(());
             }
         };
         let reply = Reply { request: job.request(), status: answer.status, body: &answer.body };
         match &job {
             Job::Discover(_) => {
-                self.rest.succeeded(id);
-                self.rest_is_well();
+                self.call_succeeded(id, &job);
                 self.discover(Some(&reply), now)
             }
-            Job::Fill { asked, .. } => self.fill(id, &job, asked, &reply, now),
+            Job::Fill { gaps, asked, .. } => {
+                let later = self.fill(gaps, asked, &reply, now)?;
+                match later {
+                    None => self.call_succeeded(id, &job),
+                    Some((retry_after, why)) => self.call_failed(id, job, retry_after, &why, now),
+                }
+                Ok(())
+            }
         }
     }
 
+    /// Hands a reply to the protocol; returns why it is to come later, and when, if it is.
     fn fill(
         &mut self,
-        id: CallId,
-        job: &Job,
+        gaps: &[GapId],
         asked: &[(GapId, u64)],
         reply: &Reply<'_>,
         now: Instant,
-    ) -> Result<(), Stop> {
-        let gaps = self.backfill.current(asked);
+    ) -> Result<Option<(Option<Duration>, String)>, Stop> {
+        let open = self.backfill.current(asked);
         self.answered.clear();
-        let event = || Recorded::reply(reply, &gaps);
-        let outcome = self.call_recorded(Origin::Backfill, event, |protocol, out| protocol.on_reply(reply, &gaps, out));
+        let event = || Recorded::reply(reply, &open);
+        let outcome = self.call_recorded(Origin::Backfill, event, |protocol, out| protocol.on_reply(reply, &open, out));
         self.carry_out(now)?;
         let answered: HashSet<GapId> = self.answered.drain(..).collect();
         let is_read = outcome.is_ok();
@@ -171,47 +194,55 @@ impl<T: Transport> Driver<T> {
                 let Kind::Transient { retry_after } = error.kind() else {
                     return Err(Stop::of(error, ReconnectReason::Refused));
                 };
-                self.call_failed(id, job, retry_after, &error.to_string(), now);
-                return Ok(());
+                return Ok(Some((retry_after, error.to_string())));
             }
         }
-        self.rest.succeeded(id);
         for (gap, ask) in asked.iter().copied() {
             let is_answered = is_read && answered.contains(&gap);
             self.link.step(if is_answered { Step::Answered { gap, ask } } else { Step::Asked { gap } });
         }
-        self.backfill.settle(job_gaps(job), now);
-        self.rest_is_well();
-        Ok(())
+        self.backfill.settle(gaps.iter().copied(), now);
+        Ok(None)
     }
 
-    /// Puts a call back, to be repeated, and shows what is wrong once that matters.
-    fn call_failed(&mut self, id: CallId, job: &Job, retry_after: Option<Duration>, why: &str, now: Instant) {
-        let pause = self.rest.failed(id, retry_after, why, now);
-        let shown_address = job.request().shown();
+    /// Ends a call without an answer, and shows what is wrong once that matters. The call of a discovery is repeated; what
+    /// to do about gaps is for the protocol to say anew.
+    fn call_failed(&mut self, id: CallId, job: Job, retry_after: Option<Duration>, why: &str, now: Instant) {
+        self.rest.failed(id, retry_after, why, now);
+        let (host, address) = (job.request().host(), job.request().shown());
+        let pause = match &job {
+            Job::Discover(_) => self.discovery.pause(retry_after),
+            Job::Fill { gaps, .. } => self.backfill.failed(gaps, retry_after, now),
+        };
+        if let Job::Discover(_) = job {
+            self.push_call(job, Some(now + pause));
+        }
         if !self.is_discovered {
             let pause = shown(pause);
-            self.standing.discovery = Some(format!("discovery: {shown_address}: {why}; trying again in {pause}"));
+            self.standing.discovery = Some(format!("discovery: {address}: {why}; trying again in {pause}"));
         }
-        if !self.rest.is_well() {
-            let next = self.rest.next_at(now).map_or(pause, |at| at - now);
-            let (gaps, next) = (self.backfill.open(), shown(next));
-            self.standing.rest = Some(format!("{shown_address}: {why}; {gaps} gaps wait, next try in {next}"));
+        if !self.rest.is_well(&host) {
+            let probe = self.rest.breakers(now).find(|(name, _)| ***name == *host);
+            let probe = probe.and_then(|(_, breaker)| breaker.next_probe_in).unwrap_or_default();
+            let (gaps, next) = (self.backfill.open(), shown(probe.max(pause)));
+            self.standing.rest.insert(host, format!("{address}: {why}; {gaps} gaps wait, next try in {next}"));
         }
         self.standing.show(&self.health);
     }
 
-    fn rest_is_well(&mut self) {
-        if self.rest.is_well() && self.standing.rest.take().is_some() {
+    fn call_succeeded(&mut self, id: CallId, job: &Job) {
+        self.rest.succeeded(id);
+        if self.standing.rest.remove(&job.request().host()).is_some() {
             self.standing.show(&self.health);
         }
     }
-}
 
-fn job_gaps(job: &Job) -> Vec<GapId> {
-    match job {
-        Job::Discover(_) => Vec::new(),
-        Job::Fill { gaps, .. } => gaps.clone(),
+    /// Takes back that calls fail where nothing is left to be asked for.
+    pub(super) fn look_at_rest(&mut self) {
+        if !self.standing.rest.is_empty() && self.rest.is_idle() && self.backfill.open() == 0 {
+            self.standing.rest.clear();
+            self.standing.show(&self.health);
+        }
     }
 }
 
@@ -228,8 +259,8 @@ fn sort(outcome: &Result<Answer, NoAnswer>) -> RestOutcome {
     }
 }
 
-/// Calls that may wait for their turn beside those that are out. More would be asked for too early.
-const MOST_WAITING: usize = 4;
+/// So many times the protocol is asked about gaps before frames are read again.
+const MOST_AT_ONCE: usize = 16;
 /// How long a new subscription may take to show on the board.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(30);
 const NO_REMEDY_PAUSE: Duration = Duration::from_secs(10);

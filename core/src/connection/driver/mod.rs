@@ -58,7 +58,8 @@ pub(super) struct Driver<T: Transport> {
     limits: Limits,
     health: StageHealth,
     metrics: SourceMetrics,
-    breakers: [(&'static str, BreakerMetrics, Option<BreakerSnapshot>); 2],
+    /// That of the connection, then one for each host of the HTTP interface.
+    breakers: Vec<ShownBreaker>,
     capture: Option<Capture>,
     /// Sessions that were opened so far.
     sessions: u64,
@@ -77,6 +78,8 @@ pub(super) struct Driver<T: Transport> {
     backfill: Backfill,
     standing: Standing,
     wake_at: Option<Instant>,
+    /// Since when an attempt to connect is due and the log has not taken yet what came before.
+    held_up: Option<Instant>,
     commands: Vec<(usize, Command)>,
     answered: Vec<GapId>,
     /// Frames and events that could not be read, since that was said last.
@@ -85,6 +88,13 @@ pub(super) struct Driver<T: Transport> {
     /// Something has happened that may make something due before `next_at`.
     is_dirty: bool,
     next_at: Instant,
+}
+
+/// A breaker as it was shown last.
+struct ShownBreaker {
+    name: String,
+    gauge: BreakerMetrics,
+    last: Option<BreakerSnapshot>,
 }
 
 enum Phase<L> {
@@ -151,15 +161,17 @@ impl<T: Transport> Driver<T> {
         // Two pipelines of one host lose a venue at the same moment, and must not come back at the same one.
         let seed = transport.wall().0.cast_unsigned() ^ std::ptr::from_ref(&*cx.name).addr() as u64;
         let now = Instant::now();
-        // Twice the time in which a dead link is found: by then it is this driver that is stuck.
-        cx.health.overdue_after((config.ping.every.0 + config.ping.timeout.0) * 2);
-        let shown = ["line", "rest"].map(|name| (name, BreakerMetrics::new(cx.health.id(), name), None));
+        // Twice the time in which a dead link is found: by then it is this driver that is stuck. Where nobody pings, a quiet
+        // line shows nothing.
+        let dead_after =
+            if config.ping.every.0.is_zero() { Duration::ZERO } else { config.ping.every.0 + config.ping.timeout.0 };
+        cx.health.overdue_after(dead_after * 2);
         Ok(Self {
             subscriptions: Subscriptions::new(&limits, config.subscribe_timeout.0),
             discovery: Discovery::new(limits.refresh, Backoff::new(first, longest).seeded(seed), now),
             reconnect: Reconnect::new(&config, seed),
-            rest: RestQueue::new(&config.rest, limits.requests_per_second, first, longest),
-            breakers: shown,
+            rest: RestQueue::new(&config.rest, limits.requests_per_second),
+            breakers: Vec::new(),
             transport,
             config,
             factory,
@@ -177,9 +189,10 @@ impl<T: Transport> Driver<T> {
             is_discovered: false,
             group: String::new(),
             calls: FuturesUnordered::new(),
-            backfill: Backfill::default(),
+            backfill: Backfill::new(first, longest, seed),
             standing: Standing::default(),
             wake_at: None,
+            held_up: None,
             commands: Vec::new(),
             answered: Vec::new(),
             unreadable: 0,
@@ -224,12 +237,20 @@ impl<T: Transport> Driver<T> {
                 timer.as_mut().reset(self.next_at);
             }
             let may_hear_asks = !self.backfill.is_deaf();
+            // The next attempt to connect waits for this.
+            let waits_for_log = matches!(self.phase, Phase::Idle) && !self.link.is_logged();
+            if !waits_for_log && self.held_up.take().is_some() {
+                self.is_dirty = true;
+                continue;
+            }
             let event = tokio::select! {
                 () = self.stop.cancelled() => Event::Stop,
                 event = next_event(&mut self.phase) => event,
                 Some(called) = self.calls.next() => Event::Called(called),
                 changed = self.asks.changed(), if may_hear_asks => Event::Asks(changed.is_ok()),
-                outcome = self.link.handed_over(), if self.link.is_pending() => Event::HandedOver(outcome),
+                outcome = taken(&mut self.link, waits_for_log), if waits_for_log || self.link.is_pending() => {
+                    Event::HandedOver(outcome)
+                }
                 () = failed(self.capture.as_ref()) => Event::Timer,
                 () = timer.as_mut() => Event::Timer,
             };
@@ -267,17 +288,15 @@ impl<T: Transport> Driver<T> {
             let outcome = self.ask_for_gaps(now);
             self.settle(outcome)?;
             self.send_calls(now);
+            self.look_at_rest();
             self.dial_when_due(now)?;
             self.show_breakers(now);
             self.look_at_capture();
             self.next_at = self.earliest(now).max(now + SHORTEST_NAP);
         }
-        let was_pending = self.link.is_pending();
         if let Err(error) = self.link.hand_over() {
             self.overflow(error)?;
         }
-        // The next attempt to connect waits for this.
-        self.is_dirty |= was_pending && !self.link.is_pending() && matches!(self.phase, Phase::Idle);
         Ok(())
     }
 
@@ -286,8 +305,13 @@ impl<T: Transport> Driver<T> {
             return Err(error);
         }
         self.metrics.session_overflows.increment(1);
-        let end = End { why: error.to_string(), reason: ReconnectReason::Overflow, retry_after: None };
-        self.settle(Err(Stop::Session(end)))
+        let why = error.to_string();
+        if !matches!(self.phase, Phase::Open(_)) {
+            // The end of a session may be in what was thrown away.
+            self.link.step(Step::Ended { why });
+            return Ok(());
+        }
+        self.settle(Err(Stop::Session(End { why, reason: ReconnectReason::Overflow, retry_after: None })))
     }
 
     /// Ends the session or the source, if that is the outcome.
@@ -356,6 +380,9 @@ impl<T: Transport> Driver<T> {
     /// Ends what is open, says so in the log, and takes leave of the venue.
     async fn close(&mut self, why: &str) {
         let line = self.leave(why);
+        if timeout(LAST_HANDOVER, self.link.handed_over()).await.is_err() {
+            tracing::warn!(stage = %self.health.id(), "the end of the session could not be handed to the spool in time");
+        }
         if let Some(mut line) = line {
             // Nobody is helped by an answer to it, so an error is none.
             _ = timeout(FAREWELL, line.close()).await;
@@ -363,10 +390,16 @@ impl<T: Transport> Driver<T> {
         if let Some(capture) = self.capture.take() {
             capture.finish().await;
         }
-        if timeout(LAST_HANDOVER, self.link.handed_over()).await.is_err() {
-            tracing::warn!(stage = %self.health.id(), "the end of the session could not be handed to the spool in time");
-        }
     }
+}
+
+/// Waits until the log takes what waits for it, or has it.
+///
+/// # Cancel safety
+///
+/// Cancel safe.
+async fn taken(link: &mut Link, until_logged: bool) -> Result<()> {
+    if until_logged { link.logged().await.map(drop) } else { link.handed_over().await }
 }
 
 /// Waits until the capture fails, if there is one.

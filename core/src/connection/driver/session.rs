@@ -69,7 +69,19 @@ impl<T: Transport> Driver<T> {
     /// Begins an attempt to connect, if there is a reason to and the time has come. Waits until the log has the end of the
     /// last session: a venue is not read faster than its rows can be kept.
     pub(super) fn dial_when_due(&mut self, now: Instant) -> Result<()> {
-        if !self.may_dial() || !self.reconnect.dial(now) {
+        if !self.may_dial() || self.reconnect.at(now) > now {
+            return Ok(());
+        }
+        if !self.link.is_logged() {
+            if *self.held_up.get_or_insert(now) + HELD_UP_TOLD <= now {
+                let why = "no connection: the spool has not taken yet what came before; dialling as soon as it has";
+                self.standing.line = Some(why.to_owned());
+                self.standing.show(&self.health);
+            }
+            return Ok(());
+        }
+        self.held_up = None;
+        if !self.reconnect.dial(now) {
             return Ok(());
         }
         let (group, at) = (self.group.clone(), self.transport.wall());
@@ -90,7 +102,7 @@ impl<T: Transport> Driver<T> {
 
     pub(super) fn may_dial(&self) -> bool {
         let has_reason = self.is_discovered && self.subscriptions.counts().wanted > 0;
-        matches!(self.phase, Phase::Idle) && has_reason && !self.link.is_pending() && !self.has_panicked
+        matches!(self.phase, Phase::Idle) && has_reason && !self.has_panicked
     }
 
     pub(super) fn on_connected(&mut self, outcome: Result<T::Line, NotConnected>) -> Result<(), Stop> {
@@ -151,7 +163,7 @@ impl<T: Transport> Driver<T> {
         self.metrics.reconnects.of(&reason).increment(1);
         self.replace_protocol(now)?;
         let Some(pause) = self.reconnect.failed(retry_after, &why, now) else {
-            let attempts = self.reconnect.attempt();
+            let attempts = self.reconnect.in_vain();
             return Err(Error::permanent(format!("gave up after {attempts} attempts, the last one: {why}")));
         };
         let what = if was_up { "line lost" } else { "no connection" };
@@ -209,5 +221,7 @@ pub(super) fn shown(pause: Duration) -> String {
     humantime::format_duration(pause).to_string()
 }
 
+/// A spool that takes longer than this over what came before a dial is worth a word.
+pub(super) const HELD_UP_TOLD: Duration = Duration::from_secs(1);
 const MOST_UNSENT: usize = 1_024;
 const MOST_UNSENT_BYTES: usize = 4 << 20;

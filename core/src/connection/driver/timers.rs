@@ -10,7 +10,7 @@ use crate::{
     metrics::SubscriptionState,
     protocol::{Discovery as Found, Reply},
 };
-use session::shown;
+use session::{HELD_UP_TOLD, shown};
 
 impl<T: Transport> Driver<T> {
     /// Looks at every timer of the session.
@@ -65,21 +65,24 @@ impl<T: Transport> Driver<T> {
     }
 
     fn look_at_quiet(&mut self, now: Instant) {
-        let wall = self.transport.wall();
         let Phase::Open(session) = &mut self.phase else { return };
         if session.quiet.next_at().is_none_or(|at| at > now) {
             return;
         }
-        let NewlyQuiet { never, ceased } = session.quiet.look(self.link.outbox().heard_at(), wall, now);
+        let NewlyQuiet { never, ceased } = session.quiet.look(self.link.outbox().heard_at(), now);
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
         let (subject, limit) = (self.health.subject(), humantime::format_duration(self.config.quiet_after.0));
         if !never.is_empty() {
-            let names = named(&never);
-            tracing::warn!(pipeline, stage, "quiet {subject} subscribed for {limit}, but never a message: {names}");
+            let (names, stays) = (named(&never), stays(never.len()));
+            tracing::warn!(
+                pipeline,
+                stage,
+                "quiet {subject} subscribed for {limit}, but never a message: {names}; {stays}"
+            );
         }
         if !ceased.is_empty() {
-            let names = named(&ceased);
-            tracing::info!(pipeline, stage, "quiet {subject} no message for {limit}: {names}");
+            let (names, stays) = (named(&ceased), stays(ceased.len()));
+            tracing::info!(pipeline, stage, "quiet {subject} no message for {limit}: {names}; {stays}");
         }
     }
 
@@ -95,7 +98,11 @@ impl<T: Transport> Driver<T> {
                 "unanswered {subject} neither confirmed nor refused for {limit}: {names}; asked again"
             );
         }
-        self.unsubscribed(&owned(&unended));
+        if !unended.is_empty() {
+            let channels = owned(&unended);
+            self.note(|| Recorded::Unended { channels: channels.clone() });
+            self.unsubscribed(&channels);
+        }
         let has_overdue = !unanswered.is_empty() || !unended.is_empty();
         while let Some(asking) = self.subscriptions.poll(now) {
             let (outcome, reason) = match &asking {
@@ -154,8 +161,15 @@ impl<T: Transport> Driver<T> {
 
     /// Shows a breaker that has changed.
     pub(super) fn show_breakers(&mut self, now: Instant) {
-        let seen = [self.reconnect.breaker(now), self.rest.breaker(now)];
-        for ((name, gauge, last), snapshot) in self.breakers.iter_mut().zip(seen) {
+        let rest = self.rest.breakers(now).map(|(host, breaker)| (Some(host), breaker));
+        let seen = std::iter::once((None, self.reconnect.breaker(now))).chain(rest);
+        for (number, (host, snapshot)) in seen.enumerate() {
+            if number == self.breakers.len() {
+                let name = host.map_or_else(|| "line".to_owned(), |host| format!("rest {host}"));
+                let gauge = BreakerMetrics::new(self.health.id(), &name);
+                self.breakers.push(ShownBreaker { name, gauge, last: None });
+            }
+            let ShownBreaker { name, gauge, last } = &mut self.breakers[number];
             let is_same = last.as_ref().is_some_and(|last| {
                 last.state == snapshot.state
                     && last.reason == snapshot.reason
@@ -190,9 +204,7 @@ impl<T: Transport> Driver<T> {
         self.carry_out(now)?;
         match outcome {
             Ok(Found::Fetch(request)) => {
-                let cost = request.cost;
-                self.rest.push(Job::Discover(request), cost);
-                self.is_dirty = true;
+                self.push_call(Job::Discover(request), None);
                 Ok(())
             }
             Ok(Found::Channels(channels)) => self.discovered(&channels, now),
@@ -258,7 +270,7 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Returns when the next thing is due.
-    pub(super) fn earliest(&self, now: Instant) -> Instant {
+    pub(super) fn earliest(&mut self, now: Instant) -> Instant {
         let mut next = [self.discovery.next_at(), self.rest.next_at(now), None, None, None, None, None, None, None];
         if let Phase::Open(session) = &self.phase {
             let is_ready = self.subscriptions.is_ready();
@@ -270,7 +282,8 @@ impl<T: Transport> Driver<T> {
             next[7] = self.subscriptions.next_at();
             next[8] = self.backfill.next_at(now);
         } else if self.may_dial() {
-            next[2] = Some(self.reconnect.at(now));
+            let waits = self.held_up.map(|since| since + HELD_UP_TOLD);
+            next[2] = waits.or_else(|| Some(self.reconnect.at(now))).filter(|at| waits.is_none() || *at > now);
         }
         next.into_iter().flatten().min().unwrap_or(now + FAR)
     }
@@ -285,6 +298,10 @@ pub(super) fn named<N: AsRef<str>>(names: &[N]) -> String {
     let shown: Vec<String> = names.iter().take(MOST_NAMED).map(|name| format!("`{}`", name.as_ref())).collect();
     let more = names.len().saturating_sub(MOST_NAMED);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}
+
+fn stays(channels: usize) -> &'static str {
+    if channels == 1 { "it stays subscribed" } else { "they stay subscribed" }
 }
 
 const MOST_NAMED: usize = 5;

@@ -78,7 +78,7 @@ fn a_channel_that_held_is_renewed_at_once_again() {
 #[test]
 fn a_new_session_begins_with_nothing_and_wants_what_was_wanted() {
     let (mut subscriptions, now) = confirmed(&["a", "b"]);
-    subscriptions.refused("b");
+    subscriptions.refused("b", now);
     subscriptions.reset();
     assert_eq!(subscriptions.counts(), Counts { wanted: 2, open: 2, ..Counts::default() });
     assert_eq!(subscriptions.poll(now), None, "before the handshake");
@@ -87,9 +87,27 @@ fn a_new_session_begins_with_nothing_and_wants_what_was_wanted() {
 }
 
 #[test]
+fn a_refused_channel_is_asked_for_again_after_growing_pauses_and_counts_as_refused_meanwhile() {
+    let (mut subscriptions, mut now) = confirmed(&["a", "b"]);
+    for pause in [60, 120, 240] {
+        assert_eq!(subscriptions.refused("b", now), Some(SECOND * pause));
+        now += SECOND * pause;
+        assert_eq!(subscriptions.poll(now - SECOND), None);
+        assert_eq!(subscriptions.poll(now), Some(Asking::Subscribe(vec!["b".into()])));
+        assert_eq!(subscriptions.counts(), Counts { wanted: 2, confirmed: 1, refused: 1, ..Counts::default() });
+    }
+    assert!(subscriptions.confirmed("b"));
+    assert_eq!(subscriptions.refused("b", now), Some(SECOND * 60), "it was served in between");
+}
+
+#[test]
 fn words_about_a_channel_that_nobody_knows_change_nothing() {
     let (mut subscriptions, now) = confirmed(&["a"]);
-    assert!(!subscriptions.confirmed("x") && !subscriptions.refused("x") && !subscriptions.unsubscribed("x", now));
+    assert!(
+        !subscriptions.confirmed("x")
+            && subscriptions.refused("x", now).is_none()
+            && !subscriptions.unsubscribed("x", now)
+    );
     assert_eq!(subscriptions.counts(), Counts { wanted: 1, confirmed: 1, ..Counts::default() });
 }
 

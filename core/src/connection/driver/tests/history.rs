@@ -4,7 +4,7 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use tokio::time::Instant;
 
-use super::*;
+use super::{world::Called, *};
 use crate::{
     config,
     intake::Ask,
@@ -65,9 +65,108 @@ async fn a_gap_is_shown_again_only_when_the_log_has_worked_off_the_answer() {
     world.logged("asked 1").await;
     world.settle().await;
     assert_eq!(shown.lock().unwrap().len(), 1, "the board still shows what it showed before the answer");
-    world.show(vec![with_dry_replies(ask(1, 1), 1)]);
+    world.show(vec![ask(1, 2)]);
     world.called().await.reply("");
     assert_eq!(shown.lock().unwrap().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_lags_is_not_asked_without_pause_though_the_board_moves() {
+    let toy = Toy { has_host_for_each: true, ..Toy::new(&["a"]) };
+    let mut world = World::start(toy);
+    world.subscribe("a").await.chatter("row a 1");
+    let start = Instant::now();
+    let mut calls = 0;
+    while start.elapsed() < SECOND * 40 {
+        world.show(vec![with_dry_replies(ask(1, u64::from(calls)), calls)]);
+        world.called().await.reply("");
+        world.logged("asked 1").await;
+        calls += 1;
+    }
+    assert!((5..10).contains(&calls), "{calls} in 40 s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_is_down_holds_back_no_call_to_another() {
+    let toy = Toy { has_host_for_each: true, ..Toy::discovering() };
+    let mut world = World::start(toy);
+    world.called().await.reply("a");
+    let peer = world.subscribe("a").await;
+    peer.chatter("row a 1");
+    let mut asks: Vec<Ask> = (1..=40).map(|id| of_stream(ask(id, 1), "down")).collect();
+    asks.push(of_stream(ask(41, 1), "up"));
+    world.show(asks.clone());
+    let called = next_to(&mut world, "http://up/history").await;
+    called.reply("all");
+    world.logged("answered 41 ask 1").await;
+    asks.pop();
+    world.show(asks.clone());
+    while !world.reason().contains("http://down/history: connection refused; 40 gaps wait") {
+        world.called().await.fail();
+    }
+    for id in 42..60 {
+        let start = Instant::now();
+        asks.push(of_stream(ask(id, 1), "up"));
+        world.show(asks.clone());
+        next_to(&mut world, "http://up/history").await.reply("all");
+        world.logged(&format!("answered {id} ask 1")).await;
+        asks.pop();
+        world.show(asks.clone());
+        assert!(start.elapsed() < SECOND, "{:?}", start.elapsed());
+        tokio::time::sleep(SECOND * 10).await;
+    }
+    peer.say("rediscover");
+    next_to(&mut world, "http://venue/channels").await.reply("a");
+    let report = serde_json::to_value(world.registry.report()).unwrap();
+    let breakers = &report["checks"]["test/source.toy"]["breakers"];
+    assert_ne!(breakers["rest down"]["state"], "closed", "{breakers:#}");
+    assert_eq!(breakers["rest up"]["state"], "closed", "{breakers:#}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_got_no_answer_goes_back_to_the_protocol_as_it_is_then() {
+    let toy = Toy::new(&["a"]);
+    let shown = Arc::clone(&toy.shown);
+    let mut world = World::start(toy);
+    world.subscribe("a").await.chatter("row a 1");
+    world.show(vec![ask(1, 1), ask(2, 1)]);
+    let called = world.called().await;
+    world.show(vec![ask(2, 5)]);
+    called.fail();
+    world.called().await.reply("all");
+    world.logged("answered 2 ask 5").await;
+    let shown = shown.lock().unwrap().clone();
+    assert_eq!(shown[0], [1, 2]);
+    assert!(shown[1..].iter().all(|gaps| !gaps.contains(&1)), "{shown:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_answers_again_is_well_though_its_breaker_waits_for_more() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.subscribe("a").await.chatter("row a 1");
+    world.show(vec![ask(1, 1)]);
+    while !world.reason().contains("1 gaps wait") {
+        world.called().await.fail();
+    }
+    world.called().await.reply("all");
+    world.logged("answered 1 ask 1").await;
+    let reason = world.told("healthy").await;
+    assert_eq!(reason, "healthy 1 of 1 channels subscribed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_nobody_has_to_ask_any_more_is_no_trouble() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.subscribe("a").await.chatter("row a 1");
+    world.show(vec![ask(1, 1)]);
+    while !world.reason().contains("1 gaps wait") {
+        world.called().await.fail();
+    }
+    world.show(vec![]);
+    while let Ok(called) = tokio::time::timeout(SECOND * 100, world.called()).await {
+        called.fail();
+    }
+    world.told("healthy").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -213,13 +312,27 @@ async fn many_gaps_are_asked_for_a_few_at_a_time_so_that_each_is_asked_for_as_it
         world.show(asks.clone());
         world.settle().await;
     }
-    assert!(shown.lock().unwrap().len() <= 8, "4 out and 4 waiting: {:?}", shown.lock().unwrap());
-    let mut out = 0;
-    while let Some(called) = world.try_called() {
-        out += 1;
-        std::mem::forget(called);
+    let mut out: Vec<_> = std::iter::from_fn(|| world.try_called()).collect();
+    assert_eq!(out.len(), 4);
+    world.show(asks.split_off(10));
+    out.remove(0).reply("");
+    world.settle().await;
+    assert!(shown.lock().unwrap().last().unwrap().iter().all(|gap| *gap > 10), "{:?}", shown.lock().unwrap());
+}
+
+/// Waits for a call to an address; those to others fail.
+async fn next_to(world: &mut World, address: &str) -> Called {
+    loop {
+        let called = world.called().await;
+        if called.request.shown() == address {
+            return called;
+        }
+        called.fail();
     }
-    assert_eq!(out, 4);
+}
+
+fn of_stream(ask: Ask, symbol: &str) -> Ask {
+    Ask { gap: Gap { stream: StreamKey::new("prints", symbol), ..ask.gap }, ..ask }
 }
 
 fn ask(id: u64, number: u64) -> Ask {

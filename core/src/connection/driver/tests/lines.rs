@@ -298,6 +298,51 @@ async fn when_the_log_cannot_keep_up_the_session_ends_and_no_line_is_opened_befo
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_end_of_a_session_is_not_lost_with_what_came_before_it() {
+    let mut world = World::with(Toy::new(&["a"]), |config| config.queue = config::ByteSize(10_000));
+    let peer = world.subscribe("a").await;
+    world.takes.send_replace(false);
+    for number in 1..=2 {
+        peer.say(&format!("row a {number}"));
+        world.settle().await;
+    }
+    // Both buffers are away. More than the queue may hold, and the end, in one turn.
+    let rows: Vec<String> = (3..1_000).map(|number| format!("row a {number}")).collect();
+    peer.say(&rows.join("\n"));
+    drop(peer);
+    let reason = world.told("the spool has not taken yet what came before").await;
+    assert!(reason.starts_with("degraded no connection"), "{reason}");
+    tokio::time::sleep(SECOND * 600).await;
+    assert!(world.try_dial().is_none(), "nobody could keep what comes");
+    world.takes.send_replace(true);
+    let log = world.logged("ended: the log cannot keep up: what came meanwhile is thrown away").await;
+    let rows = log.iter().filter(|line| line.starts_with("row")).count();
+    assert_eq!(rows, 2, "{log:?}");
+    world.subscribe("a").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_venue_says_forges_no_line() {
+    let mut world = World::start(Toy::new(&["a"]));
+    world.dial().await.answer(404, "no\n2026 INFO all is well \u{1b}[2J");
+    let reason = world.told("404").await;
+    assert!(reason.contains("no\\n2026 INFO all is well \\u{1b}[2J"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_pings_a_quiet_line_is_ready() {
+    let mut world = World::with(Toy::new(&["a"]), |config| {
+        config.ping.every = config::Duration::from_secs(0);
+        config.silence.warn = config::Duration::from_secs(0);
+        config.silence.reconnect = config::Duration::from_secs(0);
+    });
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    tokio::time::sleep(SECOND * 3_600).await;
+    assert!(world.registry.ready().ready, "{}", world.reason());
+}
+
+#[tokio::test(start_paused = true)]
 async fn raw_frames_count_towards_what_may_wait() {
     let mut world = World::with(Toy::new(&["a"]), |config| config.queue = config::ByteSize(100_000));
     let peer = world.subscribe("a").await;

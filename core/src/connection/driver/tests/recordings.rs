@@ -40,6 +40,51 @@ async fn a_replay_gives_the_same_rows_and_steps_in_the_same_order_and_closes_the
 }
 
 #[tokio::test]
+async fn a_channel_that_was_counted_as_ended_ends_in_the_replay_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut toy = Toy::discovering();
+    toy.limits.refresh = Some(SECOND / 10);
+    let configure = |config: &mut ConnectionConfig| config.subscribe_timeout = config::Duration::from_secs(1);
+    let mut world = World::recording(toy, disk(dir.path()), configure);
+    world.called().await.reply("a,b");
+    let mut peer = world.subscribe("a,b").await;
+    world.called().await.reply("b");
+    assert_eq!(peer.heard().await, "unsub a");
+    world.logged("unsubscribed a").await;
+    finish(world).await;
+    let again = World::replaying(Toy::discovering(), replay(dir.path(), Speed::Max), vec![]);
+    again.logged("unsubscribed a").await;
+}
+
+#[tokio::test]
+async fn a_reply_that_could_not_be_read_answers_nothing_in_the_replay_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
+    let _peer = world.subscribe("a").await;
+    world.show(vec![Ask { gap: gap(1), number: 1, not_before: None }]);
+    world.called().await.reply("all\nbad");
+    world.logged("asked 1").await;
+    finish(world).await;
+    let ask = Ask { gap: gap(77), number: 9, not_before: None };
+    let again = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Max), vec![ask]);
+    let log = Arc::clone(&again.log);
+    again.ended().await.unwrap();
+    let log = log.lock().unwrap();
+    assert!(log.iter().any(|line| line.starts_with("malformed")), "{log:?}");
+    assert!(!log.iter().any(|line| line.starts_with("answered")), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_replay_is_ready_and_is_played_once() {
+    let dir = tempfile::tempdir().unwrap();
+    record_rows(disk(dir.path()), 3, || {}).await;
+    let again = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Max), vec![]);
+    again.logged("row a 3 live").await;
+    assert!(again.registry.ready().ready, "{}", again.reason());
+    again.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_replay_keeps_to_the_pace_that_was_asked_for_and_stops_when_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
@@ -104,6 +149,36 @@ async fn files_rotate_by_size_and_are_read_as_one() {
 }
 
 #[tokio::test]
+async fn what_came_last_can_be_read_after_a_kill_though_nothing_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    world.logged("row a 1 live").await;
+    let deadline = Instant::now() + SECOND * 20;
+    // The file is read as a kill at this moment would leave it.
+    while !capture::read(dir.path()).is_ok_and(|lines| lines.flatten().any(|line| is_row(&line.event, b"row a 1"))) {
+        assert!(Instant::now() < deadline, "the row is only in memory");
+        world.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn the_order_of_files_does_not_depend_on_the_clock() {
+    let dir = tempfile::tempdir().unwrap();
+    record_rows(disk(dir.path()), 1, || {}).await;
+    let first = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let name = first.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("toy-00000001-1970"), "{name}");
+    // As if the clock had been ahead by far.
+    std::fs::rename(&first, first.with_file_name(name.replace("1970", "2970"))).unwrap();
+    record_rows(disk(dir.path()), 2, || {}).await;
+    let rows: Vec<Event> = lines(dir.path()).into_iter().filter(|event| is_row(event, b"row")).collect();
+    assert_eq!(rows.len(), 3);
+    assert!(is_row(&rows[0], b"row a 1") && is_row(&rows[1], b"row a 1") && is_row(&rows[2], b"row a 2"), "{rows:?}");
+}
+
+#[tokio::test]
 async fn a_file_that_was_cut_is_read_up_to_the_cut() {
     let dir = tempfile::tempdir().unwrap();
     record_rows(disk(dir.path()), 10, || {}).await;
@@ -117,7 +192,7 @@ async fn a_file_that_was_cut_is_read_up_to_the_cut() {
 
 #[tokio::test]
 async fn a_disk_that_fails_ends_the_capture_and_never_the_feed() {
-    for failure in [Failure::Full(0), Failure::Full(100), Failure::Writes(0), Failure::ReadOnly] {
+    for failure in [Failure::Full(0), Failure::Full(100), Failure::Writes(0), Failure::ReadOnly, Failure::Syncs] {
         let disk = SimDisk::default();
         disk.fail(failure);
         let configure = |config: &mut ConnectionConfig| {
@@ -168,6 +243,10 @@ fn what_is_no_capture_is_an_error_of_the_configuration() {
     assert!(error.to_string().contains("no file `*.jsonl.gz`"), "{error}");
     std::fs::write(dir.path().join("x.jsonl.gz"), "this is no gzip at all").unwrap();
     assert!(capture::read(dir.path()).unwrap().next().unwrap().is_err());
+}
+
+fn is_row(event: &Event, text: &[u8]) -> bool {
+    matches!(event, Event::Frame { body } if body.bytes().starts_with(text))
 }
 
 /// Records a session of so many rows, and does something when all have come.

@@ -34,6 +34,8 @@ pub(super) struct Toy {
     pub(super) resubscribes: bool,
     pub(super) groups_by_first_letter: bool,
     pub(super) cannot_unsubscribe: bool,
+    /// Each stream has a host of its own, and each gap a request.
+    pub(super) has_host_for_each: bool,
     pub(super) made: Arc<AtomicU32>,
     /// What `on_gap` was shown, call by call.
     pub(super) shown: Arc<Mutex<Vec<Vec<u64>>>>,
@@ -48,6 +50,7 @@ impl Toy {
             resubscribes: false,
             groups_by_first_letter: false,
             cannot_unsubscribe: false,
+            has_host_for_each: false,
             made: Arc::default(),
             shown: Arc::default(),
         }
@@ -180,6 +183,10 @@ impl Protocol for Toy {
         if self.resubscribes {
             let channel = gaps[0].stream.symbol.to_string();
             return Remedy::Resubscribe { channel, gaps: vec![ids[0]] };
+        }
+        if self.has_host_for_each {
+            let request = Request::get(format!("http://{}/history", gaps[0].stream.symbol));
+            return Remedy::Fetch { request, gaps: vec![ids[0]] };
         }
         if gaps[0].dry_replies > 2 {
             return Remedy::Lost { gaps: ids, why: "the venue forgot" };

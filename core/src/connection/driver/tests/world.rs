@@ -1,7 +1,6 @@
 //! The outside world of a driver under test: connections, calls and intake, with a script and paused time.
 
 use std::{
-    path::PathBuf,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -52,6 +51,9 @@ pub(super) struct World {
     driver: JoinHandle<Result<()>>,
     /// How long a condition may take: paused time costs nothing.
     patience: Duration,
+    /// Everything that is written is durable.
+    _synced: watch::Sender<u64>,
+    _folder: tempfile::TempDir,
 }
 
 pub(super) struct Dialled {
@@ -144,13 +146,15 @@ impl World {
         let (queue, handovers) = mpsc::channel(2);
         let (takes, may_take) = watch::channel(true);
         let stop = CancellationToken::new();
+        let (synced, synced_seen) = watch::channel(u64::MAX);
+        let folder = tempfile::tempdir().unwrap();
         let lines = Lines::new(0, factory().unwrap().tables(), queue);
         let cx = SourceContext::new(SourceParts {
             name: "toy".into(),
-            folder: PathBuf::new(),
+            folder: folder.path().join("replay/sources/toy"),
             lines,
             asks: shown,
-            synced: watch::channel(0).1,
+            synced: synced_seen,
             stop: stop.clone(),
             health,
             http: HttpClient::new(),
@@ -159,7 +163,8 @@ impl World {
         tokio::spawn(intake(handovers, may_take, Arc::clone(&log), Arc::clone(&rows)));
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
-        Self { registry, stop, asks, log, rows, takes, dials, calls, driver, patience }
+        let (_synced, _folder) = (synced, folder);
+        Self { registry, stop, asks, log, rows, takes, dials, calls, driver, patience, _synced, _folder }
     }
 
     /// Waits for the next attempt to connect.

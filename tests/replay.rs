@@ -1,0 +1,167 @@
+//! What was captured and is played again through the same TOML is stored as it was: the real program, intake, spool and
+//! store.
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
+
+mod support;
+
+use sqlx::Row;
+use support::{Bench, Program};
+use tidegate_sources::deribit::simulator::{Fault, Faults, SimulatorConfig};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
+    let recorded = Recorded::start().await;
+    for (number, speed) in ["max", "20x"].into_iter().enumerate() {
+        let bench = recorded.replay(speed, &format!("again{number}.sqlite"));
+        for run in 1..=2 {
+            let (code, log) = Program::start(bench.folder(), &["run", "eth.toml"]).ended().await;
+            assert_eq!(code, 0, "{speed}, run {run}: {log}");
+            for (table, live) in &recorded.rows {
+                let again = rows(&bench, table).await;
+                assert_eq!(again.len(), live.len(), "{table} at {speed}, run {run}; the log:\n{log}");
+                let other = live.iter().zip(&again).find(|(live, again)| live != again);
+                assert!(other.is_none(), "{table} at {speed}, run {run}: {other:#?}");
+            }
+        }
+        std::fs::remove_dir_all(bench.path("data/eth/replay")).unwrap();
+        recorded.bench.replace(Some(bench));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_was_killed_is_not_begun_again_among_its_own_rows() {
+    let recorded = Recorded::start().await;
+    let bench = recorded.replay("1x", "again.sqlite");
+    let mut program = bench.run();
+    program.until_committed(200).await;
+    assert_eq!(program.get("/health/ready").await.0, 200, "a replay has all that it waits for");
+    program.kill().await;
+
+    let mut program = bench.run();
+    let report = program
+        .until("the source has failed", |report| report["checks"]["eth/source.deribit"]["status"] == "failed")
+        .await;
+    let why = report["checks"]["eth/source.deribit"]["reason"].as_str().unwrap();
+    assert!(
+        why.contains("data/eth/replay` holds an unfinished replay of") && why.contains("remove this folder"),
+        "{why}"
+    );
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 1, "{log}");
+    for (table, live) in &recorded.rows {
+        let again = rows(&bench, table).await;
+        assert!(!again.is_empty() && again.len() < live.len(), "{table}: {} of {}", again.len(), live.len());
+        let mut left = live.iter();
+        assert!(again.iter().all(|row| left.any(|other| other == row)), "{table}: doubled or invented");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_holds_the_live_feed_refuses_a_replay_and_the_live_spool_is_left_alone() {
+    let recorded = Recorded::start().await;
+    let live = spool_of(recorded.bench.borrow().as_ref().unwrap());
+    let bench = recorded.replay("max", "eth.sqlite");
+    let mut program = bench.run();
+    let report =
+        program.until("the sink has failed", |report| report["checks"]["eth/sink.sqlite"]["status"] == "failed").await;
+    let why = report["checks"]["eth/sink.sqlite"]["reason"].as_str().unwrap();
+    assert!(why.contains("spool"), "{why}");
+    println!("{why}");
+    program.stop().await;
+    for (table, live) in &recorded.rows {
+        assert_eq!(rows(&bench, table).await.len(), live.len(), "{table}");
+    }
+    assert_eq!(spool_of(&bench), live);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_is_to_be_captured_is_refused() {
+    let recorded = Recorded::start().await;
+    let bench = recorded.replay("max\" }\ncapture = { rotate_every = \"1h", "again.sqlite");
+    let mut program = bench.run();
+    program.until_logged("`capture` beside `replay`").await;
+    assert_ne!(program.stop().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn captures_of_two_pipelines_in_one_folder_are_kept_apart_and_one_without_a_folder_costs_no_feed() {
+    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    let host = std::fs::read_to_string(bench.path("tidegate.toml")).unwrap();
+    bench.write("tidegate.toml", &format!("{host}[defaults.source]\ncapture = {{ dir = \"captures\" }}\n"));
+    let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"other\"").replace("eth.sqlite", "o.sqlite");
+    bench.write("other.toml", &other);
+    std::fs::create_dir(bench.path("captures")).unwrap();
+    bench.write("captures/other", "a file where the folder has to be");
+    let mut program = bench.run_all();
+    let report = program
+        .until("the other has no capture", |report| {
+            let why = report["checks"]["other/source.deribit"]["reason"].as_str().unwrap_or_default();
+            why.contains("no capture") && report["checks"]["other/sink.sqlite"]["rows_committed"].as_u64() > Some(50)
+        })
+        .await;
+    assert_eq!(report["checks"]["other/source.deribit"]["status"], "degraded", "{report:#}");
+    program.until_committed(50).await;
+    program.stop().await;
+    assert!(std::fs::read_dir(bench.path("captures/eth/deribit")).unwrap().count() > 0);
+}
+
+/// A run with faults that was captured, and what it stored.
+struct Recorded {
+    bench: std::cell::RefCell<Option<Bench>>,
+    rows: Vec<(&'static str, Vec<String>)>,
+}
+
+impl Recorded {
+    async fn start() -> Self {
+        let faults = Faults::parse("malformed=60/m,duplicate=60/m,reorder=60/m,skip=30/m").unwrap();
+        let config = SimulatorConfig { rate: 1_000.0, faults, ..SimulatorConfig::default() };
+        let bench = Bench::start(config, "capture = {}\n", "").await;
+        let mut program = bench.run();
+        for committed in [1_000, 2_000, 3_000] {
+            program.until_committed(committed).await;
+            bench.venue.inject(Fault::Cut);
+        }
+        program.until_committed(4_000).await;
+        let comparison = bench.settle(&mut program).await;
+        comparison.assert_exact(&program.log());
+        assert!(program.metric("tidegate_duplicates_total").await > 0.0, "faults are counted");
+        let (code, log) = program.stop().await;
+        assert_eq!(code, 0, "{log}");
+        let mut all = Vec::new();
+        for table in ["trades", "tickers"] {
+            let rows = rows(&bench, table).await;
+            assert!(rows.len() > 100, "{table}: {}", rows.len());
+            all.push((table, rows));
+        }
+        Self { bench: Some(bench).into(), rows: all }
+    }
+
+    /// Writes the same pipeline, which plays what it has captured into a database.
+    fn replay(&self, speed: &str, database: &str) -> Bench {
+        let bench = self.bench.take().unwrap().at(database);
+        let source = format!("replay = {{ from = \"data/eth/sources/deribit/capture\", speed = \"{speed}\" }}\n");
+        bench.write("eth.toml", &bench.pipeline(&source, ""));
+        bench
+    }
+}
+
+/// Returns the rows of a table with all of their columns, sorted.
+async fn rows(bench: &Bench, table: &str) -> Vec<String> {
+    let mut db = bench.connection().await;
+    let columns = format!("SELECT name FROM pragma_table_info('{table}')");
+    let columns = sqlx::query(sqlx::AssertSqlSafe(columns)).fetch_all(&mut db).await.unwrap();
+    let columns: Vec<String> =
+        columns.iter().map(|row| format!("'{0}=' || quote(\"{0}\")", row.get::<String, _>("name"))).collect();
+    bench.texts(&format!("SELECT {} FROM {table}", columns.join(" || ' ' || "))).await
+}
+
+/// Returns the names and sizes of the live spool's files.
+fn spool_of(bench: &Bench) -> Vec<(String, u64)> {
+    let entries = std::fs::read_dir(bench.path("data/eth/spool")).unwrap();
+    let mut files: Vec<(String, u64)> = entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.metadata().unwrap().len()))
+        .collect();
+    files.sort();
+    files
+}
