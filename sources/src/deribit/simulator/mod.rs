@@ -59,7 +59,7 @@ pub use self::{
     fault::Fault,
     faults::{FAULT_NAMES, Faults},
     instrument::{Instrument, OptionTerms},
-    oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Totals, Trade},
+    oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Totals, Trade},
 };
 use self::{shared::Shared, venue::Venue};
 
