@@ -214,12 +214,13 @@ impl fmt::Display for Episode {
     }
 }
 
-/// Words a duration: in tenths of a second, or in larger units where nobody wants those.
+/// Words a duration in the unit that suits it.
 fn span(duration: Duration) -> String {
-    if duration < Duration::from_secs(120) {
-        return format!("{:.1} s", duration.as_secs_f64());
+    match duration.as_secs() {
+        0 => format!("{} ms", duration.as_millis()),
+        1..120 => format!("{:.1} s", duration.as_secs_f64()),
+        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
     }
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 /// What is repaired faster, while the session goes on, is counted and not told.
@@ -297,7 +298,7 @@ mod tests {
         assert!(tally.absence.is_some());
         tally.count(&confirmed());
         tally.count(&Counts { rows: 3, backfilled: 3, closed: closed(&[1, 2]), ..Counts::default() });
-        assert_eq!(line(&tally), "2 streams, 20.0 s; filled: 3 rows in 0.0 s; tickers of that time are lost");
+        assert_eq!(line(&tally), "2 streams, 20.0 s; filled: 3 rows in 0 ms; tickers of that time are lost");
         let seconds = gaps(&registry)["unrepeatable_seconds"].as_f64().unwrap();
         assert!((20.0..25.0).contains(&seconds), "{seconds}");
         assert_eq!(gaps(&registry)["filled"], 2);

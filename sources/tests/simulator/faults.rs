@@ -353,6 +353,25 @@ async fn scheduled_faults_strike_by_themselves_and_rest_while_frozen() {
 }
 
 #[tokio::test]
+async fn a_scripted_fault_strikes_at_its_time() {
+    let faults = Faults::default().and_script("50ms:close").unwrap();
+    let venue = start(SimulatorConfig { faults, paused: true, ..SimulatorConfig::default() }).await;
+    let mut client = Client::connect(&venue).await;
+    assert!(client.request("public/test", json!({})).await["result"].is_object());
+    venue.resume();
+    assert!(matches!(client.end().await, Some(Ok(_))));
+    assert_eq!(venue.oracle().sessions[0].why.as_deref(), Some("closed by the venue"));
+}
+
+#[tokio::test]
+async fn a_rate_that_nobody_can_make_is_refused() {
+    for rate in [0.0, -5.0, f64::NAN, f64::INFINITY, 1e9] {
+        let refused = Simulator::start(SimulatorConfig { rate, ..SimulatorConfig::default() }).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{rate}: {refused}");
+    }
+}
+
+#[tokio::test]
 async fn every_fault_of_the_list_can_strike_and_the_venue_lives_on() {
     let list: Vec<String> = FAULT_NAMES.iter().map(|name| format!("{name}=20/s")).collect();
     let faults: Faults = list.join(",").parse().unwrap();

@@ -47,9 +47,7 @@ use super::{DemoArgs, Failure, Outcome, simulate};
 pub(super) const DEFAULT_DIR: &str = "tidegate-demo";
 
 pub(super) fn run(args: &DemoArgs) -> Outcome {
-    if !(args.rate.is_finite() && args.rate > 0.0) {
-        return Err(Failure::usage(format!("--rate {} is not a number of events a second", args.rate)));
-    }
+    simulate::check_rate(args.rate)?;
     let runtime = super::run::runtime()?;
     let outcome = runtime.block_on(demo(args));
     // What still reads a pipe of a killed child is not waited for.

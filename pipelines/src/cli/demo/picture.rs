@@ -61,7 +61,7 @@ impl Picture<'_> {
             stage(&time, "source deribit", source, &received, &self.channels(), &self.line_cut()),
             stage("", "spool", &report.spool, &bytes, &lag, &self.behind()),
             sink,
-            format!("{:<8} {:<14} {}", "", "gaps", self.gaps()),
+            format!("{:<8} {:<6} {}", "", "gaps", self.gaps()),
         ]
     }
 
@@ -119,7 +119,7 @@ impl Picture<'_> {
         let found = totals.gaps_open + totals.gaps_filled + totals.gaps_lost;
         let [found, filled, lost, rest] = [found, totals.gaps_filled, totals.gaps_lost, totals.backfilled].map(grouped);
         // What was lost comes first: a narrow terminal cuts off what comes last.
-        format!("{found} found, {filled} filled, {lost} lost{}; {rest} by REST", self.missed())
+        format!("{filled} of {found} filled, {lost} lost{}; {rest} by REST", self.missed())
     }
 
     fn killed(&self) -> String {
@@ -190,7 +190,7 @@ mod tests {
             "00:01:24 source deribit degraded  2,011/s  52 of 52 channels cut 4×, 3 s ago",
             "         spool          degraded   61 MiB  synced 3 ms       0.04 s behind",
             "         sink   sqlite  degraded  2,003/s  170,117 rows     p50 12 ms p99 123 ms",
-            "         gaps           41 found, 40 filled, 0 lost + 11.8 s of tickers; 212 by REST",
+            "         gaps   40 of 41 filled, 0 lost + 11.8 s of tickers; 212 by REST",
         ];
         assert_eq!(picture(&tally).lines(80), expected);
         assert!(picture(&tally).lines(120)[2].ends_with("  exactly-once (transaction)"));
@@ -200,7 +200,7 @@ mod tests {
     fn a_line_without_a_terminal_has_the_same_numbers() {
         let tally = tally(1);
         let line = picture(&tally).line();
-        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"]
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "40 of 41 filled"]
         {
             assert!(line.contains(fact), "{fact}: {line}");
         }
@@ -212,7 +212,7 @@ mod tests {
         let lines = Picture { facts: Facts::default(), tally: &tally }.lines(80);
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
         assert!(
-            lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled, 0 lost; 0 by REST")
+            lines[0].contains("line never cut") && lines[3].contains("0 of 0 filled, 0 lost; 0 by REST")
         );
     }
 

@@ -21,7 +21,7 @@ use super::{
     tally::{Resumed, Tally},
 };
 use crate::cli::{
-    DemoArgs, Failure,
+    DemoArgs, Failure, simulate,
     text::{count, grouped, short},
 };
 
@@ -120,6 +120,7 @@ impl Stage {
                 },
                 _ = ticks.tick() => {}
                 () = signals.stop() => return Ok(Ending::Asked),
+                error = self.simulator.failed() => return Err(Failure::failed(simulate::unwritable(&error))),
             }
             let now = Instant::now();
             self.show(now);

@@ -81,7 +81,10 @@ impl Oracle {
     /// Folds one event in.
     pub(super) fn apply(&mut self, at_ms: i64, event: Event) {
         match event {
-            Event::Started { .. } => return self.end_all("the venue stopped"),
+            Event::Started { seed, .. } => {
+                self.seed.get_or_insert(seed);
+                return self.end_all("the venue stopped");
+            }
             Event::Listed(instrument) => self.list(instrument),
             Event::Expired { instrument } => {
                 if let Some(listed) = self.listed_mut(&instrument) {

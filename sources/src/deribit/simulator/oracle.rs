@@ -23,6 +23,8 @@ pub struct Oracle {
     pub trades: BTreeMap<String, Vec<Trade>>,
     /// Every WebSocket session, in the order of opening; the number of a session counts from 1.
     pub sessions: Vec<Session>,
+    /// The seed of the first start.
+    pub seed: Option<u64>,
     /// How many trades were made while the venue ran, which leaves out the history it began with.
     pub trades_made: u64,
     pub(super) highest: Highest,
