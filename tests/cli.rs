@@ -53,7 +53,8 @@ async fn run_example(bench: &Bench, command: &str, example: &str) {
     if command == "demo" {
         // As shown, but for fewer kills, and with an end.
         let words = words.iter().map(|word| if *word == "20" { "3" } else { word });
-        let words: Vec<&str> = words.chain(["--for", "2s"].into_iter().filter(|_| !example.contains("--for"))).collect();
+        let words: Vec<&str> =
+            words.chain(["--for", "2s"].into_iter().filter(|_| !example.contains("--for"))).collect();
         let output = tidegate(bench.folder(), &words);
         let text = said(&output);
         assert_eq!(output.status.code(), Some(0), "{example}: {text}");

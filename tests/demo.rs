@@ -164,7 +164,8 @@ async fn a_simulator_whose_disk_is_full_ends_at_once_and_says_so() {
     let Some(disk) = SmallDisk::mount("64k") else { return };
     let dir = tempfile::tempdir().unwrap();
     let file = disk.path().join("sent.jsonl");
-    let output = finished(dir.path(), &["simulate", "deribit", "--rate", "5000", "--sent", file.to_str().unwrap()]).await;
+    let output =
+        finished(dir.path(), &["simulate", "deribit", "--rate", "5000", "--sent", file.to_str().unwrap()]).await;
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("cannot be written down: No space left on device"), "{text}");
@@ -256,6 +257,59 @@ async fn a_simulator_ends_when_it_was_told_and_answers_mistakes_with_the_nearest
         assert_eq!(output.status.code(), Some(2), "{text}");
         assert!(text.contains(remedy), "{text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_shows_is_what_one_sees_on_a_terminal() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let blocks: Vec<&str> = readme.split("```").filter_map(|block| block.strip_prefix("text\n")).collect();
+    let [demo, log] = blocks.as_slice() else { panic!("{} blocks of what is seen", blocks.len()) };
+    let dir = tempfile::tempdir().unwrap();
+    let Some(seen) = on_a_terminal(dir.path(), "demo --for 10s --seed 7").await else { return };
+    for line in demo.lines() {
+        assert!(seen.lines().any(|seen| shape(seen) == shape(line)), "never seen: {line}\n{seen}");
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+
+    let mut venue = Demo::start(dir.path(), &["simulate", "deribit", "--for", "20s"]);
+    let endpoint = venue.until("endpoint = {").await;
+    let toml = readme.split("```").find(|block| block.contains("[source.deribit]")).unwrap();
+    let toml: String = toml
+        .lines()
+        .skip_while(|line| !line.starts_with('['))
+        .take_while(|line| *line != "END")
+        .map(|line| if line.starts_with("endpoint") { format!("{endpoint}\n") } else { format!("{line}\n") })
+        .collect();
+    std::fs::write(dir.path().join("eth.toml"), toml).unwrap();
+    std::fs::write(dir.path().join("tidegate.toml"), "listen = \"127.0.0.1:0\"\n").unwrap();
+    let seen = on_a_terminal(dir.path(), "run eth.toml & sleep 3; kill -INT %1; wait %1").await.unwrap();
+    for line in log.lines().filter(|line| *line != "^C") {
+        assert!(seen.lines().any(|seen| shape(seen) == shape(line)), "never seen: {line}\n{seen}");
+    }
+}
+
+/// Runs a command on a terminal of 80 columns; `None` where there is no program to do that.
+async fn on_a_terminal(folder: &Path, command: &str) -> Option<String> {
+    let line = format!("set -m; stty cols 80; {} {command}", env!("CARGO_BIN_EXE_tidegate"));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(folder).env_remove("LOG_LEVEL").env("TERM", "xterm");
+    script.env("SHELL", "/bin/bash").env("NO_COLOR", "1").stdin(Stdio::null()).kill_on_drop(true);
+    match timeout(PATIENCE, script.output()).await.unwrap() {
+        Ok(output) => Some(String::from_utf8_lossy(&output.stdout).replace("\x1b[6A\r\x1b[J", "").replace('\r', "")),
+        Err(error) => {
+            support::skipped(&format!("no `script` to make a terminal: {error}"));
+            None
+        }
+    }
+}
+
+/// Returns the words of a line: what is left without numbers, their units, and times.
+fn shape(line: &str) -> Vec<&str> {
+    let is_word = |word: &&str| {
+        let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+        !word.contains(|c: char| c.is_ascii_digit()) && !["s", "ms", "KiB", "MiB", "B", ""].contains(&word)
+    };
+    line.split_whitespace().filter(is_word).collect()
 }
 
 /// A running command.

@@ -73,7 +73,8 @@ async fn tickers_that_are_not_stored_are_holes_unless_they_were_in_flight() {
     bench.settle(&mut program).await.assert_exact(&program.log());
     let mut stored = support::Stored::read(&bench.database()).await;
     let volumes = stored.tickers.len();
-    let holes = |stored: &support::Stored| bench.venue.read(|oracle| support::Comparison::of(oracle, stored).holes.len());
+    let holes =
+        |stored: &support::Stored| bench.venue.read(|oracle| support::Comparison::of(oracle, stored).holes.len());
     let newest = stored.tickers.keys().next_back().unwrap().clone();
     stored.tickers.remove(&newest);
     assert_eq!(holes(&stored), 1, "the line is up: the last one is owed too");

@@ -75,7 +75,8 @@ fn every_failing_step_of_the_test_script_ends_with_a_summary_that_says_failed() 
     let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
     for (failing, step) in [("fmt --all --check", "format"), ("clippy --quiet*", "lints"), ("doc *", "docs")] {
         let cargo = folder.path().join("cargo");
-        fs::write(&cargo, format!("#!/bin/sh\ncase \"$*\" in {}) exit 1;; esac\n", failing.replace(' ', "\\ "))).unwrap();
+        fs::write(&cargo, format!("#!/bin/sh\ncase \"$*\" in {}) exit 1;; esac\n", failing.replace(' ', "\\ ")))
+            .unwrap();
         fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let mut script = Command::new(top().join("scripts/test"));
         let output = script.arg("quick").env("PATH", &path).stdin(Stdio::null()).output().unwrap();

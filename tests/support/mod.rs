@@ -494,7 +494,8 @@ impl Comparison {
         let mut sent = std::collections::BTreeSet::new();
         for session in &oracle.sessions {
             for (symbol, tickers) in &session.tickers {
-                let is_stored = |ticker: &Ticker| stored.tickers.contains_key(&(symbol.clone(), ticker.volume.to_bits()));
+                let is_stored =
+                    |ticker: &Ticker| stored.tickers.contains_key(&(symbol.clone(), ticker.volume.to_bits()));
                 let last = tickers.iter().rposition(is_stored).map_or(0, |at| at + 1);
                 // Behind the last one that is there, the last moments before the line was cut or the process killed.
                 let is_hole = |(at, ticker): (usize, &Ticker)| {

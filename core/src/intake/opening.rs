@@ -17,7 +17,8 @@ use crate::{
     health::Registry,
     row::{Origin, Timestamp},
     spool::{
-        self, Begun, Control, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition, SpoolReader,
+        self, Begun, Control, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition,
+        SpoolReader,
         disk::{Disk, RealDisk},
     },
 };

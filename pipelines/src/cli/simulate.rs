@@ -7,7 +7,9 @@ use std::{
 };
 
 use tidegate_core::config::nearest;
-use tidegate_sources::deribit::simulator::{FAULT_NAMES, Faults, MOST_EVENTS, Oracle, Simulator, SimulatorConfig, Totals};
+use tidegate_sources::deribit::simulator::{
+    FAULT_NAMES, Faults, MOST_EVENTS, Oracle, Simulator, SimulatorConfig, Totals,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Outcome, SimulateArgs, text::grouped};
@@ -47,7 +49,9 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     let before = simulator.read(Oracle::totals);
     show(&block(&simulator, &about))?;
     if let Some(first) = simulator.read(|oracle| oracle.seed).filter(|first| *first != seed) {
-        show(&format!("the file was begun with seed {first}: its instruments and numbers go on, what follows is of seed {seed}\n"))?;
+        show(&format!(
+            "the file was begun with seed {first}: its instruments and numbers go on, what follows is of seed {seed}\n"
+        ))?;
     }
     let failure = tokio::select! {
         stopped = stopped(duration) => stopped.map(|()| None)?,
@@ -100,10 +104,9 @@ fn faults(list: &str, script: &str) -> Result<Faults, Failure> {
 }
 
 fn fault_names() -> String {
-    let mut page =
-        "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average) or\n\
+    let mut page = "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average) or\n\
          `--fault-at 5s:cut,12s:silence` (so long after the start):\n"
-            .to_owned();
+        .to_owned();
     for (name, about) in FAULTS {
         page.push_str(&format!("  {name:<14} {about}\n"));
     }

@@ -42,7 +42,7 @@ pub(super) fn short(seconds: f64) -> String {
         ..999.5 => format!("{milliseconds:.0} ms"),
         ..120_000.0 => format!("{seconds:.1} s"),
         // Tens of thousands of seconds say nothing to anybody.
-        _ => humantime::format_duration(std::time::Duration::from_secs(seconds as u64)).to_string(),
+        _ => humantime::format_duration(Duration::from_secs(seconds as u64)).to_string(),
     }
 }
 

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, fs, io::Write, path::Path, time::Instant};
 
 use serde_json::{Value, json};
-use tidegate_sources::deribit::simulator::{self, BookKey, Fault, Mark, Oracle, Session, Simulator, SimulatorConfig, Trade};
+use tidegate_sources::deribit::simulator::{
+    self, BookKey, Fault, Mark, Oracle, Session, Simulator, SimulatorConfig, Trade,
+};
 
 use crate::client::{Client, DEADLINE, PERPETUAL, busy_options, result, start, still_venue, until};
 

@@ -125,7 +125,8 @@ impl Continuity {
 
     /// Returns every session that is not over, with its source.
     pub(crate) fn sessions(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
-        let named = |(&id, session): (&u32, &super::Session)| Some((id, self.sources.get(usize::from(session.source))?));
+        let named =
+            |(&id, session): (&u32, &super::Session)| Some((id, self.sources.get(usize::from(session.source))?));
         self.sessions.iter().filter_map(named)
     }
 

@@ -206,7 +206,9 @@ async fn wait_for_the_last_child(root: &Path) -> Result<File, Failure> {
         return Ok(file);
     }
     let root_shown = root.display();
-    println!("the pipeline of the last demo in `{root_shown}` still stores what is in its spool; waiting for it to end");
+    println!(
+        "the pipeline of the last demo in `{root_shown}` still stores what is in its spool; waiting for it to end"
+    );
     if !lock_within(&file, LAST_CHILD).await.map_err(|error| unusable(root, &error))? {
         let text = format!("the pipeline of the last demo in `{}` does not end", root.display());
         return Err(Failure::failed(format!("{text}; it still holds `{}`", path.display())));

@@ -200,8 +200,7 @@ mod tests {
     fn a_line_without_a_terminal_has_the_same_numbers() {
         let tally = tally(1);
         let line = picture(&tally).line();
-        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "40 of 41 filled"]
-        {
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "40 of 41 filled"] {
             assert!(line.contains(fact), "{fact}: {line}");
         }
     }
@@ -211,9 +210,7 @@ mod tests {
         let tally = Tally::default();
         let lines = Picture { facts: Facts::default(), tally: &tally }.lines(80);
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
-        assert!(
-            lines[0].contains("line never cut") && lines[3].contains("0 of 0 filled, 0 lost; 0 by REST")
-        );
+        assert!(lines[0].contains("line never cut") && lines[3].contains("0 of 0 filled, 0 lost; 0 by REST"));
     }
 
     #[test]

@@ -45,7 +45,8 @@ fn table(comparison: &Comparison, around: &Around<'_>) -> String {
     let Trades { made, stored, by_rest, missing, twice, earlier } = comparison.trades;
     let Tickers { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } = comparison.tickers;
     let silent = short(comparison.silent_ms as f64 / 1000.0);
-    let kills = if around.kills > 0 { format!("; killed {}", count(around.kills.into(), "time")) } else { String::new() };
+    let kills =
+        if around.kills > 0 { format!("; killed {}", count(around.kills.into(), "time")) } else { String::new() };
     let [made, sent, stored, stored_tickers, missing, holes, twice, twice_tickers] =
         [made, sent, stored, stored_tickers, missing, holes, twice, twice_tickers].map(grouped);
     let wide = |one: &str, other: &str| one.len().max(other.len());
