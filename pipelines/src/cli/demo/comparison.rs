@@ -111,11 +111,12 @@ impl Comparison {
         owed: &[&simulator::Trade],
         rows: &[stored::Trade],
     ) {
-        let made: HashMap<String, &simulator::Trade> = made.iter().map(|trade| (trade.trade_id(), trade)).collect();
+        let made: HashMap<u64, &simulator::Trade> = made.iter().map(|trade| (trade.id, trade)).collect();
         let mut copies: HashMap<u64, u64> = HashMap::new();
         let mut by_rest: HashMap<u64, bool> = HashMap::new();
         for row in rows {
-            match made.get(&row.id).filter(|trade| is_as_made(row, trade)) {
+            let trade = number_of(&row.id).and_then(|id| made.get(&id));
+            match trade.filter(|trade| is_as_made(row, trade)) {
                 Some(trade) => {
                     *copies.entry(trade.id).or_default() += 1;
                     by_rest.insert(trade.id, row.backfilled);
@@ -266,6 +267,12 @@ impl Share {
             self.in_flight += u64::from(is_late);
         }
     }
+}
+
+/// Returns the number in a `trade_id`, which is cheaper to look for than its text.
+fn number_of(trade_id: &str) -> Option<u64> {
+    let digits = trade_id.strip_prefix("ETH-").filter(|digits| !digits.starts_with(['0', '+']))?;
+    digits.parse().ok()
 }
 
 fn is_as_made(row: &stored::Trade, trade: &simulator::Trade) -> bool {

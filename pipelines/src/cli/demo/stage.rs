@@ -165,6 +165,12 @@ impl Stage {
         self.screen.finish(&Picture { facts, tally: &self.tally });
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
+        if self.tally.rows() > MANY_ROWS {
+            self.screen.say(&format!(
+                "comparing {} rows with the simulator's own list; Ctrl-C ends it without",
+                grouped(self.tally.rows())
+            ));
+        }
         let is_well = ending != Ending::Broken && !has_failed;
         Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done })
     }
@@ -333,6 +339,9 @@ const CALM: u32 = 2;
 const AFTER_KILLS: Duration = Duration::from_secs(3);
 
 const MOST_DEATHS: u32 = 3;
+
+/// More cannot be compared in a moment.
+const MANY_ROWS: u64 = 500_000;
 
 #[cfg(test)]
 mod tests {
