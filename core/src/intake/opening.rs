@@ -143,19 +143,17 @@ struct Absences(BTreeMap<Arc<str>, Absence>);
 impl Absences {
     /// Notes a control item that is about to be applied.
     fn see(&mut self, continuity: &Continuity, control: &Control) {
-        match control {
-            Control::Confirmed { source, at, .. } => {
-                let absence = self.0.entry(source.as_str().into()).or_default();
-                *absence = Absence { since: Some(*at), unrepeatable: Vec::new() };
+        if let Control::Confirmed { source, at, .. } = control {
+            let absence = Absence { since: Some(*at), unrepeatable: Vec::new() };
+            self.0.insert(source.as_str().into(), absence);
+        } else if let Control::Alive { session, at } = control {
+            self.heard(continuity.source_of(*session), *at);
+        } else if let Control::Ended { session, .. } = control {
+            self.missed(continuity.source_of(*session), continuity, *session);
+        } else if matches!(control, Control::Boot { .. }) {
+            for (session, source) in continuity.sessions() {
+                self.missed(Some(source), continuity, session);
             }
-            Control::Alive { session, at } => self.heard(continuity.source_of(*session), *at),
-            Control::Ended { session, .. } => self.missed(continuity.source_of(*session), continuity, *session),
-            Control::Boot { .. } => {
-                for (session, source) in continuity.sessions() {
-                    self.missed(Some(source), continuity, session);
-                }
-            }
-            _ => {}
         }
     }
 

@@ -27,7 +27,7 @@ pub(super) struct Trades {
     pub(super) made: u64,
     /// Of these, stored.
     pub(super) stored: u64,
-    /// Of these, fetched by REST.
+    /// Fetched by REST, of all that are stored.
     pub(super) by_rest: u64,
     pub(super) missing: u64,
     /// Rows too many.
@@ -113,13 +113,15 @@ impl Comparison {
     ) {
         let made: HashMap<u64, &simulator::Trade> = made.iter().map(|trade| (trade.id, trade)).collect();
         let mut copies: HashMap<u64, u64> = HashMap::new();
-        let mut by_rest: HashMap<u64, bool> = HashMap::new();
+        let mut by_rest: BTreeSet<u64> = BTreeSet::new();
         for row in rows {
             let trade = number_of(&row.id).and_then(|id| made.get(&id));
             match trade.filter(|trade| is_as_made(row, trade)) {
                 Some(trade) => {
                     *copies.entry(trade.id).or_default() += 1;
-                    by_rest.insert(trade.id, row.backfilled);
+                    if row.backfilled {
+                        by_rest.insert(trade.id);
+                    }
                 }
                 None => {
                     self.invented += 1;
@@ -128,11 +130,11 @@ impl Comparison {
             }
         }
         self.trades.made += owed.len() as u64;
+        self.trades.by_rest += by_rest.len() as u64;
         for trade in owed {
             match copies.remove(&trade.id) {
                 Some(stored) => {
                     self.trades.stored += 1;
-                    self.trades.by_rest += u64::from(by_rest[&trade.id]);
                     self.trades_twice(symbol, trade.id, stored);
                 }
                 None => {
