@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub(super) struct Segment {
     synced_len: AtomicU64,
     /// How many bytes were written.
     len: AtomicU64,
+    /// Whether it was dropped because the spool was full, whoever is reading it.
+    dropped: AtomicBool,
     /// When everybody had done with it first.
     pub(super) passed: OnceLock<Duration>,
     file: OnceLock<Arc<dyn DiskFile>>,
@@ -81,6 +83,7 @@ impl Segment {
             end: number(end),
             synced_len: number(synced_len),
             len: number(len),
+            dropped: AtomicBool::new(false),
             passed: OnceLock::new(),
             file: OnceLock::new(),
             meta: OnceLock::new(),
@@ -93,6 +96,14 @@ impl Segment {
 
     pub(super) fn seal(&self, end: u64) {
         self.end.store(end, Ordering::Release);
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
     }
 
     pub(super) fn synced_len(&self) -> u64 {

@@ -39,6 +39,8 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
 
 async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcome {
     let began = Instant::now();
+    // Before the first word: whoever reads it may answer with a signal.
+    let stopped = stopped(duration)?;
     let (listen, sent) = (config.listen, config.sent.clone());
     let seed = config.seed;
     let about = about(&config);
@@ -54,7 +56,7 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
         ))?;
     }
     let failure = tokio::select! {
-        stopped = stopped(duration) => stopped.map(|()| None)?,
+        () = stopped => None,
         failure = simulator.failed() => Some(failure),
     };
     simulator.freeze();
@@ -65,16 +67,17 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the end of `duration`, or for SIGINT or SIGTERM.
-async fn stopped(duration: Option<Duration>) -> Result<(), Failure> {
+/// Listens for SIGINT and SIGTERM from now on, and returns what waits for them or for the end of `duration`.
+fn stopped(duration: Option<Duration>) -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        () = tokio::time::sleep(duration.unwrap_or_default()), if duration.is_some() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = tokio::time::sleep(duration.unwrap_or_default()), if duration.is_some() => {}
+        }
+    })
 }
 
 /// Refuses a rate that no simulator makes.
