@@ -207,8 +207,11 @@ impl Task {
                 Step::Opened | Step::Confirmed { .. } | Step::Unsubscribed { .. } | Step::Ended { .. } => {
                     board.stir(Instant::now());
                 }
-                Step::Alive | Step::Restart(_) | Step::Malformed { .. } | Step::Answered { .. } | Step::Lost { .. } => {
-                }
+                Step::Alive { .. }
+                | Step::Restart(_)
+                | Step::Malformed { .. }
+                | Step::Answered { .. }
+                | Step::Lost { .. } => {}
             }
         }
     }

@@ -25,6 +25,8 @@ pub(super) struct Stream {
     pub(super) floor: Option<Edge>,
     /// From when on records are owed: the first confirmation, or the end of the epoch before.
     pub(super) since: Timestamp,
+    /// Up to when sessions have vouched for it, by the venue's clock: what was missing before has a gap of its own.
+    pub(super) vouched: Timestamp,
     pub(super) window: Window,
     /// In the order in which they were opened.
     pub(super) gaps: Vec<OpenGap>,
@@ -65,6 +67,7 @@ impl Stream {
             last: None,
             floor: None,
             since: Timestamp::default(),
+            vouched: Timestamp::default(),
             window: Window::default(),
             gaps: Vec::new(),
             covered_by: Vec::new(),
@@ -91,9 +94,14 @@ impl Stream {
         self.gaps.iter().any(|gap| gap.epoch == self.epoch && !gap.is_over() && (linked || gap.is_open_right()))
     }
 
-    /// Returns the time from which on a gap behind the last record has to be filled.
+    /// Returns the time of the last record, or from which on records are owed.
     pub(super) fn open_since(&self) -> Timestamp {
         self.last.map_or(self.since, |last| last.ts_event)
+    }
+
+    /// Returns the time from which on a gap behind the last record has to be filled.
+    pub(super) fn owed_since(&self) -> Timestamp {
+        self.open_since().max(self.since).max(self.vouched)
     }
 
     pub(super) fn holes(&self) -> usize {
@@ -195,19 +203,20 @@ impl Stream {
     }
 
     /// A session vouches for it no longer, and nobody wanted that.
-    pub(super) fn cut(&mut self, session: u32) {
+    pub(super) fn cut(&mut self, session: u32, vouched: Timestamp) {
         let was_covered = self.is_covered();
-        self.uncover(session);
+        self.uncover(session, vouched);
         if was_covered && !self.is_covered() {
             self.gaps.iter_mut().for_each(OpenGap::cut);
         }
     }
 
-    /// A session vouches for it no longer.
-    pub(super) fn uncover(&mut self, session: u32) {
+    /// A session vouches for it no longer, but did so up to then.
+    pub(super) fn uncover(&mut self, session: u32, vouched: Timestamp) {
         if !self.covered_by.contains(&session) {
             return;
         }
+        self.vouched = self.vouched.max(vouched);
         self.covered_by.retain(|&covering| covering != session);
         self.first_session = self.first_session.filter(|&first| first != session);
         self.gaps.iter_mut().for_each(OpenGap::coverage_changed);
@@ -277,6 +286,7 @@ impl Stream {
         self.last = other.last;
         self.floor = other.floor;
         self.since = other.since;
+        self.vouched = other.vouched;
         self.is_implied = other.is_implied;
         self.has_left = other.has_left;
         self.first_session = other.first_session;

@@ -21,6 +21,10 @@ const STREAMS: [Numbering; 4] = [Numbering::Sequence, Numbering::Sequence, Numbe
 const LAG: i64 = 3;
 /// How long the history remembers.
 const MEMORY: i64 = 400;
+/// A line on which a record waits for longer vouches for nothing: the log is not told that it is alive.
+const LONGEST_WAY: i64 = 60;
+/// The market's time is in seconds.
+const SECOND: i64 = 1_000_000_000;
 
 /// A request on its way to the venue and back.
 #[derive(Debug)]
@@ -142,14 +146,27 @@ impl World {
         match self.lines[line].wire.pop_front() {
             None => {}
             Some(Sent::Confirmed { stream, at }) => {
-                self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at);
+                self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at * SECOND);
                 let first = self.market.made.iter().position(|made| made.ts > at);
                 self.owed_from[stream].get_or_insert_with(|| first.unwrap_or(self.market.made.len()));
             }
             Some(Sent::Record(record)) => {
                 let made = self.market.made[record];
-                self.host.live(session, made.stream as u32, self.market.position(record), made.ts, record as u32);
+                let position = self.market.position(record);
+                self.host.live(session, made.stream as u32, position, made.ts * SECOND, record as u32);
             }
+        }
+        self.vouch(line, session);
+    }
+
+    /// The line is alive, and nothing is on its way for longer than records are.
+    fn vouch(&mut self, line: usize, session: u32) {
+        let is_late = |sent: &Sent| match sent {
+            Sent::Confirmed { .. } => false,
+            Sent::Record(record) => self.market.made[*record].ts + LONGEST_WAY < self.market.now,
+        };
+        if !self.lines[line].wire.iter().any(is_late) {
+            self.host.alive(session);
         }
     }
 
@@ -216,11 +233,12 @@ impl World {
             return;
         }
         let ask = due[self.random.below(due.len() as u64) as usize];
-        if ask.gap.since.0 < now - MEMORY {
+        let since = ask.gap.since.0.div_euclid(SECOND);
+        if since < now - MEMORY {
             return self.give_up(ask.gap.id);
         }
-        let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0);
-        let range = (ask.gap.since.0, to);
+        let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0 / SECOND);
+        let range = (since, to);
         let (gap, number, stream) = (ask.gap.id, ask.number, ask.stream as usize);
         let neighbour = ask.gap.after.is_none();
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
@@ -269,7 +287,8 @@ impl World {
         let request = self.requests.swap_remove(at);
         let Some((records, complete)) = request.reply else { return };
         let row = |record: usize| {
-            (request.stream as u32, self.market.position(record), self.market.made[record].ts, record as u32)
+            let ts = self.market.made[record].ts * SECOND;
+            (request.stream as u32, self.market.position(record), ts, record as u32)
         };
         let rows: Vec<_> = records.into_iter().map(row).collect();
         self.host.history(request.session, &rows);
