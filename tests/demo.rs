@@ -160,6 +160,23 @@ async fn a_folder_with_anything_else_in_it_and_a_bad_rate_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_killed_demos_pipeline_is_told_so_and_may_leave() {
+    let dir = tempfile::tempdir().unwrap();
+    // As the pipeline of a killed demo holds it.
+    let log = File::create(dir.path().join("demo.log")).unwrap();
+    log.lock().unwrap();
+    let mut demo = Demo::start(dir.path(), &["demo", "."]);
+    demo.until("the pipeline of the last demo in `.` still stores what is in its spool").await;
+    signal(&demo.child, "INT");
+    let errors = demo.child.stderr.take();
+    let (code, text) = demo.ended().await;
+    assert_eq!(code, 1, "{text}");
+    let mut said = String::new();
+    errors.unwrap().read_to_string(&mut said).await.unwrap();
+    assert!(said.contains("ended before it began"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_simulator_whose_disk_is_full_ends_at_once_and_says_so() {
     let Some(disk) = SmallDisk::mount("64k") else { return };
     let dir = tempfile::tempdir().unwrap();

@@ -102,7 +102,8 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let recovery = Recovery::open(disk, options)?;
     let report = recovery.report().clone();
     let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
-    let (mut rows, mut absences) = (0, Absences::default());
+    let mut rows = 0;
+    let mut absences = Absences::default();
     let recovery = recovery.replay(|step| rows += fold(&mut continuity, &mut absences, &step))?;
     let absences = sources.iter().map(|source| absences.of(&continuity, &source.info.name)).collect();
     let Begun { writer, boot, .. } =

@@ -52,7 +52,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns the name by which `--faults` knows it; one of the caller's own frames has none there.
+    /// Returns the name by which `--faults` knows it; those that only a test can give are not in its list.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Cut => "cut",
@@ -83,6 +83,7 @@ impl Fault {
                 Condition::NeverSpeak => "never_speak",
                 Condition::PlainHttp => "plain_http",
                 Condition::WrongTestnet => "wrong_testnet",
+                Condition::PutOff { .. } => "put_off",
             },
         }
     }
