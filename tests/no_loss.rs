@@ -35,6 +35,54 @@ async fn a_cut_line_loses_no_trade() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_repeat_is_said_after_a_stop_and_after_a_kill() {
+    let bench = Bench::start(SimulatorConfig { rate: 1_000.0, ..SimulatorConfig::default() }, "", "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    for is_killed in [false, true] {
+        let away = std::time::Instant::now();
+        // Nobody listens until the venue has made some more.
+        let made = bench.venue.read(|oracle| oracle.trades_made);
+        while bench.venue.read(|oracle| oracle.trades_made) < made + 50 {
+            tokio::task::yield_now().await;
+        }
+        let away = away.elapsed();
+        let mut program = bench.run();
+        program.until_logged("tickers of that time are lost").await;
+        let missed = |report: &serde_json::Value| {
+            report["checks"]["eth/source.deribit"]["gaps"]["unrepeatable_seconds"].as_f64().unwrap_or(0.0)
+        };
+        let report = program.until("it is in health", |report| missed(report) > 0.0).await;
+        assert!(missed(&report) >= away.as_secs_f64(), "{} s of {away:?}; {}", missed(&report), program.log());
+        program.until_committed(500).await;
+        if is_killed {
+            bench.settle(&mut program).await.assert_exact(&program.log());
+        } else {
+            program.kill().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tickers_that_are_not_stored_are_holes_unless_they_were_in_flight() {
+    let bench = Bench::start(SimulatorConfig { rate: 1_000.0, ..SimulatorConfig::default() }, "", "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let mut stored = support::Stored::read(&bench.database()).await;
+    let volumes = stored.tickers.len();
+    let holes =
+        |stored: &support::Stored| bench.venue.read(|oracle| support::Comparison::of(oracle, stored).holes.len());
+    let newest = stored.tickers.keys().next_back().unwrap().clone();
+    stored.tickers.remove(&newest);
+    assert_eq!(holes(&stored), 1, "the line is up: the last one is owed too");
+    stored.tickers.clear();
+    assert_eq!(holes(&stored), volumes, "all of them");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kill_9_at_any_moment_loses_nothing_and_doubles_nothing() {
     let kills: u64 = std::env::var("TIDEGATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
     let seed: u64 = std::env::var("TIDEGATE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(|| {

@@ -70,6 +70,23 @@ fn what_the_table_says_is_there_now_is_what_the_program_lists() {
 }
 
 #[test]
+fn every_failing_step_of_the_test_script_ends_with_a_summary_that_says_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+    for (failing, step) in [("fmt --all --check", "format"), ("clippy --quiet*", "lints"), ("doc *", "docs")] {
+        let cargo = folder.path().join("cargo");
+        fs::write(&cargo, format!("#!/bin/sh\ncase \"$*\" in {}) exit 1;; esac\n", failing.replace(' ', "\\ ")))
+            .unwrap();
+        fs::set_permissions(&cargo, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let mut script = Command::new(top().join("scripts/test"));
+        let output = script.arg("quick").env("PATH", &path).stdin(Stdio::null()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!output.status.success(), "{text}");
+        assert!(text.ends_with(&format!("FAILED: {step}\n0 passed, 1 failed, 0 skipped\n")), "{text}");
+    }
+}
+
+#[test]
 fn no_page_promises_what_is_not_there() {
     for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
         let text = page(name).to_lowercase();

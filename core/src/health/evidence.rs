@@ -38,7 +38,10 @@ pub(super) struct Evidence {
     pub(super) rows_dropped: Count,
     pub(super) gaps_open: Count,
     pub(super) gaps_filled: Count,
+    pub(super) gaps_resynchronised: Count,
     pub(super) gaps_lost: Count,
+    /// In nanoseconds.
+    pub(super) unrepeatable: Count,
     pub(super) spool_bytes: Count,
     pub(super) spool_limit: Count,
     pub(super) synced_lag: Count,

@@ -102,14 +102,19 @@ pub struct Subscriptions {
 }
 
 /// Gaps by what became of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Gaps {
     /// Not closed yet.
     pub open: u64,
     /// Filled, or shown to be none.
     pub filled: u64,
+    /// Of books that began anew with a whole state: the changes before it are lost.
+    pub resynchronised: u64,
     /// Nobody can fill them.
     pub lost: u64,
+    /// For so long since the start, and before it since the last run, nobody listened to what the venue does not repeat, such
+    /// as tickers: those of that time are lost. An absence counts when it is over.
+    pub unrepeatable_seconds: f64,
 }
 
 /// What is known of a spool.
@@ -263,7 +268,9 @@ impl Detail {
                 gaps: Gaps {
                     open: evidence.gaps_open.number(),
                     filled: evidence.gaps_filled.number(),
+                    resynchronised: evidence.gaps_resynchronised.number(),
                     lost: evidence.gaps_lost.number(),
+                    unrepeatable_seconds: evidence.unrepeatable.duration().as_secs_f64(),
                 },
                 breakers: breakers(stage, clock),
             }),

@@ -231,6 +231,16 @@ impl StageHealth {
         self.stage.evidence.gaps_filled.add(gaps);
     }
 
+    /// Counts gaps of books that began anew with a whole state.
+    pub fn gaps_resynchronised(&self, gaps: u64) {
+        self.stage.evidence.gaps_resynchronised.add(gaps);
+    }
+
+    /// Adds a time in which nobody listened to what the venue does not repeat.
+    pub fn unrepeatable(&self, missed: Duration) {
+        self.stage.evidence.unrepeatable.add(u64::try_from(missed.as_nanos()).unwrap_or(u64::MAX));
+    }
+
     /// Counts gaps whose rows nobody can give back.
     pub fn gaps_lost(&self, gaps: u64) {
         self.stage.evidence.gaps_lost.add(gaps);

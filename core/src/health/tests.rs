@@ -228,6 +228,9 @@ fn the_report_has_the_documented_shape() {
     pipeline.source.gaps_open(1);
     pipeline.source.gaps_filled(4);
     pipeline.source.gaps_lost(2);
+    pipeline.source.gaps_resynchronised(3);
+    pipeline.source.unrepeatable(Duration::from_millis(1_500));
+    pipeline.source.unrepeatable(Duration::from_millis(1_000));
     pipeline.source.backfilled(212);
     pipeline.sink.checked(Instant::now(), Duration::from_micros(1_500));
     pipeline.spool.appended(Instant::now(), 5);
@@ -247,7 +250,10 @@ fn the_report_has_the_documented_shape() {
 
     let source = &report["checks"]["eth/source.deribit"];
     assert_eq!(source["subscriptions"], json!({ "wanted": 52, "confirmed": 51, "refused": 1 }));
-    assert_eq!(source["gaps"], json!({ "open": 1, "filled": 4, "lost": 2 }));
+    assert_eq!(
+        source["gaps"],
+        json!({ "open": 1, "filled": 4, "resynchronised": 3, "lost": 2, "unrepeatable_seconds": 2.5 })
+    );
     assert_eq!([&source["rows_received"], &source["rows_backfilled"], &source["connections"]], [3, 212, 1]);
     assert!(is_time(&source["last_frame"]) && is_time(&source["last_record"]));
     assert_eq!(source["duration"], "0s");

@@ -12,7 +12,7 @@ use super::{
     continuity::{Confirmation, Continuity, Drop, Verdict, row_hash},
     link::{Handover, LinkId, Step},
     neighbour::Neighbours,
-    tally::SourceTally,
+    tally::{Absence, SourceTally},
 };
 use crate::{
     Result,
@@ -106,6 +106,10 @@ pub(super) struct Counts {
     pub(super) opened: Vec<GapId>,
     pub(super) closed: Vec<(GapId, GapOutcome)>,
     pub(super) confirmed: bool,
+    /// A session has said that it lives.
+    pub(super) heard: bool,
+    /// A session is over.
+    pub(super) ended: bool,
     /// Tables of streams whose session was cut and that nobody can repeat.
     pub(super) cut: Vec<Arc<str>>,
 }
@@ -132,20 +136,19 @@ impl Intake {
         }
     }
 
-    /// Enters what the last boot left open, first of all. `cut` are, for each source, the tables of which nobody can repeat
-    /// what was missed.
+    /// Enters what the last boot left open, first of all. `absences` say, for each source, since when nobody has listened.
     ///
     /// # Errors
     ///
     /// Those of [`SpoolWriter::append`].
-    pub(super) fn booted(&mut self, now: Now, cut: Vec<Vec<Arc<str>>>) -> Result<Accepted> {
+    pub(super) fn booted(&mut self, now: Now, absences: Vec<Absence>) -> Result<Accepted> {
         self.begin();
         self.continuity.booted(now.wall, &mut self.decisions);
         self.decide();
         let accepted = self.append(None, now)?;
-        for ((source, tally), cut) in self.sources.iter().zip(&mut self.tallies).zip(cut) {
+        for ((source, tally), absence) in self.sources.iter().zip(&mut self.tallies).zip(absences) {
             let opened = self.continuity.open_gaps(source).map(|ask| ask.gap.id).collect();
-            tally.count(&Counts { opened, cut, ..Counts::default() });
+            tally.booted(opened, absence);
         }
         Ok(accepted)
     }
@@ -408,6 +411,8 @@ impl Intake {
         self.items.push_control(&control);
         self.continuity.apply(&control);
         self.counts.confirmed |= matches!(control, Control::Confirmed { .. });
+        self.counts.heard |= matches!(control, Control::Confirmed { .. } | Control::Alive { .. });
+        self.counts.ended |= matches!(control, Control::Ended { .. });
         if let Control::GapOpened { gap, .. } = control
             && !self.continuity.is_baseline(gap)
         {

@@ -16,7 +16,7 @@ use super::{
     entry::{Accepted, Intake, Now, Place, Rows},
     link::{Handover, Step},
     opening::{Running, SourceSetup, Started},
-    tally::{SourceTally, SpoolTally},
+    tally::{Absence, SourceTally, SpoolTally},
 };
 use crate::{
     Error, Result,
@@ -56,8 +56,8 @@ pub(super) struct Prepared {
     pub(super) sinks: Vec<String>,
     pub(super) registry: Registry,
     pub(super) synced: watch::Sender<SpoolPosition>,
-    /// For each source, the tables of which nobody can repeat what the last boot missed since its end.
-    pub(super) cut: Vec<Vec<Arc<str>>>,
+    /// For each source, since when nobody has listened.
+    pub(super) absences: Vec<Absence>,
 }
 
 /// The task of a pipeline's intake.
@@ -89,7 +89,7 @@ pub(super) struct Task {
 impl Task {
     /// Returns a task that has entered what the last boot left open.
     pub(super) fn new(prepared: Prepared) -> Result<Self> {
-        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, cut } = prepared;
+        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, absences } = prepared;
         let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
         let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
         let boards = sources.iter().map(|source| Board::new(source.info.name.clone(), source.history_lag)).collect();
@@ -113,7 +113,7 @@ impl Task {
             published: None,
             is_full: false,
         };
-        task.intake.booted(task.now(), cut)?;
+        task.intake.booted(task.now(), absences)?;
         Ok(task)
     }
 

@@ -362,6 +362,9 @@ pub(crate) struct SimulateArgs {
     /// What goes wrong, and how often: `cut=4/m,malformed=2/m`; `help` lists the names.
     #[arg(long, value_name = "LIST")]
     pub(crate) faults: Option<String>,
+    /// What goes wrong once, and how long after the start: `5s:cut,12s:silence`.
+    #[arg(long, value_name = "LIST")]
+    pub(crate) fault_at: Option<String>,
     /// Write what the venue makes to this file, before it sends it; an existing file is gone on with.
     #[arg(long, value_name = "FILE")]
     pub(crate) sent: Option<PathBuf>,

@@ -7,7 +7,9 @@ use std::{
 };
 
 use tidegate_core::config::nearest;
-use tidegate_sources::deribit::simulator::{FAULT_NAMES, Faults, Oracle, Simulator, SimulatorConfig, Totals};
+use tidegate_sources::deribit::simulator::{
+    FAULT_NAMES, Faults, MOST_EVENTS, Oracle, Simulator, SimulatorConfig, Totals,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, Outcome, SimulateArgs, text::grouped};
@@ -23,12 +25,13 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
         print!("{}", fault_names());
         return Ok(ExitCode::SUCCESS);
     }
+    check_rate(args.rate)?;
     let config = SimulatorConfig {
         listen: args.listen,
         seed: args.seed,
         rate: args.rate,
         sent: args.sent.clone(),
-        faults: faults(list)?,
+        faults: faults(list, args.fault_at.as_deref().unwrap_or_default())?,
         ..SimulatorConfig::default()
     };
     super::run::runtime()?.block_on(simulate(config, args.duration))
@@ -39,6 +42,7 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     // Before the first word: whoever reads it may answer with a signal.
     let stopped = stopped(duration)?;
     let (listen, sent) = (config.listen, config.sent.clone());
+    let seed = config.seed;
     let about = about(&config);
     let simulator = Simulator::start(config).await.map_err(|error| {
         let file = sent.map_or_else(String::new, |file| format!(" with the file `{}`", file.display()));
@@ -46,12 +50,20 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     })?;
     let before = simulator.read(Oracle::totals);
     show(&block(&simulator, &about))?;
-    stopped.await;
+    if let Some(first) = simulator.read(|oracle| oracle.seed).filter(|first| *first != seed) {
+        show(&format!(
+            "the file was begun with seed {first}: its instruments and numbers go on, what follows is of seed {seed}\n"
+        ))?;
+    }
+    let failure = tokio::select! {
+        () = stopped => None,
+        failure = simulator.failed() => Some(failure),
+    };
     simulator.freeze();
     let made = since(simulator.read(Oracle::totals), before);
-    let ended = simulator.stop().await;
+    let ended = failure.map_or(simulator.stop().await, Err);
     show(&format!("{}\n", summary(&made, began.elapsed())))?;
-    ended.map_err(|error| Failure::failed(format!("the venue had to stop: {error}")))?;
+    ended.map_err(|error| Failure::failed(unwritable(&error)))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -68,11 +80,26 @@ fn stopped(duration: Option<Duration>) -> Result<impl Future<Output = ()>, Failu
     })
 }
 
-/// Reads a list of faults; a mistake is answered with the nearest name.
-fn faults(list: &str) -> Result<Faults, Failure> {
-    Faults::parse(list).map_err(|error| {
-        let names = list.split(',').map(|entry| entry.split_once('=').map_or(entry, |(name, _)| name).trim());
-        let unknown = names.filter(|name| !name.is_empty()).find(|name| !FAULT_NAMES.contains(name));
+/// Refuses a rate that no simulator makes.
+pub(super) fn check_rate(rate: f64) -> Result<(), Failure> {
+    if SimulatorConfig::is_rate(rate) {
+        return Ok(());
+    }
+    let most = grouped(MOST_EVENTS as u64);
+    Err(Failure::usage(format!("--rate {rate} is not a number of events a second above 0 and up to {most}")))
+}
+
+/// Words why a simulator could not go on.
+pub(super) fn unwritable(error: &io::Error) -> String {
+    format!("the simulator had to stop, since what it sends cannot be written down: {error}")
+}
+
+/// Reads a list of rates and a script of faults; a mistake is answered with the nearest name.
+fn faults(list: &str, script: &str) -> Result<Faults, Failure> {
+    Faults::parse(list).and_then(|faults| faults.and_script(script)).map_err(|error| {
+        let rated = list.split(',').map(|entry| entry.split_once('=').map_or(entry, |(name, _)| name).trim());
+        let mut names = rated.chain(script.split(',').filter_map(|entry| Some(entry.split_once(':')?.1.trim())));
+        let unknown = names.find(|name| !name.is_empty() && !FAULT_NAMES.contains(name));
         let meant = unknown.and_then(|name| nearest(name, FAULT_NAMES));
         let hint = meant.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
         Failure::usage(format!("{error}{hint}\n`tidegate simulate {VENUE} --faults help` says what each does"))
@@ -80,8 +107,9 @@ fn faults(list: &str) -> Result<Faults, Failure> {
 }
 
 fn fault_names() -> String {
-    let mut page =
-        "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average):\n".to_owned();
+    let mut page = "Faults, as in `--faults cut=4/m,silence=1/m` (a count for each s, m or h, on average) or\n\
+         `--fault-at 5s:cut,12s:silence` (so long after the start):\n"
+        .to_owned();
     for (name, about) in FAULTS {
         page.push_str(&format!("  {name:<14} {about}\n"));
     }
@@ -186,9 +214,11 @@ mod tests {
 
     #[test]
     fn a_mistyped_fault_is_answered_with_the_nearest() {
-        let text = faults("cut=1/m, silense=1/m").unwrap_err().text;
+        let text = faults("cut=1/m, silense=1/m", "").unwrap_err().text;
         assert!(text.contains("unknown fault `silense`") && text.contains("did you mean `silence`?"), "{text}");
-        let text = faults("cut").unwrap_err().text;
+        let text = faults("cut", "").unwrap_err().text;
+        let scripted = faults("cut=1/m", "5s:silense").unwrap_err().text;
+        assert!(scripted.contains("did you mean `silence`?"), "{scripted}");
         assert!(text.starts_with("fault `cut` has no rate") && !text.contains("did you mean"), "{text}");
     }
 

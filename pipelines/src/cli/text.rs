@@ -40,7 +40,9 @@ pub(super) fn short(seconds: f64) -> String {
         0.0 => "0 s".to_owned(),
         ..0.95 => format!("{milliseconds:.1} ms"),
         ..999.5 => format!("{milliseconds:.0} ms"),
-        _ => format!("{seconds:.1} s"),
+        ..120_000.0 => format!("{seconds:.1} s"),
+        // Tens of thousands of seconds say nothing to anybody.
+        _ => humantime::format_duration(Duration::from_secs(seconds as u64)).to_string(),
     }
 }
 

@@ -108,7 +108,7 @@ async fn bad_frames_come_besides_the_good_ones() {
     venue.update_book(PERPETUAL);
     let volume = client.data(&channel).await["stats"]["volume"].as_f64().unwrap();
     let sent = venue.oracle().sessions[0].tickers[PERPETUAL].clone();
-    assert_eq!((sent.len(), sent.last()), (2, Some(&volume)));
+    assert_eq!((sent.len(), sent[1].volume), (2, volume));
 }
 
 #[tokio::test]
@@ -350,6 +350,25 @@ async fn scheduled_faults_strike_by_themselves_and_rest_while_frozen() {
 
     assert!(matches!(client.end().await, Some(Err(_)) | None));
     assert_eq!(venue.oracle().sessions[0].why.as_deref(), Some("cut"));
+}
+
+#[tokio::test]
+async fn a_scripted_fault_strikes_at_its_time() {
+    let faults = Faults::default().and_script("50ms:close").unwrap();
+    let venue = start(SimulatorConfig { faults, paused: true, ..SimulatorConfig::default() }).await;
+    let mut client = Client::connect(&venue).await;
+    assert!(client.request("public/test", json!({})).await["result"].is_object());
+    venue.resume();
+    assert!(matches!(client.end().await, Some(Ok(_))));
+    assert_eq!(venue.oracle().sessions[0].why.as_deref(), Some("closed by the venue"));
+}
+
+#[tokio::test]
+async fn a_rate_that_nobody_can_make_is_refused() {
+    for rate in [0.0, -5.0, f64::NAN, f64::INFINITY, 1e9] {
+        let refused = Simulator::start(SimulatorConfig { rate, ..SimulatorConfig::default() }).await.unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{rate}: {refused}");
+    }
 }
 
 #[tokio::test]

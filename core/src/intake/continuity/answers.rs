@@ -123,6 +123,18 @@ impl Continuity {
         tables
     }
 
+    /// Returns every session that is not over, with its source.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
+        let named =
+            |(&id, session): (&u32, &super::Session)| Some((id, self.sources.get(usize::from(session.source))?));
+        self.sessions.iter().filter_map(named)
+    }
+
+    /// Returns the source of a session that is not over.
+    pub(crate) fn source_of(&self, session: u32) -> Option<&Arc<str>> {
+        self.sources.get(usize::from(self.sessions.get(&session)?.source))
+    }
+
     /// Returns whether a session of this source is up.
     pub(crate) fn is_up(&self, source: &str) -> bool {
         let source = self.sources.iter().position(|known| &**known == source);

@@ -1,6 +1,6 @@
 //! The store beside the simulator's own list: what is missing, what is there twice, what nobody ever sent.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
 use tidegate_sources::deribit::simulator::{self, Oracle, Session};
@@ -27,7 +27,7 @@ pub(super) struct Trades {
     pub(super) made: u64,
     /// Of these, stored.
     pub(super) stored: u64,
-    /// Of these, fetched by REST.
+    /// Fetched by REST, of all that are stored.
     pub(super) by_rest: u64,
     pub(super) missing: u64,
     /// Rows too many.
@@ -36,17 +36,19 @@ pub(super) struct Trades {
     pub(super) earlier: u64,
 }
 
-/// Tickers: the venue cannot repeat them, so what a session has handed over must be there up to where it was cut.
+/// Tickers: the venue cannot repeat them, so what a session has handed over must be there, but for the last moments before
+/// its line was cut or the process killed.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Tickers {
     /// Handed to a socket.
     pub(super) sent: u64,
     pub(super) stored: u64,
-    /// Not stored, though a later one of the same session and instrument is.
+    /// Sent, and neither stored nor in flight.
     pub(super) holes: u64,
     /// Rows too many.
     pub(super) twice: u64,
-    /// Sent last in a session, and not stored: on its way when the line was cut or the process killed.
+    /// Sent in the last moments of a session, behind the last one that is stored: on its way when the line was cut or the
+    /// process killed.
     pub(super) in_flight: u64,
 }
 
@@ -57,6 +59,9 @@ pub(super) struct History {
     pub(super) began_ms: Vec<i64>,
     /// The first session, counted from 1, that the pipeline said it had subscribed in and was storing.
     pub(super) claimed_from: Option<usize>,
+    /// Sessions, counted from 1, that ended when the pipeline had said that all of theirs was stored: nothing was in flight.
+    #[serde(default)]
+    pub(super) settled: BTreeSet<usize>,
 }
 
 type Owed<'a> = BTreeMap<&'a str, Vec<&'a simulator::Trade>>;
@@ -68,7 +73,7 @@ impl Comparison {
     pub(super) fn of(oracle: &Oracle, stored: &Stored, history: &History, ended_ms: i64) -> Self {
         let silent_ms = silent_ms(&oracle.sessions, &history.began_ms, ended_ms);
         let mut comparison = Self { silent_ms, ..Self::default() };
-        let stored_from = comparison.compare_tickers(oracle, stored);
+        let stored_from = comparison.compare_tickers(oracle, stored, &history.settled);
         // A pipeline that was killed between the venue's confirmation and its own first write claims nothing of that.
         let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
         comparison.compare_trades(oracle, &oracle.owed_since(owed_from), stored);
@@ -106,14 +111,17 @@ impl Comparison {
         owed: &[&simulator::Trade],
         rows: &[stored::Trade],
     ) {
-        let made: HashMap<String, &simulator::Trade> = made.iter().map(|trade| (trade.trade_id(), trade)).collect();
+        let made: HashMap<u64, &simulator::Trade> = made.iter().map(|trade| (trade.id, trade)).collect();
         let mut copies: HashMap<u64, u64> = HashMap::new();
-        let mut by_rest: HashMap<u64, bool> = HashMap::new();
+        let mut by_rest: BTreeSet<u64> = BTreeSet::new();
         for row in rows {
-            match made.get(&row.id).filter(|trade| is_as_made(row, trade)) {
+            let trade = number_of(&row.id).and_then(|id| made.get(&id));
+            match trade.filter(|trade| is_as_made(row, trade)) {
                 Some(trade) => {
                     *copies.entry(trade.id).or_default() += 1;
-                    by_rest.insert(trade.id, row.backfilled);
+                    if row.backfilled {
+                        by_rest.insert(trade.id);
+                    }
                 }
                 None => {
                     self.invented += 1;
@@ -122,11 +130,11 @@ impl Comparison {
             }
         }
         self.trades.made += owed.len() as u64;
+        self.trades.by_rest += by_rest.len() as u64;
         for trade in owed {
             match copies.remove(&trade.id) {
                 Some(stored) => {
                     self.trades.stored += 1;
-                    self.trades.by_rest += u64::from(by_rest[&trade.id]);
                     self.trades_twice(symbol, trade.id, stored);
                 }
                 None => {
@@ -149,13 +157,18 @@ impl Comparison {
     }
 
     /// Compares tickers and returns the first session of which any is stored.
-    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored) -> Option<usize> {
+    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored, settled: &BTreeSet<usize>) -> Option<usize> {
         let mut stored_from = None;
-        let mut sent: HashMap<&str, Vec<(u64, usize)>> = HashMap::new();
+        let mut sent: HashMap<&str, Vec<Sent>> = HashMap::new();
         for (number, session) in (1..).zip(&oracle.sessions) {
-            for (symbol, volumes) in &session.tickers {
+            let is_settled = settled.contains(&number);
+            for (symbol, tickers) in &session.tickers {
                 let list = sent.entry(symbol).or_default();
-                list.extend(volumes.iter().map(|volume| (volume.to_bits(), number)));
+                list.extend(tickers.iter().map(|ticker| Sent {
+                    volume: ticker.volume.to_bits(),
+                    session: number,
+                    is_late: !is_settled && session.may_be_in_flight(symbol, ticker.at_ms),
+                }));
             }
         }
         for (symbol, sent) in &mut sent {
@@ -174,12 +187,12 @@ impl Comparison {
 
     /// Compares one instrument's tickers, and returns the first session of which any is stored. Volumes only grow, so that
     /// sorted by them they are in the order of sending.
-    fn compare_tickers_of(&mut self, symbol: &str, sent: &[(u64, usize)], rows: &[f64]) -> Option<usize> {
+    fn compare_tickers_of(&mut self, symbol: &str, sent: &[Sent], rows: &[f64]) -> Option<usize> {
         let mut rows: Vec<u64> = rows.iter().map(|volume| volume.to_bits()).collect();
         rows.sort_unstable();
         let mut rows = rows.into_iter().peekable();
-        let mut sessions: HashMap<usize, Prefix> = HashMap::new();
-        for &(volume, session) in sent {
+        let mut sessions: BTreeMap<usize, Share> = BTreeMap::new();
+        for &Sent { volume, session, is_late } in sent {
             while rows.next_if(|row| *row < volume).is_some() {
                 self.invented_ticker(symbol);
             }
@@ -191,19 +204,20 @@ impl Comparison {
                 self.tickers.twice += copies - 1;
                 self.note(|| format!("twice: a ticker of {symbol} is stored {copies} times"));
             }
-            sessions.entry(session).or_default().add(copies > 0);
+            sessions.entry(session).or_default().add(copies > 0, is_late);
         }
         for _ in rows {
             self.invented_ticker(symbol);
         }
         self.tickers.sent += sent.len() as u64;
-        let stored_from = sessions.iter().filter(|(_, prefix)| prefix.stored > 0).map(|(session, _)| *session).min();
-        for (session, Prefix { sent, stored, length }) in sessions {
+        let stored_from = sessions.iter().find(|(_, share)| share.stored > 0).map(|(session, _)| *session);
+        for (session, Share { sent, stored, in_flight }) in sessions {
+            let holes = sent - stored - in_flight;
             self.tickers.stored += stored;
-            self.tickers.holes += length - stored;
-            self.tickers.in_flight += sent - length;
-            if length > stored {
-                self.note(|| format!("holes: {} tickers of {symbol} in session {session}", length - stored));
+            self.tickers.holes += holes;
+            self.tickers.in_flight += in_flight;
+            if holes > 0 {
+                self.note(|| format!("holes: {holes} of {sent} tickers of {symbol} in session {session}"));
             }
         }
         stored_from
@@ -214,30 +228,53 @@ impl Comparison {
         self.note(|| format!("invented: a ticker of {symbol} as it is stored"));
     }
 
+    /// Keeps the first examples of each kind, which is the word before the colon.
     fn note(&mut self, text: impl FnOnce() -> String) {
-        if self.examples.len() < EXAMPLES {
-            self.examples.push(text());
+        let text = text();
+        let kind = text.split(':').next();
+        if self.examples.iter().filter(|example| example.split(':').next() == kind).count() < EXAMPLES
+            && !self.examples.contains(&text)
+        {
+            self.examples.push(text);
         }
     }
+}
+
+/// A ticker that was sent; in the order of sending if it is sorted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Sent {
+    /// The bits of a positive float, which sort as it does.
+    volume: u64,
+    session: usize,
+    /// In the last moments of its session.
+    is_late: bool,
 }
 
 /// What is stored of one session and instrument.
 #[derive(Debug, Default)]
-struct Prefix {
+struct Share {
     sent: u64,
     stored: u64,
-    /// Up to and with the last one that is stored.
-    length: u64,
+    /// Not stored, late, and nothing behind it is stored.
+    in_flight: u64,
 }
 
-impl Prefix {
-    fn add(&mut self, is_stored: bool) {
+impl Share {
+    fn add(&mut self, is_stored: bool, is_late: bool) {
         self.sent += 1;
         if is_stored {
             self.stored += 1;
-            self.length = self.sent;
+            self.in_flight = 0;
+        } else {
+            self.in_flight += u64::from(is_late);
         }
     }
+}
+
+/// Returns the number in a `trade_id`, which is cheaper to look for than its text.
+fn number_of(trade_id: &str) -> Option<u64> {
+    let digits = trade_id.strip_prefix("ETH-").filter(|digits| !digits.starts_with(['0', '+']))?;
+    digits.parse().ok()
 }
 
 fn is_as_made(row: &stored::Trade, trade: &simulator::Trade) -> bool {
@@ -263,7 +300,8 @@ fn silent_ms(sessions: &[Session], began_ms: &[i64], ended_ms: i64) -> i64 {
     silent
 }
 
-const EXAMPLES: usize = 5;
+/// Of each kind.
+const EXAMPLES: usize = 3;
 
 #[cfg(test)]
 #[path = "comparison_tests.rs"]

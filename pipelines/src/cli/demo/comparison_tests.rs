@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_sources::deribit::simulator::{Direction, Mark, Subscription};
+use tidegate_sources::deribit::simulator::{Direction, Mark, Subscription, Ticker};
 
 use super::*;
 
 const OPTION: &str = "ETH-26SEP26-2760-C";
 
-/// A venue that made three trades before anybody came and four afterwards, and sent five tickers in each of two sessions.
+/// A venue that made three trades before anybody came and four afterwards, and sent five tickers, 1 s apart, in each of two
+/// sessions, of which the first was cut.
 fn oracle() -> Oracle {
     let mut oracle = Oracle::default();
     oracle.trades.insert(OPTION.to_owned(), (1..=7).map(made).collect());
@@ -19,11 +20,12 @@ fn oracle() -> Oracle {
         ended: None,
     };
     let tickers = |volumes: std::ops::Range<u32>| {
-        BTreeMap::from([(OPTION.to_owned(), volumes.map(|volume| f64::from(volume) / 2.0).collect())])
+        let sent = |volume| Ticker { volume: f64::from(volume) / 2.0, at_ms: 1_000 + 1_000 * i64::from(volume) };
+        BTreeMap::from([(OPTION.to_owned(), volumes.map(sent).collect())])
     };
-    let first = Session { opened_ms: 900, ended_ms: Some(2_000), tickers: tickers(0..5), ..Session::default() };
+    let first = Session { opened_ms: 900, ended_ms: Some(5_100), tickers: tickers(0..5), ..Session::default() };
     let second =
-        Session { opened_ms: 2_600, subscriptions: vec![subscription], tickers: tickers(5..10), ..Session::default() };
+        Session { opened_ms: 5_700, subscriptions: vec![subscription], tickers: tickers(5..10), ..Session::default() };
     oracle.sessions = vec![first, second];
     oracle
 }
@@ -58,11 +60,11 @@ fn row(seq: u64) -> stored::Trade {
 fn stored(seqs: &[u64], volumes: &[u32]) -> Stored {
     let trades = HashMap::from([(OPTION.to_owned(), seqs.iter().copied().map(row).collect())]);
     let volumes = volumes.iter().map(|volume| f64::from(*volume) / 2.0).collect();
-    Stored { trades, tickers: HashMap::from([(OPTION.to_owned(), volumes)]), unknown_tickers: 0 }
+    Stored { trades, tickers: HashMap::from([(OPTION.to_owned(), volumes)]), ..Stored::default() }
 }
 
 fn history() -> History {
-    History { began_ms: vec![800], claimed_from: None }
+    History { began_ms: vec![800], ..History::default() }
 }
 
 const ALL: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
@@ -96,13 +98,30 @@ fn a_row_too_many_is_counted_once_for_each_copy() {
 }
 
 #[test]
-fn a_ticker_is_a_hole_only_if_a_later_one_of_its_session_is_there() {
-    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 3, 5, 6]), &history(), 9_000);
-    assert_eq!(comparison.tickers, Tickers { sent: 10, stored: 5, holes: 1, twice: 0, in_flight: 4 });
-    assert!(!comparison.is_exact());
-    let cut = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 5, 6, 7]), &history(), 9_000);
-    assert_eq!(cut.tickers, Tickers { sent: 10, stored: 5, holes: 0, twice: 0, in_flight: 5 });
-    assert!(cut.is_exact(), "what was on its way when a line was cut is shown and not failed on");
+fn tickers_that_are_gone_are_holes_wherever_they_were() {
+    let holes = |volumes: &[u32]| {
+        let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], volumes), &history(), 19_000);
+        let Tickers { sent, stored, holes, in_flight, .. } = comparison.tickers;
+        assert_eq!(stored + holes + in_flight, sent, "every one has one fate");
+        assert_eq!(comparison.is_exact(), holes == 0, "{comparison:?}");
+        (holes, in_flight)
+    };
+    assert_eq!(holes(&[1, 2, 3, 4, 5, 6, 7, 8, 9]), (1, 0), "at the beginning");
+    assert_eq!(holes(&[0, 1, 3, 4, 5, 6, 7, 8, 9]), (1, 0), "in the middle");
+    assert_eq!(holes(&[0, 1, 2, 3, 4, 5, 6, 7, 8]), (1, 0), "at the end of a session that nobody has cut");
+    assert_eq!(holes(&[0, 1, 2, 5, 6, 7, 8, 9]), (0, 2), "the last moments before a cut are no holes");
+    assert_eq!(holes(&[0, 1, 2, 4, 5, 6, 7, 8, 9]), (1, 0), "unless what came behind is there");
+    assert_eq!(holes(&[0, 5, 6, 7, 8, 9]), (2, 2), "what was sent long before the cut had its time");
+    assert_eq!(holes(&[5, 6, 7, 8, 9]), (3, 2), "all of a session that was cut");
+    assert_eq!(holes(&[]), (8, 2), "all of them");
+}
+
+#[test]
+fn nothing_was_in_flight_in_a_session_of_which_the_pipeline_had_stored_all() {
+    let settled = History { settled: BTreeSet::from([1]), ..history() };
+    let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 2, 5, 6, 7, 8, 9]), &settled, 19_000);
+    assert_eq!((comparison.tickers.holes, comparison.tickers.in_flight), (2, 0));
+    assert_eq!(comparison.examples, [format!("holes: 2 of 5 tickers of {OPTION} in session 1")]);
 }
 
 #[test]
@@ -130,8 +149,8 @@ fn a_venue_that_nobody_came_to_proves_nothing() {
 #[test]
 fn an_empty_store_misses_every_owed_trade() {
     let comparison = Comparison::of(&oracle(), &Stored::default(), &history(), 9_000);
-    assert_eq!((comparison.trades.missing, comparison.tickers.in_flight), (4, 10));
-    assert_eq!(comparison.examples.len(), 4);
+    assert_eq!((comparison.trades.missing, comparison.tickers.holes, comparison.tickers.in_flight), (4, 8, 2));
+    assert_eq!(comparison.examples.len(), 3 + 2, "some of each kind: {:?}", comparison.examples);
 }
 
 #[test]
@@ -140,6 +159,7 @@ fn a_session_of_which_nothing_was_claimed_or_stored_is_not_owed() {
     let mut early = oracle.sessions[1].subscriptions[0].clone();
     early.from.insert(OPTION.to_owned(), Mark { epoch: 0, seq: 1 });
     oracle.sessions[0].subscriptions.push(early);
+    oracle.sessions[0].tickers.get_mut(OPTION).unwrap().drain(..3);
 
     let only_second = stored(&[4, 5, 6, 7], &[5, 6, 7, 8, 9]);
     let comparison = Comparison::of(&oracle, &only_second, &history(), 9_000);
@@ -150,7 +170,7 @@ fn a_session_of_which_nothing_was_claimed_or_stored_is_not_owed() {
         2,
         "it had said that it was storing"
     );
-    let both = stored(&[4, 5, 6, 7], &[0, 5, 6, 7, 8, 9]);
+    let both = stored(&[4, 5, 6, 7], &[3, 5, 6, 7, 8, 9]);
     assert_eq!(Comparison::of(&oracle, &both, &history(), 9_000).trades.missing, 2, "a ticker of it is there");
 }
 

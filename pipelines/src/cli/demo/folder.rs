@@ -78,6 +78,16 @@ impl Folder {
         self.memory.write(&self.root)
     }
 
+    /// Remembers that the pipeline had stored all of `session` when it was ended.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written down.
+    pub(super) fn settle(&mut self, session: usize) -> Result<(), Failure> {
+        self.memory.history.settled.insert(session);
+        self.memory.write(&self.root)
+    }
+
     /// Returns the simulator's own list.
     pub(super) fn sent(&self) -> PathBuf {
         self.root.join("sent.jsonl")
@@ -192,6 +202,13 @@ async fn wait_for_the_last_child(root: &Path) -> Result<File, Failure> {
     let path = root.join(LOG);
     let opened = File::options().create(true).append(true).open(&path);
     let file = opened.map_err(|error| unusable(root, &error))?;
+    if lock_within(&file, Duration::ZERO).await.map_err(|error| unusable(root, &error))? {
+        return Ok(file);
+    }
+    let root_shown = root.display();
+    println!(
+        "the pipeline of the last demo in `{root_shown}` still stores what is in its spool; waiting for it to end"
+    );
     if !lock_within(&file, LAST_CHILD).await.map_err(|error| unusable(root, &error))? {
         let text = format!("the pipeline of the last demo in `{}` does not end", root.display());
         return Err(Failure::failed(format!("{text}; it still holds `{}`", path.display())));

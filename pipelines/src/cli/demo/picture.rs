@@ -61,7 +61,7 @@ impl Picture<'_> {
             stage(&time, "source deribit", source, &received, &self.channels(), &self.line_cut()),
             stage("", "spool", &report.spool, &bytes, &lag, &self.behind()),
             sink,
-            format!("{:<8} {:<14} {}", "", "gaps", self.gaps()),
+            format!("{:<8} {:<6} {}", "", "gaps", self.gaps()),
         ]
     }
 
@@ -98,6 +98,12 @@ impl Picture<'_> {
         }
     }
 
+    /// Says for how long nobody listened to what the venue does not repeat, as `/health` has it.
+    fn missed(&self) -> String {
+        let seconds = self.tally.totals().unrepeatable;
+        if seconds > 0.0 { format!(" + {} of tickers", short(seconds)) } else { String::new() }
+    }
+
     fn behind(&self) -> String {
         let oldest = self.tally.report().sink.oldest_uncommitted_seconds;
         format!("{:.2} s behind", oldest.unwrap_or(0.0))
@@ -111,9 +117,9 @@ impl Picture<'_> {
     fn gaps(&self) -> String {
         let totals = self.tally.totals();
         let found = totals.gaps_open + totals.gaps_filled + totals.gaps_lost;
-        let trades = count(totals.backfilled, "trade");
-        let filled = grouped(totals.gaps_filled);
-        format!("{} found, {filled} filled ({trades} by REST), {} lost", grouped(found), grouped(totals.gaps_lost))
+        let [found, filled, lost, rest] = [found, totals.gaps_filled, totals.gaps_lost, totals.backfilled].map(grouped);
+        // What was lost comes first: a narrow terminal cuts off what comes last.
+        format!("{filled} of {found} filled, {lost} lost{}; {rest} by REST", self.missed())
     }
 
     fn killed(&self) -> String {
@@ -157,14 +163,14 @@ mod tests {
             check.status = "degraded".to_owned();
         }
         report.source.subscriptions = Subscriptions { wanted: 52, confirmed: 52 };
-        report.source.gaps = Gaps { open: 1, filled: 40 * scale, lost: 0 };
+        report.source.gaps = Gaps { open: 1, filled: 40 * scale, lost: 0, unrepeatable_seconds: 11.8 * scale as f64 };
         report.source.rows_backfilled = 212 * scale;
         report.spool.bytes = 61 << 20;
         report.spool.synced_lag_seconds = 0.003;
         report.sink.oldest_uncommitted_seconds = Some(0.04);
         report.sink.commit_seconds = Some(Quantiles { p50: 0.012, p99: 0.123 });
         let (mut tally, now) = (Tally::default(), Instant::now());
-        tally.begin(Standing { rows: 168_114 * scale, newest_ms: None });
+        tally.begin(Standing { rows: 168_114 * scale, ..Standing::default() });
         tally.hear(report.clone(), now);
         report.source.rows_received = 2_011 * scale;
         report.sink.rows_committed = 2_003 * scale;
@@ -184,7 +190,7 @@ mod tests {
             "00:01:24 source deribit degraded  2,011/s  52 of 52 channels cut 4×, 3 s ago",
             "         spool          degraded   61 MiB  synced 3 ms       0.04 s behind",
             "         sink   sqlite  degraded  2,003/s  170,117 rows     p50 12 ms p99 123 ms",
-            "         gaps           41 found, 40 filled (212 trades by REST), 0 lost",
+            "         gaps   40 of 41 filled, 0 lost + 11.8 s of tickers; 212 by REST",
         ];
         assert_eq!(picture(&tally).lines(80), expected);
         assert!(picture(&tally).lines(120)[2].ends_with("  exactly-once (transaction)"));
@@ -194,8 +200,7 @@ mod tests {
     fn a_line_without_a_terminal_has_the_same_numbers() {
         let tally = tally(1);
         let line = picture(&tally).line();
-        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "41 found, 40 filled"]
-        {
+        for fact in ["00:01:24", "2,011/s", "52 of 52 channels", "0.04 s behind", "170,117 rows", "40 of 41 filled"] {
             assert!(line.contains(fact), "{fact}: {line}");
         }
     }
@@ -205,9 +210,7 @@ mod tests {
         let tally = Tally::default();
         let lines = Picture { facts: Facts::default(), tally: &tally }.lines(80);
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
-        assert!(
-            lines[0].contains("line never cut") && lines[3].contains("0 found, 0 filled (0 trades by REST), 0 lost")
-        );
+        assert!(lines[0].contains("line never cut") && lines[3].contains("0 of 0 filled, 0 lost; 0 by REST"));
     }
 
     #[test]

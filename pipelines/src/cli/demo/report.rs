@@ -52,6 +52,8 @@ pub(super) struct Gaps {
     pub(super) open: u64,
     pub(super) filled: u64,
     pub(super) lost: u64,
+    /// How long nobody listened to what the venue does not repeat.
+    pub(super) unrepeatable_seconds: f64,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +115,7 @@ mod tests {
         source.gaps_open(1);
         source.gaps_filled(2);
         source.gaps_lost(3);
+        source.unrepeatable(std::time::Duration::from_millis(1_500));
         let spool = registry.stage(StageId::spool("demo"));
         spool.healthy("takes what comes");
         let sink = registry.stage(StageId::sink("demo", "sqlite"));
@@ -124,7 +127,7 @@ mod tests {
         let report = Report::read(&line).unwrap();
         assert_eq!(report.source.subscriptions, Subscriptions { wanted: 52, confirmed: 51 });
         assert_eq!((report.source.rows_received, report.source.rows_backfilled), (30, 4));
-        assert_eq!(report.source.gaps, Gaps { open: 1, filled: 2, lost: 3 });
+        assert_eq!(report.source.gaps, Gaps { open: 1, filled: 2, lost: 3, unrepeatable_seconds: 1.5 });
         assert!(report.source.subscribed && report.sink.oldest_uncommitted_seconds.is_some());
         assert!(report.sink.commit_seconds.is_some());
         assert_eq!((report.spool.status.as_str(), report.sink.rows_committed), ("healthy", 20));

@@ -21,7 +21,7 @@ use super::{
     tally::{Resumed, Tally},
 };
 use crate::cli::{
-    DemoArgs, Failure,
+    DemoArgs, Failure, simulate,
     text::{count, grouped, short},
 };
 
@@ -120,6 +120,7 @@ impl Stage {
                 },
                 _ = ticks.tick() => {}
                 () = signals.stop() => return Ok(Ending::Asked),
+                error = self.simulator.failed() => return Err(Failure::failed(simulate::unwritable(&error))),
             }
             let now = Instant::now();
             self.show(now);
@@ -147,17 +148,16 @@ impl Stage {
         self.simulator.freeze();
         self.simulator.mend();
         let (before, ended_ms) = (self.tally.rows(), now_ms());
-        if ending != Ending::Broken {
-            self.heal(began + heal).await?;
+        if ending != Ending::Broken && self.heal(began + heal).await? {
+            let last = self.simulator.read(|oracle| oracle.sessions.len());
+            self.folder.settle(last)?;
         }
         let has_failed = self.tally.report().failure().is_some();
         // The end of the last session opens a gap in every stream, which the next demo finds and fills.
         let gaps_open = self.tally.totals().gaps_open;
         let facts = self.facts(Instant::now());
         let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
-        if let Some(report) = last {
-            self.tally.end(&report);
-        }
+        self.tally.end(last.as_deref(), standing(&self.folder).await?);
         if !in_time {
             self.screen
                 .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
@@ -165,34 +165,41 @@ impl Stage {
         self.screen.finish(&Picture { facts, tally: &self.tally });
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
+        if self.tally.rows() > MANY_ROWS {
+            self.screen.say(&format!(
+                "comparing {} rows with the simulator's own list; Ctrl-C ends it without",
+                grouped(self.tally.rows())
+            ));
+        }
         let is_well = ending != Ending::Broken && !has_failed;
         Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done })
     }
 
-    /// Waits until everything that the venue made has come, been fetched and been stored, or the time is up.
-    async fn heal(&mut self, deadline: Instant) -> Result<(), Failure> {
+    /// Waits until everything that the venue made has come, been fetched and been stored; returns false if the time was up
+    /// before.
+    async fn heal(&mut self, deadline: Instant) -> Result<bool, Failure> {
         if timeout_at(deadline, self.simulator.settle()).await.is_err() {
-            return Ok(());
+            return Ok(false);
         }
         let mut calm = 0;
         let mut received = None;
         while calm < CALM {
-            let Ok(event) = timeout_at(deadline, self.child.next()).await else { return Ok(()) };
+            let Ok(event) = timeout_at(deadline, self.child.next()).await else { return Ok(false) };
             match event.map_err(unheard)? {
                 Event::Report(report) => self.hear(*report)?,
-                Event::Ended(status) if !self.restart_after(status).await? => return Ok(()),
+                Event::Ended(status) if !self.restart_after(status).await? => return Ok(false),
                 Event::Ended(_) => {}
             }
             let report = self.tally.report();
             if report.failure().is_some() {
-                return Ok(());
+                return Ok(false);
             }
             let so_far = report.source.rows_received + report.source.rows_backfilled;
             let is_calm = report.is_quiet() && received == Some(so_far) && self.simulator.read(is_heard);
             calm = if is_calm { calm + 1 } else { 0 };
             received = Some(so_far);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn hear(&mut self, report: Report) -> Result<(), Failure> {
@@ -332,6 +339,9 @@ const CALM: u32 = 2;
 const AFTER_KILLS: Duration = Duration::from_secs(3);
 
 const MOST_DEATHS: u32 = 3;
+
+/// More cannot be compared in a moment.
+const MANY_ROWS: u64 = 500_000;
 
 #[cfg(test)]
 mod tests {

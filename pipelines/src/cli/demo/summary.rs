@@ -1,6 +1,6 @@
 //! What is said at the end: the comparison, where the data is, what to do next.
 
-use std::{fmt::Write, path::Path};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use super::comparison::{Comparison, Tickers, Trades};
 use crate::cli::text::{count, grouped, shell_word, short, size};
@@ -16,6 +16,8 @@ pub(super) struct Around<'a> {
     pub(super) seed: u64,
     /// How often the pipeline was killed in this run.
     pub(super) kills: u32,
+    /// How long it took to read the rest of the database and to compare.
+    pub(super) compared_in: Duration,
     pub(super) has_sqlite3: bool,
 }
 
@@ -33,7 +35,7 @@ pub(super) fn summary(comparison: &Comparison, around: &Around<'_>) -> String {
     let lines = [
         format!("data     {} ({})", around.database.display(), size(around.database_bytes)),
         format!("try      sqlite3 {database} '{QUERY}'{install}"),
-        format!("again    tidegate demo{dir} --kill 20   (kills itself 20 times and shows the same table)"),
+        format!("again    tidegate demo{dir} --kill 20   (the same table after 20 kills)"),
         "next     tidegate new deribit sqlite > eth.toml".to_owned(),
     ];
     text + &lines.join("\n") + "\n"
@@ -41,30 +43,28 @@ pub(super) fn summary(comparison: &Comparison, around: &Around<'_>) -> String {
 
 fn table(comparison: &Comparison, around: &Around<'_>) -> String {
     let Trades { made, stored, by_rest, missing, twice, earlier } = comparison.trades;
-    let tickers = &comparison.tickers;
-    let Tickers { sent, holes, in_flight, .. } = *tickers;
-    let width = grouped(made.max(sent)).len();
-    let (made, sent) = (grouped(made), grouped(sent));
-    let stored = format!("{} ({} by REST)", grouped(stored), grouped(by_rest));
-    let stored_tickers = grouped(tickers.stored);
-    let wide = stored.len().max(stored_tickers.len());
+    let Tickers { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } = comparison.tickers;
     let silent = short(comparison.silent_ms as f64 / 1000.0);
+    let kills =
+        if around.kills > 0 { format!("; killed {}", count(around.kills.into(), "time")) } else { String::new() };
+    let [made, sent, stored, stored_tickers, missing, holes, twice, twice_tickers] =
+        [made, sent, stored, stored_tickers, missing, holes, twice, twice_tickers].map(grouped);
+    let wide = |one: &str, other: &str| one.len().max(other.len());
+    let (width, deep, gone) = (wide(&made, &sent), wide(&stored, &stored_tickers), wide(&missing, &holes));
     let mut text = format!(
-        "trades   the venue made {made:>width$}   stored {stored:<wide$}   missing {:<3}   twice {}\n\
-         tickers  sent to us     {sent:>width$}   stored {stored_tickers:<wide$}   holes   {:<3}   twice {}\n\
-         {INDENT}in flight at cuts and kills {}; not sent while the line was cut: {silent}\n",
-        grouped(missing),
-        grouped(twice),
-        grouped(holes),
-        grouped(tickers.twice),
+        "trades   the venue made {made:>width$}   stored {stored:>deep$}   missing {missing:>gone$}   twice {twice}\n\
+         tickers  sent to us     {sent:>width$}   stored {stored_tickers:>deep$}   holes   {holes:>gone$}   twice {twice_tickers}\n\
+         {INDENT}trades by REST {}; tickers in flight at cuts and kills {}\n\
+         {INDENT}not sent while the line was cut: {silent}{kills}\n",
+        grouped(by_rest),
         grouped(in_flight),
     );
     if earlier > 0 {
         // Writing to a text never fails.
         _ = writeln!(text, "{INDENT}{} stored from before the first subscription", count(earlier, "trade"));
     }
-    let kills = if around.kills > 0 { format!("; killed {} times", around.kills) } else { String::new() };
-    _ = writeln!(text, "{INDENT}compared with the simulator's own list, seed {}{kills}", around.seed);
+    let took = short(around.compared_in.as_secs_f64());
+    _ = writeln!(text, "{INDENT}compared with the simulator's own list, seed {}, in {took}", around.seed);
     text
 }
 
@@ -108,6 +108,7 @@ mod tests {
             gaps_open: 0,
             seed: 7,
             kills: 0,
+            compared_in: Duration::from_millis(120),
             has_sqlite3: true,
         }
     }
@@ -124,16 +125,29 @@ mod tests {
     #[test]
     fn the_end_of_a_good_run() {
         let expected = "\
-trades   the venue made  12,044   stored 12,044 (212 by REST)   missing 0     twice 0
-tickers  sent to us     156,076   stored 156,038                holes   0     twice 0
-         in flight at cuts and kills 38; not sent while the line was cut: 11.8 s
-         compared with the simulator's own list, seed 7
+trades   the venue made  12,044   stored  12,044   missing 0   twice 0
+tickers  sent to us     156,076   stored 156,038   holes   0   twice 0
+         trades by REST 212; tickers in flight at cuts and kills 38
+         not sent while the line was cut: 11.8 s
+         compared with the simulator's own list, seed 7, in 120 ms
 data     tidegate-demo/demo.sqlite (31 MiB)
 try      sqlite3 tidegate-demo/demo.sqlite 'select symbol, count(*) from trades group by 1 order by 2 desc limit 5'
-again    tidegate demo --kill 20   (kills itself 20 times and shows the same table)
+again    tidegate demo --kill 20   (the same table after 20 kills)
 next     tidegate new deribit sqlite > eth.toml
 ";
         assert_eq!(summary(&exact(), &around()), expected);
+    }
+
+    #[test]
+    fn the_table_fits_80_columns_after_a_day_too() {
+        let mut comparison = exact();
+        let Comparison { trades, tickers, .. } = &mut comparison;
+        (trades.made, trades.stored, trades.by_rest, trades.missing) = (1_741_000, 1_740_400, 82_012, 600);
+        (tickers.sent, tickers.stored, tickers.in_flight) = (15_741_000, 15_740_400, 12_600);
+        comparison.silent_ms = 3_600_000;
+        for line in table(&comparison, &Around { kills: 20, ..around() }).lines() {
+            assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
+        }
     }
 
     #[test]
@@ -145,7 +159,7 @@ next     tidegate new deribit sqlite > eth.toml
         let text = summary(&comparison, &Around { gaps_open: 3, kills: 5, ..around() });
         for fact in [
             "missing 2",
-            "seed 7; killed 5 times",
+            "; killed 5 times",
             "not exact:",
             "invented: 1 row that the venue did not make",
             "missing: trade ETH-1 of X, number 5",

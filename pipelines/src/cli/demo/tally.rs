@@ -11,6 +11,8 @@ use super::{report::Report, stored::Standing};
 pub(super) struct Tally {
     /// Where the database stood when the present child was started.
     standing: Standing,
+    /// Where it stood before the first one; set once.
+    first: Option<Standing>,
     earlier: Totals,
     report: Report,
     /// Rows received and committed lately, for the rates.
@@ -32,6 +34,8 @@ pub(super) struct Totals {
     pub(super) gaps_open: u64,
     pub(super) gaps_filled: u64,
     pub(super) gaps_lost: u64,
+    /// How long nobody listened to what the venue does not repeat.
+    pub(super) unrepeatable: f64,
 }
 
 /// What a child found in its spool and at the venue, and has dealt with.
@@ -48,9 +52,9 @@ pub(super) struct Resumed {
 impl Tally {
     /// Notes that a child is started.
     pub(super) fn begin(&mut self, standing: Standing) {
-        let Totals { backfilled, gaps_filled, gaps_lost, .. } = self.totals();
-        // What was open is found again by the next child.
-        self.earlier = Totals { backfilled, gaps_filled, gaps_lost, gaps_open: 0 };
+        // What was open is found again by the next child, and what was fetched is in the database.
+        self.earlier = Totals { backfilled: 0, gaps_open: 0, ..self.totals() };
+        self.first.get_or_insert(standing);
         self.standing = standing;
         self.report = Report::default();
         self.recent.clear();
@@ -83,10 +87,14 @@ impl Tally {
         Some(Resumed { from_spool: self.from_spool, by_rest, newest_ms: self.standing.newest_ms })
     }
 
-    /// Notes what a child said at its end. Of how its stages are then, only what is stored is of interest.
-    pub(super) fn end(&mut self, last: &Report) {
-        self.report.sink.rows_committed = self.report.sink.rows_committed.max(last.sink.rows_committed);
-        self.report.sink.oldest_uncommitted_seconds = last.sink.oldest_uncommitted_seconds;
+    /// Notes what the last child said at its end, and where the database stands now. Of how its stages are then, only what is
+    /// stored is of interest.
+    pub(super) fn end(&mut self, last: Option<&Report>, standing: Standing) {
+        self.standing = standing;
+        (self.report.sink.rows_committed, self.report.source.rows_backfilled) = (0, 0);
+        if let Some(last) = last {
+            self.report.sink.oldest_uncommitted_seconds = last.sink.oldest_uncommitted_seconds;
+        }
     }
 
     /// Returns whether the child is known to have written down that it has subscribed: what came later is in its spool.
@@ -106,10 +114,12 @@ impl Tally {
     pub(super) fn totals(&self) -> Totals {
         let source = &self.report.source;
         Totals {
-            backfilled: self.earlier.backfilled + source.rows_backfilled,
+            backfilled: self.standing.backfilled.saturating_sub(self.first.unwrap_or_default().backfilled)
+                + source.rows_backfilled,
             gaps_open: source.gaps.open,
             gaps_filled: self.earlier.gaps_filled + source.gaps.filled,
             gaps_lost: self.earlier.gaps_lost + source.gaps.lost,
+            unrepeatable: self.earlier.unrepeatable + source.gaps.unrepeatable_seconds,
         }
     }
 
@@ -150,25 +160,31 @@ mod tests {
         let (mut tally, now) = (Tally::default(), Instant::now());
         let mut first = report(100, 112, 112);
         first.source.rows_backfilled = 12;
-        first.source.gaps = super::super::report::Gaps { open: 2, filled: 3, lost: 1 };
-        tally.begin(Standing { rows: 1_000, newest_ms: None });
+        first.source.gaps = super::super::report::Gaps { open: 2, filled: 3, lost: 1, unrepeatable_seconds: 1.5 };
+        tally.begin(Standing { rows: 1_000, backfilled: 500, newest_ms: None });
         tally.hear(first, now);
         assert_eq!(tally.rows(), 1_112);
 
-        tally.begin(Standing { rows: 1_150, newest_ms: Some(5) });
+        assert_eq!(tally.totals().backfilled, 12);
+
+        tally.begin(Standing { rows: 1_150, backfilled: 514, newest_ms: Some(5) });
         assert_eq!(tally.rows(), 1_150, "the database knows what the child had no time to say");
         let mut second = report(10, 15, 15);
         second.source.rows_backfilled = 5;
         second.source.gaps.filled = 2;
+        second.source.gaps.unrepeatable_seconds = 2.0;
         tally.hear(second, now);
-        let expected = Totals { backfilled: 17, gaps_open: 0, gaps_filled: 5, gaps_lost: 1 };
+        let expected = Totals { backfilled: 19, gaps_open: 0, gaps_filled: 5, gaps_lost: 1, unrepeatable: 3.5 };
         assert_eq!((tally.totals(), tally.rows()), (expected, 1_165));
+
+        tally.end(None, Standing { rows: 1_170, backfilled: 520, newest_ms: Some(6) });
+        assert_eq!((tally.totals().backfilled, tally.rows()), (20, 1_170), "at the end the database has the last word");
     }
 
     #[test]
     fn a_resumption_is_told_once_and_not_before_everything_is_dealt_with() {
         let (mut tally, now) = (Tally::default(), Instant::now());
-        tally.begin(Standing { rows: 1_000, newest_ms: Some(77) });
+        tally.begin(Standing { rows: 1_000, newest_ms: Some(77), ..Standing::default() });
         let mut busy = report(5, 5, 1_204);
         busy.source.gaps.open = 3;
         assert_eq!(tally.hear(busy, now), None);

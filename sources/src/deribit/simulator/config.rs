@@ -16,7 +16,7 @@ pub struct SimulatorConfig {
     pub listen: SocketAddr,
     /// The same seed on the same day gives the same instruments, and the same events in the same order.
     pub seed: u64,
-    /// Events a second over all instruments, of which about a tenth are trades; 200 by default.
+    /// Events a second over all instruments, of which about a tenth are trades; 200 by default, [`MOST_EVENTS`] at the most.
     pub rate: f64,
     /// Options that are listed besides the perpetual; 60 by default.
     pub instruments: usize,
@@ -40,6 +40,16 @@ pub struct SimulatorConfig {
     pub connections: usize,
     /// Frames that may wait for a slow client before the venue ends its session.
     pub backlog: usize,
+}
+
+/// The highest rate of events a second: one core makes about so many.
+pub const MOST_EVENTS: f64 = 200_000.0;
+
+impl SimulatorConfig {
+    /// Returns whether a rate is one that can be made.
+    pub fn is_rate(rate: f64) -> bool {
+        rate > 0.0 && rate <= MOST_EVENTS
+    }
 }
 
 impl Default for SimulatorConfig {

@@ -52,6 +52,42 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Returns the name by which `--faults` knows it; those that only a test can give are not in its list.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Cut => "cut",
+            Self::Torn => "torn",
+            Self::Close { .. } => "close",
+            Self::HalfOpen => "silence",
+            Self::Malformed => "malformed",
+            Self::Truncated => "truncated",
+            Self::Oversized { .. } => "oversized",
+            Self::Binary => "binary",
+            Self::Frame(_) => "frame",
+            Self::Duplicate => "duplicate",
+            Self::Reorder => "reorder",
+            Self::Skip => "skip",
+            Self::SkipBook => "skip_book",
+            Self::Restart => "restart",
+            Self::Expire => "expire",
+            Self::List => "list",
+            Self::Lasting(condition, _) => match condition {
+                Condition::Slow { .. } => "slow",
+                Condition::Http429 { .. } => "http_429",
+                Condition::Http5xx => "http_5xx",
+                Condition::RestDown => "rest_down",
+                Condition::RestLag { .. } => "rest_lag",
+                Condition::Refuse { .. } => "refuse",
+                Condition::Unauthorised => "unauthorised",
+                Condition::Skew { .. } => "skew",
+                Condition::NeverSpeak => "never_speak",
+                Condition::PlainHttp => "plain_http",
+                Condition::WrongTestnet => "wrong_testnet",
+                Condition::PutOff { .. } => "put_off",
+            },
+        }
+    }
+
     /// Returns the fault of a name, with the values that `--faults` gives it.
     pub(super) fn named(name: &str) -> Option<Self> {
         let lasting = |condition| Self::Lasting(condition, Duration::from_secs(2));

@@ -1,4 +1,4 @@
-//! How often what goes wrong by itself: read from a list, and drawn from a seed.
+//! What goes wrong by itself, how often or when: read from a list, and drawn from a seed.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -36,10 +36,11 @@ pub const FAULT_NAMES: [&str; 26] = [
     "wrong_testnet",
 ];
 
-/// How often what goes wrong by itself, such as `cut=4/m,silence=1/m`.
+/// What goes wrong by itself: so often on average, such as `cut=4/m,silence=1/m`, or at a time, such as `5s:cut`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Faults {
     rated: Vec<(Fault, f64)>,
+    scripted: Vec<(Duration, Fault)>,
     after: Duration,
 }
 
@@ -51,7 +52,14 @@ impl Faults {
         self
     }
 
-    /// Leaves the venue alone until it has run for so long.
+    /// Adds a fault that happens once, when the venue has run for so long.
+    #[must_use]
+    pub fn at(mut self, time: Duration, fault: Fault) -> Self {
+        self.scripted.push((time, fault));
+        self
+    }
+
+    /// Leaves the venue alone until it has run for so long; what has a time of its own comes at that time.
     #[must_use]
     pub fn after(mut self, calm: Duration) -> Self {
         self.after = calm;
@@ -70,17 +78,29 @@ impl Faults {
                 return Err(Error::config(format!("fault `{entry}` has no rate, write `{entry}=2/m`")));
             };
             let name = name.trim();
-            let Some(fault) = Fault::named(name) else {
-                return Err(Error::config(format!("unknown fault `{name}`, known are: {}", FAULT_NAMES.join(", "))));
-            };
-            faults.rated.push((fault, per_minute(name, rate.trim())?));
+            faults.rated.push((named(name)?, per_minute(name, rate.trim())?));
         }
         Ok(faults)
     }
 
+    /// Adds a list of `TIME:name`, such as `5s:cut,1m 30s:silence`, counted from the start of the venue.
+    ///
+    /// # Errors
+    ///
+    /// If a name is unknown or a time unreadable.
+    pub fn and_script(mut self, list: &str) -> Result<Self> {
+        for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let unreadable = || Error::config(format!("`{entry}` is not like `5s:cut`, a time and a fault"));
+            let (time, name) = entry.split_once(':').ok_or_else(unreadable)?;
+            let time = humantime::parse_duration(time.trim()).map_err(|_| unreadable())?;
+            self.scripted.push((time, named(name.trim())?));
+        }
+        Ok(self)
+    }
+
     /// Returns whether nothing goes wrong by itself.
     pub fn is_empty(&self) -> bool {
-        self.rated.is_empty()
+        self.rated.is_empty() && self.scripted.is_empty()
     }
 }
 
@@ -94,12 +114,19 @@ impl FromStr for Faults {
 
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (fault, per_minute)) in self.rated.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{fault:?} {per_minute} a minute")?;
-        }
-        Ok(())
+        let rated = self.rated.iter().map(|(fault, per_minute)| match per_minute {
+            0.0..1.0 => format!("{}={}/h", fault.name(), per_minute * 60.0),
+            _ => format!("{}={per_minute}/m", fault.name()),
+        });
+        let scripted = self.scripted.iter();
+        let scripted = scripted.map(|(time, fault)| format!("{}:{}", humantime::format_duration(*time), fault.name()));
+        f.write_str(&rated.chain(scripted).collect::<Vec<_>>().join(", "))
     }
+}
+
+fn named(name: &str) -> Result<Fault> {
+    let unknown = || Error::config(format!("unknown fault `{name}`, known are: {}", FAULT_NAMES.join(", ")));
+    Fault::named(name).ok_or_else(unknown)
 }
 
 fn per_minute(name: &str, rate: &str) -> Result<f64> {
@@ -123,6 +150,8 @@ fn per_minute(name: &str, rate: &str) -> Result<f64> {
 pub(super) struct Schedule {
     random: Random,
     entries: Vec<Entry>,
+    /// Those that are still to come.
+    scripted: Vec<(Duration, Fault)>,
 }
 
 #[derive(Debug)]
@@ -134,7 +163,7 @@ struct Entry {
 
 impl Schedule {
     pub(super) fn new(faults: &Faults, seed: u64) -> Self {
-        let mut schedule = Self { random: Random::new(seed), entries: Vec::new() };
+        let mut schedule = Self { random: Random::new(seed), entries: Vec::new(), scripted: faults.scripted.clone() };
         for (fault, per_minute) in faults.rated.iter().filter(|(_, per_minute)| *per_minute > 0.0) {
             let mean = 60.0 / per_minute;
             let due = faults.after.as_secs_f64() + schedule.pause(mean);
@@ -145,8 +174,11 @@ impl Schedule {
 
     /// Returns the faults that are due after the venue has run for `elapsed`.
     pub(super) fn due(&mut self, elapsed: Duration) -> Vec<Fault> {
+        let (now, later) = std::mem::take(&mut self.scripted).into_iter().partition(|(time, _)| *time <= elapsed);
+        self.scripted = later;
+        let now: Vec<(Duration, Fault)> = now;
+        let mut due: Vec<Fault> = now.into_iter().map(|(_, fault)| fault).collect();
         let elapsed = elapsed.as_secs_f64();
-        let mut due = Vec::new();
         for index in 0..self.entries.len() {
             if self.entries[index].due <= elapsed {
                 due.push(self.entries[index].fault.clone());
@@ -185,9 +217,24 @@ mod tests {
     }
 
     #[test]
-    fn every_name_in_the_list_of_names_is_read() {
+    fn every_name_in_the_list_of_names_is_read_and_shown_as_it_is_written() {
         for name in FAULT_NAMES {
-            assert!(Fault::named(name).is_some(), "{name}");
+            assert_eq!(Fault::named(name).unwrap().name(), name);
+        }
+        let faults = Faults::parse("cut=4/m,slow=30/h").unwrap().and_script("90s:silence").unwrap();
+        assert_eq!(faults.to_string(), "cut=4/m, slow=30/h, 1m 30s:silence");
+    }
+
+    #[test]
+    fn a_script_happens_once_and_at_its_times() {
+        let faults = Faults::default().and_script("5s:cut, 7s:silence,5s:binary").unwrap();
+        let mut schedule = Schedule::new(&faults, 3);
+        assert_eq!(schedule.due(Duration::from_millis(4_999)), []);
+        assert_eq!(schedule.due(Duration::from_secs(5)), [Fault::Cut, Fault::Binary]);
+        assert_eq!(schedule.due(Duration::from_secs(6)), []);
+        assert_eq!(schedule.due(Duration::from_secs(9)), [Fault::HalfOpen]);
+        for wrong in ["cut", "soon:cut", "5s:cutt"] {
+            assert!(Faults::default().and_script(wrong).is_err(), "{wrong}");
         }
     }
 

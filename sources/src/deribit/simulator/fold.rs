@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     channel::{Channel, Topic},
     instrument::Instrument,
-    oracle::{BookKey, Ended, Listed, Mark, Oracle, Session, Subscription, Trade},
+    oracle::{BookKey, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Trade},
 };
 
 /// What has happened, as it is folded and as it is written to the file.
@@ -73,13 +73,18 @@ pub(super) struct Highest {
     pub(super) quote: BTreeMap<String, i64>,
     pub(super) change_id: u64,
     pub(super) trade_id: u64,
+    /// When the last event happened.
+    pub(super) at_ms: i64,
 }
 
 impl Oracle {
     /// Folds one event in.
     pub(super) fn apply(&mut self, at_ms: i64, event: Event) {
         match event {
-            Event::Started { .. } => self.end_all(at_ms, "the venue stopped"),
+            Event::Started { seed, .. } => {
+                self.seed.get_or_insert(seed);
+                return self.end_all("the venue stopped");
+            }
             Event::Listed(instrument) => self.list(instrument),
             Event::Expired { instrument } => {
                 if let Some(listed) = self.listed_mut(&instrument) {
@@ -102,9 +107,10 @@ impl Oracle {
                 self.session_mut(session, |session| session.subscriptions.push(subscription));
             }
             Event::Unsubscribed { session, channel } => self.end_subscriptions(session, at_ms, Some(&channel)),
-            Event::Sent { session, frames } => self.sent(session, frames),
+            Event::Sent { session, frames } => self.sent(session, at_ms, frames),
             Event::Ended { session, why } => self.end(session, at_ms, why),
         }
+        self.highest.at_ms = at_ms;
     }
 
     fn list(&mut self, instrument: Instrument) {
@@ -120,7 +126,7 @@ impl Oracle {
         }
     }
 
-    fn sent(&mut self, session: u64, frames: SentFrames) {
+    fn sent(&mut self, session: u64, at_ms: i64, frames: SentFrames) {
         for (instrument, volume) in &frames.tickers {
             raise(&mut self.highest.volume, instrument, *volume);
         }
@@ -131,7 +137,8 @@ impl Oracle {
             self.highest.change_id = self.highest.change_id.max(key.change_id);
         }
         self.session_mut(session, |session| {
-            frames.tickers.into_iter().for_each(|(name, key)| push(&mut session.tickers, name, key));
+            let tickers = frames.tickers.into_iter().map(|(name, volume)| (name, Ticker { volume, at_ms }));
+            tickers.for_each(|(name, ticker)| push(&mut session.tickers, name, ticker));
             frames.quotes.into_iter().for_each(|(name, key)| push(&mut session.quotes, name, key));
             frames.books.into_iter().for_each(|(name, key)| push(&mut session.books, name, key));
         });
@@ -145,8 +152,9 @@ impl Oracle {
         });
     }
 
-    /// A venue that was killed could not write the ends of its sessions.
-    fn end_all(&mut self, at_ms: i64, why: &str) {
+    /// A venue that was killed could not write the ends of its sessions: they were over with the last that it wrote.
+    fn end_all(&mut self, why: &str) {
+        let at_ms = self.highest.at_ms;
         for session in 1..=self.sessions.len() as u64 {
             if self.sessions[session as usize - 1].ended_ms.is_none() {
                 self.end(session, at_ms, why.to_owned());

@@ -55,11 +55,11 @@ use tracing::warn;
 
 pub use self::{
     conditions::Condition,
-    config::{Credentials, SimulatorConfig},
+    config::{Credentials, MOST_EVENTS, SimulatorConfig},
     fault::Fault,
     faults::{FAULT_NAMES, Faults},
     instrument::{Instrument, OptionTerms},
-    oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Totals, Trade},
+    oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Totals, Trade},
 };
 use self::{shared::Shared, venue::Venue};
 
@@ -78,8 +78,12 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// If the address cannot be bound, or the `sent` file cannot be read or written.
+    /// If the rate is none, the address cannot be bound, or the `sent` file cannot be read or written.
     pub async fn start(config: SimulatorConfig) -> io::Result<Self> {
+        if !SimulatorConfig::is_rate(config.rate) {
+            let text = format!("a rate of {} events a second is not between 0 and {MOST_EVENTS}", config.rate);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         let listener = TcpListener::bind(config.listen).await?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared::new(Venue::open(&config)?, config.connections));
@@ -151,6 +155,13 @@ impl Simulator {
             }
             settled.await;
         }
+    }
+
+    /// Waits until the venue has to stop because its file cannot be written, and returns why.
+    pub async fn failed(&self) -> io::Error {
+        let broken = self.shared.venue().broken.clone();
+        broken.cancelled().await;
+        self.shared.venue().take_failure().unwrap_or_else(|| io::Error::other("what it sends cannot be written down"))
     }
 
     /// Makes a trade and sends it. Returns false if the instrument is not listed.

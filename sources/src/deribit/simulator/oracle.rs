@@ -7,7 +7,12 @@ use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{fold::Highest, instrument::Instrument, sent_file};
+use super::{
+    channel::{Channel, Topic},
+    fold::Highest,
+    instrument::Instrument,
+    sent_file,
+};
 
 /// Everything the venue made since it first started, whether or not somebody received it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -18,6 +23,8 @@ pub struct Oracle {
     pub trades: BTreeMap<String, Vec<Trade>>,
     /// Every WebSocket session, in the order of opening; the number of a session counts from 1.
     pub sessions: Vec<Session>,
+    /// The seed of the first start.
+    pub seed: Option<u64>,
     /// How many trades were made while the venue ran, which leaves out the history it began with.
     pub trades_made: u64,
     pub(super) highest: Highest,
@@ -91,12 +98,21 @@ pub struct Session {
     pub why: Option<String>,
     /// Every confirmed subscription, in order.
     pub subscriptions: Vec<Subscription>,
-    /// 24-hour volumes of the ticker messages handed to the socket, per instrument; each volume is in one message only.
-    pub tickers: BTreeMap<String, Vec<f64>>,
+    /// The ticker messages handed to the socket, per instrument, in order.
+    pub tickers: BTreeMap<String, Vec<Ticker>>,
     /// Timestamps of the quote messages handed to the socket, per instrument; each is in one message only.
     pub quotes: BTreeMap<String, Vec<i64>>,
     /// The book messages handed to the socket, per instrument.
     pub books: BTreeMap<String, Vec<BookKey>>,
+}
+
+/// A ticker message that was handed to a socket.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ticker {
+    /// The 24-hour volume: it only grows, and is in one message of the instrument only.
+    pub volume: f64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: i64,
 }
 
 /// A confirmed subscription.
@@ -170,6 +186,30 @@ impl Oracle {
     }
 }
 
+/// What was handed to a socket within so many milliseconds before its end may never have been read.
+///
+/// A frame is in the spool some milliseconds after it was sent. It waits longer only in the buffers of the socket, and in
+/// the one queue before intake, for a client that gets no processor: a kill or a reset throws away what is there. On a busy
+/// machine these have been seen to hold some hundred milliseconds; what was sent earlier had its time.
+const IN_FLIGHT_MS: i64 = 2_000;
+
+impl Session {
+    /// Returns whether what was handed to the socket at `at_ms` may have been on its way when nobody listened any more:
+    /// in the last moments of the session, or of the instrument's subscription.
+    pub fn may_be_in_flight(&self, instrument: &str, at_ms: i64) -> bool {
+        let is_late = |ended_ms: i64| (ended_ms - IN_FLIGHT_MS..=ended_ms).contains(&at_ms);
+        let left = self.subscriptions.iter().filter_map(|one| Some((&one.channel, one.ended.as_ref()?)));
+        let mut left = left.filter(|(_, ended)| ended.unsubscribed && is_late(ended.at_ms));
+        let is_of = |channel: &str| {
+            let topic = Channel::parse(channel).map(|channel| channel.topic);
+            matches!(topic, Some(Topic::Ticker(name)) if name == instrument)
+        };
+        // What is handed over in the moment of the end may be noted just behind it.
+        self.ended_ms.is_some_and(|ended_ms| at_ms >= ended_ms - IN_FLIGHT_MS)
+            || left.any(|(channel, _)| is_of(channel))
+    }
+}
+
 /// How much was made and sent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -204,5 +244,35 @@ impl Direction {
             Self::Buy => "buy",
             Self::Sell => "sell",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::fold::Event, *};
+
+    #[test]
+    fn only_the_last_moments_before_an_end_may_be_in_flight() {
+        let (name, open) = ("ETH-PERPETUAL", Session::default());
+        assert!(!open.may_be_in_flight(name, 9_000), "the session lives: what was sent comes");
+        let ended = Session { ended_ms: Some(10_000), ..Session::default() };
+        assert!(ended.may_be_in_flight(name, 9_900) && ended.may_be_in_flight(name, 10_000 - IN_FLIGHT_MS));
+        assert!(!ended.may_be_in_flight(name, 9_999 - IN_FLIGHT_MS), "that had its time");
+
+        let left = Ended { at_ms: 5_000, unsubscribed: true, to: BTreeMap::new() };
+        let channel = format!("ticker.{name}.100ms");
+        let subscription = Subscription { channel, confirmed_ms: 1, from: BTreeMap::new(), ended: Some(left) };
+        let other = Session { subscriptions: vec![subscription], ..Session::default() };
+        assert!(other.may_be_in_flight(name, 4_900) && !other.may_be_in_flight(name, 2_000));
+        assert!(!other.may_be_in_flight("ETH-26SEP26-2760-C", 4_900), "another instrument was not left");
+    }
+
+    #[test]
+    fn a_killed_venues_session_was_over_with_the_last_that_it_wrote() {
+        let mut oracle = Oracle::default();
+        oracle.apply(1_000, Event::Opened { session: 1 });
+        oracle.apply(7_000, Event::Sent { session: 1, frames: Default::default() });
+        oracle.apply(90_000, Event::Started { version: 1, seed: 1 });
+        assert_eq!(oracle.sessions[0].ended_ms, Some(7_000), "and not when the next one started");
     }
 }

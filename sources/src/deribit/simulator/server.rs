@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Events are made in batches this far apart.
 const TICK: Duration = Duration::from_millis(5);
 
+/// Events of a batch: meanwhile the venue answers nobody. A machine that makes fewer than are asked for makes what it can.
+const BATCH: f64 = 2_000.0;
+
 const WEB_PAGE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 24\r\nconnection: close\r\n\r\n<html>maintenance</html>";
 const NOT_FOUND: &str = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const TOO_MANY: &str =
@@ -141,7 +144,7 @@ pub(super) async fn make_events(shared: Arc<Shared>, rate: f64) {
                 }
                 // A machine that stood still for long does not get a flood afterwards.
                 owed = (owed + rate * step.as_secs_f64()).min(rate.max(1.0));
-                let whole = owed.floor();
+                let whole = owed.floor().min(BATCH);
                 owed -= whole;
                 venue.make_events(whole as usize);
                 for fault in venue.faults_due(step) {

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use super::{
@@ -46,6 +47,8 @@ pub(super) struct Venue {
     backlog: usize,
     file: Option<SentFile>,
     failure: Option<io::Error>,
+    /// Cancelled with the failure.
+    pub(super) broken: CancellationToken,
 }
 
 /// A moment on both clocks; the venue's own may be wrong.
@@ -74,7 +77,7 @@ impl Venue {
         };
         let begins = oracle.instruments.is_empty();
         let today = real_us() / 1000 / DAY_MS;
-        let step_ms = 1000.0 / config.rate.max(0.001);
+        let step_ms = 1000.0 / config.rate;
         let market = if begins {
             Market::new(config.seed, today, config.instruments, step_ms)
         } else {
@@ -99,6 +102,7 @@ impl Venue {
             backlog: config.backlog,
             file,
             failure: None,
+            broken: CancellationToken::new(),
         };
         venue.note(Event::Started { version: VERSION, seed: config.seed });
         if begins {
@@ -145,7 +149,7 @@ impl Venue {
     /// Flushes the file, then tells everybody. What cannot be written down is told to nobody.
     pub(super) fn commit(&mut self) {
         self.flush();
-        if self.failure.is_none() {
+        if !self.broken.is_cancelled() {
             self.lines.dispatch();
         }
     }
@@ -156,6 +160,7 @@ impl Venue {
         {
             error!(error = %failed, "the simulated venue stops: what it sends cannot be written down");
             self.failure.get_or_insert(failed);
+            self.broken.cancel();
             self.frozen = true;
             self.lines.give_up();
         }
@@ -188,7 +193,7 @@ impl Venue {
             self.note(Event::Sent { session, frames });
             self.flush();
         }
-        self.failure.is_none()
+        !self.broken.is_cancelled()
     }
 
     /// Ends a session; the first reason counts.
