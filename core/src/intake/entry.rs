@@ -16,16 +16,28 @@ use super::{
 };
 use crate::{
     Result,
-    protocol::GapId,
+    protocol::{Covered, GapId},
     row::{Head, Origin, StreamKey, Timestamp},
-    spool::{Append, Control, GapOutcome, ItemBuffer, RowHead, SpoolWriter},
+    spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
 /// An entry is ended behind this many bytes; what is left of a large handover goes into the next one.
 const ENTRY_BYTES: usize = 4 << 20;
 
+/// A longer row fits into no entry beside the decisions that it may cause.
+const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
+
+/// Symbol and listing of a stream are not longer than this together: they are written again in the head of every segment.
+const MAX_NAME: usize = 1 << 10;
+
+/// So many streams are confirmed by one item: with their names and gaps they fit into the rest of any entry.
+const CONFIRMED_AT_ONCE: usize = 1_000;
+
 /// So much is kept of a frame that cannot be read.
 const MAX_RAW: usize = 64 << 10;
+
+/// So much is kept of words that somebody else may have written.
+const MAX_WORDS: usize = 1 << 10;
 
 /// A step of the wall clock against the monotonic one that is worth an entry.
 const CLOCK_STEP: i64 = 100_000_000;
@@ -44,7 +56,10 @@ pub(super) struct Now {
 pub(super) struct Place {
     record: usize,
     step: usize,
-    streams: bool,
+    /// How many streams of a step that confirms many.
+    confirmed: usize,
+    /// How many of the new streams.
+    streams: usize,
 }
 
 /// The outcome of a step through a handover.
@@ -77,9 +92,13 @@ pub(super) struct Intake {
     sources: Vec<Arc<str>>,
     pub(super) tallies: Vec<SourceTally>,
     links: HashMap<LinkId, LinkState, FixedState>,
+    /// The link whose handover is being taken; it stands in `links` otherwise.
+    link: LinkState,
     next_session: u32,
     items: ItemBuffer,
     decisions: Vec<Control>,
+    /// Decisions for which the entry has no room.
+    unsaid: u64,
     /// Rows that were left out, by stream.
     left_out: BTreeMap<u32, u64>,
     counts: Counts,
@@ -90,15 +109,21 @@ pub(super) struct Intake {
 /// What is known of a link.
 #[derive(Debug, Clone, Default)]
 struct LinkState {
-    /// The pipeline's number of each of the link's streams.
-    streams: Vec<u32>,
+    /// The pipeline's number of each of the link's streams; `None` for one whose name is too long to have any.
+    streams: Vec<Option<u32>>,
     session: Option<u32>,
+    /// Streams of which a row was too long to be kept: an answer that held it has not brought all.
+    torn: Vec<u32>,
 }
 
 /// What an entry changes in the figures, once it is written.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) rows: u64,
+    /// Rows that were left out because the spool is full.
+    pub(super) left_out: u64,
+    /// Rows that no entry can hold.
+    pub(super) malformed: u64,
     pub(super) repeated: u64,
     pub(super) conflicted: u64,
     pub(super) backfilled: u64,
@@ -124,8 +149,10 @@ impl Intake {
             sources,
             tallies,
             links: HashMap::default(),
+            link: LinkState::default(),
             items: ItemBuffer::default(),
             decisions: Vec::new(),
+            unsaid: 0,
             left_out: BTreeMap::new(),
             counts: Counts::default(),
             drift: None,
@@ -159,27 +186,28 @@ impl Intake {
     /// Those of [`SpoolWriter::append`]: then the pipeline cannot go on.
     pub(super) fn accept(&mut self, now: Now, handover: &Handover, place: Place, rows: Rows) -> Result<Accepted> {
         let link = handover.link;
-        let before = self.links.get(&link).map(|state| (state.streams.len(), state.session));
         let drift = self.drift;
+        self.link = self.links.remove(&link).unwrap_or_default();
+        let (streams, session, torn) = (self.link.streams.len(), self.link.session, self.link.torn.clone());
         self.begin();
         self.note_clock(now);
         let next = self.walk(now, handover, place, rows);
         let accepted = self.append(Some(link), now)?;
+        let mut state = std::mem::take(&mut self.link);
         match (accepted, next) {
-            (Accepted::Done(_), Some(next)) => return Ok(Accepted::Part(next)),
+            (Accepted::Done(_), Some(next)) => {
+                self.links.insert(link, state);
+                return Ok(Accepted::Part(next));
+            }
             (Accepted::Behind | Accepted::Full, _) => {
                 self.drift = drift;
-                match (before, self.links.get_mut(&link)) {
-                    (Some((streams, session)), Some(state)) => {
-                        state.streams.truncate(streams);
-                        state.session = session;
-                    }
-                    _ => _ = self.links.remove(&link),
-                }
+                state.streams.truncate(streams);
+                (state.session, state.torn) = (session, torn);
+                self.links.insert(link, state);
             }
             // The number may be given to another link one day, whose streams are numbered from its own beginning.
-            (Accepted::Done(_) | Accepted::Part(_), _) if handover.is_last() => _ = self.links.remove(&link),
-            (Accepted::Done(_) | Accepted::Part(_), _) => {}
+            (Accepted::Done(_) | Accepted::Part(_), _) if handover.is_last() => {}
+            (Accepted::Done(_) | Accepted::Part(_), _) => _ = self.links.insert(link, state),
         }
         Ok(accepted)
     }
@@ -220,6 +248,7 @@ impl Intake {
         self.items.clear();
         self.decisions.clear();
         self.left_out.clear();
+        self.unsaid = 0;
         let Counts { mut opened, mut closed, .. } = std::mem::take(&mut self.counts);
         opened.clear();
         closed.clear();
@@ -227,44 +256,73 @@ impl Intake {
     }
 
     /// Goes through records and events in the order in which they happened; returns where to go on if it was too much.
-    fn walk(&mut self, now: Now, handover: &Handover, place: Place, rows: Rows) -> Option<Place> {
-        let link = handover.link;
-        if !place.streams {
-            for key in handover.records.new_streams() {
-                let id = self.stream(link, key);
-                self.links.entry(link).or_default().streams.push(id);
-            }
-        }
-        let neighbours = self.neighbours(handover, place.record);
-        let mut steps = handover.steps[place.step..].iter().peekable();
-        let mut step = place.step;
-        let records = handover.records.from(place.record);
-        for (number, (head, bytes)) in (place.record..).zip(records) {
-            while let Some((_, event)) = steps.next_if(|(at, _)| *at <= number) {
-                self.step(link, event, now, rows);
-                step += 1;
-            }
-            if self.items.bytes().len() >= ENTRY_BYTES {
-                return Some(Place { record: number, step, streams: true });
-            }
-            self.record(link, head, bytes, &neighbours, (now, rows));
-        }
-        for (_, event) in steps {
-            self.step(link, event, now, rows);
-        }
+    fn walk(&mut self, now: Now, handover: &Handover, mut place: Place, rows: Rows) -> Option<Place> {
+        let is_done = self.go_through(now, handover, &mut place, rows);
         if !self.left_out.is_empty() {
             let rows = std::mem::take(&mut self.left_out).into_iter().collect();
             self.put(Control::Dropped { sinks: Vec::new(), rows, offsets: None, at: now.wall });
         }
-        None
+        (!is_done).then_some(place)
+    }
+
+    /// Moves `place` on; returns whether it has come to the end.
+    fn go_through(&mut self, now: Now, handover: &Handover, place: &mut Place, rows: Rows) -> bool {
+        let link = handover.link;
+        for key in handover.records.new_streams().get(place.streams..).unwrap_or_default() {
+            if !self.has_room_for(0) {
+                return false;
+            }
+            let id = self.stream(link, key, now);
+            self.link.streams.push(id);
+            place.streams += 1;
+        }
+        let neighbours = self.neighbours(handover, place.record);
+        for (head, bytes) in handover.records.from(place.record) {
+            if !self.steps(handover, place, place.record, (now, rows)) || !self.has_room_for(bytes.len()) {
+                return false;
+            }
+            self.record(link, head, bytes, &neighbours, (now, rows));
+            place.record += 1;
+        }
+        self.steps(handover, place, usize::MAX, (now, rows))
+    }
+
+    /// Returns whether an item may go into this entry. What is too long even for an empty one is not kept as it is.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let taken = self.items.bytes().len();
+        taken == 0 || (taken < ENTRY_BYTES && taken + bytes <= MAX_ROW)
+    }
+
+    /// Goes through the events before a record; returns whether it has come to the last of them.
+    fn steps(&mut self, handover: &Handover, place: &mut Place, record: usize, (now, rows): (Now, Rows)) -> bool {
+        while let Some((_, step)) = handover.steps.get(place.step).filter(|(at, _)| *at <= record) {
+            if !self.has_room_for(0) {
+                return false;
+            }
+            if let Step::Confirmed { streams, at } = step {
+                while place.confirmed == 0 || place.confirmed < streams.len() {
+                    if !self.has_room_for(0) {
+                        return false;
+                    }
+                    let some = &streams[place.confirmed..streams.len().min(place.confirmed + CONFIRMED_AT_ONCE)];
+                    self.confirm(handover.link, some, *at, now);
+                    place.confirmed += some.len().max(1);
+                }
+                place.confirmed = 0;
+            } else {
+                self.step(handover.link, step, now, rows);
+            }
+            place.step += 1;
+        }
+        true
     }
 
     /// Looks through the records of replies before the first one is judged.
     fn neighbours(&self, handover: &Handover, first: usize) -> Neighbours {
-        let streams = self.links.get(&handover.link).map_or(&[][..], |state| &state.streams);
+        let streams = &self.link.streams;
         let history = handover.records.from(first).filter(|(head, _)| head.origin == Origin::Backfill);
         let records = history.filter_map(|(head, _)| {
-            let stream = *streams.get(head.stream as usize)?;
+            let stream = (*streams.get(head.stream as usize)?)?;
             Some((stream, head.position, head.ts_event, head.origin))
         });
         Neighbours::of(&self.continuity, records)
@@ -272,15 +330,24 @@ impl Intake {
 
     #[inline]
     fn record(&mut self, link: LinkId, head: Head, bytes: &[u8], neighbours: &Neighbours, (now, rows): (Now, Rows)) {
-        let Some(state) = self.links.get(&link) else { return };
-        let Some(&stream) = state.streams.get(head.stream as usize) else { return };
+        let Some(Some(stream)) = self.link.streams.get(head.stream as usize).copied() else {
+            return self.unkeepable(link, bytes, "a row of a stream whose name is too long".to_owned(), now);
+        };
         if rows == Rows::Leave {
             *self.left_out.entry(stream).or_default() += 1;
-            return self.end(link, "the spool is full", now);
+            self.counts.left_out += 1;
+            return self.end("the spool is full", now);
         }
-        let session = match state.session {
+        if bytes.len() > MAX_ROW {
+            if !self.link.torn.contains(&stream) {
+                self.link.torn.push(stream);
+            }
+            let error = format!("a row of {} bytes is longer than the spool can hold ({MAX_ROW})", bytes.len());
+            return self.unkeepable(link, bytes, error, now);
+        }
+        let session = match self.link.session {
             Some(session) => session,
-            None => self.open(link),
+            None => self.open(),
         };
         let head = Head { stream, ..head };
         let row = RowHead { head, session, line: link.line, epoch: 0 };
@@ -306,18 +373,42 @@ impl Intake {
         }
     }
 
+    /// Keeps what can be kept of a row that no entry can hold; all else goes on.
+    fn unkeepable(&mut self, link: LinkId, bytes: &[u8], error: String, now: Now) {
+        self.counts.malformed += 1;
+        self.malformed(link, bytes, &error, now);
+        self.decide();
+    }
+
+    fn malformed(&mut self, link: LinkId, raw: &[u8], error: &str, now: Now) {
+        let raw = raw[..raw.len().min(MAX_RAW)].to_vec();
+        let source = self.sources[usize::from(link.source)].to_string();
+        let (session, error) = (self.link.session.unwrap_or_default(), words(error));
+        self.decisions.push(Control::Malformed { source, session, raw, error, at: now.wall });
+    }
+
+    /// The venue vouches for streams. Those whose names are too long are said, and nobody vouches for them.
+    fn confirm(&mut self, link: LinkId, streams: &[Covered], venue_at: Timestamp, now: Now) {
+        let session = self.link.session.unwrap_or_else(|| self.open());
+        let named = streams.iter().filter_map(|one| Some((self.stream(link, &one.key, now)?, one.numbering)));
+        let named: Vec<_> = named.collect();
+        // Without any it would be a channel that carries whatever trades.
+        if named.is_empty() && !streams.is_empty() {
+            return;
+        }
+        let source = self.sources[usize::from(link.source)].clone();
+        let confirmation = Confirmation { session, source, line: link.line, streams: named, venue_at };
+        self.continuity.confirmed(confirmation, now.wall, &mut self.decisions);
+        self.decide();
+    }
+
     fn step(&mut self, link: LinkId, step: &Step, now: Now, rows: Rows) {
         let at = now.wall;
-        let session = self.links.get(&link).and_then(|state| state.session);
+        let session = self.link.session;
         let source = self.sources[usize::from(link.source)].clone();
         match step {
-            Step::Opened => _ = self.open(link),
-            Step::Confirmed { streams, at: venue_at } => {
-                let session = session.unwrap_or_else(|| self.open(link));
-                let streams = streams.iter().map(|one| (self.stream(link, &one.key), one.numbering)).collect();
-                let confirmation = Confirmation { session, source, line: link.line, streams, venue_at: *venue_at };
-                self.continuity.confirmed(confirmation, at, &mut self.decisions);
-            }
+            Step::Opened => _ = self.open(),
+            Step::Confirmed { streams, at: venue_at } => self.confirm(link, streams, *venue_at, now),
             Step::Unsubscribed { streams } => {
                 let ids = streams.iter().filter_map(|key| self.continuity.stream_id(&source, key)).collect();
                 if let Some(session) = session {
@@ -325,56 +416,69 @@ impl Intake {
                 }
             }
             Step::Alive => self.decisions.extend(session.map(|session| Control::Alive { session, at })),
-            Step::Ended { why } => self.end(link, why, now),
+            Step::Ended { why } => self.end(why, now),
             Step::Restart(key) => {
                 if let Some(stream) = self.continuity.stream_id(&source, key) {
                     self.continuity.restarted(stream, &mut self.decisions);
                 }
             }
-            Step::Malformed { raw, error } => {
-                let raw = raw[..raw.len().min(MAX_RAW)].to_vec();
-                let (source, session, error) = (source.to_string(), session.unwrap_or_default(), error.clone());
-                self.decisions.push(Control::Malformed { source, session, raw, error, at });
-            }
+            Step::Malformed { raw, error } => self.malformed(link, raw, error, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep => {
-                self.continuity.answered(*gap, *ask, at, &mut self.decisions);
-            }
-            Step::Lost { gap, why } => self.continuity.lost(*gap, why, at, &mut self.decisions),
+            Step::Answered { gap, ask } if rows == Rows::Keep => self.answered(*gap, *ask, now),
+            Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
             Step::Answered { .. } | Step::Asked { .. } => {}
         }
         self.decide();
     }
 
-    /// Begins a session on a link.
-    fn open(&mut self, link: LinkId) -> u32 {
+    /// An answer is complete: closes its gap, unless a row of it could not be kept.
+    fn answered(&mut self, gap: GapId, ask: u64, now: Now) {
+        let stream = self.continuity.gap_filled(gap).map(|(stream, _)| stream);
+        let torn = self.link.torn.iter().position(|torn| Some(*torn) == stream);
+        match torn {
+            Some(torn) => {
+                self.link.torn.swap_remove(torn);
+                self.continuity.lost(gap, TOO_LONG, now.wall, &mut self.decisions);
+            }
+            None => self.continuity.answered(gap, ask, now.wall, &mut self.decisions),
+        }
+    }
+
+    /// Begins a session on the link.
+    fn open(&mut self) -> u32 {
         let session = self.next_session;
         self.next_session += 1;
-        self.links.entry(link).or_default().session = Some(session);
+        self.link.session = Some(session);
         session
     }
 
-    /// Ends a link's session: from here on nobody knows what the venue sends.
-    fn end(&mut self, link: LinkId, why: &str, now: Now) {
-        let session = self.links.get_mut(&link).and_then(|state| state.session.take());
+    /// Ends the link's session: from here on nobody knows what the venue sends.
+    fn end(&mut self, why: &str, now: Now) {
+        let session = self.link.session.take();
         if let Some(session) = session.filter(|session| self.continuity.has_session(*session)) {
             // What was only asked for is missing now, until it is answered.
             self.counts.opened.extend(self.continuity.baselines_of(session));
             self.counts.cut.extend(self.continuity.unrepeatable(session));
-            self.continuity.ended(session, why, now.wall, &mut self.decisions);
+            self.continuity.ended(session, &words(why), now.wall, &mut self.decisions);
             self.decide();
         }
     }
 
-    /// Returns the pipeline's number of a stream, a new one if it has none.
-    fn stream(&mut self, link: LinkId, key: &StreamKey) -> u32 {
+    /// Returns the pipeline's number of a stream, a new one if it has none; `None` when its name is too long.
+    fn stream(&mut self, link: LinkId, key: &StreamKey, now: Now) -> Option<u32> {
         let source = self.sources[usize::from(link.source)].clone();
         if let Some(id) = self.continuity.stream_id(&source, key) {
-            return id;
+            return Some(id);
+        }
+        let len = key.symbol.len() + key.listing.len();
+        if len > MAX_NAME {
+            let error = format!("the name of an instrument has {len} bytes, more than {MAX_NAME}");
+            self.unkeepable(link, key.symbol.as_bytes(), error, now);
+            return None;
         }
         let id = self.continuity.next_stream();
         self.put(Control::Stream { id, source: source.to_string(), key: key.clone() });
-        id
+        Some(id)
     }
 
     /// Notes a step of the wall clock.
@@ -402,8 +506,13 @@ impl Intake {
         self.decisions = decisions;
     }
 
+    /// Puts an item into the entry. A gap that finds no room there, since one event has opened hundreds of thousands, is
+    /// opened when its stream is confirmed again.
     fn put(&mut self, control: Control) {
-        self.items.push_control(&control);
+        if !self.items.push_control(&control) {
+            self.unsaid += 1;
+            return;
+        }
         self.continuity.apply(&control);
         self.counts.confirmed |= matches!(control, Control::Confirmed { .. });
         if let Control::GapOpened { gap, .. } = control
@@ -429,6 +538,10 @@ impl Intake {
             }
         };
         self.continuity.commit();
+        let unsaid = std::mem::take(&mut self.unsaid);
+        if unsaid > 0 {
+            tracing::warn!(unsaid, "one event meant more than an entry can hold; the rest follows when streams are confirmed");
+        }
         self.show(link);
         Ok(Accepted::Done(if self.items.is_empty() { 0 } else { written }))
     }
@@ -444,4 +557,17 @@ impl Intake {
     pub(super) fn rows(&self) -> u64 {
         self.counts.rows
     }
+
+    /// Returns how many rows the last entry left out because the spool is full.
+    pub(super) fn left_out(&self) -> u64 {
+        self.counts.left_out
+    }
+}
+
+/// Why a gap stays open although the venue has answered.
+const TOO_LONG: &str = "a row of it is longer than the spool can hold";
+
+/// Cuts words that somebody else may have written to a limit.
+fn words(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_WORDS)].to_owned()
 }

@@ -125,8 +125,8 @@ pub struct Link {
     queue: mpsc::Sender<Handover>,
     returned: mpsc::Receiver<Handover>,
     limit: usize,
-    /// What the raw frames among the steps take, which a venue that sends nothing else could grow without end.
-    raw_bytes: usize,
+    /// What the steps take, which a venue that sends nothing but what cannot be read could grow without end.
+    step_bytes: usize,
     logged: u64,
 }
 
@@ -140,7 +140,7 @@ impl Link {
                 Handover { link: id, records, steps: Vec::new(), logged: 0, home: home_again, is_last: false };
             home.try_send(handover).expect("the channel was made for this many");
         }
-        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, raw_bytes: 0, logged: 0 }
+        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, step_bytes: 0, logged: 0 }
     }
 
     /// Returns its name.
@@ -160,8 +160,9 @@ impl Link {
 
     /// Notes something that happened before the record of this number, and behind what was noted so far.
     pub(crate) fn step_before(&mut self, record: usize, step: Step) {
-        if let Step::Malformed { raw, .. } = &step {
-            self.raw_bytes += raw.len();
+        self.step_bytes += size_of::<(usize, Step)>();
+        if let Step::Malformed { raw, error } = &step {
+            self.step_bytes += raw.len() + error.len();
         }
         let earliest = self.steps.last().map_or(0, |(last, _)| *last);
         self.steps.push((record.clamp(earliest, self.outbox.records().len().max(earliest)), step));
@@ -185,10 +186,10 @@ impl Link {
         match self.returned.try_recv() {
             Ok(buffer) => self.send(buffer),
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
-            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.raw_bytes > self.limit => {
+            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
                 self.outbox.forget_records(0);
                 self.steps.clear();
-                self.raw_bytes = 0;
+                self.step_bytes = 0;
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),
@@ -241,7 +242,7 @@ impl Link {
         self.logged = self.logged.max(buffer.logged);
         self.outbox.swap_records(&mut buffer.records);
         std::mem::swap(&mut self.steps, &mut buffer.steps);
-        self.raw_bytes = 0;
+        self.step_bytes = 0;
         // The pipeline's queue has a place for every buffer of every link.
         self.queue.try_send(buffer).map_err(|_| gone())
     }

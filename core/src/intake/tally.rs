@@ -50,6 +50,7 @@ impl SourceTally {
     /// Shows what an entry changed.
     pub(super) fn count(&mut self, counts: &Counts) {
         self.metrics.duplicates.increment(counts.repeated);
+        self.metrics.malformed.increment(counts.malformed);
         self.metrics.position_conflicts.increment(counts.conflicted);
         let opened = counts.opened.iter().filter(|gap| self.found.insert(**gap)).count() as u64;
         self.metrics.gaps_opened.increment(opened);

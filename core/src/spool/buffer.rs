@@ -1,7 +1,8 @@
 //! The items of an entry on their way into the spool.
 
 use super::{
-    Control, RowHead,
+    Control, MAX_ENTRY, RowHead,
+    entry::HEADER,
     head::StreamInfo,
     item::{write_control, write_row},
 };
@@ -24,13 +25,19 @@ impl ItemBuffer {
         self.rows += 1;
     }
 
-    /// Appends a control item.
-    pub fn push_control(&mut self, control: &Control) {
+    /// Appends a control item; `false`: the entry would be longer than [`MAX_ENTRY`], and it is left out.
+    pub fn push_control(&mut self, control: &Control) -> bool {
+        let before = self.bytes.len();
+        write_control(&mut self.bytes, control);
+        if HEADER + self.bytes.len() > MAX_ENTRY {
+            self.bytes.truncate(before);
+            return false;
+        }
         if let Control::Stream { id, source, key } = control {
             self.streams.push((*id, StreamInfo { source: source.as_str().into(), key: key.clone() }));
         }
-        write_control(&mut self.bytes, control);
         self.count += 1;
+        true
     }
 
     /// Returns how many items there are: as many offsets as the entry takes.
