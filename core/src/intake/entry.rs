@@ -112,6 +112,9 @@ struct LinkState {
     /// The pipeline's number of each of the link's streams; `None` for one whose name is too long to have any.
     streams: Vec<Option<u32>>,
     session: Option<u32>,
+    /// Its session was ended here since there was no room: what still comes of that is left out, until a session begins
+    /// that the venue vouches for.
+    is_shut: bool,
     /// Streams of which a row was too long to be kept: an answer that held it has not brought all.
     torn: Vec<u32>,
 }
@@ -122,6 +125,8 @@ pub(super) struct Counts {
     pub(super) rows: u64,
     /// Rows that were left out because the spool is full.
     pub(super) left_out: u64,
+    /// The link's session was ended for want of room.
+    pub(super) refused: bool,
     /// Rows that no entry can hold.
     pub(super) malformed: u64,
     pub(super) repeated: u64,
@@ -170,6 +175,11 @@ impl Intake {
         self.continuity.booted(now.wall, &mut self.decisions);
         self.decide();
         let accepted = self.append(None, now)?;
+        if !matches!(accepted, Accepted::Done(_)) {
+            // They are opened when their streams are confirmed.
+            tracing::warn!("no room to enter what the last boot left open");
+            return Ok(accepted);
+        }
         for ((source, tally), cut) in self.sources.iter().zip(&mut self.tallies).zip(cut) {
             let opened = self.continuity.open_gaps(source).map(|ask| ask.gap.id).collect();
             tally.count(&Counts { opened, cut, ..Counts::default() });
@@ -188,7 +198,8 @@ impl Intake {
         let link = handover.link;
         let drift = self.drift;
         self.link = self.links.remove(&link).unwrap_or_default();
-        let (streams, session, torn) = (self.link.streams.len(), self.link.session, self.link.torn.clone());
+        let (streams, session, is_shut) = (self.link.streams.len(), self.link.session, self.link.is_shut);
+        let torn = self.link.torn.clone();
         self.begin();
         self.note_clock(now);
         let next = self.walk(now, handover, place, rows);
@@ -202,7 +213,7 @@ impl Intake {
             (Accepted::Behind | Accepted::Full, _) => {
                 self.drift = drift;
                 state.streams.truncate(streams);
-                (state.session, state.torn) = (session, torn);
+                (state.session, state.is_shut, state.torn) = (session, is_shut, torn);
                 self.links.insert(link, state);
             }
             // The number may be given to another link one day, whose streams are numbered from its own beginning.
@@ -333,10 +344,10 @@ impl Intake {
         let Some(Some(stream)) = self.link.streams.get(head.stream as usize).copied() else {
             return self.unkeepable(link, bytes, "a row of a stream whose name is too long".to_owned(), now);
         };
-        if rows == Rows::Leave {
+        if rows == Rows::Leave || self.link.is_shut {
             *self.left_out.entry(stream).or_default() += 1;
             self.counts.left_out += 1;
-            return self.end("the spool is full", now);
+            return self.shut(now);
         }
         if bytes.len() > MAX_ROW {
             if !self.link.torn.contains(&stream) {
@@ -407,8 +418,10 @@ impl Intake {
         let session = self.link.session;
         let source = self.sources[usize::from(link.source)].clone();
         match step {
-            Step::Opened => _ = self.open(),
-            Step::Confirmed { streams, at: venue_at } => self.confirm(link, streams, *venue_at, now),
+            Step::Opened => {
+                self.link.is_shut = false;
+                self.open();
+            }
             Step::Unsubscribed { streams } => {
                 let ids = streams.iter().filter_map(|key| self.continuity.stream_id(&source, key)).collect();
                 if let Some(session) = session {
@@ -424,9 +437,10 @@ impl Intake {
             }
             Step::Malformed { raw, error } => self.malformed(link, raw, error, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep => self.answered(*gap, *ask, now),
+            Step::Answered { gap, ask } if rows == Rows::Keep && !self.link.is_shut => self.answered(*gap, *ask, now),
             Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
-            Step::Answered { .. } | Step::Asked { .. } => {}
+            // A confirmation is taken in parts, by the caller.
+            Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
         }
         self.decide();
     }
@@ -461,6 +475,15 @@ impl Intake {
             self.counts.cut.extend(self.continuity.unrepeatable(session));
             self.continuity.ended(session, &words(why), now.wall, &mut self.decisions);
             self.decide();
+        }
+    }
+
+    /// Ends the link's session because there is no room, and says so to the link.
+    fn shut(&mut self, now: Now) {
+        if !self.link.is_shut {
+            self.link.is_shut = true;
+            self.counts.refused = true;
+            self.end("the spool is full", now);
         }
     }
 
@@ -558,9 +581,14 @@ impl Intake {
         self.counts.rows
     }
 
-    /// Returns how many rows the last entry left out because the spool is full.
+    /// Returns how many rows the last handover left out because the spool is full.
     pub(super) fn left_out(&self) -> u64 {
         self.counts.left_out
+    }
+
+    /// Returns whether the last handover ended its session since the spool is full: the link has to begin another one.
+    pub(super) fn has_refused(&self) -> bool {
+        self.counts.refused
     }
 }
 

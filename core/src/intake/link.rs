@@ -85,6 +85,8 @@ pub struct Handover {
     pub steps: Vec<(usize, Step)>,
     /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
     pub logged: u64,
+    /// Set by intake: it had no room for the rows, and has ended the session in the log.
+    pub(super) is_refused: bool,
     home: mpsc::Sender<Self>,
     /// Whether nothing comes of this link behind it.
     is_last: bool,
@@ -95,7 +97,7 @@ impl Handover {
     pub(crate) fn gone(link: LinkId, why: &str) -> Self {
         let (home, _) = mpsc::channel(1);
         let steps = vec![(0, Step::Ended { why: why.to_owned() })];
-        Self { link, records: Records::default(), steps, logged: 0, home, is_last: true }
+        Self { link, records: Records::default(), steps, logged: 0, is_refused: false, home, is_last: true }
     }
 
     /// Returns whether the link is gone, and this is the last of it.
@@ -128,6 +130,7 @@ pub struct Link {
     /// What the steps take, which a venue that sends nothing but what cannot be read could grow without end.
     step_bytes: usize,
     logged: u64,
+    is_refused: bool,
 }
 
 impl Link {
@@ -136,11 +139,18 @@ impl Link {
         let (home, returned) = mpsc::channel(BUFFERS);
         for _ in 0..BUFFERS {
             let (records, home_again) = (Records::default(), home.clone());
-            let handover =
-                Handover { link: id, records, steps: Vec::new(), logged: 0, home: home_again, is_last: false };
+            let handover = Handover {
+                link: id,
+                records,
+                steps: Vec::new(),
+                logged: 0,
+                is_refused: false,
+                home: home_again,
+                is_last: false,
+            };
             home.try_send(handover).expect("the channel was made for this many");
         }
-        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, step_bytes: 0, logged: 0 }
+        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, step_bytes: 0, logged: 0, is_refused: false }
     }
 
     /// Returns its name.
@@ -177,19 +187,24 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `Transient` when more than the limit has been collected: what waits is thrown away, and the caller has to end the
-    /// session, since nobody knows any more what the venue sent. `Permanent` when the pipeline has ended.
+    /// `Transient` when more than the limit has been collected, or intake had no room for what came before: what waits is
+    /// thrown away, and the caller has to end the session, since nobody knows any more what the venue sent. `Permanent`
+    /// when the pipeline has ended.
     pub fn hand_over(&mut self) -> Result<()> {
         if !self.is_pending() {
             return Ok(());
         }
         match self.returned.try_recv() {
+            Ok(buffer) if buffer.is_refused || self.is_refused => {
+                self.take_back(buffer);
+                self.is_refused = false;
+                self.forget();
+                Err(Error::transient("the spool is full: what comes is thrown away"))
+            }
             Ok(buffer) => self.send(buffer),
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
             Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
-                self.outbox.forget_records(0);
-                self.steps.clear();
-                self.step_bytes = 0;
+                self.forget();
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),
@@ -228,18 +243,38 @@ impl Link {
         let mut back = Vec::with_capacity(BUFFERS);
         while back.len() < BUFFERS {
             let buffer = self.returned.recv().await.ok_or_else(gone)?;
-            self.logged = self.logged.max(buffer.logged);
             back.push(buffer);
         }
-        for buffer in back {
-            let home = buffer.home.clone();
-            home.try_send(buffer).expect("every buffer has a place in the channel");
-        }
+        back.into_iter().for_each(|buffer| self.take_back(buffer));
         Ok(self.logged)
     }
 
-    fn send(&mut self, mut buffer: Handover) -> Result<()> {
+    /// Returns whether intake has ended the session since it had no room: until the next [`Step::Opened`] it takes no row.
+    /// Says so once.
+    pub(crate) fn was_refused(&mut self) -> bool {
+        std::mem::take(&mut self.is_refused)
+    }
+
+    /// Keeps a buffer for later.
+    fn take_back(&mut self, mut buffer: Handover) {
+        self.hear(&mut buffer);
+        let home = buffer.home.clone();
+        home.try_send(buffer).expect("every buffer has a place in the channel");
+    }
+
+    fn hear(&mut self, buffer: &mut Handover) {
         self.logged = self.logged.max(buffer.logged);
+        self.is_refused |= std::mem::take(&mut buffer.is_refused);
+    }
+
+    fn forget(&mut self) {
+        self.outbox.forget_records(0);
+        self.steps.clear();
+        self.step_bytes = 0;
+    }
+
+    fn send(&mut self, mut buffer: Handover) -> Result<()> {
+        self.hear(&mut buffer);
         self.outbox.swap_records(&mut buffer.records);
         std::mem::swap(&mut self.steps, &mut buffer.steps);
         self.step_bytes = 0;

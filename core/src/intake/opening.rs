@@ -100,6 +100,9 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let recovery = Recovery::open(disk, options)?;
     let report = recovery.report().clone();
     let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
+    for (id, stream) in recovery.streams() {
+        continuity.add_stream(id, &stream.source, &stream.key);
+    }
     let mut rows = 0;
     let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
     let cut = sources.iter().map(|source| continuity.unrepeatable_of(&source.info.name)).collect();

@@ -14,6 +14,7 @@ pub struct ItemBuffer {
     count: u32,
     rows: u32,
     streams: Vec<(u32, StreamInfo)>,
+    retired: Vec<u32>,
 }
 
 impl ItemBuffer {
@@ -35,6 +36,9 @@ impl ItemBuffer {
         }
         if let Control::Stream { id, source, key } = control {
             self.streams.push((*id, StreamInfo { source: source.as_str().into(), key: key.clone() }));
+        }
+        if let Control::Retired { stream } = control {
+            self.retired.push(*stream);
         }
         self.count += 1;
         true
@@ -64,6 +68,7 @@ impl ItemBuffer {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.streams.clear();
+        self.retired.clear();
         self.count = 0;
         self.rows = 0;
     }
@@ -76,5 +81,9 @@ impl ItemBuffer {
 
     pub(super) fn streams(&self) -> &[(u32, StreamInfo)] {
         &self.streams
+    }
+
+    pub(super) fn retired(&self) -> &[u32] {
+        &self.retired
     }
 }

@@ -222,7 +222,7 @@ impl Cursor {
         }
         let meta = segment.meta(&*self.shared.disk, &self.shared.sources)?;
         if let Some(meta) = &meta {
-            let file = segment.file(&*self.shared.disk)?;
+            let file = segment.open(&*self.shared.disk)?;
             match &mut self.scanner {
                 Some(scanner) => scanner.enter(file, meta.seed, meta.boot, meta.entries_at),
                 None => self.scanner = Some(Scanner::new(file, meta.seed, meta.boot, meta.entries_at)),

@@ -203,7 +203,7 @@ impl Opened {
     }
 
     /// Returns a view for a cursor, without what a start would cut.
-    fn share(mut self, disk: Arc<dyn Disk>) -> Shared {
+    fn share(mut self, disk: Arc<dyn Disk>) -> Result<Shared> {
         if let Some((last, at)) = self.verdict.cut {
             self.files.truncate(last + 1);
             self.files[last].len = at;

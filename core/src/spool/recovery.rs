@@ -1,10 +1,10 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
-    SpoolWriter, Step,
+    SpoolWriter, Step, StreamInfo,
     disk::{Disk, DiskLock, fault, read_full, remove_any},
     entry::MIN_ITEM,
     files::{BAD, NEXT, random, segment_first},
@@ -88,9 +88,15 @@ impl Recovery {
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
         let sources = options.sources.clone().into();
-        let shared = share(disk.clone(), sources, files, older, report.end);
+        // A boot that wrote nothing leaves its place to the next one.
+        let unused = files.last().filter(|last| last.head.is_some() && last.entries == 0 && highest == last.first);
+        let unused = unused.filter(|_| torn == 0).map(|last| last.first);
+        let shared = share(disk.clone(), sources, files, older, report.end)?;
+        if unused.is_some() {
+            shared.write().segments.pop();
+        }
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
-        let next = if report.new { 1 } else { highest + torn + 1 };
+        let next = if report.new { 1 } else { unused.unwrap_or(highest + torn + 1) };
         Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
     }
 
@@ -102,6 +108,13 @@ impl Recovery {
     /// Returns continuity as it was before the items that [`Recovery::replay`] shows; `None` for a new spool.
     pub fn snapshot(&self) -> Option<&[u8]> {
         self.snapshot.as_deref()
+    }
+
+    /// Returns what the heads say of streams, by number. Known before the replay, it outlives the item that said it first.
+    pub fn streams(&self) -> Vec<(u32, Arc<StreamInfo>)> {
+        let mut streams: Vec<_> = self.shared.read().streams.iter().map(|(id, info)| (*id, info.clone())).collect();
+        streams.sort_unstable_by_key(|(id, _)| *id);
+        streams
     }
 
     /// Shows all that came after the snapshot.
@@ -144,6 +157,7 @@ impl Recovery {
         items.push_control(&item);
         match writer.append(&items, std::time::Duration::ZERO)? {
             Append::Written { first, .. } => Ok(Begun { writer, boot: item, offset: first }),
+            // `max_bytes` does not count here.
             Append::Full | Append::Behind => Err(Error::transient("the disk has no room to open the spool")),
         }
     }
@@ -281,27 +295,32 @@ pub(super) fn share(
     files: Vec<File>,
     older: Names,
     end: u64,
-) -> Shared {
+) -> Result<Shared> {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());
     let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
     let spool = newest.map_or_else(random, |head| head.spool);
     let dropped = newest.map_or(0, |head| head.dropped);
-    let streams = files.first().and_then(|file| file.head.as_ref()).map_or(&[][..], |head| &head.streams);
-    let streams: HashMap<_, _> = streams.iter().map(|(id, stream)| (*id, Arc::new(stream.clone()))).collect();
+    let mut state = State { boots, dropped, ..State::default() };
+    // Later heads too: an item that is lost between them said no more.
+    for (id, stream) in files.iter().filter_map(|file| file.head.as_ref()).flat_map(|head| &head.streams) {
+        state.name(*id, stream.clone());
+    }
 
     let firsts: Vec<u64> = older.iter().map(|(first, _)| *first).chain(files.iter().map(|file| file.first)).collect();
-    let end_of = |i: usize| firsts.get(i + 1).map_or(end, |&next| end_before(next, &boots));
+    let end_of = |i: usize| firsts.get(i + 1).map_or(end, |&next| end_before(next, &state.boots));
     let mut segments = Vec::with_capacity(firsts.len());
     for (first, name) in older {
-        let len = disk.open(&name).and_then(|file| file.len()).unwrap_or(0);
+        let len = disk.open(&name).and_then(|file| file.len());
+        let len = len.map_err(|cause| fault("open", &*disk, &name, cause))?;
         segments.push(Arc::new(Segment::sealed(name, first, end_of(segments.len()), len)));
     }
     for file in files {
         let segment = Segment::sealed(file.name, file.first, end_of(segments.len()), file.len);
         let meta = file.head.map(|head| SegmentMeta::new(&head, file.entries_at, &sources));
-        segments.push(Arc::new(segment.opened(file.file, meta)));
+        segments.push(Arc::new(segment.known(meta)));
     }
-    Shared::new(disk, spool, sources, end, State { segments, boots, streams, dropped })
+    state.segments = segments;
+    Ok(Shared::new(disk, spool, sources, end, state))
 }
 
 /// Returns the boots of a head, none of which runs any more.
@@ -322,9 +341,9 @@ fn learn(shared: &Shared, cursor: &mut Cursor, each: &mut impl FnMut(Step<'_>)) 
             for (_, item) in entry.items() {
                 match item {
                     Item::Control(Control::Stream { id, source, key }) => {
-                        let stream = super::StreamInfo { source: source.into(), key };
-                        shared.write().streams.insert(id, Arc::new(stream));
+                        shared.write().name(id, StreamInfo { source: source.into(), key });
                     }
+                    Item::Control(Control::Retired { stream }) => _ = shared.write().streams.remove(&stream),
                     Item::Control(Control::Dropped { offsets: Some((_, last)), .. }) => {
                         let mut state = shared.write();
                         state.dropped = state.dropped.max(last);

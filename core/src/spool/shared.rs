@@ -32,7 +32,6 @@ pub(super) struct Segment {
     len: AtomicU64,
     /// When everybody had done with it first.
     pub(super) passed: OnceLock<Duration>,
-    file: OnceLock<Arc<dyn DiskFile>>,
     meta: OnceLock<Arc<SegmentMeta>>,
 }
 
@@ -55,8 +54,8 @@ impl SegmentMeta {
 
 impl Segment {
     /// Returns a segment that is just written.
-    pub(super) fn active(name: String, first: u64, len: u64, file: Arc<dyn DiskFile>, meta: SegmentMeta) -> Self {
-        Self::new(name, first, u64::MAX, 0, len).opened(file, Some(meta))
+    pub(super) fn active(name: String, first: u64, len: u64, meta: SegmentMeta) -> Self {
+        Self::new(name, first, u64::MAX, 0, len).known(Some(meta))
     }
 
     /// Returns a segment of the past, which is read when somebody asks for it.
@@ -64,9 +63,8 @@ impl Segment {
         Self::new(name, first, end, len, len)
     }
 
-    /// Adds what has already been read of it.
-    pub(super) fn opened(self, file: Arc<dyn DiskFile>, meta: Option<SegmentMeta>) -> Self {
-        self.file.get_or_init(|| file);
+    /// Adds what has already been read of its head.
+    pub(super) fn known(self, meta: Option<SegmentMeta>) -> Self {
         if let Some(meta) = meta {
             self.meta.get_or_init(|| Arc::new(meta));
         }
@@ -82,7 +80,6 @@ impl Segment {
             synced_len: number(synced_len),
             len: number(len),
             passed: OnceLock::new(),
-            file: OnceLock::new(),
             meta: OnceLock::new(),
         }
     }
@@ -111,13 +108,9 @@ impl Segment {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// Returns the open file.
-    pub(super) fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file.clone());
-        }
-        let file = disk.open(&self.name).map_err(|cause| fault("open", disk, &self.name, cause))?;
-        Ok(self.file.get_or_init(|| file).clone())
+    /// Opens the file. Nobody keeps it longer than it takes: a spool may have more segments than a process files.
+    pub(super) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
+        disk.open(&self.name).map_err(|cause| fault("open", disk, &self.name, cause))
     }
 
     /// Returns what the head says; `None` where it cannot be read.
@@ -125,7 +118,7 @@ impl Segment {
         if let Some(meta) = self.meta.get() {
             return Ok(Some(meta.clone()));
         }
-        let file = self.file(disk)?;
+        let file = self.open(disk)?;
         let Some(FoundHead { head, entries_at }) = read_head(disk, &self.name, &*file)? else { return Ok(None) };
         Ok(Some(self.meta.get_or_init(|| Arc::new(SegmentMeta::new(&head, entries_at, known))).clone()))
     }
@@ -177,6 +170,11 @@ impl Shared {
 }
 
 impl State {
+    /// Notes what a stream's number stands for. What it has stood for once it stands for always: rows have it.
+    pub(super) fn name(&mut self, id: u32, stream: StreamInfo) {
+        self.streams.entry(id).or_insert_with(|| Arc::new(stream));
+    }
+
     /// Returns the place that everything retained lies behind.
     pub(super) fn oldest(&self) -> SpoolPosition {
         let first = self.segments.first().map_or(1, |segment| segment.first);

@@ -113,12 +113,12 @@ enum Work {
     Mend(Box<Mend>),
 }
 
-/// A segment up to a length.
-#[derive(Debug)]
-struct Part {
-    segment: Arc<Segment>,
-    file: Arc<dyn DiskFile>,
-    len: u64,
+/// A segment up to a length, whose file stays open until it is durable.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) len: u64,
 }
 
 /// Everything that is not durable, on its way into a new segment.
@@ -221,7 +221,7 @@ impl SpoolWriter {
                 for part in &files {
                     part.segment.set_synced_len(part.len);
                 }
-                self.dirty.retain(|segment| segment.synced_len() < segment.len());
+                self.dirty.retain(|part| part.segment.synced_len() < part.len);
                 self.unsynced.landed();
             }
             (Ok(Outcome::Mended(mend, file)), _) => {
@@ -241,16 +241,10 @@ impl SpoolWriter {
     }
 
     fn plain_sync(&mut self) -> Work {
-        let mut files: Vec<_> = self.dirty.iter().filter_map(|segment| self.part(segment)).collect();
+        let mut files = self.dirty.clone();
         files.push(Part { segment: self.active().clone(), file: self.active_file(), len: self.active().len() });
         self.unsynced.start();
         Work::Sync { files, names: std::mem::take(&mut self.dir_dirty) }
-    }
-
-    fn part(&self, segment: &Arc<Segment>) -> Option<Part> {
-        // The file of a segment that was written is open.
-        let file = segment.file(&**self.disk()).ok()?;
-        Some(Part { segment: segment.clone(), file, len: segment.len() })
     }
 
     fn mend(&mut self) -> Option<Box<Mend>> {

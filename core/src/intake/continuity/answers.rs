@@ -60,7 +60,7 @@ impl Continuity {
     /// Names the gaps of a stream in which nothing is missing any more.
     #[inline]
     pub(crate) fn filled(&self, stream: u32, at: Timestamp, out: &mut Vec<Control>) {
-        let Some(known) = self.streams.get(stream as usize) else { return };
+        let Some(known) = self.streams.get(stream) else { return };
         for gap in known.gaps.iter().filter(|gap| gap.is_over()) {
             let (gap, outcome, filled) = (gap.id, gap.outcome(), gap.filled);
             out.push(Control::GapClosed { gap, stream, outcome, filled, at });
@@ -94,7 +94,7 @@ impl Continuity {
     /// Returns the gaps that ask for the beginning of a stream that this session was the first to confirm.
     pub(crate) fn baselines_of(&self, session: u32) -> Vec<GapId> {
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        let streams = streams.iter().filter_map(|&id| self.streams.get(id as usize));
+        let streams = streams.iter().filter_map(|&id| self.streams.get(id));
         let first = streams.filter(|stream| stream.first_session == Some(session));
         first.flat_map(|stream| &stream.gaps).filter(|gap| gap.edges().0.is_none()).map(|gap| gap.id).collect()
     }
@@ -102,7 +102,7 @@ impl Continuity {
     /// Returns the tables of a session's streams of which nobody can repeat a record.
     pub(crate) fn unrepeatable(&self, session: u32) -> Vec<Arc<str>> {
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        let streams = streams.iter().filter_map(|&id| self.streams.get(id as usize));
+        let streams = streams.iter().filter_map(|&id| self.streams.get(id));
         let mut tables: Vec<Arc<str>> = Vec::new();
         for stream in streams {
             let repeatable = matches!(stream.numbering(), Numbering::Sequence | Numbering::Ordered);
@@ -131,7 +131,7 @@ impl Continuity {
 
     fn gap(&self, gap: GapId) -> Option<(u32, &Stream, &OpenGap)> {
         let id = *self.gaps.get(&gap)?;
-        let stream = self.streams.get(id as usize)?;
+        let stream = self.streams.get(id)?;
         stream.gaps.iter().find(|open| open.id == gap).map(|open| (id, stream, open))
     }
 }

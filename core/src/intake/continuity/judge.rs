@@ -49,7 +49,7 @@ impl Continuity {
         out: &mut Vec<Control>,
     ) -> Verdict {
         let head = &row.head;
-        let Some(stream) = self.streams.get(head.stream as usize) else { return KEEP };
+        let Some(stream) = self.streams.get(head.stream) else { return KEEP };
         let Some(numbering) = stream.numbering else { return unknown(head.origin, head.position) };
         if numbering != head.position.numbering() {
             return Verdict::Keep { epoch: stream.epoch, conflict: true };
@@ -65,7 +65,7 @@ impl Continuity {
     /// Looks ahead at a record from the history: whether an open gap asks for records from some time on, and this one is
     /// one of them (`Some(true)`), or older (`Some(false)`). Of the older ones only the newest is kept, as the neighbour.
     pub(crate) fn owed(&self, stream: u32, n: u64, ts_event: Timestamp) -> Option<bool> {
-        let stream = self.streams.get(stream as usize)?;
+        let stream = self.streams.get(stream)?;
         let gap = stream.gap_of(stream.epoch, n)?;
         if !gap.is_before(n, ts_event) {
             return Some(true);

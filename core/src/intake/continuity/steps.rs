@@ -36,7 +36,7 @@ impl Continuity {
         out.push(Control::Confirmed { session, source, line, streams, venue_at, at });
         let mut next = self.next_gap;
         for (id, numbering) in uncovered {
-            let Some(stream) = self.streams.get(id as usize) else { continue };
+            let Some(stream) = self.streams.get(id) else { continue };
             let numbering = stream.numbering.or(numbering).unwrap_or_default();
             let is_numbered = matches!(numbering, Numbering::Sequence | Numbering::Ordered);
             if is_numbered && !stream.is_covered() && !stream.is_open_right() {
@@ -57,7 +57,7 @@ impl Continuity {
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
     pub(crate) fn unsubscribed(&self, session: u32, streams: Vec<u32>, at: Timestamp, out: &mut Vec<Control>) {
         let repeatable =
-            |id: &u32| self.streams.get(*id as usize).is_some_and(|stream| stream.numbering() != Numbering::Linked);
+            |id: &u32| self.streams.get(*id).is_some_and(|stream| stream.numbering() != Numbering::Linked);
         let mut repeatable: Vec<u32> = streams.iter().copied().filter(repeatable).collect();
         repeatable.sort_unstable();
         repeatable.dedup();
@@ -68,7 +68,7 @@ impl Continuity {
     fn open_behind(&self, streams: &[u32], ends: impl Fn(&Stream) -> bool, at: Timestamp, out: &mut Vec<Control>) {
         let mut next = self.next_gap;
         for &id in streams {
-            let Some(stream) = self.streams.get(id as usize) else { continue };
+            let Some(stream) = self.streams.get(id) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
             if is_numbered && ends(stream) && !stream.is_open_right() {
                 out.push(open_right(&mut next, id, stream, stream.open_since(), at));
@@ -79,16 +79,16 @@ impl Continuity {
     /// Names the gaps that begin where the last boot ended, once the boot itself is in the log.
     pub(crate) fn booted(&self, at: Timestamp, out: &mut Vec<Control>) {
         let mut next = self.next_gap;
-        for (id, stream) in self.streams.iter().enumerate() {
+        for (id, stream) in self.streams.iter() {
             if stream.is_exposed {
-                out.push(open_right(&mut next, id as u32, stream, stream.open_since(), at));
+                out.push(open_right(&mut next, id, stream, stream.open_since(), at));
             }
         }
     }
 
     /// The venue numbers a stream anew.
     pub(crate) fn restarted(&self, stream: u32, out: &mut Vec<Control>) {
-        if let Some(known) = self.streams.get(stream as usize) {
+        if let Some(known) = self.streams.get(stream) {
             out.push(Control::Restart { stream, epoch: known.epoch + 1 });
         }
     }

@@ -115,7 +115,7 @@ impl World {
 
     /// Numbers a stream anew of which the host has seen a record: before that, nobody could tell.
     fn restart(&mut self) {
-        if self.host.continuity.streams[2].last.is_some() {
+        if self.host.continuity.streams.get(2).unwrap().last.is_some() {
             self.market.restart(2);
         }
     }
@@ -236,7 +236,7 @@ impl World {
     /// Returns the made records that lie in a gap.
     fn missing(&self, gap: GapId) -> impl Iterator<Item = usize> {
         let (id, _) = self.host.continuity.gap_filled(gap).expect("the gap is open");
-        let stream = &self.host.continuity.streams[id as usize];
+        let stream = self.host.continuity.streams.get(id).unwrap();
         let open = stream.gaps.iter().find(|open| open.id == gap).expect("the gap is open");
         let inside = |(record, made): (usize, &super::venue::Made)| {
             let is_inside = made.stream == id as usize && made.epoch == open.epoch && open.hole_of(made.n).is_some();
