@@ -177,6 +177,10 @@ impl SpoolTally {
         self.health.spool_bytes(bytes, self.max_bytes);
     }
 
+    pub(super) fn lost(&self, offsets: u64) {
+        self.metrics.lost_offsets.set(offsets as f64);
+    }
+
     pub(super) fn synced(&self, took: Duration, lag: Duration) {
         self.metrics.fsync.record(took.as_secs_f64());
         self.metrics.synced_lag.set(lag.as_secs_f64());

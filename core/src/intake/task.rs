@@ -376,6 +376,7 @@ impl Task {
             tidy(&self.pipeline, housekeeping);
         }
         self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
+        self.spool.lost(self.intake.spool.lost());
         self.look_for_room();
         // Time alone may show that a stream is gone.
         self.is_dirty |= self.intake.continuity.has_gaps();

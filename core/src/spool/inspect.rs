@@ -210,7 +210,8 @@ impl Opened {
         }
         let newest = self.files.iter().rev().find_map(|file| file.head.as_ref());
         let sources: Arc<[SourceInfo]> = newest.map_or(&[][..], |head| &head.sources).into();
-        share(disk, sources, self.files, Vec::new(), self.verdict.end)
+        let pipeline = newest.map_or_else(String::new, |head| head.pipeline.clone());
+        share(disk, &pipeline, sources, self.files, Vec::new(), self.verdict.end)
     }
 }
 

@@ -99,6 +99,7 @@ impl OldSegment {
         let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
         let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
         let mut scanner = Scanner::new(self.segment.open(&**disk)?, meta.seed, meta.boot, meta.entries_at);
+        scanner.read_around();
         let mut rows = std::collections::BTreeMap::new();
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {

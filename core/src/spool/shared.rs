@@ -1,10 +1,10 @@
 //! What the writer and all readers of a spool know together: segments, boots, streams, and how far all is durable.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,7 +33,12 @@ pub(super) struct Segment {
     /// When everybody had done with it first.
     pub(super) passed: OnceLock<Duration>,
     meta: OnceLock<Arc<SegmentMeta>>,
+    /// How often a read has failed since the medium does not give what is there.
+    failures: AtomicU32,
 }
+
+/// After so many failed reads, with the readers' pauses between them, what a medium does not give is taken for lost.
+const PATIENCE: u32 = 6;
 
 /// What reading a segment needs of its head.
 #[derive(Debug)]
@@ -81,6 +86,7 @@ impl Segment {
             len: number(len),
             passed: OnceLock::new(),
             meta: OnceLock::new(),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -108,6 +114,21 @@ impl Segment {
         self.len.store(len, Ordering::Relaxed);
     }
 
+    /// Notes that the medium did not give what is there.
+    pub(super) fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that it has been tried often enough.
+    pub(super) fn give_up(&self) {
+        self.failures.store(PATIENCE, Ordering::Relaxed);
+    }
+
+    /// Returns whether that has been tried often enough.
+    pub(super) fn has_lost(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= PATIENCE
+    }
+
     /// Opens the file. Nobody keeps it longer than it takes: a spool may have more segments than a process files.
     pub(super) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
         disk.open(&self.name).map_err(|cause| fault("open", disk, &self.name, cause))
@@ -132,6 +153,10 @@ pub(super) struct Shared {
     /// The sources of today.
     pub(super) sources: Arc<[SourceInfo]>,
     synced: AtomicU64,
+    /// Who is named in the log.
+    pipeline: Arc<str>,
+    /// Ranges of offsets that were durable and cannot be read any more, as far as somebody has come upon them.
+    lost: Mutex<BTreeMap<u64, u64>>,
     state: RwLock<State>,
 }
 
@@ -148,8 +173,47 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, spool: u64, sources: Arc<[SourceInfo]>, synced: u64, state: State) -> Self {
-        Self { disk, spool, sources, synced: AtomicU64::new(synced), state: RwLock::new(state) }
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        pipeline: &str,
+        spool: u64,
+        sources: Arc<[SourceInfo]>,
+        synced: u64,
+        state: State,
+    ) -> Self {
+        let (synced, lost) = (AtomicU64::new(synced), Mutex::default());
+        Self { disk, spool, sources, synced, pipeline: pipeline.into(), lost, state: RwLock::new(state) }
+    }
+
+    /// Notes offsets that cannot be read; returns whether that is news.
+    pub(super) fn note_lost(&self, first: u64, last: u64) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = lost.range(..=first).next_back().is_some_and(|(_, known)| *known >= last);
+        if !is_known {
+            lost.insert(first, last);
+        }
+        !is_known
+    }
+
+    /// Notes offsets that a reader has come upon and cannot read, and says so the first time.
+    pub(super) fn tell_lost(&self, first: u64, last: u64) {
+        if self.note_lost(first, last) {
+            let pipeline = &*self.pipeline;
+            let range = format!("offsets {first} to {last} of the spool");
+            tracing::warn!(pipeline, "corrupt {pipeline} {range} cannot be read any more: lost");
+        }
+    }
+
+    /// Returns how many offsets are known to be lost.
+    pub(super) fn lost(&self) -> u64 {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = 0;
+        let mut count = 0;
+        for (&first, &last) in lost.iter() {
+            count += (last + 1).saturating_sub(first.max(end + 1));
+            end = end.max(last);
+        }
+        count
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {

@@ -175,6 +175,11 @@ impl SpoolWriter {
         self.shared.read().position(self.shared.synced())
     }
 
+    /// Returns how many offsets were durable and cannot be read any more, as far as somebody has come upon them.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost()
+    }
+
     /// Returns the length of all segments together.
     pub fn bytes(&self) -> u64 {
         self.sealed_bytes + self.active.segment.len()

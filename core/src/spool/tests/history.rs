@@ -33,13 +33,17 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => (1..5_u32, 0..3000_usize).prop_map(|(count, bytes)| Event::Append { count, bytes }),
         4 => Just(Event::Sync),
-        2 => Just(Event::Launch),
+        3 => Just(Event::Launch),
         3 => Just(Event::Land),
-        2 => Just(Event::Roll),
+        4 => Just(Event::Roll),
+        2 => Just(Event::Retain { share: u8::MAX, removed: true }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(share, removed)| Event::Retain { share, removed }),
         1 => (0..4_u32).prop_map(|n| Event::Fail(Failure::OneSync(n))),
         1 => (0..4_u32).prop_map(|n| Event::Fail(Failure::Writes(n))),
         1 => (0..20_000_u64).prop_map(|n| Event::Fail(Failure::Full(n))),
+        1 => Just(Event::Fail(Failure::OneDirSync)),
+        1 => (0..4_u32).prop_map(|n| Event::Fail(Failure::Opens(n))),
+        1 => Just(Event::Fail(Failure::Names)),
         1 => Just(Event::Fail(Failure::Syncs)),
         1 => Just(Event::Fail(Failure::ReadOnly)),
         2 => Just(Event::Fail(Failure::None)),
@@ -133,6 +137,14 @@ impl World {
 
     /// Every item that is visible now was visible as the same before.
     fn look(&mut self) {
+        // What fails for a reader it reads later.
+        let failing = self.disk.failure();
+        self.disk.fail(Failure::None);
+        self.look_around();
+        self.disk.fail(failing);
+    }
+
+    fn look_around(&mut self) {
         let from = self.writer.synced_position().offset.saturating_sub(20).max(self.writer.reader().oldest().offset);
         let (seen, missing) = read(&self.writer.reader(), SpoolPosition { offset: from, ..SpoolPosition::START });
         assert_eq!(missing, []);
