@@ -379,7 +379,6 @@ impl Intake {
             Verdict::Drop(why) => {
                 self.decide();
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
-                self.counts.conflicted += u64::from(why == Drop::Contradiction);
             }
         }
     }

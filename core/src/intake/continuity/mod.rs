@@ -297,6 +297,7 @@ impl Continuity {
         self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         let Some(opened) = self.stream_mut(stream) else { return };
         opened.is_exposed &= hole.before.is_some();
+        opened.ask_for(hole);
         let mut gap = OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered());
         for older in opened.gaps.iter().filter(|older| older.epoch == opened.epoch) {
             gap.inherit(older);
@@ -312,8 +313,10 @@ impl Continuity {
         let Some(stream) = self.stream_mut(stream) else { return };
         let Some(at) = stream.gaps.iter().position(|gap| gap.id == id) else { return };
         let closed = stream.gaps.remove(at);
-        if let (GapOutcome::Backfilled, Some(end)) = (outcome, closed.known_end()) {
-            stream.answered(end);
+        match (outcome, closed.known_end()) {
+            (GapOutcome::Backfilled, Some(end)) => stream.answered(end),
+            (GapOutcome::Lost(_) | GapOutcome::Absent, _) => stream.give_up(&closed),
+            _ => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{
     host::{Host, Logged},
     random::Random,
-    venue::{Line, Market, Sent},
+    venue::{Line, Market, Sent, TICK},
 };
 use crate::{
     intake::continuity::OpenAsk,
@@ -18,9 +18,9 @@ use crate::{
 
 const STREAMS: [Numbering; 4] = [Numbering::Sequence, Numbering::Sequence, Numbering::Sequence, Numbering::Ordered];
 /// How long the history lags, and how long after a confirmation the host asks.
-const LAG: i64 = 3;
+const LAG: i64 = 3 * TICK;
 /// How long the history remembers.
-const MEMORY: i64 = 400;
+const MEMORY: i64 = 400 * TICK;
 
 /// A request on its way to the venue and back.
 #[derive(Debug)]
@@ -46,9 +46,11 @@ struct World {
     /// When each gap could be asked for first, by gap and number of the question.
     due: std::collections::BTreeMap<(GapId, u64), i64>,
     /// The number of made records when each stream was confirmed first.
-    owed_from: [Option<usize>; STREAMS.len()],
+    owed_from: [Option<(usize, i64)>; STREAMS.len()],
     excused: BTreeSet<usize>,
     lagging: bool,
+    /// By how many ticks times may go back where numbers grow.
+    uneven: i64,
 }
 
 impl World {
@@ -67,6 +69,7 @@ impl World {
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
             lagging: seed.is_multiple_of(3),
+            uneven: if seed.is_multiple_of(2) { 0 } else { 2 },
         };
         for symbol in ["A", "B", "C", "D"] {
             world.host.stream(symbol);
@@ -79,8 +82,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.market.now += i64::from(self.random.below(3) == 0);
-        self.host.now = self.market.now;
+        self.market.now += TICK * i64::from(self.random.below(3) == 0);
+        self.host.now = self.market.now / TICK;
         let line = self.roll(8) / 7;
         match self.roll(100) {
             0..30 => self.make(),
@@ -101,11 +104,12 @@ impl World {
     fn make(&mut self) {
         // A quiet stream, and one that goes quiet early.
         let stream = [0, 0, 0, 1, 2, 3, 3, 3][self.roll(8)];
-        if stream == 1 && self.market.now > 1_100 {
+        if stream == 1 && self.market.now > 1_100 * TICK {
             return;
         }
         let skip = self.roll(40) == 0 || (STREAMS[stream] == Numbering::Ordered && self.roll(3) == 0);
-        let record = self.market.make(stream, skip);
+        let early = if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 * TICK } else { 0 };
+        let record = self.market.make(stream, skip, early);
         for line in &mut self.lines {
             if line.subscribed.contains(&stream) {
                 line.wire.push_back(Sent::Record(record));
@@ -144,7 +148,7 @@ impl World {
             Some(Sent::Confirmed { stream, at }) => {
                 self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at);
                 let first = self.market.made.iter().position(|made| made.ts > at);
-                self.owed_from[stream].get_or_insert_with(|| first.unwrap_or(self.market.made.len()));
+                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(self.market.made.len()), at));
             }
             Some(Sent::Record(record)) => {
                 let made = self.market.made[record];
@@ -202,7 +206,7 @@ impl World {
         let asks = self.host.asks();
         let now = self.market.now;
         for ask in &asks {
-            let pause = if ask.empty_seen_at.is_some() { 61 } else { LAG + 1 };
+            let pause = if ask.empty_seen_at.is_some() { 61 * TICK } else { LAG + TICK };
             self.due.entry((ask.gap.id, ask.number)).or_insert(now + pause);
         }
         let Some(session) = self.lines[0].session.or(self.lines[1].session) else { return };
@@ -220,7 +224,9 @@ impl World {
             return self.give_up(ask.gap.id);
         }
         let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0);
-        let range = (ask.gap.since.0, to);
+        // A request by numbers brings what its times alone would not.
+        let wider = if ask.gap.numbering == Numbering::Sequence { self.uneven * TICK } else { 0 };
+        let range = (ask.gap.since.0 - wider, to.saturating_add(wider));
         let (gap, number, stream) = (ask.gap.id, ask.number, ask.stream as usize);
         let neighbour = ask.gap.after.is_none();
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
@@ -250,7 +256,7 @@ impl World {
         // Only between known numbers can a history be caught that lags more than the venue says.
         let request = &self.requests[at];
         let can_be_caught = STREAMS[request.stream] == Numbering::Sequence && request.is_between;
-        let lag = if self.lagging && can_be_caught && self.random.below(3) == 0 { 30 } else { LAG };
+        let lag = if self.lagging && can_be_caught && self.random.below(3) == 0 { 30 * TICK } else { LAG };
         let mut rows = self.market.history(request.stream, request.range, request.neighbour, (lag, MEMORY));
         // A page, in either order.
         let mut complete = request.range.0 >= self.market.now - MEMORY;
@@ -287,8 +293,8 @@ impl World {
     fn heal(&mut self) {
         self.lagging = false;
         for _ in 0..4_000 {
-            self.market.now += i64::from(self.random.below(4) == 0);
-            self.host.now = self.market.now;
+            self.market.now += TICK * i64::from(self.random.below(4) == 0);
+            self.host.now = self.market.now / TICK;
             self.connect(0);
             (0..4).for_each(|_| self.deliver(0));
             self.deliver(1);
@@ -314,7 +320,7 @@ impl World {
             assert!(stored.insert(*record as usize), "{made:?} is there twice");
         }
         for (record, made) in self.market.made.iter().enumerate() {
-            let is_owed = self.owed_from[made.stream].is_some_and(|first| record >= first);
+            let is_owed = self.owed_from[made.stream].is_some_and(|(first, at)| record >= first && made.ts > at);
             assert!(
                 !is_owed || stored.contains(&record) || self.excused.contains(&record),
                 "{record} {made:?} is missing"
