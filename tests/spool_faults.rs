@@ -127,6 +127,68 @@ async fn a_flipped_byte_costs_its_entry_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_byte_flipped_in_what_is_delivered_later_is_said_once_and_counted() {
+    let bench = with_store_down("[spool]\nsegment_bytes = \"256KiB\"\n").await;
+    let mut program = bench.run();
+    program.until("some segments", |_| segments(&bench).len() > 4).await;
+    bench.venue.freeze();
+    program.stop().await;
+    // A restart reads the newest segment only.
+    let sealed = &segments(&bench)[1];
+    flip(sealed, fs::metadata(sealed).unwrap().len() / 2);
+    let mut program = bench.run();
+    program.until_logged("/health").await;
+    heal(&bench);
+    program.until_logged("of the spool cannot be read any more: lost").await;
+    program.until("all is stored", |report| report["checks"]["eth/sink.sqlite"]["oldest_uncommitted_seconds"].is_null()).await;
+    assert!(program.metric("tidegate_spool_lost_offsets{pipeline=\"eth\",stage=\"spool\"}").await > 0.0);
+    let (_, log) = program.stop().await;
+    assert_eq!(log.matches("of the spool cannot be read any more: lost").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_full_is_drained_after_any_number_of_restarts() {
+    let bench = with_store_down(&spool("block")).await;
+    let mut program = bench.run();
+    until_full(&mut program, "nothing more is taken").await;
+    program.kill().await;
+    for _ in 0..3 {
+        let mut program = bench.run();
+        until_full(&mut program, "nothing more is taken").await;
+        program.kill().await;
+    }
+    // Smaller than what is there, by more than a reserve.
+    let smaller = spool("block").replace("1MiB", "256KiB").replace("128KiB", "64KiB");
+    bench.write("eth.toml", &bench.pipeline("queue = \"256KiB\"\n", &smaller));
+    heal(&bench);
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_frame_of_a_venue_ends_the_pipeline() {
+    let bench = Bench::start(busy(), "channels = [\"trades\", \"tickers\", \"book\"]\n", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    // Many that cannot be read, together more than one entry may have.
+    for _ in 0..400 {
+        bench.venue.inject(Fault::Frame("x".repeat(66 << 10)));
+    }
+    // A name of megabytes, and one row of megabytes.
+    let name = format!("ETH-{}", "X".repeat(9 << 20));
+    bench.venue.inject(Fault::Frame(trade_of(&name)));
+    bench.venue.inject(Fault::Frame(book_of("ETH-PERPETUAL", 900_000)));
+    program.until("all is counted", |report| malformed(report) >= 400).await;
+    program.until_committed(2_000).await;
+    let comparison = bench.settle(&mut program).await;
+    assert!(comparison.missing.is_empty() && comparison.twice.is_empty(), "{comparison:?}");
+    assert_eq!(program.get("/health/live").await.0, 200);
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_torn_tail_is_cut_and_said_and_costs_nothing() {
     let bench = Bench::start(busy(), "", "").await;
     let mut program = bench.run();

@@ -33,6 +33,9 @@ const MAX_NAME: usize = 1 << 10;
 /// So many streams are confirmed by one item: with their names and gaps they fit into the rest of any entry.
 const CONFIRMED_AT_ONCE: usize = 1_000;
 
+/// So many streams are forgotten by one entry.
+const RETIRED_AT_ONCE: usize = 10_000;
+
 /// So much is kept of a frame that cannot be read.
 const MAX_RAW: usize = 64 << 10;
 
@@ -95,6 +98,8 @@ pub(super) struct Intake {
     /// The link whose handover is being taken; it stands in `links` otherwise.
     link: LinkState,
     next_session: u32,
+    /// Streams that nobody subscribes to, and the offset from which on the spool has no row of them.
+    idle: HashMap<u32, u64, FixedState>,
     items: ItemBuffer,
     decisions: Vec<Control>,
     /// Decisions for which the entry has no room.
@@ -109,14 +114,25 @@ pub(super) struct Intake {
 /// What is known of a link.
 #[derive(Debug, Clone, Default)]
 struct LinkState {
-    /// The pipeline's number of each of the link's streams; `None` for one whose name is too long to have any.
-    streams: Vec<Option<u32>>,
+    /// What each of the link's streams is in the pipeline.
+    streams: Vec<Known>,
     session: Option<u32>,
     /// Its session was ended here since there was no room: what still comes of that is left out, until a session begins
     /// that the venue vouches for.
     is_shut: bool,
     /// Streams of which a row was too long to be kept: an answer that held it has not brought all.
     torn: Vec<u32>,
+}
+
+/// A stream of a link.
+#[derive(Debug, Clone)]
+enum Known {
+    /// The pipeline's number for it.
+    As(u32),
+    /// Its number was given up; should it come again it gets another one.
+    Retired(Box<StreamKey>),
+    /// Its name is too long to have a number.
+    TooLong,
 }
 
 /// What an entry changes in the figures, once it is written.
@@ -155,6 +171,7 @@ impl Intake {
             tallies,
             links: HashMap::default(),
             link: LinkState::default(),
+            idle: HashMap::default(),
             items: ItemBuffer::default(),
             decisions: Vec::new(),
             unsaid: 0,
@@ -237,6 +254,42 @@ impl Intake {
         self.append(Some(LinkId { source, line: 0 }), now)
     }
 
+    /// Forgets the streams that nobody subscribes to and that the spool has no row of: all before `floor` is gone, and no
+    /// sink needs it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SpoolWriter::append`].
+    pub(super) fn retire(&mut self, now: Now, floor: u64) -> Result<Accepted> {
+        let next = self.spool.next_offset();
+        let idle = self.continuity.idle_streams().map(|stream| (stream, self.idle.get(&stream).map_or(next, |at| *at)));
+        self.idle = idle.collect();
+        let mut gone: Vec<u32> = self.idle.iter().filter(|(_, at)| **at <= floor + 1).map(|(id, _)| *id).collect();
+        if gone.is_empty() {
+            return Ok(Accepted::Done(0));
+        }
+        gone.sort_unstable();
+        gone.truncate(RETIRED_AT_ONCE);
+        let keys: HashMap<u32, StreamKey, FixedState> =
+            gone.iter().filter_map(|id| Some((*id, self.continuity.key(*id)?.clone()))).collect();
+        self.begin();
+        for stream in gone {
+            self.put(Control::Retired { stream });
+        }
+        let accepted = self.append(None, now)?;
+        if matches!(accepted, Accepted::Done(_)) {
+            for known in self.links.values_mut().flat_map(|link| &mut link.streams) {
+                if let Known::As(stream) = known
+                    && let Some(key) = keys.get(stream)
+                {
+                    *known = Known::Retired(Box::new(key.clone()));
+                }
+            }
+            self.idle.retain(|stream, _| !keys.contains_key(stream));
+        }
+        Ok(accepted)
+    }
+
     /// Enters that a segment is dropped that sinks still needed.
     ///
     /// # Errors
@@ -284,7 +337,7 @@ impl Intake {
                 return false;
             }
             let id = self.stream(link, key, now);
-            self.link.streams.push(id);
+            self.link.streams.push(id.map_or(Known::TooLong, Known::As));
             place.streams += 1;
         }
         let neighbours = self.neighbours(handover, place.record);
@@ -330,18 +383,30 @@ impl Intake {
 
     /// Looks through the records of replies before the first one is judged.
     fn neighbours(&self, handover: &Handover, first: usize) -> Neighbours {
-        let streams = &self.link.streams;
+        let source = &self.sources[usize::from(handover.link.source)];
+        let known = |number: u32| match self.link.streams.get(number as usize)? {
+            Known::As(stream) => Some(*stream),
+            Known::Retired(key) => self.continuity.stream_id(source, key),
+            Known::TooLong => None,
+        };
         let history = handover.records.from(first).filter(|(head, _)| head.origin == Origin::Backfill);
         let records = history.filter_map(|(head, _)| {
-            let stream = (*streams.get(head.stream as usize)?)?;
-            Some((stream, head.position, head.ts_event, head.origin))
+            Some((known(head.stream)?, head.position, head.ts_event, head.origin))
         });
         Neighbours::of(&self.continuity, records)
     }
 
     #[inline]
     fn record(&mut self, link: LinkId, head: Head, bytes: &[u8], neighbours: &Neighbours, (now, rows): (Now, Rows)) {
-        let Some(Some(stream)) = self.link.streams.get(head.stream as usize).copied() else {
+        let known = match self.link.streams.get(head.stream as usize) {
+            Some(Known::As(stream)) => Some(*stream),
+            Some(Known::Retired(key)) => {
+                let key = key.clone();
+                self.stream(link, &key, now)
+            }
+            Some(Known::TooLong) | None => None,
+        };
+        let Some(stream) = known else {
             return self.unkeepable(link, bytes, "a row of a stream whose name is too long".to_owned(), now);
         };
         if rows == Rows::Leave || self.link.is_shut {
@@ -370,6 +435,9 @@ impl Intake {
                 let row = RowHead { epoch, ..row };
                 self.items.push_row(&row, bytes);
                 self.continuity.apply_row(&row, hash);
+                if !self.idle.is_empty() {
+                    self.idle.remove(&stream);
+                }
                 self.counts.rows += 1;
                 self.counts.conflicted += u64::from(conflict);
                 self.counts.backfilled += u64::from(head.origin == Origin::Backfill);

@@ -109,6 +109,14 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let Begun { writer, boot, .. } =
         recovery.begin(continuity.snapshot(), Timestamp::now(), env!("CARGO_PKG_VERSION"))?;
     continuity.apply(&boot);
+    for (source, gaps) in continuity.sources_with_gaps() {
+        if !sources.iter().any(|known| known.info.name == source) {
+            warn!(
+                pipeline,
+                "gap {pipeline} {gaps} gaps stay open of the source `{source}`, which is not in the pipeline's file any more"
+            );
+        }
+    }
     tell_recovery(&pipeline, &report, rows, began.elapsed());
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());

@@ -145,7 +145,10 @@ impl Task {
                 done = finished(&mut self.syncing) => self.synced(done)?,
                 () = sleep_until(sync_at) => {}
                 () = sleep_until(publish_at) => self.publish()?,
-                _ = upkeep.tick() => self.keep_up(),
+                _ = upkeep.tick() => {
+                    self.keep_up();
+                    self.retire()?;
+                }
                 handover = handovers.recv(), if is_open => match handover {
                     Some(handover) => self.take(handover).await?,
                     None => is_open = false,
@@ -186,8 +189,8 @@ impl Task {
             self.look_for_room();
         }
         self.tell_board(&handover);
-        // Live records may narrow a gap without a word; without open gaps only an event changes the boards.
-        self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_gaps();
+        // Live records may narrow a gap without a word.
+        self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_stirred();
         handover.done(logged);
         if self.intake.spool.wants_roll()
             && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
@@ -380,6 +383,15 @@ impl Task {
         self.look_for_room();
         // Time alone may show that a stream is gone.
         self.is_dirty |= self.intake.continuity.has_gaps();
+    }
+
+    /// Forgets the streams that nothing is left of.
+    fn retire(&mut self) -> Result<()> {
+        let floor = self.floor().min(self.intake.spool.reader().oldest().offset);
+        if matches!(self.intake.retire(self.now(), floor)?, Accepted::Done(1..)) {
+            self.written();
+        }
+        Ok(())
     }
 
     /// Returns the lowest offset up to which every sink has done with the spool.

@@ -7,6 +7,9 @@ use super::{
     item::{write_control, write_row},
 };
 
+/// So much memory is kept for the next entry.
+const KEPT: usize = 8 << 20;
+
 /// The items of one entry, in one reused buffer.
 #[derive(Debug, Default)]
 pub struct ItemBuffer {
@@ -64,9 +67,10 @@ impl ItemBuffer {
         &self.bytes
     }
 
-    /// Empties the buffer and keeps its memory.
+    /// Empties the buffer and keeps its memory, unless one entry took far more than others do.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
         self.streams.clear();
         self.retired.clear();
         self.count = 0;

@@ -19,7 +19,10 @@ use crate::Result;
 /// How far a spool may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
-    /// The lowest offset up to which every sink, the ledger and the oldest open gap have done with the spool.
+    /// The lowest offset up to which every sink has done with the spool.
+    ///
+    /// Open gaps hold nothing back: each head's snapshot of continuity has them, with the records that tell a repeat from
+    /// what is missing.
     pub offset: u64,
     /// Monotonic time since the boot.
     pub now: Duration,

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::Result;
 
+/// A buffer that had to grow beyond this in a burst is given back.
+const KEPT: usize = 8 << 20;
+
 /// Entries that are written and not durable, as they were written: those that an fsync is under way for, and those
 /// behind them. The two buffers take turns.
 #[derive(Debug, Default)]
@@ -61,6 +64,7 @@ impl Unsynced {
     /// The fsync has succeeded.
     fn landed(&mut self) {
         self.flying.clear();
+        self.flying.shrink_to(KEPT);
     }
 
     /// Takes everything, to be written again into the segment that `seed` belongs to.

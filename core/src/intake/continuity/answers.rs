@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Continuity, gap::OpenGap, stream::Stream};
 use crate::{
     protocol::{Gap, GapId},
-    row::{Numbering, Timestamp},
+    row::{Numbering, StreamKey, Timestamp},
     spool::{Control, GapOutcome},
 };
 
@@ -74,6 +74,28 @@ impl Continuity {
             let (id, stream, open) = self.gap(gap)?;
             (Some(usize::from(stream.source)) == source && !open.is_over()).then(|| ask(id, stream, open))
         })
+    }
+
+    /// Returns the streams that were left on purpose and of which nothing is owed any more.
+    pub(crate) fn idle_streams(&self) -> impl Iterator<Item = u32> {
+        let is_idle = |stream: &Stream| stream.has_left && stream.gaps.is_empty() && !stream.is_covered();
+        self.streams.iter().filter(move |(_, stream)| is_idle(stream) && !stream.is_exposed).map(|(id, _)| id)
+    }
+
+    /// Returns what a stream's number stands for.
+    pub(crate) fn key(&self, stream: u32) -> Option<&StreamKey> {
+        self.streams.get(stream).map(|stream| &stream.key)
+    }
+
+    /// Returns the sources that have open gaps, with their number.
+    pub(crate) fn sources_with_gaps(&self) -> Vec<(Arc<str>, usize)> {
+        let count = |source: &Arc<str>| self.open_gaps(source).count();
+        self.sources.iter().map(|source| (source.clone(), count(source))).filter(|(_, gaps)| *gaps > 0).collect()
+    }
+
+    /// Returns whether what boards show may have changed since this was asked last.
+    pub(crate) fn has_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.has_stirred)
     }
 
     /// Returns whether any gap is open.

@@ -122,9 +122,7 @@ impl Case<'_> {
         }
         let is_newer = stream.last.is_none_or(|last| n > last.number());
         match (is_live, is_newer) {
-            (true, true) if numbering == Numbering::Ordered && stream.has_taken(n, self.hash) => {
-                Verdict::Drop(Drop::Repeat)
-            }
+            (true, true) if numbering == Numbering::Ordered && self.is_here(n) => Verdict::Drop(Drop::Repeat),
             (true, true) => self.newest(n, numbering, out),
             (true, false) if numbering == Numbering::Ordered => self.older_in_jumping(n),
             (true, false) => self.older_in_dense(n, out),
@@ -208,7 +206,7 @@ impl Case<'_> {
             return if is_neighbour { verdict } else { Verdict::Drop(Drop::NotOwed) };
         }
         let dense = self.stream.numbering() == Numbering::Sequence;
-        if !dense && (self.stream.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
+        if !dense && self.is_here(n) {
             return Verdict::Drop(Drop::Repeat);
         }
         if dense && self.stream.holes() >= MAX_HOLES {
@@ -271,9 +269,14 @@ impl Case<'_> {
         stream.epoch > 0 || !stream.is_implied || !is_first_line
     }
 
+    /// Returns whether exactly this row is one of the newest, or came in answer to an open gap: the history may have been
+    /// ahead of the line.
+    fn is_here(&self, n: u64) -> bool {
+        self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash)
+    }
+
     fn older_in_jumping(&self, n: u64) -> Verdict {
-        let is_here = self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash);
-        if is_here { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
+        if self.is_here(n) { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
     }
 
     fn older_in_dense(&self, n: u64, out: &mut Vec<Control>) -> Verdict {

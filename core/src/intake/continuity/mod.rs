@@ -64,6 +64,8 @@ pub(crate) struct Continuity {
     by_key: HashMap<(u16, StreamKey), u32, FixedState>,
     /// Follows from `streams`: the stream of each open gap.
     gaps: BTreeMap<GapId, u32>,
+    /// A gap, or who covers a stream, may have changed.
+    has_stirred: bool,
     journal: Journal,
 }
 
@@ -118,6 +120,7 @@ pub(crate) fn row_hash(head: &Head, bytes: &[u8]) -> u32 {
 impl Continuity {
     /// Takes a control item that is in the log.
     pub(crate) fn apply(&mut self, control: &Control) {
+        self.has_stirred |= !matches!(control, Control::Alive { .. } | Control::Malformed { .. });
         match control {
             Control::Boot { .. } => self.end_all(),
             Control::Stream { id, source, key } => self.add_stream(*id, source, key),
@@ -157,6 +160,7 @@ impl Continuity {
             return;
         };
         let is_numbered = row.head.position != Position::Unnumbered;
+        self.has_stirred |= !stream.gaps.is_empty();
         if !is_numbered && stream.numbering.is_some() {
             return;
         }

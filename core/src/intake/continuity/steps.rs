@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Continuity, Hole, stream::Stream};
+use super::{Continuity, Hole, MAX_HOLES, stream::Stream};
 use crate::{
     protocol::GapId,
     row::{Numbering, Timestamp},
-    spool::Control,
+    spool::{Control, GapOutcome},
 };
 
 /// A confirmation, with the streams' own numbers.
@@ -40,6 +40,7 @@ impl Continuity {
             let numbering = stream.numbering.or(numbering).unwrap_or_default();
             let is_numbered = matches!(numbering, Numbering::Sequence | Numbering::Ordered);
             if is_numbered && !stream.is_covered() && !stream.is_open_right() {
+                make_place(id, stream, at, out);
                 let since = if stream.numbering.is_none() { venue_at } else { stream.open_since() };
                 out.push(open_right(&mut next, id, stream, since, at));
             }
@@ -71,6 +72,7 @@ impl Continuity {
             let Some(stream) = self.streams.get(id) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
             if is_numbered && ends(stream) && !stream.is_open_right() {
+                make_place(id, stream, at, out);
                 out.push(open_right(&mut next, id, stream, stream.open_since(), at));
             }
         }
@@ -81,6 +83,7 @@ impl Continuity {
         let mut next = self.next_gap;
         for (id, stream) in self.streams.iter() {
             if stream.is_exposed {
+                make_place(id, stream, at, out);
                 out.push(open_right(&mut next, id, stream, stream.open_since(), at));
             }
         }
@@ -91,6 +94,16 @@ impl Continuity {
         if let Some(known) = self.streams.get(stream) {
             out.push(Control::Restart { stream, epoch: known.epoch + 1 });
         }
+    }
+}
+
+/// Gives up the oldest gap of a stream that has too many: while its history is down, each new session leaves one.
+fn make_place(id: u32, stream: &Stream, at: Timestamp, out: &mut Vec<Control>) {
+    if stream.holes() >= MAX_HOLES
+        && let Some(oldest) = stream.gaps.first()
+    {
+        let outcome = GapOutcome::Lost(format!("more than {MAX_HOLES} holes in one stream"));
+        out.push(Control::GapClosed { gap: oldest.id, stream: id, outcome, filled: oldest.filled, at });
     }
 }
 

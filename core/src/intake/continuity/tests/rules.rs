@@ -521,3 +521,38 @@ fn after_the_venue_numbers_anew_a_record_that_was_made_before_an_earlier_number_
     assert!(host.asks().is_empty());
     assert_eq!(host.stored(stream), [10, 11, 1, 2, 4, 3]);
 }
+
+#[test]
+fn a_stream_that_was_forgotten_leaves_nothing_and_its_number_is_not_given_again() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    host.leave(1, stream);
+    assert_eq!(host.continuity.idle_streams().count(), 0, "what came before it was left is still owed");
+    host.answered(host.only().gap.id, host.only().number);
+    assert_eq!(host.continuity.idle_streams().collect::<Vec<_>>(), [stream]);
+    host.decide(|_, _, out| out.push(crate::spool::Control::Retired { stream }));
+    assert!(host.continuity.key(stream).is_none());
+    host.roll();
+    host.check();
+
+    let again = host.stream("A");
+    assert_ne!(again, stream);
+    host.confirm(1, 0, &[(again, Numbering::Sequence)], 200 * S);
+    host.boot();
+    assert!(host.continuity.key(stream).is_none());
+    assert_eq!(host.continuity.next_stream(), again + 1);
+}
+
+#[test]
+fn a_stream_whose_history_is_down_keeps_a_bounded_number_of_gaps() {
+    let mut host = Host::new();
+    host.checked = false;
+    let stream = host.stream("A");
+    for session in 1..MAX_HOLES as u32 + 20 {
+        host.confirm(session, 0, &[(stream, Numbering::Ordered)], i64::from(session) * S);
+        host.live(session, stream, Position::Ordered(u64::from(session) * 10), i64::from(session) * S, session);
+        host.end(session);
+    }
+    assert!(host.continuity.streams.get(stream).unwrap().holes() <= MAX_HOLES);
+    assert!(host.outcomes().iter().any(|outcome| matches!(outcome, GapOutcome::Lost(_))), "and says so");
+}
