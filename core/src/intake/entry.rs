@@ -390,9 +390,8 @@ impl Intake {
             Known::TooLong => None,
         };
         let history = handover.records.from(first).filter(|(head, _)| head.origin == Origin::Backfill);
-        let records = history.filter_map(|(head, _)| {
-            Some((known(head.stream)?, head.position, head.ts_event, head.origin))
-        });
+        let records =
+            history.filter_map(|(head, _)| Some((known(head.stream)?, head.position, head.ts_event, head.origin)));
         Neighbours::of(&self.continuity, records)
     }
 
@@ -630,7 +629,10 @@ impl Intake {
         self.continuity.commit();
         let unsaid = std::mem::take(&mut self.unsaid);
         if unsaid > 0 {
-            tracing::warn!(unsaid, "one event meant more than an entry can hold; the rest follows when streams are confirmed");
+            tracing::warn!(
+                unsaid,
+                "one event meant more than an entry can hold; the rest follows when streams are confirmed"
+            );
         }
         self.show(link);
         Ok(Accepted::Done(if self.items.is_empty() { 0 } else { written }))

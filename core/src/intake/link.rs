@@ -150,7 +150,17 @@ impl Link {
             };
             home.try_send(handover).expect("the channel was made for this many");
         }
-        Self { id, outbox: Outbox::new(tables), steps: Vec::new(), queue, returned, limit, step_bytes: 0, logged: 0, is_refused: false }
+        Self {
+            id,
+            outbox: Outbox::new(tables),
+            steps: Vec::new(),
+            queue,
+            returned,
+            limit,
+            step_bytes: 0,
+            logged: 0,
+            is_refused: false,
+        }
     }
 
     /// Returns its name.

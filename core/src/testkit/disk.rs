@@ -236,14 +236,10 @@ impl State {
     }
 
     fn admit_open(&mut self) -> io::Result<()> {
-        match &mut self.failure {
-            Failure::Opens(0) => Err(io::Error::other("too many open files")),
-            Failure::Opens(left) => {
-                *left -= 1;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        let Failure::Opens(left) = &mut self.failure else { return Ok(()) };
+        let after = left.checked_sub(1).ok_or_else(|| io::Error::other("too many open files"))?;
+        *left = after;
+        Ok(())
     }
 
     /// Returns how many of `len` bytes get written, and what is said about the rest.

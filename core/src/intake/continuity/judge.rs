@@ -196,7 +196,10 @@ impl Case<'_> {
         let is_dense = self.stream.numbering() == Numbering::Sequence && gap.epoch == self.stream.epoch;
         let is_later = self.stream.last.is_some_and(|last| n < last.number())
             && self.row.head.ts_event > self.stream.newest_time();
-        is_dense && is_later && !self.came_before_the_first(n) && gap.hole_of(n).is_some_and(|hole| hole.after.is_none())
+        is_dense
+            && is_later
+            && !self.came_before_the_first(n)
+            && gap.hole_of(n).is_some_and(|hole| hole.after.is_none())
     }
 
     fn in_gap(&self, gap: &OpenGap, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {

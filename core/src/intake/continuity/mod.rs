@@ -142,9 +142,7 @@ impl Continuity {
             Control::Restart { stream, epoch } => {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
-            Control::Dropped { .. }
-            | Control::ClockStep { .. }
-            | Control::Redrive { .. } => {}
+            Control::Dropped { .. } | Control::ClockStep { .. } | Control::Redrive { .. } => {}
         }
     }
 
@@ -396,8 +394,7 @@ impl Continuity {
     }
 
     fn index_gaps(&mut self) {
-        let of_stream =
-            |(id, stream): (u32, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id)).collect::<Vec<_>>();
+        let of_stream = |(id, stream): (u32, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id)).collect::<Vec<_>>();
         self.gaps = self.streams.iter().flat_map(of_stream).collect();
     }
 

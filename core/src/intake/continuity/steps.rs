@@ -57,8 +57,7 @@ impl Continuity {
 
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
     pub(crate) fn unsubscribed(&self, session: u32, streams: Vec<u32>, at: Timestamp, out: &mut Vec<Control>) {
-        let repeatable =
-            |id: &u32| self.streams.get(*id).is_some_and(|stream| stream.numbering() != Numbering::Linked);
+        let repeatable = |id: &u32| self.streams.get(*id).is_some_and(|stream| stream.numbering() != Numbering::Linked);
         let mut repeatable: Vec<u32> = streams.iter().copied().filter(repeatable).collect();
         repeatable.sort_unstable();
         repeatable.dedup();

@@ -142,7 +142,9 @@ impl Disk for RealDisk {
             // Those who only look share it; what the file says is then of a process that is gone.
             Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
                 let place = self.place();
-                return Err(Error::config(format!("`{place}` is being looked at by `tidegate spool`: wait for its end")));
+                return Err(Error::config(format!(
+                    "`{place}` is being looked at by `tidegate spool`: wait for its end"
+                )));
             }
             Err(TryLockError::WouldBlock) => return Err(self.in_use()),
             Err(TryLockError::Error(cause)) => return Err(super::fault("lock", self, LOCK, cause)),

@@ -170,8 +170,10 @@ fn no_segment_keeps_a_file_open() {
     sync(&mut writer).unwrap();
     assert!(writer.segments() > 30);
     let dir = dir.path().canonicalize().unwrap();
-    let open = std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
-    let segments = open.filter(|path| path.starts_with(&dir) && path.extension().is_some_and(|end| end == "seg")).count();
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let segments =
+        open.filter(|path| path.starts_with(&dir) && path.extension().is_some_and(|end| end == "seg")).count();
     assert!(segments <= 2, "{segments} segments are open: the one that is written and the one that is read are enough");
 }
 

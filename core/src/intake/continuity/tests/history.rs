@@ -108,7 +108,8 @@ impl World {
             return;
         }
         let skip = self.roll(40) == 0 || (STREAMS[stream] == Numbering::Ordered && self.roll(3) == 0);
-        let early = if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 * TICK } else { 0 };
+        let early =
+            if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 * TICK } else { 0 };
         let record = self.market.make(stream, skip, early);
         for line in &mut self.lines {
             if line.subscribed.contains(&stream) {

@@ -459,7 +459,11 @@ fn memory_is_bounded_by_giving_up_the_oldest_gap_and_saying_so() {
     }
     assert_eq!(host.asks().len(), MAX_HOLES);
     assert_eq!(host.outcomes().iter().filter(|outcome| matches!(outcome, GapOutcome::Lost(_))).count(), 2);
-    assert_eq!(history(&mut host, 1, stream, &[11, 13]), 2, "they were lost, and nobody asked for them; now they are here");
+    assert_eq!(
+        history(&mut host, 1, stream, &[11, 13]),
+        2,
+        "they were lost, and nobody asked for them; now they are here"
+    );
 
     let (mut host, stream) = with_baseline();
     host.checked = false;
