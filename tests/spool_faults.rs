@@ -137,7 +137,7 @@ async fn a_byte_flipped_in_what_is_delivered_later_is_said_once_and_counted() {
     let sealed = &segments(&bench)[1];
     flip(sealed, fs::metadata(sealed).unwrap().len() / 2);
     let mut program = bench.run();
-    program.until_logged("/health").await;
+    program.until_logged("the spool ends at offset").await;
     heal(&bench);
     program.until_logged("of the spool cannot be read any more: lost").await;
     program
