@@ -3,7 +3,12 @@
 //! It keeps the number of rows per table and the position in one file, replaced as a whole: so what the file says is
 //! always true of exactly the rows up to the position beside it.
 
-use std::{collections::BTreeMap, fs, io::Write, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,7 +57,7 @@ impl Sink for Totals {
         let damaged = |error: serde_json::Error| Error::permanent("the file of totals is damaged").because(error);
         self.state = match fs::read(&self.path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map_err(damaged)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => State::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => State::default(),
             Err(error) => return Err(Error::transient("the file of totals cannot be read").because(error)),
         };
         Ok(self.state.position.map(|position| (Part::spool(), position)).into_iter().collect())
@@ -68,12 +73,12 @@ impl Sink for Totals {
             *next.rows.entry(self.tables[part.table].clone()).or_default() += part.rows.num_rows();
         }
         next.position = Some(chunk.to);
-        let unwritten = |error: std::io::Error| Error::transient("the file of totals cannot be written").because(error);
         let text = serde_json::to_vec(&next).map_err(|error| Error::permanent("totals have no JSON").because(error))?;
-        let beside = self.path.with_extension("new");
-        let mut file = fs::File::create(&beside).map_err(unwritten)?;
-        file.write_all(&text).and_then(|()| file.sync_all()).map_err(unwritten)?;
-        fs::rename(&beside, &self.path).map_err(unwritten)?;
+        let path = self.path.clone();
+        // A disk may take its time, and other tasks run on this thread.
+        let replaced = tokio::task::spawn_blocking(move || replace(&path, &text)).await;
+        let unwritten = |error: io::Error| Error::transient("the file of totals cannot be written").because(error);
+        replaced.unwrap_or_else(|cut_off| Err(io::Error::other(cut_off))).map_err(unwritten)?;
         self.state = next;
         Ok(Written::Committed)
     }
@@ -81,6 +86,18 @@ impl Sink for Totals {
     fn guarantee(&self) -> Guarantee {
         Guarantee::Transaction
     }
+}
+
+/// Replaces a file as a whole. `Committed` promises that a power cut changes nothing any more, so the new name has to be
+/// durable, too.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = File::create(&beside)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&beside, path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 fn main() -> std::process::ExitCode {

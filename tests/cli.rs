@@ -33,13 +33,30 @@ async fn every_example_of_every_help_runs() {
     bench.write("pipelines/deribit-eth-options.toml", &shipped);
     let mut ran = 0;
     // Those that look at what `run` leaves behind come after it.
-    for command in ["run", "check", "list", "new", "schema", "graph", "spool", "deadletter", "simulate", "demo"] {
-        let help = said(&tidegate(bench.folder(), &[command, "--help"]));
+    for command in [
+        "",
+        "run",
+        "check",
+        "list",
+        "new",
+        "schema",
+        "graph",
+        "spool",
+        "spool inspect",
+        "spool verify",
+        "spool dump",
+        "deadletter",
+        "deadletter list",
+        "simulate",
+        "demo",
+    ] {
+        let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let help = said(&tidegate(bench.folder(), &words));
         let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  tidegate ")).collect();
         assert!(!examples.is_empty(), "`tidegate {command} --help` has no example:\n{help}");
         for example in examples {
             println!("tidegate {example}");
-            run_example(&bench, command, example).await;
+            run_example(&bench, example).await;
             ran += 1;
         }
     }
@@ -47,8 +64,9 @@ async fn every_example_of_every_help_runs() {
 }
 
 /// Runs an example as a shell does. What goes on until Ctrl-C gets one, the long ones are only read.
-async fn run_example(bench: &Bench, command: &str, example: &str) {
+async fn run_example(bench: &Bench, example: &str) {
     let words: Vec<&str> = example.split_whitespace().map(|word| word.trim_matches('\'')).collect();
+    let command = words[0];
     let is_endless = command == "run" || command == "simulate" && !example.contains("--for");
     if command == "demo" && !example.contains("--for") {
         let output = tidegate(bench.folder(), &[words.as_slice(), &["--help"]].concat());

@@ -91,17 +91,6 @@ async fn a_spool_that_cannot_be_made_stops_its_pipeline_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_disk_that_can_only_be_read_stops_the_pipeline_and_says_so() {
-    let Some(disk) = SmallDisk::mount("4m") else { return };
-    disk.resize("4m,ro");
-    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
-    put_data_at(&bench, disk.path());
-    let (code, log) = bench.run().ended().await;
-    assert_eq!(code, 1, "{log}");
-    assert!(log.contains("Read-only file system"), "{log}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_byte_costs_its_entry_and_no_other() {
     let bench = with_store_down("[spool]\nsegment_bytes = \"256KiB\"\n").await;
     let mut program = bench.run();

@@ -28,7 +28,7 @@ async fn a_store_that_is_down_at_the_start_is_spooled_for_and_drained_to_later()
     assert_eq!(program.get("/health/ready").await.0, 503);
     fs::remove_file(bench.path("store")).unwrap();
     program.until_committed(500).await;
-    program.until_logged("rows that had waited").await;
+    program.until_logged("all that had waited: ").await;
     program.until_logged("the store takes rows again").await;
     bench.at("store/eth.sqlite").settle(&mut program).await.assert_exact(&program.log());
 }
@@ -166,10 +166,11 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
     assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
     program.until_logged("sells are not wanted").await;
     bench.venue.freeze();
-    program.until_logged("now dead letters").await;
     let (code, log) = program.stop().await;
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("nothing left in the spool"), "{log}");
+    let said = log.matches("the store does not take").count();
+    assert!(said < 10, "a line at once and one a minute, not {said} for each row:\n{log}");
 
     let listed = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
         .args(["deadletter", "list", "eth.toml"])
@@ -184,6 +185,66 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
     let rows = bench.dump().iter().filter(|item| item.get("ts_recv").is_some()).count() as i64;
     assert_eq!(stored + letters + trades + tickers, rows, "{letters} letters");
     assert!(bench.number("SELECT count(*) FROM trades WHERE side = 'buy'").await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.stop().await;
+    let text = bench.pipeline("", "");
+    bench.write("eth.toml", &text.replace("[sink.sqlite]", "[sink.store]\ntype = \"sqlite\""));
+    let mut program = bench.run();
+    let held = |report: &Value| report["checks"]["eth/sink.store"]["status"] == "failed";
+    let report = program.until("the new name is held back", held).await;
+    let gone = &report["checks"]["eth/sink.sqlite"];
+    assert_eq!(gone["status"], "failed", "{gone:#}");
+    for stage in ["sqlite", "store"] {
+        let why = report["checks"][format!("eth/sink.{stage}")]["reason"].as_str().unwrap();
+        assert!(why.contains("give the sink its name back, `[sink.sqlite]`, or forget it: remove `data/eth/"), "{why}");
+        program.until_logged(why).await;
+    }
+    assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+    goes_on(&mut program, &report).await;
+    let (code, log) = program.stop().await;
+    assert!(code == 1 && log.contains("sqlite: not in the TOML any more"), "{log}");
+
+    // Given its name back, it goes on as if nothing had been.
+    bench.write("eth.toml", &text);
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_tables_than_at_the_last_start_are_said_once() {
+    let bench = Bench::start(busy(), "", "").await;
+    for (rest, is_said) in [("", false), ("tables = [\"trades\"]", true), ("tables = [\"trades\"]", false)] {
+        bench.write("eth.toml", &bench.pipeline("", rest));
+        let mut program = bench.run();
+        program.until_committed(50).await;
+        let (code, log) = program.stop().await;
+        assert_eq!(code, 0, "{log}");
+        assert_eq!(log.contains("the tables are not those of the last start"), is_said, "{rest}:\n{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_whose_file_beside_the_spool_is_damaged_fails_alone() {
+    let bench = Bench::start(busy(), "", "[sink.other]\ntype = \"file\"\npath = \"rows\"").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.stop().await;
+    bench.write("data/eth/sinks/other.json", "");
+    let mut program = bench.run();
+    let failed = |report: &Value| report["checks"]["eth/sink.other"]["status"] == "failed";
+    let report = program.until("the damaged one has failed", failed).await;
+    let why = report["checks"]["eth/sink.other"]["reason"].as_str().unwrap();
+    assert!(why.contains("data/eth/sinks/other.json` is damaged"), "{why}");
+    goes_on(&mut program, &report).await;
+    program.until_committed(300).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,6 +83,108 @@ async fn a_channel_that_is_refused_without_a_word_is_reported_by_name() {
     program.until_logged("ticker.ETH-PERPETUAL.100ms").await;
     bench.until_number(&mut program, "SELECT count(*) FROM trades", 20).await;
     assert_eq!(bench.number("SELECT count(*) FROM tickers").await, 0, "the other channel goes on");
+    bench.venue.mend();
+    bench.until_number(&mut program, "SELECT count(*) FROM tickers", 1).await;
+    let report = program.until("it is healthy", |report| source_of(report)["status"] == "healthy").await;
+    assert_eq!(source_of(&report)["subscriptions"]["refused"], 0, "it was asked for again by itself");
+    assert_eq!(bench.venue.read(|oracle| oracle.sessions.len()), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscription_that_is_put_off_is_asked_for_again_and_costs_nobody_else_a_line() {
+    let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
+    let bench = Bench::start(SimulatorConfig { instruments: 10, ..busy() }, &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.venue.inject(Fault::Lasting(Condition::PutOff { code: 10041 }, LONG));
+    assert_eq!(bench.venue.inject(Fault::List), 1);
+    let listed = bench.venue.read(|oracle| oracle.instruments.last().unwrap().instrument.name.clone());
+    program.until_logged("neither confirmed nor refused").await;
+    bench.venue.mend();
+    bench
+        .until_oracle(&mut program, "the new one is subscribed to", |oracle| {
+            let all = &oracle.sessions[0].subscriptions;
+            all.iter().any(|one| one.channel.starts_with(&format!("trades.{listed}.")))
+        })
+        .await;
+    assert_eq!(bench.venue.read(|oracle| oracle.sessions.len()), 1, "the line was not touched");
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_of_an_instrument_that_nobody_follows_make_no_stream() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let ticker = |channel: &str, name: &str| {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"ticker.{channel}.100ms","data":{{"timestamp":1790165113994,"instrument_name":"{name}","mark_price":1.5}}}}}}"#
+        )
+    };
+    let followed = bench.venue.read(most_traded_option);
+    let frames = [ticker("NO-SUCH", "NO-SUCH"), ticker(&followed, "NO-SUCH"), ticker(&followed, &"X".repeat(300_000))];
+    for frame in frames {
+        assert!(bench.venue.inject(Fault::Frame(frame)) > 0);
+    }
+    let deadline = Instant::now() + support::PATIENCE;
+    while program.metric("tidegate_malformed_total").await < 2.0 || program.metric("tidegate_ignored_total").await < 1.0
+    {
+        assert!(Instant::now() < deadline, "not all are counted; the log:\n{}", program.log());
+        program.next_report().await;
+    }
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let strangers = "SELECT count(*) FROM tickers WHERE symbol NOT IN (SELECT symbol FROM trades) AND mark_price = 1.5";
+    assert_eq!(bench.number(strangers).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_main_host_has_forgotten_comes_from_the_history_host() {
+    let forgetful = SimulatorConfig { history: Duration::from_millis(1), ..busy() };
+    let bench = Bench::start(forgetful, QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
+    bench.venue.inject(Fault::Cut);
+    program.until("the line is cut", |report| source_of(report)["connections"] == 0).await;
+    let option = bench.venue.read(most_traded_option);
+    assert!((0..5).all(|_| bench.venue.make_trade(&option)));
+    bench.venue.mend();
+    program.until_committed(1_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    let report = program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
+    assert_eq!(source_of(&report)["gaps"]["lost"], 0, "{report:#}");
+    assert!(bench.number("SELECT count(*) FROM trades WHERE origin = 'backfill'").await > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quiet_options_are_not_called_lost_where_no_host_remembers_their_last_trade() {
+    let quiet = ["ETH-25DEC26-9000-C", "ETH-25DEC26-9100-C", "ETH-25DEC26-9200-C"];
+    let config = SimulatorConfig { paused: true, ..SimulatorConfig::default() };
+    let bench = Bench::start(config, "", "").await;
+    let (ws, http) = (bench.venue.ws_url(), bench.venue.http_url());
+    let source = format!(
+        "{QUICK}endpoint = {{ ws = \"{ws}\", http = \"{http}\" }}\nchannels = [\"trades\"]\ninstruments = {quiet:?}\n"
+    );
+    bench.write("eth.toml", &bench.pipeline(&source, ""));
+    assert!(quiet.iter().all(|name| bench.venue.list(name)));
+    let mut program = bench.run();
+    let settled = |report: &Value| source_of(report)["subscribed"] == true && source_of(report)["gaps"]["open"] == 0;
+    program.until("subscribed, with its beginning known", settled).await;
+    // Their last trades are thirty hours old.
+    bench.venue.inject(Fault::Lasting(Condition::Skew { by_ms: -30 * 3_600_000 }, LONG));
+    assert!(quiet.iter().all(|name| bench.venue.make_trade(name)));
+    bench.until_number(&mut program, "SELECT count(*) FROM trades", 3).await;
+    bench.venue.mend();
+    for sessions in 2..4 {
+        bench.venue.inject(Fault::Cut);
+        let is_back = |oracle: &Oracle| oracle.sessions.len() == sessions;
+        bench.until_oracle(&mut program, "the line is back", is_back).await;
+        let filled = |report: &Value| source_of(report)["gaps"]["filled"].as_u64() >= Some(3 * (sessions as u64 - 1));
+        let report = program.until("every gap is answered", |report| filled(report) && settled(report)).await;
+        assert_eq!(source_of(&report)["gaps"]["lost"], 0, "nothing was missed: {report:#}");
+    }
+    assert!(bench.venue.make_trade(quiet[0]));
+    bench.until_number(&mut program, "SELECT count(*) FROM trades", 4).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,15 +193,20 @@ async fn frames_that_nobody_can_read_are_kept_raw_and_counted_and_disturb_nothin
     let mut program = bench.run();
     program.until_committed(300).await;
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let wrong_type = r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"ticker.ETH-PERPETUAL.100ms","data":{"timestamp":"marker-wrong-type"}}}"#;
-    let huge_number = r#"{"jsonrpc":"2.0","method":"subscription","params":{"channel":"trades.ETH-PERPETUAL.100ms","data":[{"trade_seq":1e400,"marker":"huge-number"}]}}"#;
+    let followed = bench.venue.read(most_traded_option);
+    let wrong_type = format!(
+        r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"ticker.{followed}.100ms","data":{{"timestamp":"marker-wrong-type"}}}}}}"#
+    );
+    let huge_number = format!(
+        r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.{followed}.100ms","data":[{{"trade_seq":1e400,"marker":"huge-number"}}]}}}}"#
+    );
     let frames = [
         Fault::Malformed,
         Fault::Truncated,
         Fault::Binary,
         Fault::Frame(nested),
-        Fault::Frame(wrong_type.to_owned()),
-        Fault::Frame(huge_number.to_owned()),
+        Fault::Frame(wrong_type),
+        Fault::Frame(huge_number),
         Fault::Frame("".to_owned()),
         Fault::Frame("marker-no-json".to_owned()),
     ];

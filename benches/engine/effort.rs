@@ -13,13 +13,18 @@ pub(crate) struct Effort {
     pub(crate) stored: usize,
     /// For how many seconds latencies are collected.
     pub(crate) seconds: u64,
+    /// For how many seconds memory is watched under load.
+    pub(crate) soak_seconds: u64,
 }
 
 impl Effort {
     /// Enough for figures that can be told.
-    pub(crate) const FULL: Self = Self { rounds: 9, frames: 100_000, durable: 400_000, stored: 200_000, seconds: 30 };
+    pub(crate) const FULL: Self =
+        Self { rounds: 9, frames: 100_000, durable: 400_000, stored: 200_000, seconds: 30, soak_seconds: 600 };
     /// Enough to see what a change does.
-    pub(crate) const QUICK: Self = Self { rounds: 3, frames: 50_000, durable: 200_000, stored: 60_000, seconds: 5 };
+    pub(crate) const QUICK: Self =
+        Self { rounds: 3, frames: 50_000, durable: 200_000, stored: 60_000, seconds: 5, soak_seconds: 30 };
     /// Enough to see that it runs.
-    pub(crate) const SMOKE: Self = Self { rounds: 1, frames: 200, durable: 200, stored: 500, seconds: 1 };
+    pub(crate) const SMOKE: Self =
+        Self { rounds: 1, frames: 200, durable: 200, stored: 500, seconds: 1, soak_seconds: 2 };
 }

@@ -29,12 +29,13 @@ impl Feeder {
         channels.sort_unstable();
         channels.dedup();
         link.step(Step::Opened);
+        protocol.on_open(link.outbox()).expect("nothing is sent yet");
+        protocol.subscribe(&channels, link.outbox()).expect("nothing is sent yet");
         for channel in channels {
             let streams = protocol.streams(channel);
             link.outbox().watch(channel, true);
             link.step(Step::Confirmed { streams, at: Timestamp::now() });
         }
-        protocol.on_open(link.outbox()).expect("nothing is sent yet");
         drop(link.outbox().take_commands());
         Self { protocol, link }
     }

@@ -2,9 +2,9 @@
 //! process, so the ratios hold on a busy machine too.
 //!
 //! ```text
-//! cargo bench --bench engine                       everything, some minutes
-//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency
-//! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs: what CI does
+//! cargo bench --bench engine                       everything, about 20 minutes
+//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency, start, soak, idle, size
+//! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs
 //! ```
 
 mod clock;
@@ -15,6 +15,7 @@ mod feeder;
 mod frames;
 mod latency;
 mod memory;
+mod program;
 mod store;
 mod table;
 
@@ -27,11 +28,15 @@ use effort::Effort;
 /// A part of the bench: its name, and what it does.
 type Part = (&'static str, fn(Effort, &Path));
 
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 8] = [
     ("decode", |effort, _| decode::run(effort)),
     ("durable", durable::run),
     ("store", store::run),
     ("latency", latency::run),
+    ("start", program::start),
+    ("soak", program::soak),
+    ("idle", program::idle),
+    ("size", |_, _| program::size()),
 ];
 
 fn main() {

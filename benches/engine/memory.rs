@@ -73,6 +73,10 @@ impl DiskFile for Window {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    fn id(&self) -> io::Result<(u64, u64)> {
+        Ok((0, 0))
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(0)
     }

@@ -8,6 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     Result,
+    chunk::SinkTable,
     config::{Keys, Layers, Options, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
@@ -42,15 +43,29 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// names in backticks is the place that is shown.
     fn build(&self) -> Result<Self::Built>;
 
-    /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice. By default
-    /// nothing is known.
+    /// Names the store that a sink writes to, so that two sinks of a pipeline do not write a table twice: the same for
+    /// two spellings of one store. By default nothing is known.
     fn store(&self) -> Option<String> {
         None
+    }
+
+    /// Looks whether a sink can write these tables, as all files together name them; does no I/O. A sink calls it again
+    /// in `open`, since the spool may still hold tables that no source declares any more. By default it can.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a table that the store cannot have, or an option that does not fit the tables. The place that is shown
+    /// is found as for [`build`](Self::build); a key of a table within is named `outer.inner`.
+    fn check_tables(&self, _tables: &[SinkTable]) -> Result<()> {
+        Ok(())
     }
 }
 
 /// Makes a component as often as it is needed.
 pub type Factory<B> = Arc<dyn Fn() -> Result<B> + Send + Sync>;
+
+/// What a sink's configuration says about tables: [`Component::check_tables`].
+pub(crate) type TableCheck = Box<dyn Fn(&[SinkTable]) -> Result<()>>;
 
 /// What a component is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,6 +178,7 @@ pub(crate) struct Made<B> {
     /// The values in force, secrets hidden.
     pub(crate) values: serde_json::Value,
     pub(crate) store: Option<String>,
+    pub(crate) check_tables: TableCheck,
 }
 
 impl<B> Default for Shelf<B> {
@@ -211,7 +227,10 @@ fn read<C: Component>(
         Ok(first) => {
             let values = serde_json::to_value(&config).unwrap_or_default();
             let store = config.store();
-            Some(Made { factory: Arc::new(move || config.build()), first, values, store })
+            let config = Arc::new(config);
+            let of_tables = config.clone();
+            let check_tables = Box::new(move |tables: &[SinkTable]| of_tables.check_tables(tables));
+            Some(Made { factory: Arc::new(move || config.build()), first, values, store, check_tables })
         }
         Err(error) => {
             report.add(explain::component(layers, keys, &error));

@@ -13,6 +13,7 @@
 //! [`spool`] (the log).
 
 pub mod catalog;
+mod caught;
 pub mod chunk;
 pub mod config;
 pub mod connection;

@@ -236,7 +236,8 @@ pub struct Gap {
     pub after: Option<Edge>,
     /// The first record behind the gap; `None` when nothing has come yet since the session ended: an open right end.
     pub before: Option<Edge>,
-    /// Nothing older is missing: the venue's time of `after`, or of the stream's first confirmation.
+    /// Nothing older is missing, by the venue's clock: the time of `after`, or the later one up to which a session vouched
+    /// for the stream; of a stream that was never seen, that of its first confirmation.
     pub since: Timestamp,
     /// How many replies in a row brought nothing of it: when to try another host, or to give up.
     pub dry_replies: u32,

@@ -24,7 +24,7 @@ pub trait Sink: Send + 'static {
     ///
     /// # Errors
     ///
-    /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool, host or
+    /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool or
     /// newer owner holds the position. `Transient` when the store cannot be reached.
     async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>>;
 
@@ -67,7 +67,8 @@ pub trait Sink: Send + 'static {
         Ok(())
     }
 
-    /// Returns what the store promises, said once at the start. Asked after `open`.
+    /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
+    /// after each.
     fn guarantee(&self) -> Guarantee;
 }
 

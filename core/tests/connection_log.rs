@@ -48,20 +48,21 @@ async fn each_change_of_a_connection_is_one_line_that_names_what_is_quiet_and_no
     let lines = log.0.lock().unwrap();
     let connected = format!("INFO connected eth ws://127.0.0.1:{port}/feed in ");
     assert!(lines[0].starts_with(&connected), "{lines:#?}");
-    assert_eq!(lines[1], "WARN refused eth `c`: no such channel; asked again at the next discovery");
-    assert_eq!(lines[2], "INFO subscribed eth 2 of 3 channels");
-    let degraded = "WARN degraded eth 2 of 3 channels subscribed, refused: `c`; the others are asked for again";
-    assert_eq!(lines[3], degraded);
-    assert_eq!(lines[4], "WARN quiet eth subscribed for 300ms, but never a message: `b`");
-    assert!(lines[5].starts_with("WARN degraded eth line lost: the venue hung up; trying again in "), "{lines:#?}");
-    assert!(lines[5].ends_with(" (attempt 1)"), "{lines:#?}");
+    assert_eq!(lines[1], "INFO chosen eth 4 instruments");
+    assert_eq!(lines[2], "WARN refused eth `c`, `d`: no such channel; asked again at the next discovery");
+    assert_eq!(lines[3], "INFO subscribed eth 2 of 4 channels");
+    let degraded = "WARN degraded eth 2 of 4 channels subscribed, refused: `c`, `d`; the others are asked for again";
+    assert_eq!(lines[4], degraded);
+    assert_eq!(lines[5], "WARN quiet eth subscribed for 300ms, but never a message: `b`");
+    assert!(lines[6].starts_with("WARN degraded eth line lost: the venue hung up; trying again in "), "{lines:#?}");
+    assert!(lines[6].ends_with(" (attempt 1)"), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("hidden")), "{lines:#?}");
 }
 
-/// Confirms `a` and `b`, refuses `c`, and speaks on `a` until it may hang up.
+/// Confirms `a` and `b`, refuses `c` and `d`, and speaks on `a` until it may hang up.
 fn serve(listener: &TcpListener, may_hang_up: &std::sync::mpsc::Receiver<()>) {
     let mut line = tungstenite::accept(listener.accept().unwrap().0).unwrap();
-    assert_eq!(line.read().unwrap(), Message::text("a,b,c"));
+    assert_eq!(line.read().unwrap(), Message::text("a,b,c,d"));
     line.send(Message::text("answer")).unwrap();
     while may_hang_up.recv_timeout(Duration::from_millis(20)).is_err() {
         line.send(Message::text("a")).unwrap();
@@ -100,7 +101,7 @@ impl Protocol for Venue {
     }
 
     fn discover(&mut self, _: Option<&Reply<'_>>, _: &mut Outbox) -> Result<Discovery> {
-        Ok(Discovery::Channels(["a", "b", "c"].map(str::to_owned).to_vec()))
+        Ok(Discovery::Channels(["a", "b", "c", "d"].map(str::to_owned).to_vec()))
     }
 
     fn endpoint(&mut self, _: &str, _: Timestamp) -> Result<Endpoint> {
@@ -116,7 +117,9 @@ impl Protocol for Venue {
         if frame.text()? == "answer" {
             out.confirm("a");
             out.confirm("b");
+            out.tell("chosen", "4 instruments");
             out.refuse("c", "no such channel");
+            out.refuse("d", "no such channel");
         }
         out.heard("a");
         Ok(())

@@ -5,6 +5,7 @@
 
 mod cli;
 mod host;
+mod page;
 
 use std::process::ExitCode;
 

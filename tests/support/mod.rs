@@ -357,13 +357,18 @@ impl Program {
         self.child.id().unwrap()
     }
 
-    /// Asks the program over its own HTTP, and returns status and body.
-    pub async fn get(&mut self, path: &str) -> (u16, String) {
+    /// Returns where the program's own HTTP listens.
+    pub async fn address(&mut self) -> String {
         self.until_logged("http://127.0.0.1:").await;
         let log = self.log();
         let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
         let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-        let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        format!("127.0.0.1:{port}")
+    }
+
+    /// Asks the program over its own HTTP, and returns status and body.
+    pub async fn get(&mut self, path: &str) -> (u16, String) {
+        let mut socket = TcpStream::connect(self.address().await).await.unwrap();
         socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();

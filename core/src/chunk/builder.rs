@@ -92,7 +92,7 @@ struct TableBuilder {
 impl ChunkBuilder {
     /// Returns a builder of the tables of `plan`.
     pub fn new(plan: Arc<Plan>) -> Self {
-        let tables = plan.tables().iter().map(|table| TableBuilder::new(&table.table)).collect();
+        let tables = (0..plan.tables().len()).map(|number| TableBuilder::new(plan.table(number))).collect();
         Self { plan, tables, routes: Vec::new(), rows: 0, bytes: 0 }
     }
 
@@ -145,8 +145,7 @@ impl ChunkBuilder {
             if table.causes.is_empty() {
                 continue;
             }
-            let empty = TableBuilder::new(&self.plan.tables()[number].table);
-            let full = std::mem::replace(table, empty);
+            let full = std::mem::replace(table, TableBuilder::new(self.plan.table(number)));
             all.push(full.finish(number, &self.plan, &self.routes));
         }
         all
@@ -155,8 +154,8 @@ impl ChunkBuilder {
     /// Forgets the rows.
     pub fn clear(&mut self) {
         (self.rows, self.bytes) = (0, 0);
-        for (table, planned) in self.tables.iter_mut().zip(self.plan.tables()) {
-            *table = TableBuilder::new(&planned.table);
+        for (number, table) in self.tables.iter_mut().enumerate().filter(|(_, table)| !table.causes.is_empty()) {
+            *table = TableBuilder::new(self.plan.table(number));
         }
     }
 
@@ -199,9 +198,9 @@ impl Target {
 }
 
 impl TableBuilder {
-    fn new(table: &Table) -> Self {
+    fn new((table, schema): (&Table, &SchemaRef)) -> Self {
         Self {
-            schema: table.schema(),
+            schema: schema.clone(),
             linked: table.linked,
             causes: Vec::new(),
             ts_event: Vec::new(),

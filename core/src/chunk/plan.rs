@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use arrow_schema::SchemaRef;
+
 use super::SinkTable;
 use crate::{
     Error, Result,
@@ -16,6 +18,8 @@ pub struct Plan {
     pipeline: String,
     wanted: TableChoice,
     tables: Vec<SinkTable>,
+    /// Of each table.
+    schemas: Vec<SchemaRef>,
     venues: Vec<Arc<str>>,
     ways: HashMap<(Arc<str>, Arc<str>), Way>,
 }
@@ -36,8 +40,8 @@ impl Plan {
     ///
     /// `Config` when two tables cannot share a name: another type for a column of the same name, or tables of two kinds.
     pub fn new(pipeline: &str, sources: Vec<SourceInfo>, wanted: TableChoice) -> Result<Self> {
-        let (tables, venues, ways) = (Vec::new(), Vec::new(), HashMap::new());
-        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, tables, venues, ways };
+        let (tables, schemas, venues, ways) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
+        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, tables, schemas, venues, ways };
         for declared in sources {
             plan.add(&declared)?;
         }
@@ -66,6 +70,16 @@ impl Plan {
         let bytes = postcard::to_stdvec(&description).expect("a vector takes every byte, and no table can fail");
         // FNV-1a: the hash is stored, so it has to be one that never changes.
         bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    /// Returns whether the sink takes the rows of a source's table, known or not.
+    pub(crate) fn takes(&self, source: &Arc<str>, table: &Arc<str>) -> bool {
+        self.way(source, table).map_or_else(|| self.wanted.takes(table), |way| way.table.is_some())
+    }
+
+    /// Returns a table with its schema.
+    pub(super) fn table(&self, number: usize) -> (&Table, &SchemaRef) {
+        (&self.tables[number].table, &self.schemas[number])
     }
 
     pub(super) fn venues(&self) -> &[Arc<str>] {
@@ -105,7 +119,7 @@ impl Plan {
 
     fn join(&mut self, name: String, table: &Arc<Table>) -> Result<usize> {
         let Some(number) = self.tables.iter().position(|known| known.name == name) else {
-            check_names(&name, table)?;
+            self.schemas.push(checked_schema(&name, table)?);
             self.tables.push(SinkTable {
                 table: table.clone(),
                 name,
@@ -120,7 +134,7 @@ impl Plan {
             return Err(Error::config(format!("tables `{one}` and `{other}` are both called `{name}` in the store")));
         }
         known.table = Arc::new(union(&known.table, table)?);
-        check_names(&name, &known.table)?;
+        self.schemas[number] = checked_schema(&name, &known.table)?;
         Ok(number)
     }
 }
@@ -151,8 +165,8 @@ fn union(one: &Table, other: &Table) -> Result<Table> {
     Ok(Table { name: one.name.clone(), identity, linked: one.linked || other.linked, columns })
 }
 
-/// Checks that no column of the row kind has the name of one that every table has.
-fn check_names(name: &str, table: &Table) -> Result<()> {
+/// Returns the schema of a table, no column of whose row kind has the name of one that every table has.
+fn checked_schema(name: &str, table: &Table) -> Result<SchemaRef> {
     let schema = table.schema();
     let common = schema.fields().len() - table.columns.len();
     for (index, field) in schema.fields().iter().enumerate().skip(common) {
@@ -160,7 +174,7 @@ fn check_names(name: &str, table: &Table) -> Result<()> {
             return Err(Error::config(format!("table `{name}` has two columns called `{}`", field.name())));
         }
     }
-    Ok(())
+    Ok(schema)
 }
 
 fn position_or_push(names: &mut Vec<Arc<str>>, name: &Arc<str>) -> usize {

@@ -230,6 +230,19 @@ proptest! {
     }
 }
 
+#[test]
+fn each_chunk_of_a_table_has_the_same_schema_and_none_is_made_for_it() {
+    let mut bench = Bench::new(vec![source("deribit", vec![Table::of::<Trade<'_>>()])]);
+    let row = bytes(vec![Table::of::<Trade<'_>>()], &Trade::default());
+    let mut schemas = Vec::new();
+    for _ in 0..2 {
+        bench.builder.clear();
+        bench.push(&head(Position::Unnumbered), &row, 0, "trades");
+        schemas.push(bench.finish()[0].rows.schema());
+    }
+    assert!(Arc::ptr_eq(&schemas[0], &schemas[1]));
+}
+
 struct Bench {
     sources: Vec<SourceInfo>,
     plan: Arc<Plan>,

@@ -296,7 +296,7 @@ impl Default for Probe {
 pub enum Start {
     /// With the oldest row that the spool still has.
     Earliest,
-    /// With the next row that comes.
+    /// With the first row that came after the first start with this sink, whenever its store was reached.
     Latest,
 }
 

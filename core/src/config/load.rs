@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
         let spool = self.spool();
         let sources = self.stages("source", Self::source);
         let sinks = self.stages("sink", Self::sink);
-        self.check_tables(&sources, &sinks);
+        self.check_tables(head.as_ref().map(|head| &*head.name.0), &sources, &sinks);
         let (sources, sinks) = (all(sources)?, all(sinks)?);
         let head = head?;
         let pipeline = Pipeline {
@@ -229,7 +229,7 @@ impl<'a> Reader<'a> {
             file: PathBuf::from(&self.document.file.path),
             sources,
             spool: spool?,
-            sinks: sinks.into_iter().map(|(stage, _)| stage).collect(),
+            sinks: sinks.into_iter().map(|sink| sink.stage).collect(),
             settings: self.settings,
         };
         Some((pipeline, self.document.value(&path(["pipeline", "name"]))))

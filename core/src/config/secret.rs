@@ -41,6 +41,16 @@ impl Secret {
     }
 }
 
+impl Secret {
+    /// Returns a text without the secret: what a peer says of a refused login may hold it.
+    pub fn hide_in(&self, text: &str) -> String {
+        match self.reveal() {
+            Ok(secret) if !secret.is_empty() => text.replace(&secret, HIDDEN),
+            Ok(_) | Err(_) => text.to_owned(),
+        }
+    }
+}
+
 /// What is shown in a secret's place.
 pub(super) const HIDDEN: &str = "•••";
 /// What a secret may be, for the mistake's label.

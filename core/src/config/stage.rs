@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     document::{Document, Path},
     driver::{ConnectionConfig, DeliveryConfig},
-    explain::Keys,
+    explain::{self, Keys},
     host,
     layers::{Layer, Layers, Origin, path},
     load::{Feed, Reader, SinkStage, SourceStage},
@@ -19,7 +19,10 @@ use super::{
     secret,
     tables::TableChoice,
 };
-use crate::catalog::{Catalog, Role, Unavailable};
+use crate::{
+    Error,
+    catalog::{Catalog, Role, TableCheck, Unavailable},
+};
 
 /// Keys of every source.
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
@@ -92,6 +95,15 @@ struct Draft<'a> {
     options: Vec<Options>,
 }
 
+/// A sink, and what is looked at once all tables are known.
+pub(super) struct SinkDraft<'a> {
+    pub(super) stage: SinkStage,
+    /// What tells its store from others.
+    pub(super) store: Option<String>,
+    pub(super) check_tables: TableCheck,
+    draft: Draft<'a>,
+}
+
 impl<'a> Reader<'a> {
     pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<SourceStage> {
         let draft = self.draft(Role::Source, name, table)?;
@@ -121,7 +133,7 @@ impl<'a> Reader<'a> {
         Some(SourceStage { name: name.to_owned(), component: draft.component, required, tables, feed })
     }
 
-    pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<(SinkStage, Option<String>)> {
+    pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<SinkDraft<'a>> {
         let draft = self.draft(Role::Sink, name, table)?;
         let [own, delivery, common] = draft.split();
         let catalog = self.catalog;
@@ -137,12 +149,21 @@ impl<'a> Reader<'a> {
         self.keep(&draft.layers, &draft.at, &common);
         let stage = SinkStage {
             name: name.to_owned(),
-            component: draft.component,
+            component: draft.component.clone(),
             factory: made.factory,
             delivery,
             tables: common.tables,
         };
-        Some((stage, made.store))
+        Some(SinkDraft { stage, store: made.store, check_tables: made.check_tables, draft })
+    }
+
+    /// Reports what a sink has against its tables.
+    pub(super) fn refuse_tables(&mut self, sink: &SinkDraft<'_>, error: &Error) {
+        let catalog = self.catalog;
+        let secrets = secrets(&sink.draft.options);
+        let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
+        let keys = sink.draft.keys(&secrets, &elsewhere);
+        self.report.add(explain::component(&sink.draft.layers, &keys, error));
     }
 
     /// Finds the component and merges its layers.

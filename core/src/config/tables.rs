@@ -4,6 +4,7 @@ use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    sync::Arc,
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -15,12 +16,17 @@ use serde::{
 use super::{
     hints,
     layers::{join, path},
-    load::{Reader, SinkStage, SourceStage},
+    load::{Reader, SourceStage},
     names::{NameParts, NameTemplate},
     problem::{Problem, Spot},
+    stage::SinkDraft,
     text_or::TextOr,
 };
-use crate::row::{ColumnType, Table};
+use crate::{
+    chunk::Plan,
+    row::{ColumnType, Table},
+    spool::SourceInfo,
+};
 
 /// The tables that a sink takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -134,30 +140,36 @@ impl JsonSchema for TableChoice {
     }
 }
 
-type SourceDraft = Option<SourceStage>;
-type SinkDraft = Option<(SinkStage, Option<String>)>;
-
 /// Tables that every pipeline will have of its own.
 const PLANNED: [&str; 2] = ["coverage", "status"];
 
 impl Reader<'_> {
-    /// Holds what the sinks take against what the sources have.
-    pub(super) fn check_tables(&mut self, sources: &[SourceDraft], sinks: &[SinkDraft]) {
+    /// Holds what the sinks take against what the sources have. What could not be read is `None`.
+    pub(super) fn check_tables(
+        &mut self,
+        pipeline: Option<&str>,
+        sources: &[Option<SourceStage>],
+        sinks: &[Option<SinkDraft<'_>>],
+    ) {
         // What a source has that could not be read is not known.
         let sources_known = sources.iter().all(Option::is_some);
         let tables: Vec<(&SourceStage, &Table)> =
             sources.iter().flatten().flat_map(|stage| stage.tables.iter().map(move |table| (stage, table))).collect();
-        self.check_columns(&tables);
+        let columns_fit = self.check_columns(&tables);
         let sinks_known: Vec<_> = sinks.iter().flatten().collect();
-        for (sink, _) in &sinks_known {
-            self.check_sink(sink, &tables, sources_known);
+        let declared: Vec<SourceInfo> = sources.iter().flatten().map(declared).collect();
+        for sink in &sinks_known {
+            let tables_exist = self.check_sink(sink, &tables, sources_known);
+            if let Some(pipeline) = pipeline.filter(|_| sources_known && columns_fit && tables_exist) {
+                self.check_names(sink, pipeline, &declared);
+            }
         }
-        self.check_stores(&sinks_known, &tables);
+        self.check_stores(pipeline.unwrap_or_default(), &sinks_known, &tables);
         if sinks_known.len() < sinks.len() {
             return;
         }
         for (source, table) in tables {
-            if !sinks_known.iter().any(|(sink, _)| sink.tables.takes(&table.name)) {
+            if !sinks_known.iter().any(|sink| sink.stage.tables.takes(&table.name)) {
                 let spot = self.place_of_table(&source.name, &table.name);
                 let problem = Problem::warning(format!("no sink takes table `{}`", table.name));
                 self.report.add(problem.at(spot, "it would be read, spooled and dropped"));
@@ -165,8 +177,9 @@ impl Reader<'_> {
         }
     }
 
-    /// Two sources that feed one table name share its columns, so a column has one type.
-    fn check_columns(&mut self, tables: &[(&SourceStage, &Table)]) {
+    /// Two sources that feed one table name share its columns, so a column has one type. Tells whether all have.
+    fn check_columns(&mut self, tables: &[(&SourceStage, &Table)]) -> bool {
+        let mut all_fit = true;
         let mut first_of: HashMap<(&str, &str), (&SourceStage, ColumnType)> = HashMap::new();
         for (source, table) in tables {
             for column in &table.columns {
@@ -175,6 +188,7 @@ impl Reader<'_> {
                 if kind == column.column_type {
                     continue;
                 }
+                all_fit = false;
                 let title = format!(
                     "`{}.{}` has one type in [source.{}] and another in [source.{}]",
                     table.name, column.name, first.name, source.name
@@ -185,9 +199,12 @@ impl Reader<'_> {
                 self.report.add(problem.help("give one of them a pipeline of its own"));
             }
         }
+        all_fit
     }
 
-    fn check_sink(&mut self, sink: &SinkStage, tables: &[(&SourceStage, &Table)], sources_known: bool) {
+    /// Tells whether the sources have what a sink takes.
+    fn check_sink(&mut self, sink: &SinkDraft<'_>, tables: &[(&SourceStage, &Table)], sources_known: bool) -> bool {
+        let sink = &sink.stage;
         let at = path(["sink", &sink.name, "tables"]);
         let known: BTreeSet<&str> = tables.iter().map(|(_, table)| &*table.name).collect();
         let named: Vec<&str> = sink.tables.named().collect();
@@ -200,7 +217,9 @@ impl Reader<'_> {
             let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
             self.report.add(problem.at(self.document.key(&path(["sink", &sink.name])), "the sources have none"));
         }
+        let mut all_exist = true;
         for table in named.into_iter().filter(|table| !known.contains(table)) {
+            all_exist = false;
             let spot = self.place_in(&at, table);
             if PLANNED.contains(&table) {
                 let problem = Problem::error(format!("table `{table}` is not in this version"));
@@ -214,30 +233,38 @@ impl Reader<'_> {
                 self.report.add(problem);
             }
         }
+        all_exist
+    }
+
+    /// Joins and names a sink's tables as they will be, and shows them to the sink.
+    fn check_names(&mut self, sink: &SinkDraft<'_>, pipeline: &str, sources: &[SourceInfo]) {
+        let plan = Plan::new(pipeline, sources.to_vec(), sink.stage.tables.clone());
+        if let Err(error) = plan.and_then(|plan| (sink.check_tables)(plan.tables())) {
+            self.refuse_tables(sink, &error);
+        }
     }
 
     /// Two sinks that write a table to one place would double its rows.
-    fn check_stores(&mut self, sinks: &[&(SinkStage, Option<String>)], tables: &[(&SourceStage, &Table)]) {
-        let pipeline = self.document.data.get("pipeline").and_then(|pipeline| pipeline.find_ref("name"));
-        let pipeline = pipeline.and_then(|name| name.as_str()).unwrap_or_default();
+    fn check_stores(&mut self, pipeline: &str, sinks: &[&SinkDraft<'_>], tables: &[(&SourceStage, &Table)]) {
+        // Many stores take two names for one that differ in case only, so here they are one.
         let mut first_of: BTreeMap<(&str, String), &str> = BTreeMap::new();
-        for (sink, store) in sinks {
+        for SinkDraft { stage: sink, store, .. } in sinks {
             let Some(store) = store else { continue };
-            let names: BTreeSet<(&str, String)> = tables
+            let names: BTreeMap<(&str, String), String> = tables
                 .iter()
                 .filter(|(_, table)| sink.tables.takes(&table.name))
                 .map(|(source, table)| {
                     let row = NameParts { pipeline, venue: &source.component, table: &table.name, symbol: "{symbol}" };
                     let name = sink.tables.name(&table.name).map_or_else(|| table.name.to_string(), |n| n.fill(row));
-                    (&**store, name)
+                    ((&**store, name.to_ascii_lowercase()), name)
                 })
                 .collect();
-            for key in names {
+            for (key, table) in names {
                 let Some(first) = first_of.get(&key) else {
                     first_of.insert(key, &sink.name);
                     continue;
                 };
-                let title = format!("sinks `{first}` and `{}` write table `{}` to one store", sink.name, key.1);
+                let title = format!("sinks `{first}` and `{}` write table `{table}` to one store", sink.name);
                 let mut spots = [*first, sink.name.as_str()].map(|name| self.document.key(&path(["sink", name])));
                 spots.sort_by_key(|spot| spot.as_ref().map(|spot| spot.span.start));
                 let [first, second] = spots;
@@ -261,4 +288,10 @@ impl Reader<'_> {
         let channel = channels.map(|spot| spot.part(&format!("\"{table}\"")));
         channel.or_else(|| self.document.key(&path(["source", source])))
     }
+}
+
+/// Returns what the spool will say of a source.
+fn declared(source: &SourceStage) -> SourceInfo {
+    let tables = source.tables.iter().cloned().map(Arc::new).collect();
+    SourceInfo { name: source.name.as_str().into(), venue: source.component.as_str().into(), tables }
 }

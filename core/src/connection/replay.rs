@@ -191,7 +191,7 @@ impl Replay {
     fn frame(&mut self, body: &Body, at: Timestamp) -> Result<()> {
         if self.alive_at.is_some_and(|due| at.0 >= due) {
             self.alive_at = Some(at.0.saturating_add(ALIVE_EVERY.as_nanos() as i64));
-            self.link.step(Step::Alive);
+            self.link.step(Step::Alive { at });
         }
         let bytes;
         let frame = match body {
@@ -312,7 +312,9 @@ impl Replay {
                 | Command::WakeAfter(_)
                 | Command::Rediscover
                 | Command::Ignore(_)
-                | Command::Answered(_) => {}
+                | Command::Answered(_)
+                | Command::Tell(..)
+                | Command::Lacking(_) => {}
             }
         }
         confirmations.enter(&mut self.link);

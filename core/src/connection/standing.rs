@@ -9,6 +9,8 @@ pub(super) struct Standing {
     pub(super) line: Option<String>,
     /// The venue's channels are not known.
     pub(super) discovery: Option<String>,
+    /// The venue does not have all that is wanted.
+    pub(super) lacking: Option<String>,
     /// Frames come, but no rows.
     pub(super) silence: Option<String>,
     /// Some channels are not subscribed to.
@@ -24,7 +26,8 @@ pub(super) struct Standing {
 impl Standing {
     /// Shows it: the worst of what is wrong, or that the source is well, or nothing while it starts.
     pub(super) fn show(&self, health: &StageHealth) {
-        let wrong = [&self.line, &self.discovery, &self.silence, &self.channels, &self.rest, &self.capture];
+        let Self { line, discovery, lacking, silence, channels, rest, capture, .. } = self;
+        let wrong = [line, discovery, silence, channels, lacking, rest, capture];
         if let Some(worst) = wrong.into_iter().flatten().next() {
             health.degraded(worst);
         } else if let Some(well) = &self.well {

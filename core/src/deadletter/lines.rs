@@ -2,17 +2,19 @@
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::{self, BufRead, BufReader, BufWriter, Write},
+    io::{self, BufRead, BufReader, Write},
     path::Path,
 };
 
 use crate::{
-    Result,
-    spool::{Cause, SpoolPosition},
+    Error, Result,
+    spool::{
+        Cause, SpoolPosition,
+        disk::{Disk, DiskFile, RealDisk, read_to},
+    },
 };
 
-use super::{DeadLetter, failed, open_for_reading};
+use super::{DeadLetter, failed};
 
 /// What is in a file of dead letters.
 #[derive(Debug, Default)]
@@ -27,8 +29,23 @@ pub struct Listing {
 ///
 /// # Errors
 ///
-/// As [`DeadLetters::open`](super::DeadLetters::open), and `Permanent` if there is no such file.
+/// `Permanent` if there is no such file, `Transient` if it cannot be read.
 pub fn list(path: &Path) -> Result<Listing> {
+    let opened = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
+        (Some(directory), Some(name)) => RealDisk::at(directory).open(name),
+        _ => Err(io::ErrorKind::NotFound.into()),
+    };
+    let shown = path.display().to_string();
+    let listing = opened.and_then(|file| listing(&*file));
+    listing.map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            return Error::permanent(format!("there are no dead letters `{shown}`")).because(error);
+        }
+        failed("read", &shown, error)
+    })
+}
+
+fn listing(file: &dyn DiskFile) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let mut places: HashMap<(String, Cause), usize> = HashMap::new();
     let mut each = |line: &[u8]| {
@@ -44,12 +61,9 @@ pub fn list(path: &Path) -> Result<Listing> {
             listing.letters.push(letter);
         }
     };
-    if !super::is_regular(path)? {
-        return Err(failed("read", path, io::ErrorKind::NotFound.into()));
-    }
-    let mut file = BufReader::new(open_for_reading(path)?);
+    let mut file = whole(file)?;
     let mut line = Vec::new();
-    while next_whole(&mut file, &mut line).map_err(|error| failed("read", path, error))? == Some(true) {
+    while next_whole(&mut file, &mut line)? == Some(true) {
         each(&line);
     }
     Ok(listing)
@@ -71,12 +85,12 @@ struct Line {
 }
 
 impl Lines {
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let mut file = BufReader::new(open_for_reading(path)?);
+    pub(super) fn read(file: &dyn DiskFile) -> io::Result<Self> {
+        let mut file = whole(file)?;
         let mut found = Self::default();
         let mut newest: HashMap<Cause, usize> = HashMap::new();
         let mut line = Vec::new();
-        while let Some(is_whole) = next_whole(&mut file, &mut line).map_err(|error| failed("read", path, error))? {
+        while let Some(is_whole) = next_whole(&mut file, &mut line)? {
             if !is_whole {
                 found.is_torn = true;
                 break;
@@ -93,12 +107,12 @@ impl Lines {
         Ok(found)
     }
 
-    /// Marks the letters that are not committed, and returns how many.
-    pub(super) fn discard(&mut self, is_committed: impl Fn(SpoolPosition) -> bool) -> u64 {
+    /// Marks the letters of rows that come again, and returns how many.
+    pub(super) fn discard(&mut self, comes_again: impl Fn(SpoolPosition) -> bool) -> u64 {
         let mut discarded = 0;
         for line in self.lines.iter_mut().filter(|line| line.is_kept) {
             let Some(Cause { boot, offset, .. }) = line.cause else { continue };
-            if !is_committed(SpoolPosition { boot, offset }) {
+            if comes_again(SpoolPosition { boot, offset }) {
                 line.is_kept = false;
                 discarded += 1;
             }
@@ -118,6 +132,11 @@ impl Lines {
         self.kept().filter(|line| line.cause.is_some()).count() as u64
     }
 
+    /// Returns the highest offset of a letter.
+    pub(super) fn newest(&self) -> u64 {
+        self.kept().filter_map(|line| line.cause).map(|cause| cause.offset).max().unwrap_or(0)
+    }
+
     pub(super) fn unreadable(&self) -> u64 {
         self.kept().filter(|line| line.cause.is_none()).count() as u64
     }
@@ -127,29 +146,11 @@ impl Lines {
         self.bytes
     }
 
-    /// Returns the lines that stay, to be copied out of the file that was read.
-    pub(super) fn kept_in(&self, file: File) -> Kept<'_> {
-        Kept { lines: &self.lines, file }
-    }
-
-    fn kept(&self) -> impl Iterator<Item = &Line> {
-        self.lines.iter().filter(|line| line.is_kept)
-    }
-}
-
-/// The lines of a file that stay.
-pub(super) struct Kept<'a> {
-    lines: &'a [Line],
-    file: File,
-}
-
-impl Kept<'_> {
-    /// Copies them as they are.
-    pub(super) fn copy_to(self, target: &mut File) -> io::Result<()> {
-        let mut source = BufReader::new(self.file);
-        let mut target = BufWriter::new(target);
+    /// Copies the lines that stay, as they are, out of the file that was read.
+    pub(super) fn copy_kept(&self, source: &dyn DiskFile, target: &mut dyn Write) -> io::Result<()> {
+        let mut source = whole(source)?;
         let mut bytes = Vec::new();
-        for line in self.lines {
+        for line in &self.lines {
             if next_whole(&mut source, &mut bytes)? != Some(true) {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -157,8 +158,17 @@ impl Kept<'_> {
                 target.write_all(&bytes)?;
             }
         }
-        target.flush()
+        Ok(())
     }
+
+    fn kept(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|line| line.is_kept)
+    }
+}
+
+/// Returns a reader that ends where the file ends now: a device or a pipe in its place would never end.
+fn whole(file: &dyn DiskFile) -> io::Result<impl BufRead> {
+    Ok(BufReader::new(read_to(file, file.len()?)))
 }
 
 /// Reads the next line with its end. Returns whether it has one, and `None` behind the last.

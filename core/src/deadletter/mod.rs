@@ -1,8 +1,11 @@
 //! Dead letters: the rows that a store will never take, kept where a person can read, repair and send them again.
 //!
 //! One file of JSON lines per sink. A letter is on disk before its chunk is committed without the row, so a crash between
-//! the two leaves a letter whose row is not settled: those beyond the store's position are thrown away when the sink is
-//! opened, and the refusal makes them anew. A second letter with the same cause replaces the first.
+//! the two leaves a letter whose row is not settled: those that come again are thrown away when the sink is opened, and
+//! the refusal makes them anew. A second letter with the same cause replaces the first.
+//!
+//! The file belongs to the person, too: who has dealt with the letters may remove it, empty it or take lines out at any
+//! time, also while the pipeline runs.
 //!
 //! All calls block until the disk has answered.
 
@@ -10,9 +13,8 @@ mod lines;
 
 use std::{
     collections::HashSet,
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
-    path::{Path, PathBuf},
+    io::{self, Write},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +23,10 @@ use serde_json::{Map, Value};
 use crate::{
     Error, Result,
     row::Timestamp,
-    spool::{Boot, Cause, SpoolPosition},
+    spool::{
+        Boot, Cause, SpoolPosition,
+        disk::{self, Disk, DiskFile, FileId},
+    },
 };
 
 use lines::Lines;
@@ -63,11 +68,14 @@ impl DeadLetter {
 /// The dead letters of one sink, open for more.
 #[derive(Debug)]
 pub struct DeadLetters {
-    path: PathBuf,
-    file: File,
+    disk: Arc<dyn Disk>,
+    /// The file as it was left here. Another one, or another length, is a person's work.
+    id: FileId,
     /// The bytes that are known to be on disk and whole.
     len: u64,
     letters: u64,
+    /// The highest offset of a letter.
+    newest: u64,
     /// Letters whose chunk is not committed.
     pending: HashSet<Cause>,
     /// Set when nobody knows what is behind `len`, or whether the file still takes anything.
@@ -79,7 +87,7 @@ pub struct DeadLetters {
 pub struct Recovered {
     /// Letters that are kept.
     pub letters: u64,
-    /// Letters beyond the store's position, thrown away.
+    /// Letters of rows that come again, thrown away.
     pub discarded: u64,
     /// Whether the last line was cut off by a crash.
     pub is_torn: bool,
@@ -88,25 +96,18 @@ pub struct Recovered {
 }
 
 impl DeadLetters {
-    /// The usual name of the file.
+    /// The name of the file.
     pub const FILE_NAME: &str = "dead-letters.jsonl";
 
-    /// Opens the file, which is made if it is missing, and keeps the letters that `is_committed` says the store has
-    /// passed.
+    /// Opens the file, which is made if it is missing, and throws away the letters of rows that come again.
     ///
     /// # Errors
     ///
-    /// `Permanent` where a person has to act (another kind of file, no permission, a read-only disk), else `Transient`.
-    /// Either names the path.
-    pub fn open(path: &Path, is_committed: impl Fn(SpoolPosition) -> bool) -> Result<(Self, Recovered)> {
-        let is_new = !is_regular(path)?;
-        let file = open_for_append(path)?;
-        if is_new {
-            sync_directory_of(path)?;
-        }
-        let (path, pending) = (path.to_owned(), HashSet::new());
-        let mut letters = Self { path, file, len: 0, letters: 0, pending, is_broken: false };
-        let recovered = letters.recover(is_committed)?;
+    /// `Transient`, naming the file: whatever is wrong with a disk, the rows wait until it is mended.
+    pub fn open(disk: Arc<dyn Disk>, comes_again: impl Fn(SpoolPosition) -> bool) -> Result<(Self, Recovered)> {
+        let pending = HashSet::new();
+        let mut letters = Self { disk, id: (0, 0), len: 0, letters: 0, newest: 0, pending, is_broken: false };
+        let recovered = letters.recover(comes_again)?;
         Ok((letters, recovered))
     }
 
@@ -115,7 +116,8 @@ impl DeadLetters {
         self.letters
     }
 
-    /// Appends letters and returns when they are on disk. A letter whose key is there already replaces it.
+    /// Appends letters and returns when they are on disk, in the file that has the name. A letter whose key is there
+    /// already replaces it.
     ///
     /// # Errors
     ///
@@ -125,27 +127,32 @@ impl DeadLetters {
         if letters.is_empty() {
             return Ok(());
         }
-        if self.is_broken {
-            self.mend()?;
-        }
         let mut lines = Vec::new();
         for letter in letters {
             serde_json::to_writer(&mut lines, letter).expect("its fields are text, numbers and JSON");
             lines.push(b'\n');
         }
-        if let Err(error) = self.file.write_all(&lines) {
-            // A part of a line must not stay, or the next one would be glued to it.
-            self.is_broken = self.file.set_len(self.len).is_err();
-            return Err(failed("append to", &self.path, error));
+        loop {
+            let file = self.whole()?;
+            if let Err(error) = file.write_all_at(&lines, self.len) {
+                // A part of a line must not stay, or the next one would be glued to it.
+                self.is_broken = file.truncate(self.len).is_err();
+                return Err(self.failed("append to", error));
+            }
+            if let Err(error) = file.sync_data() {
+                // After a failed fsync the kernel may call lost pages clean: this file proves nothing any more.
+                self.is_broken = true;
+                return Err(self.failed("fsync", error));
+            }
+            self.len += lines.len() as u64;
+            // Removed meanwhile: the letters went with it.
+            if self.named()?.is_some_and(|(_, id)| id == self.id) {
+                break;
+            }
         }
-        if let Err(error) = self.file.sync_data() {
-            // After a failed fsync the kernel may call lost pages clean: this file descriptor proves nothing any more.
-            self.is_broken = true;
-            return Err(failed("fsync", &self.path, error));
-        }
-        self.len += lines.len() as u64;
         for letter in letters {
             self.letters += u64::from(self.pending.insert(letter.cause()));
+            self.newest = self.newest.max(letter.offset);
         }
         Ok(())
     }
@@ -156,106 +163,99 @@ impl DeadLetters {
         self.pending.clear();
     }
 
-    /// Throws away the letters that `is_committed` does not cover, and returns how many. To be called whenever the sink
-    /// was opened again: what was refused may be taken this time, also after the store went back to an older position.
+    /// Throws away the letters of rows that come again, all of which lie behind offset `after`, and returns how many. To be
+    /// called whenever the sink was opened again: what was refused may be taken this time, also after the store went back
+    /// to an older position.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub fn discard_uncommitted(&mut self, is_committed: impl Fn(SpoolPosition) -> bool) -> Result<u64> {
-        if self.is_broken {
-            self.mend()?;
+    pub fn discard(&mut self, after: u64, comes_again: impl Fn(SpoolPosition) -> bool) -> Result<u64> {
+        self.whole()?;
+        if self.newest <= after {
+            self.pending.clear();
+            return Ok(0);
         }
-        Ok(self.recover(is_committed)?.discarded)
+        Ok(self.recover(comes_again)?.discarded)
     }
 
-    /// Reads the whole file, and writes it anew without what is torn, replaced or not committed, if there is any.
-    fn recover(&mut self, is_committed: impl Fn(SpoolPosition) -> bool) -> Result<Recovered> {
-        let mut lines = Lines::read(&self.path)?;
-        let discarded = lines.discard(is_committed);
-        if lines.is_to_be_rewritten() {
-            let kept = lines.kept_in(open_for_reading(&self.path)?);
-            self.replace_by(|file| kept.copy_to(file))?;
-        } else {
-            self.len = lines.bytes();
+    /// Returns the file, whole and known: mended if a disk has failed, read anew if somebody else has changed it.
+    fn whole(&mut self) -> Result<Arc<dyn DiskFile>> {
+        let named = self.named()?;
+        let Some((file, _)) = named.filter(|(_, id)| *id == self.id) else { return self.read_again() };
+        if self.is_broken {
+            return self.mend(&*file);
         }
-        self.letters = lines.letters();
+        let len = file.len().map_err(|error| self.failed("read", error))?;
+        if len == self.len { Ok(file) } else { self.read_again() }
+    }
+
+    fn read_again(&mut self) -> Result<Arc<dyn DiskFile>> {
+        self.recover(|_| false)?;
+        let named = self.named()?;
+        named.map(|(file, _)| file).ok_or_else(|| self.failed("open", io::ErrorKind::NotFound.into()))
+    }
+
+    /// Reads the whole file, which is made if it is missing, and writes it anew without what is torn, replaced or comes
+    /// again, if there is any.
+    fn recover(&mut self, comes_again: impl Fn(SpoolPosition) -> bool) -> Result<Recovered> {
+        let (file, id) = match self.named()? {
+            Some(named) => named,
+            None => self.make()?,
+        };
+        let mut lines = Lines::read(&*file).map_err(|error| self.failed("read", error))?;
+        let discarded = lines.discard(comes_again);
+        if lines.is_to_be_rewritten() {
+            self.replace_by(|new| lines.copy_kept(&*file, new))?;
+        } else {
+            // Whoever made the file, its name must survive a power cut.
+            self.disk.sync_dir().map_err(|error| self.failed("keep", error))?;
+            (self.id, self.len, self.is_broken) = (id, lines.bytes(), false);
+        }
+        (self.letters, self.newest) = (lines.letters(), lines.newest());
         self.pending.clear();
         let (letters, is_torn, unreadable) = (lines.letters(), lines.is_torn(), lines.unreadable());
         Ok(Recovered { letters, discarded, is_torn, unreadable })
     }
 
     /// Goes on in a new file that holds what is known to be whole.
-    fn mend(&mut self) -> Result<()> {
+    fn mend(&mut self, file: &dyn DiskFile) -> Result<Arc<dyn DiskFile>> {
         let len = self.len;
-        let mut whole = open_for_reading(&self.path)?.take(len);
-        self.replace_by(|file| {
-            let copied = io::copy(&mut whole, file)?;
+        self.replace_by(|new| {
+            let copied = io::copy(&mut disk::read_to(file, len), new)?;
             if copied == len { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
         })
     }
 
-    /// Puts a new file in the place of the old one: a crash leaves one or the other, whole.
-    fn replace_by(&mut self, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-        let new = self.path.with_extension("jsonl.new");
-        let written = File::create(&new).and_then(|mut file| {
-            write(&mut file)?;
-            file.sync_all()?;
-            file.metadata().map(|metadata| metadata.len())
-        });
-        let len = written.map_err(|error| failed("write", &new, error))?;
-        std::fs::rename(&new, &self.path).map_err(|error| failed("replace", &self.path, error))?;
-        self.len = len;
-        // Until it is opened, the old descriptor writes into a file that nobody will find.
-        self.is_broken = true;
-        sync_directory_of(&self.path)?;
-        self.file = open_for_append(&self.path)?;
-        self.is_broken = false;
-        Ok(())
+    fn replace_by(&mut self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<Arc<dyn DiskFile>> {
+        let replaced = disk::replace(&*self.disk, Self::FILE_NAME, write);
+        let replaced = replaced.and_then(|file| Ok((file.id()?, file.len()?, file)));
+        let (id, len, file) = replaced.map_err(|error| self.failed("rewrite", error))?;
+        (self.id, self.len, self.is_broken) = (id, len, false);
+        Ok(file)
+    }
+
+    fn make(&self) -> Result<(Arc<dyn DiskFile>, FileId)> {
+        let made = self.disk.create_new(Self::FILE_NAME).and_then(|file| Ok((file.id()?, file)));
+        made.map(|(id, file)| (file, id)).map_err(|error| self.failed("make", error))
+    }
+
+    /// Returns the file that has the name now, and what tells it from others.
+    fn named(&self) -> Result<Option<(Arc<dyn DiskFile>, FileId)>> {
+        let opened = match self.disk.open(Self::FILE_NAME) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.and_then(|file| Ok((file.id()?, file))),
+        };
+        opened.map(|(id, file)| Some((file, id))).map_err(|error| self.failed("open", error))
+    }
+
+    fn failed(&self, doing: &str, error: io::Error) -> Error {
+        failed(doing, &format!("{}/{}", self.disk.place(), Self::FILE_NAME), error)
     }
 }
 
-/// Returns whether there is such a file.
-///
-/// Anything else of that name is refused before it is read: a device or a pipe may never end.
-fn is_regular(path: &Path) -> Result<bool> {
-    match path.metadata() {
-        Ok(found) if found.is_file() => Ok(true),
-        Ok(_) => Err(Error::permanent(format!("dead letters `{}` are no file", path.display()))),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(failed("open", path, error)),
-    }
-}
-
-fn open_for_append(path: &Path) -> Result<File> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|error| failed("open", path, error))
-}
-
-fn open_for_reading(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| failed("read", path, error))
-}
-
-/// Makes a new or renamed file findable after a power cut.
-fn sync_directory_of(path: &Path) -> Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| failed("fsync the directory of", path, error))
-}
-
-/// Returns an error that names the file, sorted by whether waiting helps: disks get space again, permissions do not
-/// come back by themselves.
-fn failed(doing: &str, path: &Path, error: io::Error) -> Error {
-    use io::ErrorKind as Is;
-
-    let message = format!("cannot {doing} dead letters `{}`", path.display());
-    let needs_a_person = matches!(
-        error.kind(),
-        Is::NotFound | Is::PermissionDenied | Is::ReadOnlyFilesystem | Is::NotADirectory | Is::IsADirectory
-    );
-    if needs_a_person { Error::permanent(message).because(error) } else { Error::transient(message).because(error) }
+fn failed(doing: &str, file: &str, error: io::Error) -> Error {
+    Error::transient(format!("cannot {doing} the dead letters `{file}`")).because(error)
 }
 
 mod hex {

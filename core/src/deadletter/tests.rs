@@ -1,9 +1,17 @@
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::Kind;
+use crate::{
+    Kind,
+    spool::disk::RealDisk,
+    testkit::{Failure, SimDisk},
+};
 
 use super::*;
 
@@ -48,7 +56,7 @@ fn a_second_letter_with_the_same_key_replaces_the_first() {
     assert_eq!(letters.count(), 2);
     assert_eq!(list(&path).unwrap().letters, [again.clone(), letter(2, 0)]);
 
-    let (letters, recovered) = DeadLetters::open(&path, |_| true).unwrap();
+    let (letters, recovered) = reopen(&path, |_| false).unwrap();
     assert_eq!((letters.count(), recovered.letters, recovered.discarded), (2, 2, 0));
     assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 2, "the first is gone from the file");
     assert!(list(&path).unwrap().letters.contains(&again));
@@ -62,7 +70,7 @@ fn opening_discards_what_the_store_has_not_passed_and_keeps_other_boots_apart() 
 
     let committed = SpoolPosition { boot: BOOT, offset: 2 };
     let (mut letters, recovered) =
-        DeadLetters::open(&path, |at| at.boot == committed.boot && at.offset <= committed.offset).unwrap();
+        reopen(&path, |at| at.boot != committed.boot || at.offset > committed.offset).unwrap();
     assert_eq!(recovered, Recovered { letters: 2, discarded: 2, is_torn: false, unreadable: 0 });
     assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(2, 0)]);
 
@@ -79,7 +87,7 @@ fn a_line_that_a_crash_cut_anywhere_is_dropped_and_the_rest_stays() {
     for cut in first + 1..whole.len() {
         fs::write(&path, &whole[..cut]).unwrap();
         assert_eq!(list(&path).unwrap().letters, [letter(1, 0)], "cut at {cut}");
-        let (mut letters, recovered) = DeadLetters::open(&path, |_| true).unwrap();
+        let (mut letters, recovered) = reopen(&path, |_| false).unwrap();
         assert_eq!(recovered, Recovered { letters: 1, discarded: 0, is_torn: true, unreadable: 0 });
         letters.append(&[letter(3, 0)]).unwrap();
         assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(3, 0)], "cut at {cut}");
@@ -95,7 +103,7 @@ fn a_line_that_is_no_letter_is_counted_and_never_thrown_away() {
     fs::write(&path, &bytes).unwrap();
     open(&path).append(&[letter(2, 0)]).unwrap();
 
-    let (_, recovered) = DeadLetters::open(&path, |at| at.offset < 2).unwrap();
+    let (_, recovered) = reopen(&path, |at| at.offset >= 2).unwrap();
     assert_eq!(recovered, Recovered { letters: 1, discarded: 1, is_torn: false, unreadable: 2 });
     assert_eq!(fs::read(&path).unwrap(), bytes, "the file was written anew with them");
     assert_eq!(list(&path).unwrap().unreadable, 2);
@@ -109,7 +117,7 @@ fn a_row_that_is_taken_the_second_time_leaves_no_letter() {
     letters.committed();
     letters.append(&[letter(2, 0), letter(3, 0)]).unwrap();
 
-    assert_eq!(letters.discard_uncommitted(|at| at.offset <= 1).unwrap(), 2);
+    assert_eq!(letters.discard(1, |at| at.offset > 1).unwrap(), 2);
     assert_eq!(letters.count(), 1);
     assert_eq!(list(&path).unwrap().letters, [letter(1, 0)]);
     letters.append(&[letter(3, 0)]).unwrap();
@@ -125,43 +133,62 @@ fn letters_of_committed_chunks_take_no_memory_and_go_when_the_store_went_back() 
     assert_eq!(letters.pending.len(), 2);
     letters.committed();
     assert!(letters.pending.is_empty());
-    assert_eq!(letters.discard_uncommitted(|at| at.offset < 2).unwrap(), 1);
+    assert_eq!(letters.discard(1, |at| at.offset >= 2).unwrap(), 1);
     assert_eq!((letters.count(), list(&path).unwrap().letters), (1, vec![letter(1, 0)]));
 }
 
 #[test]
-fn a_full_disk_is_an_error_and_the_same_letters_fit_later() {
-    let (_directory, path) = place();
-    let mut letters = open(&path);
-    letters.append(&[letter(1, 0)]).unwrap();
+fn whatever_a_disk_does_the_same_letters_fit_later() {
+    for failure in [
+        Failure::Full(0),
+        Failure::Full(30),
+        Failure::ReadOnly,
+        Failure::Writes(0),
+        Failure::OneWrite,
+        Failure::Syncs,
+        Failure::OneSync(0),
+    ] {
+        let disk = SimDisk::default();
+        let mut letters = DeadLetters::open(Arc::new(disk.clone()), |_| false).unwrap().0;
+        letters.append(&[letter(1, 0)]).unwrap();
+        disk.fail(failure);
+        let error = letters.append(&[letter(2, 0)]).unwrap_err();
+        assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{failure:?}: {error}");
+        assert!(error.to_string().contains("`simulated/dead-letters.jsonl`"), "{failure:?}: {error}");
+        assert_eq!(letters.count(), 1, "{failure:?}");
 
-    letters.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let error = letters.append(&[letter(2, 0)]).unwrap_err();
-    assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{error}");
-    let said = error.chain();
-    assert!(said.contains(&*path.to_string_lossy()) && said.contains("No space left"), "{said}");
-    assert_eq!(letters.count(), 1);
-
-    letters.append(&[letter(2, 0)]).unwrap();
-    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(2, 0)]);
+        disk.fail(Failure::None);
+        letters.append(&[letter(2, 0)]).unwrap();
+        // What a disk called safe, and nothing else, is there after a power cut.
+        disk.cut_power(|_| 0);
+        let (letters, recovered) = DeadLetters::open(Arc::new(disk.clone()), |_| false).unwrap();
+        assert_eq!((letters.count(), recovered.unreadable, recovered.is_torn), (2, 0, false), "{failure:?}");
+    }
 }
 
 #[test]
-fn a_failed_fsync_is_an_error_and_the_file_is_not_trusted_again() {
+fn a_file_that_a_person_removed_empties_or_mends_takes_the_next_letters() {
     let (_directory, path) = place();
     let mut letters = open(&path);
-    letters.append(&[letter(1, 0)]).unwrap();
+    letters.append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    fs::remove_file(&path).unwrap();
+    letters.append(&[letter(3, 0)]).unwrap();
+    assert_eq!((letters.count(), list(&path).unwrap().letters), (1, vec![letter(3, 0)]), "removed");
 
-    // It takes every byte and cannot be synced.
-    letters.file = OpenOptions::new().write(true).open("/dev/null").unwrap();
-    let error = letters.append(&[letter(2, 0)]).unwrap_err();
-    assert_eq!(error.kind(), Kind::Transient { retry_after: None }, "{error}");
-    // What a dead descriptor may have left behind is not known to be whole.
-    OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"half").unwrap();
+    fs::write(&path, "").unwrap();
+    letters.append(&[letter(4, 0)]).unwrap();
+    assert_eq!((letters.count(), list(&path).unwrap().letters), (1, vec![letter(4, 0)]), "emptied");
 
-    letters.append(&[letter(2, 0)]).unwrap();
-    assert_eq!((letters.count(), list(&path).unwrap().unreadable), (2, 0));
-    assert_eq!(list(&path).unwrap().letters, [letter(1, 0), letter(2, 0)]);
+    letters.append(&[letter(5, 0)]).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.lines().next().unwrap()).unwrap();
+    letters.append(&[letter(6, 0)]).unwrap();
+    let listed = list(&path).unwrap();
+    assert_eq!((listed.letters, listed.unreadable), (vec![letter(6, 0)], 0), "a line without its end is none");
+
+    fs::remove_file(&path).unwrap();
+    assert_eq!(letters.discard(0, |_| true).unwrap(), 0, "nothing is left to be thrown away");
+    assert_eq!(letters.count(), 0);
 }
 
 /// Needs the right to mount; elsewhere the test with `/dev/full` has to do.
@@ -184,33 +211,16 @@ fn a_disk_that_fills_up_in_the_middle_of_a_line_leaves_no_part_of_it() {
 }
 
 #[test]
-fn what_is_no_file_or_cannot_be_one_needs_a_person() {
+fn what_is_no_file_or_cannot_be_one_is_said_by_name() {
     let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("file");
-    fs::write(&file, "").unwrap();
-    let places = [
-        directory.path().to_owned(),
-        file.join("below-a-file.jsonl"),
-        directory.path().join("missing/letters.jsonl"),
-        PathBuf::from("/dev/full"),
-        // Takes no new file, not even from root.
-        PathBuf::from("/proc/letters.jsonl"),
-    ];
-    for place in places {
-        let error = DeadLetters::open(&place, |_| true).unwrap_err();
-        assert_eq!(error.kind(), Kind::Permanent, "{error}");
-        assert!(error.to_string().contains(&format!("`{}`", place.display())), "{error}");
+    fs::write(directory.path().join("file"), "").unwrap();
+    fs::create_dir_all(directory.path().join("taken").join(DeadLetters::FILE_NAME)).unwrap();
+    for place in ["file", "missing", "taken"] {
+        let path = directory.path().join(place).join(DeadLetters::FILE_NAME);
+        let error = reopen(&path, |_| false).unwrap_err();
+        assert!(error.to_string().contains(&format!("`{}`", path.display())), "{error}");
     }
     assert_eq!(list(&directory.path().join("missing.jsonl")).unwrap_err().kind(), Kind::Permanent);
-}
-
-#[test]
-fn waiting_helps_against_a_full_or_failing_disk_and_not_against_a_read_only_one() {
-    let kind = |errno| failed("append to", Path::new("x"), io::Error::from_raw_os_error(errno)).kind();
-    let [eio, enospc, erofs] = [5, 28, 30];
-    assert_eq!(kind(enospc), Kind::Transient { retry_after: None });
-    assert_eq!(kind(eio), Kind::Transient { retry_after: None });
-    assert_eq!(kind(erofs), Kind::Permanent);
 }
 
 #[test]
@@ -219,8 +229,8 @@ fn a_rewrite_that_cannot_be_written_leaves_the_old_file_as_it_was() {
     open(&path).append(&[letter(1, 0), letter(2, 0)]).unwrap();
     let before = fs::read(&path).unwrap();
     fs::create_dir(directory.path().join("dead-letters.jsonl.new")).unwrap();
-    let error = DeadLetters::open(&path, |at| at.offset < 2).unwrap_err();
-    assert!(error.to_string().contains("dead-letters.jsonl.new"), "{error}");
+    let error = reopen(&path, |at| at.offset >= 2).unwrap_err();
+    assert!(error.to_string().contains("cannot rewrite"), "{error}");
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -249,7 +259,11 @@ fn place() -> (TempDir, PathBuf) {
 }
 
 fn open(path: &Path) -> DeadLetters {
-    DeadLetters::open(path, |_| true).unwrap().0
+    reopen(path, |_| false).unwrap().0
+}
+
+fn reopen(path: &Path, comes_again: impl Fn(SpoolPosition) -> bool) -> Result<(DeadLetters, Recovered)> {
+    DeadLetters::open(Arc::new(RealDisk::at(path.parent().unwrap())), comes_again)
 }
 
 fn letter(offset: u64, sub: u32) -> DeadLetter {

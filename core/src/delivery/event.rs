@@ -27,6 +27,8 @@ pub(crate) struct Settings {
 pub(crate) enum Do {
     /// Open the sink and compare.
     Open,
+    /// Throw away the dead letters of rows that come again.
+    Discard,
     /// Read on in the log, behind `Machine::read_to`.
     Build,
     /// Write the chunk of `Machine::in_hand`.
@@ -37,6 +39,8 @@ pub(crate) enum Do {
     Applied,
     /// Ask an idle store whether it lives.
     Check,
+    /// Count the rows that wait for a store that is not open.
+    Count,
     /// Close the sink.
     Close,
     /// Nothing before this time, or before the log grows or the pipeline stops.
@@ -58,7 +62,7 @@ pub(crate) enum Event {
     Mismatch(String),
     /// A call of the sink failed, was given up, or panicked.
     Failed(Error),
-    /// The log could not be read, or the tables changed under way: begin again with `open`.
+    /// The log could not be read, or the tables changed under way: begin again with `open`, unless a person is needed.
     Again(Option<Error>),
     /// What the log held behind `read_to`; `border` when it passed into another segment.
     Built { portion: Portion, border: bool },
@@ -68,14 +72,18 @@ pub(crate) enum Event {
     Accepted,
     /// The store will never take some rows.
     Refused,
+    /// No dead letter is left of what is read now.
+    Discarded,
     /// The dead letters are durable.
     Buried,
-    /// They are not.
-    NotBuried,
+    /// Their file cannot be written, which is nobody's fault but the disk's.
+    NotBuried(Error),
     /// Accepted chunks are durable up to here.
     Applied(Option<SpoolPosition>),
     /// The store lives.
     Checked,
+    /// So many rows wait, or more.
+    Counted(u64),
     /// The sink is closed.
     Closed,
 }

@@ -93,14 +93,27 @@ impl<L: Log> Feeder<L> {
         }
     }
 
-    /// Forgets all that was left out: its dead letters are gone.
+    /// Begins anew, whatever was under way. Nothing is left out any more: its dead letters are gone.
     pub(crate) fn opened(&mut self) {
         self.refused.clear();
         self.position = None;
+        self.builder = ChunkBuilder::new(self.plan.clone());
     }
 
     /// Reads on behind `from`, up to offset `upto` at most, as far as the bounds of a chunk let it.
     pub(crate) fn read(&mut self, from: SpoolPosition, upto: u64) -> Result<Read> {
+        loop {
+            let oldest = self.log.extent().first.offset.max(from.offset);
+            let read = self.read_once(from, upto)?;
+            // What is dropped while it is read has been counted as dropped: it must not arrive as well.
+            if self.log.extent().first.offset <= oldest {
+                return Ok(read);
+            }
+            self.position = None;
+        }
+    }
+
+    fn read_once(&mut self, from: SpoolPosition, upto: u64) -> Result<Read> {
         if self.position != Some(from) {
             self.log.seek(from)?;
         }
@@ -130,7 +143,7 @@ impl<L: Log> Feeder<L> {
         match stop {
             Some(Stop::Unreadable(letter)) => return Ok(Read::Unreadable(letter)),
             Some(Stop::Unplanned(source)) => {
-                self.plan = Arc::new(self.plan.with(source)?);
+                self.plan = Arc::new(self.plan.with(source).map_err(does_not_fit)?);
                 self.builder = ChunkBuilder::new(self.plan.clone());
                 return Ok(Read::Replanned);
             }
@@ -143,17 +156,25 @@ impl<L: Log> Feeder<L> {
         Ok(Read::Range { portion, border, rows: self.builder.finish() })
     }
 
-    /// Counts the rows behind `from`; stops counting at `most` offsets, and then says so.
+    /// Counts the rows behind `from` that the sink takes; stops counting at `most` offsets, and then says so.
     pub(crate) fn count_rows(&mut self, from: SpoolPosition, upto: u64, most: u64) -> Result<(u64, bool)> {
         self.position = None;
-        self.log.seek(from)?;
+        let Self { log, plan, .. } = self;
+        log.seek(from)?;
         let (mut rows, mut offsets) = (0, 0);
-        self.log.read(upto, &mut |seen| {
+        log.read(upto, &mut |seen| {
             if offsets >= most {
                 return ControlFlow::Break(());
             }
             offsets += 1;
-            rows += u64::from(matches!(seen, Seen::Item { item: Item::Row(..), .. }));
+            let is_taken = match seen {
+                Seen::Item { item: Item::Row(..), source, .. } => {
+                    // A row of an unknown stream becomes a dead letter.
+                    source.is_none_or(|source| plan.takes(source.source, &source.table.name))
+                }
+                Seen::Item { .. } | Seen::Missing { .. } => false,
+            };
+            rows += u64::from(is_taken);
             ControlFlow::Continue(())
         })?;
         Ok((rows, offsets >= most))
@@ -227,6 +248,14 @@ fn take(
     }
     portion.fates.add(&fates);
     None
+}
+
+fn does_not_fit(error: Error) -> Error {
+    Error::permanent(
+        "the spool still has rows of a table that does not fit the one of today; have them delivered by the program \
+         or the settings that wrote them, or keep the tables apart by name",
+    )
+    .because(error)
 }
 
 fn unplanned(source: &RowSource<'_>) -> Stop {

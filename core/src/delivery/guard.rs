@@ -1,11 +1,15 @@
 //! What calls go through: they may take too long, panic, wait for a disk, or be in the way of the stop.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    future::{Future, pending},
+    panic::resume_unwind,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 
-use crate::{Error, Result};
+use crate::{Error, Result, caught::caught};
 
 /// What a call of a sink goes through: it may take too long, panic, or be in the way of the stop.
 pub(super) struct Guard<'a> {
@@ -20,30 +24,43 @@ impl Guard<'_> {
     pub(super) async fn call<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let Self { what, limit, .. } = *self;
         let ended = tokio::select! {
-            ended = tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()) => ended,
+            ended = tokio::time::timeout(limit, caught(what, call)) => ended,
             () = given_up(self.stop) => return Err(Error::transient(format!("{what} was cut off at the stop"))),
         };
         match ended {
             Ok(Ok(result)) => result,
             Ok(Err(panic)) => {
                 *self.is_broken = true;
-                Err(Error::transient(format!("{what} panicked: {}", text_of(&*panic))))
+                Err(panic)
             }
             Err(_) => Err(Error::transient(format!("{what} took longer than {limit:?}"))),
         }
     }
 }
 
-/// Runs what waits for a disk where it holds up nobody.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+/// Runs what waits for a disk where it holds up nobody. A panic of it is one of the caller.
+pub(super) async fn blocking<T: Send + 'static, R: Send + 'static>(
+    owned: &Arc<Mutex<T>>,
+    work: impl FnOnce(&mut T) -> R + Send + 'static,
+) -> R {
+    let owned = owned.clone();
+    match tokio::task::spawn_blocking(move || work(&mut locked(&owned))).await {
         Ok(result) => result,
-        Err(_) => Err(Error::transient("the work on the disk was cut off")),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => resume_unwind(panic),
+            // The runtime goes down, and the caller with it.
+            Err(_) => pending().await,
+        },
     }
 }
 
+/// Takes what only one task uses. Whoever panicked while holding it has it opened anew.
+pub(super) fn locked<T>(owned: &Mutex<T>) -> MutexGuard<'_, T> {
+    owned.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Waits until the pipeline gives up on what is not delivered.
-async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
+pub(super) async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
     loop {
         let deadline = *stop.borrow_and_update();
         match deadline {
@@ -52,9 +69,4 @@ async fn given_up(stop: &mut watch::Receiver<Option<Instant>>) {
             None => {}
         }
     }
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

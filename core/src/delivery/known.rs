@@ -1,28 +1,52 @@
-//! The last known position of a sink, kept beside the log: with it, a store that lost its position is not taken for a
-//! new one.
+//! What is known of a sink, kept beside the log: with its position, a store that lost its own is not taken for a new one.
 
 use std::{
-    fs::{self, File},
-    io::{self, ErrorKind, Write},
-    path::{Path, PathBuf},
+    io::{self, ErrorKind, Read},
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
-    spool::{Boot, SpoolPosition},
+    spool::{
+        Boot, SpoolPosition,
+        disk::{self, Disk},
+    },
 };
 
 /// The file `<data>/<pipeline>/sinks/<name>.json`.
 #[derive(Debug)]
 pub(crate) struct Known {
-    path: PathBuf,
-    position: Option<SpoolPosition>,
+    disk: Arc<dyn Disk>,
+    name: String,
+    noted: Noted,
+}
+
+/// What the file says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Noted {
+    /// The last known position; `None` for a store that was never written to.
+    pub(crate) position: Option<SpoolPosition>,
+    /// Where a sink begins that was never written to, if not with the oldest row.
+    pub(crate) begins_at: Option<SpoolPosition>,
+    /// The tables that it was written with: [`Plan::chain`](crate::chunk::Plan::chain).
+    pub(crate) chain: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Content {
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    position: Option<Place>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    begins_at: Option<Place>,
+    /// In hexadecimal, as the boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    chain: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Place {
     /// In hexadecimal: a program that reads JSON numbers as floats would change it.
     boot: String,
     offset: u64,
@@ -34,21 +58,23 @@ impl Known {
     /// # Errors
     ///
     /// `Permanent` when it cannot be read or is none of ours: what it said must not be guessed.
-    pub(crate) fn open(path: PathBuf) -> Result<Self> {
-        let position =
-            match fs::read(&path) {
-                Ok(bytes) => Some(parse(&bytes).ok_or_else(|| {
-                    Error::permanent(format!("`{}` is damaged: it holds no position", path.display()))
-                })?),
-                Err(error) if error.kind() == ErrorKind::NotFound => None,
-                Err(error) => return Err(Error::permanent(format!("cannot read `{}`", path.display())).because(error)),
-            };
-        Ok(Self { path, position })
+    pub(crate) fn open(disk: Arc<dyn Disk>, sink: &str) -> Result<Self> {
+        let name = file_name(sink);
+        let shown = || format!("`{}/{name}`", disk.place());
+        let noted = match read(&*disk, &name) {
+            Ok(bytes) => parse(&bytes).ok_or_else(|| {
+                let remedy = "bring it back from a copy, or remove it together with what this sink has stored";
+                Error::permanent(format!("{} is damaged: it holds no position; {remedy}", shown()))
+            })?,
+            Err(error) if error.kind() == ErrorKind::NotFound => Noted::default(),
+            Err(error) => return Err(Error::permanent(format!("cannot read {}", shown())).because(error)),
+        };
+        Ok(Self { disk, name, noted })
     }
 
-    /// Returns the position that the file holds.
-    pub(crate) fn position(&self) -> Option<SpoolPosition> {
-        self.position
+    /// Returns what the file holds.
+    pub(crate) fn noted(&self) -> Noted {
+        self.noted
     }
 
     /// Replaces the file, durably. Until then the old one counts.
@@ -56,56 +82,94 @@ impl Known {
     /// # Errors
     ///
     /// `Transient`, naming the file.
-    pub(crate) fn write(&mut self, position: SpoolPosition) -> Result<()> {
-        if self.position == Some(position) {
+    pub(crate) fn write(&mut self, noted: Noted) -> Result<()> {
+        if self.noted == noted {
             return Ok(());
         }
-        replace(&self.path, position)
-            .map_err(|error| Error::transient(format!("cannot write `{}`", self.path.display())).because(error))?;
-        self.position = Some(position);
+        let content = Content {
+            position: noted.position.map(Place::of),
+            begins_at: noted.begins_at.map(Place::of),
+            chain: noted.chain.map(|chain| format!("{chain:016x}")),
+        };
+        let replaced = disk::replace(&*self.disk, &self.name, |file| Ok(serde_json::to_writer(file, &content)?));
+        replaced.map_err(|error| {
+            Error::transient(format!("cannot write `{}/{}`", self.disk.place(), self.name)).because(error)
+        })?;
+        self.noted = noted;
         Ok(())
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<SpoolPosition> {
-    let content: Content = serde_json::from_slice(bytes).ok()?;
-    let boot = Boot(u64::from_str_radix(&content.boot, 16).ok()?);
-    Some(SpoolPosition { boot, offset: content.offset })
+impl Place {
+    fn of(position: SpoolPosition) -> Self {
+        Self { boot: format!("{:016x}", position.boot.0), offset: position.offset }
+    }
+
+    fn position(&self) -> Option<SpoolPosition> {
+        Some(SpoolPosition { boot: Boot(u64::from_str_radix(&self.boot, 16).ok()?), offset: self.offset })
+    }
 }
 
-fn replace(path: &Path, position: SpoolPosition) -> io::Result<()> {
-    let content = Content { boot: format!("{:016x}", position.boot.0), offset: position.offset };
-    let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&serde_json::to_vec(&content)?)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)?;
-    File::open(path.parent().unwrap_or_else(|| Path::new(".")))?.sync_all()
+/// Returns the name of the file of a sink.
+pub(crate) fn file_name(sink: &str) -> String {
+    format!("{sink}.json")
 }
+
+fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
+    let file = disk.open(name)?;
+    let mut bytes = Vec::new();
+    disk::read_to(&*file, LONGEST).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn parse(bytes: &[u8]) -> Option<Noted> {
+    let Content { position, begins_at, chain } = serde_json::from_slice(bytes).ok()?;
+    let place = |place: Option<Place>| match place {
+        Some(place) => place.position().map(Some),
+        None => Some(None),
+    };
+    let chain = match chain {
+        Some(chain) => Some(u64::from_str_radix(&chain, 16).ok()?),
+        None => None,
+    };
+    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain };
+    (noted.position.is_some() || noted.begins_at.is_some()).then_some(noted)
+}
+
+/// No such file is longer; what is may be a device.
+const LONGEST: u64 = 4_096;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::spool::disk::RealDisk;
+
+    const AT: SpoolPosition = SpoolPosition { boot: Boot(u64::MAX - 1), offset: 1 << 60 };
 
     #[test]
     fn what_was_written_is_known_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sqlite.json");
-        assert_eq!(Known::open(path.clone()).unwrap().position(), None);
+        let open = || Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap();
+        assert_eq!(open().noted(), Noted::default());
 
-        let position = SpoolPosition { boot: Boot(u64::MAX - 1), offset: 1 << 60 };
-        Known::open(path.clone()).unwrap().write(position).unwrap();
-        assert_eq!(Known::open(path).unwrap().position(), Some(position));
+        for noted in [
+            Noted { begins_at: Some(AT), ..Noted::default() },
+            Noted { position: Some(AT), chain: Some(u64::MAX), ..Noted::default() },
+            Noted { position: Some(AT), ..Noted::default() },
+        ] {
+            open().write(noted).unwrap();
+            assert_eq!(open().noted(), noted);
+        }
     }
 
     #[test]
     fn a_damaged_file_is_no_fresh_start() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sqlite.json");
-        for content in ["", "{}", "{\"boot\":\"x\",\"offset\":1}", "{\"boot\":\"1\""] {
-            fs::write(&path, content).unwrap();
-            let error = Known::open(path.clone()).unwrap_err();
+        for content in ["", "{}", "{\"boot\":\"x\",\"offset\":1}", "{\"boot\":\"1\"", "{\"chain\":\"1\"}"] {
+            fs::write(directory.path().join("sqlite.json"), content).unwrap();
+            let error = Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap_err();
             assert!(error.to_string().contains("sqlite.json"), "{content}: {error}");
         }
     }
@@ -113,11 +177,10 @@ mod tests {
     #[test]
     fn a_directory_in_its_place_is_said_by_name() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sqlite.json");
-        let mut known = Known::open(path.clone()).unwrap();
-        fs::create_dir(&path).unwrap();
-        let error = known.write(SpoolPosition { boot: Boot(1), offset: 1 }).unwrap_err();
+        let mut known = Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap();
+        fs::create_dir(directory.path().join("sqlite.json")).unwrap();
+        let error = known.write(Noted { position: Some(AT), ..Noted::default() }).unwrap_err();
         assert!(error.to_string().contains("sqlite.json"), "{error}");
-        assert_eq!(known.position(), None, "a position that was not written is not known");
+        assert_eq!(known.noted(), Noted::default(), "a position that was not written is not known");
     }
 }

@@ -2,8 +2,8 @@
 //! tells by [`Event`] how it ended.
 //!
 //! ```text
-//! Closed ──Open──→ Ready ──Build──→ Built ──Write──→ Ready
-//!    ↑                ↑                └─refused──→ Refused ──Bury──→ Ready, and the chunk is built without those rows
+//! Closed ──Open──→ Opened ──Discard──→ Ready ──Build──→ Built ──Write──→ Ready
+//!    ↑                                             ↑        └─refused──→ Refused ──Bury──→ Ready, without those rows
 //!    └── any error, any call that was given up: only `open` knows what the store has
 //! ```
 
@@ -25,6 +25,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
     Closed,
+    Opened,
     Ready,
     Built,
     Refused,
@@ -39,6 +40,8 @@ pub(crate) struct Machine {
     state: State,
     breaker: Breaker,
     backoff: Backoff,
+    /// Of the dead letters' disk, which is not the store's.
+    letters_backoff: Backoff,
     /// The breaker let a call out that is not settled yet: opening and writing are one attempt.
     is_attempting: bool,
     retry_at: Option<Instant>,
@@ -61,6 +64,8 @@ pub(crate) struct Machine {
     last_answer: Option<Instant>,
     asked_applied: Option<Instant>,
     deadline: Option<Instant>,
+    /// Whether it is known that rows wait for the store at the stop.
+    has_counted: bool,
 }
 
 impl Machine {
@@ -71,6 +76,7 @@ impl Machine {
             settings,
             state: State::Closed,
             breaker,
+            letters_backoff: backoff.clone(),
             backoff,
             is_attempting: false,
             retry_at: None,
@@ -87,6 +93,7 @@ impl Machine {
             last_answer: None,
             asked_applied: None,
             deadline: None,
+            has_counted: false,
         }
     }
 
@@ -94,10 +101,15 @@ impl Machine {
     pub(crate) fn next(&mut self, now: Instant) -> Do {
         match &self.state {
             State::Failed(_) | State::Ended => return Do::End,
-            State::Closed | State::Ready | State::Built | State::Refused => {}
+            State::Closed | State::Opened | State::Ready | State::Built | State::Refused => {}
         }
         if self.deadline.is_some_and(|deadline| now >= deadline) {
             return Do::End;
+        }
+        let is_failing = self.state == State::Closed && self.backoff.attempt() > 0;
+        if is_failing && self.deadline.is_some() && !self.has_counted {
+            // A store that is down is not waited for with nothing to give it.
+            return Do::Count;
         }
         if let Some(retry_at) = self.retry_at {
             if now < retry_at {
@@ -107,6 +119,7 @@ impl Machine {
         }
         match self.state {
             State::Closed => self.attempt(now, Do::Open),
+            State::Opened => Do::Discard,
             State::Built => self.attempt(now, Do::Write),
             State::Refused => Do::Bury,
             State::Ready => self.next_when_ready(now),
@@ -168,10 +181,12 @@ impl Machine {
                 if std::mem::take(&mut self.is_attempting) {
                     self.breaker.abandoned();
                 }
-                if error.is_some() {
-                    self.retry_at = self.backoff.failed(None).map(|pause| now + pause);
-                }
                 self.state = State::Closed;
+                match error {
+                    Some(error) if !matches!(error.kind(), Kind::Transient { .. }) => self.fail(error.chain()),
+                    Some(_) => self.retry_at = self.backoff.failed(None).map(|pause| now + pause),
+                    None => {}
+                }
             }
             Event::Built { portion, border } => {
                 self.in_hand.to = portion.to;
@@ -179,6 +194,10 @@ impl Machine {
                 self.is_due |= border || portion.fates.refused > 0;
                 self.lingers_since = (self.in_hand.to.offset < self.synced).then_some(now);
                 self.state = if portion.fates.delivered > 0 { State::Built } else { State::Ready };
+                if self.in_hand.fates.delivered == 0 && self.accepted.is_empty() {
+                    // Nothing that was read waits for the store.
+                    self.arrived(self.in_hand.to);
+                }
             }
             Event::Committed => {
                 let portion = self.written(now);
@@ -194,20 +213,26 @@ impl Machine {
                 self.in_doubt = false;
                 self.state = State::Refused;
             }
+            Event::Discarded => {
+                self.letters_backoff.succeeded();
+                self.state = State::Ready;
+            }
             Event::Buried => {
                 // Built again from the log, without the refused rows.
                 self.in_hand = Portion::new(self.in_hand.from);
                 self.is_due = false;
                 self.lingers_since = None;
-                self.backoff.succeeded();
+                self.letters_backoff.succeeded();
                 self.state = State::Ready;
             }
-            Event::NotBuried => self.retry_at = self.backoff.failed(None).map(|pause| now + pause),
+            Event::NotBuried(_) => self.retry_at = self.letters_backoff.failed(None).map(|pause| now + pause),
             Event::Applied(applied) => {
                 self.answered(now);
                 self.applied(now, applied);
             }
             Event::Checked => self.answered(now),
+            Event::Counted(0) => self.state = State::Ended,
+            Event::Counted(_) => self.has_counted = true,
             Event::Closed => self.state = State::Ended,
         }
     }
@@ -215,6 +240,11 @@ impl Machine {
     /// Notes that a write went out: until it is answered, or the sink opened again, nobody knows whether it counts.
     pub(crate) fn is_writing(&mut self) {
         self.in_doubt = true;
+    }
+
+    /// Returns up to where the log may be read.
+    pub(crate) fn readable(&self) -> u64 {
+        self.synced
     }
 
     /// Returns what is being written: the range behind the last chunk that the store has.
@@ -241,13 +271,25 @@ impl Machine {
     pub(crate) fn failure(&self) -> Option<&str> {
         match &self.state {
             State::Failed(why) => Some(why),
-            State::Closed | State::Ready | State::Built | State::Refused | State::Ended => None,
+            State::Closed | State::Opened | State::Ready | State::Built | State::Refused | State::Ended => None,
         }
     }
 
-    /// Returns when a failed call is made again, and how many have failed in a row.
-    pub(crate) fn retry(&self) -> Option<(Instant, u32)> {
-        Some((self.retry_at?, self.backoff.attempt()))
+    /// Returns up to where rows are on their way into the store, or may have arrived: read, being written, accepted, or in
+    /// doubt.
+    pub(crate) fn on_its_way(&self) -> Option<SpoolPosition> {
+        let is_out = self.in_doubt || matches!(self.state, State::Built | State::Refused);
+        is_out.then_some(self.in_hand.to).or_else(|| self.accepted.back().map(|portion| portion.to))
+    }
+
+    /// Returns when a failed call is made again, and how many have failed in a row. The breaker may hold it back.
+    pub(crate) fn retry(&self, now: Instant) -> Option<(Instant, u32)> {
+        Some((self.retry_at?.max(now + self.breaker.wait(now)), self.backoff.attempt()))
+    }
+
+    /// Returns when dead letters are written again, and how often that has failed in a row.
+    pub(crate) fn letters_retry(&self) -> Option<(Instant, u32)> {
+        Some((self.retry_at?, self.letters_backoff.attempt()))
     }
 
     /// Returns when the oldest row that is not committed could be read first.
@@ -333,7 +375,7 @@ impl Machine {
         self.last_answer = Some(now);
         self.last_commit.get_or_insert(now);
         self.lingers_since = None;
-        self.state = State::Ready;
+        self.state = State::Opened;
     }
 
     /// Counts the chunks that turn out to be stored: accepted ones, and the one in doubt.
@@ -351,7 +393,12 @@ impl Machine {
         balance.commit(portion);
         self.stored = Some(portion.to);
         self.last_commit = Some(now);
-        while self.arrivals.front().is_some_and(|&(offset, _)| offset <= portion.to.offset) {
+        self.arrived(portion.to);
+    }
+
+    /// Nothing up to here waits any more.
+    fn arrived(&mut self, upto: SpoolPosition) {
+        while self.arrivals.front().is_some_and(|&(offset, _)| offset <= upto.offset) {
             self.arrivals.pop_front();
         }
     }

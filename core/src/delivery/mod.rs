@@ -26,6 +26,7 @@ mod task;
 mod tests;
 
 pub use balance::{Balance, Fates};
+pub(crate) use known::Known;
 pub use log::{Log, Seen};
 pub use opening::{Extent, Opening, compare};
 pub use setup::{Floor, Outcome, Setup};

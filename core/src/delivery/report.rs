@@ -7,6 +7,7 @@ use tracing::{debug, info, warn};
 
 use super::{Balance, Outcome, machine::Machine};
 use crate::{
+    Result,
     health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
@@ -22,15 +23,35 @@ pub(super) struct Reporter {
     letters: StageHealth,
     metrics: SinkMetrics,
     breaker: BreakerMetrics,
-    breaker_state: BreakerState,
+    /// As it is shown; `None` before it is.
+    breaker_state: Option<BreakerState>,
     guarantee: Option<Guarantee>,
     began: Instant,
     /// Whether the last thing that was said of the sink is that it is healthy: said once, not for each chunk.
     is_well: bool,
-    /// Since when the store has been failing.
-    down_since: Option<Instant>,
-    /// Since when, and how many rows, what had waited for the store is being delivered.
-    drains: Option<(Instant, u64)>,
+    /// Since when nothing is stored, and what has to be said when it is again.
+    down: Option<(Instant, &'static str)>,
+    drains: Option<Drain>,
+    refusals: Seldom,
+    unnoted: Seldom,
+    /// The newest reasons of those two.
+    last_refusal: String,
+    last_unnoted: String,
+}
+
+/// What had waited is being delivered.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    since: Instant,
+    upto: u64,
+    rows: u64,
+}
+
+/// Something that may happen for each row, and is said at once, then once a minute with its number.
+#[derive(Debug, Default)]
+struct Seldom {
+    said_at: Option<Instant>,
+    unsaid: u64,
 }
 
 impl Reporter {
@@ -49,12 +70,16 @@ impl Reporter {
             breaker,
             health,
             letters: registry.stage(StageId::dead_letters(pipeline, sink)),
-            breaker_state: BreakerState::Closed,
+            breaker_state: None,
             guarantee: None,
             began: Instant::now(),
             is_well: false,
-            down_since: None,
+            down: None,
             drains: None,
+            refusals: Seldom::default(),
+            unnoted: Seldom::default(),
+            last_refusal: String::new(),
+            last_unnoted: String::new(),
         }
     }
 
@@ -64,26 +89,32 @@ impl Reporter {
         self.health.uncommitted_since(since);
         self.metrics.uncommitted_age.set(since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let breaker = machine.breaker(now);
-        if breaker.state != self.breaker_state {
-            self.breaker_state = breaker.state;
+        if self.breaker_state.replace(breaker.state) != Some(breaker.state) {
             self.breaker.show(breaker.state);
             self.health.breaker(BREAKER, now, breaker);
         }
         if machine.is_idle() {
             self.health.idle();
-            self.well("everything in the spool is stored", now);
-            if let Some((since, rows)) = self.drains.take() {
-                let (pipeline, sink, seconds) = (&self.pipeline, &self.sink, now.duration_since(since).as_secs_f64());
-                let subject = self.health.subject();
-                info!(
-                    pipeline,
-                    sink, rows, seconds, "drained {subject} {rows} rows that had waited, in {seconds:.1} s"
-                );
-            }
+            self.well("everything in the spool is stored", machine, now);
         }
+        self.drained(machine, now);
+        self.tell_refused(now);
+        self.tell_unnoted(now);
         if let Some(why) = machine.failure() {
             self.health.failed(why);
         }
+    }
+
+    /// Says that what had waited is stored, once it is.
+    fn drained(&mut self, machine: &Machine, now: Instant) {
+        let stored = machine.stored().map_or(0, |stored| stored.offset);
+        let Some(Drain { since, rows, .. }) = self.drains.take_if(|drain| stored >= drain.upto || machine.is_idle())
+        else {
+            return;
+        };
+        let (pipeline, sink, seconds) = (&self.pipeline, &self.sink, now.duration_since(since).as_secs_f64());
+        let subject = self.health.subject();
+        info!(pipeline, sink, rows, seconds, "drained {subject} all that had waited: {rows} rows in {seconds:.1} s");
     }
 
     /// Says where the sink goes on. What the store promises stands in the pipeline's first line.
@@ -93,6 +124,7 @@ impl Reporter {
         at: SpoolPosition,
         read_from: SpoolPosition,
         known: Option<SpoolPosition>,
+        is_changed: bool,
     ) {
         let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
         if let Some(known) = known.filter(|known| at.offset < known.offset) {
@@ -100,6 +132,9 @@ impl Reporter {
                 pipeline,
                 sink, "back {subject} the store went back from {known} to {at}: it is fed again from there"
             );
+        }
+        if is_changed {
+            info!(pipeline, sink, "changed {subject} the tables are not those of the last start, in columns or names");
         }
         if self.guarantee.replace(guarantee.clone()).as_ref() != Some(guarantee) {
             let first = read_from.offset + 1;
@@ -111,33 +146,40 @@ impl Reporter {
         }
     }
 
-    /// Notes that a position moved.
-    pub(super) fn moved(&mut self, before: Option<&Balance>, after: &Balance, now: Instant) {
+    /// Notes that a position moved, and returns how many rows were stored.
+    pub(super) fn moved(&mut self, before: Option<&Balance>, machine: &Machine, now: Instant) -> u64 {
+        let Some(after) = machine.balance() else { return 0 };
+        self.health.balance(after);
         let earlier = before.filter(|before| before.since == after.since).map_or(0, |before| before.fates.delivered);
         let rows = after.fates.delivered.saturating_sub(earlier);
         if before.is_none_or(|before| before.upto == after.upto) && rows == 0 {
-            return;
+            return 0;
         }
         self.metrics.committed_rows.increment(rows);
         self.metrics.chunks.increment(1);
         self.health.committed(now, rows);
-        let seconds = now.duration_since(self.began).as_secs_f64();
-        self.well(&format!("first rows stored {seconds:.1} s after the start"), now);
-        if let Some((_, drained)) = &mut self.drains {
-            *drained += rows;
+        if rows > 0 {
+            let seconds = now.duration_since(self.began).as_secs_f64();
+            self.well(&format!("first rows stored {seconds:.1} s after the start"), machine, now);
+        } else {
+            self.well("the store keeps the position; no rows for it yet", machine, now);
         }
+        if let Some(drain) = &mut self.drains {
+            drain.rows += rows;
+        }
+        rows
     }
 
     /// Says that all is well, if that is news.
-    fn well(&mut self, first: &str, now: Instant) {
+    fn well(&mut self, first: &str, machine: &Machine, now: Instant) {
         if std::mem::replace(&mut self.is_well, true) {
             return;
         }
-        match self.down_since.take() {
-            Some(since) => {
+        match self.down.take() {
+            Some((since, mended)) => {
                 let seconds = now.duration_since(since).as_secs_f64();
-                self.health.healthy(format!("the store takes rows again, after {seconds:.1} s"));
-                self.drains = Some((now, 0));
+                self.health.healthy(format!("{mended}, after {seconds:.1} s"));
+                self.drains = Some(Drain { since: now, upto: machine.readable(), rows: 0 });
             }
             None => drop(self.health.healthy(first)),
         }
@@ -145,13 +187,37 @@ impl Reporter {
 
     /// Says that a call failed and what comes next.
     pub(super) fn failed(&mut self, machine: &Machine, error: &str, now: Instant) {
-        let Some((at, attempt)) = machine.retry() else { return };
+        let Some((at, attempt)) = machine.retry(now) else { return };
         self.metrics.retries.increment(1);
+        self.is_down("the store takes rows again", now);
+        let pause = at.saturating_duration_since(now).as_secs_f64();
+        let breaker = if machine.breaker(now).state == BreakerState::Open { "; the breaker is open" } else { "" };
+        self.health.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt}{breaker})"));
+    }
+
+    /// Says that dead letters cannot be written, for which their sink waits.
+    pub(super) fn not_buried(&mut self, machine: &Machine, error: &str, now: Instant) {
+        let Some((at, attempt)) = machine.letters_retry() else { return };
+        self.is_down("dead letters are written again", now);
+        let pause = at.saturating_duration_since(now).as_secs_f64();
+        self.letters.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt})"));
+        self.health.degraded("waits for its dead letters, without which no row goes on");
+    }
+
+    /// Says that the program itself failed and what comes next.
+    pub(super) fn panicked(&mut self, panic: &str, pause: Duration, attempt: u32, now: Instant) {
+        self.is_down("rows are stored again", now);
+        if self.health.status() == Status::Failed {
+            self.health.restarted("the delivery begins again");
+        }
+        let pause = pause.as_secs_f64();
+        self.health.degraded(format!("{panic}; beginning again in {pause:.1} s (attempt {attempt})"));
+    }
+
+    fn is_down(&mut self, mended: &'static str, now: Instant) {
         self.is_well = false;
         self.drains = None;
-        self.down_since.get_or_insert(now);
-        let pause = at.saturating_duration_since(now).as_secs_f64();
-        self.health.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt})"));
+        self.down.get_or_insert((now, mended));
     }
 
     pub(super) fn wrote(&self, began: Instant) {
@@ -163,13 +229,42 @@ impl Reporter {
     }
 
     /// Says that the store refused rows for good.
-    pub(super) fn refused(&self, refusals: &[Refusal]) {
-        let rows = refusals.len();
-        self.metrics.refused_rows.increment(rows as u64);
-        let why = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
-        let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
-        let noun = if rows == 1 { "row, now a dead letter" } else { "rows, now dead letters; the first" };
+    pub(super) fn refused(&mut self, refusals: &[Refusal], now: Instant) {
+        self.metrics.refused_rows.increment(refusals.len() as u64);
+        self.last_refusal = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
+        self.refusals.unsaid += refusals.len() as u64;
+        self.tell_refused(now);
+    }
+
+    fn tell_refused(&mut self, now: Instant) {
+        let Some(rows) = self.refusals.due(now) else { return };
+        let (pipeline, sink, subject, why) = (&self.pipeline, &self.sink, self.health.subject(), &self.last_refusal);
+        let noun = if rows == 1 { "row, now a dead letter" } else { "rows, now dead letters; the newest" };
         warn!(pipeline, sink, rows, why, "refused {subject} the store does not take {rows} {noun}: {why}");
+    }
+
+    /// Says whether the position could be noted beside the spool.
+    pub(super) fn noted(&mut self, written: Result<()>, now: Instant) {
+        match written {
+            Ok(()) => self.unnoted = Seldom::default(),
+            Err(error) => {
+                self.last_unnoted = error.chain();
+                self.unnoted.unsaid += 1;
+                self.tell_unnoted(now);
+            }
+        }
+    }
+
+    fn tell_unnoted(&mut self, now: Instant) {
+        let Some(times) = self.unnoted.due(now) else { return };
+        let (pipeline, sink, subject, why) = (&self.pipeline, &self.sink, self.health.subject(), &self.last_unnoted);
+        warn!(
+            pipeline,
+            sink,
+            times,
+            why,
+            "unnoted {subject} the position is not noted beside the spool, which keeps more for that: {why}"
+        );
     }
 
     pub(super) fn dead_letters(&self, letters: u64) {
@@ -179,7 +274,9 @@ impl Reporter {
     }
 
     /// Says how it ended.
-    pub(super) fn ended(&self, outcome: &Outcome) {
+    pub(super) fn ended(&mut self, outcome: &Outcome, now: Instant) {
+        self.refusals.said_at = None;
+        self.tell_refused(now);
         if let Some(why) = &outcome.failure {
             self.health.failed(why.clone());
             return;
@@ -194,4 +291,38 @@ impl Reporter {
     }
 }
 
+impl Seldom {
+    /// Returns how many have not been said yet, if it is time to.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        let is_early = self.said_at.is_some_and(|at| now < at + SAID_EVERY);
+        if self.unsaid == 0 || is_early {
+            return None;
+        }
+        self.said_at = Some(now);
+        Some(std::mem::take(&mut self.unsaid))
+    }
+}
+
 const BREAKER: &str = "store";
+
+const SAID_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_happen_for_each_row_is_said_at_once_and_then_once_a_minute_with_its_number() {
+        let start = Instant::now();
+        let mut seldom = Seldom::default();
+        assert_eq!(seldom.due(start), None, "nothing happened");
+        seldom.unsaid += 1;
+        assert_eq!(seldom.due(start), Some(1));
+        for second in 1..60 {
+            seldom.unsaid += 1;
+            assert_eq!(seldom.due(start + Duration::from_secs(second)), None);
+        }
+        assert_eq!(seldom.due(start + SAID_EVERY), Some(59));
+        assert_eq!(seldom.due(start + 3 * SAID_EVERY), None, "all was said");
+    }
+}

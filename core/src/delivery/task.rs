@@ -1,6 +1,13 @@
 //! The tokio shell around [`Machine`]: calls the sink, reads the log, keeps the files, and tells what happened.
 
-use std::{collections::HashSet, path::PathBuf, time::Duration};
+mod files;
+
+use std::{
+    collections::HashSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
 
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
@@ -8,8 +15,8 @@ use tracing::warn;
 use super::{
     event::{Do, Event},
     feeder::{Bounds, Feeder, Read},
-    guard::{Guard, blocking},
-    known::Known,
+    guard::{Guard, blocking, given_up, locked},
+    known::{Known, Noted},
     log::Log,
     machine::Machine,
     opening::{Opening, compare},
@@ -19,12 +26,15 @@ use super::{
 use crate::{
     Error, Result,
     catalog::Factory,
+    caught::{LONGEST_PAUSE, caught, pauses},
     chunk::{Chunk, Part, TableRows},
     config::{DeliveryConfig, Start},
-    deadletter::{DeadLetter, DeadLetters},
-    row::Timestamp,
+    deadletter::DeadLetters,
     sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
-    spool::SpoolPosition,
+    spool::{
+        SpoolPosition, Standing,
+        disk::{Disk, RealDisk},
+    },
 };
 
 /// The delivery driver of one sink.
@@ -39,10 +49,18 @@ pub struct Delivery<L> {
     owner: (u64, String),
     /// The sink's own directory: dead letters, and what the sink keeps there.
     directory: PathBuf,
-    feeder: Feeder<L>,
+    disk: Arc<dyn Disk>,
+    feeder: Arc<Mutex<Feeder<L>>>,
     machine: Machine,
-    known: Option<Known>,
-    letters: Option<DeadLetters>,
+    /// `None` where the file says nothing that could be gone by; then the sink is not opened.
+    known: Option<Arc<Mutex<Known>>>,
+    /// What the file said at the start.
+    noted: Noted,
+    /// Where a sink begins that was never written to; `None` for the oldest row.
+    begins_at: Option<SpoolPosition>,
+    /// The tables of today.
+    chain: u64,
+    letters: Option<Arc<Mutex<DeadLetters>>>,
     /// The rows of the range in hand.
     rows: Vec<TableRows>,
     refusals: Vec<Refusal>,
@@ -50,35 +68,48 @@ pub struct Delivery<L> {
     stop: watch::Receiver<Option<Instant>>,
     floor: watch::Sender<Floor>,
     remembered_at: Option<Instant>,
+    rows_stored: u64,
+    /// The fault of the program that stopped the last run, until rows arrive again.
+    fault: Option<String>,
     reporter: Reporter,
 }
 
 impl<L: Log> Delivery<L> {
     /// Prepares a delivery, and returns it with what it says about the log's floor. Does not touch the store.
     ///
+    /// Where the sink's files beside the spool cannot be used it is not opened: it runs, as a failed one, and the log
+    /// keeps everything for it.
+    ///
     /// # Errors
     ///
-    /// `Config` when the tables of two sources do not fit under one name. `Permanent` when the sink's files beside the
-    /// spool cannot be used.
+    /// `Config` when the tables of two sources do not fit under one name.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
         let Setup { pipeline, sink: name, config, .. } = setup;
         let directory = setup.directory.join(&name);
-        std::fs::create_dir_all(&directory).map_err(|error| {
+        let made = std::fs::create_dir_all(&directory).map_err(|error| {
             Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
-        })?;
-        let known = Known::open(setup.directory.join(format!("{name}.json")))?;
+        });
+        let known = made.and_then(|()| Known::open(Arc::new(RealDisk::at(setup.directory)), &name));
+        let (known, unusable) = match known {
+            Ok(known) => (Some(known), None),
+            Err(error) => (None, Some(error.chain())),
+        };
+        let noted = known.as_ref().map_or_else(Noted::default, Known::noted);
+        let begins_at = match config.start {
+            Start::Earliest => None,
+            Start::Latest => Some(noted.begins_at.unwrap_or_else(|| setup.log.extent().last)),
+        };
         let bounds = Bounds {
             rows: config.batch.rows.get(),
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
         let feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
         let machine = Machine::new(settings(&config, &pipeline, &name));
-        let floor = Floor { committed: None, replay_from: known.position() };
-        let (floor, floors) = watch::channel(floor);
+        let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
         let overdue_after = config.batch.linger.0 + 3 * config.timeout.0;
         let reporter = Reporter::new(&setup.health, &pipeline, &name, overdue_after);
-        let delivery = Self {
+        let mut delivery = Self {
             pipeline,
             name,
             factory: setup.factory,
@@ -86,10 +117,14 @@ impl<L: Log> Delivery<L> {
             is_broken: false,
             config,
             owner: (setup.spool, setup.host),
+            disk: Arc::new(RealDisk::at(&directory)),
             directory,
-            feeder,
+            chain: feeder.plan().chain(),
+            feeder: Arc::new(Mutex::new(feeder)),
             machine,
-            known: Some(known),
+            known: known.map(|known| Arc::new(Mutex::new(known))),
+            noted,
+            begins_at,
             letters: None,
             rows: Vec::new(),
             refusals: Vec::new(),
@@ -97,9 +132,34 @@ impl<L: Log> Delivery<L> {
             stop: setup.stop,
             floor,
             remembered_at: None,
+            rows_stored: 0,
+            fault: None,
             reporter,
         };
+        delivery.reporter.look(&delivery.machine, Instant::now());
+        if let Some(why) = unusable {
+            delivery.hold(why);
+        }
         Ok((delivery, floors))
+    }
+
+    /// Returns whether nothing is known of a sink of this name.
+    pub fn is_new(&self) -> bool {
+        self.known.is_some() && self.noted == Noted::default()
+    }
+
+    /// Keeps the sink from being opened: a person has to look first.
+    pub fn hold(&mut self, why: String) {
+        let now = Instant::now();
+        self.machine.on(now, Event::Mismatch(why));
+        self.reporter.look(&self.machine, now);
+    }
+
+    /// Keeps the dead letters on another disk.
+    #[cfg(test)]
+    pub(super) fn with_letters_on(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
     }
 
     /// Delivers until the pipeline stops or a person is needed.
@@ -108,24 +168,52 @@ impl<L: Log> Delivery<L> {
     ///
     /// Dropping it is like a crash: the next start settles what is in doubt.
     pub async fn run(mut self) -> Outcome {
-        self.drive().await;
+        self.drive_on().await;
         self.end().await
     }
 
     /// Runs like [`run`](Self::run); a store that needs a person is left alone until the pipeline stops, so that the rows
     /// that stay in the spool are all of them.
     pub async fn run_to_the_stop(mut self) -> Outcome {
-        self.drive().await;
+        self.drive_on().await;
         self.sink = None;
         while self.stop.borrow_and_update().is_none() && self.stop.changed().await.is_ok() {}
         self.end().await
     }
 
+    /// Drives to the end, again after each fault of the program.
+    async fn drive_on(&mut self) {
+        let mut pauses = pauses();
+        loop {
+            let began = Instant::now();
+            let Err(panic) = caught("the delivery", self.drive()).await else { return };
+            let now = Instant::now();
+            pauses.succeeded_for(now - began);
+            let pause = pauses.failed(None).unwrap_or(LONGEST_PAUSE);
+            // What was under way may have been left in any state. The next opening settles what is in doubt.
+            (self.sink, self.letters) = (None, None);
+            self.rows.clear();
+            self.refusals.clear();
+            self.machine.on(now, Event::Again(None));
+            self.reporter.panicked(&panic.chain(), pause, pauses.attempt(), now);
+            self.fault = Some(panic.chain());
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = given_up(&mut self.stop) => return,
+            }
+        }
+    }
+
     async fn drive(&mut self) {
+        if self.machine.failure().is_none() && self.begins_at.is_some() && self.noted.position.is_none() {
+            self.note().await;
+        }
         loop {
             let now = Instant::now();
             self.look_around(now);
             let next = self.machine.next(now);
+            // Behind the decision, which may let a probe through the breaker.
+            self.reporter.look(&self.machine, now);
             if next == Do::End {
                 break;
             }
@@ -142,7 +230,6 @@ impl<L: Log> Delivery<L> {
         if let Some(deadline) = *self.stop.borrow_and_update() {
             self.machine.on(now, Event::Stop(deadline));
         }
-        self.reporter.look(&self.machine, now);
     }
 
     async fn wait(&mut self, until: Option<Instant>) {
@@ -163,11 +250,14 @@ impl<L: Log> Delivery<L> {
     async fn carry_out(&mut self, next: Do) -> Option<Event> {
         Some(match next {
             Do::Open => self.open().await.unwrap_or_else(Event::Failed),
+            Do::Discard => self.discard().await,
             Do::Build => self.build().await,
             Do::Write => self.write().await,
             Do::Bury => self.bury().await,
             Do::Applied => self.applied().await.map_or_else(Event::Failed, Event::Applied),
             Do::Check => self.check().await.map_or_else(Event::Failed, |()| Event::Checked),
+            // What cannot be counted may be there.
+            Do::Count => Event::Counted(self.count().await.map_or(1, |(rows, has_more)| rows + u64::from(has_more))),
             Do::Close => {
                 if let Err(error) = self.close().await {
                     warn!(pipeline = self.pipeline, sink = self.name, error = error.chain(), "closing failed");
@@ -186,19 +276,37 @@ impl<L: Log> Delivery<L> {
     async fn conclude(&mut self, event: Event) {
         let now = Instant::now();
         let error = event.error().map(Error::chain);
+        let unburied = if let Event::NotBuried(error) = &event { Some(error.chain()) } else { None };
         let before = (self.machine.balance().copied(), self.machine.stored());
         self.machine.on(now, event);
         if let Some(error) = error {
             self.reporter.failed(&self.machine, &error, now);
         }
+        if let Some(error) = unburied {
+            self.reporter.not_buried(&self.machine, &error, now);
+        }
         let after = (self.machine.balance().copied(), self.machine.stored());
         if before != after
-            && let (Some(balance), Some(stored)) = after
+            && let (Some(_), Some(stored)) = after
         {
-            self.feeder.committed(stored);
-            self.reporter.moved(before.0.as_ref(), &balance, now);
-            self.remember(stored, now).await;
+            self.feeder().committed(stored);
+            if let Some(letters) = &self.letters {
+                locked(letters).committed();
+            }
+            self.rows_stored += self.reporter.moved(before.0.as_ref(), &self.machine, now);
+            if self.remembered_at.is_none_or(|at| now >= at + REMEMBER_EVERY) {
+                self.note().await;
+                self.remembered_at = Some(now);
+            }
+            self.fault = None;
         }
+        if self.machine.is_idle() {
+            self.fault = None;
+        }
+        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position);
+        let (committed, on_its_way) = (self.machine.stored(), self.machine.on_its_way());
+        let floor = Floor { committed, replay_from, on_its_way };
+        self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
         self.reporter.look(&self.machine, now);
     }
 
@@ -214,55 +322,45 @@ impl<L: Log> Delivery<L> {
         let positions = guard.call(sink.open(&context)).await?;
         let guarantee = sink.guarantee();
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
-        let log = self.feeder.log();
-        let extent = log.extent();
-        let stand = |position: SpoolPosition| (position, log.standing(position));
         let keeps_none = matches!(guarantee, Guarantee::AtLeastOnce | Guarantee::DedupKeys(_));
         // The file may lag behind: what this process knows counts more.
         let known = self.machine.stored().filter(|_| keeps_none);
-        let known = known.or_else(|| self.known.as_ref().and_then(Known::position));
+        let known = known.or_else(|| self.known.as_ref().and_then(|known| locked(known).noted().position));
+        let mut feeder = self.feeder();
+        let log = feeder.log();
+        let extent = log.extent();
+        let stand = |position: SpoolPosition| (position, log.standing(position));
         let at = match compare(store.map(stand), known.map(stand), extent, keeps_none) {
             Opening::Mismatch(text) => return Ok(Event::Mismatch(text)),
             Opening::Again(at) => at,
             Opening::Start => SpoolPosition::START,
         };
-        let read_from = match (at == SpoolPosition::START, self.config.start) {
-            (false, _) => at,
-            (true, Start::Earliest) => extent.first,
-            (true, Start::Latest) => extent.last,
-        };
-        self.open_letters(at).await?;
-        self.feeder.opened();
-        self.reporter.opened(&guarantee, at, read_from, known);
+        // A beginning in another history says nothing of this one: then nothing is left out.
+        let begins_at = self.begins_at.filter(|at| fits(log.standing(*at)));
+        let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };
+        feeder.opened();
+        drop(feeder);
+        let is_changed = self.noted.chain.take().is_some_and(|chain| chain != self.chain);
+        self.reporter.opened(&guarantee, at, read_from, known, is_changed);
         Ok(Event::Opened { at, read_from })
     }
 
     fn context(&self) -> SinkContext {
         let (spool, host) = self.owner.clone();
-        let chain = self.feeder.plan().chain();
-        let owner = Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain };
-        SinkContext { owner, tables: self.feeder.plan().tables().to_vec(), directory: self.directory.clone() }
+        let feeder = self.feeder();
+        let plan = feeder.plan();
+        let owner =
+            Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain: plan.chain() };
+        SinkContext { owner, tables: plan.tables().to_vec(), directory: self.directory.clone() }
     }
 
-    /// Throws away the dead letters of rows that the store has not passed: they come again.
-    async fn open_letters(&mut self, at: SpoolPosition) -> Result<()> {
-        let letters = self.letters.take();
-        let path = self.directory.join(DeadLetters::FILE_NAME);
-        let letters = blocking(move || {
-            let is_committed = |position: SpoolPosition| position.offset <= at.offset;
-            let Some(mut letters) = letters else { return DeadLetters::open(&path, is_committed).map(|(all, _)| all) };
-            letters.discard_uncommitted(is_committed)?;
-            Ok(letters)
-        });
-        let letters = letters.await?;
-        self.reporter.dead_letters(letters.count());
-        self.letters = Some(letters);
-        Ok(())
+    fn feeder(&self) -> MutexGuard<'_, Feeder<L>> {
+        locked(&self.feeder)
     }
 
     async fn build(&mut self) -> Event {
-        let synced = self.synced.borrow().offset;
-        match self.feeder.read(self.machine.read_to(), synced) {
+        let (from, synced) = (self.machine.read_to(), self.synced.borrow().offset);
+        match blocking(&self.feeder, move |feeder| feeder.read(from, synced)).await {
             Ok(Read::Range { portion, border, rows }) => {
                 self.rows = rows;
                 Event::Built { portion, border }
@@ -272,10 +370,10 @@ impl<L: Log> Delivery<L> {
                 let cause = letter.cause();
                 match self.append(vec![*letter]).await {
                     Ok(()) => {
-                        self.feeder.leave_out([cause]);
+                        self.feeder().leave_out([cause]);
                         Event::Buried
                     }
-                    Err(error) => Event::Again(Some(error)),
+                    Err(error) => Event::NotBuried(error),
                 }
             }
             Err(error) => Event::Again(Some(error)),
@@ -299,95 +397,13 @@ impl<L: Log> Delivery<L> {
             Ok(Written::Refused(refusals)) => {
                 let mut new = HashSet::new();
                 let is_sound = !refusals.is_empty()
-                    && refusals.iter().all(|r| new.insert(r.cause) && !self.feeder.leaves_out(&r.cause));
+                    && refusals.iter().all(|r| new.insert(r.cause) && !self.feeder().leaves_out(&r.cause));
                 self.rows = chunk.tables;
                 self.refusals = refusals;
                 if is_sound { Event::Refused } else { Event::Failed(strange_refusals()) }
             }
             Err(error) => Event::Failed(error),
         }
-    }
-
-    /// Makes the refused rows dead letters.
-    async fn bury(&mut self) -> Event {
-        let Some(letters) = self.feeder.letters(&self.rows, &self.refusals, Timestamp::now()) else {
-            return Event::Failed(strange_refusals());
-        };
-        match self.append(letters).await {
-            Ok(()) => {
-                self.reporter.refused(&self.refusals);
-                self.feeder.leave_out(self.refusals.drain(..).map(|refusal| refusal.cause));
-                self.rows.clear();
-                Event::Buried
-            }
-            Err(error) => {
-                warn!(pipeline = self.pipeline, sink = self.name, error = error.chain(), "dead letters not written");
-                Event::NotBuried
-            }
-        }
-    }
-
-    async fn append(&mut self, batch: Vec<DeadLetter>) -> Result<()> {
-        let Some(mut letters) = self.letters.take() else {
-            return Err(Error::transient("the dead letters are not open"));
-        };
-        let (letters, appended) = blocking(move || {
-            let appended = letters.append(&batch);
-            Ok((letters, appended))
-        })
-        .await?;
-        self.reporter.dead_letters(letters.count());
-        self.letters = Some(letters);
-        appended
-    }
-
-    /// Keeps the position beside the log: at once the first time, then once a second.
-    async fn remember(&mut self, position: SpoolPosition, now: Instant) {
-        if let Some(letters) = &mut self.letters {
-            letters.committed();
-        }
-        let is_early = self.remembered_at.is_some_and(|at| now < at + REMEMBER_EVERY);
-        if !is_early {
-            self.remember_now(position).await;
-            self.remembered_at = Some(now);
-        }
-        let replay_from = self.known.as_ref().and_then(Known::position);
-        self.floor.send_replace(Floor { committed: Some(position), replay_from });
-    }
-
-    async fn remember_now(&mut self, position: SpoolPosition) {
-        let Some(mut known) = self.known.take() else { return };
-        let written = blocking(move || {
-            let written = known.write(position);
-            Ok((known, written))
-        });
-        match written.await {
-            Ok((known, written)) => {
-                self.known = Some(known);
-                if let Err(error) = written {
-                    warn!(pipeline = self.pipeline, sink = self.name, error = error.chain(), "position not noted");
-                }
-            }
-            Err(error) => {
-                warn!(pipeline = self.pipeline, sink = self.name, error = error.chain(), "position not noted")
-            }
-        }
-    }
-
-    async fn end(mut self) -> Outcome {
-        let balance = self.machine.balance().copied();
-        if let Some(stored) = self.machine.stored() {
-            self.remember_now(stored).await;
-        }
-        let synced = self.synced.borrow().offset;
-        let from = balance.map_or_else(|| self.feeder.log().extent().first, |balance| balance.upto);
-        let left =
-            if from.offset < synced { self.feeder.count_rows(from, synced, MOST_COUNTED) } else { Ok((0, false)) };
-        let (rows_left, more_left) = left.unwrap_or((0, true));
-        let failure = self.machine.failure().map(str::to_owned);
-        let outcome = Outcome { balance, rows_left, more_left, failure };
-        self.reporter.ended(&outcome);
-        outcome
     }
 
     async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
@@ -433,12 +449,14 @@ async fn stopped(stop: &mut watch::Receiver<Option<Instant>>, machine: &mut Mach
     }
 }
 
+/// Returns whether the log has what lies behind a position, or left it out on purpose.
+fn fits(standing: Standing) -> bool {
+    matches!(standing, Standing::Retained | Standing::Dropped)
+}
+
 fn strange_refusals() -> Error {
     Error::permanent("the sink refused rows that the chunk does not hold: a fault of the sink")
 }
 
 /// How often a position is noted beside the log.
 const REMEMBER_EVERY: Duration = Duration::from_secs(1);
-
-/// How many offsets are looked at to say how many rows stay behind.
-const MOST_COUNTED: u64 = 1_000_000;

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::policy::BreakerSnapshot;
+use crate::{delivery::Balance, policy::BreakerSnapshot};
 
 /// The evidence of one stage. Each kind of stage fills its part.
 #[derive(Debug, Default)]
@@ -45,6 +45,8 @@ pub(super) struct Evidence {
     pub(super) is_subscribed: AtomicBool,
     pub(super) is_committed_or_idle: AtomicBool,
     pub(super) is_side_input: AtomicBool,
+    /// Set for each chunk, so a lock does.
+    balance: Mutex<Option<Balance>>,
     /// Set on change only, so a lock does.
     breakers: Mutex<BTreeMap<&'static str, (BreakerSnapshot, Instant)>>,
 }
@@ -92,6 +94,14 @@ impl Evidence {
             shown.push((*name, snapshot));
         }
         shown
+    }
+
+    pub(super) fn set_balance(&self, balance: Balance) {
+        *self.balance.lock().unwrap_or_else(PoisonError::into_inner) = Some(balance);
+    }
+
+    pub(super) fn balance(&self) -> Option<Balance> {
+        *self.balance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the age of the newest evidence of any kind.

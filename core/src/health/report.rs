@@ -9,7 +9,10 @@ use std::{
 use serde::Serialize;
 use tokio::time::Instant;
 
-use crate::policy::{BreakerSnapshot, BreakerState};
+use crate::{
+    delivery::{Balance, Fates},
+    policy::{BreakerSnapshot, BreakerState},
+};
 
 use super::{
     StageKind,
@@ -135,12 +138,34 @@ pub struct SinkDetail {
     pub last_commit: Option<String>,
     /// Rows committed since the start.
     pub rows_committed: u64,
+    /// What became of every offset of the spool up to the committed one; `None` until the store was opened.
+    pub balance: Option<BalanceCheck>,
     /// How long the oldest row has been waiting; `None` if none waits.
     pub oldest_uncommitted_seconds: Option<f64>,
     /// How long the oldest rows of the last commits had waited in the spool; `None` before the first one.
     pub commit_seconds: Option<Quantiles>,
     /// The breaker of the store.
     pub breakers: BTreeMap<&'static str, BreakerCheck>,
+}
+
+/// The fates of the offsets behind `since`, up to and including `upto`: each has one, so their sum is the difference. It
+/// begins anew where the store went back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct BalanceCheck {
+    /// Where counting began: what the store had at the start.
+    pub since: u64,
+    /// What is committed.
+    pub upto: u64,
+    /// Rows that the store has.
+    pub delivered: u64,
+    /// Rows of tables that the sink does not take.
+    pub filtered: u64,
+    /// Rows that the store will never take: dead letters.
+    pub refused: u64,
+    /// Offsets of control entries.
+    pub control: u64,
+    /// Offsets that the spool does not have: dropped, corrupt, or cut off as a torn tail.
+    pub missing: u64,
 }
 
 /// A distribution, in short.
@@ -251,6 +276,7 @@ impl Detail {
                 committed_or_idle: evidence.is_committed_or_idle.load(Relaxed),
                 last_commit: ago(&evidence.last_commit),
                 rows_committed: evidence.rows_committed.number(),
+                balance: evidence.balance().map(BalanceCheck::of),
                 oldest_uncommitted_seconds: evidence
                     .uncommitted_since
                     .age(stage.origin, clock.now)
@@ -263,6 +289,13 @@ impl Detail {
             }),
             StageKind::DeadLetters => Self::DeadLetters(DeadLettersDetail { letters: evidence.dead_letters.number() }),
         }
+    }
+}
+
+impl BalanceCheck {
+    fn of(Balance { since, upto, fates }: Balance) -> Self {
+        let Fates { delivered, filtered, refused, control, missing } = fates;
+        Self { since: since.offset, upto: upto.offset, delivered, filtered, refused, control, missing }
     }
 }
 

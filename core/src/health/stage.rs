@@ -9,7 +9,7 @@ use ::metrics::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::{metrics::stage_status, policy::BreakerSnapshot};
+use crate::{delivery::Balance, metrics::stage_status, policy::BreakerSnapshot};
 
 use super::{
     Registry, StageId, StageKind,
@@ -248,6 +248,11 @@ impl StageHealth {
         self.stage.evidence.last_commit.set(self.stage.origin, now);
         self.stage.evidence.rows_committed.add(rows);
         self.stage.evidence.is_committed_or_idle.store(true, Relaxed);
+    }
+
+    /// Sets what became of every offset up to the committed one.
+    pub fn balance(&self, balance: &Balance) {
+        self.stage.evidence.set_balance(*balance);
     }
 
     /// Notes that the store is open and nothing waits for it.

@@ -304,7 +304,7 @@ impl Intake {
     /// Returns whether a handover is rows alone, of a link that has no session: without it no claim is wrong.
     pub(super) fn claims_nothing(&self, handover: &Handover) -> bool {
         let is_open = self.links.get(&handover.link).is_some_and(|state| state.session.is_some());
-        !is_open && handover.steps.iter().all(|(_, step)| matches!(step, Step::Alive))
+        !is_open && handover.steps.iter().all(|(_, step)| matches!(step, Step::Alive { .. }))
     }
 
     fn begin(&mut self) {
@@ -494,7 +494,9 @@ impl Intake {
                     self.continuity.unsubscribed(session, ids, at, &mut self.decisions);
                 }
             }
-            Step::Alive => self.decisions.extend(session.map(|session| Control::Alive { session, at })),
+            Step::Alive { at } => {
+                self.decisions.extend(session.map(|session| Control::Alive { session, at: *at }));
+            }
             Step::Ended { why } => self.end(why, now),
             Step::Restart(key) => {
                 if let Some(stream) = self.continuity.stream_id(&source, key) {

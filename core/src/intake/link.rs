@@ -37,8 +37,11 @@ pub enum Step {
         /// The streams.
         streams: Vec<StreamKey>,
     },
-    /// Frames still came up to now.
-    Alive,
+    /// Frames still came at this time.
+    Alive {
+        /// When the last one came, by this machine's clock.
+        at: Timestamp,
+    },
     /// The session is over.
     Ended {
         /// Why, in words for the log and the ledger.

@@ -211,8 +211,11 @@ impl Task {
                 Step::Opened | Step::Confirmed { .. } | Step::Unsubscribed { .. } | Step::Ended { .. } => {
                     board.stir(Instant::now());
                 }
-                Step::Alive | Step::Restart(_) | Step::Malformed { .. } | Step::Answered { .. } | Step::Lost { .. } => {
-                }
+                Step::Alive { .. }
+                | Step::Restart(_)
+                | Step::Malformed { .. }
+                | Step::Answered { .. }
+                | Step::Lost { .. } => {}
             }
         }
     }
@@ -278,35 +281,35 @@ impl Task {
         self.publish()
     }
 
-    /// Drops the oldest segment, and says for whom it is lost; returns whether there was one.
+    /// Drops the oldest segment, and says for whom what is lost; returns whether there was one.
     async fn drop_oldest(&mut self) -> Result<bool> {
         let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
+        // Before the sinks are looked at: now none of them reads on in it.
+        if !self.intake.spool.drop_oldest(&old) {
+            return Ok(false);
+        }
         let (first, last) = old.offsets();
-        let counted = old.clone();
-        let rows = tokio::task::spawn_blocking(move || counted.rows()).await;
-        let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
-        let behind = self
-            .sinks
-            .iter()
-            .zip(&self.floors)
-            .filter(|(_, floor)| floor.borrow().committed.is_none_or(|position| position.offset < last));
-        let sinks: Vec<_> = behind.map(|(name, _)| name.clone()).collect();
-        let count: u64 = rows.iter().map(|(_, count)| count).sum();
-        let now = self.now();
-        if !sinks.is_empty() {
-            let dropped = Control::Dropped { sinks: sinks.clone(), rows, offsets: Some((first, last)), at: now.wall };
-            if self.intake.enter(now, dropped)? == Accepted::Behind {
+        let passed = |floor: &watch::Receiver<delivery::Floor>| floor.borrow().read_upto();
+        let sinks: Vec<_> = self.sinks.iter().cloned().zip(self.floors.iter().map(passed)).collect();
+        let mut most = 0;
+        for (sink, passed) in sinks.into_iter().filter(|(_, passed)| *passed < last) {
+            let counted = old.clone();
+            let rows = tokio::task::spawn_blocking(move || counted.rows(passed)).await;
+            let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
+            let count: u64 = rows.iter().map(|(_, count)| count).sum();
+            most = most.max(count);
+            let (first, now) = (first.max(passed + 1), self.now());
+            let offsets = Some((first, last));
+            let dropped = Control::Dropped { sinks: vec![sink.clone()], rows, offsets, at: now.wall };
+            while self.intake.enter(now, dropped.clone())? == Accepted::Behind {
                 self.catch_up().await?;
-                return Ok(true);
             }
             self.written();
-            self.spool.dropped(count);
             let pipeline = &self.pipeline;
-            warn!(pipeline, "dropped {pipeline} offsets {first} to {last}, {count} rows, for {}", sinks.join(", "));
+            warn!(pipeline, sink, count, "dropped {pipeline} offsets {first} to {last}, {count} rows, for {sink}");
         }
-        if let Some(housekeeping) = self.intake.spool.drop_oldest(&old) {
-            tidy(&self.pipeline, housekeeping);
-        }
+        self.spool.dropped(most);
+        tidy(&self.pipeline, self.intake.spool.remove(&old));
         Ok(true)
     }
 

@@ -10,6 +10,7 @@
 mod check;
 mod folder;
 mod supervise;
+mod vanished;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,12 +25,14 @@ use tracing::info;
 pub use check::{Check, check_connections};
 pub use folder::Folder;
 use supervise::{MakeSource, SourceEnd, Supervised};
+use vanished::Vanished;
 
 use crate::{
     Error, Result,
+    caught::{caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
-    delivery::{Delivery, Outcome, Setup, SpoolLog},
+    delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
     intake,
@@ -65,12 +68,14 @@ pub struct Ended {
     pub took: Duration,
     /// Whether a source had ended that does not mend itself.
     pub source_failed: bool,
+    /// Sinks that it had once and that are not in its TOML any more.
+    pub vanished: Vec<String>,
 }
 
 impl Ended {
     /// Returns whether nobody has to look after it: no source and no sink had failed.
     pub fn is_well(&self) -> bool {
-        !self.source_failed && self.sinks.iter().all(|sink| sink.failure.is_none())
+        !self.source_failed && self.vanished.is_empty() && self.sinks.iter().all(|sink| sink.failure.is_none())
     }
 }
 
@@ -81,7 +86,7 @@ pub struct SinkEnd {
     pub name: String,
     /// Rows that it stored since the start.
     pub rows_stored: u64,
-    /// Rows that stay in the spool.
+    /// Rows that it takes and that stay in the spool.
     pub rows_left: u64,
     /// Whether there are more than were counted.
     pub more_left: bool,
@@ -94,15 +99,21 @@ impl fmt::Display for Ended {
         write!(f, "stopped {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
         for sink in &self.sinks {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
+            let (verb, them) = if sink.rows_left == 1 { ("row stays", "it") } else { ("rows stay", "them") };
             match (sink.rows_left, sink.more_left) {
                 (0, false) => f.write_str(", nothing left in the spool")?,
-                (1, false) => f.write_str(", 1 row stays in the spool, the next start sends it")?,
-                (n, false) => write!(f, ", {n} rows stay in the spool, the next start sends them")?,
-                (n, true) => write!(f, ", more than {n} rows stay in the spool, the next start sends them")?,
+                (0, true) => f.write_str(", nobody knows what is left in the spool")?,
+                (n, false) => write!(f, ", {n} {verb} in the spool")?,
+                (n, true) => write!(f, ", more than {n} {verb} in the spool")?,
             }
-            if let Some(failure) = &sink.failure {
-                write!(f, " ({failure})")?;
+            match &sink.failure {
+                Some(failure) => write!(f, " ({failure})")?,
+                None if sink.rows_left > 0 => write!(f, ", the next start sends {them}")?,
+                None => {}
             }
+        }
+        for name in &self.vanished {
+            write!(f, "; {name}: not in the TOML any more")?;
         }
         Ok(())
     }
@@ -130,7 +141,9 @@ struct Parts {
     sources: JoinSet<SourceEnd>,
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
-    deliveries: JoinSet<(String, Outcome)>,
+    deliveries: JoinSet<SinkEnd>,
+    vanished: Vec<String>,
+    spool: StageHealth,
     stop_sinks: watch::Sender<Option<Instant>>,
     stop: CancellationToken,
     drain: Duration,
@@ -140,40 +153,39 @@ struct Parts {
 impl Parts {
     async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
         let folder = Folder::new(&around.data_dir, &pipeline.name).create()?;
+        let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
+        let vanished = Vanished::find(&folder.sinks(), &names)?;
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
             folder: folder.spool(),
             config: pipeline.spool,
             sources: feeds.iter().map(SourceFeed::intake_source).collect(),
-            sinks: pipeline.sinks.iter().map(|sink| sink.name.clone()).collect(),
+            sinks: names.into_iter().chain(vanished.iter().map(|sink| &*sink.name)).map(str::to_owned).collect(),
             registry: around.registry.clone(),
         })
         .await?;
         tell_start(&pipeline.name, &folder, intake.is_new, &around.shown_at, &pipeline.sinks)?;
         let (stop_sinks, told) = watch::channel(None);
+        let around_sinks = Deliveries {
+            pipeline: &pipeline.name,
+            folder: &folder,
+            intake: &intake,
+            sources: feeds.iter().map(SourceFeed::info).collect(),
+            vanished: &vanished,
+            stop: told,
+            registry: &around.registry,
+        };
         let mut deliveries = JoinSet::new();
         let mut floors = Vec::new();
-        let tables: Vec<_> = feeds.iter().map(SourceFeed::info).collect();
         for sink in pipeline.sinks {
-            let name = sink.name.clone();
-            let (delivery, floor) = Delivery::new(Setup {
-                pipeline: pipeline.name.clone(),
-                sink: sink.name,
-                factory: sink.factory,
-                config: sink.delivery,
-                tables: sink.tables,
-                sources: tables.clone(),
-                spool: intake.reader.spool_id(),
-                host: host_name(),
-                directory: folder.sinks(),
-                log: SpoolLog::new(intake.reader.clone()),
-                synced: intake.synced.clone(),
-                stop: told.clone(),
-                health: around.registry.clone(),
-            })?;
+            let (delivery, floor) = around_sinks.prepare(sink)?;
             floors.push(floor);
-            deliveries.spawn(async move { (name, delivery.run_to_the_stop().await) });
+            deliveries.spawn(delivery);
+        }
+        for sink in &vanished {
+            sink.show(&around.registry, &pipeline.name);
+            floors.push(watch::channel(sink.floor).1);
         }
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
@@ -196,7 +208,9 @@ impl Parts {
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
         Ok(Self {
+            spool: around.registry.stage(StageId::spool(&pipeline.name)),
             name: pipeline.name,
+            vanished: vanished.into_iter().map(|sink| sink.name).collect(),
             sources,
             stop_sources,
             intake: running.task,
@@ -223,7 +237,7 @@ impl Parts {
                     }
                 }
                 ended = &mut self.intake => {
-                    outcome = Some(joined(ended));
+                    outcome = Some(joined(ended, &self.spool));
                     break;
                 }
             }
@@ -235,23 +249,73 @@ impl Parts {
         // The queue is closed now: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
-            None => joined((&mut self.intake).await),
+            None => joined((&mut self.intake).await, &self.spool),
         };
         self.stop_sinks.send_replace(Some(deadline));
         let mut sinks = Vec::new();
         while let Some(ended) = self.deliveries.join_next().await {
-            if let Ok((name, outcome)) = ended {
-                sinks.push(SinkEnd::new(name, outcome));
-            }
+            // Its panic was caught, and nobody aborts it.
+            sinks.extend(ended);
         }
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
-        outcome.map(|()| Ended { pipeline: self.name, sinks, took: began.elapsed(), source_failed: needs_person })
+        let (took, vanished) = (began.elapsed(), self.vanished);
+        outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
     }
 }
 
-fn joined(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    ended.unwrap_or_else(|error| Err(Error::permanent("intake has ended by a fault of the program").because(error)))
+/// What the deliveries of a pipeline have in common.
+struct Deliveries<'a> {
+    pipeline: &'a str,
+    folder: &'a Folder,
+    intake: &'a intake::Started,
+    sources: Vec<SourceInfo>,
+    vanished: &'a [Vanished],
+    stop: watch::Receiver<Option<Instant>>,
+    registry: &'a Registry,
+}
+
+impl Deliveries<'_> {
+    /// Returns the delivery of a sink, to be run, and what it no longer needs.
+    fn prepare(&self, sink: SinkStage) -> Result<(impl Future<Output = SinkEnd> + use<>, watch::Receiver<Floor>)> {
+        let name = sink.name.clone();
+        let (mut delivery, floor) = Delivery::new(Setup {
+            pipeline: self.pipeline.to_owned(),
+            sink: sink.name,
+            factory: sink.factory,
+            config: sink.delivery,
+            tables: sink.tables,
+            sources: self.sources.clone(),
+            spool: self.intake.reader.spool_id(),
+            host: host_name(),
+            directory: self.folder.sinks(),
+            log: SpoolLog::new(self.intake.reader.clone()),
+            synced: self.intake.synced.clone(),
+            stop: self.stop.clone(),
+            health: self.registry.clone(),
+        })?;
+        if let Some(one) = self.vanished.first().filter(|_| delivery.is_new()) {
+            delivery.hold(one.holds_back());
+        }
+        let health = self.registry.stage(StageId::sink(self.pipeline, &name));
+        let run = async move {
+            let ended = caught("the delivery", delivery.run_to_the_stop()).await;
+            SinkEnd::new(name, ended, &health)
+        };
+        Ok((run, floor))
+    }
+}
+
+/// Returns how intake ended. Its own errors it has shown itself.
+fn joined(ended: Result<Result<()>, tokio::task::JoinError>, spool: &StageHealth) -> Result<()> {
+    ended.unwrap_or_else(|error| {
+        let why = match error.try_into_panic() {
+            Ok(panic) => format!("intake panicked: {}", text_of(&*panic)),
+            Err(error) => format!("intake was cut off: {error}"),
+        };
+        spool.failed(format!("{why}; the pipeline has stopped, the next start goes on"));
+        Err(Error::permanent(why))
+    })
 }
 
 /// A source with what is known of it before it runs.
@@ -304,10 +368,17 @@ impl SourceFeed {
 }
 
 impl SinkEnd {
-    fn new(name: String, outcome: Outcome) -> Self {
-        let Outcome { balance, rows_left, more_left, failure } = outcome;
-        let rows_stored = balance.map_or(0, |balance| balance.fates.delivered);
-        Self { name, rows_stored, rows_left, more_left, failure }
+    fn new(name: String, ended: Result<Outcome>, health: &StageHealth) -> Self {
+        match ended {
+            Ok(Outcome { rows_stored, rows_left, more_left, failure, balance: _ }) => {
+                Self { name, rows_stored, rows_left, more_left, failure }
+            }
+            Err(error) => {
+                let why = error.chain();
+                health.failed(format!("{why}; the next start goes on"));
+                Self { name, rows_stored: 0, rows_left: 0, more_left: true, failure: Some(why) }
+            }
+        }
     }
 }
 
@@ -330,4 +401,51 @@ fn host_name() -> String {
         std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     let name = name.map(|name| name.trim().to_owned()).unwrap_or_default();
     if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::health::Status;
+
+    #[tokio::test]
+    async fn a_panic_of_intake_fails_the_spools_stage_and_is_said() {
+        let health = Registry::new().stage(StageId::spool("eth"));
+        health.healthy("open");
+        let ended = tokio::spawn(async { panic!("a fault of the program") }).await;
+        let error = joined(ended, &health).unwrap_err();
+        assert_eq!(error.to_string(), "intake panicked: a fault of the program");
+        assert_eq!(health.status(), Status::Failed);
+    }
+
+    #[tokio::test]
+    async fn a_delivery_that_panicked_to_the_end_is_a_failed_sink() {
+        let health = Registry::new().stage(StageId::sink("eth", "sqlite"));
+        health.healthy("stored");
+        let ended = caught("the delivery", async { panic!("a fault of the program") }).await;
+        let end = SinkEnd::new("sqlite".to_owned(), ended, &health);
+        assert_eq!(health.status(), Status::Failed);
+        let ended = ended_with(end);
+        assert!(!ended.is_well());
+        assert!(ended.to_string().ends_with("(the delivery panicked: a fault of the program)"), "{ended}");
+    }
+
+    #[test]
+    fn rows_that_stay_are_sent_at_the_next_start_only_where_nobody_has_to_act() {
+        let end = |rows_left, failure: Option<&str>| {
+            let (name, failure) = ("sqlite".to_owned(), failure.map(str::to_owned));
+            ended_with(SinkEnd { name, rows_stored: 7, rows_left, more_left: false, failure }).to_string()
+        };
+        let said = |text: String| text.split_once("; ").expect("sinks come last").1.to_owned();
+        assert_eq!(said(end(0, None)), "sqlite: 7 rows stored since the start, nothing left in the spool");
+        let one = "sqlite: 7 rows stored since the start, 1 row stays in the spool, the next start sends it";
+        assert_eq!(said(end(1, None)), one);
+        let failed = "sqlite: 7 rows stored since the start, 3 rows stay in the spool (the password was revoked)";
+        assert_eq!(said(end(3, Some("the password was revoked"))), failed);
+    }
+
+    fn ended_with(sink: SinkEnd) -> Ended {
+        let (pipeline, took) = ("eth".to_owned(), Duration::ZERO);
+        Ended { pipeline, sinks: vec![sink], took, source_failed: false, vanished: Vec::new() }
+    }
 }

@@ -1,18 +1,17 @@
 //! Keeps a source running: again after what mends itself, after a panic too; not after what needs a person.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use futures_util::FutureExt;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::{
     Error, Kind, Result,
+    caught::{LONGEST_PAUSE, caught, pauses},
     health::{StageHealth, Status},
     http::HttpClient,
     intake::Asks,
-    policy::Backoff,
     source::{Lines, Source, SourceContext, SourceParts},
 };
 
@@ -44,7 +43,7 @@ pub(super) enum SourceEnd {
 impl Supervised {
     /// Runs the source until it is told to stop, has nothing more to give, or needs a person.
     pub(super) async fn run(self) -> SourceEnd {
-        let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(u64::from(std::process::id()));
+        let mut backoff = pauses();
         loop {
             let began = Instant::now();
             let outcome = self.run_once().await;
@@ -104,18 +103,6 @@ impl Supervised {
             health: self.health.clone(),
             http: self.http.clone(),
         });
-        match AssertUnwindSafe(source.run(cx)).catch_unwind().await {
-            Ok(outcome) => outcome,
-            Err(panic) => Err(Error::transient(format!("the source panicked: {}", text_of(&*panic)))),
-        }
+        caught("the source", source.run(cx)).await?
     }
 }
-
-/// Returns what a panic said.
-pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
-}
-
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);

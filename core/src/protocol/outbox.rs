@@ -48,6 +48,10 @@ pub enum Command {
     Ignore(&'static str),
     /// A reply held everything that the venue has of this gap.
     Answered(GapId),
+    /// A line for the log: what happened, in a word, and of what.
+    Tell(&'static str, String),
+    /// What of the wanted is not to be had, for health; `None` when all is.
+    Lacking(Option<String>),
 }
 
 impl Outbox {
@@ -157,6 +161,16 @@ impl Outbox {
     /// a host that still remembers that time.
     pub fn answered(&mut self, gap: GapId) {
         self.push(Command::Answered(gap));
+    }
+
+    /// Says something that a person may want to know later, in one line of the log: what happened, in a word, and the rest.
+    pub fn tell(&mut self, what: &'static str, text: impl Into<String>) {
+        self.push(Command::Tell(what, text.into()));
+    }
+
+    /// Says what of that which is wanted the venue does not have, until it is said otherwise: the source is degraded.
+    pub fn lacking(&mut self, what: Option<String>) {
+        self.push(Command::Lacking(what));
     }
 
     fn push(&mut self, command: Command) {

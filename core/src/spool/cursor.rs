@@ -181,7 +181,8 @@ impl Cursor {
     fn advance(&mut self, upto: u64) -> Result<Next> {
         while self.position.offset < upto {
             let read = self.position.offset;
-            let Some(place) = self.place.as_ref().filter(|place| place.segment.end() > read) else {
+            let is_in = |place: &&Place| place.segment.end() > read && !place.segment.is_dropped();
+            let Some(place) = self.place.as_ref().filter(is_in) else {
                 match self.enter()? {
                     Some(found) => return Ok(found),
                     None => continue,

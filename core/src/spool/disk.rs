@@ -1,6 +1,10 @@
 //! What the spool needs of a directory, so that every fault of a disk can be a test.
 
-use std::{fmt, io, sync::Arc};
+use std::{
+    fmt,
+    io::{self, BufWriter, Read, Write},
+    sync::Arc,
+};
 
 use crate::Error;
 
@@ -47,6 +51,10 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     /// Reads from a place, and returns how many bytes there were: 0 at the end.
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize>;
 
+    /// Returns what tells this file from all others that there are now: a name may mean another file than the one that was
+    /// opened under it.
+    fn id(&self) -> io::Result<FileId>;
+
     /// Returns the length.
     fn len(&self) -> io::Result<u64>;
 
@@ -63,6 +71,9 @@ pub trait DiskFile: fmt::Debug + Send + Sync {
     fn sync_data(&self) -> io::Result<()>;
 }
 
+/// What tells a file from all others that there are: device and number.
+pub type FileId = (u64, u64);
+
 /// Keeps a directory taken until it is dropped.
 pub trait DiskLock: fmt::Debug + Send + Sync {}
 
@@ -72,6 +83,58 @@ pub(super) fn fault(action: &str, disk: &dyn Disk, name: &str, cause: io::Error)
     let hopeless = matches!(cause.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
     let error = if hopeless { Error::permanent(text) } else { Error::transient(text) };
     error.because(cause)
+}
+
+/// Puts a file in the place of what has its name: a crash leaves one or the other, whole.
+pub(crate) fn replace(
+    disk: &dyn Disk,
+    name: &str,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let new = format!("{name}.new");
+    remove_any(disk, &new)?;
+    let file = disk.create_new(&new)?;
+    let mut writer = BufWriter::new(InOrder { file: &*file, at: 0, end: u64::MAX });
+    write(&mut writer)?;
+    writer.flush()?;
+    drop(writer);
+    file.sync_data()?;
+    disk.rename(&new, name)?;
+    disk.sync_dir()?;
+    Ok(file)
+}
+
+/// Returns a reader of the first `end` bytes of a file.
+pub(crate) fn read_to(file: &dyn DiskFile, end: u64) -> impl Read {
+    InOrder { file, at: 0, end }
+}
+
+/// A file that is read or written from its beginning on.
+struct InOrder<'a> {
+    file: &'a dyn DiskFile,
+    at: u64,
+    end: u64,
+}
+
+impl Read for InOrder<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.end - self.at).map_or(bytes.len(), |left| left.min(bytes.len()));
+        let read = self.file.read_at(&mut bytes[..most], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl Write for InOrder<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all_at(bytes, self.at)?;
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Removes a file that may not exist.

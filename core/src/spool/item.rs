@@ -77,11 +77,11 @@ pub enum Control {
         /// Wall clock.
         at: Timestamp,
     },
-    /// Frames came until now.
+    /// Frames still came.
     Alive {
         /// The session.
         session: u32,
-        /// Wall clock.
+        /// When the last one came, by the wall clock.
         at: Timestamp,
     },
     /// A session is over; every numbered stream of it is open at the right from here on.

@@ -92,12 +92,12 @@ impl OldSegment {
         (self.segment.first, self.segment.end())
     }
 
-    /// Counts the rows of each stream; reads the whole file, so it belongs on a thread that may block.
+    /// Counts the rows of each stream behind an offset; reads the whole file, so it belongs on a thread that may block.
     ///
     /// # Errors
     ///
     /// `Transient` when the file cannot be read.
-    pub fn rows(&self) -> Result<Vec<(u32, u64)>> {
+    pub fn rows(&self, behind: u64) -> Result<Vec<(u32, u64)>> {
         let Shared { disk, sources, .. } = &*self.shared;
         let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
         let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
@@ -107,8 +107,10 @@ impl OldSegment {
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
-                    for (_, item) in Items::of(&header, scanner.entry()) {
-                        if let Item::Row(row, _) = item {
+                    for (offset, item) in Items::of(&header, scanner.entry()) {
+                        if let Item::Row(row, _) = item
+                            && offset > behind
+                        {
                             *rows.entry(row.head.stream).or_insert(0) += 1;
                         }
                     }
@@ -139,22 +141,30 @@ impl SpoolWriter {
         self.let_go(names)
     }
 
-    /// Returns the oldest segment if the spool can do without it. Write down first what goes, then
-    /// [`drop_oldest`](SpoolWriter::drop_oldest) it.
+    /// Returns the oldest segment if the spool can do without it. [`drop_oldest`](SpoolWriter::drop_oldest) it, write down
+    /// what went, then [`remove`](SpoolWriter::remove) it: before a crash in between nothing has gone.
     pub fn oldest_segment(&self) -> Option<OldSegment> {
         let segment = self.shared().read().segments.first()?.clone();
         self.is_dispensable(&segment).then(|| OldSegment { shared: self.shared().clone(), segment })
     }
 
-    /// Drops a segment that sinks still need; `None` if it is no longer the oldest.
-    pub fn drop_oldest(&mut self, old: &OldSegment) -> Option<Housekeeping> {
+    /// Drops a segment that sinks still need: nobody reads on in it. Returns false if it is no longer the oldest.
+    pub fn drop_oldest(&mut self, old: &OldSegment) -> bool {
         let mut state = self.shared().write();
         if !state.segments.first().is_some_and(|first| Arc::ptr_eq(first, &old.segment)) {
-            return None;
+            return false;
         }
+        old.segment.set_dropped();
         state.dropped = state.dropped.max(old.segment.end());
+        state.segments.remove(0);
         drop(state);
-        self.let_go(vec![old.segment.name.clone()])
+        self.sealed_bytes -= old.segment.len();
+        true
+    }
+
+    /// Returns the job that removes the file of a segment that was dropped.
+    pub fn remove(&mut self, old: &OldSegment) -> Housekeeping {
+        self.housekeeping(vec![old.segment.name.clone()])
     }
 
     /// Returns the segments that nobody needs, oldest first, and notes since when.
@@ -185,8 +195,12 @@ impl SpoolWriter {
         let gone: u64 = state.segments.drain(..names.len()).map(|segment| segment.len()).sum();
         drop(state);
         self.sealed_bytes -= gone;
+        Some(self.housekeeping(names))
+    }
+
+    fn housekeeping(&mut self, names: Vec<String>) -> Housekeeping {
         self.leftovers.names().extend(names);
         let (reserve, leftovers) = (self.reserve.clone(), self.leftovers.clone());
-        Some(Housekeeping { disk: self.disk().clone(), reserve, leftovers })
+        Housekeeping { disk: self.disk().clone(), reserve, leftovers }
     }
 }

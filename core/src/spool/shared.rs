@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub(super) struct Segment {
     synced_len: AtomicU64,
     /// How many bytes were written.
     len: AtomicU64,
+    /// Whether it was dropped because the spool was full, whoever is reading it.
+    dropped: AtomicBool,
     /// When everybody had done with it first.
     pub(super) passed: OnceLock<Duration>,
     meta: OnceLock<Arc<SegmentMeta>>,
@@ -84,6 +86,7 @@ impl Segment {
             end: number(end),
             synced_len: number(synced_len),
             len: number(len),
+            dropped: AtomicBool::new(false),
             passed: OnceLock::new(),
             meta: OnceLock::new(),
             failures: AtomicU32::new(0),
@@ -96,6 +99,14 @@ impl Segment {
 
     pub(super) fn seal(&self, end: u64) {
         self.end.store(end, Ordering::Release);
+    }
+
+    pub(super) fn is_dropped(&self) -> bool {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_dropped(&self) {
+        self.dropped.store(true, Ordering::Release);
     }
 
     pub(super) fn synced_len(&self) -> u64 {

@@ -12,7 +12,7 @@ use std::{
 
 use crate::{
     Error,
-    spool::disk::{Disk, DiskFile, DiskLock},
+    spool::disk::{Disk, DiskFile, DiskLock, FileId},
 };
 
 const PAGE: usize = 4096;
@@ -462,6 +462,10 @@ impl DiskFile for SimFile {
             bytes[..n].copy_from_slice(&contents.written[start..start + n]);
             Ok(n)
         })
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok((0, self.file))
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tidegate_core::{
     Error, Result,
     catalog::{Catalog, Component, Role, Unavailable},
-    chunk::{Chunk, Part},
+    chunk::{Chunk, Part, SinkTable},
     config::{Duration, Secret, TextOr},
     protocol::{Discovery, Endpoint, Frame, Outbox, Protocol, Reply},
     row::{
@@ -232,6 +232,13 @@ impl Component for Shelf {
 
     fn store(&self) -> Option<String> {
         Some(self.path.clone())
+    }
+
+    fn check_tables(&self, tables: &[SinkTable]) -> Result<()> {
+        match tables.iter().find(|table| table.name.contains('/')) {
+            Some(table) => Err(Error::config(format!("a shelf has no table `{}`: there is one level", table.name))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,27 +1,34 @@
 //! `spool inspect | verify | dump`, `deadletter list`: what lies on the disk of a stopped pipeline.
 
-use std::process::ExitCode;
+use std::{error::Error as _, io, process::ExitCode};
 
 use tidegate_core::{catalog::Catalog, deadletter, spool::inspect};
 
-use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, reference};
+use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, print, reference};
 
 pub(super) fn spool(args: &SpoolArgs) -> Outcome {
     match &args.command {
         SpoolCommand::Inspect(at) => {
-            print!("{}", inspect::inspect(&at.dir)?);
+            print(inspect::inspect(&at.spool())?)?;
             Ok(ExitCode::SUCCESS)
         }
         SpoolCommand::Verify(at) => {
-            let verified = inspect::verify(&at.dir)?;
-            print!("{verified}");
+            let verified = inspect::verify(&at.spool())?;
+            print(&verified)?;
             Ok(if verified.sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
         }
         SpoolCommand::Dump(at) => {
-            inspect::dump(&at.dir, inspect::DumpFormat::Json, &mut std::io::stdout().lock())?;
+            let dumped = inspect::dump(&at.spool(), inspect::DumpFormat::Json, &mut io::stdout().lock());
+            dumped.map_err(|error| if is_unread(&error) { Failure::unread() } else { error.into() })?;
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Returns whether the reader of standard output is gone.
+fn is_unread(error: &tidegate_core::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
 }
 
 pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
@@ -40,7 +47,7 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
         }
         for letter in listing.letters {
             let line = serde_json::to_string(&letter).map_err(|error| Failure::failed(error.to_string()))?;
-            println!("{line}");
+            print(format_args!("{line}\n"))?;
             count += 1;
         }
     }

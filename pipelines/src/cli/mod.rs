@@ -11,10 +11,17 @@ mod simulate;
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "most of it is for the demo"))]
 mod text;
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 use tidegate_core::{catalog::Catalog, config::Look};
+
+use crate::page::has_colours;
 
 /// Reads the command line and does what it says.
 pub(crate) fn main(catalog: &Catalog) -> ExitCode {
@@ -23,7 +30,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Check(args) => reference::check(catalog, &args),
         Command::List(args) => reference::list(catalog, &args),
         Command::New(args) => reference::new(catalog, &args),
-        Command::Schema => reference::schema(catalog),
+        Command::Schema(args) => reference::schema(catalog, &args),
         Command::Graph(args) => reference::graph(catalog, &args),
         Command::Spool(args) => inspect::spool(&args),
         Command::Deadletter(args) => inspect::deadletters(catalog, &args),
@@ -35,13 +42,22 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(Failure { text, code }) => {
-            eprintln!("error: {text}");
+            if !text.is_empty() {
+                // Where standard error is closed nobody is left to be told.
+                drop(writeln!(io::stderr(), "error: {text}"));
+            }
             ExitCode::from(code)
         }
     }
 }
 
-/// Why a command ended, in words for the user, with the exit code.
+/// Prints a page on standard output.
+pub(crate) fn print(page: impl Display) -> Result<(), Failure> {
+    let mut output = io::stdout().lock();
+    write!(output, "{page}").and_then(|()| output.flush()).map_err(Failure::unprinted)
+}
+
+/// Why a command ended before its end, in words for the user, with the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     text: String,
@@ -55,6 +71,19 @@ impl Failure {
     /// Something did not work.
     pub(crate) fn failed(text: impl Into<String>) -> Self {
         Self { text: text.into(), code: 1 }
+    }
+
+    /// Whoever read standard output has read enough, as `| head` does: there is nothing to say, and nothing is wrong.
+    pub(crate) fn unread() -> Self {
+        Self { text: String::new(), code: 0 }
+    }
+
+    /// Standard output would not take a page.
+    pub(crate) fn unprinted(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::unread();
+        }
+        Self::failed(format!("cannot write to standard output: {error}"))
     }
 
     /// The command line or the configuration is wrong.
@@ -72,7 +101,7 @@ impl From<tidegate_core::Error> for Failure {
 
 /// Returns how messages are to look on standard error.
 pub(crate) fn look() -> Look {
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = has_colours(&io::stderr());
     let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let seen = || terminal_size::terminal_size().map(|(terminal_size::Width(columns), _)| usize::from(columns));
     let width = told.or_else(seen).unwrap_or_else(|| Look::default().width);
@@ -89,9 +118,16 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "\
+Examples:
+  tidegate demo --for 5s
+  tidegate new deribit sqlite
+  tidegate check eth.toml
+  tidegate run eth.toml
+
 Exit codes:
   0  all is well: checked without errors, stopped as asked
-  1  something failed: a pipeline, a comparison, a warning with --strict
+  1  something failed: a pipeline, a comparison, a warning with --strict; a pipeline that fails ends no process:
+     it is red in /health, and the exit code says so at the end
   2  the configuration or the command line is wrong; nothing was started
 
 Environment:
@@ -113,8 +149,8 @@ pub(crate) enum Command {
     #[command(after_help = NEW_EXAMPLES)]
     New(NewArgs),
     /// Print the JSON Schema of pipeline files, for editors.
-    #[command(after_help = "Example:\n  tidegate schema > tidegate.schema.json")]
-    Schema,
+    #[command(after_help = SCHEMA_EXAMPLES)]
+    Schema(SchemaArgs),
     /// Draw how tables go from sources to sinks.
     #[command(after_help = "Example:\n  tidegate graph pipelines/deribit-eth-options.toml")]
     Graph(GraphArgs),
@@ -157,11 +193,17 @@ const NEW_EXAMPLES: &str = "\
 Example:
   tidegate new deribit sqlite > eth.toml";
 
+const SCHEMA_EXAMPLES: &str = "\
+Examples:
+  tidegate schema > pipeline.schema.json
+  tidegate schema --host > tidegate.schema.json";
+
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
   tidegate simulate deribit --for 5s
-  tidegate simulate deribit --listen 127.0.0.1:8765 --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl";
+  tidegate simulate deribit --listen 127.0.0.1:8765
+  tidegate simulate deribit --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl";
 
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 const DEMO_EXAMPLES: &str = "\
@@ -228,6 +270,13 @@ pub(crate) struct NewArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SchemaArgs {
+    /// That of the host file, tidegate.toml, instead.
+    #[arg(long)]
+    pub(crate) host: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
     /// A pipeline file.
     #[arg(value_name = "FILE")]
@@ -236,7 +285,7 @@ pub(crate) struct GraphArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  tidegate spool inspect data/eth/spool\n  tidegate spool verify data/eth/spool\n  tidegate spool dump data/eth/spool"
+    after_help = "Examples:\n  tidegate spool inspect data/eth\n  tidegate spool verify data/eth\n  tidegate spool dump data/eth"
 )]
 pub(crate) struct SpoolArgs {
     #[command(subcommand)]
@@ -245,19 +294,30 @@ pub(crate) struct SpoolArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SpoolCommand {
-    /// Segments, boots, offsets, streams, open gaps.
+    /// Segments, boots, offsets, streams.
+    #[command(after_help = "Example:\n  tidegate spool inspect data/eth")]
     Inspect(SpoolDir),
-    /// Read every byte; exit code 1 if one is wrong.
+    /// Read every entry; exit code 1 if one is damaged.
+    #[command(after_help = "Example:\n  tidegate spool verify data/eth")]
     Verify(SpoolDir),
     /// Every item as one JSON line.
+    #[command(after_help = "Example:\n  tidegate spool dump data/eth")]
     Dump(SpoolDir),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SpoolDir {
-    /// The spool's folder: data_dir/PIPELINE/spool.
+    /// The pipeline's folder, data_dir/PIPELINE, or its spool.
     #[arg(value_name = "DIR")]
-    pub(crate) dir: PathBuf,
+    dir: PathBuf,
+}
+
+impl SpoolDir {
+    /// Returns the spool's own folder.
+    pub(crate) fn spool(&self) -> PathBuf {
+        let within = self.dir.join("spool");
+        if within.is_dir() { within } else { self.dir.clone() }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -270,6 +330,7 @@ pub(crate) struct DeadletterArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadletterCommand {
     /// The rows that a store would not take, with the reason, one line each.
+    #[command(after_help = "Example:\n  tidegate deadletter list eth.toml")]
     List {
         /// A pipeline file.
         #[arg(value_name = "FILE")]

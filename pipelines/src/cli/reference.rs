@@ -7,7 +7,7 @@ use tidegate_core::{
     config::{self, Environment, Files, Loaded},
 };
 
-use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, look};
+use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, SchemaArgs, look, print};
 
 /// Reads the files and shows what is wrong with them on standard error.
 pub(super) fn load(catalog: &Catalog, files: &[std::path::PathBuf], host: Option<&Path>) -> Loaded {
@@ -22,12 +22,15 @@ pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
     let loaded = load(catalog, &args.files, args.host.as_deref());
     let code = loaded.report.exit_code(args.strict);
     if args.resolved {
-        print!("{}", config::resolved(&loaded));
+        print(config::resolved(&loaded))?;
     }
     if loaded.report.errors() == 0 {
-        println!("{}", loaded.report.summary());
+        // What was found to warn of has said so already, with the same words at its end.
+        if loaded.report.warnings() == 0 {
+            print(format_args!("{}\n", loaded.report.summary()))?;
+        }
         if args.connect {
-            return super::run::check_connections(loaded)
+            return super::run::check_connections(&loaded)
                 .map(|well| if well { ExitCode::from(code) } else { ExitCode::from(1) });
         }
     }
@@ -36,10 +39,10 @@ pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
 
 pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
     match &args.component {
-        None => print!("{}", config::list(catalog)),
+        None => print(config::list(catalog))?,
         Some(component) => {
             let page = config::list_component(catalog, component, look());
-            print!("{}", page.map_err(|error| Failure::usage(error.to_string()))?);
+            print(page.map_err(|error| Failure::usage(error.to_string()))?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -47,18 +50,19 @@ pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
 
 pub(super) fn new(catalog: &Catalog, args: &NewArgs) -> Outcome {
     let text = config::template(catalog, &args.source, &args.sink);
-    print!("{}", text.map_err(|error| Failure::usage(error.to_string()))?);
+    print(text.map_err(|error| Failure::usage(error.to_string()))?)?;
     eprintln!("next: tidegate check FILE, then tidegate run FILE");
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn schema(catalog: &Catalog) -> Outcome {
-    println!("{:#}", config::schema(catalog));
+pub(super) fn schema(catalog: &Catalog, args: &SchemaArgs) -> Outcome {
+    let schema = if args.host { config::host_schema(catalog) } else { config::schema(catalog) };
+    print(format_args!("{schema:#}\n"))?;
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn graph(catalog: &Catalog, args: &GraphArgs) -> Outcome {
     let loaded = load(catalog, std::slice::from_ref(&args.file), None);
-    print!("{}", config::graph(&loaded));
+    print(config::graph(&loaded))?;
     Ok(ExitCode::from(loaded.report.exit_code(false)))
 }

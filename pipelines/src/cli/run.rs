@@ -5,10 +5,14 @@ use std::process::ExitCode;
 use tidegate_core::{
     catalog::Catalog,
     config::{Loaded, LogFormat},
+    pipeline,
 };
 
-use super::{Failure, Outcome, RunArgs, reference};
-use crate::host::{self, logging};
+use super::{Failure, Outcome, RunArgs, print, reference};
+use crate::{
+    host::{self, logging},
+    page::in_one_line,
+};
 
 pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
     let mut loaded = reference::load(catalog, &args.files, args.host.as_deref());
@@ -26,16 +30,29 @@ pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
     }
     start_logging(&host.log)?;
     let runtime = runtime()?;
-    let plan = host::Plan { host, pipelines, refused: loaded.refused, drain: args.drain, supervised: args.supervised };
+    let plan =
+        host::Plan { host, pipelines, known, refused: loaded.refused, drain: args.drain, supervised: args.supervised };
     let outcome = runtime.block_on(host::run(plan));
     // What still runs after a second signal is not waited for.
     runtime.shutdown_background();
     Ok(ExitCode::from(outcome?))
 }
 
-/// Dials what the files name, shows what came of it, and returns whether all is well.
-pub(super) fn check_connections(loaded: Loaded) -> Result<bool, Failure> {
-    runtime()?.block_on(host::check_connections(loaded)).map_err(Failure::from)
+/// Dials what the files name, prints a line for each as it comes, and returns whether all is well.
+pub(super) fn check_connections(loaded: &Loaded) -> Result<bool, Failure> {
+    let mut well = true;
+    let runtime = runtime()?;
+    for pipeline in &loaded.pipelines {
+        for check in runtime.block_on(pipeline::check_connections(pipeline)) {
+            let (word, found) = match check.outcome {
+                Ok(found) => ("ok    ", found),
+                Err(error) => ("failed", error.chain()),
+            };
+            well &= word == "ok    ";
+            print(format_args!("{word}  {}  {}\n", check.stage, in_one_line(&found)))?;
+        }
+    }
+    Ok(well)
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {

@@ -36,6 +36,8 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
 
 async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcome {
     let began = Instant::now();
+    // Before the first word: whoever reads it may answer with a signal.
+    let stopped = stopped(duration)?;
     let (listen, sent) = (config.listen, config.sent.clone());
     let about = about(&config);
     let simulator = Simulator::start(config).await.map_err(|error| {
@@ -44,7 +46,7 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     })?;
     let before = simulator.read(Oracle::totals);
     show(&block(&simulator, &about))?;
-    stopped(duration).await?;
+    stopped.await;
     simulator.freeze();
     let made = since(simulator.read(Oracle::totals), before);
     let ended = simulator.stop().await;
@@ -53,16 +55,17 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     Ok(ExitCode::SUCCESS)
 }
 
-/// Waits for the end of `duration`, or for SIGINT or SIGTERM.
-async fn stopped(duration: Option<Duration>) -> Result<(), Failure> {
+/// Listens for SIGINT and SIGTERM from now on, and returns what waits for them or for the end of `duration`.
+fn stopped(duration: Option<Duration>) -> Result<impl Future<Output = ()>, Failure> {
     let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")));
     let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        () = tokio::time::sleep(duration.unwrap_or_default()), if duration.is_some() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = tokio::time::sleep(duration.unwrap_or_default()), if duration.is_some() => {}
+        }
+    })
 }
 
 /// Reads a list of faults; a mistake is answered with the nearest name.

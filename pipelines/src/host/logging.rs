@@ -27,6 +27,8 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use crate::page::has_colours;
+
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -46,7 +48,7 @@ pub(crate) fn start(config: &LogConfig, format: Option<Format>) -> Result<(), St
     let filter = EnvFilter::builder().parse(level).map_err(|error| format!("the log level `{level}`: {error}"))?;
     let terminal = config.file.is_none() && io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { Format::Human } else { Format::Json });
-    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let colours = terminal && has_colours(&io::stderr());
     let target = match &config.file {
         Some(file) => Target::File(Rotating::open(file)?),
         None => Target::Terminal(io::stderr()),

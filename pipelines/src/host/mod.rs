@@ -4,12 +4,12 @@
 mod http;
 pub(crate) mod logging;
 
-use std::{fmt::Write, io::Write as _, time::Duration};
+use std::{io::Write, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
     Error, Result,
-    config::{Host, Loaded, Pipeline, Refused},
+    config::{Host, Pipeline, Refused},
     health::{Detail, Registry, Report, StageId},
     metrics, pipeline,
     spool::disk::RealDisk,
@@ -21,12 +21,14 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 /// What is to run.
 pub(crate) struct Plan {
     pub(crate) host: Host,
     pub(crate) pipelines: Vec<Pipeline>,
+    /// The names of all pipelines in the files, those that are left out too.
+    pub(crate) known: Vec<String>,
     pub(crate) refused: Vec<Refused>,
     /// How long the spools may be sent on after the first signal.
     pub(crate) drain: Duration,
@@ -49,20 +51,12 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
         // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
         RealDisk::refusal(spool).map_or(Ok(()), Err)?;
     }
+    tell_strays(&plan);
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
 
-    let mut services = JoinSet::new();
-    let heartbeat = registry.clone();
-    let beat_until = end.clone();
-    services.spawn(async move { heartbeat.heartbeat(beat_until).await });
-    let serve_until = end.clone();
-    services.spawn(async move {
-        if let Err(error) = server.serve(serve_until).await {
-            error!("{}", error.chain());
-        }
-    });
+    let services = services(&registry, server, &end);
     for refused in &plan.refused {
         let health = registry.stage(StageId::host(&refused.file.display().to_string()));
         health.failed(format!("not started: {}", refused.why));
@@ -82,15 +76,22 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     tokio::pin!(orphaned);
     let mut reports = Reports::new(&plan.host, &registry, metrics, plan.supervised);
     let mut failed = !plan.refused.is_empty();
+    // A pipeline that has failed ends no process: what a person has to look at stays in /health until they come.
+    let mut is_needed = false;
     let mut told_at = None;
     let code = loop {
+        if running.is_empty() && (!is_needed || stop.is_cancelled()) {
+            break u8::from(failed);
+        }
         tokio::select! {
-            ended = running.join_next() => match ended {
-                None => break u8::from(failed),
-                Some(outcome) => failed |= !note_end(outcome),
+            Some(outcome) = running.join_next() => match note_end(outcome) {
+                End::Well => {}
+                End::Badly => failed = true,
+                End::Failed => (failed, is_needed) = (true, true),
             },
             signal = signals.next() => match signal {
-                Told::Report => eprintln!("{:#}", json(&registry.report())),
+                // Whoever reads it may be gone, which is no reason to end.
+                Told::Report => drop(writeln!(std::io::stderr(), "{:#}", json(&registry.report()))),
                 // One Ctrl-C may arrive twice: from the terminal, and from a parent that passes it on.
                 Told::Stop if told_at.is_some_and(|at: Instant| at.elapsed() < ONE_SIGNAL) => {}
                 Told::Stop if stop.is_cancelled() => {
@@ -109,23 +110,69 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     };
     reports.last();
     end.cancel();
-    while services.join_next().await.is_some() {}
+    // Somebody may be in the middle of a request, and stay there.
+    drop(tokio::time::timeout(LAST_ANSWERS, services.join_all()).await);
     Ok(code)
 }
 
-/// Says how a pipeline ended, and returns whether it ended well.
-fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::JoinError>) -> bool {
+/// Starts what the process itself does: its heartbeat and its HTTP.
+fn services(registry: &Registry, server: http::Server, end: &CancellationToken) -> JoinSet<()> {
+    let mut services = JoinSet::new();
+    let (heartbeat, beat_until, serve_until) = (registry.clone(), end.clone(), end.clone());
+    services.spawn(async move { heartbeat.heartbeat(beat_until).await });
+    services.spawn(async move {
+        if let Err(error) = server.serve(serve_until).await {
+            error!("{}", error.chain());
+        }
+    });
+    services
+}
+
+/// Says, where a pipeline begins with a new spool, which spools there are that no pipeline of these files has: one that was
+/// given another name leaves its spool behind, with what waits in it.
+fn tell_strays(plan: &Plan) {
+    let data_dir = &plan.host.data_dir;
+    let is_new = |name: &&Pipeline| !pipeline::Folder::new(data_dir, &name.name).spool().exists();
+    let Some(new) = plan.pipelines.iter().find(is_new) else { return };
+    let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    for stray in names.filter(|name| !plan.known.contains(name)) {
+        let spool = pipeline::Folder::new(data_dir, &stray).spool();
+        if spool.is_dir() && RealDisk::refusal(&spool).is_none() {
+            let (shown, new) = (spool.display(), &new.name);
+            warn!(
+                "stray `{shown}` is the spool of a pipeline `{stray}`, which no file here names; `{new}` begins anew. Was it \
+                 renamed? Then give it its name back, and what waits in there is sent"
+            );
+        }
+    }
+}
+
+/// How a pipeline ended.
+enum End {
+    /// It stopped, or had nothing more to do.
+    Well,
+    /// It stopped, and a stage of it needs a person.
+    Badly,
+    /// It cannot go on.
+    Failed,
+}
+
+/// Says how a pipeline ended, and returns it.
+fn note_end(outcome: std::result::Result<Result<pipeline::Ended>, tokio::task::JoinError>) -> End {
     match outcome {
         Ok(Ok(ended)) => {
             info!(pipeline = ended.pipeline, "{ended}");
-            return ended.is_well();
+            if ended.is_well() { End::Well } else { End::Badly }
         }
         // Its spool's line says that it has failed, and why.
-        Ok(Err(_)) => {}
+        Ok(Err(_)) => End::Failed,
         // The pipeline itself catches what its stages do; this is a fault of the engine's own.
-        Err(error) => error!("failed a pipeline has ended by a fault of the program: {error}"),
+        Err(error) => {
+            error!("failed a pipeline has ended by a fault of the program: {error}");
+            End::Failed
+        }
     }
-    false
 }
 
 fn install_metrics() -> Result<PrometheusHandle> {
@@ -181,6 +228,7 @@ struct Reports {
     report: Option<tokio::time::Interval>,
     parent: Option<tokio::time::Interval>,
     upkeep: tokio::time::Interval,
+    began: Instant,
     received: std::collections::BTreeMap<String, (Instant, u64)>,
 }
 
@@ -193,6 +241,7 @@ impl Reports {
             report: every(host.log.report.0),
             parent: parent.and_then(every),
             upkeep: every(UPKEEP).expect("a pause that is not 0"),
+            began: Instant::now(),
             received: std::collections::BTreeMap::new(),
         }
     }
@@ -229,7 +278,8 @@ impl Reports {
         let report = self.registry.report();
         let now = Instant::now();
         for (name, figures) in figures(&report) {
-            let (since, before) = self.received.insert(name.clone(), (now, figures.received)).unwrap_or((now, 0));
+            let (since, before) =
+                self.received.insert(name.clone(), (now, figures.received)).unwrap_or((self.began, 0));
             let seconds = now.duration_since(since).as_secs_f64();
             let rate = if seconds > 0.0 { (figures.received - before) as f64 / seconds } else { 0.0 };
             let Figures { received, committed, gaps, lost, dropped, spool, spool_limit } = figures;
@@ -267,7 +317,10 @@ struct Figures {
 fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
     let mut pipelines: std::collections::BTreeMap<String, Figures> = std::collections::BTreeMap::new();
     for (name, check) in &report.checks {
-        let Some((pipeline, _)) = name.rsplit_once('/') else { continue };
+        // A file that was refused is shown as a stage of the host, and is no pipeline.
+        let (Some((pipeline, _)), false) = (name.rsplit_once('/'), matches!(check.detail, Detail::Host {})) else {
+            continue;
+        };
         let figures = pipelines.entry(pipeline.to_owned()).or_default();
         match &check.detail {
             Detail::Source(source) => {
@@ -318,30 +371,9 @@ fn every(pause: Duration) -> Option<tokio::time::Interval> {
     Some(interval)
 }
 
-/// Dials what the pipelines name and prints a line for each; returns whether all is well.
-///
-/// # Errors
-///
-/// None of the peers': those are lines.
-pub(crate) async fn check_connections(loaded: Loaded) -> Result<bool> {
-    let mut well = true;
-    for pipeline in loaded.pipelines {
-        for check in pipeline::check_connections(&pipeline).await {
-            let mut line = format!("{}  {}  ", if check.outcome.is_ok() { "ok    " } else { "failed" }, check.stage);
-            // Writing to a text never fails.
-            match &check.outcome {
-                Ok(text) => line.push_str(text),
-                Err(error) => {
-                    well = false;
-                    _ = write!(line, "{}", error.chain());
-                }
-            }
-            println!("{line}");
-        }
-    }
-    Ok(well)
-}
-
-/// Two signals within this time are one.
-const ONE_SIGNAL: Duration = Duration::from_millis(300);
+/// Two signals within this time are one: nobody presses a key twice so fast, but `timeout` and some shells tell the process
+/// and its group.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
+/// How long requests that are being answered hold up the end.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const UPKEEP: Duration = Duration::from_secs(5);

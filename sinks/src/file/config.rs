@@ -1,11 +1,13 @@
 //! The keys of `[sink.NAME]` with `type = "file"`.
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate_core::{
     Error, Result,
     catalog::Component,
-    config::{ByteSize, Duration, NameTemplate},
+    config::{ByteSize, Duration, NameTemplate, one_path},
     sink::Sink,
 };
 
@@ -54,6 +56,6 @@ impl Component for FileConfig {
     }
 
     fn store(&self) -> Option<String> {
-        Some(format!("file {}", self.path))
+        Some(format!("file {}", one_path(Path::new(&self.path.to_string())).display()))
     }
 }

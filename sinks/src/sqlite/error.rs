@@ -32,11 +32,18 @@ pub(super) fn blames_a_row(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(code & 0xff, CONSTRAINT | MISMATCH | TOOBIG))
 }
 
+/// Returns whether there was no transaction to roll back: the error before, a trigger's `RAISE(ROLLBACK)` say, has
+/// ended it. For these statements SQLite has no other reason for this code.
+pub(super) fn is_without_transaction(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code & 0xff == ERROR)
+}
+
 /// Returns the extended result code.
 fn code(error: &sqlx::Error) -> Option<i32> {
     error.as_database_error()?.code()?.parse().ok()
 }
 
+const ERROR: i32 = 1;
 const PERM: i32 = 3;
 const BUSY: i32 = 5;
 const LOCKED: i32 = 6;

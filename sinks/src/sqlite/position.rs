@@ -1,4 +1,6 @@
-//! The table `tidegate_position`: where the store is, and who owns it.
+//! The table `tidegate_position`: where the store is, who owns it, and in which tables there are rows.
+
+use std::collections::BTreeSet;
 
 use sqlx::{Row, SqliteConnection};
 use tidegate_core::{
@@ -15,31 +17,28 @@ pub(super) struct Held {
     pub(super) part: Part,
     pub(super) position: SpoolPosition,
     pub(super) epoch: i64,
-    /// What stood between the spool and the store at the last commit.
-    pub(super) chain: u64,
+    /// The host that committed last.
+    pub(super) host: String,
+    /// The tables that were made for the sink, or found.
+    pub(super) tables: BTreeSet<String>,
     spool: u64,
-    host: String,
 }
 
-/// Makes the table, if it is missing.
-pub(super) async fn create_table(connection: &mut SqliteConnection) -> sqlx::Result<()> {
-    // Random 64-bit numbers are kept as hexadecimal text: half of them are no INTEGER of SQLite.
-    sqlx::query(
-        "CREATE TABLE IF NOT EXISTS tidegate_position (
-            pipeline TEXT NOT NULL, sink TEXT NOT NULL, part TEXT NOT NULL,
-            spool TEXT NOT NULL, host TEXT NOT NULL, epoch INTEGER NOT NULL,
-            boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL, chain TEXT NOT NULL, updated INTEGER NOT NULL,
-            PRIMARY KEY (pipeline, sink, part)) STRICT",
-    )
-    .execute(connection)
-    .await
-    .map(drop)
+/// Returns the statement that makes the table, or makes it whole; `None` if it is.
+pub(super) async fn missing(connection: &mut SqliteConnection) -> sqlx::Result<Option<&'static str>> {
+    let columns: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM pragma_table_info('tidegate_position')").fetch_all(connection).await?;
+    Ok(match columns.as_slice() {
+        [] => Some(TABLE),
+        columns if !columns.iter().any(|column| column == "tables") => Some(TABLES_COLUMN),
+        _ => None,
+    })
 }
 
 /// Reads all parts of a sink.
 pub(super) async fn read(connection: &mut SqliteConnection, owner: &Owner) -> sqlx::Result<Result<Vec<Held>>> {
     let rows = sqlx::query(
-        "SELECT part, spool, host, epoch, boot, \"offset\", chain FROM tidegate_position
+        "SELECT part, spool, host, epoch, boot, \"offset\", tables FROM tidegate_position
          WHERE pipeline = ? AND sink = ? ORDER BY part",
     )
     .bind(&owner.pipeline)
@@ -50,9 +49,9 @@ pub(super) async fn read(connection: &mut SqliteConnection, owner: &Owner) -> sq
     for row in rows {
         let part: String = row.try_get(0)?;
         let (spool, host, epoch): (String, String, i64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        let (boot, offset, chain): (String, i64, String) = (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
-        let (Some(spool), Some(boot), Some(chain), Ok(offset)) =
-            (number(&spool), number(&boot), number(&chain), u64::try_from(offset))
+        let (boot, offset, tables): (String, i64, String) = (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+        let (Some(spool), Some(boot), Ok(tables), Ok(offset)) =
+            (number(&spool), number(&boot), serde_json::from_str(&tables), u64::try_from(offset))
         else {
             return Ok(Err(Error::permanent(format!(
                 "the row of `{}` and `{}` in `tidegate_position` is damaged",
@@ -60,7 +59,7 @@ pub(super) async fn read(connection: &mut SqliteConnection, owner: &Owner) -> sq
             ))));
         };
         let position = SpoolPosition { boot: Boot(boot), offset };
-        all.push(Held { part: Part(part.into()), position, epoch, chain, spool, host });
+        all.push(Held { part: Part(part.into()), position, epoch, host, tables, spool });
     }
     Ok(Ok(all))
 }
@@ -71,11 +70,15 @@ pub(super) async fn take(
     owner: &Owner,
     part: &Part,
     epoch: i64,
+    tables: &BTreeSet<String>,
 ) -> sqlx::Result<()> {
+    let tables = serde_json::to_string(tables).map_err(|error| sqlx::Error::Encode(error.into()))?;
     sqlx::query(
-        "INSERT INTO tidegate_position (pipeline, sink, part, spool, host, epoch, boot, \"offset\", chain, updated)
-         VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?)
-         ON CONFLICT (pipeline, sink, part) DO UPDATE SET epoch = excluded.epoch, chain = excluded.chain",
+        "INSERT INTO tidegate_position
+         (pipeline, sink, part, spool, host, epoch, boot, \"offset\", chain, updated, tables)
+         VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)
+         ON CONFLICT (pipeline, sink, part) DO UPDATE
+         SET host = excluded.host, epoch = excluded.epoch, chain = excluded.chain, tables = excluded.tables",
     )
     .bind(&owner.pipeline)
     .bind(&owner.sink)
@@ -86,6 +89,7 @@ pub(super) async fn take(
     .bind(hex(SpoolPosition::START.boot.0))
     .bind(hex(owner.chain))
     .bind(Timestamp::now().0)
+    .bind(tables)
     .execute(connection)
     .await
     .map(drop)
@@ -132,11 +136,14 @@ pub(super) async fn epoch(connection: &mut SqliteConnection, owner: &Owner, part
 impl Held {
     /// Returns why this owner may not have the position.
     pub(super) fn refuses(&self, owner: &Owner, mine: Option<i64>) -> Option<Error> {
-        if self.spool != owner.spool || self.host != owner.host {
+        // The host's name proves nothing: a machine is renamed, a container made anew. The spool is locked for one process,
+        // and a copy of it has another boot.
+        if self.spool != owner.spool {
             return Some(Error::permanent(format!(
-                "the position of `{}` and `{}` belongs to spool {:016x} on host `{}`; this is spool {:016x} on host \
-                 `{}`: two hosts, or two data directories, may not feed one table",
-                owner.pipeline, owner.sink, self.spool, self.host, owner.spool, owner.host
+                "the position of `{}` and `{}`, {}, belongs to spool {:016x}, last of host `{}`; this is spool {:016x} on \
+                 host `{}`, which knows nothing of those rows: two data directories may not feed one table. Bring back \
+                 the data directory of that spool, or write to another file",
+                owner.pipeline, owner.sink, self.position, self.spool, self.host, owner.spool, owner.host
             )));
         }
         (mine.is_some_and(|mine| self.epoch > mine)).then(|| {
@@ -155,3 +162,12 @@ fn hex(number: u64) -> String {
 fn number(hex: &str) -> Option<u64> {
     u64::from_str_radix(hex, 16).ok()
 }
+
+/// Random 64-bit numbers are kept as hexadecimal text: half of them are no INTEGER of SQLite. `tables` is a JSON array.
+const TABLE: &str = "CREATE TABLE tidegate_position (pipeline TEXT NOT NULL, sink TEXT NOT NULL, part TEXT NOT NULL, \
+    spool TEXT NOT NULL, host TEXT NOT NULL, epoch INTEGER NOT NULL, boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL, \
+    chain TEXT NOT NULL, updated INTEGER NOT NULL, tables TEXT NOT NULL DEFAULT '[]', \
+    PRIMARY KEY (pipeline, sink, part)) STRICT";
+
+/// What a file of an earlier build lacks.
+const TABLES_COLUMN: &str = "ALTER TABLE tidegate_position ADD COLUMN tables TEXT NOT NULL DEFAULT '[]'";

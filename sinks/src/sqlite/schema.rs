@@ -5,6 +5,7 @@ use tidegate_core::{
     Error, Result,
     chunk::SinkTable,
     row::{Column, ColumnType},
+    sink::Owner,
 };
 
 /// What values a column of SQLite turns into others. Decided by its declared type, by SQLite's own rules.
@@ -38,15 +39,40 @@ pub(super) struct Target {
     pub(super) is_wide: Vec<bool>,
 }
 
-/// What an opening may do about tables.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
-    pub(super) create: bool,
-    /// All tables were there at the last commit: one that is gone was dropped, and is not made again silently.
-    pub(super) were_there: bool,
+/// Makes what is missing, or says what that would take.
+#[derive(Debug)]
+pub(super) struct Maker {
+    create: bool,
+    /// What has to be run by somebody who may.
+    wanted: Vec<String>,
+    /// The tables that lost an index.
+    pub(super) dropped: Vec<String>,
 }
 
-/// Makes or checks a table.
+impl Maker {
+    pub(super) fn new(create: bool) -> Self {
+        Self { create, wanted: Vec::new(), dropped: Vec::new() }
+    }
+
+    /// Runs a statement, or keeps it.
+    pub(super) async fn make(&mut self, connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
+        if self.create {
+            return execute(connection, sql).await;
+        }
+        self.wanted.push(sql);
+        Ok(())
+    }
+
+    /// Returns what has to be run before this can go on, if anything has.
+    pub(super) fn wants(&self) -> Option<Error> {
+        let statements = self.wanted.join("; ");
+        (!self.wanted.is_empty()).then(|| {
+            Error::permanent(format!("`create` is off, and the file lacks something. To be run: {statements}"))
+        })
+    }
+}
+
+/// Makes or checks a table. One that `was_there` and is gone was dropped, and is not made again silently.
 ///
 /// # Errors
 ///
@@ -54,56 +80,83 @@ pub(super) struct Rules {
 pub(super) async fn prepare(
     connection: &mut SqliteConnection,
     table: &SinkTable,
-    key: Option<&[String]>,
-    rules: Rules,
+    was_there: bool,
+    maker: &mut Maker,
 ) -> sqlx::Result<Result<Target>> {
-    if let Err(error) = check_name(&table.name) {
-        return Ok(Err(error));
-    }
     let wanted = columns(table);
-    let mut found = match found(connection, &table.name).await? {
+    let found = match found(connection, &table.name).await? {
         Ok(found) => found,
         Err(error) => return Ok(Err(error)),
     };
     if found.is_empty() {
-        if rules.were_there {
-            return Ok(Err(vanished(&table.name)));
+        if was_there {
+            // One column will do where the others are added.
+            let columns = if maker.create { &wanted[..1] } else { &wanted };
+            return Ok(Err(vanished(&table.name, columns)));
         }
-        if !rules.create {
-            return Ok(Err(Error::permanent(format!("table `{}` is missing, and `create` is off", table.name))));
-        }
-        create(connection, &table.name, &wanted).await?;
+        maker.make(connection, create(&table.name, &wanted)).await?;
     } else {
         if let Some(error) = unfit(&table.name, &wanted, &found) {
             return Ok(Err(error));
         }
         let missing = wanted.iter().filter(|column| !found.iter().any(|f| f.name.eq_ignore_ascii_case(&column.name)));
-        let missing: Vec<&Column> = missing.collect();
-        if !missing.is_empty() && !rules.create {
-            let names: Vec<&str> = missing.iter().map(|column| &*column.name).collect();
-            let names = names.join("`, `");
-            let table = &table.name;
-            return Ok(Err(Error::permanent(format!("table `{table}` has no column `{names}`, and `create` is off"))));
-        }
         for column in missing {
-            let declared = declared(column.column_type);
-            execute(
-                connection,
-                format!("ALTER TABLE {} ADD COLUMN {} {declared}", quoted(&table.name), quoted(&column.name)),
-            )
-            .await?;
+            let (table, name, declared) = (quoted(&table.name), quoted(&column.name), declared(column.column_type));
+            maker.make(connection, format!("ALTER TABLE {table} ADD COLUMN {name} {declared}")).await?;
         }
     }
-    found = match self::found(connection, &table.name).await? {
+    let found = match self::found(connection, &table.name).await? {
         Ok(found) => found,
         Err(error) => return Ok(Err(error)),
     };
-    if let Some(key) = key
-        && let Err(error) = index(connection, &table.name, key, &found).await?
-    {
-        return Ok(Err(error));
-    }
     Ok(Ok(target(&table.name, &wanted, &found)))
+}
+
+/// Makes the unique indexes that the user asks for, and drops those of this sink that nobody asks for any more. `making`
+/// holds the statement while it runs.
+///
+/// # Errors
+///
+/// The inner one `Permanent`, naming the table, when it holds rows that the key forbids; the outer one is SQLite's.
+pub(super) async fn keys(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    keys: &[(&SinkTable, &[String])],
+    maker: &mut Maker,
+    making: &mut Option<String>,
+) -> sqlx::Result<Result<()>> {
+    // No name of a pipeline or a sink has a slash: two sinks that write to one table leave each other's keys alone.
+    let prefix = format!("tidegate_key/{}/{}/", owner.pipeline, owner.sink);
+    let wanted = keys.iter().map(|(table, key)| {
+        let columns: Vec<String> = key.iter().map(|column| quoted(column)).collect();
+        let (name, on, columns) = (quoted(&format!("{prefix}{}", table.name)), quoted(&table.name), columns.join(", "));
+        (*table, format!("CREATE UNIQUE INDEX {name} ON {on} ({columns})"))
+    });
+    // With those of an earlier build, whose names did not say whose they are.
+    let there: Vec<(String, String, String)> = sqlx::query_as(
+        "SELECT name, tbl_name, sql FROM sqlite_schema
+         WHERE type = 'index' AND (substr(name, 1, length(?1)) = ?1 OR substr(name, 1, 13) = 'tidegate_key_')",
+    )
+    .bind(&prefix)
+    .fetch_all(&mut *connection)
+    .await?;
+    for (name, table, _) in there.iter().filter(|(_, _, sql)| !wanted.clone().any(|(_, wanted)| wanted == *sql)) {
+        maker.make(connection, format!("DROP INDEX {}", quoted(name))).await?;
+        maker.dropped.push(table.clone());
+    }
+    for (table, statement) in wanted.filter(|(_, wanted)| !there.iter().any(|(_, _, sql)| sql == wanted)) {
+        *making = Some(statement.clone());
+        let made = maker.make(connection, statement).await;
+        *making = None;
+        match made {
+            Err(error) if super::error::blames_a_row(&error) => {
+                let text = format!("table `{}` already holds rows that are equal in its key", table.name);
+                return Ok(Err(Error::permanent(text).because(error)));
+            }
+            made => made?,
+        }
+    }
+    Ok(Ok(()))
 }
 
 /// Returns a name as SQLite reads it literally.
@@ -131,10 +184,11 @@ fn columns(table: &SinkTable) -> Vec<Column> {
     columns
 }
 
-fn check_name(name: &str) -> Result<()> {
+/// Checks that a table can have this name.
+pub(super) fn check_name(name: &str) -> Result<()> {
     let lower = name.to_ascii_lowercase();
     if name.is_empty() || name.contains('\0') || lower.starts_with("sqlite_") || lower == "tidegate_position" {
-        return Err(Error::permanent(format!("a table cannot be called `{name}` in SQLite")));
+        return Err(Error::config(format!("a table cannot be called `{name}` in SQLite")));
     }
     Ok(())
 }
@@ -234,37 +288,10 @@ fn declared(column_type: ColumnType) -> &'static str {
     }
 }
 
-async fn create(connection: &mut SqliteConnection, table: &str, columns: &[Column]) -> sqlx::Result<()> {
+fn create(table: &str, columns: &[Column]) -> String {
     let columns: Vec<String> =
         columns.iter().map(|column| format!("{} {}", quoted(&column.name), declared(column.column_type))).collect();
-    execute(connection, format!("CREATE TABLE {} ({}) STRICT", quoted(table), columns.join(", "))).await
-}
-
-/// Makes the unique index that the user asked for.
-async fn index(
-    connection: &mut SqliteConnection,
-    table: &str,
-    key: &[String],
-    found: &[Found],
-) -> sqlx::Result<Result<()>> {
-    if let Some(column) = key.iter().find(|column| !found.iter().any(|f| f.name.eq_ignore_ascii_case(column))) {
-        return Ok(Err(Error::permanent(format!(
-            "`key` names column `{column}`, which table `{table}` does not have"
-        ))));
-    }
-    let name = quoted(&format!("tidegate_key_{table}_{}", key.join("_")));
-    let columns: Vec<String> = key.iter().map(|column| quoted(column)).collect();
-    let (table_name, columns) = (quoted(table), columns.join(", "));
-    let made =
-        execute(connection, format!("CREATE UNIQUE INDEX IF NOT EXISTS {name} ON {table_name} ({columns})")).await;
-    match made {
-        Err(error) if super::error::blames_a_row(&error) => {
-            Ok(Err(Error::permanent(format!("table `{table}` already holds rows that are equal in its key"))
-                .because(error)))
-        }
-        Err(error) => Err(error),
-        Ok(()) => Ok(Ok(())),
-    }
+    format!("CREATE TABLE {} ({}) STRICT", quoted(table), columns.join(", "))
 }
 
 fn target(table: &str, wanted: &[Column], found: &[Found]) -> Target {
@@ -278,14 +305,15 @@ fn target(table: &str, wanted: &[Column], found: &[Found]) -> Target {
     }
 }
 
-fn vanished(table: &str) -> Error {
+fn vanished(table: &str, columns: &[Column]) -> Error {
     Error::permanent(format!(
-        "table `{table}` is gone, but the position says that rows were stored in it: bring it back, or remove the row \
-         of this sink from `tidegate_position` together with the file beside the spool to begin anew"
+        "table `{table}` is gone, and rows may have been stored in it, which are not sent again: bring it back from a \
+         backup, or, if they are not missed, make it without rows: {}",
+        create(table, columns)
     ))
 }
 
 /// Runs a statement that was put together here: every name in it is quoted.
-pub(super) async fn execute(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
+async fn execute(connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
     sqlx::query(AssertSqlSafe(sql)).persistent(false).execute(connection).await.map(drop)
 }

@@ -1,10 +1,15 @@
 //! The sink: connects, takes ownership, writes chunks.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     ops::Range,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -14,17 +19,19 @@ use sqlx::{
 };
 use tidegate_core::{
     Error, Result,
+    catalog::Component,
     chunk::{Chunk, Part},
     sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
+use tracing::info;
 
 use super::{
     SqliteConfig,
-    error::{blames_a_row, sorted},
+    error::{blames_a_row, is_without_transaction, sorted},
     insert::{Inserter, Rows},
-    position,
-    schema::{Rules, prepare},
+    position::{self, Held},
+    schema::{Maker, keys, prepare},
 };
 
 /// An SQLite file.
@@ -34,6 +41,8 @@ pub(super) struct Sqlite {
     session: Option<Session>,
     /// The epoch of the last opening: a higher one in the file is somebody else's.
     epoch: Option<i64>,
+    /// The index that is being made. It is there at the next opening if the last one was given up over it.
+    making: Option<String>,
 }
 
 /// What holds from one opening to the next.
@@ -41,12 +50,17 @@ pub(super) struct Sqlite {
 pub(super) struct Session {
     path: PathBuf,
     pub(super) connection: SqliteConnection,
+    _interrupt: Interrupt,
     /// The file that was opened, and its write-ahead log.
     files: [Option<FileId>; 2],
     owner: Owner,
     epoch: i64,
     tables: Vec<Inserter>,
 }
+
+/// Ends what a connection is doing, once it is dropped: a call that was given up would go on, and hold the lock.
+#[derive(Debug)]
+struct Interrupt(Arc<AtomicBool>);
 
 /// Tells a file from another one of the same name.
 type FileId = (u64, u64);
@@ -59,7 +73,7 @@ enum Undone {
 
 impl Sqlite {
     pub(super) fn new(config: SqliteConfig) -> Self {
-        Self { config, session: None, epoch: None }
+        Self { config, session: None, epoch: None, making: None }
     }
 
     #[cfg(test)]
@@ -67,7 +81,7 @@ impl Sqlite {
         self.session.as_mut().expect("the test has opened it")
     }
 
-    async fn connect(&self) -> Result<SqliteConnection> {
+    async fn connect(&self) -> Result<(SqliteConnection, Interrupt)> {
         let path = &self.config.path;
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(is_directory(path)),
@@ -79,17 +93,20 @@ impl Sqlite {
             }
             Ok(_) | Err(_) => {}
         }
-        SqliteConnectOptions::new()
+        let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(self.config.create)
             .busy_timeout(self.config.lock_timeout.0)
             .journal_mode(SqliteJournalMode::Wal)
             // NORMAL would acknowledge commits that a power cut takes back.
             .synchronous(SqliteSynchronous::Full)
-            .disable_statement_logging()
-            .connect()
-            .await
-            .map_err(|error| sorted(path, error))
+            .disable_statement_logging();
+        let connected = async {
+            let mut connection = options.connect().await?;
+            let interrupt = Interrupt::new(&mut connection).await?;
+            Ok((connection, interrupt))
+        };
+        connected.await.map_err(|error| sorted(path, error))
     }
 
     /// Takes ownership and prepares the tables, all in one transaction.
@@ -100,8 +117,13 @@ impl Sqlite {
     ) -> sqlx::Result<Result<(i64, Vec<Inserter>, Vec<(Part, SpoolPosition)>)>> {
         // Waits for a transaction of a session that is gone, which may still commit: it has the lock.
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
-        position::create_table(connection).await?;
-        let held = match position::read(connection, &cx.owner).await? {
+        let mut maker = Maker::new(self.config.create);
+        if let Some(statement) = position::missing(connection).await? {
+            maker.make(connection, statement.to_owned()).await?;
+        }
+        let can_be_read = maker.wants().is_none();
+        let held = if can_be_read { position::read(connection, &cx.owner).await? } else { Ok(Vec::new()) };
+        let held = match held {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
@@ -109,25 +131,45 @@ impl Sqlite {
             return Ok(Err(error));
         }
         let written: Vec<_> = held.iter().filter(|held| held.position != SpoolPosition::START).collect();
-        let were_there = !written.is_empty() && written.iter().all(|held| held.chain == cx.owner.chain);
-        let rules = Rules { create: self.config.create, were_there };
+        let mut names: BTreeSet<String> = written.iter().flat_map(|held| held.tables.iter().cloned()).collect();
         let mut tables = Vec::with_capacity(cx.tables.len());
         for table in &cx.tables {
-            let key = self.config.key.get(&*table.table.name).or(Some(&table.key)).filter(|key| !key.is_empty());
-            let key = key.map(Vec::as_slice);
-            match prepare(connection, table, key, rules).await? {
+            let was_there = names.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
+            match prepare(connection, table, was_there, &mut maker).await? {
                 Ok(target) => tables.push(Inserter::new(target)),
                 Err(error) => return Ok(Err(error)),
             }
         }
+        let of_table = cx.tables.iter().map(|table| {
+            let key = self.config.key.get(&*table.table.name).unwrap_or(&table.key);
+            (table, key.as_slice())
+        });
+        let wanted: Vec<_> = of_table.filter(|(_, key)| !key.is_empty()).collect();
+        if let Err(error) = keys(connection, &cx.owner, &wanted, &mut maker, &mut self.making).await? {
+            return Ok(Err(error));
+        }
+        if let Some(error) = maker.wants() {
+            return Ok(Err(error));
+        }
+        names.extend(cx.tables.iter().map(|table| table.name.clone()));
         let epoch = held.iter().map(|held| held.epoch).chain(self.epoch).max().unwrap_or(0) + 1;
         let parts = held.iter().map(|held| held.part.clone()).chain((held.is_empty()).then(Part::spool));
         for part in parts {
-            position::take(connection, &cx.owner, &part, epoch).await?;
+            position::take(connection, &cx.owner, &part, epoch, &names).await?;
         }
         // Before it is known to be committed: if this call is given up, the next one must not take it for another's.
         self.epoch = Some(epoch);
         sqlx::query("COMMIT").execute(connection).await?;
+        let Owner { pipeline, sink, host, .. } = &cx.owner;
+        for table in maker.dropped {
+            info!(pipeline, sink, table, "dropped an index of table {table}: `key` does not ask for it any more");
+        }
+        if let Some(Held { host: old, .. }) = held.iter().find(|held| held.host != *host) {
+            info!(
+                pipeline,
+                sink, old, host, "the position was of host {old}, and the spool is the same: it is of {host} now"
+            );
+        }
         Ok(Ok((epoch, tables, written.into_iter().map(|held| (held.part.clone(), held.position)).collect())))
     }
 }
@@ -136,11 +178,12 @@ impl Sqlite {
 impl Sink for Sqlite {
     async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
         self.session = None;
-        if let Some(table) = self.config.key.keys().find(|name| !cx.tables.iter().any(|t| *t.table.name == ***name)) {
-            return Err(Error::permanent(format!("`key` names table `{table}`, which the sink does not take")));
+        if let Some(statement) = self.making.take() {
+            return Err(takes_too_long(&statement));
         }
+        self.config.check_tables(&cx.tables)?;
         let path = self.config.path.clone();
-        let mut connection = self.connect().await?;
+        let (mut connection, interrupt) = self.connect().await?;
         let file = file_id(&path);
         let taken = self.take_over(&mut connection, cx).await.map_err(|error| sorted(&path, error))?;
         let (epoch, tables, positions) = taken?;
@@ -148,27 +191,21 @@ impl Sink for Sqlite {
         if files[0].is_none() || file_id(&path) != files[0] {
             return Err(Error::transient(format!("`{}` was replaced while it was opened", path.display())));
         }
-        self.session = Some(Session { path, connection, files, owner: cx.owner.clone(), epoch, tables });
+        self.session =
+            Some(Session { path, connection, _interrupt: interrupt, files, owner: cx.owner.clone(), epoch, tables });
         Ok(positions)
     }
 
     async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
-        let session = self.session.as_mut().ok_or_else(not_open)?;
-        session.check_file()?;
-        let rows: Vec<Rows<'_>> = chunk.tables.iter().map(|part| Rows::of(&part.rows)).collect();
-        if !session.may_be_unfit(chunk, &rows) {
-            let committed = session.commit(chunk, &rows).await.map_err(|error| sorted(&session.path, error))??;
-            if committed.is_ok() {
-                // Only now: a file that was removed meanwhile has taken the commit with it.
-                session.check_file()?;
-                return Ok(Written::Committed);
-            }
+        // An error, or whoever gives up the call, ends the session with it: no lock is held until the next opening.
+        let mut session = self.session.take().ok_or_else(not_open)?;
+        let written = session.write(chunk).await;
+        match &written {
+            Ok(_) => self.session = Some(session),
+            // What the end has to say is nothing beside the error.
+            Err(_) => _ = session.connection.close().await,
         }
-        let refused = session.refused(chunk, &rows).await.map_err(|error| sorted(&session.path, error))??;
-        if refused.is_empty() {
-            return Err(Error::transient("a row was refused, and taken when it was tried alone"));
-        }
-        Ok(Written::Refused(refused))
+        written
     }
 
     async fn check(&mut self) -> Result<()> {
@@ -211,6 +248,24 @@ impl Sink for Sqlite {
 }
 
 impl Session {
+    async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
+        self.check_file()?;
+        let rows: Vec<Rows<'_>> = chunk.tables.iter().map(|part| Rows::of(&part.rows)).collect();
+        if !self.may_be_unfit(chunk, &rows) {
+            let committed = self.commit(chunk, &rows).await.map_err(|error| sorted(&self.path, error))??;
+            if committed.is_ok() {
+                // Only now: a file that was removed meanwhile has taken the commit with it.
+                self.check_file()?;
+                return Ok(Written::Committed);
+            }
+        }
+        let refused = self.refused(chunk, &rows).await.map_err(|error| sorted(&self.path, error))??;
+        if refused.is_empty() {
+            return Err(Error::transient("a row was refused, and taken when it was tried alone"));
+        }
+        Ok(Written::Refused(refused))
+    }
+
     /// Commits rows and position, or nothing.
     async fn commit(
         &mut self,
@@ -267,8 +322,9 @@ impl Session {
                             continue;
                         }
                         Err(error) if blames_a_row(&error) => {
-                            sqlx::query("ROLLBACK TO tidegate").execute(&mut self.connection).await?;
-                            sqlx::query("RELEASE tidegate").execute(&mut self.connection).await?;
+                            if !self.undo(chunk).await? {
+                                return Ok(Err(missed()));
+                            }
                             if range.len() == 1 {
                                 blame(range.start, Error::malformed("the table does not take it").because(error));
                                 continue;
@@ -298,8 +354,21 @@ impl Session {
         Ok(moved)
     }
 
+    /// Undoes what came since the savepoint; false if the position is not where it has to be any more.
+    async fn undo(&mut self, chunk: &Chunk) -> sqlx::Result<bool> {
+        match sqlx::query("ROLLBACK TO tidegate").execute(&mut self.connection).await {
+            Ok(_) => sqlx::query("RELEASE tidegate").execute(&mut self.connection).await.map(|_| true),
+            // The rows before are gone, too. What only they would make impossible is found in the next round.
+            Err(error) if is_without_transaction(&error) => self.begin(chunk).await,
+            Err(error) => Err(error),
+        }
+    }
+
     async fn roll_back(&mut self) -> sqlx::Result<()> {
-        sqlx::query("ROLLBACK").execute(&mut self.connection).await.map(drop)
+        match sqlx::query("ROLLBACK").execute(&mut self.connection).await {
+            Err(error) if !is_without_transaction(&error) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn may_be_unfit(&self, chunk: &Chunk, rows: &[Rows<'_>]) -> bool {
@@ -316,6 +385,21 @@ impl Session {
             }
         }
         Ok(())
+    }
+}
+
+impl Interrupt {
+    async fn new(connection: &mut SqliteConnection) -> sqlx::Result<Self> {
+        let is_dropped = Arc::new(AtomicBool::new(false));
+        let seen = is_dropped.clone();
+        connection.lock_handle().await?.set_progress_handler(STEPS, move || !seen.load(Ordering::Relaxed));
+        Ok(Self(is_dropped))
+    }
+}
+
+impl Drop for Interrupt {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -350,6 +434,12 @@ fn not_open() -> Error {
     Error::transient("the SQLite file is not open")
 }
 
+fn takes_too_long(statement: &str) -> Error {
+    Error::permanent(format!(
+        "making the index of a key took longer than the sink's `timeout`: raise it, or stop the program and run: {statement}"
+    ))
+}
+
 fn missed() -> Error {
     Error::transient("the position in the store is not where it was left: it is looked at again")
 }
@@ -357,3 +447,7 @@ fn missed() -> Error {
 fn swallowed(rows: u64) -> Error {
     Error::permanent(format!("a trigger of a table throws away rows without a word: {rows} of this chunk"))
 }
+
+/// How many steps of SQLite's virtual machine, some microseconds each hundred, go by between two looks at whether the
+/// connection was dropped.
+const STEPS: i32 = 10_000;

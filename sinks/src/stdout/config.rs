@@ -1,6 +1,6 @@
 //! The keys of `[sink.NAME]` with `type = "stdout"`.
 
-use std::io;
+use std::io::{self, IsTerminal};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,7 @@ pub enum Format {
     Json,
     /// Comma-separated, with a line of names where another table begins.
     Csv,
-    /// Aligned columns, without those that no row of the chunk has.
+    /// Aligned columns, without those that no row has had so far.
     Table,
 }
 
@@ -36,7 +36,7 @@ impl Component for StdoutConfig {
     type Built = Box<dyn Sink>;
 
     fn build(&self) -> Result<Self::Built> {
-        Ok(Box::new(Stdout::new(self.format, Box::new(io::stdout))))
+        Ok(Box::new(Stdout::new(self.format, || io::stdout().is_terminal(), Box::new(io::stdout))))
     }
 
     fn store(&self) -> Option<String> {

@@ -1,5 +1,7 @@
 //! Chunks as text.
 
+use std::collections::BTreeMap;
+
 use arrow_array::RecordBatch;
 use tidegate_core::chunk::{Chunk, ColumnView, JsonRows, write_value};
 
@@ -11,13 +13,18 @@ pub(super) struct Printer {
     format: Format,
     /// The tables' names.
     tables: Vec<String>,
+    /// The columns of each table, by their number, that any row had so far, and how wide.
+    widths: Vec<BTreeMap<usize, usize>>,
     /// The table whose names stand above.
     heading: Option<usize>,
+    /// How many rows came since.
+    rows_below: usize,
 }
 
 impl Printer {
     pub(super) fn new(format: Format, tables: Vec<String>) -> Self {
-        Self { format, tables, heading: None }
+        let widths = vec![BTreeMap::new(); tables.len()];
+        Self { format, tables, widths, heading: None, rows_below: 0 }
     }
 
     /// Returns the chunk as text.
@@ -65,36 +72,49 @@ impl Printer {
         }
     }
 
+    /// Prints columns as wide as they ever were, so that rows of later chunks stand under those of earlier ones.
     fn aligned(&mut self, table: usize, batch: &RecordBatch, text: &mut Vec<u8>) {
-        let mut columns = Vec::new();
-        for (field, column) in batch.schema_ref().fields().iter().zip(batch.columns()) {
-            let view = ColumnView::of(column);
-            if HIDDEN.contains(&field.name().as_str()) || column.null_count() == column.len() {
+        let schema = batch.schema_ref();
+        let views: Vec<ColumnView<'_>> = batch.columns().iter().map(ColumnView::of).collect();
+        let is_number = |n: usize| matches!(views[n], ColumnView::F64(_) | ColumnView::I64(_) | ColumnView::U64(_));
+        let widths = &mut self.widths[table];
+        let (mut columns, mut have_grown) = (Vec::new(), false);
+        for (n, (field, column)) in schema.fields().iter().zip(batch.columns()).enumerate() {
+            let has_values = column.null_count() < column.len();
+            if HIDDEN.contains(&field.name().as_str()) || !(has_values || widths.contains_key(&n)) {
                 continue;
             }
-            let cells: Vec<String> = (0..batch.num_rows()).map(|row| shown(&view, row)).collect();
+            let cells: Vec<String> = (0..batch.num_rows()).map(|row| shown(&views[n], row)).collect();
             let width = cells.iter().map(|cell| cell.chars().count()).chain([field.name().len()]).max().unwrap_or(0);
-            let is_number = matches!(view, ColumnView::F64(_) | ColumnView::I64(_) | ColumnView::U64(_));
-            columns.push((field.name().as_str(), cells, width, is_number));
+            let widest = widths.entry(n).or_insert(0);
+            have_grown |= width > *widest;
+            *widest = width.max(*widest);
+            columns.push((field.name().as_str(), cells, *widest, is_number(n)));
         }
-        let mut line = |cells: &mut dyn Iterator<Item = (&str, usize, bool)>| {
-            let cells = cells.map(
-                |(cell, width, is_number)| {
-                    if is_number { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-                },
-            );
-            let line = cells.collect::<Vec<_>>().join("  ");
-            text.extend_from_slice(line.trim_end().as_bytes());
+        let other_table = self.heading.replace(table) != Some(table);
+        if other_table {
+            text.extend_from_slice(self.tables[table].as_bytes());
             text.push(b'\n');
-        };
-        if self.heading.replace(table) != Some(table) {
-            line(&mut [(self.tables[table].as_str(), 0, false)].into_iter());
         }
-        line(&mut columns.iter().map(|(name, _, width, is_number)| (*name, *width, *is_number)));
+        let mut names_are_due = other_table || have_grown;
         for row in 0..batch.num_rows() {
-            line(&mut columns.iter().map(|(_, cells, width, is_number)| (cells[row].as_str(), *width, *is_number)));
+            if names_are_due || self.rows_below == NAMES_EVERY {
+                write_line(columns.iter().map(|(name, _, width, right)| (*name, *width, *right)), text);
+                (names_are_due, self.rows_below) = (false, 0);
+            }
+            write_line(columns.iter().map(|(_, cells, width, right)| (&*cells[row], *width, *right)), text);
+            self.rows_below += 1;
         }
     }
+}
+
+/// Writes cells side by side, each so wide, numbers to the right.
+fn write_line<'a>(cells: impl Iterator<Item = (&'a str, usize, bool)>, text: &mut Vec<u8>) {
+    let cells =
+        cells.map(|(cell, width, right)| if right { format!("{cell:>width$}") } else { format!("{cell:<width$}") });
+    let line = cells.collect::<Vec<_>>().join("  ");
+    text.extend_from_slice(line.trim_end().as_bytes());
+    text.push(b'\n');
 }
 
 /// Returns a value as JSON has it, without quotes around a text; empty where there is none.
@@ -144,6 +164,9 @@ const HIDDEN: [&str; 3] = ["ts_recv", "venue", "origin"];
 /// The widest cell for a person.
 const WIDEST: usize = 40;
 
+/// How many rows stand under the names before they come again: about a screen.
+const NAMES_EVERY: usize = 50;
+
 #[cfg(test)]
 mod tests {
     use tidegate_core::{
@@ -184,6 +207,29 @@ mod tests {
         assert!(!text.contains('\u{1b}'), "no control characters");
         let column = lines[1].find("price").unwrap() + "price".len();
         assert!(lines[2][..column].ends_with("  1.5") && lines[3][..column].ends_with("20.25"), "{text}");
+    }
+
+    #[test]
+    fn aligned_columns_stay_where_they_are_from_chunk_to_chunk() {
+        let log = MemoryLog::new("deribit", vec![Table::of::<Trade<'_>>()]);
+        let mark = Mark { symbol: "X", position: Position::Unnumbered, ts_event: Timestamp(1) };
+        let mut printer = Printer::new(Format::Table, vec!["trades".to_owned()]);
+        let mut print = |trade: Trade<'_>| {
+            let at = log.emit(mark, &trade);
+            String::from_utf8(printer.print(&log.chunk(at - 1, at))).unwrap()
+        };
+        let first = print(Trade { price: 1_234.5, ..Trade::default() });
+        assert_eq!(first.lines().count(), 3, "table, names, row: {first}");
+        let end = first.lines().nth(1).unwrap().find("price").unwrap() + "price".len();
+        let second = print(Trade { price: 7.0, ..Trade::default() });
+        assert_eq!(second.lines().count(), 1, "no names: {second}");
+        assert!(second[..end].ends_with("   7.0"), "{first}{second}");
+        assert!(print(Trade { price: 1_234_567.25, ..Trade::default() }).contains("price"), "a width grew");
+        let with_id = print(Trade { id: Some("a"), ..Trade::default() });
+        assert!(with_id.contains("id") && with_id.lines().count() == 2, "a column came: {with_id}");
+        assert_eq!(print(Trade::default()).lines().count(), 1, "and is still there");
+        let rest: String = (0..100).map(|_| print(Trade::default())).collect();
+        assert_eq!(rest.matches("price").count(), 2, "once in {NAMES_EVERY} rows:\n{rest}");
     }
 
     fn print(format: Format) -> String {

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
 };
 
 use async_trait::async_trait;
@@ -19,13 +19,15 @@ use crate::worker::Worker;
 /// Standard output, or what stands for it.
 pub(super) struct Stdout<W> {
     format: Format,
+    /// Whether a person looks at it.
+    is_terminal: fn() -> bool,
     output: Box<dyn Fn() -> W + Send>,
     worker: Worker<(Printer, W)>,
 }
 
 impl<W: Write + Send + 'static> Stdout<W> {
-    pub(super) fn new(format: Format, output: Box<dyn Fn() -> W + Send>) -> Self {
-        Self { format, output, worker: Worker::new() }
+    pub(super) fn new(format: Format, is_terminal: fn() -> bool, output: Box<dyn Fn() -> W + Send>) -> Self {
+        Self { format, is_terminal, output, worker: Worker::new() }
     }
 }
 
@@ -34,7 +36,7 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
     async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
         self.worker.reset().await;
         let format = match self.format {
-            Format::Auto if io::stdout().is_terminal() => Format::Table,
+            Format::Auto if (self.is_terminal)() => Format::Table,
             Format::Auto | Format::Json => Format::Json,
             Format::Csv => Format::Csv,
             Format::Table => Format::Table,
@@ -114,7 +116,7 @@ mod tests {
     async fn chunks_are_printed_in_order_and_at_least_once_is_said() {
         let (log, output) = (log(), Shared::default());
         let shared = output.clone();
-        let mut sink = Stdout::new(Format::Json, Box::new(move || shared.clone()));
+        let mut sink = Stdout::new(Format::Json, || true, Box::new(move || shared.clone()));
         assert!(sink.open(&log.context(std::path::Path::new("."))).await.unwrap().is_empty(), "it keeps no position");
         for n in 0..4 {
             sink.write(&log.chunk(n, n + 1)).await.unwrap();
@@ -130,14 +132,27 @@ mod tests {
     async fn a_full_disk_behind_it_is_transient_and_a_closed_pipe_needs_a_person() {
         let log = log();
         let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut sink = Stdout::new(Format::Json, Box::new(full));
+        let mut sink = Stdout::new(Format::Json, || true, Box::new(full));
         sink.open(&log.context(std::path::Path::new("."))).await.unwrap();
         let error = sink.write(&log.chunk(0, 1)).await.unwrap_err();
         assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
 
-        let mut sink = Stdout::new(Format::Json, Box::new(|| io::pipe().unwrap().1));
+        let mut sink = Stdout::new(Format::Json, || true, Box::new(|| io::pipe().unwrap().1));
         sink.open(&log.context(std::path::Path::new("."))).await.unwrap();
         assert_eq!(sink.write(&log.chunk(0, 1)).await.unwrap_err().kind(), Kind::Permanent);
+    }
+
+    #[tokio::test]
+    async fn without_a_format_a_terminal_gets_columns_and_anything_else_json() {
+        for (is_terminal, begins) in [((|| true) as fn() -> bool, "trades\nts_event"), (|| false, "{\"table\":")] {
+            let (log, output) = (log(), Shared::default());
+            let shared = output.clone();
+            let mut sink = Stdout::new(Format::Auto, is_terminal, Box::new(move || shared.clone()));
+            sink.open(&log.context(std::path::Path::new("."))).await.unwrap();
+            sink.write(&log.chunk(0, 4)).await.unwrap();
+            let text = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+            assert!(text.starts_with(begins), "{text}");
+        }
     }
 
     fn log() -> MemoryLog {

@@ -1,7 +1,8 @@
 //! Fetches the trades that were missed, from the main host and, where that has forgotten, from the history host.
 //!
 //! The main host remembers about a day and answers for older times *empty, without an error*. So an answer counts only
-//! if it holds the trade at the edge of the gap: a host that still has that one has all behind it. The history host
+//! if it holds the trade at the edge of the gap: a host that still has that one has all behind it. Where that trade is
+//! older than what the main host remembers, but all that can be missing is not, the time takes its place. The history host
 //! keeps everything, but nothing says how soon; so of an end that is open it is believed only after the main host has
 //! said what it has of the last day. Where neither knows the number, the time is asked for: the venue may have numbered
 //! anew.
@@ -22,20 +23,21 @@ use url::form_urlencoded;
 pub(super) use self::page::each;
 use self::{
     notes::{Host, Notes, Place},
-    page::Page,
+    page::{Answer, Page},
     sweep::Sweeps,
 };
 use super::{
     channel::{Channel, Interval},
+    config::Hosts,
     data::on_trades,
+    message::Trade,
     selection::later,
 };
 
 /// Which request fills which gap.
 #[derive(Debug)]
 pub(super) struct Backfill {
-    main: String,
-    history: Option<String>,
+    hosts: Hosts,
     interval: Interval,
     notes: Notes,
     sweeps: Sweeps,
@@ -46,11 +48,13 @@ const PAGE: u64 = 1000;
 /// Enough for the baseline of a moment ago; the next page follows where it is not.
 const FRESH_PAGE: u64 = 100;
 const FRESH: Duration = Duration::from_secs(60);
+/// At 15 requests a second, a request a second: the most that the history host was seen to take.
+const HISTORY_COST: u32 = 15;
 
 impl Backfill {
-    pub(super) fn new(main: String, history: Option<String>, interval: Interval) -> Self {
-        let notes = Notes::new(history.is_some());
-        Self { main, history, interval, notes, sweeps: Sweeps::default() }
+    pub(super) fn new(hosts: Hosts, interval: Interval) -> Self {
+        let notes = Notes::new(hosts.history.is_some());
+        Self { hosts, interval, notes, sweeps: Sweeps::default() }
     }
 
     /// Forgets what was asked in the last session: an answer from before this one proves nothing about its begin.
@@ -73,23 +77,23 @@ impl Backfill {
         if let Some(why) = self.notes.lost(first, now) {
             return Remedy::Lost { gaps: vec![first.id], why };
         }
-        let swept = self.sweeps.request(&self.main, gaps, now, |gap| !self.notes.has(gap));
+        let swept = self.sweeps.request(&self.hosts.http, gaps, now, |gap| !self.notes.has(gap));
         let (request, gaps) = swept.unwrap_or_else(|| (self.request(first, now), vec![first.id]));
         Remedy::Fetch { request, gaps }
     }
 
     /// Returns the request for one gap: from its left edge on, or, where there is none, backwards from its right one.
     fn request(&self, gap: &Gap, now: Timestamp) -> Request {
-        let host = match (self.notes.host(gap), &self.history) {
-            (Host::History, Some(history)) => history,
-            (Host::Main | Host::History, _) => &self.main,
+        let (host, cost) = match (self.notes.host(gap), &self.hosts.history) {
+            (Host::History, Some(history)) => (history, HISTORY_COST),
+            (Host::Main | Host::History, _) => (&self.hosts.http, 1),
         };
         let symbol: String = form_urlencoded::byte_serialize(gap.stream.symbol.as_bytes()).collect();
         let mut url = format!("{host}/public/get_last_trades_by_instrument?instrument_name={symbol}");
         let count = if gap.after.is_none() && later(gap.since, FRESH) >= now { FRESH_PAGE } else { PAGE };
         let sorting = if gap.after.is_some() { "asc" } else { "desc" };
         url.push_str(&format!("&count={count}&sorting={sorting}"));
-        match self.notes.begin(gap) {
+        match self.notes.begin(gap, now) {
             Some(Place::Number(begin)) if gap.after.is_some() => {
                 url.push_str(&format!("&start_seq={begin}"));
                 if let Some(end) = number(gap.before) {
@@ -97,7 +101,7 @@ impl Backfill {
                 }
             }
             Some(Place::Number(begin)) => url.push_str(&format!("&end_seq={begin}")),
-            Some(Place::Time(begin)) => {
+            Some(Place::Time(begin) | Place::Since(begin)) => {
                 url.push_str(&format!("&start_timestamp={}", begin.as_millis()));
                 if let Some(before) = gap.before {
                     url.push_str(&format!("&end_timestamp={}", before.ts_event.as_millis()));
@@ -105,21 +109,26 @@ impl Backfill {
             }
             None => {}
         }
-        Request::get(url)
+        Request { cost, ..Request::get(url) }
     }
 
     /// Emits the trades of a reply, and says which gaps it answers.
     ///
     /// # Errors
     ///
-    /// `Transient` when the venue wants to be asked later, `Malformed` when the reply is no page of trades.
+    /// `Transient` when the venue wants to be asked later, `Malformed` when the reply is no page of trades, `Permanent` when
+    /// it is the other exchange's.
     pub(super) fn on_reply(&mut self, reply: &Reply<'_>, gaps: &[Gap], now: Timestamp, out: &mut Outbox) -> Result<()> {
         let host = self.host(reply.request);
-        let page = match Page::read(reply, out) {
-            Ok(Some(page)) => page,
-            Ok(None) => {
-                out.ignore("a request for trades that was refused");
-                self.sweeps.failed(reply.request);
+        let page = match Page::read(reply, &self.hosts, out) {
+            Ok(Answer::Page(page)) => page,
+            Ok(Answer::Unknown) => {
+                self.refused(reply.request, out);
+                self.notes.unknown(gaps, host, now);
+                return Ok(());
+            }
+            Ok(Answer::Refused) => {
+                self.refused(reply.request, out);
                 self.notes.failed(gaps, host);
                 return Ok(());
             }
@@ -132,10 +141,11 @@ impl Backfill {
                 return Err(error);
             }
         };
+        // What belongs to no gap would only make streams of instruments that nobody follows.
+        let symbols: HashSet<&str> = gaps.iter().map(|gap| &*gap.stream.symbol).collect();
+        let is_asked_for = |trade: &Trade<'_>| symbols.contains(&*trade.instrument_name);
         if let Some(end) = self.sweeps.on_page(reply.request, &page, gaps) {
-            // What belongs to no gap would only make streams of instruments that nobody follows.
-            let symbols: HashSet<&str> = gaps.iter().map(|gap| &*gap.stream.symbol).collect();
-            on_trades(page.trades.iter().filter(|trade| symbols.contains(&*trade.instrument_name)), out);
+            on_trades(page.trades.iter().filter(|trade| is_asked_for(trade)), out);
             end.answered.into_iter().for_each(|gap| out.answered(gap));
             self.notes.failed_sweep(&end.left);
             return Ok(());
@@ -143,7 +153,7 @@ impl Backfill {
         // Of a baseline, only the newest trade before its time is wanted, and what follows.
         let baseline = gaps.iter().find(|gap| gap.after.is_none());
         let first = baseline.map_or(0, |gap| page.neighbour(gap));
-        on_trades(&page.trades[first..], out);
+        on_trades(page.trades[first..].iter().filter(|trade| is_asked_for(trade)), out);
         for gap in gaps {
             if self.notes.on_page(gap, &page, host, now) {
                 out.answered(gap.id);
@@ -152,8 +162,13 @@ impl Backfill {
         Ok(())
     }
 
+    fn refused(&mut self, request: &Request, out: &mut Outbox) {
+        out.ignore("a request for trades that was refused");
+        self.sweeps.failed(request);
+    }
+
     fn host(&self, request: &Request) -> Host {
-        let rest = self.history.as_ref().and_then(|history| request.url.strip_prefix(history.as_str()));
+        let rest = self.hosts.history.as_ref().and_then(|history| request.url.strip_prefix(history.as_str()));
         if rest.is_some_and(|rest| rest.starts_with("/public/")) { Host::History } else { Host::Main }
     }
 }

@@ -1,6 +1,10 @@
 //! What Deribit's frames mean, and what to answer.
+//!
+//! No book is kept, so that a crossed one is not seen here: whether bid and ask cross after a change is known only to who
+//! keeps every level of every book, since a deletion uncovers the next one. What a crossed book would tell, that a change is
+//! missing, the chain of `prev_change_id` tells at once and without it, and the venue has no checksum beside that.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, ops::RangeInclusive, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{json, value::RawValue};
@@ -14,7 +18,8 @@ use super::{
     backfill::{Backfill, each},
     channel::{Channel, state_channel},
     config::{Choice, DeribitConfig, Hosts},
-    data::{on_book, on_book_top, on_index, on_quote, on_ticker, on_trades},
+    data::{belongs, on_book, on_book_top, on_index, on_quote, on_ticker, on_trades},
+    instrument::is_name,
     message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Refusal, Trades, read},
     refusal::Verdict,
     selection::{Selection, later},
@@ -32,8 +37,14 @@ pub(super) struct Deribit {
     backfill: Backfill,
     /// When something last happened.
     now: Timestamp,
-    /// When to choose the instruments anew, for another reason than the refresh.
+    /// When to choose the instruments anew, or to ask again for what was refused, for another reason than the refresh.
     choose_at: Option<Timestamp>,
+    /// When to choose anew for what has happened since the last discovery began.
+    anew_at: Option<Timestamp>,
+    /// Replies in a row that refused a channel.
+    refusals: u32,
+    /// Whether this session is not the first.
+    was_open: bool,
     /// When to log in again, before the login runs out.
     login_at: Option<Timestamp>,
 }
@@ -42,6 +53,11 @@ pub(super) struct Deribit {
 const HEARTBEAT_SECONDS: u64 = 10;
 /// States come in swarms, at 08:00 UTC of every instrument; and the lists may be asked for once in 10 s.
 const AFTER_STATE: Duration = Duration::from_secs(10);
+/// How long to wait before a channel is asked for again that was refused; twice as long each time, up to the longest.
+const AFTER_REFUSAL: Duration = Duration::from_secs(10);
+const LONGEST_AFTER_REFUSAL: Duration = Duration::from_secs(3600);
+/// What a login may say of its life: an absurd number must neither overflow nor make a storm of logins.
+const LOGIN_SECONDS: RangeInclusive<u64> = 60..=366 * 86_400;
 /// How long to wait for a discovery that was asked for before it is asked for again.
 const DISCOVERY_AGAIN: Duration = Duration::from_secs(60);
 /// A refused upgrade with the status 429 is the 33rd connection from this address.
@@ -51,9 +67,21 @@ impl Deribit {
     pub(super) fn new(config: DeribitConfig) -> Self {
         let hosts = config.endpoint.hosts();
         let selection = Selection::new(config.selectors().cloned());
-        let backfill = Backfill::new(hosts.http.clone(), hosts.history.clone(), config.interval);
+        let backfill = Backfill::new(hosts.clone(), config.interval);
         let (session, now) = (Session::default(), Timestamp::default());
-        Self { config, hosts, session, selection, backfill, now, choose_at: None, login_at: None }
+        Self {
+            config,
+            hosts,
+            session,
+            selection,
+            backfill,
+            now,
+            choose_at: None,
+            anew_at: None,
+            refusals: 0,
+            was_open: false,
+            login_at: None,
+        }
     }
 
     /// Returns the channels of the names and of what the selectors chose.
@@ -71,19 +99,6 @@ impl Deribit {
         let mut seen = HashSet::new();
         channels.retain(|channel| seen.insert(channel.clone()));
         channels
-    }
-
-    /// Refuses a reply of the other exchange.
-    fn check_venue(&self, testnet: Option<bool>) -> Result<()> {
-        let name = |is_test| if is_test { "the test exchange" } else { "the exchange itself" };
-        match (testnet, self.hosts.testnet) {
-            (Some(is), Some(should_be)) if is != should_be => Err(Error::permanent(format!(
-                "`endpoint` is {}, but {} answers: nothing is stored",
-                name(should_be),
-                name(is)
-            ))),
-            _ => Ok(()),
-        }
     }
 
     fn log_in(&mut self, out: &mut Outbox) -> Result<()> {
@@ -106,17 +121,26 @@ impl Deribit {
 
     /// Reads the frame in one pass, by the type that its channel has. `None`: it is written in another way, or broken.
     #[inline]
-    fn on_known(&mut self, text: &str, channel: Channel, out: &mut Outbox) -> Option<Result<()>> {
-        match channel {
-            Channel::Tickers => return Some(on_ticker(&known(text, channel, out)?, out)),
-            Channel::Trades => on_trades(&known::<Trades<'_>>(text, channel, out)?, out),
-            Channel::Quotes => return Some(on_quote(&known(text, channel, out)?, out)),
-            Channel::BookChanges => return Some(on_book(known(text, channel, out)?, out)),
-            Channel::BookTops => on_book_top(known(text, channel, out)?, out),
-            Channel::IndexPrices => on_index(&known(text, channel, out)?, out),
-            Channel::InstrumentStatus => self.on_state(&known(text, channel, out)?, out),
-        }
-        Some(Ok(()))
+    fn on_known(&mut self, text: &str, (name, channel): (&str, Channel), out: &mut Outbox) -> Option<Result<()>> {
+        let subject = subject(name);
+        let outcome = match channel {
+            Channel::Tickers => on_ticker(&known(text, name)?, subject, out),
+            Channel::Trades => {
+                let trades = known::<Trades<'_>>(text, name)?;
+                if trades.into_iter().any(|trade| belongs(&trade.instrument_name, subject).is_err()) {
+                    return None;
+                }
+                on_trades(&trades, out);
+                Ok(())
+            }
+            Channel::Quotes => on_quote(&known(text, name)?, subject, out),
+            Channel::BookChanges => on_book(known(text, name)?, subject, out),
+            Channel::BookTops => on_book_top(known(text, name)?, subject, out),
+            Channel::IndexPrices => on_index(&known(text, name)?, subject, out),
+            Channel::InstrumentStatus => self.on_state(&known(text, name)?, out),
+        };
+        out.heard(name);
+        Some(outcome)
     }
 
     /// Reads the frame step by step.
@@ -145,45 +169,67 @@ impl Deribit {
     }
 
     fn on_data(&mut self, channel: &str, data: &RawValue, out: &mut Outbox) -> Result<()> {
-        let Some(channel) = Channel::of(channel).filter(|channel| self.wants(*channel)) else {
+        let Some(kind) = self.channel(channel) else {
             out.ignore("a channel of no interest");
             return Ok(());
         };
-        let data = data.get();
-        match channel {
-            Channel::Tickers => on_ticker(&read(data)?, out)?,
+        let (subject, data) = (subject(channel), data.get());
+        match kind {
+            Channel::Tickers => on_ticker(&read(data)?, subject, out),
             Channel::Trades => {
                 let raw: Vec<&RawValue> = read(data)?;
-                let (trades, _) = each(&raw, out);
+                let (trades, _) = each(&raw, |trade| belongs(&trade.instrument_name, subject), out);
                 on_trades(&trades, out);
+                Ok(())
             }
-            Channel::Quotes => on_quote(&read(data)?, out)?,
-            Channel::BookChanges => on_book(read(data)?, out)?,
-            Channel::BookTops => on_book_top(read(data)?, out),
-            Channel::IndexPrices => on_index(&read(data)?, out),
+            Channel::Quotes => on_quote(&read(data)?, subject, out),
+            Channel::BookChanges => on_book(read(data)?, subject, out),
+            Channel::BookTops => on_book_top(read(data)?, subject, out),
+            Channel::IndexPrices => on_index(&read(data)?, subject, out),
             Channel::InstrumentStatus => self.on_state(&read(data)?, out),
         }
-        Ok(())
     }
 
-    /// Returns whether a channel's messages are read: its table is there, or it tells when to choose anew.
-    fn wants(&self, channel: Channel) -> bool {
-        channel == Channel::InstrumentStatus || self.config.channels.contains(&channel)
+    /// Returns what a channel carries whose messages are read: it was asked for, and its table is there or it tells when to
+    /// choose anew.
+    #[inline]
+    fn channel(&self, name: &str) -> Option<Channel> {
+        let channel = Channel::of(name).filter(|_| self.session.expects(name))?;
+        let is_read = channel == Channel::InstrumentStatus || self.config.channels.contains(&channel);
+        is_read.then_some(channel)
     }
 
-    fn on_state(&mut self, state: &InstrumentState<'_>, out: &mut Outbox) {
+    fn on_state(&mut self, state: &InstrumentState<'_>, out: &mut Outbox) -> Result<()> {
+        if !is_name(&state.instrument_name) {
+            return Err(Error::malformed("the state of an instrument with a strange name"));
+        }
         if self.config.selectors().next().is_some() {
-            let soon = later(self.now, AFTER_STATE);
-            self.choose_at = Some(self.choose_at.map_or(soon, |at| at.min(soon)));
-            self.wake(out);
+            self.choose_after(AFTER_STATE, out);
         }
         if self.config.channels.contains(&Channel::InstrumentStatus) {
             out.emit(state.mark(), &kinds::InstrumentStatus { state: Label(&state.state) });
         }
+        Ok(())
+    }
+
+    /// Something has happened for which the instruments are to be chosen anew, or channels to be asked for again.
+    fn choose_after(&mut self, pause: Duration, out: &mut Outbox) {
+        let soon = later(self.now, pause);
+        let sooner = |at: Option<Timestamp>| Some(at.map_or(soon, |at| at.min(soon)));
+        // A discovery that is under way began before it, and sets only the other one.
+        (self.choose_at, self.anew_at) = (sooner(self.choose_at), sooner(self.anew_at));
+        self.wake(out);
+    }
+
+    /// A reply has refused channels: what the venue lists is read again soon, and they are asked for once more.
+    fn refused(&mut self, out: &mut Outbox) {
+        let pause = AFTER_REFUSAL.saturating_mul(1 << self.refusals.min(16)).min(LONGEST_AFTER_REFUSAL);
+        self.refusals = self.refusals.saturating_add(1);
+        self.choose_after(pause, out);
     }
 
     fn on_answer(&mut self, message: &Message<'_>, out: &mut Outbox) -> Result<()> {
-        self.check_venue(message.testnet)?;
+        self.hosts.check_venue(message.testnet)?;
         let asked = match message.id {
             Lenient::Number(id) => self.session.answered(id),
             Lenient::Absent | Lenient::Odd => None,
@@ -198,7 +244,13 @@ impl Deribit {
             None => out.ignore("a reply to nothing that was asked"),
             Some(Asked::Test | Asked::Greeting) => {}
             Some(Asked::Login) => self.on_login(&read(result.get())?, out),
-            Some(Asked::Subscribe(channels)) => on_subscribed(channels, message, result, out)?,
+            Some(Asked::Subscribe(channels)) => {
+                if on_subscribed(channels, message, result, out)? {
+                    self.refused(out);
+                } else {
+                    self.refusals = 0;
+                }
+            }
             // What the venue leaves out was not subscribed to any more.
             Some(Asked::Unsubscribe(channels)) => channels.into_iter().for_each(|channel| out.unsubscribed(channel)),
         }
@@ -209,6 +261,7 @@ impl Deribit {
     fn on_login(&mut self, login: &Login, out: &mut Outbox) {
         if let Lenient::Number(seconds) = login.expires_in {
             // At four fifths of its life, so that there is time to try again.
+            let seconds = seconds.clamp(*LOGIN_SECONDS.start(), *LOGIN_SECONDS.end());
             self.login_at = Some(later(self.now, Duration::from_secs(seconds) * 4 / 5));
             self.wake(out);
         }
@@ -222,21 +275,43 @@ impl Deribit {
             let channels = if is_about_us { self.session.only_subscription() } else { None };
             channels.map(Asked::Subscribe)
         });
-        match asked {
-            Some(Asked::Subscribe(channels)) if is_about_us => {
-                let why = refusal.text();
+        // The venue may repeat what it was sent, the secret included.
+        let secret = self.config.client_secret.as_ref();
+        let why = secret.map_or_else(|| refusal.text(), |secret| secret.hide_in(&refusal.text()));
+        match (asked, verdict) {
+            (_, Verdict::SessionOver(_)) => Err(refusal.error_that_says(why)),
+            (Some(Asked::Login), Verdict::LoginOver) => Err(Error::permanent(why)),
+            // A new session brings a new login.
+            (_, Verdict::NotLoggedIn) if secret.is_some() => Err(Error::transient(why)),
+            (_, Verdict::Never | Verdict::NotLoggedIn | Verdict::LoginOver) => Err(refusal.error_that_says(why)),
+            (Some(Asked::Login), Verdict::NoInstrument | Verdict::OurFault) => Err(Error::permanent(why)),
+            // The handshake cannot do without: from the beginning.
+            (Some(Asked::Greeting), Verdict::NoInstrument | Verdict::OurFault) => Err(Error::transient(why)),
+            (Some(Asked::Greeting | Asked::Login), Verdict::Later(_)) => Err(refusal.error_that_says(why)),
+            (Some(Asked::Subscribe(channels)), Verdict::NoInstrument | Verdict::OurFault) => {
                 channels.into_iter().for_each(|channel| out.refuse(channel, why.clone()));
+                self.refused(out);
+                Ok(())
+            }
+            (Some(Asked::Unsubscribe(channels)), Verdict::NoInstrument) => {
+                channels.into_iter().for_each(|channel| out.unsubscribed(channel));
+                Ok(())
+            }
+            // The driver asks again, after pauses that grow, and names the channels that wait; the rest of the line goes on.
+            (Some(Asked::Subscribe(_)), Verdict::Later(_)) => {
+                out.ignore("a subscription that was put off");
+                Ok(())
+            }
+            (Some(Asked::Unsubscribe(_)), Verdict::Later(_) | Verdict::OurFault) => {
+                out.ignore("an end of subscriptions that was put off");
                 Ok(())
             }
             // The line was alive enough to say no.
-            Some(Asked::Test) => {
+            (Some(Asked::Test), Verdict::Later(_) | Verdict::NoInstrument | Verdict::OurFault) => {
                 out.ignore("a refused answer to a test of the line");
                 Ok(())
             }
-            Some(Asked::Login) if is_about_us || verdict == Verdict::LoginOver => Err(Error::permanent(refusal.text())),
-            // The handshake, or the end of a channel, cannot do without: from the beginning.
-            Some(Asked::Greeting | Asked::Unsubscribe(_)) if is_about_us => Err(Error::transient(refusal.text())),
-            Some(_) | None => Err(refusal.error()),
+            (None, Verdict::Later(_) | Verdict::NoInstrument | Verdict::OurFault) => Err(Error::malformed(why)),
         }
     }
 
@@ -245,14 +320,14 @@ impl Deribit {
             let text = format!("{} answered with status {} and no JSON", reply.request.shown(), reply.status);
             Error::transient(text).because(error)
         })?;
-        self.check_venue(message.testnet)?;
+        self.hosts.check_venue(message.testnet)?;
         if let Some(refusal) = message.error {
             let is_first = !self.selection.has_chosen();
             return Err(match refusal.verdict() {
                 // Nothing was ever chosen: most likely the currency is none.
                 Verdict::OurFault if is_first => Error::permanent(refusal.text()),
                 Verdict::OurFault | Verdict::NoInstrument | Verdict::LoginOver => Error::transient(refusal.text()),
-                Verdict::Later(_) | Verdict::Never => refusal.error(),
+                Verdict::Later(_) | Verdict::SessionOver(_) | Verdict::Never | Verdict::NotLoggedIn => refusal.error(),
             });
         }
         let result = message.result.ok_or_else(|| Error::transient("a reply to a discovery without `result`"))?;
@@ -272,8 +347,9 @@ impl Protocol for Deribit {
             // The venue takes 32 kB of the whole request.
             bytes_per_message: Some(30_000),
             messages_per_second: Some(3.0),
-            requests_per_second: Some(20.0),
-            refresh: self.selection.refresh(),
+            // Of the 20 that the venue allows: the session's own messages are paid from the same pool.
+            requests_per_second: Some(15.0),
+            refresh: Some(self.selection.refresh()),
             ..Limits::default()
         }
     }
@@ -281,14 +357,17 @@ impl Protocol for Deribit {
     fn discover(&mut self, reply: Option<&Reply<'_>>, out: &mut Outbox) -> Result<Discovery> {
         self.now = out.now();
         match reply {
-            None => self.selection.begin(self.now),
+            None => {
+                self.anew_at = None;
+                self.selection.begin(self.now);
+            }
             Some(reply) => self.answered(reply, out)?,
         }
         if let Some(request) = self.selection.request(&self.hosts.http) {
             return Ok(Discovery::Fetch(request));
         }
-        self.selection.choose(self.now);
-        self.choose_at = self.selection.next_choice();
+        self.selection.choose(self.now, out)?;
+        self.choose_at = self.selection.next_choice().into_iter().chain(self.anew_at).min();
         self.wake(out);
         Ok(Discovery::Channels(self.channels()))
     }
@@ -312,11 +391,16 @@ impl Protocol for Deribit {
         let heartbeat = json!({ "interval": HEARTBEAT_SECONDS });
         self.session.ask(Asked::Greeting, "public/set_heartbeat", &heartbeat, out);
         self.log_in(out)?;
+        if std::mem::replace(&mut self.was_open, true) && self.config.selectors().next().is_some() {
+            // Nobody has told what was listed and ended meanwhile.
+            self.choose_after(AFTER_STATE, out);
+        }
         self.wake(out);
         Ok(())
     }
 
     fn subscribe(&mut self, channels: &[&str], out: &mut Outbox) -> Result<()> {
+        channels.iter().for_each(|channel| self.session.expect(channel));
         let asked = Asked::Subscribe(channels.iter().map(|&channel| channel.to_owned()).collect());
         self.session.ask(asked, "public/subscribe", &json!({ "channels": channels }), out);
         Ok(())
@@ -332,8 +416,9 @@ impl Protocol for Deribit {
     fn on_frame(&mut self, frame: Frame<'_>, out: &mut Outbox) -> Result<()> {
         let text = frame.text()?;
         self.now = out.now();
-        let channel = Channel::of(peek(text)).filter(|channel| self.wants(*channel));
-        if let Some(outcome) = channel.and_then(|channel| self.on_known(text, channel, out)) {
+        let name = peek(text);
+        let channel = self.channel(name);
+        if let Some(outcome) = channel.and_then(|channel| self.on_known(text, (name, channel), out)) {
             return outcome;
         }
         self.on_other(text, out)
@@ -369,19 +454,28 @@ impl Protocol for Deribit {
     }
 }
 
-/// Takes the list of accepted channels: in any order, and what is not in it was refused without a word.
-fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, out: &mut Outbox) -> Result<()> {
+/// Takes the list of accepted channels: in any order, and what is not in it was refused without a word. Returns whether
+/// there was such a one.
+fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, out: &mut Outbox) -> Result<bool> {
     let accepted: Vec<Text<'_>> = read(result.get())?;
     let mut accepted: HashSet<&str> = accepted.iter().map(|channel| &**channel).collect();
+    let venue_at = match message.us_out {
+        Lenient::Number(micros) => micros.checked_mul(1000).map(Timestamp),
+        Lenient::Absent | Lenient::Odd => None,
+    };
+    let mut has_refused = false;
     for channel in asked {
-        match (accepted.remove(channel.as_str()), message.us_out) {
-            (true, Lenient::Number(micros)) => out.confirm_at(channel, Timestamp(micros.saturating_mul(1000))),
-            (true, Lenient::Absent | Lenient::Odd) => out.confirm(channel),
-            (false, _) => out.refuse(channel, "left out of the accepted channels: unknown or expired"),
+        match (accepted.remove(channel.as_str()), venue_at) {
+            (true, Some(at)) => out.confirm_at(channel, at),
+            (true, None) => out.confirm(channel),
+            (false, _) => {
+                has_refused = true;
+                out.refuse(channel, "left out of the accepted channels: unknown or expired");
+            }
         }
     }
     accepted.iter().for_each(|_| out.ignore("an accepted channel that was not asked for"));
-    Ok(())
+    Ok(has_refused)
 }
 
 /// Finds the channel without reading the frame: the text can stand nowhere but at a real key, since a quote inside a
@@ -392,14 +486,16 @@ fn peek(text: &str) -> &str {
     rest.split_once('"').map_or("", |(channel, _)| channel)
 }
 
+/// Returns the instrument or index of a channel.
+#[inline]
+fn subject(channel: &str) -> &str {
+    channel.split('.').nth(1).unwrap_or_default()
+}
+
 /// Reads the data of a notification, if the frame is one of this channel.
 #[inline]
-fn known<'a, T: Deserialize<'a>>(text: &'a str, channel: Channel, out: &mut Outbox) -> Option<T> {
+fn known<'a, T: Deserialize<'a>>(text: &'a str, channel: &str) -> Option<T> {
     let notification: Notification<'a, T> = serde_json::from_str(text).ok()?;
     let Data { channel: name, data } = notification.params;
-    if Channel::of(&name) != Some(channel) {
-        return None;
-    }
-    out.heard(&name);
-    Some(data)
+    (*name == *channel).then_some(data)
 }

@@ -14,12 +14,16 @@ use super::{
 pub(super) enum Verdict {
     /// Again, after this pause at the least.
     Later(Duration),
+    /// Not in this session: a new one, after this pause at the least.
+    SessionOver(Duration),
     /// A person must act.
     Never,
     /// The instrument is not there, or not any more.
     NoInstrument,
     /// The login has run out.
     LoginOver,
+    /// Only for who is logged in.
+    NotLoggedIn,
     /// This program made a mistake.
     OurFault,
 }
@@ -30,31 +34,36 @@ impl Refusal<'_> {
         let seconds = |seconds| Verdict::Later(Duration::from_secs(seconds));
         match self.code {
             // Too many requests: the venue ends the session, and a resubscription at once is the next such request.
-            10028 | 10066 => seconds(5),
-            // Settlement takes some seconds at 08:00 UTC.
-            10041 | 13028 | 13503 | 13025 => seconds(5),
+            10028 => Verdict::SessionOver(Duration::from_secs(5)),
             // Maintenance takes a quarter of an hour or more, closed to who is not logged in.
-            11051 | 11056 => seconds(15),
+            11051 | 11056 => Verdict::SessionOver(Duration::from_secs(15)),
+            // Settlement takes some seconds at 08:00 UTC.
+            10041 | 10066 | 13025 | 13028 | 13503 => seconds(5),
             12998 => match self.data().wait {
                 Lenient::Number(wait) => seconds(wait.min(3600)),
                 Lenient::Absent | Lenient::Odd => seconds(30),
             },
-            10001 | 10040 | 10047 | 10048 | 11052 | 11094 | 13888 => seconds(0),
-            10000 | 10030 | 13004 | 13021 | 13778 => Verdict::Never,
+            10000 | 10030 | 13004 | 13021 => Verdict::Never,
+            13778 => Verdict::NotLoggedIn,
             10020 | 13019 | 13020 => Verdict::NoInstrument,
             13009 => Verdict::LoginOver,
-            // 11029, 11043, 11049, 11050, -32000, -32600, -32601, -32602, -32700, and what is unknown.
-            _ => Verdict::OurFault,
+            11029 | 11043 | 11049 | 11050 | -32700..=-32000 => Verdict::OurFault,
+            // 10001, 10040, 10047, 10048, 11052, 11094, 13888, and what is unknown: a new code is no reason to stop for ever.
+            _ => seconds(0),
         }
     }
 
     /// Returns the error for a request of which nothing more is known.
     pub(super) fn error(&self) -> Error {
-        let text = self.text();
+        self.error_that_says(self.text())
+    }
+
+    /// The same, in other words.
+    pub(super) fn error_that_says(&self, text: String) -> Error {
         match self.verdict() {
             Verdict::Later(Duration::ZERO) | Verdict::LoginOver => Error::transient(text),
-            Verdict::Later(pause) => Error::transient(text).retry_after(pause),
-            Verdict::Never => Error::permanent(text),
+            Verdict::Later(pause) | Verdict::SessionOver(pause) => Error::transient(text).retry_after(pause),
+            Verdict::Never | Verdict::NotLoggedIn => Error::permanent(text),
             Verdict::NoInstrument | Verdict::OurFault => Error::malformed(text),
         }
     }
@@ -88,13 +97,13 @@ mod tests {
     #[test]
     fn codes_are_sorted_by_what_is_to_be_done() {
         let kind = |code: i64| refusal(&format!(r#"{{"code":{code},"message":"x"}}"#)).error().kind();
-        for code in [10028, 10040, 10041, 10047, 10066, 11051, 11094, 13009, 13028, 13888] {
+        for code in [10028, 10040, 10041, 10047, 10066, 11051, 11094, 13009, 13028, 13888, 99_999] {
             assert!(matches!(kind(code), Kind::Transient { .. }), "{code}");
         }
         for code in [10000, 13004, 13021, 13778] {
             assert_eq!(kind(code), Kind::Permanent, "{code}");
         }
-        for code in [-32700, -32602, -32601, -32600, -32000, 11029, 13020, 99_999] {
+        for code in [-32700, -32602, -32601, -32600, -32000, 11029, 13020] {
             assert_eq!(kind(code), Kind::Malformed, "{code}");
         }
     }

@@ -1,13 +1,13 @@
 //! Which instruments to follow: asks the venue for its lists, ranks them, and knows when to choose anew.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
 use serde_json::value::RawValue;
 use tidegate_core::{
-    Result,
+    Error, Result,
     protocol::{Outbox, Request},
     row::Timestamp,
 };
@@ -42,6 +42,8 @@ struct Chosen {
     at: Option<Timestamp>,
     /// When the first instrument of this kind expires.
     next_expiry: Option<Timestamp>,
+    /// When the last one that was chosen expires.
+    last_expiry: Option<Timestamp>,
 }
 
 type Market = (String, Kind);
@@ -71,18 +73,27 @@ struct Measures {
     volume: Option<f64>,
 }
 
+/// How often names are asked for again that the venue does not have.
+const REFRESH_OF_NAMES: Duration = Duration::from_secs(3600);
 /// New dailies are listed around 08:00 UTC, and what has expired is gone from the lists a little later.
 const AFTER_EXPIRY: Duration = Duration::from_secs(60);
 
 impl Selection {
     pub(super) fn new(selectors: impl Iterator<Item = Selector>) -> Self {
-        let chosen = selectors.map(|selector| Chosen { selector, names: Vec::new(), at: None, next_expiry: None });
+        let chosen = selectors.map(|selector| Chosen {
+            selector,
+            names: Vec::new(),
+            at: None,
+            next_expiry: None,
+            last_expiry: None,
+        });
         Self { chosen: chosen.collect(), ..Self::default() }
     }
 
-    /// Returns how often the driver must ask.
-    pub(super) fn refresh(&self) -> Option<Duration> {
-        self.chosen.iter().map(|chosen| chosen.selector.refresh.0).min()
+    /// Returns how often the driver must ask: as the fastest selector wants; what names alone need is that those which were
+    /// refused are asked for again.
+    pub(super) fn refresh(&self) -> Duration {
+        self.chosen.iter().map(|chosen| chosen.selector.refresh.0).min().unwrap_or(REFRESH_OF_NAMES)
     }
 
     /// Makes the next discovery choose for every selector.
@@ -114,8 +125,8 @@ impl Selection {
     /// Returns the next request of the discovery.
     pub(super) fn request(&self, http: &str) -> Option<Request> {
         let (method, (currency, kind), cost) = match self.questions.front()? {
-            // At 20 requests a second, this is the documented one call a second.
-            Question::Instruments(market) => ("get_instruments", market, 20),
+            // At 15 requests a second, this is the documented one call a second.
+            Question::Instruments(market) => ("get_instruments", market, 15),
             Question::Summaries(market) => ("get_book_summary_by_currency", market, 2),
         };
         let url = format!("{http}/public/{method}?currency={currency}&kind={}", kind.name());
@@ -145,19 +156,44 @@ impl Selection {
         Ok(())
     }
 
-    /// Ends the discovery.
-    pub(super) fn choose(&mut self, now: Timestamp) {
+    /// Ends the discovery, and says what has changed.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when what the venue answered cannot be: the choice stays as it is.
+    pub(super) fn choose(&mut self, now: Timestamp, out: &mut Outbox) -> Result<()> {
         let (choosing, told) = std::mem::take(&mut self.choosing);
+        for &number in &choosing {
+            let chosen = &self.chosen[number];
+            if let Some(lists) = self.lists.get(&chosen.selector.market()) {
+                chosen.doubt(lists, now)?;
+            }
+        }
+        let before: BTreeSet<String> = self.names().map(str::to_owned).collect();
         for number in choosing {
             let chosen = &mut self.chosen[number];
-            let Some(lists) = self.lists.get(&chosen.selector.market()) else { continue };
-            chosen.names = choose(&chosen.selector, lists, &chosen.names, now);
-            chosen.at = Some(now);
-            let expiries = lists.instruments.iter().map(|listed| listed.expires);
-            chosen.next_expiry = expiries.filter(|at| *at > now && *at < NEVER).min();
+            if let Some(lists) = self.lists.get(&chosen.selector.market()) {
+                chosen.choose(lists, now);
+            }
         }
         self.lists.clear();
         self.heeded = told;
+        let after: BTreeSet<String> = self.names().map(str::to_owned).collect();
+        tell_change(&before, &after, out);
+        out.lacking(self.lacking());
+        Ok(())
+    }
+
+    /// Names the selectors that find nothing.
+    fn lacking(&self) -> Option<String> {
+        let nothing = (1..).zip(&self.chosen).filter(|(_, chosen)| chosen.names.is_empty());
+        let nothing: Vec<String> = nothing
+            .map(|(number, chosen)| {
+                let Selector { currency, kind, .. } = &chosen.selector;
+                format!("selector {number} of `instruments` (`{currency}`, `{}`)", kind.name())
+            })
+            .collect();
+        (!nothing.is_empty()).then(|| format!("the venue has nothing for {}; asked again", nothing.join(", ")))
     }
 
     /// Returns whether every selector has chosen at least once.
@@ -170,10 +206,13 @@ impl Selection {
         self.chosen.iter().flat_map(|chosen| chosen.names.iter().map(String::as_str))
     }
 
-    /// Returns when an expiry makes it necessary to choose anew.
+    /// Returns when it is necessary to choose anew: after an expiry, or when a selector is due for which the driver, who
+    /// keeps the pace of the fastest, would come too late.
     pub(super) fn next_choice(&self) -> Option<Timestamp> {
-        let expiry = self.chosen.iter().filter_map(|chosen| chosen.next_expiry).min()?;
-        Some(later(expiry, AFTER_EXPIRY))
+        let expiries = self.chosen.iter().filter_map(|chosen| chosen.next_expiry);
+        let slower = self.chosen.iter().filter(|chosen| chosen.selector.refresh.0 > self.refresh());
+        let refreshes = slower.filter_map(|chosen| Some(later(chosen.at?, chosen.selector.refresh.0)));
+        expiries.map(|expiry| later(expiry, AFTER_EXPIRY)).chain(refreshes).min()
     }
 }
 
@@ -184,11 +223,40 @@ impl Selector {
 }
 
 impl Chosen {
-    /// A driver's timer may be a little early.
+    /// A driver's timer may be a little early, and a clock may have been set back.
     fn is_due(&self, now: Timestamp) -> bool {
         let Some(at) = self.at else { return true };
         let refresh = self.selector.refresh.0;
-        now >= later(at, refresh - refresh / 20) || self.next_expiry.is_some_and(|expiry| expiry <= now)
+        let has_expired = self.next_expiry.is_some_and(|expiry| later(expiry, AFTER_EXPIRY) <= now);
+        now < at || now >= later(at, refresh - refresh / 20) || has_expired
+    }
+
+    /// Refuses lists that would end a feed for no reason: an empty one while something chosen lives, and ranks of nothing.
+    fn doubt(&self, lists: &Lists, now: Timestamp) -> Result<()> {
+        let Selector { currency, kind, top, .. } = &self.selector;
+        let what = format!("`{currency}`, `{}`", kind.name());
+        if lists.instruments.is_empty() && self.last_expiry.is_some_and(|last| last > now) {
+            return Err(Error::transient(format!(
+                "the venue lists nothing of {what}, which cannot be: the choice is kept"
+            )));
+        }
+        let is_ranked = |listed: &Listed| lists.measures.contains_key(&listed.name);
+        if top.is_some() && !lists.instruments.is_empty() && !lists.instruments.iter().any(is_ranked) {
+            return Err(Error::transient(format!("the venue has measures of nothing that it lists of {what}")));
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, lists: &Lists, now: Timestamp) {
+        self.names = choose(&self.selector, lists, &self.names, now);
+        self.at = Some(now);
+        let expiries = || lists.instruments.iter().map(|listed| listed.expires);
+        // One that has just passed may be gone from the list, and still has its minute to come.
+        let passing = self.next_expiry.filter(|expiry| later(*expiry, AFTER_EXPIRY) > now);
+        let next = expiries().filter(|at| *at > now && *at < NEVER);
+        self.next_expiry = passing.into_iter().chain(next).min();
+        let chosen = lists.instruments.iter().filter(|listed| self.names.contains(&listed.name));
+        self.last_expiry = chosen.map(|listed| listed.expires).max();
     }
 }
 
@@ -200,7 +268,8 @@ impl Lists {
         }
         // Locked, halted and settling ones come back; at 08:00 UTC all of them settle at once.
         let state = present(instrument.state.as_ref()).unwrap_or_default();
-        if instrument.is_active == Some(false) || OVER.contains(&state) {
+        let is_over = if state.is_empty() { instrument.is_active == Some(false) } else { OVER.contains(&state) };
+        if is_over {
             return;
         }
         let expires = match instrument.expiration_timestamp {
@@ -267,6 +336,30 @@ impl Lists {
         }
     }
 }
+
+/// Says who came in and who left; of the first choice, how many there are.
+fn tell_change(before: &BTreeSet<String>, after: &BTreeSet<String>, out: &mut Outbox) {
+    let changes = told("new", after.difference(before)) + &told("left", before.difference(after));
+    if !changes.is_empty() {
+        let changes = if before.is_empty() { "" } else { &changes };
+        out.tell("chosen", format!("{} instruments{changes}", after.len()));
+    }
+}
+
+/// Returns how many there are and their names, not all of very many; nothing where there is none.
+fn told<'n>(what: &str, names: impl Iterator<Item = &'n String>) -> String {
+    let names: Vec<&str> = names.map(String::as_str).collect();
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown = names[..names.len().min(MOST_TOLD)].join(", ");
+    let more = names.len().saturating_sub(MOST_TOLD);
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("; {} {what}: {shown}{more}", names.len())
+}
+
+/// So many names stand in a line of the log.
+const MOST_TOLD: usize = 20;
 
 /// Returns the time after a pause.
 pub(super) fn later(at: Timestamp, pause: Duration) -> Timestamp {

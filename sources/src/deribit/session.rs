@@ -1,6 +1,6 @@
 //! The requests of one session that are not answered yet, and when the handshake is over.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tidegate_core::protocol::Outbox;
 
@@ -25,6 +25,9 @@ pub(super) struct Session {
     /// Goes on through all sessions, so that a late reply is never taken for another one's.
     last_id: u64,
     asked: HashMap<u64, Asked>,
+    /// The channels that were asked for in this session: of others no frame is expected. Of those that were left the last
+    /// ones may still be on their way.
+    channels: HashSet<String>,
     is_ready: bool,
 }
 
@@ -32,6 +35,7 @@ impl Session {
     /// Forgets the last session.
     pub(super) fn open(&mut self) {
         self.asked.clear();
+        self.channels.clear();
         self.is_ready = false;
     }
 
@@ -47,6 +51,17 @@ impl Session {
         self.asked.insert(id, asked);
         let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
         if is_secret { out.send_secret(request) } else { out.send(request) }
+    }
+
+    /// Notes that messages of this channel may come from here on.
+    pub(super) fn expect(&mut self, channel: &str) {
+        self.channels.insert(channel.to_owned());
+    }
+
+    /// Returns whether messages of this channel may come.
+    #[inline]
+    pub(super) fn expects(&self, channel: &str) -> bool {
+        self.channels.contains(channel)
     }
 
     /// Returns what the request was.

@@ -10,6 +10,7 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use tidegate_core::row::Timestamp;
 
 /// An optional number.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
@@ -39,6 +40,15 @@ impl<N: Copy> Lenient<N> {
 }
 
 impl Lenient<f64> {
+    /// Returns the amount, and counts a negative one, too, as no number.
+    #[inline]
+    pub(super) fn amount(self, odd: &mut u32) -> Option<f64> {
+        match self {
+            Self::Number(number) if number < 0.0 => Self::Odd.get(odd),
+            Self::Number(_) | Self::Absent | Self::Odd => self.get(odd),
+        }
+    }
+
     /// Returns the number, unless it is the 0 by which Deribit says "not available".
     #[inline]
     pub(super) fn unless_zero(self, odd: &mut u32) -> Option<f64> {
@@ -190,6 +200,19 @@ impl<'de, N: Numeric> Deserialize<'de> for Whole<N> {
     }
 }
 
+/// A required time, in milliseconds: within the calendar, so that nothing is stored at its end and called the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Millis(pub(super) Timestamp);
+
+impl<'de> Deserialize<'de> for Millis {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Whole(millis) = Whole::<i64>::deserialize(deserializer)?;
+        let nanos = millis.checked_mul(1_000_000);
+        nanos.map(|nanos| Self(Timestamp(nanos))).ok_or_else(|| de::Error::custom("a time beyond the calendar"))
+    }
+}
+
 /// A required amount: a number that is not negative.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Amount(pub(super) f64);
@@ -252,9 +275,133 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 }
 
-/// A text that may be missing: `None` for `null`, a word that says so, and "".
+/// A text that may be missing: `None` for `null` and "".
 pub(super) fn present<'t>(text: Option<&'t Text<'_>>) -> Option<&'t str> {
     text.map(Deref::deref).filter(|text| !text.is_empty())
+}
+
+/// An optional member of a known shape: a text, an object.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Member<T> {
+    /// It is there.
+    There(T),
+    /// Left out, or `null`.
+    #[default]
+    Absent,
+    /// There, and of another shape.
+    Odd,
+}
+
+impl<T> Member<T> {
+    /// Returns it, and counts what is of another shape.
+    #[inline]
+    pub(super) fn get(&self, odd: &mut u32) -> Option<&T> {
+        match self {
+            Self::There(member) => Some(member),
+            Self::Absent => None,
+            Self::Odd => {
+                *odd += 1;
+                None
+            }
+        }
+    }
+}
+
+impl Member<Text<'_>> {
+    /// Returns the text, unless it is empty, and counts what is none.
+    #[inline]
+    pub(super) fn text(&self, odd: &mut u32) -> Option<&str> {
+        present(self.get(odd))
+    }
+}
+
+/// How a member is read from what is of its shape.
+pub(super) trait Shape<'de>: Sized {
+    fn from_borrowed_str(_: &'de str) -> Option<Self> {
+        None
+    }
+    fn from_str(_: &str) -> Option<Self> {
+        None
+    }
+    fn from_whole(_: impl fmt::Display) -> Option<Self> {
+        None
+    }
+    fn from_map<A: MapAccess<'de>>(mut map: A) -> Result<Option<Self>, A::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(None)
+    }
+}
+
+impl<'de: 'a, 'a> Shape<'de> for Text<'a> {
+    #[inline]
+    fn from_borrowed_str(text: &'de str) -> Option<Self> {
+        Some(Self(Cow::Borrowed(text)))
+    }
+
+    fn from_str(text: &str) -> Option<Self> {
+        Some(Self(Cow::Owned(text.to_owned())))
+    }
+
+    fn from_whole(number: impl fmt::Display) -> Option<Self> {
+        Some(Self(Cow::Owned(number.to_string())))
+    }
+}
+
+impl<'de, T: Shape<'de>> Deserialize<'de> for Member<T> {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(MemberVisitor(PhantomData))
+    }
+}
+
+struct MemberVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Shape<'de>> Visitor<'de> for MemberVisitor<T> {
+    type Value = Member<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("anything")
+    }
+
+    #[inline]
+    fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(T::from_borrowed_str(text).map_or(Member::Odd, Member::There))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(T::from_str(text).map_or(Member::Odd, Member::There))
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(T::from_whole(number).map_or(Member::Odd, Member::There))
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(T::from_whole(number).map_or(Member::Odd, Member::There))
+    }
+
+    #[inline]
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        Ok(T::from_map(map)?.map_or(Member::Odd, Member::There))
+    }
+
+    #[inline]
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Member::Absent)
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(Member::Odd)
+    }
+
+    fn visit_bool<E: de::Error>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(Member::Odd)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Member::Odd)
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Carries out what a protocol asked for.
 
-use super::*;
+use std::collections::BTreeMap;
+
+use super::{timers::named, *};
 use crate::{
     connection::vouch::{Confirmations, ended_streams},
     protocol::Covered,
@@ -23,6 +25,7 @@ impl<T: Transport> Driver<T> {
         let mut ended = Vec::new();
         let mut outcome = Ok(());
         let (mut has_confirmed, mut has_answers) = (false, false);
+        let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (place, command) in commands.drain(..) {
             if let Command::Confirm(channel, at) = command {
                 let Some(streams) = self.confirm(&channel, now) else { continue };
@@ -45,7 +48,9 @@ impl<T: Transport> Driver<T> {
                 }
                 Command::Ready => self.ready(now),
                 Command::Refuse(channel, why) => {
-                    has_answers |= self.refuse(&channel, &why);
+                    if self.subscriptions.refused(&channel) {
+                        refused.entry(why).or_default().push(channel);
+                    }
                 }
                 Command::Unsubscribed(channel) => {
                     has_answers = true;
@@ -59,6 +64,14 @@ impl<T: Transport> Driver<T> {
                 Command::Reject(raw, error) => self.malformed(raw.as_bytes(), &error),
                 Command::Ignore(_) => self.metrics.ignored.increment(1),
                 Command::Answered(gap) => self.answered.push(gap),
+                Command::Tell(what, text) => {
+                    let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
+                    tracing::info!(pipeline, stage, "{what} {} {text}", self.health.subject());
+                }
+                Command::Lacking(what) => {
+                    self.standing.lacking = what;
+                    self.standing.show(&self.health);
+                }
             }
         }
         confirmations.enter(&mut self.link);
@@ -66,6 +79,10 @@ impl<T: Transport> Driver<T> {
             session.liveness.expect(now);
         }
         self.unsubscribed(&ended);
+        for (why, channels) in refused {
+            has_answers = true;
+            self.tell_refused(&channels, &why);
+        }
         if has_answers {
             self.show_subscriptions();
         }
@@ -101,19 +118,11 @@ impl<T: Transport> Driver<T> {
         Some(self.streams(channel))
     }
 
-    fn refuse(&mut self, channel: &str, why: &str) -> bool {
-        let is_news = self.subscriptions.refused(channel);
-        if is_news {
-            let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
-            let subject = self.health.subject();
-            tracing::warn!(
-                pipeline,
-                stage,
-                channel,
-                "refused {subject} `{channel}`: {why}; asked again at the next discovery"
-            );
-        }
-        is_news
+    /// One line for all that one reply refused.
+    fn tell_refused(&self, channels: &[String], why: &str) {
+        let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
+        let (subject, names) = (self.health.subject(), named(channels));
+        tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again at the next discovery");
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.

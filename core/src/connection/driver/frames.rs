@@ -34,7 +34,7 @@ impl<T: Transport> Driver<T> {
             session.liveness.frame();
             if now >= session.alive_at {
                 session.alive_at = now + ALIVE_EVERY;
-                self.link.step(Step::Alive);
+                self.link.step(Step::Alive { at: self.transport.wall() });
             }
         }
         self.health.frame(now);

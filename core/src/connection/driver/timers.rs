@@ -281,7 +281,7 @@ fn owned(channels: &[Arc<str>]) -> Vec<String> {
 }
 
 /// Lists names for a log line, not all of many.
-fn named<N: AsRef<str>>(names: &[N]) -> String {
+pub(super) fn named<N: AsRef<str>>(names: &[N]) -> String {
     let shown: Vec<String> = names.iter().take(MOST_NAMED).map(|name| format!("`{}`", name.as_ref())).collect();
     let more = names.len().saturating_sub(MOST_NAMED);
     if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }

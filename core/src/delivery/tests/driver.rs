@@ -1,8 +1,12 @@
 //! The whole driver, with its task, its files and paused time.
 
 use std::{
+    ops::ControlFlow,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -10,18 +14,19 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    super::{Delivery, Floor, Outcome, Setup},
+    super::{Delivery, Extent, Floor, Log, Outcome, Seen, Setup},
     log, quote,
     store::{Fault, Memory, SharedStore, Store},
     trade,
 };
 use crate::{
+    Result,
     config::{DeliveryConfig, TableChoice},
     deadletter::{self, DeadLetters},
     health::{Registry, StageId, Status},
     sink::{Guarantee, Sink},
-    spool::{Boot, SpoolPosition},
-    testkit::MemoryLog,
+    spool::{Boot, SpoolPosition, Standing, disk::RealDisk},
+    testkit::{MemoryLog, SimDisk},
 };
 
 #[tokio::test(start_paused = true)]
@@ -432,23 +437,27 @@ async fn the_spool_may_forget_only_what_is_noted_beside_it() {
 }
 
 /// A store, a log and a directory, and one process after the other between them.
-struct Bench {
-    log: MemoryLog,
-    store: SharedStore,
-    directory: TempDir,
+pub(super) struct Bench {
+    pub(super) log: MemoryLog,
+    pub(super) store: SharedStore,
+    pub(super) directory: TempDir,
     tables: TableChoice,
     config: DeliveryConfig,
-    health: Registry,
+    pub(super) health: Registry,
+    /// How often reading the log panics from now on.
+    pub(super) panics: Arc<AtomicU32>,
+    /// Where dead letters are, if not in the directory.
+    pub(super) disk: Option<SimDisk>,
 }
 
-struct Running {
+pub(super) struct Running {
     stop: watch::Sender<Option<Instant>>,
     floor: watch::Receiver<Floor>,
     task: JoinHandle<Outcome>,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut config = DeliveryConfig::default();
         config.batch.rows = std::num::NonZeroUsize::new(5).unwrap();
         Self {
@@ -458,20 +467,22 @@ impl Bench {
             tables: TableChoice::All,
             config,
             health: Registry::new(),
+            panics: Arc::default(),
+            disk: None,
         }
     }
 
-    fn tables(mut self, tables: &str) -> Self {
+    pub(super) fn tables(mut self, tables: &str) -> Self {
         self.tables = serde_json::from_str(tables).unwrap();
         self
     }
 
-    fn config(mut self, change: impl FnOnce(&mut DeliveryConfig)) -> Self {
+    pub(super) fn config(mut self, change: impl FnOnce(&mut DeliveryConfig)) -> Self {
         change(&mut self.config);
         self
     }
 
-    fn start(&self) -> Running {
+    pub(super) fn start(&self) -> Running {
         let (stop, stopping) = watch::channel(None);
         let store = self.store.clone();
         let setup = Setup {
@@ -484,21 +495,24 @@ impl Bench {
             spool: 1,
             host: "here".to_owned(),
             directory: self.directory.path().to_owned(),
-            log: self.log.clone(),
+            log: Faulty { log: self.log.clone(), panics: self.panics.clone() },
             synced: self.log.synced(),
             stop: stopping,
             health: self.health.clone(),
         };
-        let (delivery, floor) = Delivery::new(setup).unwrap();
+        let (mut delivery, floor) = Delivery::new(setup).unwrap();
+        if let Some(disk) = &self.disk {
+            delivery = delivery.with_letters_on(Arc::new(disk.clone()));
+        }
         Running { stop, floor, task: tokio::spawn(delivery.run()) }
     }
 
-    async fn run_to_end(&self) -> (Outcome, Arc<Mutex<Store>>) {
+    pub(super) async fn run_to_end(&self) -> (Outcome, Arc<Mutex<Store>>) {
         let running = self.start();
         (running.stop_within(Duration::from_secs(600)).await, self.store.clone())
     }
 
-    async fn until(&self, condition: impl Fn() -> bool) {
+    pub(super) async fn until(&self, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(7_200);
         while !condition() {
             assert!(Instant::now() < deadline, "the condition never holds");
@@ -506,35 +520,62 @@ impl Bench {
         }
     }
 
-    fn stored(&self) -> u64 {
+    pub(super) fn stored(&self) -> u64 {
         self.store.lock().unwrap().position.map_or(0, |position| position.offset)
     }
 
-    fn floor(&self, running: &Running) -> Floor {
+    pub(super) fn floor(&self, running: &Running) -> Floor {
         *running.floor.borrow()
     }
 
-    fn status(&self) -> Option<Status> {
+    pub(super) fn status(&self) -> Option<Status> {
         Some(self.health.stage(StageId::sink("test", "memory")).status())
     }
 
-    fn known(&self) -> Option<SpoolPosition> {
-        super::super::known::Known::open(self.directory.path().join("memory.json")).unwrap().position()
+    pub(super) fn known(&self) -> Option<SpoolPosition> {
+        let disk = Arc::new(RealDisk::at(self.directory.path()));
+        super::super::known::Known::open(disk, "memory").unwrap().noted().position
     }
 
-    fn letters(&self) -> Vec<deadletter::DeadLetter> {
+    pub(super) fn letters(&self) -> Vec<deadletter::DeadLetter> {
         let path: &Path = &self.directory.path().join("memory").join(DeadLetters::FILE_NAME);
         deadletter::list(path).unwrap().letters
     }
 }
 
 impl Running {
-    async fn stop(self) -> Outcome {
+    pub(super) async fn stop(self) -> Outcome {
         self.stop_within(Duration::from_secs(2)).await
     }
 
-    async fn stop_within(self, limit: Duration) -> Outcome {
+    pub(super) async fn stop_within(self, limit: Duration) -> Outcome {
         self.stop.send_replace(Some(Instant::now() + limit));
         self.task.await.unwrap()
+    }
+}
+
+/// A log that panics on demand.
+struct Faulty {
+    log: MemoryLog,
+    panics: Arc<AtomicU32>,
+}
+
+impl Log for Faulty {
+    fn extent(&self) -> Extent {
+        self.log.extent()
+    }
+
+    fn standing(&self, position: SpoolPosition) -> Standing {
+        self.log.standing(position)
+    }
+
+    fn seek(&mut self, position: SpoolPosition) -> Result<()> {
+        self.log.seek(position)
+    }
+
+    fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
+        let panics = self.panics.try_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        assert!(panics.is_err(), "a fault of the program");
+        self.log.read(upto, visit)
     }
 }

@@ -127,10 +127,23 @@ impl World {
             Do::Open => self.open(faults),
             Do::Build => self.build(synced),
             Do::Write => self.write(faults),
-            Do::Bury if faults && self.up_to(4) == 0 => Event::NotBuried,
+            Do::Bury | Do::Discard if faults && self.up_to(4) == 0 => {
+                Event::NotBuried(crate::Error::transient("the disk is full"))
+            }
+            Do::Discard => {
+                let from = self.machine.read_to().offset;
+                self.letters.retain(|offset, _| *offset <= from);
+                Event::Discarded
+            }
             Do::Bury => self.bury(),
             Do::Applied => Event::Applied(None),
             Do::Check => Event::Checked,
+            Do::Count => {
+                let from = self.machine.stored().unwrap_or(SpoolPosition::START);
+                let (rows, _) = self.feeder.count_rows(from, synced, u64::MAX).unwrap();
+                // So that the position arrives as well.
+                Event::Counted(rows + u64::from(from.offset < synced))
+            }
             Do::Close => Event::Closed,
         };
         self.machine.on(self.now, event);
@@ -162,7 +175,6 @@ impl World {
             Opening::Again(at) => at,
             Opening::Mismatch(text) => panic!("seed {}: {text}", self.seed),
         };
-        self.letters.retain(|offset, _| *offset <= at.offset);
         self.feeder.opened();
         Event::Opened { at, read_from: at }
     }

@@ -1,6 +1,7 @@
 //! The delivery driver against a store in memory that fails in every way a store can.
 
 mod driver;
+mod faults;
 mod histories;
 mod spool;
 mod store;

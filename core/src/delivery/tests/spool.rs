@@ -92,6 +92,27 @@ fn rows_of_an_older_table_and_of_a_source_that_is_gone_are_delivered_all_the_sam
 }
 
 #[test]
+fn old_rows_whose_column_has_another_type_today_need_a_person_and_are_not_tried_for_ever() {
+    let disk = SimDisk::default();
+    let mut older = Table::of::<Trade<'_>>();
+    older.columns[1].column_type = crate::row::ColumnType::U64;
+    let mut writer = open(&disk, vec![source("deribit", older)]);
+    writer.append(&streams(), Duration::ZERO).unwrap();
+    let mut items = ItemBuffer::default();
+    items.push_row(&head(1), &short_trade());
+    append(&mut writer, &items);
+    sync(&mut writer);
+    let mut feeder = feeder(&writer, 100);
+    let extent = feeder.log().extent();
+    let Err(error) = feeder.read(extent.first, extent.last.offset) else { panic!("a number is no count") };
+    assert_eq!(error.kind(), crate::Kind::Permanent);
+    assert!(error.chain().contains("does not fit the one of today"), "{}", error.chain());
+    let mut machine = super::super::machine::Machine::new(super::super::setup::settings(&Default::default(), "p", "s"));
+    machine.on(tokio::time::Instant::now(), super::super::event::Event::Again(Some(error)));
+    assert!(machine.failure().is_some_and(|why| why.contains("does not fit")), "said, and not tried again");
+}
+
+#[test]
 fn the_middle_of_an_entry_is_a_place_to_go_on_from() {
     let disk = SimDisk::default();
     let mut writer = open(&disk, vec![source("deribit", Table::of::<Trade<'_>>())]);

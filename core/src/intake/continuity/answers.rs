@@ -166,7 +166,7 @@ fn ask(id: u32, stream: &Stream, open: &OpenGap) -> OpenAsk {
         numbering: stream.numbering(),
         after,
         before,
-        since: after.map_or(open.since, |after| after.ts_event),
+        since: after.map_or(open.since, |after| after.ts_event.max(open.since)),
         dry_replies: 0,
     };
     OpenAsk {

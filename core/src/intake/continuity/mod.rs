@@ -47,6 +47,9 @@ pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
 pub(crate) use judge::{Drop, Verdict};
 pub(crate) use steps::Confirmation;
 
+/// How long a record may be on its way to us, beyond what a confirmation took, and a clock be wrong: 60 s.
+const ON_THE_WAY: i64 = 60_000_000_000;
+
 /// How many holes a stream may have. Beyond that the oldest gap is given up, and said to be lost.
 const MAX_HOLES: usize = 1_024;
 
@@ -78,11 +81,16 @@ struct Session {
     streams: Vec<u32>,
     /// Those that it has left, growing: a late record of one does not mean that more will come.
     left: Vec<u32>,
+    /// By how much our clock is ahead of the venue's, at the most; `None` where the venue has confirmed nothing.
+    ahead: Option<i64>,
+    /// Up to when all that the venue made has come, by the venue's clock.
+    vouched: Timestamp,
 }
 
 impl Session {
     fn new(source: u16, line: u16) -> Self {
-        Self { source, line, streams: Vec::new(), left: Vec::new() }
+        let (ahead, vouched) = (None, Timestamp::default());
+        Self { source, line, streams: Vec::new(), left: Vec::new(), ahead, vouched }
     }
 }
 
@@ -125,10 +133,12 @@ impl Continuity {
             Control::Boot { .. } => self.end_all(),
             Control::Stream { id, source, key } => self.add_stream(*id, source, key),
             Control::Retired { stream } => self.retire(*stream),
-            Control::Confirmed { session, source, line, streams, venue_at, .. } => {
+            Control::Confirmed { session, source, line, streams, venue_at, at } => {
                 self.confirm(*session, source, *line, streams, *venue_at);
+                self.compare_clocks(*session, *venue_at, *at);
             }
-            Control::Alive { session, .. } | Control::Malformed { session, .. } => self.know_session(*session),
+            Control::Alive { session, at } => self.vouch(*session, *at),
+            Control::Malformed { session, .. } => self.know_session(*session),
             Control::Ended { session, .. } => self.end(*session),
             Control::Unsubscribed { session, streams, .. } => self.leave(*session, streams),
             Control::GapOpened { gap, stream, after, before, since, at } => {
@@ -142,7 +152,8 @@ impl Continuity {
             Control::Restart { stream, epoch } => {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
-            Control::Dropped { .. } | Control::ClockStep { .. } | Control::Redrive { .. } => {}
+            Control::ClockStep { step, .. } => self.step_clock(*step),
+            Control::Dropped { .. } | Control::Redrive { .. } => {}
         }
     }
 
@@ -233,6 +244,31 @@ impl Continuity {
         }
     }
 
+    /// A confirmation says what time it is at the venue; how long it was on the way counts as being ahead.
+    fn compare_clocks(&mut self, session: u32, venue_at: Timestamp, at: Timestamp) {
+        if let Some(session) = self.sessions_mut().get_mut(&session) {
+            session.ahead = Some(at.0.saturating_sub(venue_at.0));
+        }
+    }
+
+    /// Frames still came: what was made a while before that is here.
+    fn vouch(&mut self, session: u32, at: Timestamp) {
+        self.know_session(session);
+        if let Some(session) = self.sessions_mut().get_mut(&session)
+            && let Some(ahead) = session.ahead
+        {
+            let at = Timestamp(at.0.saturating_sub(ahead).saturating_sub(ON_THE_WAY));
+            session.vouched = session.vouched.max(at);
+        }
+    }
+
+    /// Our clock was set. When it goes back a frame may bear a time of before that, so then nothing more is claimed.
+    fn step_clock(&mut self, step: i64) {
+        for ahead in self.sessions_mut().values_mut().filter_map(|session| session.ahead.as_mut()) {
+            *ahead = ahead.saturating_add(step.max(0));
+        }
+    }
+
     fn implied_streams(&self, source: u16) -> Vec<u32> {
         let implied = |(id, stream): (u32, &Stream)| {
             let is_implied = stream.source == source && stream.is_implied && !stream.has_left;
@@ -272,14 +308,15 @@ impl Continuity {
         self.know_session(session);
         let Some(ended) = self.sessions_mut().remove(&session) else { return };
         for id in ended.streams {
-            self.stream_mut(id).into_iter().for_each(|stream| stream.cut(session));
+            self.stream_mut(id).into_iter().for_each(|stream| stream.cut(session, ended.vouched));
         }
     }
 
     fn leave(&mut self, session: u32, streams: &[u32]) {
+        let vouched = self.sessions.get(&session).map_or_else(Timestamp::default, |session| session.vouched);
         for &id in streams {
             let Some(stream) = self.stream_mut(id) else { continue };
-            stream.uncover(session);
+            stream.uncover(session, vouched);
             if !stream.is_covered() {
                 stream.has_left = true;
                 // What a book does after it was left is nobody's loss: it begins anew with a whole state.

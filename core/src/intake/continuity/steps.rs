@@ -41,7 +41,7 @@ impl Continuity {
             let is_numbered = matches!(numbering, Numbering::Sequence | Numbering::Ordered);
             if is_numbered && !stream.is_covered() && !stream.is_open_right() {
                 make_place(id, stream, at, out);
-                let since = if stream.numbering.is_none() { venue_at } else { stream.open_since() };
+                let since = if stream.numbering.is_none() { venue_at } else { stream.owed_since() };
                 out.push(open_right(&mut next, id, stream, since, at));
             }
         }
@@ -52,7 +52,7 @@ impl Continuity {
     pub(crate) fn ended(&self, session: u32, why: &str, at: Timestamp, out: &mut Vec<Control>) {
         out.push(Control::Ended { session, why: why.to_owned(), at });
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        self.open_behind(streams, |stream| stream.covered_by.contains(&session), at, out);
+        self.open_behind(session, streams, |stream| stream.covered_by.contains(&session), at, out);
     }
 
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
@@ -62,17 +62,26 @@ impl Continuity {
         repeatable.sort_unstable();
         repeatable.dedup();
         out.push(Control::Unsubscribed { session, streams, at });
-        self.open_behind(&repeatable, |stream| stream.covered_by == [session], at, out);
+        self.open_behind(session, &repeatable, |stream| stream.covered_by == [session], at, out);
     }
 
-    fn open_behind(&self, streams: &[u32], ends: impl Fn(&Stream) -> bool, at: Timestamp, out: &mut Vec<Control>) {
+    /// Opens what a session leaves behind, from where it vouches for it no longer.
+    fn open_behind(
+        &self,
+        session: u32,
+        streams: &[u32],
+        ends: impl Fn(&Stream) -> bool,
+        at: Timestamp,
+        out: &mut Vec<Control>,
+    ) {
+        let vouched = self.sessions.get(&session).map_or_else(Timestamp::default, |session| session.vouched);
         let mut next = self.next_gap;
         for &id in streams {
             let Some(stream) = self.streams.get(id) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
             if is_numbered && ends(stream) && !stream.is_open_right() {
                 make_place(id, stream, at, out);
-                out.push(open_right(&mut next, id, stream, stream.open_since(), at));
+                out.push(open_right(&mut next, id, stream, stream.owed_since().max(vouched), at));
             }
         }
     }
@@ -83,7 +92,7 @@ impl Continuity {
         for (id, stream) in self.streams.iter() {
             if stream.is_exposed {
                 make_place(id, stream, at, out);
-                out.push(open_right(&mut next, id, stream, stream.open_since(), at));
+                out.push(open_right(&mut next, id, stream, stream.owed_since(), at));
             }
         }
     }

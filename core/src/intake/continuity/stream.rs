@@ -30,6 +30,8 @@ pub(super) struct Stream {
     latest: Timestamp,
     /// From when on records are owed: the first confirmation, or the end of the epoch before.
     pub(super) since: Timestamp,
+    /// Up to when sessions have vouched for it, by the venue's clock: what was missing before has a gap of its own.
+    pub(super) vouched: Timestamp,
     pub(super) window: Window,
     /// Numbers of this epoch that were given up as lost or absent, as first and last, growing: one that comes after all is
     /// no repeat.
@@ -74,6 +76,7 @@ impl Stream {
             floor: None,
             latest: Timestamp::default(),
             since: Timestamp::default(),
+            vouched: Timestamp::default(),
             window: Window::default(),
             given_up: Vec::new(),
             gaps: Vec::new(),
@@ -101,9 +104,14 @@ impl Stream {
         self.gaps.iter().any(|gap| gap.epoch == self.epoch && !gap.is_over() && (linked || gap.is_open_right()))
     }
 
-    /// Returns the time from which on a gap behind the last record has to be filled.
+    /// Returns the time of the last record, or from which on records are owed.
     pub(super) fn open_since(&self) -> Timestamp {
         self.last.map_or(self.since, |last| last.ts_event)
+    }
+
+    /// Returns the time from which on a gap behind the last record has to be filled.
+    pub(super) fn owed_since(&self) -> Timestamp {
+        self.open_since().max(self.since).max(self.vouched)
     }
 
     /// Returns the time up to which the venue has numbered as it does: a smaller number that is younger is of another
@@ -251,19 +259,20 @@ impl Stream {
     }
 
     /// A session vouches for it no longer, and nobody wanted that.
-    pub(super) fn cut(&mut self, session: u32) {
+    pub(super) fn cut(&mut self, session: u32, vouched: Timestamp) {
         let was_covered = self.is_covered();
-        self.uncover(session);
+        self.uncover(session, vouched);
         if was_covered && !self.is_covered() {
             self.gaps.iter_mut().for_each(OpenGap::cut);
         }
     }
 
-    /// A session vouches for it no longer.
-    pub(super) fn uncover(&mut self, session: u32) {
+    /// A session vouches for it no longer, but did so up to then.
+    pub(super) fn uncover(&mut self, session: u32, vouched: Timestamp) {
         if !self.covered_by.contains(&session) {
             return;
         }
+        self.vouched = self.vouched.max(vouched);
         self.covered_by.retain(|&covering| covering != session);
         self.first_session = self.first_session.filter(|&first| first != session);
         self.gaps.iter_mut().for_each(OpenGap::coverage_changed);
@@ -335,6 +344,7 @@ impl Stream {
         self.floor = other.floor;
         self.latest = other.latest;
         self.since = other.since;
+        self.vouched = other.vouched;
         self.is_implied = other.is_implied;
         self.has_left = other.has_left;
         self.first_session = other.first_session;

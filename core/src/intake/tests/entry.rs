@@ -172,7 +172,7 @@ fn a_step_of_the_wall_clock_is_entered_once_also_if_there_was_no_room_at_first()
     feed.confirm(&["A"]);
     host.take(&mut feed);
     host.now = Now { wall: Timestamp(1_001 * S + 50_000_000), mono: Duration::from_secs(1) };
-    feed.link.step(Step::Alive);
+    feed.link.step(Step::Alive { at: Timestamp::default() });
     host.take(&mut feed);
     host.now = Now { wall: Timestamp(1_003 * S), mono: Duration::from_secs(2) };
     (1..100).for_each(|n| feed.trade("A", n, Origin::Live));

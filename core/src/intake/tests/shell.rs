@@ -16,6 +16,9 @@ use crate::{
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// For whom, how many rows, and which offsets.
+type Dropped = (Vec<String>, u64, Option<(u64, u64)>);
+
 struct Shell {
     disk: SimDisk,
     running: Running,
@@ -41,7 +44,7 @@ impl Shell {
         };
         let started = open_on(Arc::new(disk.clone()), setup).unwrap();
         let (reader, synced) = (started.reader.clone(), started.synced.clone());
-        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START), replay_from: None });
+        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START), ..Floor::default() });
         let stop = CancellationToken::new();
         let (running, queue) = Started::run(started, vec![floors], stop.clone());
         let link = Link::new(LinkId { source: 0, line: 0 }, tables(), queue, 1 << 30);
@@ -64,6 +67,21 @@ impl Shell {
             }
         }
         words
+    }
+
+    /// Returns for whom how many rows are gone, as it is written down.
+    fn dropped(&self) -> Vec<Dropped> {
+        let mut cursor = self.reader.cursor(SpoolPosition::START);
+        let mut found = Vec::new();
+        while let Some(step) = cursor.next(u64::MAX).unwrap() {
+            let spool::Step::Entry(entry) = step else { continue };
+            for (_, item) in entry.items() {
+                if let Item::Control(Control::Dropped { sinks, rows, offsets, .. }) = item {
+                    found.push((sinks, rows.iter().map(|(_, count)| count).sum(), offsets));
+                }
+            }
+        }
+        found
     }
 
     async fn end(self) -> crate::Result<()> {
@@ -124,11 +142,11 @@ async fn a_full_spool_that_blocks_goes_on_when_a_sink_has_caught_up() {
     let status = shell.registry.stage(crate::health::StageId::spool("p")).status();
     assert_eq!(status, crate::health::Status::Degraded);
     let at = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(at), replay_from: None });
+    shell.floor.send_replace(Floor { committed: Some(at), ..Floor::default() });
     let mut synced = shell.synced.clone();
     timeout(PATIENCE, synced.wait_for(|position| position.offset > at.offset)).await.unwrap().unwrap();
     let last = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(last), replay_from: None });
+    shell.floor.send_replace(Floor { committed: Some(last), ..Floor::default() });
     let reader = shell.reader.clone();
     shell.end().await.unwrap();
     assert!(reader.end().offset >= next + 99, "the last hundred was written too, once there was room");
@@ -171,6 +189,37 @@ async fn drop_oldest_lets_the_feed_go_on_and_says_for_whom_rows_are_gone() {
 }
 
 #[tokio::test]
+async fn what_a_sink_has_or_is_being_given_is_not_counted_as_dropped_for_it() {
+    let mut shell = Shell::start(small(WhenFull::DropOldest));
+    shell.link.step(confirmed(&["A"]));
+    let mut next = 1;
+    while shell.reader.oldest().offset == 0 {
+        timeout(PATIENCE, shell.trades(next..next + 50)).await.expect("it goes on");
+        next += 50;
+        // The sink stands a hundred rows behind, and fifty of them are on their way.
+        let synced = *shell.synced.borrow();
+        let at = |behind| Some(SpoolPosition { offset: synced.offset.saturating_sub(behind), ..synced });
+        shell.floor.send_replace(Floor { committed: at(100), replay_from: at(150), on_its_way: at(50) });
+    }
+    assert!(shell.dropped().is_empty(), "it has passed them: {:?}", shell.dropped());
+
+    let (oldest, synced) = (shell.reader.oldest().offset, *shell.synced.borrow());
+    let at = |offset| Some(SpoolPosition { offset, ..synced });
+    shell.floor.send_replace(Floor { committed: at(oldest), replay_from: at(0), on_its_way: at(oldest + 20) });
+    while shell.reader.oldest().offset == oldest {
+        timeout(PATIENCE, shell.trades(next..next + 50)).await.expect("it goes on");
+        next += 50;
+    }
+    let last = shell.reader.oldest().offset;
+    let mut synced = shell.synced.clone();
+    timeout(PATIENCE, synced.wait_for(|_| !shell.dropped().is_empty())).await.unwrap().unwrap();
+    let (sinks, rows, offsets) = shell.dropped()[0].clone();
+    assert_eq!((sinks, offsets), (vec!["store".to_owned()], Some((oldest + 21, last))));
+    assert!(rows <= last - oldest - 20, "{rows} of {}", last - oldest - 20);
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
 async fn drop_newest_goes_on_dropping_when_not_even_the_word_of_it_fits_and_keeps_again_when_there_is_room() {
     let mut shell = Shell::start(small(WhenFull::DropNewest));
     shell.link.step(confirmed(&["A"]));
@@ -190,7 +239,7 @@ async fn drop_newest_goes_on_dropping_when_not_even_the_word_of_it_fits_and_keep
     }
     let dropped = next;
     let at = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
     let keeps_again = async {
         loop {
             shell.link.step(Step::Opened);
@@ -233,7 +282,7 @@ async fn segments_go_when_the_sink_has_them() {
         let logged = shell.trades(1 + hundred * 100..101 + hundred * 100).await;
         let mut synced = shell.synced.clone();
         let at = *timeout(PATIENCE, synced.wait_for(|position| position.offset >= logged)).await.unwrap().unwrap();
-        shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
+        shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
     }
     assert!(shell.reader.oldest().offset > 1);
     shell.end().await.unwrap();

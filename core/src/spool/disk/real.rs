@@ -3,13 +3,13 @@
 use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::PathBuf,
     sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, FileId};
 use crate::Error;
 
 const LOCK: &str = "lock";
@@ -50,7 +50,8 @@ impl RealDisk {
         Ok(disk)
     }
 
-    fn at(dir: impl Into<PathBuf>) -> Self {
+    /// Returns a directory that exists.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into(), handle: OnceLock::new() }
     }
 
@@ -96,13 +97,16 @@ impl RealDisk {
 impl Disk for RealDisk {
     fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.path(name))?;
-        Ok(Arc::new(RealFile(file)))
+        Ok(Arc::new(RealFile { file, is_writable: Ok(()) }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let path = self.path(name);
-        let file = OpenOptions::new().read(true).write(true).open(&path).or_else(|_| File::open(&path))?;
-        Ok(Arc::new(RealFile(file)))
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => RealFile { file, is_writable: Ok(()) },
+            Err(why) => RealFile { file: File::open(&path)?, is_writable: Err(why.kind()) },
+        };
+        Ok(Arc::new(file))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -170,27 +174,38 @@ fn is_denied(error: &io::Error) -> bool {
 }
 
 #[derive(Debug)]
-struct RealFile(File);
+struct RealFile {
+    file: File,
+    /// Why nothing can be written, where the file could be opened for reading only.
+    is_writable: Result<(), io::ErrorKind>,
+}
 
 impl DiskFile for RealFile {
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, at)
+        self.is_writable?;
+        self.file.write_all_at(bytes, at)
     }
 
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
-        self.0.read_at(bytes, at)
+        self.file.read_at(bytes, at)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        let metadata = self.file.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.is_writable?;
+        self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }
 

@@ -116,17 +116,27 @@ fn the_oldest_segment_is_counted_dropped_and_remembered_as_dropped() {
     let mut writer = long(&disk, LIMITS);
     let oldest = writer.oldest_segment().unwrap();
     let (first, last) = oldest.offsets();
-    let rows = oldest.rows().unwrap();
+    let rows = oldest.rows(0).unwrap();
     assert_eq!(rows, [(1, last - first)], "all but the boot's item are rows");
+    assert_eq!(oldest.rows(last - 3).unwrap(), [(1, 3)], "those behind a place");
 
     let behind = SpoolPosition { boot: writer.boot(), offset: first };
     assert_eq!(writer.reader().check(behind), Standing::Retained);
     let mut items = ItemBuffer::default();
     items.push_control(&Control::Dropped { sinks: vec![], rows, offsets: Some((first, last)), at: Timestamp(1) });
-    append(&mut writer, &items);
-    writer.drop_oldest(&oldest).unwrap().run().unwrap();
+    // A reader is in the middle of it.
+    let mut cursor = writer.reader().cursor(SpoolPosition::START);
+    assert!(matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Entry(_))));
+    let read = cursor.position().offset;
+    assert!(writer.drop_oldest(&oldest));
     assert_eq!(writer.reader().check(behind), Standing::Dropped);
-    assert!(writer.drop_oldest(&oldest).is_none(), "once is enough");
+    assert!(!writer.drop_oldest(&oldest), "once is enough");
+    assert!(
+        matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Missing { first: f, last: l }) if (f, l) == (read + 1, last)),
+        "what is dropped is not read any more"
+    );
+    append(&mut writer, &items);
+    writer.remove(&oldest).run().unwrap();
 
     let mut cursor = writer.reader().cursor(behind);
     assert!(

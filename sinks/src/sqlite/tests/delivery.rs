@@ -24,7 +24,7 @@ async fn after_kills_at_any_moment_every_row_is_there_once() {
         }
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let until = Duration::from_micros(random >> 32 & 0x1fff);
-        let (_stop, running) = start(&bench);
+        let (_stop, running) = start(&bench, "here");
         // Dropped wherever it stands: like kill -9, but for the bytes that were not written.
         drop(tokio::time::timeout(until, running).await);
     }
@@ -63,6 +63,21 @@ async fn an_older_copy_of_the_file_is_fed_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_spool_on_another_host_writes_nothing() {
+    let bench = Bench::new();
+    bench.trades(10);
+    assert_eq!(to_the_end(&bench).await.failure, None);
+    // The copy is of an earlier moment, and went on in its own way.
+    bench.log.restore(5);
+    bench.log.reboot();
+    bench.trades(10);
+    std::fs::remove_dir_all(bench.directory.path().join("sinks")).unwrap();
+    let why = to_the_end_on(&bench, "elsewhere").await.failure.expect("a person has to look");
+    assert!(why.contains("another history") && why.contains("store: ") && why.contains("spool: behind"), "{why}");
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn refused_rows_are_dead_letters_and_the_balance_is_even() {
     let mut bench = Bench::new();
     bench.config.key.insert("trades".to_owned(), vec!["id".to_owned()]);
@@ -84,12 +99,16 @@ async fn refused_rows_are_dead_letters_and_the_balance_is_even() {
 }
 
 async fn to_the_end(bench: &Bench) -> Outcome {
-    let (stop, running) = start(bench);
+    to_the_end_on(bench, "here").await
+}
+
+async fn to_the_end_on(bench: &Bench, host: &str) -> Outcome {
+    let (stop, running) = start(bench, host);
     stop.send_replace(Some(Instant::now() + Duration::from_secs(60)));
     running.await
 }
 
-fn start(bench: &Bench) -> (watch::Sender<Option<Instant>>, impl Future<Output = Outcome> + use<>) {
+fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Future<Output = Outcome> + use<>) {
     let (stop, stopping) = watch::channel(None);
     let config = bench.config.clone();
     let directory: &Path = bench.directory.path();
@@ -104,7 +123,7 @@ fn start(bench: &Bench) -> (watch::Sender<Option<Instant>>, impl Future<Output =
         tables: TableChoice::All,
         sources: vec![bench.log.source()],
         spool: 1,
-        host: "here".to_owned(),
+        host: host.to_owned(),
         directory: directory.join("sinks"),
         log: bench.log.clone(),
         synced: bench.log.synced(),

@@ -193,20 +193,95 @@ async fn of_two_owners_only_the_newer_one_commits() {
 }
 
 #[tokio::test]
-async fn another_spool_or_host_is_refused_by_name() {
+async fn another_spool_is_refused_with_all_that_is_known_on_whatever_host() {
     let bench = Bench::new();
     bench.trades(1);
     let mut sink = bench.opened().await;
     assert_committed(bench.write(&mut sink, 0, 1).await);
-    let mut context = bench.context();
-    context.owner.spool = 0xabc;
-    let error = bench.sink().open(&context).await.unwrap_err();
-    assert!(error.kind() == Kind::Permanent && error.to_string().contains("spool 0000000000000abc"), "{error}");
+    let before = bench.text(POSITION).await;
+    for host in ["here", "elsewhere"] {
+        let mut context = bench.context();
+        context.owner.spool = 0xabc;
+        context.owner.host = host.to_owned();
+        let error = bench.sink().open(&context).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Permanent);
+        let position = SpoolPosition { boot: Boot(1), offset: 1 }.to_string();
+        for known in ["spool 0000000000000abc", "host `here`", &format!("host `{host}`"), &position, "Bring back"] {
+            assert!(error.to_string().contains(known), "{error} lacks {known}");
+        }
+    }
+    assert_eq!(bench.text(POSITION).await, before, "nothing is changed");
+}
 
+#[tokio::test]
+async fn a_host_with_another_name_goes_on_with_its_spool() {
+    let bench = Bench::new();
+    bench.trades(4);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 2).await);
     let mut context = bench.context();
-    context.owner.host = "elsewhere".to_owned();
-    let error = bench.sink().open(&context).await.unwrap_err();
-    assert!(error.to_string().contains("`here`") && error.to_string().contains("`elsewhere`"), "{error}");
+    context.owner.host = "renamed".to_owned();
+    let mut renamed = bench.sink();
+    assert_eq!(offset(&renamed.open(&context).await.unwrap()), Some(2));
+    assert_eq!(bench.text("SELECT host FROM tidegate_position").await, "renamed");
+    // The name is no fence, the epoch is one.
+    assert!(bench.write(&mut sink, 2, 4).await.is_err());
+    let error = sink.open(&bench.context()).await.unwrap_err();
+    assert!(error.to_string().contains("another program has taken over"), "{error}");
+    assert_committed(bench.write(&mut renamed, 2, 4).await);
+}
+
+#[tokio::test]
+async fn a_file_that_can_only_be_read_is_transient() {
+    let bench = Bench::new();
+    bench.trades(2);
+    let mut sink = bench.opened().await;
+    sqlx::query("PRAGMA query_only = 1").execute(&mut sink.session().connection).await.unwrap();
+    let error = bench.write(&mut sink, 0, 2).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
+    assert!(error.to_string().contains("can only be read"), "{error}");
+    assert!(sink.open(&bench.context()).await.unwrap().is_empty());
+    assert_committed(bench.write(&mut sink, 0, 2).await);
+}
+
+#[tokio::test]
+async fn a_disk_that_cannot_be_read_is_transient_and_what_it_lost_is_known() {
+    let bench = Bench::new();
+    bench.trades(3_000);
+    let mut sink = bench.opened().await;
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut sink.session().connection).await.unwrap();
+    assert_committed(bench.write(&mut sink, 0, 2_000).await);
+    // What the write-ahead log held cannot be read any more, and nothing of it is in memory.
+    sqlx::query("PRAGMA shrink_memory").execute(&mut sink.session().connection).await.unwrap();
+    fs::OpenOptions::new().write(true).open(format!("{}-wal", bench.path().display())).unwrap().set_len(32).unwrap();
+    let error = bench.write(&mut sink, 2_000, 3_000).await.unwrap_err();
+    assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
+    assert!(error.to_string().contains("cannot be read or written"), "{error}");
+    assert_eq!(offset(&sink.open(&bench.context()).await.unwrap()), None, "the driver feeds it again");
+    assert_committed(bench.write(&mut sink, 0, 3_000).await);
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 3_000);
+}
+
+#[tokio::test]
+async fn a_write_that_was_given_up_lets_go_of_the_file() {
+    let mut bench = Bench::new();
+    bench.config.lock_timeout = tidegate_core::config::Duration::from_secs(20);
+    let last = bench.trades(1);
+    let mut sink = bench.opened().await;
+    bench
+        .run(
+            "CREATE TABLE slow AS WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 2000) SELECT n FROM c;
+             CREATE TRIGGER hours BEFORE INSERT ON trades BEGIN SELECT count(*) FROM slow a, slow b, slow c, slow d; END",
+        )
+        .await;
+    sink.open(&bench.context()).await.unwrap();
+    tokio::select! {
+        written = bench.write(&mut sink, 0, last) => panic!("{written:?}"),
+        () = until_locked(&bench) => {}
+    }
+    bench.run("PRAGMA busy_timeout = 20000; DROP TRIGGER hours").await;
+    assert!(sink.open(&bench.context()).await.unwrap().is_empty());
+    assert_committed(bench.write(&mut sink, 0, last).await);
 }
 
 #[tokio::test]
@@ -218,7 +293,9 @@ async fn a_guard_of_another_boot_or_offset_writes_nothing() {
     let mut chunk = bench.log.chunk(2, 4);
     chunk.from.boot = Boot(99);
     assert!(sink.write(&chunk).await.is_err());
+    sink.open(&bench.context()).await.unwrap();
     assert!(bench.write(&mut sink, 4, 6).await.is_err(), "not where the store is");
+    sink.open(&bench.context()).await.unwrap();
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, 2);
     assert_committed(bench.write(&mut sink, 2, 4).await);
 }
@@ -245,3 +322,15 @@ async fn a_reader_with_an_open_transaction_holds_up_nobody() {
     assert!(matches!(bench.write(&mut sink, 2, 4).await, Ok(Written::Committed)));
     reader.close().await.unwrap();
 }
+
+/// Waits until a transaction holds the file.
+async fn until_locked(bench: &Bench) {
+    let mut other = bench.connection().await;
+    sqlx::query("PRAGMA busy_timeout = 0").execute(&mut other).await.unwrap();
+    while sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.is_ok() {
+        sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+}
+
+const POSITION: &str = "SELECT spool || host || epoch || boot || \"offset\" || updated FROM tidegate_position";

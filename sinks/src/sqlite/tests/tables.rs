@@ -2,11 +2,14 @@
 
 use tidegate_core::{
     Kind,
+    catalog::Component,
+    config::Duration,
     row::{Label, Level, Mark, Position, Table, Timestamp, kinds::Quote, kinds::Trade},
-    sink::{Sink, Written},
+    sink::{Sink, SinkContext, Written},
+    testkit::MemoryLog,
 };
 
-use super::{Bench, assert_committed, offset};
+use super::{Bench, Sqlite, SqliteConfig, assert_committed, offset};
 
 #[derive(Default)]
 struct Everything<'a> {
@@ -90,9 +93,13 @@ async fn a_name_that_sqlite_keeps_for_itself_is_refused() {
         let mut context = bench.context();
         context.tables[0].name = name.to_owned();
         let error = bench.sink().open(&context).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Permanent, "{name}");
+        assert_eq!(error.kind(), Kind::Config, "{name}");
         assert!(error.to_string().contains(name));
     }
+    let mut context = bench.context();
+    context.tables[0].name = "Quotes".to_owned();
+    let error = bench.sink().open(&context).await.unwrap_err();
+    assert_eq!(error.to_string(), "tables `quotes` and `Quotes` are one for SQLite");
 }
 
 #[tokio::test]
@@ -126,14 +133,115 @@ async fn rows_that_a_key_forbids_are_found_all_together_and_nothing_is_written()
     assert_eq!(offset(&sink.open(&bench.context()).await.unwrap()), None, "the position has not moved");
 }
 
-#[tokio::test]
-async fn a_key_of_a_column_or_table_that_is_not_there_is_said() {
-    for (table, column) in [("trades", "nonsense"), ("nonsense", "symbol")] {
+#[test]
+fn a_key_of_a_column_or_table_that_is_not_there_is_said_before_anything_is_opened() {
+    for (table, column, said) in [
+        (
+            "trades",
+            "nonsense",
+            "`key.trades` names column `nonsense`, which table `trades` does not have, known are: ts",
+        ),
+        (
+            "trades",
+            "prise",
+            "`key.trades` names column `prise`, which table `trades` does not have: did you mean price?",
+        ),
+        ("nonsense", "symbol", "`key.nonsense` is for a table that the sink does not take, known are: trades, quotes"),
+    ] {
         let mut bench = Bench::new();
         bench.config.key.insert(table.to_owned(), vec![column.to_owned()]);
-        let error = bench.sink().open(&bench.context()).await.unwrap_err();
-        assert!(error.to_string().contains("`nonsense`"), "{error}");
+        let error = bench.config.check_tables(&bench.context().tables).unwrap_err();
+        assert!(error.kind() == Kind::Config && error.to_string().starts_with(said), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_key_that_is_changed_or_taken_out_changes_the_table() {
+    let mut bench = Bench::new();
+    bench.opened().await.close().await.unwrap();
+    bench.run("CREATE UNIQUE INDEX tidegate_key_trades_symbol ON trades (symbol)").await;
+    let mut from = 0;
+    for (key, taken) in [(&["id"][..], false), (&["id", "symbol"], false), (&["id", "seq"], true), (&[], true)] {
+        bench.config.key = [("trades".to_owned(), key.iter().map(|&column| column.to_owned()).collect())].into();
+        bench.config.key.retain(|_, columns| !columns.is_empty());
+        let mut sink = bench.opened().await;
+        let indexes = bench.number("SELECT count(*) FROM pragma_index_list('trades')").await;
+        assert_eq!(indexes, i64::from(!key.is_empty()), "{key:?}: the old one is gone");
+        for id in ["a", "a"] {
+            bench.trade(&Trade { id: Some(id), ..Trade::default() });
+        }
+        let written = bench.write(&mut sink, from, from + 2).await.unwrap();
+        assert_eq!(matches!(written, Written::Committed), taken, "{key:?}: {written:?}");
+        if taken {
+            bench.run("DELETE FROM trades").await;
+            from += 2;
+        } else {
+            bench = Bench {
+                log: MemoryLog::new("deribit", bench.context().tables.iter().map(|t| Table::clone(&t.table)).collect()),
+                ..bench
+            };
+        }
+        sink.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn keys_whose_names_run_together_are_two_and_other_sinks_keep_theirs() {
+    let bench = Bench::new();
+    let mut other = bench.context();
+    other.owner.sink = "other".to_owned();
+    let with = |key: &[&str]| {
+        let key = [("trades".to_owned(), key.iter().map(|&column| column.to_owned()).collect())].into();
+        Sqlite::new(SqliteConfig { key, ..bench.config.clone() })
+    };
+    with(&["block_trade_id"]).open(&other).await.unwrap();
+    with(&["mark_price", "id"]).open(&bench.context()).await.unwrap();
+    with(&["mark_price", "id", "seq"]).open(&bench.context()).await.unwrap();
+    let columns = "SELECT group_concat((SELECT group_concat(name) FROM pragma_index_info(i.name)), ' ')
+                   FROM (SELECT name FROM pragma_index_list('trades') ORDER BY name) AS i";
+    assert_eq!(bench.text(columns).await, "block_trade_id mark_price,id,seq");
+    bench.opened().await;
+    assert_eq!(bench.text(columns).await, "block_trade_id", "only its own");
+}
+
+#[tokio::test]
+async fn a_key_that_takes_too_long_to_make_is_said_with_the_statement() {
+    let mut bench = Bench::new();
+    bench.config.lock_timeout = Duration::from_secs(20);
+    bench.opened().await;
+    bench
+        .run(
+            "INSERT INTO trades (id) WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c LIMIT 300000)
+             SELECT hex(n * 7919 % 300007) || n FROM c",
+        )
+        .await;
+    let error = loop {
+        bench.config.key.insert("trades".to_owned(), vec!["id".to_owned()]);
+        let mut sink = bench.sink();
+        _ = tokio::time::timeout(std::time::Duration::from_millis(50), sink.open(&bench.context())).await;
+        // It may have been given up over something else on a busy machine.
+        if let Err(error) = sink.open(&bench.context()).await {
+            break error;
+        }
+        bench.config.key.clear();
+        sink = bench.opened().await;
+        sink.close().await.unwrap();
+    };
+    assert_eq!(error.kind(), Kind::Permanent);
+    let text = error.to_string();
+    let (said, statement) = text.split_once("run: ").unwrap();
+    assert!(said.contains("took longer than the sink's `timeout`"), "{text}");
+    bench.run(statement).await;
+    bench.opened().await;
+    assert_eq!(bench.number("SELECT count(*) FROM pragma_index_list('trades')").await, 1);
+}
+
+#[test]
+fn two_spellings_of_a_file_are_one_store() {
+    let store = |path: &str| SqliteConfig { path: path.into(), ..Bench::new().config }.store();
+    assert_eq!(store("x.sqlite"), store("./x.sqlite"));
+    assert_eq!(store("x.sqlite"), store("data/../x.sqlite"));
+    assert_ne!(store("x.sqlite"), store("y.sqlite"));
 }
 
 #[tokio::test]
@@ -187,9 +295,27 @@ async fn with_create_off_what_is_missing_is_named_and_nothing_is_made() {
     assert!(error.to_string().contains("does not exist"), "{error}");
     assert!(!bench.path().exists());
 
-    bench.run("CREATE TABLE trades (symbol TEXT)").await;
+    bench.config.key.insert("trades".to_owned(), vec!["id".to_owned()]);
+    bench.run("CREATE TABLE trades (symbol TEXT) STRICT").await;
+    let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
+    for part in [
+        "CREATE TABLE tidegate_position (",
+        "ALTER TABLE \"trades\" ADD COLUMN \"ts_event\" INTEGER; ALTER",
+        "CREATE TABLE \"quotes\" (",
+        "CREATE UNIQUE INDEX",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM sqlite_schema").await, 1, "nothing is made");
+    let (_, statements) = error.split_once("To be run: ").unwrap();
+    bench.run(statements).await;
+    let last = bench.trades(3);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, last).await);
+
+    bench.config.key.clear();
     let error = bench.sink().open(&bench.context()).await.unwrap_err();
-    assert!(error.to_string().contains("`trades` has no column `ts_event`, `ts_recv`"), "{error}");
+    assert!(error.to_string().contains("To be run: DROP INDEX"), "{error}");
 }
 
 #[tokio::test]
@@ -202,6 +328,61 @@ async fn a_table_that_vanished_while_the_position_stayed_needs_a_person() {
     let error = sink.open(&bench.context()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Permanent);
     assert!(error.to_string().contains("`trades` is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn a_table_that_vanished_is_missed_by_name_whatever_else_changed() {
+    let bench = Bench::new();
+    bench.trades(2);
+    bench.quote(&Quote::default());
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 3).await);
+    bench.run("DROP TABLE trades").await;
+    let without = SinkContext { tables: bench.context().tables.split_off(1), ..bench.context() };
+    sink.open(&without).await.unwrap();
+    let mut changed = bench.context();
+    changed.owner.chain += 1;
+    changed.tables[0].name = "TRADES".to_owned();
+    let error = sink.open(&changed).await.unwrap_err().to_string();
+    assert!(error.contains("`TRADES` is gone"), "{error}");
+
+    // What it advises is true: the others' rows stay as they are, and it goes on.
+    let (_, statement) = error.split_once("make it without rows: ").unwrap();
+    bench.run(statement).await;
+    assert_eq!(offset(&sink.open(&changed).await.unwrap()), Some(3));
+    let last = bench.trades(2);
+    assert_committed(bench.write(&mut sink, 3, last).await);
+    assert_eq!(bench.number("SELECT (SELECT count(*) FROM trades) * 10 + (SELECT count(*) FROM quotes)").await, 21);
+}
+
+#[tokio::test]
+async fn a_file_of_an_earlier_build_gets_the_names_of_its_tables() {
+    let bench = Bench::new();
+    let last = bench.trades(2);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, last).await);
+    sink.close().await.unwrap();
+    bench.run("ALTER TABLE tidegate_position DROP COLUMN tables").await;
+    assert_eq!(offset(&bench.sink().open(&bench.context()).await.unwrap()), Some(2));
+    assert_eq!(bench.text("SELECT tables FROM tidegate_position").await, "[\"quotes\",\"trades\"]");
+}
+
+#[tokio::test]
+async fn a_row_for_which_a_trigger_rolls_everything_back_is_refused_like_any_other() {
+    let bench = Bench::new();
+    bench.opened().await.close().await.unwrap();
+    bench
+        .run("CREATE TRIGGER t BEFORE INSERT ON trades WHEN new.seq IN (3, 5) BEGIN SELECT RAISE(ROLLBACK, 'no'); END")
+        .await;
+    bench.trades(7);
+    bench.quote(&Quote::default());
+    let mut sink = bench.opened().await;
+    let Ok(Written::Refused(refused)) = bench.write(&mut sink, 0, 8).await else { panic!("taken") };
+    assert_eq!(refused.iter().map(|refusal| refusal.cause.offset).collect::<Vec<_>>(), [3, 5]);
+    assert!(refused[0].error.chain().ends_with("no"), "{}", refused[0].error.chain());
+    assert_eq!(bench.number("SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM quotes)").await, 0);
+    assert_eq!(offset(&sink.open(&bench.context()).await.unwrap()), None, "the position has not moved");
+    assert_committed(bench.write(&mut sink, 0, 2).await);
 }
 
 #[tokio::test]
@@ -245,10 +426,9 @@ async fn a_chunk_of_any_size_is_stored_whole() {
 
 #[test]
 fn the_configuration_is_checked_before_anything_is_opened() {
-    use tidegate_core::catalog::Component;
-    let config: super::SqliteConfig = serde_json::from_str(r#"{"path":"x"}"#).unwrap();
+    let config: SqliteConfig = serde_json::from_str(r#"{"path":"x"}"#).unwrap();
     assert!(config.create && config.build().is_ok());
-    let config: super::SqliteConfig = serde_json::from_str(r#"{"path":"x","key":{"trades":[]}}"#).unwrap();
+    let config: SqliteConfig = serde_json::from_str(r#"{"path":"x","key":{"trades":[]}}"#).unwrap();
     assert!(config.build().err().unwrap().to_string().contains("`trades`"));
-    assert!(serde_json::from_str::<super::SqliteConfig>(r#"{"path":"x","pth":1}"#).is_err());
+    assert!(serde_json::from_str::<SqliteConfig>(r#"{"path":"x","pth":1}"#).is_err());
 }

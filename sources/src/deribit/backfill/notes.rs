@@ -26,13 +26,15 @@ pub(super) enum Host {
     History,
 }
 
-/// Where a page begins. It must hold that trade, or one of that time.
+/// Where a page begins. It must hold that trade, or one of that time, unless nothing older can be missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// At a number.
     Number(u64),
     /// At a time.
     Time(Timestamp),
+    /// At the time up to which nothing is missing: whatever comes first is what was made first since.
+    Since(Timestamp),
 }
 
 /// What the replies said about one gap.
@@ -49,8 +51,9 @@ struct Note {
     is_partial: bool,
     /// Whether the main host was asked to the end of what it has.
     main_is_exhausted: bool,
-    /// How many replies of the host that remembers longest did not hold the edge.
+    /// How often, and when last, the host that remembers longest had nothing of the edge.
     forgotten: u32,
+    forgotten_at: Option<Timestamp>,
     /// Everything was fetched, but not everything could be read.
     is_unreadable: bool,
 }
@@ -59,8 +62,9 @@ struct Note {
 const REMEMBERED: Duration = Duration::from_secs(23 * 3600);
 /// A trade that is younger than this may not have reached the hosts yet.
 const SETTLED: Duration = Duration::from_secs(3600);
-/// So many times both hosts must have been without the edge of a gap.
+/// So many times, so far apart, both hosts must have been without the edge of a gap.
 const LOST_AFTER: u32 = 2;
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// More gaps than this are not kept in mind; it only saves requests.
 const MOST: usize = 100_000;
 
@@ -84,9 +88,12 @@ impl Notes {
     }
 
     /// Returns from where to ask, forwards or, without a left edge, backwards.
-    pub(super) fn begin(&self, gap: &Gap) -> Option<Place> {
+    pub(super) fn begin(&self, gap: &Gap, now: Timestamp) -> Option<Place> {
         let note = self.of.get(&gap.id);
         let reached = note.and_then(|note| note.reached);
+        if self.host(gap) == Host::Main && is_vouched(gap, now) {
+            return Some(reached.unwrap_or(Place::Since(gap.since)));
+        }
         let Some(after) = gap.after else { return reached.or_else(|| number(gap.before).map(Place::Number)) };
         if note.is_some_and(|note| note.by_time) {
             return Some(reached.unwrap_or(Place::Time(after.ts_event)));
@@ -110,11 +117,19 @@ impl Notes {
         is_forgotten.then_some("the venue forgot")
     }
 
-    /// Notes that a request came to nothing: the other host is next.
+    /// Notes that a request came to nothing: the other host is next. That says nothing of what the venue has.
     pub(super) fn failed(&mut self, gaps: &[Gap], host: Host) {
         let has_history = self.has_history;
         for gap in gaps {
-            self.note(gap.id).in_vain(host, has_history);
+            self.note(gap.id).turn(host, has_history);
+        }
+    }
+
+    /// Notes that a host does not know the instrument any more.
+    pub(super) fn unknown(&mut self, gaps: &[Gap], host: Host, now: Timestamp) {
+        let has_history = self.has_history;
+        for gap in gaps {
+            self.note(gap.id).in_vain(host, has_history, now);
         }
     }
 
@@ -128,28 +143,28 @@ impl Notes {
     /// Notes what a page says about a gap, and returns whether it answers it.
     pub(super) fn on_page(&mut self, gap: &Gap, page: &Page<'_>, host: Host, now: Timestamp) -> bool {
         let has_history = self.has_history;
-        let begin = self.begin(gap);
+        let begin = self.begin(gap, now);
         let note = self.note(gap.id);
         if host == Host::Main {
             note.main_is_exhausted = !page.has_more;
         }
         if begin.is_some_and(|begin| !note.begins_at(begin, gap, page)) {
-            // By time alone: nothing older than what the main host remembers is missing.
-            let is_open = gap.before.is_none() && !page.has_more && !page.is_partial;
-            let is_covered = gap.after.is_some_and(|after| after.ts_event < gap.since) && note.reached.is_none();
-            let is_answered = host == Host::Main && is_open && is_covered && remembers(gap, now);
-            note.in_vain(host, has_history);
-            return is_answered && self.answered(gap);
+            note.in_vain(host, has_history, now);
+            return false;
         }
         note.is_partial |= page.is_partial;
         note.end_is_held |= gap.before.is_some_and(|before| page.holds(gap, before));
-        let step = if gap.after.is_some() { note.forwards(gap, page) } else { note.backwards(gap, page, host, now) };
+        let by_number = matches!(begin, Some(Place::Number(_)));
+        let step = match gap.after {
+            Some(_) => note.forwards(gap, page, by_number),
+            None => note.backwards(gap, page, host, now),
+        };
         match step {
             Step::Whole if note.is_partial => note.is_unreadable = true,
             Step::Whole => return self.answered(gap),
             Step::NextPage => note.next = host,
             Step::OlderHost if has_history => note.next = Host::History,
-            Step::OlderHost | Step::OtherHost => note.in_vain(host, has_history),
+            Step::OlderHost | Step::OtherHost => note.in_vain(host, has_history, now),
         }
         false
     }
@@ -185,27 +200,30 @@ impl Note {
     fn begins_at(&self, begin: Place, gap: &Gap, page: &Page<'_>) -> bool {
         let edge = gap.after.or(gap.before).filter(|edge| self.reached.is_none() || begin == number_of(*edge));
         match (edge, begin) {
+            (_, Place::Since(_)) => true,
             (Some(edge), _) => page.holds(gap, edge),
             (None, Place::Number(number)) => page.of(gap).any(|trade| trade.trade_seq.0 == number),
             (None, Place::Time(time)) => page.of(gap).any(|trade| trade.ts_event() == time),
         }
     }
 
-    /// Counts a walk that came to its end without the edges.
-    fn in_vain(&mut self, host: Host, has_history: bool) {
-        if host == Host::History || !has_history {
+    /// Counts a walk that came to its end without the edges; soon after another one it tells nothing new.
+    fn in_vain(&mut self, host: Host, has_history: bool, now: Timestamp) {
+        let is_news = self.forgotten_at.is_none_or(|at| later(at, LOOK_AGAIN) <= now);
+        if is_news && (host == Host::History || !has_history) {
             self.forgotten += 1;
+            self.forgotten_at = Some(now);
         }
         self.turn(host, has_history);
     }
 
     /// Takes a page that begins where the last one ended.
-    fn forwards(&mut self, gap: &Gap, page: &Page<'_>) -> Step {
+    fn forwards(&mut self, gap: &Gap, page: &Page<'_>, by_number: bool) -> Step {
         let is_bounded = gap.before.is_some();
         if page.has_more && !(self.end_is_held && page.is_sorted) {
-            let last = page.of(gap).last().map(|trade| match self.by_time {
-                true => Place::Time(trade.ts_event()),
-                false => Place::Number(trade.trade_seq.0),
+            let last = page.of(gap).last().map(|trade| match by_number {
+                true => Place::Number(trade.trade_seq.0),
+                false => Place::Time(trade.ts_event()),
             });
             return self.go_on(last);
         }
@@ -257,4 +275,12 @@ fn number_of(edge: Edge) -> Place {
 /// Returns whether the main host still has all from the gap's time on.
 fn remembers(gap: &Gap, now: Timestamp) -> bool {
     later(gap.since, REMEMBERED) > now
+}
+
+/// Returns whether the main host has forgotten the left edge and remembers all that may be missing, since a session has
+/// vouched for the time between. Only then the time says what is owed: a number is right whatever the clocks say. And what
+/// lies between two numbers is absent only where both are shown.
+fn is_vouched(gap: &Gap, now: Timestamp) -> bool {
+    let is_forgotten = |after: Edge| after.ts_event < gap.since && later(after.ts_event, REMEMBERED) <= now;
+    gap.before.is_none() && gap.after.is_some_and(is_forgotten) && remembers(gap, now)
 }

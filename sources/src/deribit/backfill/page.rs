@@ -7,9 +7,20 @@ use tidegate_core::{
 };
 
 use super::super::{
+    config::Hosts,
     message::{self, Message, Trade, read},
     refusal::Verdict,
 };
+
+/// What a host answered.
+pub(super) enum Answer<'a> {
+    /// Trades, or none.
+    Page(Page<'a>),
+    /// The host does not know the instrument.
+    Unknown,
+    /// No answer to the question: a refusal, or a web page.
+    Refused,
+}
 
 /// A page of trades, sorted by time and number: the history host sends them in any order.
 pub(super) struct Page<'a> {
@@ -23,32 +34,37 @@ pub(super) struct Page<'a> {
 }
 
 impl<'a> Page<'a> {
-    /// Reads a reply; `None` when the venue refused for good.
+    /// Reads a reply.
     ///
     /// # Errors
     ///
-    /// `Transient` when the venue wants to be asked later, `Malformed` when the reply is no page of trades.
-    pub(super) fn read(reply: &Reply<'a>, out: &mut Outbox) -> Result<Option<Self>> {
+    /// `Transient` when the venue wants to be asked later, `Malformed` when the reply is no page of trades, `Permanent` when
+    /// it is the other exchange's.
+    pub(super) fn read(reply: &Reply<'a>, hosts: &Hosts, out: &mut Outbox) -> Result<Answer<'a>> {
         let is_success = (200..300).contains(&reply.status);
         let message: Message<'a> = match serde_json::from_slice(reply.body) {
             Ok(message) => message,
             Err(error) if is_success => return Err(Error::malformed(error.to_string())),
             // A proxy's page of HTML.
-            Err(_) => return Ok(None),
+            Err(_) => return Ok(Answer::Refused),
         };
+        hosts.check_venue(message.testnet)?;
         if let Some(refusal) = message.error {
-            let is_passing = matches!(refusal.verdict(), Verdict::Later(_));
-            return if is_passing { Err(refusal.error()) } else { Ok(None) };
+            return match refusal.verdict() {
+                Verdict::Later(_) | Verdict::SessionOver(_) => Err(refusal.error()),
+                Verdict::NoInstrument => Ok(Answer::Unknown),
+                Verdict::Never | Verdict::NotLoggedIn | Verdict::LoginOver | Verdict::OurFault => Ok(Answer::Refused),
+            };
         }
         let Some(result) = message.result.filter(|_| is_success) else {
             return Err(Error::malformed(format!("a reply with status {} and without `result`", reply.status)));
         };
         let page: message::Page<'a> = read(result.get())?;
-        let (trades, is_partial) = each(&page.trades, out);
+        let (trades, is_partial) = each(&page.trades, |_| Ok(()), out);
         let is_sorted = trades.is_sorted_by(|a, b| a.trade_seq < b.trade_seq);
         let mut page = Self { trades, has_more: page.has_more, is_sorted, is_partial };
         page.trades.sort_by_key(|trade| (trade.ts_event(), trade.trade_seq));
-        Ok(Some(page))
+        Ok(Answer::Page(page))
     }
 
     /// Returns the trades of a gap's instrument.
@@ -73,11 +89,15 @@ fn is_near(trade: &Trade<'_>, edge: Edge) -> bool {
     trade.ts_event().0.abs_diff(edge.ts_event.0) <= 1_000_000_000
 }
 
-/// Reads trades one by one, rejecting those that cannot be read; says whether there were such.
-pub(in super::super) fn each<'a>(raw: &[&'a RawValue], out: &mut Outbox) -> (Vec<Trade<'a>>, bool) {
+/// Reads trades one by one, rejecting those that cannot be read or do not fit; says whether there were such.
+pub(in super::super) fn each<'a>(
+    raw: &[&'a RawValue],
+    fits: impl Fn(&Trade<'a>) -> Result<()>,
+    out: &mut Outbox,
+) -> (Vec<Trade<'a>>, bool) {
     let mut trades = Vec::with_capacity(raw.len());
     for raw in raw {
-        match read(raw.get()) {
+        match read(raw.get()).and_then(|trade| fits(&trade).map(|()| trade)) {
             Ok(trade) => trades.push(trade),
             Err(error) => out.reject(raw.get(), &error),
         }

@@ -54,7 +54,7 @@ pub(super) struct End {
 const WORTH_IT: usize = 10;
 /// An older gap would make the walk long.
 const RECENT: Duration = Duration::from_secs(3600);
-/// The walk begins this much before the oldest edge, so that it holds it.
+/// The walk begins this much before the oldest time at which something may be missing, so that it holds an edge there.
 const OVERLAP_MILLIS: i64 = 1000;
 /// More are forgotten, and their gaps asked for one by one.
 const MOST: usize = 16;
@@ -132,11 +132,16 @@ impl Sweeps {
         if page.has_more || page.is_partial {
             return Some(End { answered: Vec::new(), left: sweep.gaps.into_keys().collect() });
         }
-        let is_held = |gap: &&Gap| {
-            let seen = sweep.gaps.get(&gap.id);
-            seen.is_some_and(|seen| seen.after && (seen.before || gap.before.is_none()))
+        // The walk has covered all that may be missing behind the last known trades; between two, both have to be shown.
+        let is_whole = |gap: &&Gap| {
+            let is_vouched = gap.after.is_some_and(|after| after.ts_event < gap.since);
+            let is_shown = |seen: &Seen| match gap.before {
+                Some(_) => seen.after && seen.before,
+                None => seen.after || is_vouched,
+            };
+            sweep.gaps.get(&gap.id).is_some_and(is_shown)
         };
-        let answered: Vec<GapId> = gaps.iter().filter(is_held).map(|gap| gap.id).collect();
+        let answered: Vec<GapId> = gaps.iter().filter(is_whole).map(|gap| gap.id).collect();
         let left = sweep.gaps.keys().filter(|gap| !answered.contains(gap)).copied().collect();
         Some(End { answered, left })
     }

@@ -46,6 +46,25 @@ pub struct Hosts {
     pub testnet: Option<bool>,
 }
 
+impl Hosts {
+    /// Refuses what the other exchange says.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when it is not this one's.
+    pub(in super::super) fn check_venue(&self, testnet: Option<bool>) -> Result<()> {
+        let name = |is_test| if is_test { "the test exchange" } else { "the exchange itself" };
+        match (testnet, self.testnet) {
+            (Some(is), Some(should_be)) if is != should_be => Err(Error::permanent(format!(
+                "`endpoint` is {}, but {} answers: nothing is stored",
+                name(should_be),
+                name(is)
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Endpoint {
     /// Returns the addresses.
     pub(in super::super) fn hosts(&self) -> Hosts {
@@ -66,7 +85,14 @@ impl Endpoint {
         let Self::Own(hosts) = self else { return Ok(()) };
         check("ws", &hosts.ws, &["ws", "wss"])?;
         check("http", &hosts.http, &["http", "https"])?;
-        hosts.history.iter().try_for_each(|history| check("history", history, &["http", "https"]))
+        let Some(history) = &hosts.history else { return Ok(()) };
+        check("history", history, &["http", "https"])?;
+        if Url::parse(history).ok() == Url::parse(&hosts.http).ok() {
+            return Err(Error::config(
+                "`endpoint.history` is the same address as `endpoint.http`: leave it out where no other host keeps more",
+            ));
+        }
+        Ok(())
     }
 }
 

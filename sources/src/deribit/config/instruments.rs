@@ -15,7 +15,7 @@ use super::super::instrument::Kind;
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Choice {
-    /// The name of an instrument: `ETH-PERPETUAL`.
+    /// The name of an instrument: `ETH-PERPETUAL`. One that the venue refuses is asked for again, ever later, up to hourly.
     Name(String),
     /// A selector.
     Selector(Selector),
@@ -23,7 +23,9 @@ pub enum Choice {
 
 /// All instruments of a currency and kind, or those at the top of a ranking, chosen again as the market moves.
 ///
-/// Chosen at the start, each `refresh`, a minute after an expiry, and when the venue lists or ends an instrument.
+/// Chosen at the start, each `refresh`, a minute after an expiry, some seconds after the venue has listed or ended an
+/// instrument, refused a channel, or was out of reach. One line of the log says who came in and who left. A list that is
+/// empty while one that was chosen lives, or that comes without any measure to rank by, is not believed: the choice stays.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selector {

@@ -8,10 +8,10 @@ use serde::{
 };
 use tidegate_core::{
     Error, Result,
-    row::{Level, Mark, Position, Timestamp},
+    row::{Level, Mark, Position},
 };
 
-use super::super::value::{Amount, Text, Whole};
+use super::super::value::{Amount, Millis, Text, Whole};
 
 /// The `data` of `book.{instrument}.{interval}`.
 ///
@@ -20,7 +20,7 @@ use super::super::value::{Amount, Text, Whole};
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct Book<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     /// Left out in 2019.
     #[serde(rename = "type")]
     kind: Option<Kind>,
@@ -64,7 +64,7 @@ impl Book<'_> {
         Mark {
             symbol: &self.instrument_name,
             position: Position::Linked { id: self.change_id.0, prev },
-            ts_event: Timestamp::from_millis(self.timestamp.0),
+            ts_event: self.timestamp.0,
         }
     }
 
@@ -87,7 +87,7 @@ impl Book<'_> {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct BookTop<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     #[serde(borrow)]
     instrument_name: Text<'a>,
     bids: Side<Plain>,
@@ -97,11 +97,7 @@ pub(in super::super) struct BookTop<'a> {
 impl BookTop<'_> {
     /// Returns where the message belongs.
     pub(in super::super) fn mark(&self) -> Mark<'_> {
-        Mark {
-            symbol: &self.instrument_name,
-            position: Position::Unnumbered,
-            ts_event: Timestamp::from_millis(self.timestamp.0),
-        }
+        Mark { symbol: &self.instrument_name, position: Position::Unnumbered, ts_event: self.timestamp.0 }
     }
 
     /// Returns bids and asks.

@@ -1,6 +1,9 @@
 //! The `data` of `ticker.*` and `quote.*` channels.
 
-use serde::Deserialize;
+use serde::{
+    Deserialize,
+    de::{MapAccess, value::MapAccessDeserializer},
+};
 use tidegate_core::{
     Error, Result,
     row::{Label, Mark, Position, Timestamp, kinds},
@@ -8,7 +11,7 @@ use tidegate_core::{
 
 use super::super::{
     rows,
-    value::{Lenient, Text, Whole, present},
+    value::{Lenient, Member, Millis, Shape, Text},
 };
 
 /// A ticker.
@@ -18,11 +21,11 @@ use super::super::{
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct Ticker<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     #[serde(borrow)]
     instrument_name: Text<'a>,
-    #[serde(borrow)]
-    state: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    state: Member<Text<'a>>,
     #[serde(default)]
     best_bid_price: Lenient<f64>,
     #[serde(default)]
@@ -47,8 +50,8 @@ pub(in super::super) struct Ticker<'a> {
     open_interest: Lenient<f64>,
     #[serde(default)]
     underlying_price: Lenient<f64>,
-    #[serde(borrow)]
-    underlying_index: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    underlying_index: Member<Text<'a>>,
     #[serde(default)]
     mark_iv: Lenient<f64>,
     #[serde(default)]
@@ -57,8 +60,10 @@ pub(in super::super) struct Ticker<'a> {
     ask_iv: Lenient<f64>,
     #[serde(default)]
     interest_rate: Lenient<f64>,
-    greeks: Option<Greeks>,
-    stats: Option<Stats>,
+    #[serde(default)]
+    greeks: Member<Greeks>,
+    #[serde(default)]
+    stats: Member<Stats>,
     #[serde(default)]
     estimated_delivery_price: Lenient<f64>,
     #[serde(default)]
@@ -69,8 +74,8 @@ pub(in super::super) struct Ticker<'a> {
     funding_8h: Lenient<f64>,
     #[serde(default)]
     interest_value: Lenient<f64>,
-    #[serde(borrow)]
-    combo_state: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    combo_state: Member<Text<'a>>,
     #[serde(default)]
     implied_bid: Lenient<f64>,
     #[serde(default)]
@@ -98,6 +103,20 @@ struct Stats {
     price_change: Lenient<f64>,
 }
 
+impl<'de> Shape<'de> for Greeks {
+    #[inline]
+    fn from_map<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
+        Self::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    }
+}
+
+impl<'de> Shape<'de> for Stats {
+    #[inline]
+    fn from_map<A: MapAccess<'de>>(map: A) -> Result<Option<Self>, A::Error> {
+        Self::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    }
+}
+
 impl Ticker<'_> {
     /// Returns where the ticker belongs.
     #[inline]
@@ -114,11 +133,11 @@ impl Ticker<'_> {
     pub(in super::super) fn row(&self, odd: &mut u32) -> Result<rows::Ticker<'_>> {
         let (bid_price, bid_size) = side(self.best_bid_price.get(odd), self.best_bid_amount.get(odd))?;
         let (ask_price, ask_size) = side(self.best_ask_price.get(odd), self.best_ask_amount.get(odd))?;
-        let greeks = self.greeks.unwrap_or_default();
-        let stats = self.stats.unwrap_or_default();
+        let greeks = self.greeks.get(odd).copied().unwrap_or_default();
+        let stats = self.stats.get(odd).copied().unwrap_or_default();
         Ok(rows::Ticker {
             ticker: kinds::Ticker {
-                state: present(self.state.as_ref()).map(Label),
+                state: self.state.text(odd).map(Label),
                 bid_price,
                 bid_size,
                 ask_price,
@@ -129,9 +148,9 @@ impl Ticker<'_> {
                 settlement_price: self.settlement_price.get(odd),
                 min_price: self.min_price.get(odd),
                 max_price: self.max_price.get(odd),
-                open_interest: self.open_interest.get(odd),
+                open_interest: self.open_interest.amount(odd),
                 underlying_price: self.underlying_price.get(odd),
-                underlying: present(self.underlying_index.as_ref()).map(Label),
+                underlying: self.underlying_index.text(odd).map(Label),
                 mark_iv: self.mark_iv.unless_zero(odd),
                 bid_iv: self.bid_iv.unless_zero(odd),
                 ask_iv: self.ask_iv.unless_zero(odd),
@@ -141,7 +160,7 @@ impl Ticker<'_> {
                 vega: greeks.vega.get(odd),
                 theta: greeks.theta.get(odd),
                 rho: greeks.rho.get(odd),
-                volume_24h: stats.volume.get(odd),
+                volume_24h: stats.volume.amount(odd),
                 high_24h: stats.high.get(odd),
                 low_24h: stats.low.get(odd),
                 price_change_24h: stats.price_change.get(odd),
@@ -151,9 +170,9 @@ impl Ticker<'_> {
             current_funding: self.current_funding.get(odd),
             funding_8h: self.funding_8h.get(odd),
             interest_value: self.interest_value.get(odd),
-            volume_usd_24h: stats.volume_usd.get(odd),
-            volume_notional_24h: stats.volume_notional.get(odd),
-            combo_state: present(self.combo_state.as_ref()).map(Label),
+            volume_usd_24h: stats.volume_usd.amount(odd),
+            volume_notional_24h: stats.volume_notional.amount(odd),
+            combo_state: self.combo_state.text(odd).map(Label),
             implied_bid: self.implied_bid.get(odd),
             implied_ask: self.implied_ask.get(odd),
         })
@@ -167,7 +186,7 @@ impl Ticker<'_> {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct Quote<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     #[serde(borrow)]
     instrument_name: Text<'a>,
     #[serde(default)]
@@ -207,7 +226,7 @@ impl Quote<'_> {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct PriceIndex<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     pub(in super::super) price: f64,
     #[serde(borrow)]
     index_name: Text<'a>,
@@ -227,11 +246,11 @@ impl PriceIndex<'_> {
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct InstrumentState<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     #[serde(borrow)]
     pub(in super::super) state: Text<'a>,
     #[serde(borrow)]
-    instrument_name: Text<'a>,
+    pub(in super::super) instrument_name: Text<'a>,
 }
 
 impl InstrumentState<'_> {
@@ -242,8 +261,8 @@ impl InstrumentState<'_> {
 }
 
 #[inline]
-fn mark(symbol: &str, millis: i64) -> Mark<'_> {
-    Mark { symbol, position: Position::Unnumbered, ts_event: Timestamp::from_millis(millis) }
+fn mark(symbol: &str, ts_event: Timestamp) -> Mark<'_> {
+    Mark { symbol, position: Position::Unnumbered, ts_event }
 }
 
 /// Returns one side of the market. Nobody there is `null` in the documents and 0 at amount 0 in captures; a price of 0,

@@ -10,7 +10,7 @@ use tidegate_core::row::{Label, Mark, Position, StreamKey, Timestamp, kinds};
 
 use super::super::{
     rows,
-    value::{Amount, Lenient, Text, Whole, present},
+    value::{Amount, Lenient, Member, Millis, Text, Whole},
 };
 
 /// A trade; its legs, if it is a combo's, come on their own channels and are skipped here.
@@ -20,7 +20,7 @@ use super::super::{
 /// ```
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct Trade<'a> {
-    timestamp: Whole<i64>,
+    timestamp: Millis,
     pub(in super::super) trade_seq: Whole<u64>,
     #[serde(borrow)]
     trade_id: Text<'a>,
@@ -39,18 +39,18 @@ pub(in super::super) struct Trade<'a> {
     index_price: Lenient<f64>,
     #[serde(default)]
     tick_direction: Lenient<i64>,
-    #[serde(borrow)]
-    liquidation: Option<Text<'a>>,
-    #[serde(borrow)]
-    block_trade_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    liquidation: Member<Text<'a>>,
+    #[serde(borrow, default)]
+    block_trade_id: Member<Text<'a>>,
     #[serde(default)]
     block_trade_leg_count: Lenient<i64>,
     #[serde(default)]
     block_rfq_id: Lenient<i64>,
-    #[serde(borrow)]
-    combo_id: Option<Text<'a>>,
-    #[serde(borrow)]
-    combo_trade_id: Option<Text<'a>>,
+    #[serde(borrow, default)]
+    combo_id: Member<Text<'a>>,
+    #[serde(borrow, default)]
+    combo_trade_id: Member<Text<'a>>,
     #[serde(default)]
     starbase_match_id: Lenient<u64>,
     /// Nanoseconds, unlike every other time.
@@ -118,7 +118,7 @@ impl Trade<'_> {
     /// Returns the venue's time.
     #[inline]
     pub(in super::super) fn ts_event(&self) -> Timestamp {
-        Timestamp::from_millis(self.timestamp.0)
+        self.timestamp.0
     }
 
     /// Returns where the trade belongs.
@@ -147,13 +147,13 @@ impl Trade<'_> {
                 iv: self.iv.unless_zero(odd),
                 mark_price: self.mark_price.get(odd),
                 index_price: self.index_price.get(odd),
-                liquidation: present(self.liquidation.as_ref()).map(Label),
-                block_trade_id: present(self.block_trade_id.as_ref()),
+                liquidation: self.liquidation.text(odd).map(Label),
+                block_trade_id: self.block_trade_id.text(odd),
             },
-            contracts: self.contracts.get(odd),
+            contracts: self.contracts.amount(odd),
             tick_direction: self.tick_direction.get(odd),
-            combo_id: present(self.combo_id.as_ref()),
-            combo_trade_id: present(self.combo_trade_id.as_ref()),
+            combo_id: self.combo_id.text(odd),
+            combo_trade_id: self.combo_trade_id.text(odd),
             block_trade_leg_count: self.block_trade_leg_count.get(odd),
             block_rfq_id: self.block_rfq_id.get(odd),
             match_id: self.starbase_match_id.get(odd),

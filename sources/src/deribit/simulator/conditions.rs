@@ -29,6 +29,11 @@ pub enum Condition {
         /// Those with this in their name; empty is all.
         containing: String,
     },
+    /// Subscriptions are answered with an error, as during a settlement.
+    PutOff {
+        /// The error's code.
+        code: i64,
+    },
     /// Every request of a WebSocket session, logging in included, is answered with 13009.
     Unauthorised,
     /// The venue's clock is wrong.
@@ -86,6 +91,11 @@ impl Conditions {
 
     pub(super) fn refuses(&self, now: Instant, channel: &str) -> bool {
         self.is(now, |one| matches!(one, Condition::Refuse { containing } if channel.contains(containing.as_str())))
+    }
+
+    /// Returns the error with which subscriptions are answered.
+    pub(super) fn puts_off(&self, now: Instant) -> Option<i64> {
+        self.find(now, |one| if let Condition::PutOff { code } = one { Some(*code) } else { None })
     }
 
     pub(super) fn unauthorised(&self, now: Instant) -> bool {

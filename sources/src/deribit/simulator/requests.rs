@@ -115,6 +115,9 @@ impl Venue {
     }
 
     fn subscribe(&mut self, session: u64, params: &Params, now: Now) -> Result<(Vec<String>, Vec<String>), RpcError> {
+        if let Some(code) = self.conditions.puts_off(now.instant) {
+            return Err(RpcError::of(code, "put_off"));
+        }
         let asked = params.texts("channels")?;
         if asked.len() > MOST_CHANNELS {
             return Err(RpcError::invalid("channels", format!("at most {MOST_CHANNELS} channels in a request")));

@@ -56,6 +56,8 @@ fn heal(script: &mut Script<Deribit>, venue: &Venue, mut gap: Gap) -> Outcome {
         };
         assert_eq!(gaps, [gap.id]);
         let body = venue.serve(&request);
+        // A driver leaves a pause behind a reply that brought nothing.
+        script.at(Timestamp(script.now().0 + 61_000_000_000));
         let answered = script.reply(&request, 200, &body, std::slice::from_ref(&gap)).unwrap();
         outcome.asked.push(request.url);
         for row in script.stored.drain(..) {
@@ -224,8 +226,122 @@ fn without_a_history_host_the_main_host_decides() {
 fn a_gap_that_is_known_to_be_young_needs_no_neighbour_that_is_old() {
     let quiet = Venue { only: Some([NEWEST - 4 * 86_400].into()), ..Venue::default() };
     let gap = Gap { since: at(NEWEST - 60), ..between(NEWEST - 4 * 86_400, None) };
-    let outcome = heal(&mut script(everything()), &quiet, gap);
+    let outcome = heal(&mut script(everything()), &quiet, gap.clone());
     assert_eq!((outcome.hosts(), outcome.lost), ("m".into(), None), "the main host remembers the time that is owed");
+    let from = format!("&sorting=asc&start_timestamp={}", at(NEWEST - 60).as_millis());
+    assert!(outcome.asked[0].ends_with(&from), "{:?}", outcome.asked);
+
+    let busy = Venue {
+        only: Some((NEWEST - 4 * 86_400..=NEWEST - 4 * 86_400).chain(NEWEST - 2500..=NEWEST).collect()),
+        ..Venue::default()
+    };
+    let outcome = heal(&mut script(everything()), &busy, Gap { since: at(NEWEST - 2500), ..gap.clone() });
+    assert_eq!(outcome.found, (NEWEST - 2500..=NEWEST).collect());
+    assert_eq!((outcome.hosts(), outcome.lost), ("mmm".into(), None));
+
+    let Endpoint::Own(hosts) = everything().endpoint else { unreachable!() };
+    let endpoint = Endpoint::Own(Hosts { history: None, ..hosts });
+    let mut script = script(DeribitConfig { endpoint, ..everything() });
+    let outcome = heal(&mut script, &quiet, gap.clone());
+    assert_eq!((outcome.hosts(), outcome.lost), ("m".into(), None), "no other host is needed for it");
+    let bounded = Gap { before: Some(edge(NEWEST - 30)), ..gap };
+    let (request, _) = request(script.on_gap(&[bounded]));
+    assert!(request.url.contains("start_seq="), "between two numbers both of them have to be shown: {}", request.url);
+}
+
+#[test]
+fn refusals_say_nothing_of_what_the_venue_has_however_many_they_are() {
+    let refusals = [
+        (403, "<html>blocked</html>"),
+        (404, "not found"),
+        (200, "<html>maintenance</html>"),
+        (400, r#"{"error":{"code":-32602,"message":"Invalid params"}}"#),
+        (200, r#"{"error":{"code":13021,"message":"forbidden"}}"#),
+    ];
+    for (status, body) in refusals {
+        let mut script = script(everything());
+        let gap = between(NEWEST - 200_000, Some(NEWEST - 199_990));
+        let mut hosts = String::new();
+        for minute in 0..10 {
+            let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+            hosts.push(if request.url.starts_with(HISTORY) { 'h' } else { 'm' });
+            script.at(Timestamp(NOW.0 + minute * 60_000_000_000));
+            // A web page with the status 200 is malformed; the gap is open all the same.
+            drop(script.reply(&request, status, body, std::slice::from_ref(&gap)));
+        }
+        assert_eq!(hosts, "mhmhmhmhmh", "{body}");
+        let outcome = heal(&mut script, &Venue::default(), gap);
+        assert_eq!(outcome.lost, None, "{body}");
+        assert!(outcome.found.contains(&(NEWEST - 199_999)));
+    }
+}
+
+#[test]
+fn a_venue_has_forgotten_only_what_it_was_without_at_two_looks_a_minute_apart() {
+    let forgetful = Venue { history_from: NEWEST - 1000, ..Venue::default() };
+    let gap = between(NEWEST - 200_000, Some(NEWEST - 199_000));
+    let mut script = script(everything());
+    for _ in 0..10 {
+        let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+        script.reply(&request, 200, &forgetful.serve(&request), std::slice::from_ref(&gap)).unwrap();
+    }
+    script.at(Timestamp(NOW.0 + 60_000_000_000));
+    for _ in 0..2 {
+        let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+        script.reply(&request, 200, &forgetful.serve(&request), std::slice::from_ref(&gap)).unwrap();
+    }
+    assert!(matches!(script.on_gap(&[gap]), Remedy::Lost { why: "the venue forgot", .. }));
+}
+
+#[test]
+fn an_instrument_that_both_hosts_do_not_know_any_more_is_forgotten() {
+    let mut script = script(everything());
+    let gap = between(NEWEST - 200_000, None);
+    for minute in 0..4 {
+        let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+        script.at(Timestamp(NOW.0 + minute * 60_000_000_000));
+        let unknown = r#"{"error":{"code":13020,"message":"not_found"}}"#;
+        script.reply(&request, 400, unknown, std::slice::from_ref(&gap)).unwrap();
+    }
+    assert!(matches!(script.on_gap(&[gap]), Remedy::Lost { .. }));
+}
+
+#[test]
+fn a_reply_of_the_other_exchange_ends_the_source_before_a_row_of_it_is_kept() {
+    let Endpoint::Own(hosts) = everything().endpoint else { unreachable!() };
+    let endpoint = Endpoint::Own(Hosts { testnet: Some(false), ..hosts });
+    let mut script = script(DeribitConfig { endpoint, ..everything() });
+    let gap = between(NEWEST - 50, None);
+    let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+    let body = Venue::default().serve(&request);
+    let reply = |testnet| body.replace("{\"jsonrpc\"", &format!("{{\"testnet\":{testnet},\"jsonrpc\""));
+    let error = script.reply(&request, 200, &reply(true), std::slice::from_ref(&gap)).unwrap_err();
+    assert_eq!(error.kind(), tidegate_core::Kind::Permanent);
+    assert_eq!(script.stored, []);
+    script.reply(&request, 200, &reply(false), std::slice::from_ref(&gap)).unwrap();
+    assert_eq!(script.stored.len(), 51);
+}
+
+#[test]
+fn the_history_host_is_asked_more_slowly() {
+    let mut script = script(everything());
+    let gap = between(NEWEST - 200_000, None);
+    let (first, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+    script.reply(&first, 200, &Venue::default().serve(&first), std::slice::from_ref(&gap)).unwrap();
+    let (second, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+    assert!(second.url.starts_with(HISTORY));
+    assert_eq!((first.cost, second.cost), (1, 15), "of 15 a second: one a second");
+}
+
+#[test]
+fn trades_of_other_instruments_in_a_page_make_no_streams() {
+    let mut script = script(everything());
+    let gap = between(NEWEST - 3, None);
+    let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+    let body = Venue::default().serve(&request).replacen(SYMBOL, "NO-SUCH", 1);
+    script.reply(&request, 200, &body, std::slice::from_ref(&gap)).unwrap();
+    assert!(script.stored.iter().all(|row| &*row.stream.symbol == SYMBOL));
+    assert_eq!(script.stored.len(), 3);
 }
 
 #[test]
@@ -377,6 +493,19 @@ fn many_gaps_of_a_market_are_asked_for_together() {
     assert_eq!(answered, ids);
     let symbols: BTreeSet<_> = gaps.iter().map(|gap| gap.stream.symbol.clone()).collect();
     assert!(script.stored.iter().all(|row| symbols.contains(&row.stream.symbol)), "no streams that nobody follows");
+}
+
+#[test]
+fn options_that_last_traded_long_ago_are_asked_for_together_too() {
+    let venue = Venue { options: true, ..Venue::default() };
+    let mut script = script(everything());
+    let old = |gap: Gap| Gap { after: Some(edge(1)), since: at(NEWEST - 60), ..gap };
+    let gaps: Vec<Gap> = many(30).into_iter().map(old).collect();
+    let (first, ids) = request(script.on_gap(&gaps));
+    assert!(first.url.contains("by_currency"), "{}", first.url);
+    assert!(first.url.contains(&format!("start_timestamp={}&", at(NEWEST - 61).as_millis())), "{}", first.url);
+    let answered = script.reply(&first, 200, &venue.serve(&first), &gaps).unwrap();
+    assert_eq!(answered, ids, "all that may be missing is younger than the walk");
 }
 
 #[test]

@@ -15,7 +15,7 @@ fn trade(change: (&str, &str)) -> String {
 
 #[test]
 fn one_broken_trade_costs_that_one() {
-    let mut script = script(everything());
+    let mut script = listening(everything(), "");
     let broken = trade((r#""price":0.0105"#, r#""price":"NaN""#));
     let third = trade(("41", "43"));
     script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{TRADE},{broken},{third}]"))).unwrap();
@@ -45,7 +45,7 @@ fn a_trade_with_a_missing_or_impossible_member_is_rejected() {
         (r#""timestamp":1790165113994"#, r#""timestamp":"yesterday""#),
     ];
     for change in changes {
-        let mut script = script(everything());
+        let mut script = listening(everything(), "");
         let raw = trade(change);
         script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{raw}]"))).unwrap();
         assert_eq!(script.stored, [], "{raw}");
@@ -57,7 +57,7 @@ fn a_trade_with_a_missing_or_impossible_member_is_rejected() {
 #[test]
 fn what_is_not_required_and_no_number_is_absent_and_counted() {
     for value in [r#""NaN""#, r#""n/a""#, "true", "[1,[2]]", r#"{"a":{"b":1}}"#] {
-        let mut script = script(everything());
+        let mut script = listening(everything(), "");
         let ticker = TICKER.replace("2722.5", value);
         script.frame(&notification("ticker.ETH-PERPETUAL.100ms", &ticker)).unwrap();
         assert_eq!(script.stored[0].value("mark_price"), None, "{value}");
@@ -68,7 +68,7 @@ fn what_is_not_required_and_no_number_is_absent_and_counted() {
 
 #[test]
 fn a_number_too_big_for_its_type_is_malformed_or_absent_and_never_zero() {
-    let mut script = script(everything());
+    let mut script = listening(everything(), "");
     let frame = |value| notification("ticker.ETH-PERPETUAL.100ms", &TICKER.replace("2722.5", value));
     let error = script.frame(&frame("1e400")).unwrap_err();
     assert_eq!(error.kind(), Kind::Malformed);
@@ -82,14 +82,100 @@ fn a_number_too_big_for_its_type_is_malformed_or_absent_and_never_zero() {
 }
 
 #[test]
-fn a_time_beyond_the_calendar_is_its_end() {
-    let mut script = script(everything());
-    let late = trade(("1790165113994", "32503708800000000000"));
-    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{late}]"))).unwrap();
-    assert_eq!(script.rejected().len(), 1, "this is no i64");
-    let late = trade(("1790165113994", "32503708800000"));
-    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{late}]"))).unwrap();
-    assert_eq!(script.stored[0].head.ts_event.0, i64::MAX);
+fn a_time_beyond_the_calendar_is_rejected() {
+    let mut script = listening(everything(), "");
+    for time in ["32503708800000000000", "32503708800000", "-32503708800000", "9223372036855"] {
+        script.commands.clear();
+        let late = trade(("1790165113994", time));
+        script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{late}]"))).unwrap();
+        assert_eq!(script.rejected().len(), 1, "{time}");
+        let ticker = notification("ticker.ETH-PERPETUAL.100ms", &TICKER.replace("1790165113994", time));
+        assert_eq!(script.frame(&ticker).unwrap_err().kind(), Kind::Malformed, "{time}");
+        assert_eq!(script.stored, [], "{time}: it would be the newest for ever");
+    }
+}
+
+#[test]
+fn a_member_of_another_shape_is_absent_and_counted_and_costs_no_more() {
+    let members = [
+        (r#""underlying_index":2725.25"#, 1),
+        (r#""underlying_index":[1,{}],"greeks":"none","stats":5,"state":true,"combo_state":{}"#, 5),
+        (r#""greeks":null,"stats":null,"state":null,"underlying_index":null"#, 0),
+        (r#""greeks":{"delta":{}},"stats":[{}]"#, 2),
+        (
+            r#""open_interest":-1.0,"stats":{"volume":-5.0,"volume_usd":-1,"volume_notional":-0.5,"price_change":-3.5}"#,
+            4,
+        ),
+    ];
+    for (members, odd) in members {
+        let mut script = listening(everything(), "");
+        let ticker = TICKER.replace("{", &format!("{{{members},"));
+        script.frame(&notification("ticker.ETH-PERPETUAL.100ms", &ticker)).unwrap();
+        let row = &script.stored[0];
+        assert_eq!(row.number("bid_price"), Some(2722.4), "{members}");
+        for column in ["underlying", "state", "combo_state", "delta", "open_interest", "volume_24h", "volume_usd_24h"] {
+            assert_eq!(row.value(column), None, "{column} of {members}");
+        }
+        assert_eq!(script.ignored().len(), odd, "{members}");
+    }
+    let mut script = listening(everything(), "");
+    let raw = TRADE.replace("{", r#"{"contracts":-3.0,"liquidation":{},"block_trade_id":5.5,"combo_id":[],"#);
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{raw}]"))).unwrap();
+    assert_eq!(script.stored[0].number("price"), Some(0.0105));
+    assert_eq!(script.stored[0].value("contracts"), None);
+    assert_eq!(script.ignored().len(), 4);
+}
+
+#[test]
+fn what_nobody_asked_for_makes_no_stream() {
+    let long = "X".repeat(300_000);
+    for name in ["NO-SUCH", "ETH-25DEC26", "", &long] {
+        let mut script = listening(everything(), "");
+        let named = |text: &str| text.replace("ETH-PERPETUAL", name);
+        let other = |text: &str| {
+            text.replace(r#""instrument_name":"ETH-PERPETUAL""#, &format!(r#""instrument_name":"{name}""#))
+        };
+        let quote = r#"{"timestamp":5,"instrument_name":"ETH-PERPETUAL","best_bid_price":1,"best_bid_amount":1}"#;
+        let book = r#"{"timestamp":5,"change_id":1,"instrument_name":"ETH-PERPETUAL","bids":[],"asks":[]}"#;
+        let trades = format!("[{TRADE}]");
+        let all = [
+            ("trades.ETH-PERPETUAL.100ms", trades.as_str()),
+            ("ticker.ETH-PERPETUAL.100ms", TICKER),
+            ("quote.ETH-PERPETUAL", quote),
+            ("book.ETH-PERPETUAL.100ms", book),
+        ];
+        for (channel, data) in all {
+            script.commands.clear();
+            script.frame(&notification(&named(channel), &named(data))).unwrap();
+            assert_eq!(script.ignored(), ["a channel of no interest"], "{channel} of {name:.10}");
+            let outcome = script.frame(&notification(channel, &other(data)));
+            assert!(outcome.is_err() || script.rejected().len() == 1, "{channel} with {name:.10}");
+        }
+        let group = notification("trades.option.any.100ms", &trades);
+        script.frame(&group).unwrap();
+        let index = r#"{"timestamp":5,"price":1.5,"index_name":"btc_usd"}"#;
+        script.frame(&notification("deribit_price_index.eth_usd", index)).unwrap_err();
+        assert_eq!(script.stored, [], "{name:.10}");
+    }
+    let mut script = listening(everything(), "");
+    let state = r#"{"timestamp":5,"state":"open","instrument_name":"ETH SUCH"}"#;
+    script.frame(&notification("instrument.state.option.ETH", state)).unwrap_err();
+    let both = format!("[{TRADE},{}]", TRADE.replace("ETH-PERPETUAL", "NO-SUCH"));
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &both)).unwrap();
+    assert_eq!((script.stored.len(), script.rejected().len()), (1, 1), "the other trade is kept raw");
+}
+
+#[test]
+fn the_last_frames_of_a_channel_that_was_left_are_read_and_none_in_the_next_session() {
+    let mut script = listening(everything(), "");
+    let frame = notification("ticker.ETH-PERPETUAL.100ms", TICKER);
+    script.unsubscribe(&["ticker.ETH-PERPETUAL.100ms"]).unwrap();
+    script.frame(r#"{"id":4,"result":["ticker.ETH-PERPETUAL.100ms"]}"#).unwrap();
+    script.frame(&frame).unwrap();
+    assert_eq!(script.stored.len(), 1, "it was on the way");
+    script.open().unwrap();
+    script.frame(&frame).unwrap();
+    assert_eq!((script.stored.len(), script.ignored()), (1, vec!["a channel of no interest"]));
 }
 
 #[test]
@@ -131,7 +217,7 @@ fn a_broken_frame_is_malformed_and_leaves_no_rows() {
         book("[]").replace(r#""prev_change_id":1,"#, ""),
     ];
     for frame in frames {
-        let mut script = script(everything());
+        let mut script = listening(everything(), &frame);
         let shown: String = frame.chars().take(200).collect();
         let error = script.frame(&frame).expect_err(&shown);
         assert_eq!(error.kind(), Kind::Malformed, "{shown}: {error}");
@@ -144,7 +230,7 @@ fn a_cut_frame_is_malformed_wherever_it_was_cut() {
     let fixtures = [include_str!("../fixtures/option.jsonl"), include_str!("../fixtures/perpetual.jsonl")].concat();
     for line in fixtures.lines() {
         for end in 0..line.len() {
-            let mut script = script(everything());
+            let mut script = listening(everything(), line);
             let error = script.frame(&line[..end]).expect_err(&line[..end]);
             assert_eq!(error.kind(), Kind::Malformed, "{error}");
             assert_eq!(script.stored, []);
@@ -154,7 +240,7 @@ fn a_cut_frame_is_malformed_wherever_it_was_cut() {
 
 #[test]
 fn a_binary_frame_is_malformed() {
-    assert_eq!(script(everything()).binary(b"\x1f\x8b\x00").unwrap_err().kind(), Kind::Malformed);
+    assert_eq!(listening(everything(), "").binary(b"\x1f\x8b\x00").unwrap_err().kind(), Kind::Malformed);
 }
 
 proptest! {
@@ -163,7 +249,7 @@ proptest! {
     #[test]
     fn no_text_makes_it_panic(text in any::<String>()) {
         // Whether it is an error does not matter here.
-        drop(script(everything()).frame(&text));
+        drop(listening(everything(), "").frame(&text));
     }
 
     #[test]
@@ -184,7 +270,7 @@ proptest! {
             bytes[at] = byte;
         }
         if let Ok(text) = String::from_utf8(bytes) {
-            let mut script = script(everything());
+            let mut script = listening(everything(), line);
             let outcome = script.frame(&text);
             let is_told = outcome.is_err() || script.commands.iter().any(is_word);
             prop_assert!(script.stored.len() <= most);
@@ -195,7 +281,7 @@ proptest! {
     #[test]
     fn up_to_fifteen_digits_are_what_the_venue_wrote(digits in 1u64..1_000_000_000_000_000, exponent in -20i32..12) {
         let written = format!("{digits}e{exponent}");
-        let mut script = script(everything());
+        let mut script = listening(everything(), "");
         let data = format!(r#"{{"timestamp":5,"price":{written},"index_name":"eth_usd"}}"#);
         script.frame(&notification("deribit_price_index.eth_usd", &data)).unwrap();
         let price = script.stored[0].number("price").unwrap();

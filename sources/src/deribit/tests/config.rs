@@ -133,6 +133,10 @@ fn mistakes_are_named() {
             with("endpoint", json!({ "ws": "ws://x/y", "http": "http://user:secret@x/y/" })),
             "`endpoint.http` is no address that begins with `http://` or `https://` and ends without `/` or `?…`",
         ),
+        (
+            with("endpoint", json!({ "ws": "ws://x/y", "http": "http://x/y", "history": "HTTP://X:80/y" })),
+            "`endpoint.history` is the same address as `endpoint.http`: leave it out where no other host keeps more",
+        ),
     ];
     for (table, message) in cases {
         assert_eq!(refused(&table), message, "{table}");

@@ -47,6 +47,29 @@ fn script(config: DeribitConfig) -> Script<Deribit> {
     script
 }
 
+/// Returns a script that has asked for the channels of these frames; nothing of that is kept.
+fn listening(config: DeribitConfig, frames: &str) -> Script<Deribit> {
+    let mut script = script(config);
+    let names = frames.split(r#""channel":""#).skip(1).filter_map(|rest| rest.split_once('"'));
+    let mut names: Vec<&str> = names.map(|(name, _)| name).chain(USUAL).collect();
+    names.sort_unstable();
+    names.dedup();
+    script.subscribe(&names).unwrap();
+    script.sent.clear();
+    script.commands.clear();
+    script
+}
+
+/// Channels of the usual instrument.
+const USUAL: [&str; 6] = [
+    "trades.ETH-PERPETUAL.100ms",
+    "ticker.ETH-PERPETUAL.100ms",
+    "quote.ETH-PERPETUAL",
+    "book.ETH-PERPETUAL.100ms",
+    "deribit_price_index.eth_usd",
+    "instrument.state.option.ETH",
+];
+
 /// Returns the frame of a notification.
 fn notification(channel: &str, data: &str) -> String {
     format!(r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"{channel}","data":{data}}}}}"#)

@@ -8,8 +8,8 @@ use std::{
 use serde_json::Value as Json;
 use tidegate_core::{
     protocol::Request,
-    row::{Level, Position},
-    testkit::{Stored, Value},
+    row::{Level, Position, StreamKey},
+    testkit::{Stored, Value, gap},
 };
 
 use super::*;
@@ -37,7 +37,7 @@ fn two_minutes_of_a_recorded_connection_give_the_rows_that_were_counted_by_other
     };
     let expected: Json = serde_json::from_str(&expected).unwrap();
     let expected = &expected["ws_options_2021-04-05_raw.jsonl"];
-    let mut script = script(everything());
+    let mut script = listening(everything(), &frames);
     for line in frames.lines() {
         script.frame(line).unwrap_or_else(|error| panic!("{error}: {line}"));
     }
@@ -116,12 +116,14 @@ impl Books {
 fn every_recorded_and_documented_frame_is_read_or_left_out_knowingly() {
     for (name, rows) in [("ws_mixed.jsonl", 33), ("ws_docs_examples.jsonl", 11)] {
         let Some(frames) = sample(name) else { continue };
-        let mut script = script(everything());
-        for line in frames.lines() {
+        // Nobody asks for channels of many instruments.
+        let frames: Vec<&str> = frames.lines().filter(|line| !line.contains(r#""trades.option."#)).collect();
+        let mut script = listening(everything(), &frames.concat());
+        for line in &frames {
             script.frame(line).unwrap_or_else(|error| panic!("{name}: {error}: {line}"));
         }
         let arrays: usize = frames
-            .lines()
+            .iter()
             .map(|line| {
                 let frame: Json = serde_json::from_str(line).unwrap();
                 let params = &frame["params"];
@@ -145,7 +147,7 @@ fn every_number_of_a_recorded_frame_is_in_its_row() {
     for line in frames.lines() {
         let frame: Json = serde_json::from_str(line).unwrap();
         let data = &frame["params"]["data"];
-        let mut script = script(everything());
+        let mut script = listening(everything(), line);
         script.frame(line).unwrap();
         let elements = data.as_array().cloned().unwrap_or_else(|| vec![data.clone()]);
         for (row, element) in script.stored.iter().zip(&elements) {
@@ -204,7 +206,10 @@ fn recorded_lists_of_instruments_and_pages_of_trades_are_read() {
         let mut script = script(everything());
         let trades = line["response"]["result"]["trades"].as_array().unwrap();
         let request = Request::get(format!("{MAIN}/public/get_last_trades_by_instrument?"));
-        script.reply(&request, 200, &line["response"].to_string(), &[]).unwrap();
+        let names: BTreeSet<&str> = trades.iter().map(|trade| trade["instrument_name"].as_str().unwrap()).collect();
+        let gaps: Vec<_> =
+            (0..).zip(names).map(|(id, name)| gap(id, StreamKey::new("trades", name), None, None)).collect();
+        script.reply(&request, 200, &line["response"].to_string(), &gaps).unwrap();
         assert_eq!(script.stored.len(), trades.len());
         pages += 1;
     }

@@ -6,7 +6,8 @@ use serde_json::json;
 use tidegate_core::{
     Kind,
     config::Duration as Configured,
-    protocol::{Command, Request},
+    protocol::{Command, Discovery, Outbox, Protocol as _, Reply, Request},
+    row::Origin,
 };
 
 use super::*;
@@ -57,7 +58,7 @@ fn selector() -> Selector {
 
 fn following(selectors: Vec<Selector>) -> Script<Deribit> {
     let instruments = selectors.into_iter().map(Choice::Selector).collect();
-    script(DeribitConfig { instruments, channels: vec![Channel::Trades], ..everything() })
+    listening(DeribitConfig { instruments, channels: vec![Channel::Trades], ..everything() }, "")
 }
 
 const STATE: &str = r#"{"timestamp":1790165113500,"state":"open","instrument_name":"ETH-NEW"}"#;
@@ -67,6 +68,11 @@ fn wake_by_a_state(script: &mut Script<Deribit>, seconds: i64) {
     let at = |seconds: i64| Timestamp(NOW.0 + seconds * 1_000_000_000);
     script.at(at(seconds - 10)).frame(&notification("instrument.state.option.ETH", STATE)).unwrap();
     script.at(at(seconds)).wake().unwrap();
+}
+
+/// Returns the time so many seconds from `NOW`.
+fn after(seconds: i64) -> Timestamp {
+    Timestamp(NOW.0 + seconds * 1_000_000_000)
 }
 
 fn names(channels: &[String]) -> Vec<&str> {
@@ -97,7 +103,7 @@ fn the_top_is_ranked_by_one_measure_then_the_other_then_the_name() {
     let (requests, channels) = script.discover(|request| market().serve(request)).unwrap();
     let urls: Vec<_> = requests.iter().map(|request| (request.url.as_str(), request.cost)).collect();
     let expected = [
-        ("http://main.test/api/v2/public/get_instruments?currency=ETH&kind=option", 20),
+        ("http://main.test/api/v2/public/get_instruments?currency=ETH&kind=option", 15),
         ("http://main.test/api/v2/public/get_book_summary_by_currency?currency=ETH&kind=option", 2),
     ];
     assert_eq!(urls, expected);
@@ -187,11 +193,10 @@ fn several_selectors_and_names_are_followed_together_each_instrument_once() {
 fn each_selector_chooses_at_its_own_pace_and_the_driver_asks_at_the_fastest() {
     let slow = Selector { currency: "BTC".into(), refresh: Configured::from_secs(7200), ..selector() };
     let mut script = following(vec![selector(), slow]);
-    use tidegate_core::protocol::Protocol as _;
     assert_eq!(script.protocol.limits().refresh, Some(Duration::from_secs(3600)));
     let (requests, _) = script.discover(|request| market().serve(request)).unwrap();
     assert_eq!(requests.len(), 4);
-    let after = |hours: i64| Timestamp(NOW.0 + hours * 3_600_000_000_000);
+    let after = |hours: i64| after(hours * 3600);
     let (requests, channels) = script.at(after(1)).discover(|request| market().serve(request)).unwrap();
     assert_eq!(requests.len(), 2, "BTC has time: {requests:?}");
     assert_eq!(names(&channels).len(), 3, "the names are the same in this test");
@@ -232,6 +237,7 @@ fn it_chooses_anew_once_after_a_swarm_of_states() {
         script.frame(&notification("instrument.state.option.ETH", STATE)).unwrap();
     }
     assert!(script.commands.iter().all(|command| *command == Command::WakeAfter(Duration::from_secs(10))));
+    assert_eq!(script.commands.len(), 3);
     assert_eq!(script.stored, [], "the table was not asked for");
     script.commands.clear();
     script.at(Timestamp(NOW.0 + 10_000_000_000)).wake().unwrap();
@@ -246,13 +252,169 @@ fn it_chooses_anew_once_after_a_swarm_of_states() {
 fn a_timer_is_set_again_when_the_connection_is() {
     let mut script = following(vec![selector()]);
     script.discover(|request| market().serve(request)).unwrap();
+    let day = Command::WakeAfter(Duration::from_secs(DAY.unsigned_abs() + 60));
+    assert_eq!(script.commands.last(), Some(&day), "{:?}", script.commands);
     script.commands.clear();
     script.open().unwrap();
-    assert!(
-        script.asked_for(&Command::WakeAfter(Duration::from_secs(DAY.unsigned_abs() + 60))),
-        "{:?}",
-        script.commands
-    );
+    let soon = Command::WakeAfter(Duration::from_secs(10));
+    assert_eq!(script.commands.last(), Some(&soon), "nobody has told what was listed meanwhile");
+    script.at(after(10)).wake().unwrap();
+    assert!(script.asked_for(&Command::Rediscover));
+    let (requests, _) = script.discover(|request| market().serve(request)).unwrap();
+    assert_eq!(requests.len(), 2);
+    let rest = Command::WakeAfter(Duration::from_secs(DAY.unsigned_abs() + 50));
+    assert_eq!(script.commands.last(), Some(&rest), "{:?}", script.commands);
+}
+
+#[test]
+fn names_alone_are_not_chosen_anew_when_the_line_is_back_but_asked_for_again_at_last() {
+    let mut script = script(everything());
+    script.discover(|request| panic!("{request:?}")).unwrap();
+    script.commands.clear();
+    script.open().unwrap();
+    assert!(!script.commands.iter().any(|command| matches!(command, Command::WakeAfter(_))), "{:?}", script.commands);
+    assert_eq!(script.protocol.limits().refresh, Some(Duration::from_secs(3600)));
+}
+
+#[test]
+fn a_state_that_comes_while_it_chooses_is_not_forgotten_nor_is_the_minute_after_an_expiry() {
+    let mut script = following(vec![selector()]);
+    let mut market = market();
+    market.0[5].3 = 1000;
+    script.discover(|request| market.serve(request)).unwrap();
+    // At the expiry itself the states of all instruments come, and what has expired is gone from the list.
+    script.at(after(1000)).frame(&notification("instrument.state.option.ETH", STATE)).unwrap();
+    script.at(after(1010)).wake().unwrap();
+    market.0.remove(5);
+    let mut out = Outbox::new(script.protocol.tables());
+    out.begin(after(1010), Origin::Live);
+    let mut found = script.protocol.discover(None, &mut out).unwrap();
+    // Before the list has come, one more state does.
+    script.frame(&notification("instrument.state.option.ETH", STATE)).unwrap();
+    while let Discovery::Fetch(request) = found {
+        let body = market.serve(&request);
+        let reply = Reply { request: &request, status: 200, body: body.as_bytes() };
+        found = script.protocol.discover(Some(&reply), &mut out).unwrap();
+    }
+    let again = Command::WakeAfter(Duration::from_secs(10));
+    assert_eq!(out.take_commands().last(), Some(again), "the state is younger than the list");
+    script.at(after(1020)).wake().unwrap();
+    script.discover(|request| market.serve(request)).unwrap();
+    let minute = Command::WakeAfter(Duration::from_secs(40));
+    assert_eq!(script.commands.last(), Some(&minute), "new dailies are listed a little later");
+    script.at(after(1060)).wake().unwrap();
+    let (requests, _) = script.discover(|request| market.serve(request)).unwrap();
+    assert_eq!(requests.len(), 2);
+}
+
+#[test]
+fn an_empty_list_and_measures_of_nothing_change_no_choice() {
+    let mut script = following(vec![selector()]);
+    let (_, channels) = script.discover(|request| market().serve(request)).unwrap();
+    let empty = r#"{"result":[]}"#.to_owned();
+    let broken: [fn(&Request) -> bool; 2] =
+        [|request| request.url.contains("get_instruments"), |request| request.url.contains("summary")];
+    for is_broken in broken {
+        let serve = |request: &Request| if is_broken(request) { empty.clone() } else { market().serve(request) };
+        let error = script.at(after(3600)).discover(serve).unwrap_err();
+        assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
+    }
+    let others = Market(vec![("ETH-Z", Some(1.0), None, DAY)]);
+    let error =
+        script.discover(
+            |request| {
+                if request.url.contains("summary") { others.serve(request) } else { market().serve(request) }
+            },
+        );
+    assert!(error.unwrap_err().to_string().contains("measures of nothing that it lists of `ETH`, `option`"));
+    let (_, again) = script.discover(|request| market().serve(request)).unwrap();
+    assert_eq!(again, channels);
+    let (_, none) = script.at(after(DAY + 1)).discover(|_| empty.clone()).unwrap();
+    assert_eq!(names(&none), [""; 0], "all have expired: then it may be true");
+}
+
+#[test]
+fn a_selector_that_finds_nothing_is_named_until_it_finds_something() {
+    let usdc = Selector { currency: "USDC".into(), top: None, ..selector() };
+    let mut script = following(vec![selector(), usdc]);
+    let empty = r#"{"result":[]}"#.to_owned();
+    let only_eth = |request: &Request| {
+        if request.url.contains("=USDC") { empty.clone() } else { market().serve(request) }
+    };
+    script.discover(only_eth).unwrap();
+    let what = "the venue has nothing for selector 2 of `instruments` (`USDC`, `option`); asked again".to_owned();
+    assert!(script.asked_for(&Command::Lacking(Some(what))), "{:?}", script.commands);
+    script.commands.clear();
+    script.at(after(3600)).discover(|request| market().serve(request)).unwrap();
+    assert!(script.asked_for(&Command::Lacking(None)));
+}
+
+#[test]
+fn who_comes_in_and_who_leaves_is_told_in_one_line_and_nothing_where_nothing_changes() {
+    let mut script = following(vec![selector()]);
+    let mut market = market();
+    let told = |script: &mut Script<Deribit>, market: &Market, seconds: i64| {
+        script.commands.clear();
+        script.at(after(seconds)).discover(|request| market.serve(request)).unwrap();
+        let tell = |command: &Command| {
+            if let Command::Tell(what, text) = command { Some(format!("{what} {text}")) } else { None }
+        };
+        script.commands.iter().filter_map(tell).collect::<Vec<String>>()
+    };
+    assert_eq!(told(&mut script, &market, 0), ["chosen 3 instruments"]);
+    assert_eq!(told(&mut script, &market, 3600), [""; 0]);
+    market.0[0].1 = Some(7.0);
+    assert_eq!(told(&mut script, &market, 7200), ["chosen 3 instruments; 1 new: ETH-B; 1 left: ETH-A"]);
+}
+
+#[test]
+fn one_that_comes_back_keeps_its_place_whatever_is_said_of_its_activity() {
+    let mut script = following(vec![Selector { top: None, ..selector() }]);
+    let list = r#"{"result":[{"instrument_name":"ETH-A","state":"locked","is_active":false},{"instrument_name":"ETH-B","is_active":false},{"instrument_name":"ETH-C","state":"closed","is_active":true}]}"#;
+    let (_, channels) = script.discover(|_| list.into()).unwrap();
+    assert_eq!(names(&channels), ["ETH-A"]);
+}
+
+#[test]
+fn a_slower_selector_is_woken_for_at_its_own_time() {
+    let slow = Selector { currency: "BTC".into(), refresh: Configured::from_secs(5400), ..selector() };
+    let mut script = following(vec![selector(), slow]);
+    script.discover(|request| market().serve(request)).unwrap();
+    assert_eq!(script.commands.last(), Some(&Command::WakeAfter(Duration::from_secs(5400))));
+    script.at(after(3600)).discover(|request| market().serve(request)).unwrap();
+    assert_eq!(script.commands.last(), Some(&Command::WakeAfter(Duration::from_secs(1800))), "not at two hours");
+}
+
+#[test]
+fn a_clock_that_was_set_back_does_not_keep_the_selectors_from_choosing() {
+    let mut script = following(vec![selector()]);
+    script.at(after(86_400)).discover(|request| market().serve(request)).unwrap();
+    let (requests, _) = script.at(after(0)).discover(|request| market().serve(request)).unwrap();
+    assert_eq!(requests.len(), 2);
+}
+
+#[test]
+fn what_was_refused_is_asked_for_again_soon_and_then_ever_later() {
+    let mut script = script(everything());
+    let (_, channels) = script.discover(|request| panic!("{request:?}")).unwrap();
+    let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+    let mut seconds = 0;
+    for (id, pause) in (3..).zip([10, 20, 40, 80]) {
+        script.commands.clear();
+        script.subscribe(&channels[..1]).unwrap();
+        script.frame(&format!(r#"{{"id":{id},"result":[]}}"#)).unwrap();
+        assert_eq!(script.refused().len(), 1);
+        assert_eq!(script.commands.last(), Some(&Command::WakeAfter(Duration::from_secs(pause))), "{id}");
+        seconds += pause as i64;
+        script.at(after(seconds)).wake().unwrap();
+        assert!(script.asked_for(&Command::Rediscover));
+        assert_eq!(script.discover(|request| panic!("{request:?}")).unwrap().1, channels);
+    }
+    script.subscribe(&channels[..1]).unwrap();
+    script.frame(&format!(r#"{{"id":7,"result":["{}"]}}"#, channels[0])).unwrap();
+    script.subscribe(&channels[..1]).unwrap();
+    script.frame(r#"{"id":8,"result":[]}"#).unwrap();
+    assert_eq!(script.commands.last(), Some(&Command::WakeAfter(Duration::from_secs(10))), "it was well meanwhile");
 }
 
 #[test]

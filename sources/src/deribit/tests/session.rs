@@ -173,9 +173,54 @@ fn too_many_requests_end_the_session_with_a_pause() {
 
 #[test]
 fn a_refusal_that_only_a_person_can_mend_ends_the_source() {
+    for code in [10000, 13021, 13778] {
+        let mut script = ready();
+        script.subscribe(CHANNELS).unwrap();
+        assert_eq!(kind(script.frame(&refusal(r#""id":3,"#, code))), Kind::Permanent, "{code}");
+    }
+}
+
+#[test]
+fn a_refusal_that_passes_costs_its_own_channels_a_pause_and_the_line_nothing() {
+    for code in [10001, 10040, 10041, 10047, 10066, 11052, 11094, 13025, 13028, 13888, 99_999] {
+        let mut script = ready();
+        script.subscribe(&CHANNELS[..1]).unwrap();
+        script.frame(&refusal(r#""id":3,"#, code)).unwrap_or_else(|error| panic!("{code}: {error}"));
+        assert_eq!(script.ignored(), ["a subscription that was put off"], "{code}");
+        assert_eq!((script.refused().len(), script.confirmed().len()), (0, 0), "{code}: the driver asks again");
+        script.unsubscribe(&CHANNELS[1..2]).unwrap();
+        script.frame(&refusal(r#""id":4,"#, code)).unwrap_or_else(|error| panic!("{code}: {error}"));
+        assert!(!script.commands.iter().any(|command| matches!(command, Command::Unsubscribed(_))), "{code}");
+    }
+}
+
+#[test]
+fn an_end_of_what_the_venue_does_not_know_any_more_is_one() {
+    let mut script = ready();
+    script.unsubscribe(&CHANNELS[..1]).unwrap();
+    script.frame(&refusal(r#""id":3,"#, 13020)).unwrap();
+    assert_eq!(script.commands, [Command::Unsubscribed(CHANNELS[0].to_owned())]);
+}
+
+#[test]
+fn what_ends_a_session_does_so_in_answer_to_whatever() {
+    for code in [10028, 11051, 11056] {
+        let mut script = ready();
+        script.frame(r#"{"jsonrpc":"2.0","method":"heartbeat","params":{"type":"test_request"}}"#).unwrap();
+        let kind = kind(script.frame(&refusal(r#""id":3,"#, code)));
+        assert!(matches!(kind, Kind::Transient { retry_after: Some(_) }), "{code}: a test of the line");
+        script.unsubscribe(&CHANNELS[..1]).unwrap();
+        script.frame(&refusal(r#""id":4,"#, code)).unwrap_err();
+    }
+}
+
+#[test]
+fn an_unknown_refusal_without_an_id_changes_nothing() {
     let mut script = ready();
     script.subscribe(CHANNELS).unwrap();
-    assert_eq!(kind(script.frame(&refusal(r#""id":3,"#, 13778))), Kind::Permanent);
+    assert_eq!(kind(script.frame(&refusal("", 11044))), Kind::Malformed);
+    script.frame(&result(3, r#"["ticker.ETH-PERPETUAL.100ms"]"#)).unwrap();
+    assert_eq!(script.confirmed().len(), 1, "its reply still counts");
 }
 
 #[test]
@@ -247,9 +292,42 @@ fn a_refused_login_ends_the_source_without_showing_the_secret() {
         assert_eq!(error.kind(), Kind::Permanent, "{code}");
         assert!(!error.to_string().contains("marker"), "{error}");
     }
+    for code in [11051, 10028, 10041, 11094, 99_999] {
+        let mut script = script(with_credentials());
+        let error = script.frame(&refusal(r#""id":3,"#, code)).unwrap_err();
+        assert!(matches!(error.kind(), Kind::Transient { .. }), "{code} passes");
+    }
+}
+
+#[test]
+fn a_venue_that_repeats_the_secret_is_not_quoted() {
+    for code in [13004, -32602, 11051, 13888] {
+        let mut script = script(with_credentials());
+        let repeated = format!(
+            r#"{{"id":3,"error":{{"code":{code},"message":"wrong a-marker-that-nobody-may-see","data":{{"reason":"got a-marker-that-nobody-may-see","param":"a-marker-that-nobody-may-see"}}}}}}"#
+        );
+        let error = script.frame(&repeated).unwrap_err();
+        assert!(!error.chain().contains("marker"), "{error}");
+        assert!(error.to_string().contains("reason `got •••`"), "the rest is said: {error}");
+    }
+}
+
+#[test]
+fn raw_channels_that_are_refused_although_logged_in_begin_a_new_session() {
     let mut script = script(with_credentials());
-    let error = script.frame(&refusal(r#""id":3,"#, 11051)).unwrap_err();
-    assert!(matches!(error.kind(), Kind::Transient { .. }), "maintenance passes");
+    script.subscribe(CHANNELS).unwrap();
+    assert!(matches!(kind(script.frame(&refusal(r#""id":4,"#, 13778))), Kind::Transient { .. }));
+}
+
+#[test]
+fn an_absurd_life_of_a_login_is_neither_too_long_nor_a_storm() {
+    let year = 366 * 86_400;
+    let lives = [("0", 60), ("1", 60), ("900", 900), ("4611686018427387904", year), ("18446744073709551615", year)];
+    for (expires_in, life) in lives {
+        let mut script = script(with_credentials());
+        script.frame(&result(3, &format!(r#"{{"access_token":"x","expires_in":{expires_in}}}"#))).unwrap();
+        assert!(script.asked_for(&Command::WakeAfter(Duration::from_secs(life) * 4 / 5)), "{:?}", script.commands);
+    }
 }
 
 #[test]
@@ -281,5 +359,5 @@ fn batches_stay_within_the_limits_of_the_venue() {
     let long = "x".repeat(bytes / 500);
     script.subscribe(&vec![long.as_str(); 500]).unwrap();
     assert!(script.sent[1].len() < 32_000, "{} bytes", script.sent[1].len());
-    assert_eq!((limits.messages_per_second, limits.requests_per_second), (Some(3.0), Some(20.0)));
+    assert_eq!((limits.messages_per_second, limits.requests_per_second), (Some(3.0), Some(15.0)));
 }

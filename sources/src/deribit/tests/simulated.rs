@@ -9,6 +9,7 @@ use std::{
 use futures_util::{SinkExt, StreamExt};
 use tidegate_core::{
     Kind, Result,
+    config::Secret,
     protocol::{Command, Edge, Gap, Remedy},
     testkit::{Stored, gap},
 };
@@ -16,7 +17,10 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 
 use super::*;
-use crate::deribit::simulator::{Fault, Oracle, Simulator, SimulatorConfig};
+use crate::deribit::{
+    Interval,
+    simulator::{Credentials, Fault, Oracle, Simulator, SimulatorConfig},
+};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -214,5 +218,34 @@ async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_a
         live.entry(symbol).or_default().extend(trades);
     }
     compare(&venue.oracle(), &live);
+    venue.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_login_is_renewed_before_it_runs_out_on_the_line_that_goes_on() {
+    let credentials = Credentials { client_id: "an-id".into(), client_secret: "a-secret".into() };
+    let config = SimulatorConfig { credentials: Some(credentials), paused: true, ..SimulatorConfig::default() };
+    let venue = Simulator::start(config).await.unwrap();
+    let endpoint =
+        Endpoint::Own(Hosts { ws: venue.ws_url(), http: venue.http_url(), history: None, testnet: Some(true) });
+    let config = DeribitConfig {
+        endpoint,
+        interval: Interval::Raw,
+        client_id: Some("an-id".into()),
+        client_secret: Some(Secret::new("a-secret")),
+        channels: vec![Channel::Trades],
+        ..everything()
+    };
+    let channels = ["trades.ETH-PERPETUAL.raw".to_owned()];
+    let mut line = Line::open(&venue, Script::new(Deribit::new(config), Timestamp::now()), &channels).await;
+    let a_year = Duration::from_secs(31_536_000) * 4 / 5;
+    let wakes =
+        |script: &Script<Deribit>| script.commands.iter().filter(|one| **one == Command::WakeAfter(a_year)).count();
+    assert_eq!(wakes(&line.script), 1, "{:?}", line.script.commands);
+    let due = Timestamp(Timestamp::now().0 + a_year.as_nanos() as i64 + 1);
+    line.script.at(due).wake().unwrap();
+    line.until(|script| wakes(script) == 2).await;
+    assert!(venue.make_trade("ETH-PERPETUAL"));
+    line.until(|script| !script.stored.is_empty()).await;
     venue.stop().await.unwrap();
 }

@@ -48,6 +48,18 @@ async fn requests_keep_to_the_venues_number_of_channels_and_messages_a_second() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_venue_does_not_have_degrades_the_source_until_it_has_it() {
+    let mut world = World::start(Toy::discovering());
+    world.called().await.reply("a\nlack b");
+    let peer = world.connect().await;
+    peer.say("welcome");
+    peer.say("ok a");
+    world.told("degraded the venue has no b").await;
+    peer.say("plenty");
+    world.told("healthy 1 of 1 channels subscribed").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_channel_is_told_by_name_and_not_asked_for_again_before_the_next_discovery() {
     let mut world = World::start(Toy::discovering());
     world.called().await.reply("a,b");

@@ -71,6 +71,8 @@ impl Toy {
         match verb {
             "welcome" => out.ready(),
             "ok" => word().split(',').for_each(|channel| out.confirm_at(channel, Timestamp(7))),
+            "lack" => out.lacking(Some(format!("the venue has no {}", word()))),
+            "plenty" => out.lacking(None),
             "no" => out.refuse(word(), "no such channel"),
             "gone" => out.unsubscribed(word()),
             "row" => {

@@ -443,7 +443,7 @@ fn worded(step: &Step) -> String {
             let symbols: Vec<&str> = streams.iter().map(|key| &*key.symbol).collect();
             format!("unsubscribed {}", symbols.join(","))
         }
-        Step::Alive => "alive".to_owned(),
+        Step::Alive { .. } => "alive".to_owned(),
         Step::Ended { why } => format!("ended: {why}"),
         Step::Restart(key) => format!("restart {}", key.symbol),
         Step::Malformed { raw, error } => {

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use super::{
     host::{Host, Logged},
     random::Random,
-    venue::{Line, Market, Sent, TICK},
+    venue::{Line, Market, Sent},
 };
 use crate::{
     intake::continuity::OpenAsk,
@@ -18,9 +18,13 @@ use crate::{
 
 const STREAMS: [Numbering; 4] = [Numbering::Sequence, Numbering::Sequence, Numbering::Sequence, Numbering::Ordered];
 /// How long the history lags, and how long after a confirmation the host asks.
-const LAG: i64 = 3 * TICK;
+const LAG: i64 = 3;
 /// How long the history remembers.
-const MEMORY: i64 = 400 * TICK;
+const MEMORY: i64 = 400;
+/// A line on which a record waits for longer vouches for nothing: the log is not told that it is alive.
+const LONGEST_WAY: i64 = 60;
+/// The market's time is in seconds.
+const SECOND: i64 = 1_000_000_000;
 
 /// A request on its way to the venue and back.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ struct World {
     owed_from: [Option<(usize, i64)>; STREAMS.len()],
     excused: BTreeSet<usize>,
     lagging: bool,
-    /// By how many ticks times may go back where numbers grow.
+    /// By how many seconds times may go back where numbers grow.
     uneven: i64,
 }
 
@@ -69,7 +73,7 @@ impl World {
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
             lagging: seed.is_multiple_of(3),
-            uneven: if seed.is_multiple_of(2) { 0 } else { 2 },
+            uneven: i64::from(!seed.is_multiple_of(2)),
         };
         for symbol in ["A", "B", "C", "D"] {
             world.host.stream(symbol);
@@ -82,8 +86,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.market.now += TICK * i64::from(self.random.below(3) == 0);
-        self.host.now = self.market.now / TICK;
+        self.market.now += i64::from(self.random.below(3) == 0);
+        self.host.now = self.market.now;
         let line = self.roll(8) / 7;
         match self.roll(100) {
             0..30 => self.make(),
@@ -104,12 +108,11 @@ impl World {
     fn make(&mut self) {
         // A quiet stream, and one that goes quiet early.
         let stream = [0, 0, 0, 1, 2, 3, 3, 3][self.roll(8)];
-        if stream == 1 && self.market.now > 1_100 * TICK {
+        if stream == 1 && self.market.now > 1_100 {
             return;
         }
         let skip = self.roll(40) == 0 || (STREAMS[stream] == Numbering::Ordered && self.roll(3) == 0);
-        let early =
-            if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 * TICK } else { 0 };
+        let early = if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 } else { 0 };
         let record = self.market.make(stream, skip, early);
         for line in &mut self.lines {
             if line.subscribed.contains(&stream) {
@@ -147,14 +150,27 @@ impl World {
         match self.lines[line].wire.pop_front() {
             None => {}
             Some(Sent::Confirmed { stream, at }) => {
-                self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at);
+                self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at * SECOND);
                 let first = self.market.made.iter().position(|made| made.ts > at);
                 self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(self.market.made.len()), at));
             }
             Some(Sent::Record(record)) => {
                 let made = self.market.made[record];
-                self.host.live(session, made.stream as u32, self.market.position(record), made.ts, record as u32);
+                let position = self.market.position(record);
+                self.host.live(session, made.stream as u32, position, made.ts * SECOND, record as u32);
             }
+        }
+        self.vouch(line, session);
+    }
+
+    /// The line is alive, and nothing is on its way for longer than records are.
+    fn vouch(&mut self, line: usize, session: u32) {
+        let is_late = |sent: &Sent| match sent {
+            Sent::Confirmed { .. } => false,
+            Sent::Record(record) => self.market.made[*record].ts + LONGEST_WAY < self.market.now,
+        };
+        if !self.lines[line].wire.iter().any(is_late) {
+            self.host.alive(session);
         }
     }
 
@@ -207,7 +223,7 @@ impl World {
         let asks = self.host.asks();
         let now = self.market.now;
         for ask in &asks {
-            let pause = if ask.empty_seen_at.is_some() { 61 * TICK } else { LAG + TICK };
+            let pause = if ask.empty_seen_at.is_some() { 61 } else { LAG + 1 };
             self.due.entry((ask.gap.id, ask.number)).or_insert(now + pause);
         }
         let Some(session) = self.lines[0].session.or(self.lines[1].session) else { return };
@@ -221,13 +237,14 @@ impl World {
             return;
         }
         let ask = due[self.random.below(due.len() as u64) as usize];
-        if ask.gap.since.0 < now - MEMORY {
+        let since = ask.gap.since.0.div_euclid(SECOND);
+        if since < now - MEMORY {
             return self.give_up(ask.gap.id);
         }
-        let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0);
+        let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0 / SECOND);
         // A request by numbers brings what its times alone would not.
-        let wider = if ask.gap.numbering == Numbering::Sequence { self.uneven * TICK } else { 0 };
-        let range = (ask.gap.since.0 - wider, to.saturating_add(wider));
+        let wider = if ask.gap.numbering == Numbering::Sequence { self.uneven } else { 0 };
+        let range = (since - wider, to.saturating_add(wider));
         let (gap, number, stream) = (ask.gap.id, ask.number, ask.stream as usize);
         let neighbour = ask.gap.after.is_none();
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
@@ -257,7 +274,7 @@ impl World {
         // Only between known numbers can a history be caught that lags more than the venue says.
         let request = &self.requests[at];
         let can_be_caught = STREAMS[request.stream] == Numbering::Sequence && request.is_between;
-        let lag = if self.lagging && can_be_caught && self.random.below(3) == 0 { 30 * TICK } else { LAG };
+        let lag = if self.lagging && can_be_caught && self.random.below(3) == 0 { 30 } else { LAG };
         let mut rows = self.market.history(request.stream, request.range, request.neighbour, (lag, MEMORY));
         // A page, in either order.
         let mut complete = request.range.0 >= self.market.now - MEMORY;
@@ -276,7 +293,8 @@ impl World {
         let request = self.requests.swap_remove(at);
         let Some((records, complete)) = request.reply else { return };
         let row = |record: usize| {
-            (request.stream as u32, self.market.position(record), self.market.made[record].ts, record as u32)
+            let ts = self.market.made[record].ts * SECOND;
+            (request.stream as u32, self.market.position(record), ts, record as u32)
         };
         let rows: Vec<_> = records.into_iter().map(row).collect();
         self.host.history(request.session, &rows);
@@ -294,8 +312,8 @@ impl World {
     fn heal(&mut self) {
         self.lagging = false;
         for _ in 0..4_000 {
-            self.market.now += TICK * i64::from(self.random.below(4) == 0);
-            self.host.now = self.market.now / TICK;
+            self.market.now += i64::from(self.random.below(4) == 0);
+            self.host.now = self.market.now;
             self.connect(0);
             (0..4).for_each(|_| self.deliver(0));
             self.deliver(1);

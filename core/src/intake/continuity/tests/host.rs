@@ -72,6 +72,12 @@ impl Host {
         self.decide(|continuity, at, out| continuity.confirmed(confirmation, at, out));
     }
 
+    /// Frames still come.
+    pub(super) fn alive(&mut self, session: u32) {
+        let at = self.at();
+        self.decide(|_, _, out| out.push(Control::Alive { session, at }));
+    }
+
     pub(super) fn end(&mut self, session: u32) {
         self.decide(|continuity, at, out| continuity.ended(session, "cut", at, out));
     }

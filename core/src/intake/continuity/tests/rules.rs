@@ -4,7 +4,7 @@ use super::host::Host;
 use crate::{
     intake::continuity::{Drop, MAX_HOLES},
     row::{Numbering, Position},
-    spool::GapOutcome,
+    spool::{Control, GapOutcome},
 };
 
 const S: i64 = 1_000_000_000;
@@ -418,6 +418,74 @@ fn what_a_book_did_while_the_line_was_cut_is_lost_unless_the_chain_goes_on() {
 }
 
 #[test]
+fn what_a_session_has_vouched_for_is_not_asked_for_again() {
+    let (mut host, stream) = with_baseline();
+    let since = |host: &Host| host.only().gap.since.0;
+    host.now = 500;
+    host.confirm(1, 0, &[(stream, Numbering::Sequence)], 497 * S);
+    host.now = 3_600;
+    host.alive(1);
+    host.now = 3_700;
+    host.end(1);
+    assert_eq!(since(&host), (3_600 - 60 - 3) * S, "the last frame, by the venue's clock, and what may be on the way");
+    assert_eq!(host.hull(), (Some(10), None), "the edge is the last record all the same");
+    host.confirm(2, 0, &[(stream, Numbering::Sequence)], 3_700 * S);
+    host.now = 9_000;
+    host.alive(2);
+    host.end(2);
+    assert_eq!(since(&host), 3_537 * S, "nobody has answered for what was missed before");
+
+    let ask = host.only();
+    host.answered(ask.gap.id, ask.number);
+    host.confirm(3, 0, &[(stream, Numbering::Sequence)], 9_000 * S);
+    host.answered(host.only().gap.id, host.only().number);
+    host.now = 20_000;
+    host.alive(3);
+    host.leave(3, stream);
+    assert_eq!(since(&host), 19_940 * S, "left on purpose");
+    host.answered(host.only().gap.id, host.only().number);
+    host.boot();
+    assert!(host.asks().is_empty());
+    host.now = 30_000;
+    host.confirm(4, 0, &[(stream, Numbering::Sequence)], 30_000 * S);
+    assert_eq!(since(&host), 19_940 * S, "what was made since it was left");
+    host.now = 31_000;
+    live(&mut host, 4, stream, 11);
+    host.alive(4);
+    host.boot();
+    assert_eq!(since(&host), 30_940 * S, "a killed process has vouched, too, up to the last word in the log");
+}
+
+#[test]
+fn a_session_whose_clock_was_set_vouches_for_no_time_that_has_not_been() {
+    for (step, vouched) in [(3_600, 4_540), (-3_600, 1_000 - 60)] {
+        let (mut host, stream) = with_baseline();
+        host.now = 100;
+        host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
+        host.now = 1_000;
+        host.alive(1);
+        host.now += step;
+        let at = host.at();
+        host.log([Control::ClockStep { at, step: step * S }]);
+        host.now += 3_600;
+        host.alive(1);
+        host.end(1);
+        assert_eq!(host.only().gap.since.0, vouched * S, "a step of {step} s");
+    }
+}
+
+#[test]
+fn a_row_alone_tells_nothing_of_the_venues_clock() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    live(&mut host, 1, stream, 5);
+    host.now = 10_000;
+    host.alive(1);
+    host.end(1);
+    assert_eq!(host.only().gap.since.0, 105 * S);
+}
+
+#[test]
 fn streams_of_a_channel_that_carries_whatever_trades_are_covered_from_their_first_record_on() {
     let mut host = Host::new();
     let stream = host.stream("A");
@@ -534,7 +602,7 @@ fn a_stream_that_was_forgotten_leaves_nothing_and_its_number_is_not_given_again(
     assert_eq!(host.continuity.idle_streams().count(), 0, "what came before it was left is still owed");
     host.answered(host.only().gap.id, host.only().number);
     assert_eq!(host.continuity.idle_streams().collect::<Vec<_>>(), [stream]);
-    host.decide(|_, _, out| out.push(crate::spool::Control::Retired { stream }));
+    host.decide(|_, _, out| out.push(Control::Retired { stream }));
     assert!(host.continuity.key(stream).is_none());
     host.roll();
     host.check();

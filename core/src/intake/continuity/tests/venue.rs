@@ -4,9 +4,6 @@ use std::collections::VecDeque;
 
 use crate::row::{Numbering, Position};
 
-/// A tick of the venue's clock: its times may go back by two of them.
-pub(super) const TICK: i64 = 500_000_000;
-
 /// A record that the venue made. Its place in `Market::made` is its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Made {
@@ -54,7 +51,7 @@ pub(super) struct Line {
 impl Market {
     pub(super) fn new(numberings: &[Numbering]) -> Self {
         let book = |&numbering| Book { numbering, next: 1_000, epoch: 0, skipped: Vec::new(), begun: 0 };
-        Self { now: 1_000 * TICK, made: Vec::new(), books: numberings.iter().map(book).collect() }
+        Self { now: 1_000, made: Vec::new(), books: numberings.iter().map(book).collect() }
     }
 
     /// Makes the next record of a stream; one with `skip` leaves out a number first.
@@ -77,7 +74,7 @@ impl Market {
         if book.epoch == 0 && book.numbering == Numbering::Sequence {
             book.epoch = 1;
             book.next = 1;
-            self.now += 3 * TICK;
+            self.now += 3;
             book.begun = self.now;
         }
     }

@@ -1,0 +1,93 @@
+//! Sinks that a pipeline had and that are no longer in its TOML. A name is a sink's identity: under another one its store
+//! would get everything again that the spool still has. So nobody guesses.
+
+use std::{fs, path::Path, sync::Arc};
+
+use crate::{
+    Error, Result,
+    delivery::{Floor, Known},
+    health::{Registry, StageId},
+    spool::disk::RealDisk,
+};
+
+/// A sink that is known beside the spool and stands nowhere in the TOML.
+#[derive(Debug)]
+pub(super) struct Vanished {
+    pub(super) name: String,
+    /// What the spool keeps for it.
+    pub(super) floor: Floor,
+    remedy: String,
+}
+
+impl Vanished {
+    /// Returns all of them, in the order of their names.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` when the folder cannot be read.
+    pub(super) fn find(folder: &Path, sinks: &[&str]) -> Result<Vec<Self>> {
+        let unreadable =
+            |error| Error::permanent(format!("cannot read the folder `{}`", folder.display())).because(error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let name = entry.map_err(unreadable)?.file_name();
+            let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
+            if !sinks.contains(&name) {
+                found.push(Self::new(folder, name));
+            }
+        }
+        found.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(found)
+    }
+
+    fn new(folder: &Path, name: &str) -> Self {
+        // Where nobody can tell what it has, it may need everything.
+        let noted = Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()).unwrap_or_default();
+        let at = noted.position.or(noted.begins_at);
+        let file = folder.join(format!("{name}.json"));
+        let remedy = format!("give the sink its name back, `[sink.{name}]`, or forget it: remove `{}`", file.display());
+        Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at, on_its_way: None }, remedy }
+    }
+
+    /// Shows it as a failed stage.
+    pub(super) fn show(&self, registry: &Registry, pipeline: &str) {
+        let from = self.floor.committed.map_or(1, |position| position.offset + 1);
+        registry.stage(StageId::sink(pipeline, &self.name)).failed(format!(
+            "is not in the TOML any more, and the spool keeps everything for it from offset {from} on; {}",
+            self.remedy
+        ));
+    }
+
+    /// Says why a sink that nothing is known of has to wait.
+    pub(super) fn holds_back(&self) -> String {
+        format!(
+            "not opened: `[sink.{}]` is not in the TOML any more, and if this is its store under another name, rows would \
+             be stored again; {}",
+            self.name, self.remedy
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_without_its_table_is_found_with_its_position_and_what_to_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("kept.json", r#"{"boot":"0000000000000007","offset":3}"#);
+        write("gone.json", r#"{"boot":"0000000000000007","offset":5}"#);
+        write("torn.json", "");
+        write("kept.json.new", "");
+        fs::create_dir(folder.path().join("kept")).unwrap();
+        let found = Vanished::find(folder.path(), &["kept"]).unwrap();
+        let names: Vec<_> = found.iter().map(|sink| &*sink.name).collect();
+        assert_eq!(names, ["gone", "torn"]);
+        assert_eq!(found[0].floor.committed.unwrap().offset, 5);
+        assert_eq!(found[1].floor.committed, None, "it may need everything");
+        let why = found[0].holds_back();
+        let file = folder.path().join("gone.json");
+        assert!(why.contains("`[sink.gone]`") && why.contains(&format!("remove `{}`", file.display())), "{why}");
+    }
+}
