@@ -46,12 +46,15 @@ pub trait Sink: Send + 'static {
 
     /// Returns up to where `Accepted` writes are durable now; `None` as long as there is nothing new. A sink that answers a
     /// write with `Accepted` implements it.
+    ///
+    /// Asked again and again while something accepted is not known to be durable, at least each second, so this is also
+    /// where a sink looks whether its time has come to make it so.
     async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
         Ok(None)
     }
 
     /// Asks the store whether it lives and is still ours: table ids, keys, ownership. Called when there is nothing to
-    /// write, and by `tidegate check --connect`.
+    /// write and nothing accepted, and by `tidegate check --connect`.
     async fn check(&mut self) -> Result<()> {
         Ok(())
     }
@@ -62,9 +65,16 @@ pub trait Sink: Send + 'static {
         Ok("this sink has nothing to dial".to_owned())
     }
 
-    /// Ends the connection in good order. Everything was written before.
+    /// Makes durable what was accepted, and ends the connection in good order. Everything was written before; `Ok` says
+    /// that all of it is durable. After an error, or a call that was given up, the next start asks `open` how far it came.
     async fn close(&mut self) -> Result<()> {
         Ok(())
+    }
+
+    /// Returns about how many bytes of rows it accepts before it makes them durable: so much waits in the spool, which has
+    /// to have room for it. None for a sink that commits each write or soon after. Asked before `open`, too.
+    fn holds_back(&self) -> u64 {
+        0
     }
 
     /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
@@ -101,9 +111,9 @@ pub struct Owner {
 /// The outcome of a write.
 #[derive(Debug)]
 pub enum Written {
-    /// Rows and position are durable.
+    /// Rows and position are durable, and so is everything that was accepted before.
     Committed,
-    /// The store took them and will make them durable: [`Sink::applied`] says when.
+    /// The store took them and will make them durable: [`Sink::applied`] says when. They stay in the spool until then.
     Accepted,
     /// Nothing was written, since the store will never take these rows.
     Refused(Vec<Refusal>),
@@ -125,8 +135,10 @@ pub struct Refusal {
 pub enum Guarantee {
     /// Exactly once: rows and position are one transaction.
     Transaction,
-    /// Exactly once: what lies behind the recorded length is cut off at the next start.
+    /// Exactly once: what lies behind the recorded length after a restart is cut off before the first write.
     Truncation,
+    /// Exactly once: rows count from the moment at which their finished file gets its name.
+    Rename,
     /// Exactly once: the store keeps one row for each of these keys.
     DedupKeys(Vec<String>),
     /// At least once: a crash at the wrong moment doubles rows.
@@ -138,6 +150,7 @@ impl std::fmt::Display for Guarantee {
         match self {
             Self::Transaction => f.write_str("exactly-once (transaction)"),
             Self::Truncation => f.write_str("exactly-once (truncation)"),
+            Self::Rename => f.write_str("exactly-once (rename)"),
             Self::DedupKeys(keys) => write!(f, "exactly-once (dedup keys {})", keys.join(", ")),
             Self::AtLeastOnce => f.write_str("at-least-once"),
         }

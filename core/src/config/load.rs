@@ -19,8 +19,9 @@ use super::{
     problem::{Problem, Spot, Text},
     report::Report,
     resolved::{self, Setting},
-    stage::Defaults,
+    stage::{Defaults, SinkDraft},
     tables::TableChoice,
+    units::ByteSize,
 };
 use crate::{
     catalog::{Catalog, Factory},
@@ -221,6 +222,7 @@ impl<'a> Reader<'a> {
         let sources = self.stages("source", Self::source);
         let sinks = self.stages("sink", Self::sink);
         self.check_tables(head.as_ref().map(|head| &*head.name.0), &sources, &sinks);
+        self.check_room(spool.as_ref(), &sinks);
         let (sources, sinks) = (all(sources)?, all(sinks)?);
         let head = head?;
         let pipeline = Pipeline {
@@ -290,6 +292,22 @@ impl<'a> Reader<'a> {
         }
         self.keep(&layers, &path(["spool"]), &spool);
         Some(spool)
+    }
+
+    /// A spool that is full before a sink makes its rows durable would stand still, or drop them.
+    fn check_room(&mut self, spool: Option<&SpoolConfig>, sinks: &[Option<SinkDraft<'_>>]) {
+        let Some(spool) = spool else { return };
+        for SinkDraft { stage: sink, .. } in sinks.iter().flatten() {
+            let holds_back = (sink.factory)().map_or(0, |built| built.holds_back());
+            if holds_back.saturating_mul(2) <= spool.max_bytes.0 {
+                continue;
+            }
+            let (held, room) = (ByteSize(holds_back), spool.max_bytes);
+            let title = format!("sink `{}` lets rows of {held} wait in a spool of {room}", sink.name);
+            let problem = Problem::error(title).at(self.document.key(&path(["sink", &sink.name])), "");
+            self.report
+                .add(problem.help("it may be half of it at most: rotate sooner, or raise `max_bytes` of [spool]"));
+        }
     }
 
     /// Returns the layer of a top-level table: none where the file has no such table.

@@ -84,8 +84,10 @@ pub(crate) enum Event {
     Checked,
     /// So many rows wait, or more.
     Counted(u64),
-    /// The sink is closed.
+    /// The sink is closed, and all that it had accepted is durable.
     Closed,
+    /// Closing failed: the next start asks what is durable.
+    NotClosed,
 }
 
 impl Event {

@@ -46,26 +46,36 @@ pub(crate) struct Machine {
     is_attempting: bool,
     retry_at: Option<Instant>,
     synced: u64,
-    /// Offsets with the time at which they could be read first; the oldest that is not committed is in front.
+    /// Offsets with the time at which they could be read first; the oldest that the store has not taken is in front.
     arrivals: VecDeque<(u64, Instant)>,
     /// When the rows that were not read yet began to wait.
     lingers_since: Option<Instant>,
     balance: Option<Balance>,
     /// What the store is known to have; `None` for one that was never written to.
     stored: Option<SpoolPosition>,
-    /// Chunks that the store has accepted, oldest first.
-    accepted: VecDeque<Portion>,
+    /// What the store has accepted and not yet made durable, oldest first.
+    accepted: VecDeque<Accepted>,
     /// The range that was read and not written; while its write is out or in doubt, what is written.
     in_hand: Portion,
     in_doubt: bool,
     /// An empty range that should be committed soon.
     is_due: bool,
-    last_commit: Option<Instant>,
+    last_written: Option<Instant>,
     last_answer: Option<Instant>,
-    asked_applied: Option<Instant>,
+    /// When to ask next what has become of the accepted chunks, and how long to wait after that if it is nothing new.
+    ask_at: Option<Instant>,
+    ask_pause: Duration,
     deadline: Option<Instant>,
     /// Whether it is known that rows wait for the store at the stop.
     has_counted: bool,
+}
+
+/// A range that the store has accepted.
+#[derive(Debug, Clone, Copy)]
+struct Accepted {
+    portion: Portion,
+    /// When the oldest of it could be read first.
+    since: Option<Instant>,
 }
 
 impl Machine {
@@ -89,9 +99,10 @@ impl Machine {
             in_hand: Portion::new(SpoolPosition::START),
             in_doubt: false,
             is_due: false,
-            last_commit: None,
+            last_written: None,
             last_answer: None,
-            asked_applied: None,
+            ask_at: None,
+            ask_pause: ASK_APPLIED_FIRST,
             deadline: None,
             has_counted: false,
         }
@@ -128,30 +139,24 @@ impl Machine {
     }
 
     fn next_when_ready(&mut self, now: Instant) -> Do {
-        let mut wake = None;
-        if self.accepted.len() < MOST_ACCEPTED {
-            if !self.is_due && self.in_hand.to.offset < self.synced {
-                match self.lingers_until(now) {
-                    None => return Do::Build,
-                    Some(until) => wake = Some(until),
-                }
-            }
-            if self.in_hand.to != self.in_hand.from {
-                let idle_at = self.last_commit.map_or(now, |last| last + IDLE_COMMIT);
-                if self.is_due || now >= idle_at || self.has_read_all() && self.deadline.is_some() {
-                    self.state = State::Built;
-                    return self.attempt(now, Do::Write);
-                }
-                wake = Some(wake.map_or(idle_at, |at: Instant| at.min(idle_at)));
+        if self.ask_at.is_some_and(|ask_at| now >= ask_at) {
+            return self.attempt(now, Do::Applied);
+        }
+        let mut wake = self.ask_at;
+        let mut wake_at = |at: Instant| wake = Some(wake.map_or(at, |known| known.min(at)));
+        if !self.is_due && self.in_hand.to.offset < self.synced {
+            match self.lingers_until(now) {
+                None => return Do::Build,
+                Some(until) => wake_at(until),
             }
         }
-        if !self.accepted.is_empty() {
-            let ask_at = self.asked_applied.map_or(now, |asked| asked + ASK_APPLIED);
-            if now >= ask_at {
-                self.asked_applied = Some(now);
-                return self.attempt(now, Do::Applied);
+        if self.in_hand.to != self.in_hand.from {
+            let idle_at = self.last_written.map_or(now, |last| last + IDLE_COMMIT);
+            if self.is_due || now >= idle_at || self.has_read_all() && self.deadline.is_some() {
+                self.state = State::Built;
+                return self.attempt(now, Do::Write);
             }
-            return self.wait_until(wake.map_or(ask_at, |at| at.min(ask_at)));
+            wake_at(idle_at);
         }
         if self.is_attempting {
             // It opened, and there is nothing to write: the store is well.
@@ -160,7 +165,8 @@ impl Machine {
         if self.deadline.is_some() && self.has_read_all() {
             return Do::Close;
         }
-        let probe_at = (!self.settings.probe_every.is_zero())
+        // A store that is asked for what it has accepted needs no other probe.
+        let probe_at = (self.ask_at.is_none() && !self.settings.probe_every.is_zero())
             .then(|| self.last_answer.map_or(now, |last| last + self.settings.probe_every));
         match probe_at {
             Some(probe_at) if now >= probe_at => self.attempt(now, Do::Check),
@@ -194,19 +200,19 @@ impl Machine {
                 self.is_due |= border || portion.fates.refused > 0;
                 self.lingers_since = (self.in_hand.to.offset < self.synced).then_some(now);
                 self.state = if portion.fates.delivered > 0 { State::Built } else { State::Ready };
-                if self.in_hand.fates.delivered == 0 && self.accepted.is_empty() {
+                if self.in_hand.fates.delivered == 0 {
                     // Nothing that was read waits for the store.
-                    self.arrived(self.in_hand.to);
+                    self.taken(self.in_hand.to);
                 }
             }
             Event::Committed => {
                 let portion = self.written(now);
-                self.commit(now, &portion);
+                self.commit_accepted();
+                self.commit(&portion);
             }
             Event::Accepted => {
                 let portion = self.written(now);
-                self.accepted.push_back(portion);
-                self.asked_applied = Some(now);
+                self.accept(now, portion);
             }
             Event::Refused => {
                 self.answered(now);
@@ -233,7 +239,11 @@ impl Machine {
             Event::Checked => self.answered(now),
             Event::Counted(0) => self.state = State::Ended,
             Event::Counted(_) => self.has_counted = true,
-            Event::Closed => self.state = State::Ended,
+            Event::Closed => {
+                self.commit_accepted();
+                self.state = State::Ended;
+            }
+            Event::NotClosed => self.state = State::Ended,
         }
     }
 
@@ -279,7 +289,7 @@ impl Machine {
     /// doubt.
     pub(crate) fn on_its_way(&self) -> Option<SpoolPosition> {
         let is_out = self.in_doubt || matches!(self.state, State::Built | State::Refused);
-        is_out.then_some(self.in_hand.to).or_else(|| self.accepted.back().map(|portion| portion.to))
+        is_out.then_some(self.in_hand.to).or_else(|| self.accepted.back().map(|newest| newest.portion.to))
     }
 
     /// Returns when a failed call is made again, and how many have failed in a row. The breaker may hold it back.
@@ -294,7 +304,17 @@ impl Machine {
 
     /// Returns when the oldest row that is not committed could be read first.
     pub(crate) fn uncommitted_since(&self) -> Option<Instant> {
-        if self.is_idle() { None } else { self.arrivals.front().map(|&(_, at)| at) }
+        self.accepted.iter().find_map(|accepted| accepted.since).or_else(|| self.untaken_since())
+    }
+
+    /// Returns when the oldest row that the store has neither committed nor accepted could be read first.
+    pub(crate) fn untaken_since(&self) -> Option<Instant> {
+        if self.has_given_all() { None } else { self.arrivals.front().map(|&(_, at)| at) }
+    }
+
+    /// Returns how many rows the store has accepted and not yet made durable.
+    pub(crate) fn accepted_rows(&self) -> u64 {
+        self.accepted.iter().map(|accepted| accepted.portion.fates.delivered).sum()
     }
 
     /// Returns the time at which to give up, once the pipeline stops.
@@ -308,10 +328,12 @@ impl Machine {
 
     /// Returns whether everything that may be read was committed.
     pub(crate) fn is_idle(&self) -> bool {
-        self.state == State::Ready
-            && self.has_read_all()
-            && self.in_hand.fates.delivered == 0
-            && self.accepted.is_empty()
+        self.has_given_all() && self.accepted.is_empty()
+    }
+
+    /// Returns whether the store has taken all rows that may be read.
+    fn has_given_all(&self) -> bool {
+        self.state == State::Ready && self.has_read_all() && self.in_hand.fates.delivered == 0
     }
 
     #[cfg(test)]
@@ -362,45 +384,58 @@ impl Machine {
     }
 
     fn opened(&mut self, now: Instant, at: SpoolPosition, read_from: SpoolPosition) {
-        self.settle(now, at);
+        self.settle(at);
         let base = if at == SpoolPosition::START { read_from } else { at };
         if self.balance.as_ref().is_none_or(|balance| balance.upto != base) {
             self.balance = Some(Balance::new(base));
         }
         self.stored = (at != SpoolPosition::START).then_some(at);
         self.in_hand = Portion { from: at, ..Portion::new(read_from) };
-        self.accepted.clear();
+        self.ask_at = None;
         // The beginning of a sink that was never written to is fixed before anything else.
         self.is_due = at != read_from;
         self.last_answer = Some(now);
-        self.last_commit.get_or_insert(now);
+        self.last_written.get_or_insert(now);
         self.lingers_since = None;
         self.state = State::Opened;
     }
 
     /// Counts the chunks that turn out to be stored: accepted ones, and the one in doubt.
-    fn settle(&mut self, now: Instant, at: SpoolPosition) {
-        let in_doubt = std::mem::take(&mut self.in_doubt).then_some(self.in_hand);
-        let candidates: Vec<Portion> = self.accepted.drain(..).chain(in_doubt).collect();
-        let Some(last) = candidates.iter().position(|portion| portion.to == at) else { return };
-        for portion in &candidates[..=last] {
-            self.commit(now, portion);
+    fn settle(&mut self, at: SpoolPosition) {
+        let in_doubt = std::mem::take(&mut self.in_doubt).then_some(Accepted { portion: self.in_hand, since: None });
+        let mut candidates: VecDeque<Accepted> = self.accepted.drain(..).chain(in_doubt).collect();
+        let stored = candidates.iter().position(|candidate| candidate.portion.to == at).map_or(0, |last| last + 1);
+        for candidate in candidates.drain(..stored) {
+            self.commit(&candidate.portion);
+        }
+        // The rest is given again, and has waited since it came.
+        let since = candidates.iter().find_map(|candidate| candidate.since);
+        if let (Some(since), Some(newest)) = (since, candidates.back()) {
+            self.arrivals.push_front((newest.portion.to.offset, since));
         }
     }
 
-    fn commit(&mut self, now: Instant, portion: &Portion) {
+    fn commit_accepted(&mut self) {
+        self.ask_at = None;
+        while let Some(oldest) = self.accepted.pop_front() {
+            self.commit(&oldest.portion);
+        }
+    }
+
+    fn commit(&mut self, portion: &Portion) {
         let balance = self.balance.get_or_insert_with(|| Balance::new(portion.from));
         balance.commit(portion);
         self.stored = Some(portion.to);
-        self.last_commit = Some(now);
-        self.arrived(portion.to);
+        self.taken(portion.to);
     }
 
-    /// Nothing up to here waits any more.
-    fn arrived(&mut self, upto: SpoolPosition) {
-        while self.arrivals.front().is_some_and(|&(offset, _)| offset <= upto.offset) {
+    /// Forgets when the rows up to here came, and returns when the oldest did.
+    fn taken(&mut self, to: SpoolPosition) -> Option<Instant> {
+        let since = self.arrivals.front().filter(|(offset, _)| *offset <= to.offset).map(|&(_, at)| at);
+        while self.arrivals.front().is_some_and(|&(offset, _)| offset <= to.offset) {
             self.arrivals.pop_front();
         }
+        since
     }
 
     /// The chunk in hand was taken: the next one begins behind it.
@@ -408,20 +443,35 @@ impl Machine {
         self.answered(now);
         self.in_doubt = false;
         self.is_due = false;
+        self.last_written = Some(now);
         self.state = State::Ready;
         let next = Portion::new(self.in_hand.to);
         std::mem::replace(&mut self.in_hand, next)
     }
 
+    /// Bounded, however long the store takes: the newest chunks are told apart no more, and count together.
+    fn accept(&mut self, now: Instant, portion: Portion) {
+        let since = self.taken(portion.to);
+        let is_full = self.accepted.len() >= MOST_ACCEPTED;
+        match self.accepted.back_mut().filter(|_| is_full) {
+            Some(newest) => newest.append(&Accepted { portion, since }),
+            None => self.accepted.push_back(Accepted { portion, since }),
+        }
+        self.ask_at.get_or_insert(now + ASK_APPLIED_FIRST);
+    }
+
     fn applied(&mut self, now: Instant, applied: Option<SpoolPosition>) {
-        let Some(applied) = applied else { return };
-        while let Some(oldest) = self.accepted.front().copied() {
-            if oldest.to.offset > applied.offset {
+        let before = self.accepted.len();
+        while let Some(Accepted { portion, .. }) = self.accepted.front().copied() {
+            if applied.is_none_or(|applied| portion.to.offset > applied.offset) {
                 break;
             }
             self.accepted.pop_front();
-            self.commit(now, &oldest);
+            self.commit(&portion);
         }
+        let is_news = self.accepted.len() < before;
+        self.ask_pause = if is_news { ASK_APPLIED_FIRST } else { (2 * self.ask_pause).min(ASK_APPLIED_LONGEST) };
+        self.ask_at = (!self.accepted.is_empty()).then_some(now + self.ask_pause);
     }
 
     /// The store answered, so it lives.
@@ -455,14 +505,24 @@ impl Machine {
     }
 }
 
+impl Accepted {
+    /// Adds the range that follows.
+    fn append(&mut self, next: &Self) {
+        self.portion.to = next.portion.to;
+        self.portion.fates.add(&next.portion.fates);
+        self.since = self.since.or(next.since);
+    }
+}
+
 /// How long a quiet sink's position may stand still.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
-/// How many chunks may be accepted and not yet durable.
+/// How many chunks that are accepted and not yet durable are told apart.
 const MOST_ACCEPTED: usize = 16;
 
-/// How often to ask whether accepted chunks are durable.
-const ASK_APPLIED: Duration = Duration::from_millis(10);
+/// How soon to ask whether accepted chunks are durable, and how often at least: each time in vain doubles the pause.
+const ASK_APPLIED_FIRST: Duration = Duration::from_millis(10);
+const ASK_APPLIED_LONGEST: Duration = Duration::from_secs(1);
 
 /// How many arrivals are told apart for the age of the oldest row.
 const MOST_ARRIVALS: usize = 256;

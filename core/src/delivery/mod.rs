@@ -7,6 +7,7 @@
 //!
 //! What must hold: a sink sees only what is fsynced in the log, so no store is ever ahead of it. Chunks go in order. After
 //! any error, any call that was given up and any panic the sink is opened again, and what `open` says is the truth.
+//! What a store has only accepted stays in the log until it is durable; the stop closes the sink, which makes it so.
 //! A refused row is a dead letter on disk before its chunk is committed without it. Every offset up to the committed one
 //! has exactly one fate ([`Balance`]).
 

@@ -29,6 +29,8 @@ pub(super) struct Reporter {
     began: Instant,
     /// Whether the last thing that was said of the sink is that it is healthy: said once, not for each chunk.
     is_well: bool,
+    /// Whether it is said that rows are accepted and not yet durable.
+    is_holding: bool,
     /// Since when nothing is stored, and what has to be said when it is again.
     down: Option<(Instant, &'static str)>,
     drains: Option<Drain>,
@@ -74,6 +76,7 @@ impl Reporter {
             guarantee: None,
             began: Instant::now(),
             is_well: false,
+            is_holding: false,
             down: None,
             drains: None,
             refusals: Seldom::default(),
@@ -87,6 +90,8 @@ impl Reporter {
     pub(super) fn look(&mut self, machine: &Machine, now: Instant) {
         let since = machine.uncommitted_since();
         self.health.uncommitted_since(since);
+        self.health.untaken_since(machine.untaken_since());
+        self.health.accepted_rows(machine.accepted_rows());
         self.metrics.uncommitted_age.set(since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let breaker = machine.breaker(now);
         if self.breaker_state.replace(breaker.state) != Some(breaker.state) {
@@ -164,10 +169,23 @@ impl Reporter {
         } else {
             self.well("the store keeps the position; no rows for it yet", machine, now);
         }
+        if std::mem::take(&mut self.is_holding) {
+            self.health.healthy("what the store had accepted is durable");
+        }
         if let Some(drain) = &mut self.drains {
             drain.rows += rows;
         }
         rows
+    }
+
+    /// Notes that the store has taken rows, and will make them durable.
+    pub(super) fn accepted(&mut self, machine: &Machine, now: Instant) {
+        self.health.accepted();
+        let seconds = now.duration_since(self.began).as_secs_f64();
+        self.well(&format!("first rows accepted {seconds:.1} s after the start"), machine, now);
+        if !std::mem::replace(&mut self.is_holding, true) {
+            self.health.healthy("the store has accepted rows; they stay in the spool until it has made them durable");
+        }
     }
 
     /// Says that all is well, if that is news.
@@ -215,7 +233,7 @@ impl Reporter {
     }
 
     fn is_down(&mut self, mended: &'static str, now: Instant) {
-        self.is_well = false;
+        (self.is_well, self.is_holding) = (false, false);
         self.drains = None;
         self.down.get_or_insert((now, mended));
     }

@@ -261,6 +261,7 @@ impl<L: Log> Delivery<L> {
             Do::Close => {
                 if let Err(error) = self.close().await {
                     warn!(pipeline = self.pipeline, sink = self.name, error = error.chain(), "closing failed");
+                    return Some(Event::NotClosed);
                 }
                 Event::Closed
             }
@@ -278,6 +279,9 @@ impl<L: Log> Delivery<L> {
         let error = event.error().map(Error::chain);
         let unburied = if let Event::NotBuried(error) = &event { Some(error.chain()) } else { None };
         let before = (self.machine.balance().copied(), self.machine.stored());
+        if matches!(event, Event::Accepted) {
+            self.reporter.accepted(&self.machine, now);
+        }
         self.machine.on(now, event);
         if let Some(error) = error {
             self.reporter.failed(&self.machine, &error, now);

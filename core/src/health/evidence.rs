@@ -21,6 +21,9 @@ pub(super) struct Evidence {
     pub(super) last_commit: Stamp,
     /// The arrival of the oldest row that is not committed.
     pub(super) uncommitted_since: Stamp,
+    /// The arrival of the oldest row that is neither committed nor accepted.
+    pub(super) untaken_since: Stamp,
+    pub(super) rows_accepted: Count,
     /// How long the oldest rows of the last commits had waited.
     pub(super) waits: Waits,
     pub(super) last_check: Stamp,
@@ -75,6 +78,8 @@ impl Evidence {
         }
         self.subscriptions_refused.set(0);
         self.uncommitted_since.clear();
+        self.untaken_since.clear();
+        self.rows_accepted.set(0);
         self.is_subscribed.store(false, Relaxed);
         self.is_committed_or_idle.store(false, Relaxed);
     }
@@ -118,6 +123,13 @@ impl Evidence {
 impl Stamp {
     pub(super) fn set(&self, origin: Instant, at: Instant) {
         self.0.store(nanos(at.saturating_duration_since(origin)).saturating_add(1), Relaxed);
+    }
+
+    pub(super) fn set_or_clear(&self, origin: Instant, at: Option<Instant>) {
+        match at {
+            Some(at) => self.set(origin, at),
+            None => self.clear(),
+        }
     }
 
     pub(super) fn clear(&self) {

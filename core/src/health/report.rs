@@ -132,15 +132,18 @@ pub struct SpoolDetail {
 /// What is known of a sink.
 #[derive(Debug, Clone, Serialize)]
 pub struct SinkDetail {
-    /// Whether it is ready: it has committed since it was last in trouble, or nothing waits for it.
+    /// Whether it is ready: it has committed or accepted rows since it was last in trouble, or nothing waits for it.
     pub committed_or_idle: bool,
     /// When it last committed.
     pub last_commit: Option<String>,
     /// Rows committed since the start.
     pub rows_committed: u64,
+    /// Rows that the store has taken and will make durable later, as a Parquet file at its end: no fault. They stay in the
+    /// spool until then.
+    pub rows_accepted: u64,
     /// What became of every offset of the spool up to the committed one; `None` until the store was opened.
     pub balance: Option<BalanceCheck>,
-    /// How long the oldest row has been waiting; `None` if none waits.
+    /// How long the oldest row has been waiting until it is durable; `None` if none waits.
     pub oldest_uncommitted_seconds: Option<f64>,
     /// How long the oldest rows of the last commits had waited in the spool; `None` before the first one.
     pub commit_seconds: Option<Quantiles>,
@@ -276,6 +279,7 @@ impl Detail {
                 committed_or_idle: evidence.is_committed_or_idle.load(Relaxed),
                 last_commit: ago(&evidence.last_commit),
                 rows_committed: evidence.rows_committed.number(),
+                rows_accepted: evidence.rows_accepted.number(),
                 balance: evidence.balance().map(BalanceCheck::of),
                 oldest_uncommitted_seconds: evidence
                     .uncommitted_since

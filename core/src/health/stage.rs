@@ -70,9 +70,7 @@ impl Stage {
         let limit = self.evidence.overdue_after.duration();
         let (waits, what) = match self.id.kind() {
             StageKind::Source => (self.evidence.last_frame.age(self.origin, now)?, "no frame for"),
-            StageKind::Sink => {
-                (self.evidence.uncommitted_since.age(self.origin, now)?, "the oldest row has waited for")
-            }
+            StageKind::Sink => (self.evidence.untaken_since.age(self.origin, now)?, "the oldest row has waited for"),
             StageKind::Host | StageKind::Spool | StageKind::DeadLetters => return None,
         };
         let (waited, allowed) = (waits.as_secs(), limit.as_secs_f64());
@@ -174,8 +172,8 @@ impl StageHealth {
         self.stage.evidence.is_side_input.store(true, Relaxed);
     }
 
-    /// Sets after how long without a frame (source) or a commit of the oldest row (sink) a healthy stage is shown as
-    /// degraded, although its driver says nothing: the driver itself may be stuck.
+    /// Sets after how long without a frame (source), or with a row that the store has not taken (sink), a healthy stage is
+    /// shown as degraded, although its driver says nothing: the driver itself may be stuck.
     pub fn overdue_after(&self, limit: Duration) {
         self.stage.evidence.overdue_after.set_duration(limit);
     }
@@ -250,6 +248,16 @@ impl StageHealth {
         self.stage.evidence.is_committed_or_idle.store(true, Relaxed);
     }
 
+    /// Notes that the store has taken rows and will make them durable later.
+    pub fn accepted(&self) {
+        self.stage.evidence.is_committed_or_idle.store(true, Relaxed);
+    }
+
+    /// Sets how many rows the store has accepted and not yet made durable.
+    pub fn accepted_rows(&self, rows: u64) {
+        self.stage.evidence.rows_accepted.set(rows);
+    }
+
     /// Sets what became of every offset up to the committed one.
     pub fn balance(&self, balance: &Balance) {
         self.stage.evidence.set_balance(*balance);
@@ -258,15 +266,18 @@ impl StageHealth {
     /// Notes that the store is open and nothing waits for it.
     pub fn idle(&self) {
         self.stage.evidence.uncommitted_since.clear();
+        self.stage.evidence.untaken_since.clear();
         self.stage.evidence.is_committed_or_idle.store(true, Relaxed);
     }
 
     /// Sets when the oldest row came that is not committed; `None` if there is none.
     pub fn uncommitted_since(&self, arrival: Option<Instant>) {
-        match arrival {
-            Some(arrival) => self.stage.evidence.uncommitted_since.set(self.stage.origin, arrival),
-            None => self.stage.evidence.uncommitted_since.clear(),
-        }
+        self.stage.evidence.uncommitted_since.set_or_clear(self.stage.origin, arrival);
+    }
+
+    /// Sets when the oldest row came that is neither committed nor accepted; `None` if there is none.
+    pub fn untaken_since(&self, arrival: Option<Instant>) {
+        self.stage.evidence.untaken_since.set_or_clear(self.stage.origin, arrival);
     }
 
     /// Notes that the stage was probed, and how long that took.

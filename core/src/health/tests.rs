@@ -145,6 +145,11 @@ async fn a_stuck_driver_is_seen_by_its_evidence() {
     pipeline.source.overdue_after(30 * SECOND);
     pipeline.sink.overdue_after(10 * SECOND);
     pipeline.sink.uncommitted_since(Some(Instant::now()));
+    tokio::time::advance(11 * SECOND).await;
+    assert_eq!(pipeline.status(), Status::Healthy, "accepted and not yet durable is no fault");
+
+    pipeline.source.frame(Instant::now());
+    pipeline.sink.untaken_since(Some(Instant::now()));
     tokio::time::advance(10 * SECOND).await;
     assert_eq!(pipeline.status(), Status::Healthy);
 
@@ -154,7 +159,7 @@ async fn a_stuck_driver_is_seen_by_its_evidence() {
     assert_eq!(pipeline.registry.report().checks["eth/sink.sqlite"].reason, why);
     assert_eq!(pipeline.waiting_for(), [format!("eth/sink.sqlite: {why}")]);
 
-    pipeline.sink.uncommitted_since(None);
+    pipeline.sink.untaken_since(None);
     assert_eq!(pipeline.status(), Status::Healthy);
     tokio::time::advance(20 * SECOND).await;
     assert!(pipeline.waiting_for()[0].starts_with("eth/source.deribit: no frame for 31 s"));

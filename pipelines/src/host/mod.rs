@@ -282,13 +282,15 @@ impl Reports {
                 self.received.insert(name.clone(), (now, figures.received)).unwrap_or((self.began, 0));
             let seconds = now.duration_since(since).as_secs_f64();
             let rate = if seconds > 0.0 { (figures.received - before) as f64 / seconds } else { 0.0 };
-            let Figures { received, committed, gaps, lost, dropped, spool, spool_limit } = figures;
+            let Figures { received, committed, accepted, gaps, lost, dropped, spool, spool_limit } = figures;
             let filled = if spool_limit > 0 { spool as f64 / spool_limit as f64 * 100.0 } else { 0.0 };
             info!(
                 pipeline = name,
                 records = received,
                 per_s = rate.round(),
                 committed,
+                // Waits for the end of its Parquet file; other sinks have none.
+                accepted = (accepted > 0).then_some(accepted),
                 spool_bytes = spool,
                 spool = format!("{filled:.1}%"),
                 gaps,
@@ -304,6 +306,7 @@ impl Reports {
 struct Figures {
     received: u64,
     committed: u64,
+    accepted: u64,
     /// Open ones.
     gaps: u64,
     /// Gaps that nobody can fill.
@@ -333,7 +336,10 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
                 figures.spool_limit = spool.max_bytes;
                 figures.dropped = spool.rows_dropped;
             }
-            Detail::Sink(sink) => figures.committed += sink.rows_committed,
+            Detail::Sink(sink) => {
+                figures.committed += sink.rows_committed;
+                figures.accepted += sink.rows_accepted;
+            }
             Detail::DeadLetters(_) | Detail::Host {} => {}
         }
     }

@@ -1,10 +1,10 @@
-//! The record: where the store is, who owns it, and how long each file is.
+//! The record: where the store is, who owns it, and which part of which file counts.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, ErrorKind, Write},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,8 @@ use tidegate_core::{
     spool::{Boot, SpoolPosition},
 };
 
+use super::config::Format;
+
 /// What is known of the files of one sink.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
@@ -22,8 +24,14 @@ pub(super) struct Record {
     host: String,
     boot: String,
     offset: u64,
-    /// The file in work of each table, by the table's name in the store.
+    #[serde(default)]
+    pub(super) format: Format,
+    /// JSON lines: the file in work of each table, by the table's name in the store.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) files: BTreeMap<String, InWork>,
+    /// Parquet: files that count and may still be called `.part`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) renames: Vec<String>,
 }
 
 /// A file that rows are appended to.
@@ -38,8 +46,8 @@ pub(super) struct InWork {
 
 impl Record {
     /// Returns the record of a sink that has written nothing.
-    pub(super) fn new(owner: &Owner) -> Self {
-        let record = Self { spool: hex(owner.spool), host: owner.host.clone(), ..Self::default() };
+    pub(super) fn new(owner: &Owner, format: Format) -> Self {
+        let record = Self { spool: hex(owner.spool), host: owner.host.clone(), format, ..Self::default() };
         record.at(SpoolPosition::START)
     }
 
@@ -61,12 +69,13 @@ impl Record {
             Err(error) => return Err(failed("read", path, error)),
         };
         let record: Option<Self> = serde_json::from_slice(&bytes).ok();
-        let Some(record) = record.filter(|record| record.position().is_some()) else {
+        let Some(mut record) = record.filter(|record| record.position().is_some()) else {
             return Err(Error::permanent(format!("`{}` is damaged: it holds no position", path.display())));
         };
-        if record.spool != hex(owner.spool) || record.host != owner.host {
+        // The host's name proves nothing: a machine is renamed, a container made anew. The spool's id does.
+        if record.spool != hex(owner.spool) {
             return Err(Error::permanent(format!(
-                "the files beside `{}` belong to spool {} on host `{}`; this is spool {} on host `{}`",
+                "the files beside `{}` belong to spool {}, last of host `{}`; this is spool {} on host `{}`",
                 path.display(),
                 record.spool,
                 record.host,
@@ -74,6 +83,7 @@ impl Record {
                 owner.host
             )));
         }
+        record.host.clone_from(&owner.host);
         Ok(Some(record))
     }
 
@@ -88,6 +98,12 @@ impl Record {
         written.map_err(|error| failed("write", &new, error))?;
         fs::rename(&new, path).map_err(|error| failed("replace", path, error))?;
         sync_directory(path.parent().unwrap_or_else(|| Path::new(".")))
+    }
+
+    /// Returns the spool's id.
+    #[cfg(feature = "parquet")]
+    pub(super) fn spool(&self) -> &str {
+        &self.spool
     }
 
     /// Returns where the store is; `None` when the record is damaged.
@@ -114,11 +130,7 @@ pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::transient(format!("cannot {what} `{}`", path.display())).because(error)
 }
 
-/// Returns the path of a file, as the record names it.
-pub(super) fn within(directory: &Path, name: &str) -> PathBuf {
-    directory.join(name)
-}
-
-fn hex(number: u64) -> String {
+/// Returns a random 64-bit number as it is shown everywhere.
+pub(super) fn hex(number: u64) -> String {
     format!("{number:016x}")
 }

@@ -1,24 +1,46 @@
 //! The sink: hands its work to a thread that may block.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use async_trait::async_trait;
 use tidegate_core::{
-    Result,
+    Error, Result,
     chunk::{Chunk, Part},
     config::NameParts,
     sink::{Guarantee, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
 
-use super::{FileConfig, writer::Writer};
+use super::{FileConfig, Format, folder::Folder, lines::Lines};
 use crate::worker::Worker;
 
-/// JSON lines in files.
+/// Rows in files.
 #[derive(Debug)]
 pub(super) struct FileSink {
     config: FileConfig,
-    worker: Worker<Option<Writer>>,
+    worker: Worker<Option<Box<dyn Files>>>,
+}
+
+/// The files of one format, open. Everything here blocks.
+pub(super) trait Files: fmt::Debug + Send {
+    /// Returns where the store is.
+    fn position(&self) -> SpoolPosition;
+
+    /// Writes a chunk, which counts at once or later.
+    fn write(&mut self, chunk: &Chunk) -> Result<Written>;
+
+    /// Checks that the files are those that were opened.
+    fn check(&self) -> Result<()>;
+
+    /// Returns up to where rows count, after what its time has come for was done.
+    fn applied(&mut self) -> Result<SpoolPosition> {
+        Ok(self.position())
+    }
+
+    /// Makes everything count that was taken.
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 impl FileSink {
@@ -33,38 +55,58 @@ impl Sink for FileSink {
         // A write that was given up may still be under way, and so is its lock.
         self.worker.reset().await;
         self.worker.set(None);
-        let parts = NameParts { pipeline: &cx.owner.pipeline, ..NameParts::default() };
-        let directory = PathBuf::from(self.config.path.fill(parts));
-        let (rotate, cx) = (self.config.rotate.clone(), cx.clone());
-        let position = self.worker.run(move |writer| {
-            let opened = Writer::open(directory, rotate, &cx)?;
-            let position = opened.position();
-            *writer = Some(opened);
-            Ok(position)
-        });
-        Ok(position.await?.map(|position| (Part::spool(), position)).into_iter().collect())
+        let (config, cx) = (self.config.clone(), cx.clone());
+        let position = self.worker.run(move |files| Ok(files.insert(open_files(config, &cx)?).position()));
+        let position = Some(position.await?).filter(|position| *position != SpoolPosition::START);
+        Ok(position.map(|position| (Part::spool(), position)).into_iter().collect())
     }
 
     async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
         let chunk = chunk.clone();
-        self.worker.run(move |writer| open(writer)?.write(&chunk)).await?;
-        Ok(Written::Committed)
+        self.worker.run(move |files| opened(files)?.write(&chunk)).await
+    }
+
+    async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
+        self.worker.run(|files| opened(files)?.applied().map(Some)).await
     }
 
     async fn check(&mut self) -> Result<()> {
-        self.worker.run(|writer| open(writer)?.check()).await
+        self.worker.run(|files| opened(files)?.check()).await
     }
 
     async fn close(&mut self) -> Result<()> {
+        let closed = self.worker.run(|files| opened(files)?.finish()).await;
         self.worker.reset().await;
-        Ok(())
+        closed
+    }
+
+    fn holds_back(&self) -> u64 {
+        match self.config.format {
+            Format::Json => 0,
+            Format::Parquet => self.config.rotate.bytes.0,
+        }
     }
 
     fn guarantee(&self) -> Guarantee {
-        Guarantee::Truncation
+        match self.config.format {
+            Format::Json => Guarantee::Truncation,
+            Format::Parquet => Guarantee::Rename,
+        }
     }
 }
 
-fn open(writer: &mut Option<Writer>) -> Result<&mut Writer> {
-    writer.as_mut().ok_or_else(|| tidegate_core::Error::transient("the files are not open"))
+fn open_files(config: FileConfig, cx: &SinkContext) -> Result<Box<dyn Files>> {
+    let parts = NameParts { pipeline: &cx.owner.pipeline, ..NameParts::default() };
+    let folder = Folder::open(PathBuf::from(config.path.fill(parts)), config.format, cx)?;
+    match config.format {
+        Format::Json => Ok(Box::new(Lines::open(folder, config.rotate)?)),
+        #[cfg(feature = "parquet")]
+        Format::Parquet => Ok(Box::new(super::parquet::Parquet::open(folder, config.rotate)?)),
+        #[cfg(not(feature = "parquet"))]
+        Format::Parquet => Err(super::config::no_parquet()),
+    }
+}
+
+fn opened(files: &mut Option<Box<dyn Files>>) -> Result<&mut Box<dyn Files>> {
+    files.as_mut().ok_or_else(|| Error::transient("the files are not open"))
 }

@@ -59,10 +59,12 @@ impl World {
     fn new(seed: u64) -> Self {
         let log = log();
         let (machine, feeder) = process(&log, seed);
+        let mut store = Store::default();
+        store.is_lazy = seed.is_multiple_of(3);
         Self {
             random: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
             log,
-            store: Store::default(),
+            store,
             now: Instant::now(),
             machine,
             feeder,
@@ -136,7 +138,12 @@ impl World {
                 Event::Discarded
             }
             Do::Bury => self.bury(),
-            Do::Applied => Event::Applied(None),
+            Do::Applied => {
+                if self.up_to(3) == 0 {
+                    self.store.applied = self.store.position;
+                }
+                Event::Applied(self.store.applied)
+            }
             Do::Check => Event::Checked,
             Do::Count => {
                 let from = self.machine.stored().unwrap_or(SpoolPosition::START);
@@ -144,7 +151,10 @@ impl World {
                 // So that the position arrives as well.
                 Event::Counted(rows + u64::from(from.offset < synced))
             }
-            Do::Close => Event::Closed,
+            Do::Close => {
+                self.store.applied = self.store.position;
+                Event::Closed
+            }
         };
         self.machine.on(self.now, event);
         if let Some(stored) = self.machine.stored() {
@@ -157,6 +167,8 @@ impl World {
         if let Some(balance) = self.machine.balance() {
             assert!(balance.is_even(), "seed {}: {balance:?}", self.seed);
             assert!(balance.upto.offset <= synced);
+            let durable = if self.store.is_lazy { self.store.applied } else { self.store.position };
+            assert!(balance.upto.offset <= durable.map_or(0, |durable| durable.offset), "seed {}", self.seed);
         }
     }
 
@@ -211,7 +223,11 @@ impl World {
                 (self.rows, self.refusals) = (chunk.tables, refusals);
                 Event::Refused
             }
-            Ok(_) => Event::Committed,
+            Ok(Written::Accepted) if self.up_to(3) > 0 => Event::Accepted,
+            Ok(Written::Accepted | Written::Committed) => {
+                self.store.applied = self.store.position;
+                Event::Committed
+            }
             Err(error) => Event::Failed(error),
         }
     }

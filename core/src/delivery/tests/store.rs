@@ -55,6 +55,7 @@ pub(super) struct Store {
     /// Accepts, and makes durable when the test says so.
     pub(super) is_lazy: bool,
     pub(super) applied: Option<SpoolPosition>,
+    pub(super) fails_to_close: bool,
     pub(super) guarantee: Option<Guarantee>,
     pending: Option<(Vec<Cause>, SpoolPosition, SpoolPosition, bool)>,
 }
@@ -178,7 +179,14 @@ impl Sink for Memory {
     }
 
     async fn close(&mut self) -> Result<()> {
-        self.store().closed += 1;
+        let mut store = self.store();
+        store.closed += 1;
+        if store.fails_to_close {
+            return Err(Error::transient("the disk is full"));
+        }
+        if store.is_lazy {
+            store.applied = store.position;
+        }
         Ok(())
     }
 

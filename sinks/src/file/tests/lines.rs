@@ -1,27 +1,16 @@
-//! The sink on real files.
+//! JSON lines.
 
-use std::{
-    collections::HashSet,
-    fs,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    task::Poll,
-};
+use std::{fs, os::unix::fs::symlink, task::Poll};
 
-use tempfile::TempDir;
 use tidegate_core::{
-    Kind, Result,
+    Kind,
     catalog::Component,
     config::{ByteSize, Duration},
-    row::{
-        Mark, Position, Table, Timestamp,
-        kinds::{Quote, Trade},
-    },
-    sink::{Sink, Written},
-    testkit::MemoryLog,
+    row::kinds::Quote,
+    sink::Sink,
 };
 
-use super::{FileConfig, sink::FileSink};
+use super::{super::FileConfig, Bench, mark, written};
 
 #[tokio::test]
 async fn every_table_has_its_lines_and_the_position_is_there_after_a_restart() {
@@ -187,6 +176,27 @@ async fn two_programs_on_one_directory_and_another_spool_are_refused() {
 }
 
 #[tokio::test]
+async fn a_host_that_was_renamed_goes_on() {
+    let bench = written().await;
+    let mut context = bench.log.context(bench.directory.path());
+    context.owner.host = "renamed".into();
+    let positions = bench.sink().open(&context).await.unwrap();
+    assert_eq!(positions[0].1.offset, 2);
+}
+
+#[test]
+fn a_table_that_no_file_can_be_called_like_is_refused_by_the_configuration() {
+    let bench = Bench::new();
+    let mut tables = bench.log.context(bench.directory.path()).tables;
+    assert!(bench.config.check_tables(&tables).is_ok());
+    for name in ["a/b", ".hidden"] {
+        tables[0].name = name.to_owned();
+        let error = bench.config.check_tables(&tables).unwrap_err();
+        assert!(error.kind() == Kind::Config && error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_with_the_files_of_another_sink_is_refused_and_left_as_it_is() {
     let bench = written().await;
     let mut context = bench.log.context(bench.directory.path());
@@ -222,6 +232,16 @@ async fn the_same_chunk_twice_is_stored_once() {
 }
 
 #[test]
+fn two_spellings_of_a_folder_are_one_store() {
+    let store = |path: &str| {
+        let config: FileConfig = serde_json::from_value(serde_json::json!({ "path": path })).unwrap();
+        config.store()
+    };
+    assert_eq!(store("./rows/{pipeline}"), store("other/../rows/{pipeline}/"));
+    assert_ne!(store("rows"), store("rows2"));
+}
+
+#[test]
 fn a_directory_per_row_and_a_rotation_without_end_are_refused() {
     for config in [r#"{"path":"x/{symbol}"}"#, r#"{"path":"x","rotate":{"bytes":"0MiB"}}"#] {
         let config: FileConfig = serde_json::from_str(config).unwrap();
@@ -229,94 +249,10 @@ fn a_directory_per_row_and_a_rotation_without_end_are_refused() {
     }
 }
 
-struct Bench {
-    log: MemoryLog,
-    directory: TempDir,
-    config: FileConfig,
-}
-
-async fn written() -> Bench {
-    let bench = Bench::new();
-    bench.trades(2);
-    let mut sink = bench.opened().await;
-    bench.write(&mut sink, 0, 2).await.unwrap();
-    sink.close().await.unwrap();
-    bench
-}
-
-impl Bench {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("{pipeline}");
-        let config = serde_json::from_value(serde_json::json!({ "path": path })).unwrap();
-        Self { log: MemoryLog::new("deribit", vec![Table::of::<Trade<'_>>(), Table::of::<Quote>()]), directory, config }
-    }
-
-    fn rotate(mut self, bytes: ByteSize) -> Self {
-        self.config.rotate.bytes = bytes;
-        self
-    }
-
-    fn sink(&self) -> FileSink {
-        FileSink::new(self.config.clone())
-    }
-
-    async fn open(&self, sink: &mut FileSink) -> Result<Option<u64>> {
-        let positions = sink.open(&self.log.context(self.directory.path())).await?;
-        Ok(positions.first().map(|(_, position)| position.offset))
-    }
-
-    async fn opened(&self) -> FileSink {
-        let mut sink = self.sink();
-        self.open(&mut sink).await.unwrap();
-        sink
-    }
-
-    async fn write(&self, sink: &mut FileSink, from: u64, to: u64) -> Result<()> {
-        let written = sink.write(&self.log.chunk(from, to)).await?;
-        assert!(matches!(written, Written::Committed));
-        Ok(())
-    }
-
-    fn trades(&self, count: u64) -> u64 {
-        let mut last = 0;
-        for _ in 0..count {
-            let n = self.log.synced().borrow().offset + 1;
-            last = self.log.emit(mark(n), &Trade { price: 1.5, size: 2.0, ..Trade::default() });
-        }
-        last
-    }
-
-    fn path(&self) -> PathBuf {
-        self.directory.path().join("test")
-    }
-
-    fn record(&self) -> PathBuf {
-        self.path().join(".tidegate-test-sink.json")
-    }
-
-    fn files(&self, table: &str) -> Vec<PathBuf> {
-        let all = fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().path());
-        let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut files: Vec<PathBuf> = all.filter(|path| name(path).starts_with(table)).collect();
-        files.sort();
-        files
-    }
-
-    fn lines(&self, table: &str) -> Vec<serde_json::Value> {
-        let texts = self.files(table).into_iter().map(|path| fs::read_to_string(path).unwrap());
-        texts
-            .flat_map(|text| text.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<_>>())
-            .collect()
-    }
-
-    fn sequence(&self) -> Vec<u64> {
-        let sequence: Vec<u64> = self.lines("trades").iter().map(|line| line["seq"].as_u64().unwrap()).collect();
-        assert_eq!(sequence.iter().collect::<HashSet<_>>().len(), sequence.len(), "a row is there twice");
-        sequence
-    }
-}
-
-fn mark(n: u64) -> Mark<'static> {
-    Mark { symbol: "X", position: Position::Sequence(n), ts_event: Timestamp(n.cast_signed()) }
+#[cfg(not(feature = "parquet"))]
+#[test]
+fn parquet_in_a_build_without_it_is_answered_with_how_to_get_it() {
+    let config: FileConfig = serde_json::from_str(r#"{"path":"x","format":"parquet"}"#).unwrap();
+    let error = config.build().err().unwrap();
+    assert!(error.kind() == Kind::Config && error.to_string().contains("--features parquet"), "{error}");
 }
