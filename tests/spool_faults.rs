@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 use support::{Bench, Program, SmallDisk};
-use tidegate_sources::deribit::simulator::SimulatorConfig;
+use tidegate_sources::deribit::simulator::{Fault, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_is_full_blocks_and_loses_no_trade() {
@@ -116,6 +116,78 @@ async fn a_flipped_byte_costs_its_entry_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_byte_flipped_in_what_is_delivered_later_is_said_once_and_counted() {
+    let bench = with_store_down("[spool]\nsegment_bytes = \"256KiB\"\n").await;
+    let mut program = bench.run();
+    program.until("some segments", |_| segments(&bench).len() > 4).await;
+    bench.venue.freeze();
+    program.stop().await;
+    // A restart reads the newest segment only.
+    let sealed = &segments(&bench)[1];
+    flip(sealed, fs::metadata(sealed).unwrap().len() / 2);
+    let mut program = bench.run();
+    program.until_logged("the spool ends at offset").await;
+    heal(&bench);
+    program.until_logged("of the spool cannot be read any more: lost").await;
+    program
+        .until("all is stored", |report| report["checks"]["eth/sink.sqlite"]["oldest_uncommitted_seconds"].is_null())
+        .await;
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    while program.metric("tidegate_spool_lost_offsets").await == 0.0 {
+        assert!(tokio::time::Instant::now() < deadline, "it is not counted");
+        program.next_report().await;
+    }
+    let (_, log) = program.stop().await;
+    assert_eq!(log.matches("of the spool cannot be read any more: lost").count(), 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spool_that_is_full_is_drained_after_any_number_of_restarts() {
+    let bench = with_store_down(&spool("block")).await;
+    let mut program = bench.run();
+    until_full(&mut program, "nothing more is taken").await;
+    program.kill().await;
+    for _ in 0..3 {
+        let mut program = bench.run();
+        until_full(&mut program, "nothing more is taken").await;
+        program.kill().await;
+    }
+    // Smaller than what is there, by more than a reserve.
+    let smaller = spool("block").replace("1MiB", "256KiB").replace("128KiB", "64KiB");
+    bench.write("eth.toml", &bench.pipeline("queue = \"256KiB\"\n", &smaller));
+    heal(&bench);
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_frame_of_a_venue_ends_the_pipeline() {
+    let source = "channels = [\"trades\", \"book_changes\"]\ninstruments = [\"ETH-PERPETUAL\"]\n";
+    let bench = Bench::start(busy(), source, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    // Many that cannot be read, together more than one entry may have.
+    for _ in 0..400 {
+        bench.venue.inject(Fault::Frame("x".repeat(66 << 10)));
+    }
+    // A name of megabytes, and one row of megabytes.
+    bench.venue.inject(Fault::Frame(trade_of(&"X".repeat(9 << 20))));
+    bench.venue.inject(Fault::Frame(book_of(1_250_000)));
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    while program.metric("tidegate_malformed_total").await < 402.0 {
+        assert!(tokio::time::Instant::now() < deadline, "not all are counted; the log:\n{}", program.log());
+        program.next_report().await;
+    }
+    program.until_committed(600).await;
+    let comparison = bench.settle(&mut program).await;
+    assert!(comparison.missing.is_empty() && comparison.twice.is_empty(), "{comparison:?}\n{}", program.log());
+    assert_eq!(program.get("/health/live").await.0, 200);
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_torn_tail_is_cut_and_said_and_costs_nothing() {
     let bench = Bench::start(busy(), "", "").await;
     let mut program = bench.run();
@@ -146,6 +218,21 @@ async fn segments_come_and_go_under_load_and_kills_and_nothing_is_lost() {
     bench.settle(&mut program).await.assert_exact(&program.log());
     program.until("the first segment has gone", |_| segments(&bench).first() != first.as_ref()).await;
     program.until("the spool is small", |report| spool_bytes(report) < 3 << 20).await;
+}
+
+/// Returns a frame with a trade of an instrument of this name.
+fn trade_of(name: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"trades.ETH-PERPETUAL.100ms","data":[{{"timestamp":1790165113907,"price":2722.7,"amount":1.0,"direction":"sell","index_price":2722.65,"instrument_name":"{name}","trade_seq":1,"mark_price":2722.16,"tick_direction":0,"trade_id":"ETH-1"}}]}}}}"#
+    )
+}
+
+/// Returns a frame with a whole book of so many levels, which take more room in the spool than in the frame.
+fn book_of(levels: usize) -> String {
+    let levels = vec![r#"["new",1,1]"#; levels].join(",");
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"subscription","params":{{"channel":"book.ETH-PERPETUAL.100ms","data":{{"timestamp":1790165113100,"type":"snapshot","change_id":1,"instrument_name":"ETH-PERPETUAL","bids":[{levels}],"asks":[]}}}}}}"#
+    )
 }
 
 const DOWN: &str = "store";

@@ -165,6 +165,10 @@ impl SourceContext {
         self.health.received(tokio::time::Instant::now(), rows as u64);
         self.metrics.records.increment(rows as u64);
         let logged = link.logged().await?;
+        if link.was_refused() {
+            // There was no room. What comes from now on is of another session.
+            link.step(Step::Opened);
+        }
         self.synced(logged).await
     }
 

@@ -16,16 +16,31 @@ use super::{
 };
 use crate::{
     Result,
-    protocol::GapId,
+    protocol::{Covered, GapId},
     row::{Head, Origin, StreamKey, Timestamp},
-    spool::{Append, Control, GapOutcome, ItemBuffer, RowHead, SpoolWriter},
+    spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
 /// An entry is ended behind this many bytes; what is left of a large handover goes into the next one.
 const ENTRY_BYTES: usize = 4 << 20;
 
+/// A longer row fits into no entry beside the decisions that it may cause.
+const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
+
+/// Symbol and listing of a stream are not longer than this together: they are written again in the head of every segment.
+const MAX_NAME: usize = 1 << 10;
+
+/// So many streams are confirmed by one item: with their names and gaps they fit into the rest of any entry.
+const CONFIRMED_AT_ONCE: usize = 1_000;
+
+/// So many streams are forgotten by one entry.
+const RETIRED_AT_ONCE: usize = 10_000;
+
 /// So much is kept of a frame that cannot be read.
 const MAX_RAW: usize = 64 << 10;
+
+/// So much is kept of words that somebody else may have written.
+const MAX_WORDS: usize = 1 << 10;
 
 /// A step of the wall clock against the monotonic one that is worth an entry.
 const CLOCK_STEP: i64 = 100_000_000;
@@ -44,7 +59,10 @@ pub(super) struct Now {
 pub(super) struct Place {
     record: usize,
     step: usize,
-    streams: bool,
+    /// How many streams of a step that confirms many.
+    confirmed: usize,
+    /// How many of the new streams.
+    streams: usize,
 }
 
 /// The outcome of a step through a handover.
@@ -77,9 +95,15 @@ pub(super) struct Intake {
     sources: Vec<Arc<str>>,
     pub(super) tallies: Vec<SourceTally>,
     links: HashMap<LinkId, LinkState, FixedState>,
+    /// The link whose handover is being taken; it stands in `links` otherwise.
+    link: LinkState,
     next_session: u32,
+    /// Streams that nobody subscribes to, and the offset from which on the spool has no row of them.
+    idle: HashMap<u32, u64, FixedState>,
     items: ItemBuffer,
     decisions: Vec<Control>,
+    /// Decisions for which the entry has no room.
+    unsaid: u64,
     /// Rows that were left out, by stream.
     left_out: BTreeMap<u32, u64>,
     counts: Counts,
@@ -90,15 +114,37 @@ pub(super) struct Intake {
 /// What is known of a link.
 #[derive(Debug, Clone, Default)]
 struct LinkState {
-    /// The pipeline's number of each of the link's streams.
-    streams: Vec<u32>,
+    /// What each of the link's streams is in the pipeline.
+    streams: Vec<Known>,
     session: Option<u32>,
+    /// Its session was ended here since there was no room: what still comes of that is left out, until a session begins
+    /// that the venue vouches for.
+    is_shut: bool,
+    /// Streams of which a row was too long to be kept: an answer that held it has not brought all.
+    torn: Vec<u32>,
+}
+
+/// A stream of a link.
+#[derive(Debug, Clone)]
+enum Known {
+    /// The pipeline's number for it.
+    As(u32),
+    /// Its number was given up; should it come again it gets another one.
+    Retired(Box<StreamKey>),
+    /// Its name is too long to have a number.
+    TooLong,
 }
 
 /// What an entry changes in the figures, once it is written.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) rows: u64,
+    /// Rows that were left out because the spool is full.
+    pub(super) left_out: u64,
+    /// The link's session was ended for want of room.
+    pub(super) refused: bool,
+    /// Rows that no entry can hold.
+    pub(super) malformed: u64,
     pub(super) repeated: u64,
     pub(super) conflicted: u64,
     pub(super) backfilled: u64,
@@ -128,8 +174,11 @@ impl Intake {
             sources,
             tallies,
             links: HashMap::default(),
+            link: LinkState::default(),
+            idle: HashMap::default(),
             items: ItemBuffer::default(),
             decisions: Vec::new(),
+            unsaid: 0,
             left_out: BTreeMap::new(),
             counts: Counts::default(),
             drift: None,
@@ -146,6 +195,11 @@ impl Intake {
         self.continuity.booted(now.wall, &mut self.decisions);
         self.decide();
         let accepted = self.append(None, now)?;
+        if !matches!(accepted, Accepted::Done(_)) {
+            // They are opened when their streams are confirmed.
+            tracing::warn!("no room to enter what the last boot left open");
+            return Ok(accepted);
+        }
         for ((source, tally), absence) in self.sources.iter().zip(&mut self.tallies).zip(absences) {
             let opened = self.continuity.open_gaps(source).map(|ask| ask.gap.id).collect();
             tally.booted(opened, absence);
@@ -162,27 +216,29 @@ impl Intake {
     /// Those of [`SpoolWriter::append`]: then the pipeline cannot go on.
     pub(super) fn accept(&mut self, now: Now, handover: &Handover, place: Place, rows: Rows) -> Result<Accepted> {
         let link = handover.link;
-        let before = self.links.get(&link).map(|state| (state.streams.len(), state.session));
         let drift = self.drift;
+        self.link = self.links.remove(&link).unwrap_or_default();
+        let (streams, session, is_shut) = (self.link.streams.len(), self.link.session, self.link.is_shut);
+        let torn = self.link.torn.clone();
         self.begin();
         self.note_clock(now);
         let next = self.walk(now, handover, place, rows);
         let accepted = self.append(Some(link), now)?;
+        let mut state = std::mem::take(&mut self.link);
         match (accepted, next) {
-            (Accepted::Done(_), Some(next)) => return Ok(Accepted::Part(next)),
+            (Accepted::Done(_), Some(next)) => {
+                self.links.insert(link, state);
+                return Ok(Accepted::Part(next));
+            }
             (Accepted::Behind | Accepted::Full, _) => {
                 self.drift = drift;
-                match (before, self.links.get_mut(&link)) {
-                    (Some((streams, session)), Some(state)) => {
-                        state.streams.truncate(streams);
-                        state.session = session;
-                    }
-                    _ => _ = self.links.remove(&link),
-                }
+                state.streams.truncate(streams);
+                (state.session, state.is_shut, state.torn) = (session, is_shut, torn);
+                self.links.insert(link, state);
             }
             // The number may be given to another link one day, whose streams are numbered from its own beginning.
-            (Accepted::Done(_) | Accepted::Part(_), _) if handover.is_last() => _ = self.links.remove(&link),
-            (Accepted::Done(_) | Accepted::Part(_), _) => {}
+            (Accepted::Done(_) | Accepted::Part(_), _) if handover.is_last() => {}
+            (Accepted::Done(_) | Accepted::Part(_), _) => _ = self.links.insert(link, state),
         }
         Ok(accepted)
     }
@@ -199,6 +255,42 @@ impl Intake {
             self.decide();
         }
         self.append(Some(LinkId { source, line: 0 }), now)
+    }
+
+    /// Forgets the streams that nobody subscribes to and that the spool has no row of: all before `floor` is gone, and no
+    /// sink needs it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SpoolWriter::append`].
+    pub(super) fn retire(&mut self, now: Now, floor: u64) -> Result<Accepted> {
+        let next = self.spool.next_offset();
+        let idle = self.continuity.idle_streams().map(|stream| (stream, self.idle.get(&stream).map_or(next, |at| *at)));
+        self.idle = idle.collect();
+        let mut gone: Vec<u32> = self.idle.iter().filter(|(_, at)| **at <= floor + 1).map(|(id, _)| *id).collect();
+        if gone.is_empty() {
+            return Ok(Accepted::Done(0));
+        }
+        gone.sort_unstable();
+        gone.truncate(RETIRED_AT_ONCE);
+        let keys: HashMap<u32, StreamKey, FixedState> =
+            gone.iter().filter_map(|id| Some((*id, self.continuity.key(*id)?.clone()))).collect();
+        self.begin();
+        for stream in gone {
+            self.put(Control::Retired { stream });
+        }
+        let accepted = self.append(None, now)?;
+        if matches!(accepted, Accepted::Done(_)) {
+            for known in self.links.values_mut().flat_map(|link| &mut link.streams) {
+                if let Known::As(stream) = known
+                    && let Some(key) = keys.get(stream)
+                {
+                    *known = Known::Retired(Box::new(key.clone()));
+                }
+            }
+            self.idle.retain(|stream, _| !keys.contains_key(stream));
+        }
+        Ok(accepted)
     }
 
     /// Enters that a segment is dropped that sinks still needed.
@@ -223,6 +315,7 @@ impl Intake {
         self.items.clear();
         self.decisions.clear();
         self.left_out.clear();
+        self.unsaid = 0;
         let Counts { mut opened, mut closed, .. } = std::mem::take(&mut self.counts);
         opened.clear();
         closed.clear();
@@ -230,60 +323,109 @@ impl Intake {
     }
 
     /// Goes through records and events in the order in which they happened; returns where to go on if it was too much.
-    fn walk(&mut self, now: Now, handover: &Handover, place: Place, rows: Rows) -> Option<Place> {
-        let link = handover.link;
-        if !place.streams {
-            for key in handover.records.new_streams() {
-                let id = self.stream(link, key);
-                self.links.entry(link).or_default().streams.push(id);
-            }
-        }
-        let neighbours = self.neighbours(handover, place.record);
-        let mut steps = handover.steps[place.step..].iter().peekable();
-        let mut step = place.step;
-        let records = handover.records.from(place.record);
-        for (number, (head, bytes)) in (place.record..).zip(records) {
-            while let Some((_, event)) = steps.next_if(|(at, _)| *at <= number) {
-                self.step(link, event, now, rows);
-                step += 1;
-            }
-            if self.items.bytes().len() >= ENTRY_BYTES {
-                return Some(Place { record: number, step, streams: true });
-            }
-            self.record(link, head, bytes, &neighbours, (now, rows));
-        }
-        for (_, event) in steps {
-            self.step(link, event, now, rows);
-        }
+    fn walk(&mut self, now: Now, handover: &Handover, mut place: Place, rows: Rows) -> Option<Place> {
+        let is_done = self.go_through(now, handover, &mut place, rows);
         if !self.left_out.is_empty() {
             let rows = std::mem::take(&mut self.left_out).into_iter().collect();
             self.put(Control::Dropped { sinks: Vec::new(), rows, offsets: None, at: now.wall });
         }
-        None
+        (!is_done).then_some(place)
+    }
+
+    /// Moves `place` on; returns whether it has come to the end.
+    fn go_through(&mut self, now: Now, handover: &Handover, place: &mut Place, rows: Rows) -> bool {
+        let link = handover.link;
+        for key in handover.records.new_streams().get(place.streams..).unwrap_or_default() {
+            if !self.has_room_for(0) {
+                return false;
+            }
+            let id = self.stream(link, key, now);
+            self.link.streams.push(id.map_or(Known::TooLong, Known::As));
+            place.streams += 1;
+        }
+        let neighbours = self.neighbours(handover, place.record);
+        for (head, bytes) in handover.records.from(place.record) {
+            if !self.steps(handover, place, place.record, (now, rows)) || !self.has_room_for(bytes.len()) {
+                return false;
+            }
+            self.record(link, head, bytes, &neighbours, (now, rows));
+            place.record += 1;
+        }
+        self.steps(handover, place, usize::MAX, (now, rows))
+    }
+
+    /// Returns whether an item may go into this entry. What is too long even for an empty one is not kept as it is.
+    fn has_room_for(&self, bytes: usize) -> bool {
+        let taken = self.items.bytes().len();
+        taken == 0 || (taken < ENTRY_BYTES && taken + bytes <= MAX_ROW)
+    }
+
+    /// Goes through the events before a record; returns whether it has come to the last of them.
+    fn steps(&mut self, handover: &Handover, place: &mut Place, record: usize, (now, rows): (Now, Rows)) -> bool {
+        while let Some((_, step)) = handover.steps.get(place.step).filter(|(at, _)| *at <= record) {
+            if !self.has_room_for(0) {
+                return false;
+            }
+            if let Step::Confirmed { streams, at } = step {
+                while place.confirmed == 0 || place.confirmed < streams.len() {
+                    if !self.has_room_for(0) {
+                        return false;
+                    }
+                    let some = &streams[place.confirmed..streams.len().min(place.confirmed + CONFIRMED_AT_ONCE)];
+                    self.confirm(handover.link, some, *at, now);
+                    place.confirmed += some.len().max(1);
+                }
+                place.confirmed = 0;
+            } else {
+                self.step(handover.link, step, now, rows);
+            }
+            place.step += 1;
+        }
+        true
     }
 
     /// Looks through the records of replies before the first one is judged.
     fn neighbours(&self, handover: &Handover, first: usize) -> Neighbours {
-        let streams = self.links.get(&handover.link).map_or(&[][..], |state| &state.streams);
+        let source = &self.sources[usize::from(handover.link.source)];
+        let known = |number: u32| match self.link.streams.get(number as usize)? {
+            Known::As(stream) => Some(*stream),
+            Known::Retired(key) => self.continuity.stream_id(source, key),
+            Known::TooLong => None,
+        };
         let history = handover.records.from(first).filter(|(head, _)| head.origin == Origin::Backfill);
-        let records = history.filter_map(|(head, _)| {
-            let stream = *streams.get(head.stream as usize)?;
-            Some((stream, head.position, head.ts_event, head.origin))
-        });
+        let records =
+            history.filter_map(|(head, _)| Some((known(head.stream)?, head.position, head.ts_event, head.origin)));
         Neighbours::of(&self.continuity, records)
     }
 
     #[inline]
     fn record(&mut self, link: LinkId, head: Head, bytes: &[u8], neighbours: &Neighbours, (now, rows): (Now, Rows)) {
-        let Some(state) = self.links.get(&link) else { return };
-        let Some(&stream) = state.streams.get(head.stream as usize) else { return };
-        if rows == Rows::Leave {
+        let known = match self.link.streams.get(head.stream as usize) {
+            Some(Known::As(stream)) => Some(*stream),
+            Some(Known::Retired(key)) => {
+                let key = key.clone();
+                self.stream(link, &key, now)
+            }
+            Some(Known::TooLong) | None => None,
+        };
+        let Some(stream) = known else {
+            return self.unkeepable(link, bytes, "a row of a stream whose name is too long".to_owned(), now);
+        };
+        if rows == Rows::Leave || self.link.is_shut {
             *self.left_out.entry(stream).or_default() += 1;
-            return self.end(link, "the spool is full", now);
+            self.counts.left_out += 1;
+            return self.shut(now);
         }
-        let session = match state.session {
+        if bytes.len() > MAX_ROW {
+            if !self.link.torn.contains(&stream) {
+                self.link.torn.push(stream);
+            }
+            let error = format!("a row of {} bytes is longer than the spool can hold ({MAX_ROW})", bytes.len());
+            return self.unkeepable(link, bytes, error, now);
+        }
+        let session = match self.link.session {
             Some(session) => session,
-            None => self.open(link),
+            None => self.open(),
         };
         let head = Head { stream, ..head };
         let row = RowHead { head, session, line: link.line, epoch: 0 };
@@ -295,6 +437,9 @@ impl Intake {
                 let row = RowHead { epoch, ..row };
                 self.items.push_row(&row, bytes);
                 self.continuity.apply_row(&row, hash);
+                if !self.idle.is_empty() {
+                    self.idle.remove(&stream);
+                }
                 self.counts.rows += 1;
                 self.counts.conflicted += u64::from(conflict);
                 self.counts.backfilled += u64::from(head.origin == Origin::Backfill);
@@ -304,22 +449,47 @@ impl Intake {
             Verdict::Drop(why) => {
                 self.decide();
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
-                self.counts.conflicted += u64::from(why == Drop::Contradiction);
             }
         }
     }
 
+    /// Keeps what can be kept of a row that no entry can hold; all else goes on.
+    fn unkeepable(&mut self, link: LinkId, bytes: &[u8], error: String, now: Now) {
+        self.counts.malformed += 1;
+        self.malformed(link, bytes, &error, now);
+        self.decide();
+    }
+
+    fn malformed(&mut self, link: LinkId, raw: &[u8], error: &str, now: Now) {
+        let raw = raw[..raw.len().min(MAX_RAW)].to_vec();
+        let source = self.sources[usize::from(link.source)].to_string();
+        let (session, error) = (self.link.session.unwrap_or_default(), words(error));
+        self.decisions.push(Control::Malformed { source, session, raw, error, at: now.wall });
+    }
+
+    /// The venue vouches for streams. Those whose names are too long are said, and nobody vouches for them.
+    fn confirm(&mut self, link: LinkId, streams: &[Covered], venue_at: Timestamp, now: Now) {
+        let session = self.link.session.unwrap_or_else(|| self.open());
+        let named = streams.iter().filter_map(|one| Some((self.stream(link, &one.key, now)?, one.numbering)));
+        let named: Vec<_> = named.collect();
+        // Without any it would be a channel that carries whatever trades.
+        if named.is_empty() && !streams.is_empty() {
+            return;
+        }
+        let source = self.sources[usize::from(link.source)].clone();
+        let confirmation = Confirmation { session, source, line: link.line, streams: named, venue_at };
+        self.continuity.confirmed(confirmation, now.wall, &mut self.decisions);
+        self.decide();
+    }
+
     fn step(&mut self, link: LinkId, step: &Step, now: Now, rows: Rows) {
         let at = now.wall;
-        let session = self.links.get(&link).and_then(|state| state.session);
+        let session = self.link.session;
         let source = self.sources[usize::from(link.source)].clone();
         match step {
-            Step::Opened => _ = self.open(link),
-            Step::Confirmed { streams, at: venue_at } => {
-                let session = session.unwrap_or_else(|| self.open(link));
-                let streams = streams.iter().map(|one| (self.stream(link, &one.key), one.numbering)).collect();
-                let confirmation = Confirmation { session, source, line: link.line, streams, venue_at: *venue_at };
-                self.continuity.confirmed(confirmation, at, &mut self.decisions);
+            Step::Opened => {
+                self.link.is_shut = false;
+                self.open();
             }
             Step::Unsubscribed { streams } => {
                 let ids = streams.iter().filter_map(|key| self.continuity.stream_id(&source, key)).collect();
@@ -330,56 +500,79 @@ impl Intake {
             Step::Alive { at } => {
                 self.decisions.extend(session.map(|session| Control::Alive { session, at: *at }));
             }
-            Step::Ended { why } => self.end(link, why, now),
+            Step::Ended { why } => self.end(why, now),
             Step::Restart(key) => {
                 if let Some(stream) = self.continuity.stream_id(&source, key) {
                     self.continuity.restarted(stream, &mut self.decisions);
                 }
             }
-            Step::Malformed { raw, error } => {
-                let raw = raw[..raw.len().min(MAX_RAW)].to_vec();
-                let (source, session, error) = (source.to_string(), session.unwrap_or_default(), error.clone());
-                self.decisions.push(Control::Malformed { source, session, raw, error, at });
-            }
+            Step::Malformed { raw, error } => self.malformed(link, raw, error, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep => {
-                self.continuity.answered(*gap, *ask, at, &mut self.decisions);
-            }
-            Step::Lost { gap, why } => self.continuity.lost(*gap, why, at, &mut self.decisions),
-            Step::Answered { .. } | Step::Asked { .. } => {}
+            Step::Answered { gap, ask } if rows == Rows::Keep && !self.link.is_shut => self.answered(*gap, *ask, now),
+            Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
+            // A confirmation is taken in parts, by the caller.
+            Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
         }
         self.decide();
     }
 
-    /// Begins a session on a link.
-    fn open(&mut self, link: LinkId) -> u32 {
+    /// An answer is complete: closes its gap, unless a row of it could not be kept.
+    fn answered(&mut self, gap: GapId, ask: u64, now: Now) {
+        let stream = self.continuity.gap_filled(gap).map(|(stream, _)| stream);
+        let torn = self.link.torn.iter().position(|torn| Some(*torn) == stream);
+        match torn {
+            Some(torn) => {
+                self.link.torn.swap_remove(torn);
+                self.continuity.lost(gap, TOO_LONG, now.wall, &mut self.decisions);
+            }
+            None => self.continuity.answered(gap, ask, now.wall, &mut self.decisions),
+        }
+    }
+
+    /// Begins a session on the link.
+    fn open(&mut self) -> u32 {
         let session = self.next_session;
         self.next_session += 1;
-        self.links.entry(link).or_default().session = Some(session);
+        self.link.session = Some(session);
         session
     }
 
-    /// Ends a link's session: from here on nobody knows what the venue sends.
-    fn end(&mut self, link: LinkId, why: &str, now: Now) {
-        let session = self.links.get_mut(&link).and_then(|state| state.session.take());
+    /// Ends the link's session: from here on nobody knows what the venue sends.
+    fn end(&mut self, why: &str, now: Now) {
+        let session = self.link.session.take();
         if let Some(session) = session.filter(|session| self.continuity.has_session(*session)) {
             // What was only asked for is missing now, until it is answered.
             self.counts.opened.extend(self.continuity.baselines_of(session));
             self.counts.cut.extend(self.continuity.unrepeatable(session));
-            self.continuity.ended(session, why, now.wall, &mut self.decisions);
+            self.continuity.ended(session, &words(why), now.wall, &mut self.decisions);
             self.decide();
         }
     }
 
-    /// Returns the pipeline's number of a stream, a new one if it has none.
-    fn stream(&mut self, link: LinkId, key: &StreamKey) -> u32 {
+    /// Ends the link's session because there is no room, and says so to the link.
+    fn shut(&mut self, now: Now) {
+        if !self.link.is_shut {
+            self.link.is_shut = true;
+            self.counts.refused = true;
+            self.end("the spool is full", now);
+        }
+    }
+
+    /// Returns the pipeline's number of a stream, a new one if it has none; `None` when its name is too long.
+    fn stream(&mut self, link: LinkId, key: &StreamKey, now: Now) -> Option<u32> {
         let source = self.sources[usize::from(link.source)].clone();
         if let Some(id) = self.continuity.stream_id(&source, key) {
-            return id;
+            return Some(id);
+        }
+        let len = key.symbol.len() + key.listing.len();
+        if len > MAX_NAME {
+            let error = format!("the name of an instrument has {len} bytes, more than {MAX_NAME}");
+            self.unkeepable(link, key.symbol.as_bytes(), error, now);
+            return None;
         }
         let id = self.continuity.next_stream();
         self.put(Control::Stream { id, source: source.to_string(), key: key.clone() });
-        id
+        Some(id)
     }
 
     /// Notes a step of the wall clock.
@@ -407,8 +600,13 @@ impl Intake {
         self.decisions = decisions;
     }
 
+    /// Puts an item into the entry. A gap that finds no room there, since one event has opened hundreds of thousands, is
+    /// opened when its stream is confirmed again.
     fn put(&mut self, control: Control) {
-        self.items.push_control(&control);
+        if !self.items.push_control(&control) {
+            self.unsaid += 1;
+            return;
+        }
         self.continuity.apply(&control);
         self.counts.confirmed |= matches!(control, Control::Confirmed { .. });
         self.counts.heard |= matches!(control, Control::Confirmed { .. } | Control::Alive { .. });
@@ -436,6 +634,13 @@ impl Intake {
             }
         };
         self.continuity.commit();
+        let unsaid = std::mem::take(&mut self.unsaid);
+        if unsaid > 0 {
+            tracing::warn!(
+                unsaid,
+                "one event meant more than an entry can hold; the rest follows when streams are confirmed"
+            );
+        }
         self.show(link);
         Ok(Accepted::Done(if self.items.is_empty() { 0 } else { written }))
     }
@@ -451,4 +656,22 @@ impl Intake {
     pub(super) fn rows(&self) -> u64 {
         self.counts.rows
     }
+
+    /// Returns how many rows the last handover left out because the spool is full.
+    pub(super) fn left_out(&self) -> u64 {
+        self.counts.left_out
+    }
+
+    /// Returns whether the last handover ended its session since the spool is full: the link has to begin another one.
+    pub(super) fn has_refused(&self) -> bool {
+        self.counts.refused
+    }
+}
+
+/// Why a gap stays open although the venue has answered.
+const TOO_LONG: &str = "a row of it is longer than the spool can hold";
+
+/// Cuts words that somebody else may have written to a limit.
+fn words(text: &str) -> String {
+    text[..text.floor_char_boundary(MAX_WORDS)].to_owned()
 }

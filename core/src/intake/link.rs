@@ -88,6 +88,8 @@ pub struct Handover {
     pub steps: Vec<(usize, Step)>,
     /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
     pub logged: u64,
+    /// Set by intake: it had no room for the rows, and has ended the session in the log.
+    pub(super) is_refused: bool,
     home: mpsc::Sender<Self>,
     /// Whether nothing comes of this link behind it.
     is_last: bool,
@@ -98,7 +100,7 @@ impl Handover {
     pub(crate) fn gone(link: LinkId, why: &str) -> Self {
         let (home, _) = mpsc::channel(1);
         let steps = vec![(0, Step::Ended { why: why.to_owned() })];
-        Self { link, records: Records::default(), steps, logged: 0, home, is_last: true }
+        Self { link, records: Records::default(), steps, logged: 0, is_refused: false, home, is_last: true }
     }
 
     /// Returns whether the link is gone, and this is the last of it.
@@ -130,9 +132,10 @@ pub struct Link {
     /// Buffers that are back: what they carried is in the log.
     idle: Vec<Handover>,
     limit: usize,
-    /// What the raw frames among the steps take, which a venue that sends nothing else could grow without end.
-    raw_bytes: usize,
+    /// What the steps take, which a venue that sends nothing but what cannot be read could grow without end.
+    step_bytes: usize,
     logged: u64,
+    is_refused: bool,
 }
 
 impl Link {
@@ -141,12 +144,29 @@ impl Link {
         let (home, returned) = mpsc::channel(BUFFERS);
         for _ in 0..BUFFERS {
             let (records, home_again) = (Records::default(), home.clone());
-            let handover =
-                Handover { link: id, records, steps: Vec::new(), logged: 0, home: home_again, is_last: false };
+            let handover = Handover {
+                link: id,
+                records,
+                steps: Vec::new(),
+                logged: 0,
+                is_refused: false,
+                home: home_again,
+                is_last: false,
+            };
             home.try_send(handover).expect("the channel was made for this many");
         }
-        let (outbox, steps, idle) = (Outbox::new(tables), Vec::new(), Vec::with_capacity(BUFFERS));
-        Self { id, outbox, steps, queue, returned, idle, limit, raw_bytes: 0, logged: 0 }
+        Self {
+            id,
+            outbox: Outbox::new(tables),
+            steps: Vec::new(),
+            queue,
+            returned,
+            idle: Vec::with_capacity(BUFFERS),
+            limit,
+            step_bytes: 0,
+            logged: 0,
+            is_refused: false,
+        }
     }
 
     /// Returns its name.
@@ -166,8 +186,11 @@ impl Link {
 
     /// Notes something that happened before the record of this number, and behind what was noted so far.
     pub(crate) fn step_before(&mut self, record: usize, step: Step) {
-        if let Step::Malformed { raw, .. } = &step {
-            self.raw_bytes += raw.len();
+        // What was refused was of the session before.
+        self.is_refused &= step != Step::Opened;
+        self.step_bytes += size_of::<(usize, Step)>();
+        if let Step::Malformed { raw, error } = &step {
+            self.step_bytes += raw.len() + error.len();
         }
         let earliest = self.steps.last().map_or(0, |(last, _)| *last);
         self.steps.push((record.clamp(earliest, self.outbox.records().len().max(earliest)), step));
@@ -190,19 +213,26 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `Transient` when more than the limit has been collected: what waits is thrown away, and the caller has to end the
-    /// session, since nobody knows any more what the venue sent. `Permanent` when the pipeline has ended.
+    /// `Transient` when more than the limit has been collected, or intake had no room for what came before: what waits is
+    /// thrown away, and the caller has to end the session, since nobody knows any more what the venue sent. `Permanent`
+    /// when the pipeline has ended.
     pub fn hand_over(&mut self) -> Result<()> {
         if !self.is_pending() {
             return Ok(());
         }
         match self.idle.pop().map_or_else(|| self.returned.try_recv(), Ok) {
-            Ok(buffer) => self.send(buffer),
+            Ok(mut buffer) => {
+                self.hear(&mut buffer);
+                if self.was_refused() {
+                    self.idle.push(buffer);
+                    self.forget();
+                    return Err(Error::transient("the spool is full: what comes is thrown away"));
+                }
+                self.send(buffer)
+            }
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
-            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.raw_bytes > self.limit => {
-                self.outbox.forget_records(0);
-                self.steps.clear();
-                self.raw_bytes = 0;
+            Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
+                self.forget();
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),
@@ -249,16 +279,34 @@ impl Link {
         Ok(self.logged)
     }
 
-    fn take_back(&mut self, buffer: Handover) {
-        self.logged = self.logged.max(buffer.logged);
+    /// Returns whether intake has ended the session since it had no room: until the next [`Step::Opened`] it takes no row.
+    /// Says so once.
+    pub(crate) fn was_refused(&mut self) -> bool {
+        std::mem::take(&mut self.is_refused)
+    }
+
+    /// Keeps a buffer for later.
+    fn take_back(&mut self, mut buffer: Handover) {
+        self.hear(&mut buffer);
         self.idle.push(buffer);
     }
 
-    fn send(&mut self, mut buffer: Handover) -> Result<()> {
+    fn hear(&mut self, buffer: &mut Handover) {
         self.logged = self.logged.max(buffer.logged);
+        self.is_refused |= std::mem::take(&mut buffer.is_refused);
+    }
+
+    fn forget(&mut self) {
+        self.outbox.forget_records(0);
+        self.steps.clear();
+        self.step_bytes = 0;
+    }
+
+    fn send(&mut self, mut buffer: Handover) -> Result<()> {
+        self.hear(&mut buffer);
         self.outbox.swap_records(&mut buffer.records);
         std::mem::swap(&mut self.steps, &mut buffer.steps);
-        self.raw_bytes = 0;
+        self.step_bytes = 0;
         // The pipeline's queue has a place for every buffer of every link.
         self.queue.try_send(buffer).map_err(|_| gone())
     }

@@ -102,6 +102,9 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let recovery = Recovery::open(disk, options)?;
     let report = recovery.report().clone();
     let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
+    for (id, stream) in recovery.streams() {
+        continuity.add_stream(id, &stream.source, &stream.key);
+    }
     let mut rows = 0;
     let mut absences = Absences::default();
     let recovery = recovery.replay(|step| rows += fold(&mut continuity, &mut absences, &step))?;
@@ -109,6 +112,14 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let Begun { writer, boot, .. } =
         recovery.begin(continuity.snapshot(), Timestamp::now(), env!("CARGO_PKG_VERSION"))?;
     continuity.apply(&boot);
+    for (source, gaps) in continuity.sources_with_gaps() {
+        if !sources.iter().any(|known| known.info.name == source) {
+            warn!(
+                pipeline,
+                "gap {pipeline} {gaps} gaps stay open of the source `{source}`, which is not in the pipeline's file any more"
+            );
+        }
+    }
     tell_recovery(&pipeline, &report, rows, began.elapsed());
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());

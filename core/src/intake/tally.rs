@@ -74,6 +74,7 @@ impl SourceTally {
     /// Shows what an entry changed.
     pub(super) fn count(&mut self, counts: &Counts) {
         self.metrics.duplicates.increment(counts.repeated);
+        self.metrics.malformed.increment(counts.malformed);
         self.metrics.position_conflicts.increment(counts.conflicted);
         let opened = counts.opened.iter().filter(|gap| self.found.insert(**gap)).count() as u64;
         self.metrics.gaps_opened.increment(opened);
@@ -255,6 +256,10 @@ impl SpoolTally {
         self.metrics.bytes.set(bytes as f64);
         self.metrics.segments.set(segments as f64);
         self.health.spool_bytes(bytes, self.max_bytes);
+    }
+
+    pub(super) fn lost(&self, offsets: u64) {
+        self.metrics.lost_offsets.set(offsets as f64);
     }
 
     pub(super) fn synced(&self, took: Duration, lag: Duration) {

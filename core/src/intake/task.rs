@@ -145,7 +145,10 @@ impl Task {
                 done = finished(&mut self.syncing) => self.synced(done)?,
                 () = sleep_until(sync_at) => {}
                 () = sleep_until(publish_at) => self.publish()?,
-                _ = upkeep.tick() => self.keep_up(),
+                _ = upkeep.tick() => {
+                    self.keep_up();
+                    self.retire()?;
+                }
                 handover = handovers.recv(), if is_open => match handover {
                     Some(handover) => self.take(handover).await?,
                     None => is_open = false,
@@ -158,13 +161,15 @@ impl Task {
     }
 
     /// Takes a handover, however long it takes to find room for it.
-    async fn take(&mut self, handover: Handover) -> Result<()> {
+    async fn take(&mut self, mut handover: Handover) -> Result<()> {
         let mut place = Place::default();
-        let mut rows = Rows::Keep;
+        let mut rows = if self.is_dropping() { Rows::Leave } else { Rows::Keep };
         let logged = loop {
             let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
             if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
                 self.written();
+                self.spool.dropped(self.intake.left_out());
+                handover.is_refused |= self.intake.has_refused();
             }
             match accepted {
                 Accepted::Done(logged) => break logged,
@@ -173,20 +178,19 @@ impl Task {
                 Accepted::Full if rows == Rows::Keep => rows = self.make_room().await?,
                 // Not even the word of it fits. At a stop the next start knows that the session ended before it; and
                 // where no session is open in the log, nothing is claimed that would be wrong without it.
-                Accepted::Full if self.stop.is_cancelled() || self.intake.claims_nothing(&handover) => break 0,
+                Accepted::Full if self.stop.is_cancelled() || self.intake.claims_nothing(&handover) => {
+                    self.spool.dropped(self.intake.left_out());
+                    break 0;
+                }
                 Accepted::Full => self.wait_for_room().await?,
             }
         };
-        if rows == Rows::Leave {
-            self.spool.dropped(handover.records.len() as u64);
-        }
-        if self.is_full && rows == Rows::Keep {
-            self.is_full = false;
-            self.spool.health.healthy("there is room again");
+        if rows == Rows::Keep {
+            self.look_for_room();
         }
         self.tell_board(&handover);
-        // Live records may narrow a gap without a word; without open gaps only an event changes the boards.
-        self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_gaps();
+        // Live records may narrow a gap without a word.
+        self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_stirred();
         handover.done(logged);
         if self.intake.spool.wants_roll()
             && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
@@ -221,6 +225,19 @@ impl Task {
         self.waiting_since.get_or_insert(now);
         self.spool.appended(now, self.intake.rows());
         self.start_sync();
+    }
+
+    /// Returns whether what comes is thrown away without a try: room for a single handover is none.
+    fn is_dropping(&self) -> bool {
+        self.is_full && self.when_full == WhenFull::DropNewest
+    }
+
+    /// Says it when a spool that was full is no longer.
+    fn look_for_room(&mut self) {
+        if self.is_full && self.intake.spool.has_room(self.floor()) {
+            self.is_full = false;
+            self.spool.health.healthy("there is room again");
+        }
     }
 
     /// Waits until an fsync has ended.
@@ -360,18 +377,34 @@ impl Task {
 
     /// Lets go of what nobody needs any more.
     fn keep_up(&mut self) {
+        let offset = self.floor();
+        if let Some(housekeeping) = self.intake.spool.retain(Floor { offset, now: self.began.elapsed() }) {
+            tidy(&self.pipeline, housekeeping);
+        }
+        self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
+        self.spool.lost(self.intake.spool.lost());
+        self.look_for_room();
+        // Time alone may show that a stream is gone.
+        self.is_dirty |= self.intake.continuity.has_gaps();
+    }
+
+    /// Forgets the streams that nothing is left of.
+    fn retire(&mut self) -> Result<()> {
+        let floor = self.floor().min(self.intake.spool.reader().oldest().offset);
+        if matches!(self.intake.retire(self.now(), floor)?, Accepted::Done(1..)) {
+            self.written();
+        }
+        Ok(())
+    }
+
+    /// Returns the lowest offset up to which every sink has done with the spool.
+    fn floor(&self) -> u64 {
         let floor = self.floors.iter().map(|floor| {
             let floor = floor.borrow();
             let known = floor.committed.into_iter().chain(floor.replay_from);
             known.map(|position| position.offset).min().filter(|_| floor.committed.is_some()).unwrap_or(0)
         });
-        let offset = floor.min().unwrap_or(0);
-        if let Some(housekeeping) = self.intake.spool.retain(Floor { offset, now: self.began.elapsed() }) {
-            tidy(&self.pipeline, housekeeping);
-        }
-        self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
-        // Time alone may show that a stream is gone.
-        self.is_dirty |= self.intake.continuity.has_gaps();
+        floor.min().unwrap_or(0)
     }
 
     fn now(&self) -> Now {

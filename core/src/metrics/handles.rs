@@ -78,6 +78,8 @@ pub struct SpoolMetrics {
     pub entries: Counter,
     /// Rows that the full spool did not keep.
     pub dropped_rows: Counter,
+    /// Offsets that cannot be read any more.
+    pub lost_offsets: Gauge,
     /// How long an fsync takes, in seconds.
     pub fsync: Histogram,
     /// How long the last fsynced entry had waited, in seconds.
@@ -93,6 +95,7 @@ impl SpoolMetrics {
             segments: gauge(&super::SPOOL_SEGMENTS, &labels),
             entries: counter(&super::SPOOL_ENTRIES, &labels),
             dropped_rows: counter(&super::SPOOL_DROPPED_ROWS, &labels),
+            lost_offsets: gauge(&super::SPOOL_LOST_OFFSETS, &labels),
             fsync: histogram(&super::SPOOL_FSYNC, &labels),
             synced_lag: gauge(&super::SPOOL_SYNCED_LAG, &labels),
         }

@@ -146,6 +146,11 @@ const SPOOL_ENTRIES: Metric =
     Metric::counter("tidegate_spool_entries_total", STAGE, "Counts entries that were appended to the spool.");
 const SPOOL_DROPPED_ROWS: Metric =
     Metric::counter("tidegate_spool_dropped_rows_total", STAGE, "Counts rows that the full spool did not keep.");
+const SPOOL_LOST_OFFSETS: Metric = Metric::gauge(
+    "tidegate_spool_lost_offsets",
+    STAGE,
+    "Shows how many offsets of the spool were durable and cannot be read any more, as far as a reader met them.",
+);
 const SPOOL_FSYNC: Metric = Metric::seconds("tidegate_spool_fsync_seconds", "Measures how long an fsync takes.");
 const SPOOL_SYNCED_LAG: Metric = Metric::gauge(
     "tidegate_spool_synced_lag_seconds",
@@ -197,6 +202,7 @@ pub const ALL: &[Metric] = &[
     SPOOL_SEGMENTS,
     SPOOL_ENTRIES,
     SPOOL_DROPPED_ROWS,
+    SPOOL_LOST_OFFSETS,
     SPOOL_FSYNC,
     SPOOL_SYNCED_LAG,
     SINK_COMMITTED_ROWS,

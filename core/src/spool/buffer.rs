@@ -1,10 +1,14 @@
 //! The items of an entry on their way into the spool.
 
 use super::{
-    Control, RowHead,
+    Control, MAX_ENTRY, RowHead,
+    entry::HEADER,
     head::StreamInfo,
     item::{write_control, write_row},
 };
+
+/// So much memory is kept for the next entry.
+const KEPT: usize = 8 << 20;
 
 /// The items of one entry, in one reused buffer.
 #[derive(Debug, Default)]
@@ -13,6 +17,7 @@ pub struct ItemBuffer {
     count: u32,
     rows: u32,
     streams: Vec<(u32, StreamInfo)>,
+    retired: Vec<u32>,
 }
 
 impl ItemBuffer {
@@ -24,13 +29,22 @@ impl ItemBuffer {
         self.rows += 1;
     }
 
-    /// Appends a control item.
-    pub fn push_control(&mut self, control: &Control) {
+    /// Appends a control item; `false`: the entry would be longer than [`MAX_ENTRY`], and it is left out.
+    pub fn push_control(&mut self, control: &Control) -> bool {
+        let before = self.bytes.len();
+        write_control(&mut self.bytes, control);
+        if HEADER + self.bytes.len() > MAX_ENTRY {
+            self.bytes.truncate(before);
+            return false;
+        }
         if let Control::Stream { id, source, key } = control {
             self.streams.push((*id, StreamInfo { source: source.as_str().into(), key: key.clone() }));
         }
-        write_control(&mut self.bytes, control);
+        if let Control::Retired { stream } = control {
+            self.retired.push(*stream);
+        }
         self.count += 1;
+        true
     }
 
     /// Returns how many items there are: as many offsets as the entry takes.
@@ -53,10 +67,12 @@ impl ItemBuffer {
         &self.bytes
     }
 
-    /// Empties the buffer and keeps its memory.
+    /// Empties the buffer and keeps its memory, unless one entry took far more than others do.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(KEPT);
         self.streams.clear();
+        self.retired.clear();
         self.count = 0;
         self.rows = 0;
     }
@@ -69,5 +85,9 @@ impl ItemBuffer {
 
     pub(super) fn streams(&self) -> &[(u32, StreamInfo)] {
         &self.streams
+    }
+
+    pub(super) fn retired(&self) -> &[u32] {
+        &self.retired
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     EntryView, SpoolPosition,
-    disk::fault,
+    disk::{fault, is_unreadable},
     entry::Header,
     head::{SourceInfo, StreamInfo},
     scan::{Found, Scanner},
@@ -54,6 +54,11 @@ impl SpoolReader {
     /// Returns what a stream's number stands for. Known before the first row of the stream can be read.
     pub fn stream(&self, id: u32) -> Option<Arc<StreamInfo>> {
         self.0.read().streams.get(&id).cloned()
+    }
+
+    /// Returns how many offsets were durable and cannot be read any more, as far as somebody has come upon them.
+    pub fn lost(&self) -> u64 {
+        self.0.lost()
     }
 
     /// Compares a position with the spool.
@@ -142,7 +147,8 @@ impl Cursor {
     ///
     /// # Errors
     ///
-    /// `Transient` when a file cannot be read; the next call tries again.
+    /// `Transient` when a file cannot be read; the next call tries again. What the medium does not give after a number of
+    /// tries is missing.
     pub fn next(&mut self, upto: u64) -> Result<Option<Step<'_>>> {
         let upto = upto.min(self.shared.synced());
         match self.advance(upto)? {
@@ -184,10 +190,18 @@ impl Cursor {
             };
             let end = place.segment.end().min(upto);
             let (Some(scanner), Some(_)) = (self.scanner.as_mut(), &place.meta) else {
+                self.shared.tell_lost(read + 1, end);
                 return Ok(Next::Missing(read + 1, end));
             };
-            let found = scanner.next(place.segment.synced_len());
-            let found = found.map_err(|cause| fault("read", &*self.shared.disk, &place.segment.name, cause))?;
+            if place.segment.has_lost() {
+                scanner.read_around();
+            }
+            let found = scanner.next(place.segment.synced_len()).map_err(|cause| {
+                if is_unreadable(&cause) {
+                    place.segment.failed();
+                }
+                fault("read", &*self.shared.disk, &place.segment.name, cause)
+            })?;
             let expected = (read + 1).max(place.segment.first);
             match found {
                 Found::Bad { .. } => {}
@@ -198,9 +212,16 @@ impl Cursor {
                 Found::Entry(header) => {
                     scanner.step_back();
                     let last = end.min(header.first - 1);
-                    return Ok(if last >= expected { Next::Missing(expected, last) } else { Next::Nothing });
+                    if last < expected {
+                        return Ok(Next::Nothing);
+                    }
+                    self.shared.tell_lost(expected, last);
+                    return Ok(Next::Missing(expected, last));
                 }
-                Found::End if expected <= end => return Ok(Next::Missing(expected, end)),
+                Found::End if expected <= end => {
+                    self.shared.tell_lost(expected, end);
+                    return Ok(Next::Missing(expected, end));
+                }
                 Found::End => return Ok(Next::Nothing),
             }
         }
@@ -223,7 +244,7 @@ impl Cursor {
         }
         let meta = segment.meta(&*self.shared.disk, &self.shared.sources)?;
         if let Some(meta) = &meta {
-            let file = segment.file(&*self.shared.disk)?;
+            let file = segment.open(&*self.shared.disk)?;
             match &mut self.scanner {
                 Some(scanner) => scanner.enter(file, meta.seed, meta.boot, meta.entries_at),
                 None => self.scanner = Some(Scanner::new(file, meta.seed, meta.boot, meta.entries_at)),

@@ -150,6 +150,61 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// The part of a file that a medium loses as one.
+const SECTOR: usize = 4096;
+
+/// How often a sector is tried that cannot be read.
+const TRIES: usize = 3;
+
+/// Returns whether a failure means that the medium has lost the bytes, as far as it knows.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    // EIO, for which the standard library has no name.
+    error.raw_os_error() == Some(5)
+}
+
+/// Reads like [`read_full`], and past sectors that cannot be read: their bytes are zeros, and `lost` gets their places.
+///
+/// # Errors
+///
+/// When no sector can be read: then it is the medium that is away, and not its bytes.
+pub(super) fn read_around(
+    file: &dyn DiskFile,
+    bytes: &mut [u8],
+    at: u64,
+    lost: &mut Vec<(u64, u64)>,
+) -> io::Result<usize> {
+    let failed = match read_full(file, bytes, at) {
+        Err(error) if is_unreadable(&error) => error,
+        read => return read,
+    };
+    let len = usize::try_from(file.len()?.saturating_sub(at)).unwrap_or(usize::MAX).min(bytes.len());
+    let (mut done, before) = (0, lost.len());
+    while done < len {
+        let place = at + done as u64;
+        let sector = &mut bytes[done..len.min(done + SECTOR - (place % SECTOR as u64) as usize)];
+        let mut read = read_full(file, sector, place);
+        for _ in 1..TRIES {
+            if read.as_ref().is_err_and(is_unreadable) {
+                read = read_full(file, sector, place);
+            }
+        }
+        match read {
+            Ok(0) => break,
+            Ok(n) => done += n,
+            Err(error) if is_unreadable(&error) => {
+                sector.fill(0);
+                lost.push((place, place + sector.len() as u64));
+                done += sector.len();
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let given: u64 = lost[before..].iter().map(|(from, to)| to - from).sum();
+    // A block may be no more than the sector itself: then the file's beginning tells.
+    let answers = given < done as u64 || file.read_at(&mut [0], 0).is_ok_and(|_| at > 0);
+    if answers { Ok(done) } else { Err(failed) }
+}
+
 /// Reads until the buffer is full or the file ends, and returns how many bytes there were.
 pub(super) fn read_full(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     let mut done = 0;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Boot,
-    disk::{Disk, DiskFile, fault, read_full},
+    disk::{Disk, DiskFile, fault, is_unreadable, read_around, read_full},
 };
 use crate::{
     Error, Result,
@@ -154,14 +154,18 @@ enum Found {
 
 fn try_read(file: &dyn DiskFile) -> io::Result<Option<Found>> {
     let file_len = file.len()?;
-    if let Some(found) = read_copy(file, 0, file_len)? {
-        return Ok(Some(found));
-    }
+    // The medium may not give the one, and have the other.
+    let failed = match read_copy(file, 0, file_len) {
+        Ok(None) => None,
+        Err(error) if is_unreadable(&error) => Some(error),
+        found => return found,
+    };
+    let mut lost = Vec::new();
     let mut block = vec![0; 64 << 10];
     let mut tries = 0;
     let mut at = 1;
     while at < file_len.min(MAX_HEAD as u64 + PREFIX as u64) && tries < MAX_TRIES {
-        let n = read_full(file, &mut block, at)?;
+        let n = read_around(file, &mut block, at, &mut lost)?;
         let Some(found) = block[..n].windows(MAGIC.len()).position(|window| window == MAGIC) else {
             if n < block.len() {
                 break;
@@ -171,12 +175,14 @@ fn try_read(file: &dyn DiskFile) -> io::Result<Option<Found>> {
         };
         tries += 1;
         at += found as u64;
-        if let Some(found) = read_copy(file, at, file_len)? {
-            return Ok(Some(found));
+        match read_copy(file, at, file_len) {
+            Ok(None) => {}
+            Err(error) if is_unreadable(&error) => {}
+            found => return found,
         }
         at += 1;
     }
-    Ok(None)
+    failed.map_or(Ok(None), Err)
 }
 
 /// Reads the copy that begins at `at`.

@@ -203,14 +203,15 @@ impl Opened {
     }
 
     /// Returns a view for a cursor, without what a start would cut.
-    fn share(mut self, disk: Arc<dyn Disk>) -> Shared {
+    fn share(mut self, disk: Arc<dyn Disk>) -> Result<Shared> {
         if let Some((last, at)) = self.verdict.cut {
             self.files.truncate(last + 1);
             self.files[last].len = at;
         }
         let newest = self.files.iter().rev().find_map(|file| file.head.as_ref());
         let sources: Arc<[SourceInfo]> = newest.map_or(&[][..], |head| &head.sources).into();
-        share(disk, sources, self.files, Vec::new(), self.verdict.end)
+        let pipeline = newest.map_or_else(String::new, |head| head.pipeline.clone());
+        share(disk, &pipeline, sources, self.files, Vec::new(), self.verdict.end)
     }
 }
 

@@ -177,25 +177,18 @@ pub enum Control {
         /// By how many nanoseconds.
         step: i64,
     },
-    /// No event older than this is expected any more (event time).
-    Watermark(Timestamp),
-    /// A stage changed its state.
-    Status {
-        /// The stage.
-        stage: String,
-        /// The new state.
-        state: String,
-        /// Why.
-        reason: String,
-        /// Wall clock.
-        at: Timestamp,
-    },
     /// A dead letter goes to one sink again; its row follows at the next offset.
     Redrive {
         /// The sink.
         sink: String,
         /// The dead letter's key.
         cause: Cause,
+    },
+    /// A stream is forgotten: nobody subscribes to it, no gap of it is open, and the spool has no row of it any more. Its
+    /// number is not given again.
+    Retired {
+        /// The stream.
+        stream: u32,
     },
 }
 

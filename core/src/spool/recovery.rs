@@ -1,11 +1,11 @@
 //! Opening a spool: what is there, what is cut, what is lost, and from where continuity is restored.
 
-use std::{cmp::Ordering, collections::HashMap, sync::Arc};
+use std::{cmp::Ordering, sync::Arc};
 
 use super::{
     Boot, BootSpan, Control, Cursor, Item, ItemBuffer, SourceInfo, SpoolLimits, SpoolPosition, SpoolReader,
-    SpoolWriter, Step,
-    disk::{Disk, DiskLock, fault, read_full, remove_any},
+    SpoolWriter, Step, StreamInfo,
+    disk::{Disk, DiskLock, fault, is_unreadable, read_around, read_full, remove_any},
     entry::MIN_ITEM,
     files::{BAD, NEXT, random, segment_first},
     head::SegmentHead,
@@ -74,6 +74,13 @@ impl Recovery {
         check_identity(&*disk, &files, &options)?;
         let survey = survey(&*disk, &mut files)?;
         let verdict = survey.judge(&files);
+        if let Some((last, at)) = verdict.cut
+            && survey.unreadable.iter().any(|place| *place >= (last, at))
+        {
+            // What may be only out of reach is not cut.
+            let name = &files[last].name;
+            return Err(Error::transient(format!("the end of `{}/{name}` cannot be read", disk.place())));
+        }
         let mut report =
             RecoveryReport { corrupt: verdict.corrupt.clone(), end: verdict.end, ..RecoveryReport::default() };
         cut(&*disk, &mut files, &verdict, &mut report)?;
@@ -88,9 +95,18 @@ impl Recovery {
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
         let sources = options.sources.clone().into();
-        let shared = share(disk.clone(), sources, files, older, report.end);
+        // A boot that wrote nothing leaves its place to the next one.
+        let unused = files.last().filter(|last| last.head.is_some() && last.entries == 0 && highest == last.first);
+        let unused = unused.filter(|_| torn == 0).map(|last| last.first);
+        let shared = share(disk.clone(), &options.pipeline, sources, files, older, report.end)?;
+        for (first, last) in &report.corrupt {
+            shared.note_lost(*first, *last);
+        }
+        if unused.is_some() {
+            shared.write().segments.pop();
+        }
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
-        let next = if report.new { 1 } else { highest + torn + 1 };
+        let next = if report.new { 1 } else { unused.unwrap_or(highest + torn + 1) };
         Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
     }
 
@@ -102,6 +118,13 @@ impl Recovery {
     /// Returns continuity as it was before the items that [`Recovery::replay`] shows; `None` for a new spool.
     pub fn snapshot(&self) -> Option<&[u8]> {
         self.snapshot.as_deref()
+    }
+
+    /// Returns what the heads say of streams, by number. Known before the replay, it outlives the item that said it first.
+    pub fn streams(&self) -> Vec<(u32, Arc<StreamInfo>)> {
+        let mut streams: Vec<_> = self.shared.read().streams.iter().map(|(id, info)| (*id, info.clone())).collect();
+        streams.sort_unstable_by_key(|(id, _)| *id);
+        streams
     }
 
     /// Shows all that came after the snapshot.
@@ -144,6 +167,7 @@ impl Recovery {
         items.push_control(&item);
         match writer.append(&items, std::time::Duration::ZERO)? {
             Append::Written { first, .. } => Ok(Begun { writer, boot: item, offset: first }),
+            // `max_bytes` does not count here.
             Append::Full | Append::Behind => Err(Error::transient("the disk has no room to open the spool")),
         }
     }
@@ -182,10 +206,8 @@ fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
         let file = File::open(disk, name, first)?;
         // What stood before the oldest went because it was durable and no longer needed.
         let oldest = names.is_empty();
-        let is_base = file
-            .head
-            .as_ref()
-            .is_some_and(|head| head.snapshot.is_some() && (head.synced >= head.previous_end || oldest));
+        let is_base =
+            if oldest { file.head.as_ref().is_some_and(|head| head.snapshot.is_some()) } else { file.is_base(disk)? };
         files.push(file);
         if is_base {
             files.reverse();
@@ -230,10 +252,14 @@ fn cut(disk: &dyn Disk, files: &mut Vec<File>, verdict: &Verdict, report: &mut R
         }
         None => files.iter().rposition(|file| file.head.is_some()).map_or(0, |last| last + 1),
     };
-    for file in files.drain(keep..).rev() {
+    let torn: Vec<_> = files.drain(keep..).collect();
+    for file in torn.iter().rev() {
         report.torn_bytes += file.len;
         let failed = |cause| fault("remove", disk, &file.name, cause);
         if file.head.is_some() {
+            disk.remove(&file.name).map_err(failed)?;
+        } else if is_blank(disk, file)? {
+            // A power cut came before its head was on disk: there was never anything in it.
             disk.remove(&file.name).map_err(failed)?;
         } else {
             let aside = format!("{}.{BAD}", file.name);
@@ -244,6 +270,21 @@ fn cut(disk: &dyn Disk, files: &mut Vec<File>, verdict: &Verdict, report: &mut R
     let unreadable = files.iter().filter(|file| file.head.is_none());
     report.unreadable.extend(unreadable.map(|file| file.name.clone()));
     Ok(())
+}
+
+/// Returns whether a file holds nothing but zeros, if anything.
+fn is_blank(disk: &dyn Disk, file: &File) -> Result<bool> {
+    let mut block = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        match read_full(&*file.file, &mut block, at) {
+            Ok(0) => return Ok(true),
+            Ok(n) if block[..n].iter().all(|byte| *byte == 0) => at += n as u64,
+            Ok(_) => return Ok(false),
+            Err(error) if is_unreadable(&error) => return Ok(false),
+            Err(cause) => return Err(fault("read", disk, &file.name, cause)),
+        }
+    }
 }
 
 /// Makes durable what a process that is gone may have left to the system only.
@@ -261,13 +302,20 @@ fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> 
         };
         while at < file.len {
             let wanted = block.len().min(usize::try_from(file.len - at).unwrap_or(usize::MAX));
-            let read = read_full(&*file.file, &mut block[..wanted], at);
+            let mut lost = Vec::new();
+            let read = read_around(&*file.file, &mut block[..wanted], at, &mut lost);
             let n = read.map_err(|cause| fault("read", disk, &file.name, cause))?;
             if n == 0 {
                 break;
             }
-            file.file.write_all_at(&block[..n], at).map_err(|cause| fault("write", disk, &file.name, cause))?;
-            at += n as u64;
+            let end = at + n as u64;
+            let mut from = at;
+            for (lost_from, lost_to) in lost.into_iter().chain([(end, end)]) {
+                let some = &block[(from - at) as usize..(lost_from - at) as usize];
+                file.file.write_all_at(some, from).map_err(|cause| fault("write", disk, &file.name, cause))?;
+                from = lost_to;
+            }
+            at = end;
         }
         file.file.sync_data().map_err(|cause| fault("sync", disk, &file.name, cause))?;
     }
@@ -277,31 +325,40 @@ fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> 
 /// Makes the common view of all that is left.
 pub(super) fn share(
     disk: Arc<dyn Disk>,
+    pipeline: &str,
     sources: Arc<[SourceInfo]>,
     files: Vec<File>,
     older: Names,
     end: u64,
-) -> Shared {
+) -> Result<Shared> {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());
     let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
     let spool = newest.map_or_else(random, |head| head.spool);
     let dropped = newest.map_or(0, |head| head.dropped);
-    let streams = files.first().and_then(|file| file.head.as_ref()).map_or(&[][..], |head| &head.streams);
-    let streams: HashMap<_, _> = streams.iter().map(|(id, stream)| (*id, Arc::new(stream.clone()))).collect();
+    let mut state = State { boots, dropped, ..State::default() };
+    // Later heads too: an item that is lost between them said no more.
+    for (id, stream) in files.iter().filter_map(|file| file.head.as_ref()).flat_map(|head| &head.streams) {
+        state.name(*id, stream.clone());
+    }
 
     let firsts: Vec<u64> = older.iter().map(|(first, _)| *first).chain(files.iter().map(|file| file.first)).collect();
-    let end_of = |i: usize| firsts.get(i + 1).map_or(end, |&next| end_before(next, &boots));
+    let end_of = |i: usize| firsts.get(i + 1).map_or(end, |&next| end_before(next, &state.boots));
     let mut segments = Vec::with_capacity(firsts.len());
     for (first, name) in older {
-        let len = disk.open(&name).and_then(|file| file.len()).unwrap_or(0);
+        let len = disk.open(&name).and_then(|file| file.len());
+        let len = len.map_err(|cause| fault("open", &*disk, &name, cause))?;
         segments.push(Arc::new(Segment::sealed(name, first, end_of(segments.len()), len)));
     }
     for file in files {
         let segment = Segment::sealed(file.name, file.first, end_of(segments.len()), file.len);
+        if file.has_lost {
+            segment.give_up();
+        }
         let meta = file.head.map(|head| SegmentMeta::new(&head, file.entries_at, &sources));
-        segments.push(Arc::new(segment.opened(file.file, meta)));
+        segments.push(Arc::new(segment.known(meta)));
     }
-    Shared::new(disk, spool, sources, end, State { segments, boots, streams, dropped })
+    state.segments = segments;
+    Ok(Shared::new(disk, pipeline, spool, sources, end, state))
 }
 
 /// Returns the boots of a head, none of which runs any more.
@@ -322,9 +379,9 @@ fn learn(shared: &Shared, cursor: &mut Cursor, each: &mut impl FnMut(Step<'_>)) 
             for (_, item) in entry.items() {
                 match item {
                     Item::Control(Control::Stream { id, source, key }) => {
-                        let stream = super::StreamInfo { source: source.into(), key };
-                        shared.write().streams.insert(id, Arc::new(stream));
+                        shared.write().name(id, StreamInfo { source: source.into(), key });
                     }
+                    Item::Control(Control::Retired { stream }) => _ = shared.write().streams.remove(&stream),
                     Item::Control(Control::Dropped { offsets: Some((_, last)), .. }) => {
                         let mut state = shared.write();
                         state.dropped = state.dropped.max(last);

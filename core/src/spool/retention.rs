@@ -19,7 +19,10 @@ use crate::Result;
 /// How far a spool may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Floor {
-    /// The lowest offset up to which every sink, the ledger and the oldest open gap have done with the spool.
+    /// The lowest offset up to which every sink has done with the spool.
+    ///
+    /// Open gaps hold nothing back: each head's snapshot of continuity has them, with the records that tell a repeat from
+    /// what is missing.
     pub offset: u64,
     /// Monotonic time since the boot.
     pub now: Duration,
@@ -98,7 +101,8 @@ impl OldSegment {
         let Shared { disk, sources, .. } = &*self.shared;
         let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
         let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
-        let mut scanner = Scanner::new(self.segment.file(&**disk)?, meta.seed, meta.boot, meta.entries_at);
+        let mut scanner = Scanner::new(self.segment.open(&**disk)?, meta.seed, meta.boot, meta.entries_at);
+        scanner.read_around();
         let mut rows = std::collections::BTreeMap::new();
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     Boot,
-    disk::{DiskFile, read_full},
+    disk::{DiskFile, read_around, read_full},
     entry::{HEADER, Header, MAGIC, is_sound},
 };
 
@@ -39,11 +39,36 @@ pub(super) struct Scanner {
     filled: usize,
     /// The last entry that was found, as a place in the buffer.
     entry: (usize, usize),
+    /// Whether a sector that cannot be read is no entry, instead of an error.
+    reads_around: bool,
+    /// Such sectors, as places in the file.
+    unreadable: Vec<(u64, u64)>,
 }
 
 impl Scanner {
     pub(super) fn new(file: Arc<dyn DiskFile>, seed: u32, boot: Boot, at: u64) -> Self {
-        Self { file, seed, boot, at, buffer: Vec::new(), start: at, filled: 0, entry: (0, 0) }
+        Self {
+            file,
+            seed,
+            boot,
+            at,
+            buffer: Vec::new(),
+            start: at,
+            filled: 0,
+            entry: (0, 0),
+            reads_around: false,
+            unreadable: Vec::new(),
+        }
+    }
+
+    /// From here on a sector that cannot be read costs the entries that have a part of it.
+    pub(super) fn read_around(&mut self) {
+        self.reads_around = true;
+    }
+
+    /// Returns the places that could not be read.
+    pub(super) fn unreadable(&self) -> &[(u64, u64)] {
+        &self.unreadable
     }
 
     /// Returns the place behind what was found last.
@@ -148,7 +173,12 @@ impl Scanner {
             self.buffer.shrink_to_fit();
         }
         if wanted > kept {
-            self.filled = kept + read_full(&*self.file, &mut self.buffer[kept..wanted], at + kept as u64)?;
+            let (rest, from) = (&mut self.buffer[kept..wanted], at + kept as u64);
+            self.filled = kept
+                + match self.reads_around {
+                    true => read_around(&*self.file, rest, from, &mut self.unreadable)?,
+                    false => read_full(&*self.file, rest, from)?,
+                };
         }
         Ok(())
     }

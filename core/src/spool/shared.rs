@@ -1,10 +1,10 @@
 //! What the writer and all readers of a spool know together: segments, boots, streams, and how far all is durable.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -34,9 +34,13 @@ pub(super) struct Segment {
     dropped: AtomicBool,
     /// When everybody had done with it first.
     pub(super) passed: OnceLock<Duration>,
-    file: OnceLock<Arc<dyn DiskFile>>,
     meta: OnceLock<Arc<SegmentMeta>>,
+    /// How often a read has failed since the medium does not give what is there.
+    failures: AtomicU32,
 }
+
+/// After so many failed reads, with the readers' pauses between them, what a medium does not give is taken for lost.
+const PATIENCE: u32 = 6;
 
 /// What reading a segment needs of its head.
 #[derive(Debug)]
@@ -57,8 +61,8 @@ impl SegmentMeta {
 
 impl Segment {
     /// Returns a segment that is just written.
-    pub(super) fn active(name: String, first: u64, len: u64, file: Arc<dyn DiskFile>, meta: SegmentMeta) -> Self {
-        Self::new(name, first, u64::MAX, 0, len).opened(file, Some(meta))
+    pub(super) fn active(name: String, first: u64, len: u64, meta: SegmentMeta) -> Self {
+        Self::new(name, first, u64::MAX, 0, len).known(Some(meta))
     }
 
     /// Returns a segment of the past, which is read when somebody asks for it.
@@ -66,9 +70,8 @@ impl Segment {
         Self::new(name, first, end, len, len)
     }
 
-    /// Adds what has already been read of it.
-    pub(super) fn opened(self, file: Arc<dyn DiskFile>, meta: Option<SegmentMeta>) -> Self {
-        self.file.get_or_init(|| file);
+    /// Adds what has already been read of its head.
+    pub(super) fn known(self, meta: Option<SegmentMeta>) -> Self {
         if let Some(meta) = meta {
             self.meta.get_or_init(|| Arc::new(meta));
         }
@@ -85,8 +88,8 @@ impl Segment {
             len: number(len),
             dropped: AtomicBool::new(false),
             passed: OnceLock::new(),
-            file: OnceLock::new(),
             meta: OnceLock::new(),
+            failures: AtomicU32::new(0),
         }
     }
 
@@ -122,13 +125,24 @@ impl Segment {
         self.len.store(len, Ordering::Relaxed);
     }
 
-    /// Returns the open file.
-    pub(super) fn file(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
-        if let Some(file) = self.file.get() {
-            return Ok(file.clone());
-        }
-        let file = disk.open(&self.name).map_err(|cause| fault("open", disk, &self.name, cause))?;
-        Ok(self.file.get_or_init(|| file).clone())
+    /// Notes that the medium did not give what is there.
+    pub(super) fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that it has been tried often enough.
+    pub(super) fn give_up(&self) {
+        self.failures.store(PATIENCE, Ordering::Relaxed);
+    }
+
+    /// Returns whether that has been tried often enough.
+    pub(super) fn has_lost(&self) -> bool {
+        self.failures.load(Ordering::Relaxed) >= PATIENCE
+    }
+
+    /// Opens the file. Nobody keeps it longer than it takes: a spool may have more segments than a process files.
+    pub(super) fn open(&self, disk: &dyn Disk) -> Result<Arc<dyn DiskFile>> {
+        disk.open(&self.name).map_err(|cause| fault("open", disk, &self.name, cause))
     }
 
     /// Returns what the head says; `None` where it cannot be read.
@@ -136,7 +150,7 @@ impl Segment {
         if let Some(meta) = self.meta.get() {
             return Ok(Some(meta.clone()));
         }
-        let file = self.file(disk)?;
+        let file = self.open(disk)?;
         let Some(FoundHead { head, entries_at }) = read_head(disk, &self.name, &*file)? else { return Ok(None) };
         Ok(Some(self.meta.get_or_init(|| Arc::new(SegmentMeta::new(&head, entries_at, known))).clone()))
     }
@@ -150,6 +164,10 @@ pub(super) struct Shared {
     /// The sources of today.
     pub(super) sources: Arc<[SourceInfo]>,
     synced: AtomicU64,
+    /// Who is named in the log.
+    pipeline: Arc<str>,
+    /// Ranges of offsets that were durable and cannot be read any more, as far as somebody has come upon them.
+    lost: Mutex<BTreeMap<u64, u64>>,
     state: RwLock<State>,
 }
 
@@ -166,8 +184,47 @@ pub(super) struct State {
 }
 
 impl Shared {
-    pub(super) fn new(disk: Arc<dyn Disk>, spool: u64, sources: Arc<[SourceInfo]>, synced: u64, state: State) -> Self {
-        Self { disk, spool, sources, synced: AtomicU64::new(synced), state: RwLock::new(state) }
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        pipeline: &str,
+        spool: u64,
+        sources: Arc<[SourceInfo]>,
+        synced: u64,
+        state: State,
+    ) -> Self {
+        let (synced, lost) = (AtomicU64::new(synced), Mutex::default());
+        Self { disk, spool, sources, synced, pipeline: pipeline.into(), lost, state: RwLock::new(state) }
+    }
+
+    /// Notes offsets that cannot be read; returns whether that is news.
+    pub(super) fn note_lost(&self, first: u64, last: u64) -> bool {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known = lost.range(..=first).next_back().is_some_and(|(_, known)| *known >= last);
+        if !is_known {
+            lost.insert(first, last);
+        }
+        !is_known
+    }
+
+    /// Notes offsets that a reader has come upon and cannot read, and says so the first time.
+    pub(super) fn tell_lost(&self, first: u64, last: u64) {
+        if self.note_lost(first, last) {
+            let pipeline = &*self.pipeline;
+            let range = format!("offsets {first} to {last} of the spool");
+            tracing::warn!(pipeline, "corrupt {pipeline} {range} cannot be read any more: lost");
+        }
+    }
+
+    /// Returns how many offsets are known to be lost.
+    pub(super) fn lost(&self) -> u64 {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut end = 0;
+        let mut count = 0;
+        for (&first, &last) in lost.iter() {
+            count += (last + 1).saturating_sub(first.max(end + 1));
+            end = end.max(last);
+        }
+        count
     }
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
@@ -188,6 +245,11 @@ impl Shared {
 }
 
 impl State {
+    /// Notes what a stream's number stands for. What it has stood for once it stands for always: rows have it.
+    pub(super) fn name(&mut self, id: u32, stream: StreamInfo) {
+        self.streams.entry(id).or_insert_with(|| Arc::new(stream));
+    }
+
     /// Returns the place that everything retained lies behind.
     pub(super) fn oldest(&self) -> SpoolPosition {
         let first = self.segments.first().map_or(1, |segment| segment.first);

@@ -32,6 +32,8 @@ pub(super) struct File {
     pub(super) head: Option<SegmentHead>,
     pub(super) entries_at: u64,
     pub(super) entries: u64,
+    /// Whether the medium does not give all of it.
+    pub(super) has_lost: bool,
 }
 
 impl File {
@@ -45,7 +47,30 @@ impl File {
             Some(FoundHead { head, entries_at }) if head.first == first => (Some(head), entries_at),
             _ => (None, 0),
         };
-        Ok(Self { name, first, file, len, head, entries_at, entries: 0 })
+        Ok(Self { name, first, file, len, head, entries_at, entries: 0, has_lost: false })
+    }
+
+    /// Returns whether a restart can begin here: continuity stands in the head, and all before it was durable, by the word
+    /// of the head or of an entry.
+    pub(super) fn is_base(&self, disk: &dyn Disk) -> Result<bool> {
+        let Some(head) = self.head.as_ref().filter(|head| head.snapshot.is_some()) else { return Ok(false) };
+        if head.synced >= head.previous_end {
+            return Ok(true);
+        }
+        let mut scanner = self.scanner(head);
+        loop {
+            match scanner.next(self.len).map_err(|cause| fault("read", disk, &self.name, cause))? {
+                Found::End => return Ok(false),
+                Found::Entry(header) if header.synced >= head.previous_end => return Ok(true),
+                Found::Entry(_) | Found::Bad { .. } => {}
+            }
+        }
+    }
+
+    fn scanner(&self, head: &SegmentHead) -> Scanner {
+        let mut scanner = Scanner::new(self.file.clone(), entry::seed(head.segment), head.boot, self.entries_at);
+        scanner.read_around();
+        scanner
     }
 }
 
@@ -70,6 +95,8 @@ pub(super) struct Survey {
     pub(super) holes: Vec<Hole>,
     /// The file, and the place in it, where the last good entry ends.
     good: (usize, u64),
+    /// Places that the medium does not give.
+    pub(super) unreadable: Vec<(usize, u64)>,
     /// Offsets with the places behind them, here and there.
     places: Vec<(u64, (usize, u64))>,
 }
@@ -88,7 +115,15 @@ pub(super) struct Verdict {
 /// Reads all entries of consecutive files; the first one must have a head.
 pub(super) fn survey(disk: &dyn Disk, files: &mut [File]) -> Result<Survey> {
     let before = files.first().and_then(|file| file.head.as_ref()).map_or(0, |head| head.previous_end);
-    let mut survey = Survey { mark: 0, seen: before, end: before, holes: Vec::new(), good: (0, 0), places: Vec::new() };
+    let mut survey = Survey {
+        mark: 0,
+        seen: before,
+        end: before,
+        holes: Vec::new(),
+        good: (0, 0),
+        unreadable: Vec::new(),
+        places: Vec::new(),
+    };
     for i in 0..files.len() {
         // What a later segment does not count as before it was cut or written again.
         let bound =
@@ -110,11 +145,15 @@ pub(super) fn survey(disk: &dyn Disk, files: &mut [File]) -> Result<Survey> {
 impl Survey {
     fn read(&mut self, disk: &dyn Disk, i: usize, file: &mut File, bound: u64) -> Result<()> {
         let Some(head) = &file.head else { return Ok(()) };
-        let mut scanner = Scanner::new(file.file.clone(), entry::seed(head.segment), head.boot, file.entries_at);
+        let mut scanner = file.scanner(head);
         loop {
             let found = scanner.next(file.len).map_err(|cause| fault("read", disk, &file.name, cause))?;
             let header = match found {
-                Found::End => return Ok(()),
+                Found::End => {
+                    file.has_lost = !scanner.unreadable().is_empty();
+                    self.unreadable.extend(scanner.unreadable().iter().map(|(at, _)| (i, *at)));
+                    return Ok(());
+                }
                 Found::Bad { .. } => continue,
                 Found::Entry(header) => header,
             };

@@ -16,6 +16,9 @@ use super::{
 };
 use crate::Result;
 
+/// A buffer that had to grow beyond this in a burst is given back.
+const KEPT: usize = 8 << 20;
+
 /// Entries that are written and not durable, as they were written: those that an fsync is under way for, and those
 /// behind them. The two buffers take turns.
 #[derive(Debug, Default)]
@@ -61,6 +64,7 @@ impl Unsynced {
     /// The fsync has succeeded.
     fn landed(&mut self) {
         self.flying.clear();
+        self.flying.shrink_to(KEPT);
     }
 
     /// Takes everything, to be written again into the segment that `seed` belongs to.
@@ -113,12 +117,12 @@ enum Work {
     Mend(Box<Mend>),
 }
 
-/// A segment up to a length.
-#[derive(Debug)]
-struct Part {
-    segment: Arc<Segment>,
-    file: Arc<dyn DiskFile>,
-    len: u64,
+/// A segment up to a length, whose file stays open until it is durable.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) len: u64,
 }
 
 /// Everything that is not durable, on its way into a new segment.
@@ -221,7 +225,7 @@ impl SpoolWriter {
                 for part in &files {
                     part.segment.set_synced_len(part.len);
                 }
-                self.dirty.retain(|segment| segment.synced_len() < segment.len());
+                self.dirty.retain(|part| part.segment.synced_len() < part.len);
                 self.unsynced.landed();
             }
             (Ok(Outcome::Mended(mend, file)), _) => {
@@ -241,16 +245,10 @@ impl SpoolWriter {
     }
 
     fn plain_sync(&mut self) -> Work {
-        let mut files: Vec<_> = self.dirty.iter().filter_map(|segment| self.part(segment)).collect();
+        let mut files = self.dirty.clone();
         files.push(Part { segment: self.active().clone(), file: self.active_file(), len: self.active().len() });
         self.unsynced.start();
         Work::Sync { files, names: std::mem::take(&mut self.dir_dirty) }
-    }
-
-    fn part(&self, segment: &Arc<Segment>) -> Option<Part> {
-        // The file of a segment that was written is open.
-        let file = segment.file(&**self.disk()).ok()?;
-        Some(Part { segment: segment.clone(), file, len: segment.len() })
     }
 
     fn mend(&mut self) -> Option<Box<Mend>> {

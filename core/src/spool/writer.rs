@@ -9,7 +9,7 @@ use super::{
     reserve::{self, Reserve},
     retention::Leftovers,
     shared::{Segment, Shared},
-    sync::{SyncState, Unsynced},
+    sync::{Part, SyncState, Unsynced},
 };
 use crate::{Error, Result};
 
@@ -67,7 +67,7 @@ pub struct SpoolWriter {
     /// From this length of the active segment on another is begun.
     roll_at: u64,
     /// Segments that are full but not fsynced.
-    pub(super) dirty: Vec<Arc<Segment>>,
+    pub(super) dirty: Vec<Part>,
     pub(super) unsynced: Unsynced,
     /// Whether a segment has a name that is not durable.
     pub(super) dir_dirty: bool,
@@ -76,6 +76,8 @@ pub struct SpoolWriter {
     pub(super) leftovers: Arc<Leftovers>,
     /// The length of all segments but the active one.
     pub(super) sealed_bytes: u64,
+    /// The length of all segments when the boot began: however full it was, what has to be said of the boot fits.
+    begun_bytes: u64,
     /// Segments whose head has a snapshot, from the newest one on from which a restart can begin.
     snapshots: Vec<HeadSnapshot>,
     /// Why nothing can be written any more.
@@ -125,6 +127,7 @@ impl SpoolWriter {
         let made = roll::make_first(&origin, &reserve, first, &snapshot);
         let active = made.map_err(|cause| fault("begin a segment in", &*disk, "", cause))?;
         shared.write().segments.push(active.segment.clone());
+        let begun_bytes = sealed_bytes + active.segment.len();
         let writer = Self {
             limits,
             next: first,
@@ -137,6 +140,7 @@ impl SpoolWriter {
             reserve,
             leftovers: Arc::default(),
             sealed_bytes,
+            begun_bytes,
             snapshots: vec![HeadSnapshot { first, durable: true, bytes: snapshot }],
             failed: None,
             pipeline,
@@ -171,6 +175,11 @@ impl SpoolWriter {
         self.shared.read().position(self.shared.synced())
     }
 
+    /// Returns how many offsets were durable and cannot be read any more, as far as somebody has come upon them.
+    pub fn lost(&self) -> u64 {
+        self.shared.lost()
+    }
+
     /// Returns the length of all segments together.
     pub fn bytes(&self) -> u64 {
         self.sealed_bytes + self.active.segment.len()
@@ -179,6 +188,14 @@ impl SpoolWriter {
     /// Returns how many segments there are.
     pub fn segments(&self) -> usize {
         self.shared.read().segments.len()
+    }
+
+    /// Returns whether a spool that was full has room for more than the next entry: a tenth of `max_bytes`, and the reserve
+    /// on the disk; or whether no segment is left that a sink with all up to `floor` could make way.
+    pub fn has_room(&self, floor: u64) -> bool {
+        let SpoolLimits { max_bytes, .. } = self.limits;
+        let fits = self.bytes() <= max_bytes - max_bytes / 10 || floor + 1 >= self.active.segment.first;
+        fits && self.reserve.is_there()
     }
 
     /// Appends one entry. `mono` is the monotonic time since the boot.
@@ -201,8 +218,10 @@ impl SpoolWriter {
         if self.is_mending() || self.unsynced.bytes() + len > MAX_UNSYNCED {
             return Ok(Append::Behind);
         }
-        let allowance = if items.rows() > 0 { 0 } else { reserve::BYTES };
-        if self.bytes() + len as u64 > self.limits.max_bytes.saturating_add(allowance) {
+        let SpoolLimits { max_bytes, .. } = self.limits;
+        let without_rows = max_bytes.max(self.begun_bytes).saturating_add(reserve::BYTES);
+        let limit = if items.rows() > 0 { max_bytes } else { without_rows };
+        if self.bytes() + len as u64 > limit {
             return Ok(Append::Full);
         }
         let header = Header {
@@ -264,12 +283,16 @@ impl SpoolWriter {
     }
 
     fn learn(&self, items: &ItemBuffer) {
-        if items.streams().is_empty() {
+        if items.streams().is_empty() && items.retired().is_empty() {
             return;
         }
         let mut state = self.shared.write();
-        let streams = items.streams().iter().map(|(id, stream)| (*id, Arc::new(stream.clone())));
-        state.streams.extend(streams);
+        for (id, stream) in items.streams() {
+            state.name(*id, stream.clone());
+        }
+        for id in items.retired() {
+            state.streams.remove(id);
+        }
     }
 
     pub(super) fn check_failed(&self) -> Result<()> {

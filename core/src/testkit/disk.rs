@@ -37,6 +37,12 @@ pub enum Failure {
     OneSync(u32),
     /// Every sync fails.
     Syncs,
+    /// The next sync of the directory fails.
+    OneDirSync,
+    /// So many more files can be opened or made, as when a process has too many.
+    Opens(u32),
+    /// No name can be made, changed or removed.
+    Names,
     /// Nothing can be changed.
     ReadOnly,
 }
@@ -70,6 +76,8 @@ struct Contents {
     durable: Vec<u8>,
     /// Pages that a sync would make durable.
     dirty: BTreeSet<usize>,
+    /// Pages that the medium does not give any more.
+    bad: BTreeSet<usize>,
     /// Pages that are in memory only and that no sync touches any more.
     dropped: BTreeSet<usize>,
 }
@@ -78,6 +86,11 @@ impl SimDisk {
     /// Sets how the disk fails from now on.
     pub fn fail(&self, failure: Failure) {
         self.state().failure = failure;
+    }
+
+    /// Returns how the disk fails.
+    pub fn failure(&self) -> Failure {
+        self.state().failure
     }
 
     /// The process is killed: what it has written stays, its handles are dead, its lock is gone.
@@ -119,6 +132,16 @@ impl SimDisk {
                 }
             }
         });
+    }
+
+    /// From now on the page with this byte cannot be read; the disk is well again with [`SimDisk::heal`].
+    pub fn spoil(&self, name: &str, byte: usize) {
+        self.change(name, |contents| _ = contents.bad.insert(byte / PAGE));
+    }
+
+    /// What could not be read can be read again.
+    pub fn heal(&self, name: &str) {
+        self.change(name, |contents| contents.bad.clear());
     }
 
     /// Puts a file there, durably.
@@ -200,6 +223,9 @@ impl NameChange {
 impl State {
     fn change_name(&mut self, change: NameChange) -> io::Result<()> {
         self.writable()?;
+        if self.failure == Failure::Names {
+            return Err(io::Error::other("input/output error"));
+        }
         change.clone().apply(&mut self.names);
         self.pending.push(change);
         Ok(())
@@ -207,6 +233,13 @@ impl State {
 
     fn writable(&self) -> io::Result<()> {
         if self.failure == Failure::ReadOnly { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
+    }
+
+    fn admit_open(&mut self) -> io::Result<()> {
+        let Failure::Opens(left) = &mut self.failure else { return Ok(()) };
+        let after = left.checked_sub(1).ok_or_else(|| io::Error::other("too many open files"))?;
+        *left = after;
+        Ok(())
     }
 
     /// Returns how many of `len` bytes get written, and what is said about the rest.
@@ -231,7 +264,12 @@ impl State {
                 *left -= 1;
                 (len, Ok(()))
             }
-            Failure::None | Failure::OneSync(_) | Failure::Syncs => (len, Ok(())),
+            Failure::None
+            | Failure::OneSync(_)
+            | Failure::Syncs
+            | Failure::OneDirSync
+            | Failure::Opens(_)
+            | Failure::Names => (len, Ok(())),
         }
     }
 
@@ -247,7 +285,14 @@ impl State {
                 *left -= 1;
                 Ok(())
             }
-            Failure::None | Failure::Full(_) | Failure::Writes(_) | Failure::OneWrite | Failure::ReadOnly => Ok(()),
+            Failure::None
+            | Failure::Full(_)
+            | Failure::Writes(_)
+            | Failure::OneWrite
+            | Failure::ReadOnly
+            | Failure::OneDirSync
+            | Failure::Opens(_)
+            | Failure::Names => Ok(()),
         }
     }
 }
@@ -302,6 +347,7 @@ impl Disk for SimDisk {
     fn create_new(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
         state.writable()?;
+        state.admit_open()?;
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -314,7 +360,8 @@ impl Disk for SimDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let state = self.state();
+        let mut state = self.state();
+        state.admit_open()?;
         let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         let life = state.life;
         drop(state);
@@ -346,6 +393,10 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        if state.failure == Failure::OneDirSync {
+            state.failure = Failure::None;
+            return Err(io::Error::other("input/output error"));
+        }
         state.pending.clear();
         state.durable_names = state.names.clone();
         Ok(())
@@ -399,7 +450,15 @@ impl DiskFile for SimFile {
     fn read_at(&self, bytes: &mut [u8], at: u64) -> io::Result<usize> {
         self.with(|_, contents| {
             let start = contents.written.len().min(at as usize);
-            let n = bytes.len().min(contents.written.len() - start);
+            let mut n = bytes.len().min(contents.written.len() - start);
+            if let Some(bad) = contents.bad.range(start / PAGE..).next().map(|page| page * PAGE)
+                && bad < start + n
+            {
+                if bad <= start {
+                    return Err(io::Error::from_raw_os_error(5));
+                }
+                n = bad - start;
+            }
             bytes[..n].copy_from_slice(&contents.written[start..start + n]);
             Ok(n)
         })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Continuity, gap::OpenGap, stream::Stream};
 use crate::{
     protocol::{Gap, GapId},
-    row::{Numbering, Timestamp},
+    row::{Numbering, StreamKey, Timestamp},
     spool::{Control, GapOutcome},
 };
 
@@ -60,7 +60,7 @@ impl Continuity {
     /// Names the gaps of a stream in which nothing is missing any more.
     #[inline]
     pub(crate) fn filled(&self, stream: u32, at: Timestamp, out: &mut Vec<Control>) {
-        let Some(known) = self.streams.get(stream as usize) else { return };
+        let Some(known) = self.streams.get(stream) else { return };
         for gap in known.gaps.iter().filter(|gap| gap.is_over()) {
             let (gap, outcome, filled) = (gap.id, gap.outcome(), gap.filled);
             out.push(Control::GapClosed { gap, stream, outcome, filled, at });
@@ -74,6 +74,28 @@ impl Continuity {
             let (id, stream, open) = self.gap(gap)?;
             (Some(usize::from(stream.source)) == source && !open.is_over()).then(|| ask(id, stream, open))
         })
+    }
+
+    /// Returns the streams that were left on purpose and of which nothing is owed any more.
+    pub(crate) fn idle_streams(&self) -> impl Iterator<Item = u32> {
+        let is_idle = |stream: &Stream| stream.has_left && stream.gaps.is_empty() && !stream.is_covered();
+        self.streams.iter().filter(move |(_, stream)| is_idle(stream) && !stream.is_exposed).map(|(id, _)| id)
+    }
+
+    /// Returns what a stream's number stands for.
+    pub(crate) fn key(&self, stream: u32) -> Option<&StreamKey> {
+        self.streams.get(stream).map(|stream| &stream.key)
+    }
+
+    /// Returns the sources that have open gaps, with their number.
+    pub(crate) fn sources_with_gaps(&self) -> Vec<(Arc<str>, usize)> {
+        let count = |source: &Arc<str>| self.open_gaps(source).count();
+        self.sources.iter().map(|source| (source.clone(), count(source))).filter(|(_, gaps)| *gaps > 0).collect()
+    }
+
+    /// Returns whether what boards show may have changed since this was asked last.
+    pub(crate) fn has_stirred(&mut self) -> bool {
+        std::mem::take(&mut self.has_stirred)
     }
 
     /// Returns whether any gap is open.
@@ -94,7 +116,7 @@ impl Continuity {
     /// Returns the gaps that ask for the beginning of a stream that this session was the first to confirm.
     pub(crate) fn baselines_of(&self, session: u32) -> Vec<GapId> {
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        let streams = streams.iter().filter_map(|&id| self.streams.get(id as usize));
+        let streams = streams.iter().filter_map(|&id| self.streams.get(id));
         let first = streams.filter(|stream| stream.first_session == Some(session));
         first.flat_map(|stream| &stream.gaps).filter(|gap| gap.edges().0.is_none()).map(|gap| gap.id).collect()
     }
@@ -102,7 +124,7 @@ impl Continuity {
     /// Returns the tables of a session's streams of which nobody can repeat a record.
     pub(crate) fn unrepeatable(&self, session: u32) -> Vec<Arc<str>> {
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        let streams = streams.iter().filter_map(|&id| self.streams.get(id as usize));
+        let streams = streams.iter().filter_map(|&id| self.streams.get(id));
         let mut tables: Vec<Arc<str>> = Vec::new();
         for stream in streams {
             let repeatable = matches!(stream.numbering(), Numbering::Sequence | Numbering::Ordered);
@@ -143,7 +165,7 @@ impl Continuity {
 
     fn gap(&self, gap: GapId) -> Option<(u32, &Stream, &OpenGap)> {
         let id = *self.gaps.get(&gap)?;
-        let stream = self.streams.get(id as usize)?;
+        let stream = self.streams.get(id)?;
         stream.gaps.iter().find(|open| open.id == gap).map(|open| (id, stream, open))
     }
 }

@@ -8,6 +8,9 @@ use crate::{
     spool::GapOutcome,
 };
 
+/// By how many nanoseconds a venue's times may go back where its numbers grow.
+pub(super) const UNEVEN: i64 = 1_000_000_000;
+
 /// How many rows of an open gap in a jumping numbering are remembered, to tell a repeat from a new one.
 const TAKEN: usize = 4_096;
 
@@ -89,10 +92,18 @@ impl Hole {
         self.after.is_none_or(|after| after.number() < n) && self.before.is_none_or(|before| n < before.number())
     }
 
-    /// Returns whether a record of this time may lie inside.
+    /// Returns whether a record of this time may lie inside: times need not grow with the numbers.
     pub(super) fn spans(&self, ts_event: Timestamp) -> bool {
-        self.after.is_none_or(|after| after.ts_event <= ts_event)
-            && self.before.is_none_or(|before| ts_event <= before.ts_event)
+        let later = |time: Timestamp| Timestamp(time.0.saturating_add(UNEVEN));
+        self.after.is_none_or(|after| after.ts_event <= later(ts_event))
+            && self.before.is_none_or(|before| ts_event <= later(before.ts_event))
+    }
+
+    /// Returns the first and the last number inside, where both are known.
+    pub(super) fn numbers(&self) -> Option<(u64, u64)> {
+        let (after, before) = (self.after?, self.before?);
+        let (first, last) = (after.number().checked_add(1)?, before.number().checked_sub(1)?);
+        (first <= last).then_some((first, last))
     }
 
     /// Returns whether no number lies inside.

@@ -1,6 +1,10 @@
 //! What a record means: new, a repeat, or filling a gap.
 
-use super::{Continuity, Hole, MAX_HOLES, gap::OpenGap, stream::Stream};
+use super::{
+    Continuity, Hole, MAX_HOLES,
+    gap::{OpenGap, UNEVEN},
+    stream::Stream,
+};
 use crate::{
     protocol::{Edge, GapId},
     row::{Numbering, Origin, Position, Timestamp},
@@ -24,13 +28,15 @@ pub(crate) enum Verdict {
 /// Why a record is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drop {
-    /// It is there already.
+    /// It is there already: proved by its content, or in a dense stream by a number that was neither lost nor among the
+    /// newest.
     Repeat,
-    /// Its number is there already, with another content: in a dense stream the number decides.
-    Contradiction,
     /// It came from the history, and no open gap asks for it.
     NotOwed,
 }
+
+/// Records whose order in time is not that of their numbers are not farther apart than this many numbers.
+const NEAR: u64 = 8;
 
 const KEEP: Verdict = Verdict::Keep { epoch: 0, conflict: false };
 
@@ -49,7 +55,7 @@ impl Continuity {
         out: &mut Vec<Control>,
     ) -> Verdict {
         let head = &row.head;
-        let Some(stream) = self.streams.get(head.stream as usize) else { return KEEP };
+        let Some(stream) = self.streams.get(head.stream) else { return KEEP };
         let Some(numbering) = stream.numbering else { return unknown(head.origin, head.position) };
         if numbering != head.position.numbering() {
             return Verdict::Keep { epoch: stream.epoch, conflict: true };
@@ -65,7 +71,7 @@ impl Continuity {
     /// Looks ahead at a record from the history: whether an open gap asks for records from some time on, and this one is
     /// one of them (`Some(true)`), or older (`Some(false)`). Of the older ones only the newest is kept, as the neighbour.
     pub(crate) fn owed(&self, stream: u32, n: u64, ts_event: Timestamp) -> Option<bool> {
-        let stream = self.streams.get(stream as usize)?;
+        let stream = self.streams.get(stream)?;
         let gap = stream.gap_of(stream.epoch, n)?;
         if !gap.is_before(n, ts_event) {
             return Some(true);
@@ -103,7 +109,9 @@ impl Case<'_> {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
         if stream.epoch > 0 && self.is_of_old_numbering(n) {
-            let gap = stream.gaps.iter().find(|gap| gap.epoch < stream.epoch && self.fits(gap, n));
+            let old = || stream.gaps.iter().filter(|gap| gap.epoch < stream.epoch);
+            // Its time says that it is old; the number is left to say where it belongs.
+            let gap = old().find(|gap| self.fits(gap, n)).or_else(|| old().find(|gap| gap.hole_of(n).is_some()));
             return gap.map_or(Verdict::Drop(Drop::Repeat), |gap| self.in_gap(gap, n, neighbour, out));
         }
         if !stream.gaps.is_empty()
@@ -114,9 +122,7 @@ impl Case<'_> {
         }
         let is_newer = stream.last.is_none_or(|last| n > last.number());
         match (is_live, is_newer) {
-            (true, true) if numbering == Numbering::Ordered && stream.has_taken(n, self.hash) => {
-                Verdict::Drop(Drop::Repeat)
-            }
+            (true, true) if numbering == Numbering::Ordered && self.is_here(n) => Verdict::Drop(Drop::Repeat),
             (true, true) => self.newest(n, numbering, out),
             (true, false) if numbering == Numbering::Ordered => self.older_in_jumping(n),
             (true, false) => self.older_in_dense(n, out),
@@ -129,9 +135,32 @@ impl Case<'_> {
     /// Returns whether a record was made before the venue began to number anew: its number is larger than the first one
     /// known since, its time smaller. Dropped by mistake, its number would be missed.
     fn is_of_old_numbering(&self, n: u64) -> bool {
+        let Stream { floor, last, since, .. } = self.stream;
         let ts_event = self.row.head.ts_event;
-        let is_before = self.stream.floor.is_some_and(|floor| n > floor.number() && ts_event < floor.ts_event);
-        is_before || (self.row.head.origin != Origin::Live && ts_event <= self.stream.since)
+        if self.is_between_neighbours(n) && ts_event.0.saturating_add(UNEVEN) > since.0 {
+            return false;
+        }
+        // Times need not grow with the numbers: what comes next is of this numbering, however early it was made.
+        let is_beyond = last.is_none_or(|last| n > last.number().saturating_add(1));
+        let is_before = is_beyond && floor.is_some_and(|floor| n > floor.number() && ts_event < floor.ts_event);
+        is_before || (self.row.head.origin != Origin::Live && ts_event <= *since)
+    }
+
+    /// Returns whether a number is missing between two known ones of the present numbering.
+    fn is_between_neighbours(&self, n: u64) -> bool {
+        let hole = self.stream.gap_of(self.stream.epoch, n).and_then(|gap| gap.hole_of(n));
+        hole.is_some_and(|hole| hole.after.is_some() && hole.before.is_some())
+    }
+
+    /// Returns whether a number is that of a record made at about the time of the first known one, just before it by number.
+    fn came_before_the_first(&self, n: u64) -> bool {
+        let floor = self.stream.floor.map_or(0, |floor| floor.number());
+        n < floor && floor - n <= NEAR && !self.is_of_another_time()
+    }
+
+    /// Returns whether the record was made clearly after all of the present numbering.
+    fn is_of_another_time(&self) -> bool {
+        self.row.head.ts_event.0 > self.stream.newest_time().0.saturating_add(UNEVEN)
     }
 
     /// Returns the gap in which the number is missing. Where the venue has numbered anew, a record from the history may
@@ -144,7 +173,17 @@ impl Case<'_> {
         let is_early = stream.floor.is_none_or(|floor| self.row.head.ts_event <= floor.ts_event);
         let mut old = stream.gaps.iter().filter(|gap| is_early && gap.epoch < stream.epoch);
         let current = |gap: &&OpenGap| gap.epoch == stream.epoch && self.fits(gap, n);
-        old.find(|gap| self.fits(gap, n)).or_else(|| stream.gaps.iter().find(current))
+        old.find(|gap| self.fits(gap, n))
+            .or_else(|| stream.gaps.iter().find(current))
+            .or_else(|| stream.gap_of(stream.epoch, n).filter(|_| self.goes_on_from_here(n)))
+    }
+
+    /// Returns whether a number that is missing is of the present numbering, however early it was made.
+    fn goes_on_from_here(&self, n: u64) -> bool {
+        let Stream { floor, last, .. } = self.stream;
+        let is_next = last.is_some_and(|last| n == last.number().saturating_add(1));
+        let is_later = floor.is_some_and(|floor| n > floor.number() && self.row.head.ts_event >= floor.ts_event);
+        is_next || is_later || self.is_between_neighbours(n)
     }
 
     /// Returns whether number and time lie in a gap.
@@ -155,8 +194,12 @@ impl Case<'_> {
     /// Returns whether a number lies in a gap only because nobody knows where that begins: it was made later than all.
     fn begins_anew(&self, gap: &OpenGap, n: u64) -> bool {
         let is_dense = self.stream.numbering() == Numbering::Sequence && gap.epoch == self.stream.epoch;
-        let is_later = self.stream.last.is_some_and(|last| n < last.number() && self.row.head.ts_event > last.ts_event);
-        is_dense && is_later && gap.hole_of(n).is_some_and(|hole| hole.after.is_none())
+        let is_later = self.stream.last.is_some_and(|last| n < last.number())
+            && self.row.head.ts_event > self.stream.newest_time();
+        is_dense
+            && is_later
+            && !self.came_before_the_first(n)
+            && gap.hole_of(n).is_some_and(|hole| hole.after.is_none())
     }
 
     fn in_gap(&self, gap: &OpenGap, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
@@ -166,7 +209,7 @@ impl Case<'_> {
             return if is_neighbour { verdict } else { Verdict::Drop(Drop::NotOwed) };
         }
         let dense = self.stream.numbering() == Numbering::Sequence;
-        if !dense && (self.stream.has_taken(n, self.hash) || self.stream.window.contains(n, self.hash)) {
+        if !dense && self.is_here(n) {
             return Verdict::Drop(Drop::Repeat);
         }
         if dense && self.stream.holes() >= MAX_HOLES {
@@ -229,9 +272,14 @@ impl Case<'_> {
         stream.epoch > 0 || !stream.is_implied || !is_first_line
     }
 
+    /// Returns whether exactly this row is one of the newest, or came in answer to an open gap: the history may have been
+    /// ahead of the line.
+    fn is_here(&self, n: u64) -> bool {
+        self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash)
+    }
+
     fn older_in_jumping(&self, n: u64) -> Verdict {
-        let is_here = self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash);
-        if is_here { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
+        if self.is_here(n) { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
     }
 
     fn older_in_dense(&self, n: u64, out: &mut Vec<Control>) -> Verdict {
@@ -239,8 +287,11 @@ impl Case<'_> {
         if stream.window.contains(n, self.hash) {
             return Verdict::Drop(Drop::Repeat);
         }
-        let last_at = stream.open_since();
-        if self.row.head.ts_event > last_at {
+        if stream.was_given_up(n) {
+            return self.keep(false);
+        }
+        let last_at = stream.newest_time();
+        if self.row.head.ts_event > last_at && !self.came_before_the_first(n) {
             // A smaller number at a later time: the venue numbers anew.
             let epoch = stream.epoch + 1;
             out.push(Control::Restart { stream: self.id, epoch });
@@ -257,7 +308,8 @@ impl Case<'_> {
             }
             return self.keep(false);
         }
-        Verdict::Drop(if stream.window.has_number(n) { Drop::Contradiction } else { Drop::Repeat })
+        // Farther back than the window nobody can tell, and what was not lost is there.
+        if stream.window.has_number(n) { self.keep(true) } else { Verdict::Drop(Drop::Repeat) }
     }
 
     fn outside_in_history(&self, n: u64, numbering: Numbering, out: &mut Vec<Control>) -> Verdict {
@@ -265,9 +317,10 @@ impl Case<'_> {
         let is_here = match numbering {
             // The venue has numbered anew while nobody listened. How far, the rest of the history shows. Without an open
             // end it will come live, behind what is still on the way.
-            Numbering::Sequence if stream.is_open_right() && self.row.head.ts_event > stream.open_since() => {
+            Numbering::Sequence if stream.was_given_up(n) => return self.keep(false),
+            Numbering::Sequence if stream.is_open_right() && self.is_of_another_time() => {
                 out.push(Control::Restart { stream: self.id, epoch: stream.epoch + 1 });
-                self.open(Hole { after: None, before: None }, stream.open_since(), out);
+                self.open(Hole { after: None, before: None }, stream.newest_time(), out);
                 return Verdict::Keep { epoch: stream.epoch + 1, conflict: false };
             }
             Numbering::Sequence => stream.floor.is_some_and(|floor| n >= floor.number()),

@@ -19,6 +19,7 @@ mod judge;
 mod snapshot;
 mod steps;
 mod stream;
+mod streams;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     gap::{Hole, OpenGap},
     stream::Stream,
+    streams::Streams,
 };
 use crate::{
     protocol::GapId,
@@ -56,8 +58,7 @@ const MAX_HOLES: usize = 1_024;
 pub(crate) struct Continuity {
     /// Names of sources, in order of appearance.
     sources: Vec<Arc<str>>,
-    /// By their numbers.
-    streams: Vec<Stream>,
+    streams: Streams,
     /// Those that are not over.
     sessions: BTreeMap<u32, Session>,
     next_session: u32,
@@ -66,6 +67,8 @@ pub(crate) struct Continuity {
     by_key: HashMap<(u16, StreamKey), u32, FixedState>,
     /// Follows from `streams`: the stream of each open gap.
     gaps: BTreeMap<GapId, u32>,
+    /// A gap, or who covers a stream, may have changed.
+    has_stirred: bool,
     journal: Journal,
 }
 
@@ -101,7 +104,9 @@ struct Journal {
     saved: usize,
     sessions: Option<BTreeMap<u32, Session>>,
     len_of_sources: usize,
-    len_of_streams: usize,
+    /// Streams that were given up.
+    retired: Vec<(u32, Box<Stream>)>,
+    next_stream: u32,
     next_session: u32,
     next_gap: u64,
 }
@@ -123,9 +128,11 @@ pub(crate) fn row_hash(head: &Head, bytes: &[u8]) -> u32 {
 impl Continuity {
     /// Takes a control item that is in the log.
     pub(crate) fn apply(&mut self, control: &Control) {
+        self.has_stirred |= !matches!(control, Control::Alive { .. } | Control::Malformed { .. });
         match control {
             Control::Boot { .. } => self.end_all(),
             Control::Stream { id, source, key } => self.add_stream(*id, source, key),
+            Control::Retired { stream } => self.retire(*stream),
             Control::Confirmed { session, source, line, streams, venue_at, at } => {
                 self.confirm(*session, source, *line, streams, *venue_at);
                 self.compare_clocks(*session, *venue_at, *at);
@@ -146,7 +153,7 @@ impl Continuity {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
             Control::ClockStep { step, .. } => self.step_clock(*step),
-            Control::Dropped { .. } | Control::Watermark(_) | Control::Status { .. } | Control::Redrive { .. } => {}
+            Control::Dropped { .. } | Control::Redrive { .. } => {}
         }
     }
 
@@ -156,8 +163,13 @@ impl Continuity {
         if row.session >= self.next_session {
             self.next_session = row.session + 1;
         }
-        let Some(stream) = self.streams.get(row.head.stream as usize) else { return };
+        let Some(stream) = self.streams.get(row.head.stream) else {
+            // What it stands for is lost; its number must not be given to another stream.
+            self.streams.note(row.head.stream);
+            return;
+        };
         let is_numbered = row.head.position != Position::Unnumbered;
+        self.has_stirred |= !stream.gaps.is_empty();
         if !is_numbered && stream.numbering.is_some() {
             return;
         }
@@ -167,13 +179,32 @@ impl Continuity {
         self.stream_mut(row.head.stream).into_iter().for_each(|stream| stream.apply(row, hash));
     }
 
-    fn add_stream(&mut self, id: u32, source: &str, key: &StreamKey) {
-        if id as usize != self.streams.len() {
+    /// Learns what a number stands for. What it has stood for once it stands for always.
+    pub(crate) fn add_stream(&mut self, id: u32, source: &str, key: &StreamKey) {
+        if self.streams.get(id).is_some() {
             return;
         }
         let source = self.source_id(source);
-        self.by_key.insert((source, key.clone()), id);
-        self.streams.push(Stream::new(source, key.clone()));
+        if self.streams.insert(id, Stream::new(source, key.clone())) {
+            self.by_key.insert((source, key.clone()), id);
+        }
+    }
+
+    /// A stream that nobody subscribes to any more, and of which the spool has no row, is forgotten.
+    fn retire(&mut self, id: u32) {
+        let Some(stream) = self.streams.remove(id) else { return };
+        let key = (stream.source, stream.key.clone());
+        if self.by_key.get(&key) == Some(&id) {
+            self.by_key.remove(&key);
+        }
+        stream.gaps.iter().for_each(|gap| _ = self.gaps.remove(&gap.id));
+        for session in self.sessions_mut().values_mut() {
+            session.streams.retain(|known| *known != id);
+            session.left.retain(|known| *known != id);
+        }
+        if self.journal.is_open {
+            self.journal.retired.push((id, stream));
+        }
     }
 
     fn source_id(&mut self, name: &str) -> u16 {
@@ -239,16 +270,16 @@ impl Continuity {
     }
 
     fn implied_streams(&self, source: u16) -> Vec<u32> {
-        let implied = |(id, stream): (usize, &Stream)| {
+        let implied = |(id, stream): (u32, &Stream)| {
             let is_implied = stream.source == source && stream.is_implied && !stream.has_left;
-            (is_implied && stream.numbering() != Numbering::Unnumbered).then_some(id as u32)
+            (is_implied && stream.numbering() != Numbering::Unnumbered).then_some(id)
         };
-        self.streams.iter().enumerate().filter_map(implied).collect()
+        self.streams.iter().filter_map(implied).collect()
     }
 
     /// A live record shows that its session covers the stream, unless it was on the way when the stream was left.
     fn imply(&mut self, id: u32, session: u32, line: u16) {
-        let has_left = self.streams.get(id as usize).is_some_and(|stream| stream.has_left);
+        let has_left = self.streams.get(id).is_some_and(|stream| stream.has_left);
         let left = self.sessions.get(&session).is_some_and(|session| session.left.binary_search(&id).is_ok());
         if !has_left && !left {
             self.cover(id, session, line);
@@ -305,6 +336,7 @@ impl Continuity {
         self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         let Some(opened) = self.stream_mut(stream) else { return };
         opened.is_exposed &= hole.before.is_some();
+        opened.ask_for(hole);
         let mut gap = OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered());
         for older in opened.gaps.iter().filter(|older| older.epoch == opened.epoch) {
             gap.inherit(older);
@@ -314,12 +346,16 @@ impl Continuity {
     }
 
     fn close_gap(&mut self, id: GapId, stream: u32, outcome: &GapOutcome) {
+        // Its opening may be lost.
+        self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         self.gaps.remove(&id);
         let Some(stream) = self.stream_mut(stream) else { return };
         let Some(at) = stream.gaps.iter().position(|gap| gap.id == id) else { return };
         let closed = stream.gaps.remove(at);
-        if let (GapOutcome::Backfilled, Some(end)) = (outcome, closed.known_end()) {
-            stream.answered(end);
+        match (outcome, closed.known_end()) {
+            (GapOutcome::Backfilled, Some(end)) => stream.answered(end),
+            (GapOutcome::Lost(_) | GapOutcome::Absent, _) => stream.give_up(&closed),
+            _ => {}
         }
     }
 }
@@ -334,7 +370,7 @@ impl Continuity {
 
     /// Returns the number that the next new stream gets.
     pub(crate) fn next_stream(&self) -> u32 {
-        self.streams.len() as u32
+        self.streams.next()
     }
 
     /// Returns a number that no session in the log has.
@@ -358,7 +394,8 @@ impl Continuity {
         journal.saved = 0;
         journal.sessions = None;
         journal.len_of_sources = self.sources.len();
-        journal.len_of_streams = self.streams.len();
+        journal.retired.clear();
+        journal.next_stream = self.streams.next();
         journal.next_session = self.next_session;
         journal.next_gap = self.next_gap;
     }
@@ -372,13 +409,17 @@ impl Continuity {
     pub(crate) fn roll_back(&mut self) {
         let journal = &mut self.journal;
         journal.is_open = false;
+        for stream in self.streams.take_back(journal.next_stream) {
+            self.by_key.remove(&(stream.source, stream.key));
+        }
+        for (id, stream) in journal.retired.drain(..) {
+            self.by_key.insert((stream.source, stream.key.clone()), id);
+            self.streams.insert(id, *stream);
+        }
         for (id, saved) in journal.streams[..journal.saved].iter_mut() {
-            if let Some(stream) = self.streams.get_mut(*id as usize) {
+            if let Some(stream) = self.streams.get_mut(*id) {
                 std::mem::swap(stream, saved);
             }
-        }
-        for stream in self.streams.drain(journal.len_of_streams..) {
-            self.by_key.remove(&(stream.source, stream.key));
         }
         self.sources.truncate(journal.len_of_sources);
         if let Some(sessions) = journal.sessions.take() {
@@ -390,15 +431,14 @@ impl Continuity {
     }
 
     fn index_gaps(&mut self) {
-        let of_stream =
-            |(id, stream): (usize, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id as u32)).collect::<Vec<_>>();
-        self.gaps = self.streams.iter().enumerate().flat_map(of_stream).collect();
+        let of_stream = |(id, stream): (u32, &Stream)| stream.gaps.iter().map(|gap| (gap.id, id)).collect::<Vec<_>>();
+        self.gaps = self.streams.iter().flat_map(of_stream).collect();
     }
 
     /// Returns a stream that is about to change.
     #[inline]
     fn stream_mut(&mut self, id: u32) -> Option<&mut Stream> {
-        let stream = self.streams.get_mut(id as usize)?;
+        let stream = self.streams.get_mut(id)?;
         let journal = &mut self.journal;
         if journal.is_open && stream.touched.0 != journal.round {
             stream.touched.0 = journal.round;

@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Continuity, Session, stream::Stream};
+use super::{Continuity, Session, stream::Stream, streams::Streams};
 use crate::{Error, Result};
 
-/// The first byte. A reader knows all older versions.
-const VERSION: u8 = 1;
+/// The first byte. A reader knows all versions that were ever released: this is the first one.
+const VERSION: u8 = 2;
 
 #[derive(Serialize)]
 struct Written<'a> {
     sources: &'a [Arc<str>],
-    streams: &'a [Stream],
+    streams: Vec<(u32, &'a Stream)>,
+    next_stream: u32,
     sessions: &'a BTreeMap<u32, Session>,
     next_session: u32,
     next_gap: u64,
@@ -22,7 +23,8 @@ struct Written<'a> {
 #[derive(Deserialize)]
 struct Read {
     sources: Vec<Arc<str>>,
-    streams: Vec<Stream>,
+    streams: Vec<(u32, Stream)>,
+    next_stream: u32,
     sessions: BTreeMap<u32, Session>,
     next_session: u32,
     next_gap: u64,
@@ -32,7 +34,14 @@ impl Continuity {
     /// Returns all that is known, as bytes.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
         let Self { sources, streams, sessions, next_session, next_gap, .. } = self;
-        let written = Written { sources, streams, sessions, next_session: *next_session, next_gap: *next_gap };
+        let written = Written {
+            sources,
+            streams: streams.iter().collect(),
+            next_stream: streams.next(),
+            sessions,
+            next_session: *next_session,
+            next_gap: *next_gap,
+        };
         postcard::to_extend(&written, vec![VERSION]).expect("a vector takes every byte, and every part can be written")
     }
 
@@ -48,13 +57,18 @@ impl Continuity {
                 Error::permanent("the snapshot in the segment's head cannot be read").because(error)
             })?,
             Some((version, _)) => {
-                let message = format!("the snapshot has version {version}, this program knows up to {VERSION}");
+                let message = format!("the snapshot has version {version}, this program knows {VERSION}");
                 return Err(Error::permanent(message));
             }
         };
-        let Read { sources, streams, sessions, next_session, next_gap } = read;
-        let by_key = streams.iter().zip(0..).map(|(stream, id)| ((stream.source, stream.key.clone()), id)).collect();
-        let mut restored = Self { sources, streams, sessions, next_session, next_gap, by_key, ..Self::default() };
+        let Read { sources, streams, next_stream, sessions, next_session, next_gap } = read;
+        let streams_so_far = Streams::from(next_stream);
+        let mut restored =
+            Self { sources, streams: streams_so_far, sessions, next_session, next_gap, ..Self::default() };
+        for (id, stream) in streams {
+            restored.by_key.insert((stream.source, stream.key.clone()), id);
+            restored.streams.insert(id, stream);
+        }
         restored.index_gaps();
         Ok(restored)
     }

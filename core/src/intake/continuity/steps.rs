@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Continuity, Hole, stream::Stream};
+use super::{Continuity, Hole, MAX_HOLES, stream::Stream};
 use crate::{
     protocol::GapId,
     row::{Numbering, Timestamp},
-    spool::Control,
+    spool::{Control, GapOutcome},
 };
 
 /// A confirmation, with the streams' own numbers.
@@ -36,10 +36,11 @@ impl Continuity {
         out.push(Control::Confirmed { session, source, line, streams, venue_at, at });
         let mut next = self.next_gap;
         for (id, numbering) in uncovered {
-            let Some(stream) = self.streams.get(id as usize) else { continue };
+            let Some(stream) = self.streams.get(id) else { continue };
             let numbering = stream.numbering.or(numbering).unwrap_or_default();
             let is_numbered = matches!(numbering, Numbering::Sequence | Numbering::Ordered);
             if is_numbered && !stream.is_covered() && !stream.is_open_right() {
+                make_place(id, stream, at, out);
                 let since = if stream.numbering.is_none() { venue_at } else { stream.owed_since() };
                 out.push(open_right(&mut next, id, stream, since, at));
             }
@@ -56,8 +57,7 @@ impl Continuity {
 
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
     pub(crate) fn unsubscribed(&self, session: u32, streams: Vec<u32>, at: Timestamp, out: &mut Vec<Control>) {
-        let repeatable =
-            |id: &u32| self.streams.get(*id as usize).is_some_and(|stream| stream.numbering() != Numbering::Linked);
+        let repeatable = |id: &u32| self.streams.get(*id).is_some_and(|stream| stream.numbering() != Numbering::Linked);
         let mut repeatable: Vec<u32> = streams.iter().copied().filter(repeatable).collect();
         repeatable.sort_unstable();
         repeatable.dedup();
@@ -77,9 +77,10 @@ impl Continuity {
         let vouched = self.sessions.get(&session).map_or_else(Timestamp::default, |session| session.vouched);
         let mut next = self.next_gap;
         for &id in streams {
-            let Some(stream) = self.streams.get(id as usize) else { continue };
+            let Some(stream) = self.streams.get(id) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
             if is_numbered && ends(stream) && !stream.is_open_right() {
+                make_place(id, stream, at, out);
                 out.push(open_right(&mut next, id, stream, stream.owed_since().max(vouched), at));
             }
         }
@@ -88,18 +89,29 @@ impl Continuity {
     /// Names the gaps that begin where the last boot ended, once the boot itself is in the log.
     pub(crate) fn booted(&self, at: Timestamp, out: &mut Vec<Control>) {
         let mut next = self.next_gap;
-        for (id, stream) in self.streams.iter().enumerate() {
+        for (id, stream) in self.streams.iter() {
             if stream.is_exposed {
-                out.push(open_right(&mut next, id as u32, stream, stream.owed_since(), at));
+                make_place(id, stream, at, out);
+                out.push(open_right(&mut next, id, stream, stream.owed_since(), at));
             }
         }
     }
 
     /// The venue numbers a stream anew.
     pub(crate) fn restarted(&self, stream: u32, out: &mut Vec<Control>) {
-        if let Some(known) = self.streams.get(stream as usize) {
+        if let Some(known) = self.streams.get(stream) {
             out.push(Control::Restart { stream, epoch: known.epoch + 1 });
         }
+    }
+}
+
+/// Gives up the oldest gap of a stream that has too many: while its history is down, each new session leaves one.
+fn make_place(id: u32, stream: &Stream, at: Timestamp, out: &mut Vec<Control>) {
+    if stream.holes() >= MAX_HOLES
+        && let Some(oldest) = stream.gaps.first()
+    {
+        let outcome = GapOutcome::Lost(format!("more than {MAX_HOLES} holes in one stream"));
+        out.push(Control::GapClosed { gap: oldest.id, stream: id, outcome, filled: oldest.filled, at });
     }
 }
 

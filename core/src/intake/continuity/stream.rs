@@ -2,12 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gap::{Arrival, OpenGap};
+use super::gap::{Arrival, Hole, OpenGap};
 use crate::{
     protocol::Edge,
     row::{Numbering, Origin, Position, StreamKey, Timestamp},
     spool::RowHead,
 };
+
+/// So many ranges of numbers that were given up are remembered, the newest ones.
+const MAX_GIVEN_UP: usize = 1_024;
 
 /// One stream, folded from its rows and from the control items that name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,11 +26,16 @@ pub(super) struct Stream {
     pub(super) last: Option<Edge>,
     /// The record with the lowest number of this epoch: smaller ones were never here.
     pub(super) floor: Option<Edge>,
+    /// The latest time of a record of this epoch: times need not grow with the numbers.
+    latest: Timestamp,
     /// From when on records are owed: the first confirmation, or the end of the epoch before.
     pub(super) since: Timestamp,
     /// Up to when sessions have vouched for it, by the venue's clock: what was missing before has a gap of its own.
     pub(super) vouched: Timestamp,
     pub(super) window: Window,
+    /// Numbers of this epoch that were given up as lost or absent, as first and last, growing: one that comes after all is
+    /// no repeat.
+    given_up: Vec<(u64, u64)>,
     /// In the order in which they were opened.
     pub(super) gaps: Vec<OpenGap>,
     /// The sessions that vouch for it.
@@ -66,9 +74,11 @@ impl Stream {
             epoch: 0,
             last: None,
             floor: None,
+            latest: Timestamp::default(),
             since: Timestamp::default(),
             vouched: Timestamp::default(),
             window: Window::default(),
+            given_up: Vec::new(),
             gaps: Vec::new(),
             covered_by: Vec::new(),
             is_implied: true,
@@ -102,6 +112,12 @@ impl Stream {
     /// Returns the time from which on a gap behind the last record has to be filled.
     pub(super) fn owed_since(&self) -> Timestamp {
         self.open_since().max(self.since).max(self.vouched)
+    }
+
+    /// Returns the time up to which the venue has numbered as it does: a smaller number that is younger is of another
+    /// numbering.
+    pub(super) fn newest_time(&self) -> Timestamp {
+        self.last.map_or(self.since, |_| self.latest)
     }
 
     pub(super) fn holes(&self) -> usize {
@@ -141,6 +157,8 @@ impl Stream {
                 self.gaps.iter_mut().filter(|gap| gap.epoch == epoch).for_each(|gap| gap.prove_beginning(n));
             }
             self.window.push(numbering, n, hash);
+            self.regain(n);
+            self.latest = self.latest.max(edge.ts_event);
             if is_newest {
                 self.last = Some(edge);
             }
@@ -168,6 +186,42 @@ impl Stream {
         self.last = Some(edge);
     }
 
+    /// A gap of a dense stream was given up: its numbers are not here.
+    pub(super) fn give_up(&mut self, gap: &OpenGap) {
+        if self.numbering() != Numbering::Sequence || gap.epoch != self.epoch {
+            return;
+        }
+        self.given_up.extend(gap.holes.iter().filter_map(Hole::numbers));
+        self.given_up.sort_unstable();
+        let surplus = self.given_up.len().saturating_sub(MAX_GIVEN_UP);
+        self.given_up.drain(..surplus);
+    }
+
+    /// A gap is opened: what it asks for is not given up.
+    pub(super) fn ask_for(&mut self, hole: Hole) {
+        let first = hole.after.map_or(0, |after| after.number().saturating_add(1));
+        let last = hole.before.map_or(u64::MAX, |before| before.number().saturating_sub(1));
+        let outside = |(from, to): (u64, u64)| {
+            let below = (from < first).then(|| (from, to.min(first.saturating_sub(1))));
+            let above = (to > last).then(|| (from.max(last.saturating_add(1)), to));
+            below.into_iter().chain(above)
+        };
+        self.given_up = std::mem::take(&mut self.given_up).into_iter().flat_map(outside).collect();
+    }
+
+    pub(super) fn was_given_up(&self, n: u64) -> bool {
+        self.given_up.iter().any(|(first, last)| (*first..=*last).contains(&n))
+    }
+
+    /// A number that was given up is here after all.
+    fn regain(&mut self, n: u64) {
+        let Some(at) = self.given_up.iter().position(|(first, last)| (*first..=*last).contains(&n)) else { return };
+        let (first, last) = self.given_up[at];
+        let below = (n > first).then(|| (first, n - 1));
+        let above = (n < last).then(|| (n + 1, last));
+        self.given_up.splice(at..=at, below.into_iter().chain(above));
+    }
+
     /// A complete answer closed a gap: where numbers jump, all up to its last row is here.
     pub(super) fn answered(&mut self, end: Edge) {
         if self.numbering() == Numbering::Ordered && self.last.is_none_or(|last| last.number() < end.number()) {
@@ -182,11 +236,13 @@ impl Stream {
 
     /// The venue numbers it anew.
     pub(super) fn restart(&mut self, epoch: u32) {
-        self.since = self.open_since();
+        self.since = self.newest_time();
+        self.latest = Timestamp::default();
         self.epoch = epoch;
         self.last = None;
         self.floor = None;
         self.window.clear();
+        self.given_up.clear();
     }
 
     /// A session vouches for it; returns whether that is news.
@@ -271,7 +327,8 @@ impl Window {
 impl Stream {
     /// Makes this a copy of `other` without allocating, as far as it has room.
     pub(super) fn copy_from(&mut self, other: &Self) {
-        let Self { window, gaps, covered_by, key, .. } = other;
+        let Self { window, gaps, given_up, covered_by, key, .. } = other;
+        self.given_up.clone_from(given_up);
         self.window.records.clear();
         self.window.records.extend_from_slice(&window.records);
         self.window.next = window.next;
@@ -285,6 +342,7 @@ impl Stream {
         self.epoch = other.epoch;
         self.last = other.last;
         self.floor = other.floor;
+        self.latest = other.latest;
         self.since = other.since;
         self.vouched = other.vouched;
         self.is_implied = other.is_implied;

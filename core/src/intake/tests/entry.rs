@@ -73,6 +73,8 @@ fn rows_left_out_of_a_covered_stream_are_asked_for_although_none_comes_after_the
     handover.done(0);
     let ask = host.intake.continuity.open_gaps("venue").next().unwrap();
     assert_eq!(ask.gap.after.unwrap().position, Position::Sequence(2));
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
     feed.trade("A", 4, Origin::Live);
     feed.trade("A", 3, Origin::Backfill);
     host.take(&mut feed);
@@ -211,4 +213,260 @@ fn a_link_that_gets_the_number_of_one_that_is_gone_has_streams_of_its_own() {
     host.take(&mut feed);
     assert_eq!(host.intake.continuity.open_gaps("venue").count(), 0, "both go on where they were");
     host.assert_recoverable();
+}
+
+/// Takes a handover in as many parts as it needs, and returns their number.
+fn take_in_parts(host: &mut Host, handover: Handover) -> usize {
+    let (mut place, mut parts) = (Place::default(), 1);
+    loop {
+        match host.intake.accept(host.now, &handover, place, Rows::Keep).unwrap() {
+            Accepted::Part(next) => (place, parts) = (next, parts + 1),
+            Accepted::Done(logged) => {
+                handover.done(logged);
+                host.assert_recoverable();
+                return parts;
+            }
+            refused @ (Accepted::Behind | Accepted::Full) => panic!("{refused:?}"),
+        }
+    }
+}
+
+/// Hands over a trade whose row has more than so many bytes.
+fn long_trade(feed: &mut Feed, n: u64, bytes: usize, origin: Origin) {
+    let (ts_event, id) = (Timestamp(n as i64 * S), "x".repeat(bytes));
+    let row = Trade { price: 1.0, size: 1.0, id: Some(&id), ..Trade::default() };
+    feed.link.outbox().begin(ts_event, origin);
+    feed.link.outbox().emit(Mark { symbol: "A", position: Position::Sequence(n), ts_event }, &row);
+}
+
+fn numbers(host: &mut Host) -> Vec<u64> {
+    host.items().iter().filter_map(|item| item.parse().ok()).collect()
+}
+
+#[test]
+fn a_thousand_frames_that_cannot_be_read_become_several_entries() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    for _ in 0..400 {
+        feed.link.step(Step::Malformed { raw: vec![b'x'; 66 << 10], error: "y".repeat(1 << 20) });
+    }
+    let handover = feed.handover();
+    assert!(take_in_parts(&mut host, handover) > 4);
+    assert_eq!(host.items().iter().filter(|item| *item == "Malformed").count(), 400);
+}
+
+#[test]
+fn rows_that_fit_into_no_common_entry_get_one_each() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    (1..=4).for_each(|n| long_trade(&mut feed, n, 14 << 20, Origin::Live));
+    let handover = feed.handover();
+    let mut place = Place::default();
+    while let Accepted::Part(next) = host.intake.accept(host.now, &handover, place, Rows::Keep).unwrap() {
+        place = next;
+        if let Some(job) = host.intake.spool.sync_job() {
+            host.intake.spool.synced(job.run()).unwrap();
+        }
+    }
+    assert_eq!(numbers(&mut host), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_row_that_no_entry_can_hold_is_kept_in_part_and_never_called_absent() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    feed.trade("A", 1, Origin::Live);
+    feed.trade("A", 2, Origin::Live);
+    long_trade(&mut feed, 3, 17 << 20, Origin::Live);
+    feed.trade("A", 4, Origin::Live);
+    let handover = feed.handover();
+    take_in_parts(&mut host, handover);
+    assert_eq!(numbers(&mut host), [1, 2, 4], "the rest goes on, in the same session");
+    assert_eq!(host.items().iter().filter(|item| *item == "Malformed").count(), 1);
+
+    // The venue's history has it too.
+    for _ in 0..2 {
+        let ask = host.intake.continuity.open_gaps("venue").next().unwrap();
+        long_trade(&mut feed, 3, 17 << 20, Origin::Backfill);
+        feed.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
+        let handover = feed.handover();
+        take_in_parts(&mut host, handover);
+        if host.intake.continuity.open_gaps("venue").next().is_none() {
+            break;
+        }
+    }
+    let last = host.items().pop().unwrap();
+    assert!(last.contains("Lost") && last.contains("longer than the spool can hold"), "{last}");
+}
+
+#[test]
+fn an_instrument_whose_name_has_megabytes_costs_itself_and_no_other() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    let long = "x".repeat(9 << 20);
+    feed.confirm(&[&long, "A"]);
+    feed.trade(&long, 1, Origin::Live);
+    feed.trade("A", 1, Origin::Live);
+    feed.trade(&long, 2, Origin::Live);
+    feed.trade("A", 2, Origin::Live);
+    let handover = feed.handover();
+    take_in_parts(&mut host, handover);
+    assert_eq!(numbers(&mut host), [1, 2]);
+    let malformed = host.items().iter().filter(|item| *item == "Malformed").count();
+    assert_eq!(malformed, 4, "the name where it is met first on each way, and two rows");
+    assert!(host.intake.spool.bytes() < 1 << 20);
+}
+
+#[test]
+fn as_many_streams_as_one_likes_are_confirmed_at_once_and_end_at_once() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    let names: Vec<String> = (0..20_000).map(|n| format!("{n}-{}", "x".repeat(900))).collect();
+    let symbols: Vec<&str> = names.iter().map(String::as_str).collect();
+    feed.link.step(Step::Opened);
+    feed.confirm(&symbols);
+    feed.link.step(Step::Ended { why: "cut".into() });
+    let handover = feed.handover();
+    assert!(take_in_parts(&mut host, handover) > 4);
+    assert_eq!(host.intake.continuity.open_gaps("venue").count(), 20_000);
+    let ended = host.items().iter().filter(|item| *item == "Ended cut").count();
+    assert_eq!(ended, 1);
+}
+
+#[test]
+fn a_link_whose_session_ended_for_want_of_room_is_told_and_gives_no_row_until_it_begins_another() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    feed.trade("A", 1, Origin::Live);
+    feed.trade("A", 2, Origin::Live);
+    host.take(&mut feed);
+    feed.trade("A", 3, Origin::Live);
+    let mut handover = feed.handover();
+    let accepted = host.intake.accept(host.now, &handover, Place::default(), Rows::Leave).unwrap();
+    assert!(matches!(accepted, Accepted::Done(1..)));
+    assert!(host.intake.has_refused());
+    assert_eq!(host.intake.left_out(), 1);
+    handover.is_refused = true;
+    handover.done(0);
+
+    // There is room again, but this is still of the session that has ended.
+    feed.trade("A", 4, Origin::Live);
+    let ask = host.intake.continuity.open_gaps("venue").next().unwrap();
+    feed.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
+    let handover = feed.handover();
+    assert!(matches!(host.accept(&handover), Accepted::Done(1..)));
+    assert!(!host.intake.has_refused(), "it is told once");
+    assert_eq!((numbers(&mut host), host.intake.continuity.open_gaps("venue").count()), (vec![1, 2], 1));
+    handover.done(0);
+    feed.trade("A", 5, Origin::Live);
+    let error = feed.link.hand_over().unwrap_err();
+    assert!(error.to_string().contains("the spool is full"), "{error}");
+    assert!(!feed.link.is_pending(), "what waited is thrown away");
+
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    feed.trade("A", 6, Origin::Live);
+    host.take(&mut feed);
+    assert_eq!(numbers(&mut host), [1, 2, 6]);
+    host.assert_recoverable();
+}
+
+#[test]
+fn what_cannot_be_read_counts_with_all_that_it_takes_in_memory() {
+    let (sender, _queue) = mpsc::channel(8);
+    let mut link = Link::new(LinkId { source: 0, line: 0 }, tables(), sender, 100_000);
+    let mut collected = 0;
+    loop {
+        link.step(Step::Malformed { raw: vec![b'x'], error: "not json".into() });
+        collected += 1;
+        if link.hand_over().is_err() {
+            break;
+        }
+        assert!(collected < 10_000, "one byte each, and no end");
+    }
+    assert!(!link.is_pending());
+}
+
+#[test]
+fn an_entry_that_says_what_streams_are_costs_their_rows_and_those_of_no_other_stream() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A", "B"]);
+    host.take(&mut feed);
+    for n in 1..=5 {
+        feed.trade("A", n, Origin::Live);
+        feed.trade("B", n, Origin::Live);
+    }
+    host.take(&mut feed);
+    // A number that is said after the loss stands for itself.
+    feed.confirm(&["C"]);
+    feed.trade("C", 1, Origin::Live);
+    host.take(&mut feed);
+    host.items();
+    feed.trade("C", 2, Origin::Live);
+    host.take(&mut feed);
+    host.items();
+    let name = host.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let bytes = host.disk.bytes(&name);
+    let at = bytes.windows(12).position(|window| window == b"venue\x06trades").expect("where A is said");
+    host.disk.flip(&name, at, 1);
+
+    let mut host = host.kill();
+    let reader = host.intake.spool.reader();
+    assert!(reader.stream(0).is_none() && reader.stream(1).is_none(), "nothing says what they are");
+    assert_eq!(&*reader.stream(2).unwrap().key.symbol, "C");
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["B", "A", "D"]);
+    feed.trade("A", 6, Origin::Live);
+    feed.trade("B", 6, Origin::Live);
+    host.take(&mut feed);
+    let reader = host.intake.spool.reader();
+    let symbol = |id: u32| reader.stream(id).map(|stream| stream.key.symbol.to_string());
+    let symbols: Vec<_> = (0..6).map(symbol).collect();
+    let said = |symbol: &str| Some(symbol.to_owned());
+    assert_eq!(symbols, [None, None, said("C"), said("A"), said("B"), said("D")], "no number is given twice");
+    host.assert_recoverable();
+    let mut host = host.kill();
+    host.assert_recoverable();
+    host.items();
+    assert!(host.intake.spool.lost() > 3, "the entry itself is said to be lost");
+}
+
+#[test]
+fn a_stream_that_was_left_is_forgotten_once_the_spool_has_no_row_of_it_and_comes_back_as_another() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.ticker("A");
+    feed.ticker("B");
+    host.take(&mut feed);
+    let key = StreamKey::new("tickers", "A");
+    feed.link.step(Step::Unsubscribed { streams: vec![key] });
+    host.take(&mut feed);
+    let retire = |host: &mut Host, floor: u64| host.intake.retire(host.now, floor).unwrap();
+    let end = host.intake.spool.next_offset() - 1;
+    assert_eq!(retire(&mut host, end - 1), Accepted::Done(0), "the spool may have a row of it");
+    assert!(matches!(retire(&mut host, end), Accepted::Done(1..)));
+    assert_eq!(host.items().last().unwrap(), "Retired");
+    let reader = host.intake.spool.reader();
+    assert!(reader.stream(0).is_none() && reader.stream(1).is_some());
+    host.assert_recoverable();
+
+    // The link still has its own number for it.
+    feed.ticker("A");
+    feed.ticker("A");
+    feed.ticker("B");
+    host.take(&mut feed);
+    assert_eq!(&*host.intake.spool.reader().stream(2).unwrap().key.symbol, "A");
+    assert_eq!(host.items().iter().filter(|item| *item == "Stream").count(), 3);
+    let mut host = host.kill();
+    host.assert_recoverable();
+    assert_eq!(host.items().iter().filter(|item| *item == "Malformed").count(), 0);
 }

@@ -237,14 +237,25 @@ async fn drop_newest_goes_on_dropping_when_not_even_the_word_of_it_fits_and_keep
         last_len = bytes(&shell);
         assert!(next < 1_000_000, "it never became full");
     }
+    let dropped = next;
     let at = *shell.synced.borrow();
     shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
     let keeps_again = async {
-        while shell.trades(next..next + 1).await <= at.offset {
+        loop {
+            shell.link.step(Step::Opened);
+            shell.link.step(confirmed(&["A"]));
+            shell.trades(next..next + 1).await;
             next += 1;
+            if shell.items().last().is_some_and(|item| item.parse::<u64>().is_ok_and(|n| n > dropped)) {
+                return;
+            }
         }
     };
     timeout(PATIENCE, keeps_again).await.expect("what comes is kept again");
+    let report = serde_json::to_value(shell.registry.report()).unwrap();
+    let spool = &report["checks"]["p/spool"];
+    let number = |name: &str| spool[name].as_u64().unwrap();
+    assert_eq!(number("rows_appended") + number("rows_dropped"), next - 1, "each row is stored or counted");
     shell.end().await.unwrap();
 }
 

@@ -4,8 +4,8 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
-    sync::Arc,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
     time::SystemTime,
 };
 
@@ -14,10 +14,16 @@ use crate::Error;
 
 const LOCK: &str = "lock";
 
+/// So many folders may be new at a start.
+const NEW_FOLDERS: usize = 3;
+
 /// A directory of the file system.
 #[derive(Debug)]
 pub struct RealDisk {
     dir: PathBuf,
+    /// The directory itself, to make its names durable: opened once, since a process that has no file left to open must
+    /// not take that for a failed fsync.
+    handle: OnceLock<File>,
 }
 
 impl RealDisk {
@@ -27,20 +33,26 @@ impl RealDisk {
     ///
     /// `Transient` or `Permanent` when it cannot be made.
     pub fn create(dir: impl Into<PathBuf>) -> Result<Self, Error> {
-        let disk = Self { dir: dir.into() };
+        let disk = Self::at(dir);
         let made = std::fs::create_dir_all(&disk.dir);
         made.map_err(|cause| Error::permanent(format!("cannot make `{}`", disk.place())).because(cause))?;
-        // The new name must survive a power cut as well, or the spool is gone with all that was fsynced into it.
-        if let Some(parent) = disk.dir.canonicalize().ok().as_deref().and_then(Path::parent) {
-            let synced = File::open(parent).and_then(|parent| parent.sync_all());
-            synced.map_err(|cause| super::fault("sync the directory above", &disk, "", cause))?;
+        // The new names must survive a power cut as well, or the spool is gone with all that was fsynced into it: its own,
+        // the pipeline's folder, and the data folder.
+        let real = disk.dir.canonicalize();
+        let above = real.iter().flat_map(|dir| dir.ancestors().skip(1).take(NEW_FOLDERS));
+        for folder in above {
+            let synced = File::open(folder).and_then(|folder| folder.sync_all());
+            // A folder that may not be read is none that was just made.
+            if let Err(cause) = synced.or_else(|cause| if is_denied(&cause) { Ok(()) } else { Err(cause) }) {
+                return Err(super::fault("sync the directory above", &disk, "", cause));
+            }
         }
         Ok(disk)
     }
 
     /// Returns a directory that exists.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self { dir: dir.into(), handle: OnceLock::new() }
     }
 
     /// Returns the directory of a pipeline that does not run, for looking only.
@@ -49,7 +61,7 @@ impl RealDisk {
     ///
     /// `Config` when there is no such directory, or a process has it.
     pub fn stopped(dir: impl Into<PathBuf>) -> Result<(Self, StoppedLock), Error> {
-        let disk = Self { dir: dir.into() };
+        let disk = Self::at(dir);
         let readable = std::fs::read_dir(&disk.dir);
         readable
             .map_err(|cause| Error::config(format!("cannot read the directory `{}`", disk.place())).because(cause))?;
@@ -64,7 +76,7 @@ impl RealDisk {
     /// Returns the refusal of a directory that a process has now; `None` where nobody has it, and where nobody can tell:
     /// who takes it will be told what is wrong with it.
     pub fn refusal(dir: impl Into<PathBuf>) -> Option<Error> {
-        let disk = Self { dir: dir.into() };
+        let disk = Self::at(dir);
         let file = File::open(disk.path(LOCK)).ok()?;
         // Let go of at once: this is a look, not a claim.
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)).then(|| disk.in_use())
@@ -118,17 +130,31 @@ impl Disk for RealDisk {
     }
 
     fn sync_dir(&self) -> io::Result<()> {
-        File::open(&self.dir)?.sync_all()
+        if let Some(handle) = self.handle.get() {
+            return handle.sync_all();
+        }
+        let handle = File::open(&self.dir)?;
+        self.handle.get_or_init(|| handle).sync_all()
     }
 
     fn lock(&self) -> Result<Box<dyn DiskLock>, Error> {
+        let handle = File::open(&self.dir).map_err(|cause| super::fault("open", self, "", cause))?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(LOCK));
         let mut file = opened.map_err(|cause| super::fault("open", self, LOCK, cause))?;
         match file.try_lock() {
             Ok(()) => {}
+            // Those who only look share it; what the file says is then of a process that is gone.
+            Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {
+                let place = self.place();
+                return Err(Error::config(format!(
+                    "`{place}` is being looked at by `tidegate spool`: wait for its end"
+                )));
+            }
             Err(TryLockError::WouldBlock) => return Err(self.in_use()),
             Err(TryLockError::Error(cause)) => return Err(super::fault("lock", self, LOCK, cause)),
         }
+        // Now, so that no fsync has to open it.
+        self.handle.get_or_init(|| handle);
         let started = humantime::format_rfc3339_seconds(SystemTime::now());
         // Only words for the message of a second process: on a full disk the lock holds all the same.
         let said = file.set_len(0).and_then(|()| writeln!(file, "pid {}, started {started}", std::process::id()));
@@ -141,6 +167,10 @@ impl Disk for RealDisk {
     fn place(&self) -> String {
         self.dir.display().to_string()
     }
+}
+
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
 }
 
 #[derive(Debug)]

@@ -36,7 +36,7 @@ pub fn dump(directory: &Path, format: DumpFormat, out: &mut dyn Write) -> Result
 
 pub(in crate::spool) fn dump_disk(disk: Arc<dyn Disk>, format: DumpFormat, out: &mut dyn Write) -> Result<()> {
     let opened = Opened::read(&*disk)?;
-    let shared = Arc::new(opened.share(disk));
+    let shared = Arc::new(opened.share(disk)?);
     let reader = SpoolReader::new(shared.clone());
     let from = SpoolPosition { offset: shared.read().oldest().offset, ..SpoolPosition::START };
     let mut cursor = reader.cursor(from);
@@ -67,8 +67,7 @@ fn entry_lines(shared: &Shared, entry: &EntryView<'_>) -> Vec<Value> {
             Item::Row(head, bytes) => row_line(shared, &mut line, entry.sources, &head, bytes),
             Item::Control(control) => {
                 if let Control::Stream { id, source, key } = &control {
-                    let stream = StreamInfo { source: source.as_str().into(), key: key.clone() };
-                    shared.write().streams.insert(*id, Arc::new(stream));
+                    shared.write().name(*id, StreamInfo { source: source.as_str().into(), key: key.clone() });
                 }
                 let control = serde_json::to_value(&control).unwrap_or_else(|error| error.to_string().into());
                 line.insert("control".to_owned(), control);

@@ -226,3 +226,173 @@ fn an_entry_over_the_limit_is_refused_and_the_next_one_is_not() {
     assert_eq!(error.kind(), Kind::Malformed);
     append(&mut writer, &rows(1, b"row"));
 }
+
+#[test]
+fn a_segment_that_cannot_be_opened_at_a_start_is_not_taken_for_an_empty_one() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    for _ in 0..3 {
+        append(&mut writer, &rows(3, b"row"));
+        sync(&mut writer).unwrap();
+        writer.roll(snapshot(writer.next_offset() - 1)).unwrap();
+    }
+    sync(&mut writer).unwrap();
+    disk.kill();
+    for left in 0..4 {
+        disk.fail(Failure::Opens(left));
+        let opened = recover(&disk).and_then(|recovery| recovery.begin(snapshot(0), Timestamp(0), "0.0.0"));
+        let kind = opened.unwrap_err().kind();
+        assert!(matches!(kind, Kind::Transient { .. }), "{left} files could be opened");
+        disk.fail(Failure::None);
+        disk.kill();
+    }
+    let (seen, missing) = read(&open(&disk).reader(), SpoolPosition::START);
+    assert_eq!(seen.iter().filter(|entry| entry.2.len() == 3).count(), 3);
+    assert_eq!(missing, []);
+}
+
+#[test]
+fn a_spool_that_is_full_can_be_opened_as_often_as_one_likes() {
+    let disk = SimDisk::default();
+    let mut limits = SpoolLimits { max_bytes: 30_000, ..LIMITS };
+    let open_full = |limits: SpoolLimits| {
+        let recovery = Recovery::open(Arc::new(disk.clone()), SpoolOptions { limits, ..options() }).unwrap();
+        let mut writer = recovery.begin(vec![7; 5_000], Timestamp(0), "0.0.0").unwrap().writer;
+        assert!(matches!(try_append(&mut writer, &alive()), Append::Written { .. }), "what is to be said finds room");
+        sync(&mut writer).unwrap();
+        let is_full = try_append(&mut writer, &rows(1, &[1; 1_000])) == Append::Full;
+        disk.kill();
+        is_full
+    };
+    while !open_full(limits) {}
+    // More than a reserve over the limit, as after many restarts.
+    limits.max_bytes = 10;
+    for _ in 0..200 {
+        assert!(open_full(limits));
+    }
+}
+
+#[test]
+fn a_boot_that_wrote_nothing_leaves_its_segment_to_the_next_one() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(3, b"row"));
+    sync(&mut writer).unwrap();
+    disk.kill();
+    let before = disk.names().len();
+    for _ in 0..5 {
+        let recovery = recover(&disk).unwrap();
+        // The head is written, and no entry.
+        disk.fail(Failure::Writes(1));
+        recovery.begin(snapshot(0), Timestamp(0), "0.0.0").unwrap_err();
+        disk.fail(Failure::None);
+        disk.kill();
+    }
+    assert!(disk.names().len() <= before + 1, "{:?}", disk.names());
+    let (seen, missing) = read(&open(&disk).reader(), SpoolPosition::START);
+    assert_eq!(seen.iter().filter(|entry| entry.2.len() == 3).count(), 1);
+    assert_eq!(missing, []);
+}
+
+#[test]
+fn a_sector_that_cannot_be_read_costs_its_entries_and_no_other() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    let mut all = Vec::new();
+    for n in 0..60_u8 {
+        all.push(append(&mut writer, &rows(1, &[n; 1_000])).0);
+    }
+    sync(&mut writer).unwrap();
+    append(&mut writer, &rows(1, b"its mark"));
+    sync(&mut writer).unwrap();
+    let name = disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    disk.spoil(&name, 30_000);
+
+    let reader = writer.reader();
+    let mut cursor = reader.cursor(SpoolPosition::START);
+    let (mut tries, mut kept, mut missing) = (0, 0, Vec::new());
+    loop {
+        match cursor.next(u64::MAX) {
+            Ok(None) => break,
+            Ok(Some(Step::Entry(_))) => kept += 1,
+            Ok(Some(Step::Missing { first, last })) => missing.push((first, last)),
+            Err(error) => {
+                assert!(matches!(error.kind(), Kind::Transient { .. }), "{error}");
+                tries += 1;
+                assert!(tries < 100, "it stalls");
+            }
+        }
+    }
+    assert!(tries > 1, "it is tried again first");
+    let lost: u64 = missing.iter().map(|(first, last)| last - first + 1).sum();
+    assert!((4..=6).contains(&lost), "{missing:?}");
+    assert_eq!((kept as u64, reader.lost()), (62 - lost, lost), "the boot, 60 rows and the last one");
+
+    disk.kill();
+    let recovery = recover(&disk).unwrap();
+    assert_eq!(recovery.report().corrupt, missing, "so it is at a start");
+    recovery.begin(snapshot(0), Timestamp(0), "0.0.0").unwrap();
+}
+
+#[test]
+fn an_end_that_cannot_be_read_is_not_cut() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    (0..20).for_each(|_| _ = append(&mut writer, &rows(1, &[1; 1_000])));
+    sync(&mut writer).unwrap();
+    let name = disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    disk.kill();
+    let len = disk.bytes(&name).len();
+    disk.spoil(&name, len - 1);
+    assert!(matches!(recover(&disk).unwrap_err().kind(), Kind::Transient { .. }));
+    disk.heal(&name);
+    assert_eq!(disk.bytes(&name).len(), len);
+    assert_eq!(recover(&disk).unwrap().report().end, 21);
+}
+
+#[test]
+fn a_first_copy_of_a_head_that_cannot_be_read_leaves_the_second() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(1, b"row"));
+    sync(&mut writer).unwrap();
+    let name = disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    disk.kill();
+    disk.spoil(&name, 0);
+    assert_eq!(recover(&disk).unwrap().report().end, 2);
+}
+
+#[test]
+fn a_segment_that_a_power_cut_left_blank_is_a_torn_tail_and_no_corruption() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(1, b"row"));
+    sync(&mut writer).unwrap();
+    disk.kill();
+    for blank in [&[][..], &[0; 9_000][..]] {
+        disk.put("00000000000000000003.seg", blank);
+        let report = recover(&disk).unwrap().report().clone();
+        assert_eq!((report.unreadable, report.end), (Vec::new(), 2));
+        assert!(!disk.names().iter().any(|name| name.ends_with("bad")), "{:?}", disk.names());
+        disk.kill();
+    }
+}
+
+#[test]
+fn names_that_cannot_be_made_or_made_durable_lose_nothing() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(1, b"first"));
+    disk.fail(Failure::Names);
+    let kind = writer.roll(snapshot(2)).unwrap_err().kind();
+    assert!(matches!(kind, Kind::Transient { .. }), "the present segment goes on");
+    append(&mut writer, &rows(1, b"second"));
+    disk.fail(Failure::None);
+    writer.roll(snapshot(3)).unwrap();
+    append(&mut writer, &rows(1, b"third"));
+    disk.fail(Failure::OneDirSync);
+    sync(&mut writer).unwrap();
+    assert_eq!(writer.synced_position().offset, 4, "all was written again");
+    disk.cut_power(|_| 0);
+    assert_eq!(seen_rows(&disk), [b"first".to_vec(), b"second".to_vec(), b"third".to_vec()]);
+}

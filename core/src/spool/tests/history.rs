@@ -33,13 +33,17 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         12 => (1..5_u32, 0..3000_usize).prop_map(|(count, bytes)| Event::Append { count, bytes }),
         4 => Just(Event::Sync),
-        2 => Just(Event::Launch),
+        3 => Just(Event::Launch),
         3 => Just(Event::Land),
-        2 => Just(Event::Roll),
+        4 => Just(Event::Roll),
+        2 => Just(Event::Retain { share: u8::MAX, removed: true }),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(share, removed)| Event::Retain { share, removed }),
         1 => (0..4_u32).prop_map(|n| Event::Fail(Failure::OneSync(n))),
         1 => (0..4_u32).prop_map(|n| Event::Fail(Failure::Writes(n))),
         1 => (0..20_000_u64).prop_map(|n| Event::Fail(Failure::Full(n))),
+        1 => Just(Event::Fail(Failure::OneDirSync)),
+        1 => (0..4_u32).prop_map(|n| Event::Fail(Failure::Opens(n))),
+        1 => Just(Event::Fail(Failure::Names)),
         1 => Just(Event::Fail(Failure::Syncs)),
         1 => Just(Event::Fail(Failure::ReadOnly)),
         2 => Just(Event::Fail(Failure::None)),
@@ -58,6 +62,8 @@ struct World {
     visible: BTreeMap<u64, Vec<u8>>,
     floor: u64,
     appended: u64,
+    /// An fsync and what should have mended it have both failed: what was not durable may be gone.
+    has_failed: bool,
 }
 
 impl World {
@@ -65,7 +71,16 @@ impl World {
         let disk = SimDisk::default();
         let begun = recover(&disk).unwrap().begin(snapshot(0), Timestamp(0), "0.0.0").unwrap();
         let log = vec![boot_entry(&begun)];
-        Self { disk, writer: begun.writer, flying: None, log, visible: BTreeMap::new(), floor: 0, appended: 0 }
+        Self {
+            disk,
+            writer: begun.writer,
+            flying: None,
+            log,
+            visible: BTreeMap::new(),
+            floor: 0,
+            appended: 0,
+            has_failed: false,
+        }
     }
 
     fn on(&mut self, event: &Event) {
@@ -108,6 +123,7 @@ impl World {
 
     fn sync(&mut self) {
         if sync(&mut self.writer).is_err() {
+            self.has_failed = true;
             self.restart(None);
         }
     }
@@ -116,6 +132,7 @@ impl World {
         if let Some(done) = self.flying.take()
             && self.writer.synced(done).is_err()
         {
+            self.has_failed = true;
             self.restart(None);
         }
     }
@@ -133,6 +150,14 @@ impl World {
 
     /// Every item that is visible now was visible as the same before.
     fn look(&mut self) {
+        // What fails for a reader it reads later.
+        let failing = self.disk.failure();
+        self.disk.fail(Failure::None);
+        self.look_around();
+        self.disk.fail(failing);
+    }
+
+    fn look_around(&mut self) {
         let from = self.writer.synced_position().offset.saturating_sub(20).max(self.writer.reader().oldest().offset);
         let (seen, missing) = read(&self.writer.reader(), SpoolPosition { offset: from, ..SpoolPosition::START });
         assert_eq!(missing, []);
@@ -150,6 +175,7 @@ impl World {
 
     fn restart(&mut self, power: Option<u64>) {
         self.flying = None;
+        let has_failed = std::mem::take(&mut self.has_failed);
         let durable = self.writer.synced_position().offset;
         match power {
             Some(seed) => self.disk.cut_power(luck(seed)),
@@ -178,7 +204,7 @@ impl World {
         assert_eq!(seen, self.log[start..kept], "what is there is what was appended");
         if let Some(lost) = self.log.get(kept) {
             assert!(lost.1 > durable, "offset {} was durable up to {durable}", lost.1);
-            assert!(power.is_some(), "a killed process loses nothing");
+            assert!(power.is_some() || has_failed, "a killed process loses nothing");
         }
         let later: Vec<_> = seen.iter().filter(|entry| entry.1 > restored).cloned().collect();
         assert_eq!(replayed, later, "snapshot and replay are everything");

@@ -155,3 +155,35 @@ fn a_file_in_place_of_the_directory_is_an_error_that_names_it() {
     let disk = RealDisk::create(dir.path()).unwrap();
     assert!(disk.list().unwrap().contains(&"spool".to_owned()));
 }
+
+#[test]
+fn no_segment_keeps_a_file_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer = open_real(dir.path()).unwrap();
+    let mut cursor = writer.reader().cursor(SpoolPosition::START);
+    for _ in 0..30 {
+        append(&mut writer, &rows(2, b"row"));
+        sync(&mut writer).unwrap();
+        writer.roll(snapshot(writer.next_offset() - 1)).unwrap();
+        while cursor.next(u64::MAX).unwrap().is_some() {}
+    }
+    sync(&mut writer).unwrap();
+    assert!(writer.segments() > 30);
+    let dir = dir.path().canonicalize().unwrap();
+    let open =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    let segments =
+        open.filter(|path| path.starts_with(&dir) && path.extension().is_some_and(|end| end == "seg")).count();
+    assert!(segments <= 2, "{segments} segments are open: the one that is written and the one that is read are enough");
+}
+
+#[test]
+fn a_start_while_somebody_looks_says_so_and_names_no_process_that_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open_real(dir.path()).unwrap());
+    let (_, looking) = RealDisk::stopped(dir.path()).unwrap();
+    let error = open_real(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("is being looked at by `tidegate spool`") && !error.contains("pid"), "{error}");
+    drop(looking);
+    open_real(dir.path()).unwrap();
+}

@@ -217,3 +217,50 @@ fn many_restarts_keep_their_boots_apart_and_the_head_short() {
     let heads = inspect::inspect_disk(&disk).unwrap();
     assert_eq!(heads.boots.len(), 65, "64 that are gone and the one that runs");
 }
+
+#[test]
+fn a_job_that_began_before_a_segment_did_does_not_make_its_head_durable() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(3, b"row"));
+    let job = writer.sync_job().unwrap();
+    let end = writer.next_offset() - 1;
+    writer.roll(snapshot(end)).unwrap();
+    writer.synced(job.run()).unwrap();
+    assert!(writer.retain(at(end)).is_none(), "the new head is not on the disk yet");
+    sync(&mut writer).unwrap();
+    writer.retain(at(end)).unwrap().run().unwrap();
+    disk.cut_power(|_| 0);
+    assert_eq!(recover(&disk).unwrap().snapshot(), Some(&snapshot(end)[..]));
+}
+
+#[test]
+fn a_power_cut_between_a_roll_and_its_fsync_leaves_the_segment_before_it() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(3, b"row"));
+    sync(&mut writer).unwrap();
+    let end = writer.synced_position().offset;
+    writer.roll(snapshot(end)).unwrap();
+    drop(writer.retain(at(end)));
+    append(&mut writer, &rows(3, b"lost"));
+    disk.cut_power(|_| 0);
+    let recovery = recover(&disk).unwrap();
+    assert_eq!((recovery.report().end, recovery.snapshot()), (end, Some(&snapshot(0)[..])));
+}
+
+#[test]
+fn a_segment_is_where_a_restart_begins_once_its_own_entries_say_that_all_before_it_is_durable() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    for n in 0..4_u64 {
+        append(&mut writer, &rows(3, b"row"));
+        // As in a running pipeline: an append that is not durable, then the roll.
+        writer.roll(snapshot(writer.next_offset() - 1)).unwrap();
+        sync(&mut writer).unwrap();
+        append(&mut writer, &rows(1, &n.to_le_bytes()));
+    }
+    let newest: u64 = segment_files(&disk).pop().unwrap()[..20].parse().unwrap();
+    disk.kill();
+    assert_eq!(recover(&disk).unwrap().snapshot(), Some(&snapshot(newest - 1)[..]));
+}

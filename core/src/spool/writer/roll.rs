@@ -18,7 +18,7 @@ use crate::{
         head::SegmentHead,
         reserve::Reserve,
         shared::{Segment, SegmentMeta, Shared, end_before},
-        sync::create_next,
+        sync::{Part, create_next},
     },
 };
 
@@ -62,12 +62,12 @@ impl SpoolWriter {
         let origin = self.origin();
         let active = make(&origin, &self.reserve, head(&origin, self.next, snapshot), |_| Ok(()))?;
         let mut state = self.shared.write();
-        let last = std::mem::replace(&mut self.active, active).segment;
+        let Active { segment: last, file, .. } = std::mem::replace(&mut self.active, active);
         last.seal(self.next - 1);
         state.segments.push(self.active.segment.clone());
         drop(state);
         self.sealed_bytes += last.len();
-        self.dirty.push(last);
+        self.dirty.push(Part { len: last.len(), segment: last, file });
         self.dir_dirty = true;
         self.roll_at = self.active.segment.len() + self.limits.segment_bytes;
         Ok(())
@@ -123,12 +123,16 @@ impl SpoolWriter {
         if upto >= self.shared.read().boots.last().map_or(0, |span| span.first) {
             self.shared.set_synced(upto);
         }
+        let state = self.shared.read();
         for head in &mut self.snapshots {
-            head.durable |= head.first <= upto + 1;
+            // Not by the offset: a job that began before the segment did has not made that durable.
+            let is_synced = |at: usize| state.segments[at].synced_len() > 0;
+            head.durable |= state.segments.binary_search_by_key(&head.first, |old| old.first).is_ok_and(is_synced);
             if head.first <= upto {
                 head.bytes = Vec::new();
             }
         }
+        drop(state);
         // A restart begins at the newest durable one: older ones are of no interest.
         let durable = self.snapshots.iter().rposition(|head| head.durable);
         self.snapshots.drain(..durable.unwrap_or(0));
@@ -178,7 +182,7 @@ fn make(
 
 fn activate(shared: &Shared, head: &SegmentHead, file: Arc<dyn DiskFile>, entries_at: u64) -> Active {
     let meta = SegmentMeta::new(head, entries_at, &shared.sources);
-    let segment = Segment::active(segment_name(head.first), head.first, entries_at, file.clone(), meta);
+    let segment = Segment::active(segment_name(head.first), head.first, entries_at, meta);
     Active { segment: Arc::new(segment), file, seed: entry::seed(head.segment) }
 }
 

@@ -50,9 +50,11 @@ struct World {
     /// When each gap could be asked for first, by gap and number of the question.
     due: std::collections::BTreeMap<(GapId, u64), i64>,
     /// The number of made records when each stream was confirmed first.
-    owed_from: [Option<usize>; STREAMS.len()],
+    owed_from: [Option<(usize, i64)>; STREAMS.len()],
     excused: BTreeSet<usize>,
     lagging: bool,
+    /// By how many seconds times may go back where numbers grow.
+    uneven: i64,
 }
 
 impl World {
@@ -71,6 +73,7 @@ impl World {
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
             lagging: seed.is_multiple_of(3),
+            uneven: i64::from(!seed.is_multiple_of(2)),
         };
         for symbol in ["A", "B", "C", "D"] {
             world.host.stream(symbol);
@@ -109,7 +112,8 @@ impl World {
             return;
         }
         let skip = self.roll(40) == 0 || (STREAMS[stream] == Numbering::Ordered && self.roll(3) == 0);
-        let record = self.market.make(stream, skip);
+        let early = if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 } else { 0 };
+        let record = self.market.make(stream, skip, early);
         for line in &mut self.lines {
             if line.subscribed.contains(&stream) {
                 line.wire.push_back(Sent::Record(record));
@@ -119,7 +123,7 @@ impl World {
 
     /// Numbers a stream anew of which the host has seen a record: before that, nobody could tell.
     fn restart(&mut self) {
-        if self.host.continuity.streams[2].last.is_some() {
+        if self.host.continuity.streams.get(2).unwrap().last.is_some() {
             self.market.restart(2);
         }
     }
@@ -148,7 +152,7 @@ impl World {
             Some(Sent::Confirmed { stream, at }) => {
                 self.host.confirm(session, line as u16, &[(stream as u32, STREAMS[stream])], at * SECOND);
                 let first = self.market.made.iter().position(|made| made.ts > at);
-                self.owed_from[stream].get_or_insert_with(|| first.unwrap_or(self.market.made.len()));
+                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(self.market.made.len()), at));
             }
             Some(Sent::Record(record)) => {
                 let made = self.market.made[record];
@@ -238,7 +242,9 @@ impl World {
             return self.give_up(ask.gap.id);
         }
         let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0 / SECOND);
-        let range = (since, to);
+        // A request by numbers brings what its times alone would not.
+        let wider = if ask.gap.numbering == Numbering::Sequence { self.uneven } else { 0 };
+        let range = (since - wider, to.saturating_add(wider));
         let (gap, number, stream) = (ask.gap.id, ask.number, ask.stream as usize);
         let neighbour = ask.gap.after.is_none();
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
@@ -254,7 +260,7 @@ impl World {
     /// Returns the made records that lie in a gap.
     fn missing(&self, gap: GapId) -> impl Iterator<Item = usize> {
         let (id, _) = self.host.continuity.gap_filled(gap).expect("the gap is open");
-        let stream = &self.host.continuity.streams[id as usize];
+        let stream = self.host.continuity.streams.get(id).unwrap();
         let open = stream.gaps.iter().find(|open| open.id == gap).expect("the gap is open");
         let inside = |(record, made): (usize, &super::venue::Made)| {
             let is_inside = made.stream == id as usize && made.epoch == open.epoch && open.hole_of(made.n).is_some();
@@ -333,7 +339,7 @@ impl World {
             assert!(stored.insert(*record as usize), "{made:?} is there twice");
         }
         for (record, made) in self.market.made.iter().enumerate() {
-            let is_owed = self.owed_from[made.stream].is_some_and(|first| record >= first);
+            let is_owed = self.owed_from[made.stream].is_some_and(|(first, at)| record >= first && made.ts > at);
             assert!(
                 !is_owed || stored.contains(&record) || self.excused.contains(&record),
                 "{record} {made:?} is missing"

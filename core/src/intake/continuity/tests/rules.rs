@@ -134,13 +134,14 @@ fn a_jump_in_a_dense_stream_opens_a_gap_that_the_missing_numbers_close() {
 }
 
 #[test]
-fn repeats_in_a_dense_stream_are_dropped_and_another_content_is_told_apart() {
+fn repeats_in_a_dense_stream_are_dropped_and_another_content_is_kept_once_and_counted() {
     let (mut host, stream) = with_baseline();
     live(&mut host, 1, stream, 11);
     live(&mut host, 1, stream, 12);
     assert!(!live(&mut host, 1, stream, 11));
+    assert!(host.live(1, stream, seq(12), 112 * S, 99), "nothing proves that it is the same");
     assert!(!host.live(1, stream, seq(12), 112 * S, 99));
-    assert_eq!(host.dropped, [Drop::Repeat, Drop::Contradiction]);
+    assert_eq!((&host.dropped[..], host.conflicts), (&[Drop::Repeat, Drop::Repeat][..], 1));
 }
 
 #[test]
@@ -526,7 +527,11 @@ fn memory_is_bounded_by_giving_up_the_oldest_gap_and_saying_so() {
     }
     assert_eq!(host.asks().len(), MAX_HOLES);
     assert_eq!(host.outcomes().iter().filter(|outcome| matches!(outcome, GapOutcome::Lost(_))).count(), 2);
-    assert_eq!(history(&mut host, 1, stream, &[11, 13]), 0, "they are lost: nobody asks for them any more");
+    assert_eq!(
+        history(&mut host, 1, stream, &[11, 13]),
+        2,
+        "they were lost, and nobody asked for them; now they are here"
+    );
 
     let (mut host, stream) = with_baseline();
     host.checked = false;
@@ -534,7 +539,7 @@ fn memory_is_bounded_by_giving_up_the_oldest_gap_and_saying_so() {
     let every_second: Vec<u64> = (0..3_000).map(|n| 12 + 2 * n).collect();
     assert_eq!(history(&mut host, 1, stream, &every_second), 3_000);
     assert_eq!(history(&mut host, 1, stream, &every_second), 0, "none is taken twice");
-    assert!(host.continuity.streams[stream as usize].holes() <= MAX_HOLES);
+    assert!(host.continuity.streams.get(stream).unwrap().holes() <= MAX_HOLES);
     host.checked = true;
     host.check();
 }
@@ -557,4 +562,69 @@ fn an_entry_that_was_not_written_leaves_no_trace() {
     host.check();
     assert!(live(&mut host, 1, stream, 14));
     assert_eq!(host.hull(), (Some(11), Some(14)));
+}
+
+#[test]
+fn a_number_that_was_given_up_is_kept_when_it_comes_after_all_and_once() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    live(&mut host, 1, stream, 15);
+    host.lost(host.only().gap.id);
+    (16..40).for_each(|n| _ = live(&mut host, 1, stream, n));
+    assert!(live(&mut host, 1, stream, 13), "it was lost, and is here");
+    host.boot();
+    assert!(!live(&mut host, 2, stream, 13) || host.stored(stream).iter().filter(|n| **n == 13).count() == 1);
+    assert_eq!(history(&mut host, 2, stream, &[12, 13]), 1, "so is what the history brings unasked");
+    assert!(host.asks().iter().all(|ask| ask.gap.before.is_none()), "no hole is opened anew");
+}
+
+#[test]
+fn after_the_venue_numbers_anew_a_record_that_was_made_before_an_earlier_number_is_no_old_one() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    // 1 and 2 of the new numbering, of which the second was made first.
+    assert!(host.live(1, stream, seq(1), 200 * S, 1));
+    assert!(host.live(1, stream, seq(2), 200 * S - 5, 2), "it comes next");
+    // 3 is missed, and was made before the first one too.
+    assert!(host.live(1, stream, seq(4), 201 * S, 4));
+    assert_eq!(host.hull(), (Some(2), Some(4)));
+    let rows = [(stream, seq(2), 200 * S - 5, 2), (stream, seq(3), 200 * S - 7, 3), (stream, seq(4), 201 * S, 4)];
+    assert_eq!(host.history(1, &rows), 1, "what the venue has sent is not called absent");
+    assert!(host.asks().is_empty());
+    assert_eq!(host.stored(stream), [10, 11, 1, 2, 4, 3]);
+}
+
+#[test]
+fn a_stream_that_was_forgotten_leaves_nothing_and_its_number_is_not_given_again() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    host.leave(1, stream);
+    assert_eq!(host.continuity.idle_streams().count(), 0, "what came before it was left is still owed");
+    host.answered(host.only().gap.id, host.only().number);
+    assert_eq!(host.continuity.idle_streams().collect::<Vec<_>>(), [stream]);
+    host.decide(|_, _, out| out.push(Control::Retired { stream }));
+    assert!(host.continuity.key(stream).is_none());
+    host.roll();
+    host.check();
+
+    let again = host.stream("A");
+    assert_ne!(again, stream);
+    host.confirm(1, 0, &[(again, Numbering::Sequence)], 200 * S);
+    host.boot();
+    assert!(host.continuity.key(stream).is_none());
+    assert_eq!(host.continuity.next_stream(), again + 1);
+}
+
+#[test]
+fn a_stream_whose_history_is_down_keeps_a_bounded_number_of_gaps() {
+    let mut host = Host::new();
+    host.checked = false;
+    let stream = host.stream("A");
+    for session in 1..MAX_HOLES as u32 + 20 {
+        host.confirm(session, 0, &[(stream, Numbering::Ordered)], i64::from(session) * S);
+        host.live(session, stream, Position::Ordered(u64::from(session) * 10), i64::from(session) * S, session);
+        host.end(session);
+    }
+    assert!(host.continuity.streams.get(stream).unwrap().holes() <= MAX_HOLES);
+    assert!(host.outcomes().iter().any(|outcome| matches!(outcome, GapOutcome::Lost(_))), "and says so");
 }

@@ -21,6 +21,8 @@ pub(super) struct Book {
     epoch: u32,
     /// Numbers that the venue left out, as (epoch, number).
     pub(super) skipped: Vec<(u32, u64)>,
+    /// No record of the present numbering was made before.
+    begun: i64,
 }
 
 /// What travels to the host on one line, in order.
@@ -48,29 +50,32 @@ pub(super) struct Line {
 
 impl Market {
     pub(super) fn new(numberings: &[Numbering]) -> Self {
-        let book = |&numbering| Book { numbering, next: 1_000, epoch: 0, skipped: Vec::new() };
+        let book = |&numbering| Book { numbering, next: 1_000, epoch: 0, skipped: Vec::new(), begun: 0 };
         Self { now: 1_000, made: Vec::new(), books: numberings.iter().map(book).collect() }
     }
 
     /// Makes the next record of a stream; one with `skip` leaves out a number first.
-    pub(super) fn make(&mut self, stream: usize, skip: bool) -> usize {
+    ///
+    /// It was made `early` before now: times need not grow with the numbers.
+    pub(super) fn make(&mut self, stream: usize, skip: bool, early: i64) -> usize {
         let book = &mut self.books[stream];
         if skip {
             book.skipped.push((book.epoch, book.next));
             book.next += 1;
         }
-        self.made.push(Made { stream, n: book.next, ts: self.now, epoch: book.epoch });
+        self.made.push(Made { stream, n: book.next, ts: (self.now - early).max(book.begun), epoch: book.epoch });
         book.next += 1;
         self.made.len() - 1
     }
 
-    /// Numbers a stream anew, once: from 1 on, and later than the last record.
+    /// Numbers a stream anew, once: from 1 on, and clearly later than the last record.
     pub(super) fn restart(&mut self, stream: usize) {
         let book = &mut self.books[stream];
         if book.epoch == 0 && book.numbering == Numbering::Sequence {
             book.epoch = 1;
             book.next = 1;
-            self.now += 1;
+            self.now += 3;
+            book.begun = self.now;
         }
     }
 
