@@ -100,7 +100,10 @@ async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Out
     let Stage { folder, simulator, .. } = &*stage;
     let began = Instant::now();
     let stored = reading.finish().await.map_err(|error| stage::unreadable(folder, &error))?;
-    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
+    let mut comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
+    if done.is_hurried {
+        comparison.leave_to_fetch(done.gaps_open, done.ended_ms);
+    }
     let around = Around {
         root: folder.root(),
         database: &folder.database(),
@@ -118,12 +121,11 @@ async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Out
     Ok(if comparison.is_exact() && done.is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Everything that goes wrong in an ordinary month, so often that half a minute shows most of it. What lasts is short, so
-/// that an end by Ctrl-C finds the venue well.
+/// Everything that goes wrong in an ordinary month, so often that half a minute shows most of it. What lasts is short.
 fn faults() -> Faults {
     let lasting = |condition, milliseconds| Fault::Lasting(condition, Duration::from_millis(milliseconds));
     Faults::default()
-        // Where each of 50 instruments begins is asked for first, 20 of them a second.
+        // Where each of 50 instruments begins is asked for first, 15 of them a second.
         .after(Duration::from_secs(4))
         .with(Fault::Cut, 8.0)
         .with(Fault::Torn, 3.0)

@@ -69,6 +69,8 @@ pub(super) struct Done {
     /// Gaps that the last child still knew to be open.
     pub(super) gaps_open: u64,
     pub(super) kills: u32,
+    /// Whether somebody waited for the end, and gaps were not given the time to be filled.
+    pub(super) is_hurried: bool,
 }
 
 impl Stage {
@@ -172,7 +174,8 @@ impl Stage {
             ));
         }
         let is_well = ending != Ending::Broken && !has_failed;
-        Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done })
+        let is_hurried = ending == Ending::Asked;
+        Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done, is_hurried })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored; returns false if the time was up

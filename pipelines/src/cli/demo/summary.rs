@@ -42,7 +42,7 @@ pub(super) fn summary(comparison: &Comparison, around: &Around<'_>) -> String {
 }
 
 fn table(comparison: &Comparison, around: &Around<'_>) -> String {
-    let Trades { made, stored, by_rest, missing, twice, earlier } = comparison.trades;
+    let Trades { made, stored, by_rest, missing, to_fetch, twice, earlier } = comparison.trades;
     let Tickers { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } = comparison.tickers;
     let silent = short(comparison.silent_ms as f64 / 1000.0);
     let kills =
@@ -59,6 +59,10 @@ fn table(comparison: &Comparison, around: &Around<'_>) -> String {
         grouped(by_rest),
         grouped(in_flight),
     );
+    if to_fetch > 0 {
+        let (trades, gaps) = (count(to_fetch, "trade"), count(around.gaps_open, "gap"));
+        _ = writeln!(text, "{INDENT}not fetched yet: {trades} in {gaps}; the next start does it");
+    }
     if earlier > 0 {
         // Writing to a text never fails.
         _ = writeln!(text, "{INDENT}{} stored from before the first subscription", count(earlier, "trade"));
@@ -120,6 +124,16 @@ mod tests {
             silent_ms: 11_800,
             ..Comparison::default()
         }
+    }
+
+    #[test]
+    fn what_the_end_kept_from_being_fetched_is_not_called_missing() {
+        let mut comparison = exact();
+        comparison.trades.stored -= 18;
+        comparison.trades.to_fetch = 18;
+        let text = summary(&comparison, &Around { gaps_open: 12, ..around() });
+        assert!(text.contains("missing 0   ") && text.contains("not fetched yet: 18 trades in 12 gaps;"), "{text}");
+        assert!(!text.contains("not exact"), "{text}");
     }
 
     #[test]
