@@ -69,7 +69,7 @@ async fn figures_are_of_pipelines_alone_and_their_first_line_has_a_rate() {
     bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nstats = \"2s\"\n");
     bench.write("bad.toml", "[pipeline]\nname = \"bad\"\n[source.deribyt]\n[sink.stdout]\n");
     let mut program = bench.run_all();
-    program.until_logged("\"stats eth since the start:\"").await;
+    program.until_logged("\"stats eth\"").await;
     let log = program.log();
     let stats: Vec<Value> = log
         .lines()
@@ -90,7 +90,7 @@ async fn a_pipeline_under_a_new_name_is_told_of_the_spool_that_its_old_one_left(
     let renamed = bench.pipeline("", "").replace("name = \"eth\"", "name = \"ether\"");
     bench.write("eth.toml", &renamed.replace("eth.sqlite", "ether.sqlite"));
     let mut program = bench.run();
-    program.until_logged("`data/eth/spool` is the spool of a pipeline `eth`, which no file here names").await;
+    program.until_logged("`data/eth/spool` is the spool of a pipeline `eth`, which none of the files names").await;
     program.until_logged("healthy").await;
 }
 

@@ -121,7 +121,7 @@ async fn a_store_that_cannot_be_opened_turns_health_red_while_the_feed_goes_on()
     assert_eq!(program.get("/health/ready").await.0, 503);
     program.signal("TERM");
     let (code, log) = program.ended().await;
-    assert!(log.contains("failed      eth") && log.contains("stay in the spool, the next start sends them"), "{log}");
+    assert!(log.contains("failed      eth") && log.contains("rows stay in the spool (`"), "{log}");
     assert_eq!(code, 1, "a store that needs a person is no good end; the log:\n{log}");
 
     // The person comes: what was spooled is stored, once.
@@ -168,7 +168,7 @@ async fn the_report_and_the_figures_are_in_the_log_and_on_a_signal() {
     program.until_logged("\"message\":\"report\"").await;
     program.until_logged("stats eth").await;
     program.signal("USR1");
-    program.until_logged("\n}\n").await;
+    program.until_logged("\n{\"checks\":").await;
     let log = program.log();
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let report = lines.iter().find(|line| line["message"] == "report").unwrap();
@@ -176,7 +176,7 @@ async fn the_report_and_the_figures_are_in_the_log_and_on_a_signal() {
     assert!(report["checks"]["eth/sink.sqlite"].is_object(), "{report}");
     let stats =
         lines.iter().find(|line| line["message"].as_str().is_some_and(|text| text.starts_with("stats"))).unwrap();
-    for name in ["records", "per_s", "committed", "spool", "gaps", "lost", "dropped"] {
+    for name in ["records", "per_s", "committed", "spool", "backfilled", "gaps_open", "lost", "dropped"] {
         assert!(!stats[name].is_null(), "no `{name}` in {stats}");
     }
     assert_eq!(program.stop().await.0, 0, "a signal for a report ends nothing");

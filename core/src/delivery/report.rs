@@ -210,6 +210,11 @@ impl Reporter {
         self.is_down("the store takes rows again", now);
         let pause = at.saturating_duration_since(now).as_secs_f64();
         let breaker = if machine.breaker(now).state == BreakerState::Open { "; the breaker is open" } else { "" };
+        if machine.deadline().is_some() {
+            self.health
+                .degraded(format!("{error}; tried again up to the deadline, what is left then stays in the spool"));
+            return;
+        }
         self.health.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt}{breaker})"));
     }
 

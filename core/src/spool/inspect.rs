@@ -30,7 +30,7 @@ pub struct Inspection {
     pub spool: String,
     /// The length of all segments together, in bytes.
     pub bytes: u64,
-    /// How many streams have a number.
+    /// How many streams had a number when the newest segment began.
     pub streams: usize,
     /// The boots that are still of interest.
     pub boots: Vec<BootLine>,
@@ -231,7 +231,10 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "spool     {} of the pipeline `{}` in {}", self.spool, self.pipeline, self.directory)?;
         let (bytes, segments, streams) = (self.bytes, self.segments.len(), self.streams);
-        writeln!(f, "size      {bytes} bytes in {segments} segments, {streams} streams")?;
+        writeln!(
+            f,
+            "size      {bytes} bytes in {segments} segments; {streams} streams were known when the newest began"
+        )?;
         for source in &self.sources {
             writeln!(f, "source    {} ({}): {}", source.name, source.venue, source.tables.join(", "))?;
         }
@@ -255,7 +258,7 @@ impl fmt::Display for Verification {
             "{verdict}: {} entries, offsets {} to {} in {}",
             self.entries, self.first, self.last, self.directory
         )?;
-        writeln!(f, "known to be fsynced up to {}", self.mark)?;
+        writeln!(f, "the last fsync that an entry tells of: up to offset {}", self.mark)?;
         for Missing { first, last } in &self.corrupt {
             writeln!(f, "lost to corruption: offsets {first} to {last}")?;
         }

@@ -2,11 +2,7 @@
 
 use std::process::ExitCode;
 
-use tidegate_core::{
-    catalog::Catalog,
-    config::{Loaded, LogFormat},
-    pipeline,
-};
+use tidegate_core::{catalog::Catalog, config::Loaded, pipeline};
 
 use super::{Failure, Outcome, RunArgs, print, reference};
 use crate::{
@@ -28,7 +24,7 @@ pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
         let text = format!("no pipeline to run; there are: {}", known.join(", "));
         return Err(Failure::usage(format!("{text} (`enabled = false` and `--only` leave pipelines out)")));
     }
-    start_logging(&host.log)?;
+    logging::start(&host.log).map_err(Failure::usage)?;
     let runtime = runtime()?;
     let plan =
         host::Plan { host, pipelines, known, refused: loaded.refused, drain: args.drain, supervised: args.supervised };
@@ -58,15 +54,6 @@ pub(super) fn check_connections(loaded: &Loaded) -> Result<bool, Failure> {
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tidegate").build();
     runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
-}
-
-fn start_logging(config: &tidegate_core::config::LogConfig) -> Result<(), Failure> {
-    let format = match config.format {
-        LogFormat::Auto => None,
-        LogFormat::Human => Some(logging::Format::Human),
-        LogFormat::Json => Some(logging::Format::Json),
-    };
-    logging::start(config, format).map_err(Failure::usage)
 }
 
 /// Returns whether a name fits a pattern, in which `*` stands for any text and `?` for any character.

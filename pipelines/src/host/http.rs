@@ -41,7 +41,7 @@ impl Server {
         }
         let listener = TcpListener::bind(listen).await.map_err(|error| {
             let remedy = "set `listen` in tidegate.toml to another port, or to port 0 for a free one";
-            Error::config(format!("cannot listen on {listen}: {error}; {remedy}")).because(error)
+            Error::config(format!("cannot listen on {listen}: {error}; {remedy}"))
         })?;
         let router = Router::new()
             .route("/health", get(health))

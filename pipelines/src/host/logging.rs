@@ -12,7 +12,7 @@ use std::{
 };
 
 use tidegate_core::{
-    config::{LogConfig, LogFile},
+    config::{LogConfig, LogFile, LogFormat},
     row::Timestamp,
 };
 use tracing::{
@@ -29,13 +29,13 @@ use tracing_subscriber::{
 
 use crate::page::has_colours;
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// `10:31:02  warn   line lost …`, with colours on a terminal.
-    Human,
-    /// One JSON object a line.
-    Json,
+/// Returns whether log lines are written for a person.
+pub(crate) fn is_human(config: &LogConfig) -> bool {
+    match config.format {
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => config.file.is_none() && io::stderr().is_terminal(),
+    }
 }
 
 /// Starts logging, to standard error or to the file that the host file names.
@@ -43,19 +43,19 @@ pub(crate) enum Format {
 /// # Errors
 ///
 /// A text for the user when the file cannot be written.
-pub(crate) fn start(config: &LogConfig, format: Option<Format>) -> Result<(), String> {
+pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
     let filter = EnvFilter::new(config.level.to_string());
     let terminal = config.file.is_none() && io::stderr().is_terminal();
-    let format = format.unwrap_or(if terminal { Format::Human } else { Format::Json });
     let colours = terminal && has_colours(&io::stderr());
     let target = match &config.file {
         Some(file) => Target::File(Rotating::open(file)?),
         None => Target::Terminal(io::stderr()),
     };
     let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(target)).with_ansi(colours);
-    let layer = match format {
-        Format::Human => layer.event_format(Human::default()).boxed(),
-        Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+    let layer = if is_human(config) {
+        layer.event_format(Human::default()).boxed()
+    } else {
+        layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     };
     // A second start in one process (tests, an embedding program with logging of its own) keeps the first.
     drop(tracing_subscriber::registry().with(filter).with(layer).try_init());

@@ -4,7 +4,7 @@
 mod http;
 pub(crate) mod logging;
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, path::Path, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
@@ -82,6 +82,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     // A pipeline that has failed ends no process: what a person has to look at stays in /health until they come.
     let mut is_needed = false;
     let mut told_at = None;
+    let is_human = logging::is_human(&plan.host.log);
     let code = loop {
         if running.is_empty() && (!is_needed || stop.is_cancelled()) {
             break u8::from(failed);
@@ -94,7 +95,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             },
             signal = signals.next() => match signal {
                 // Whoever reads it may be gone, which is no reason to end.
-                Told::Report => drop(writeln!(std::io::stderr(), "{:#}", json(&registry.report()))),
+                Told::Report => tell_report(&registry, is_human),
                 // One Ctrl-C may arrive twice: from the terminal, and from a parent that passes it on.
                 Told::Stop if told_at.is_some_and(|at: Instant| at.elapsed() < ONE_SIGNAL) => {}
                 Told::Stop if stop.is_cancelled() => {
@@ -116,6 +117,13 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     // Somebody may be in the middle of a request, and stay there.
     drop(tokio::time::timeout(LAST_ANSWERS, services.join_all()).await);
     Ok(code)
+}
+
+/// Prints the report: for a person, or as one line among others of JSON.
+fn tell_report(registry: &Registry, is_human: bool) {
+    let report = json(&registry.report());
+    let text = if is_human { format!("{report:#}\n") } else { format!("{report}\n") };
+    drop(std::io::stderr().write_all(text.as_bytes()));
 }
 
 /// Starts what the process itself does: its heartbeat and its HTTP.
@@ -141,14 +149,26 @@ fn tell_strays(plan: &Plan) {
     let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
     for stray in names.filter(|name| !plan.known.contains(name)) {
         let spool = pipeline::Folder::new(data_dir, &stray).spool();
-        if spool.is_dir() && RealDisk::refusal(&spool).is_none() {
+        if spool.is_dir() && RealDisk::refusal(&spool).is_none() && !is_named_beside(plan, &stray) {
             let (shown, new) = (spool.display(), &new.name);
             warn!(
-                "stray `{shown}` is the spool of a pipeline `{stray}`, which no file here names; `{new}` begins anew. Was it \
-                 renamed? Then give it its name back, and what waits in there is sent"
+                "stray `{shown}` is the spool of a pipeline `{stray}`, which none of the files names; `{new}` begins anew. Was \
+                 it renamed? Then give it its name back, and what may wait in there is sent"
             );
         }
     }
+}
+
+/// Returns whether a file names the pipeline that is not among those to run: one that was refused, or lies beside them.
+fn is_named_beside(plan: &Plan, stray: &str) -> bool {
+    let given = plan.pipelines.iter().map(|pipeline| &pipeline.file);
+    let given = given.chain(plan.refused.iter().map(|refused| &refused.file));
+    let folders = given.filter_map(|file| file.parent()).chain([plan.host.data_dir.parent().unwrap_or(Path::new(""))]);
+    let here = |folder: &Path| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.to_owned();
+    let files = folders.filter_map(|folder| std::fs::read_dir(here(folder)).ok()).flatten().flatten();
+    let texts = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"));
+    let quoted = format!("\"{stray}\"");
+    texts.filter_map(|file| std::fs::read_to_string(file.path()).ok()).any(|text| text.contains(&quoted))
 }
 
 /// How a pipeline ended.
@@ -285,21 +305,23 @@ impl Reports {
                 self.received.insert(name.clone(), (now, figures.received)).unwrap_or((self.began, 0));
             let seconds = now.duration_since(since).as_secs_f64();
             let rate = if seconds > 0.0 { (figures.received - before) as f64 / seconds } else { 0.0 };
-            let Figures { received, committed, accepted, gaps, lost, dropped, spool, spool_limit } = figures;
+            let Figures { received, backfilled, committed, accepted, gaps_open, lost, dropped, spool, spool_limit } =
+                figures;
             let filled = if spool_limit > 0 { spool as f64 / spool_limit as f64 * 100.0 } else { 0.0 };
             info!(
                 pipeline = name,
                 records = received,
                 per_s = rate.round(),
+                backfilled,
                 committed,
                 // Waits for the end of its Parquet file; other sinks have none.
                 accepted = (accepted > 0).then_some(accepted),
                 spool_bytes = spool,
                 spool = format!("{filled:.1}%"),
-                gaps,
+                gaps_open,
                 lost,
                 dropped,
-                "stats {name} since the start:"
+                "stats {name}"
             );
         }
     }
@@ -308,10 +330,10 @@ impl Reports {
 #[derive(Default)]
 struct Figures {
     received: u64,
+    backfilled: u64,
     committed: u64,
     accepted: u64,
-    /// Open ones.
-    gaps: u64,
+    gaps_open: u64,
     /// Gaps that nobody can fill.
     lost: u64,
     dropped: u64,
@@ -330,8 +352,9 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
         let figures = pipelines.entry(pipeline.to_owned()).or_default();
         match &check.detail {
             Detail::Source(source) => {
-                figures.received += source.rows_received + source.rows_backfilled;
-                figures.gaps += source.gaps.open;
+                figures.received += source.rows_received;
+                figures.backfilled += source.rows_backfilled;
+                figures.gaps_open += source.gaps.open;
                 figures.lost += source.gaps.lost;
             }
             Detail::Spool(spool) => {

@@ -440,7 +440,7 @@ impl Protocol for Deribit {
     }
 
     fn on_close(&mut self, close: &Close<'_>) -> Error {
-        let error = Error::transient(format!("closed with {} {}", close.code, close.reason));
+        let error = Error::transient(format!("closed with {} {}", close.code, close.reason).trim_end());
         if close.code == 429 { error.retry_after(TOO_MANY_CONNECTIONS) } else { error }
     }
 
