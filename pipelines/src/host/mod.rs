@@ -163,7 +163,8 @@ fn tell_strays(plan: &Plan) {
 fn is_named_beside(plan: &Plan, stray: &str) -> bool {
     let given = plan.pipelines.iter().map(|pipeline| &pipeline.file);
     let given = given.chain(plan.refused.iter().map(|refused| &refused.file));
-    let folders = given.filter_map(|file| file.parent()).chain([plan.host.data_dir.parent().unwrap_or(Path::new(""))]);
+    let folders =
+        given.filter_map(|file| file.parent()).chain([plan.host.data_dir.parent().unwrap_or_else(|| Path::new(""))]);
     let here = |folder: &Path| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.to_owned();
     let files = folders.filter_map(|folder| std::fs::read_dir(here(folder)).ok()).flatten().flatten();
     let texts = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"));
