@@ -58,6 +58,10 @@ pub struct Delivery<L> {
     noted: Noted,
     /// Where a sink begins that was never written to; `None` for the oldest row.
     begins_at: Option<SpoolPosition>,
+    /// Whether no disk took the last note.
+    is_unnoted: bool,
+    /// Whether the store tells its position itself.
+    keeps_position: bool,
     /// The tables of today.
     chain: u64,
     letters: Option<Arc<Mutex<DeadLetters>>>,
@@ -125,6 +129,8 @@ impl<L: Log> Delivery<L> {
             known: known.map(|known| Arc::new(Mutex::new(known))),
             noted,
             begins_at,
+            is_unnoted: false,
+            keeps_position: false,
             letters: None,
             rows: Vec::new(),
             refusals: Vec::new(),
@@ -307,7 +313,9 @@ impl<L: Log> Delivery<L> {
         if self.machine.is_idle() {
             self.fault = None;
         }
-        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position);
+        // A store that keeps its position itself needs no note: one that no disk takes must not keep the spool full.
+        let is_needed = !(self.is_unnoted && self.keeps_position);
+        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
         let (committed, on_its_way) = (self.machine.stored(), self.machine.on_its_way());
         let floor = Floor { committed, replay_from, on_its_way };
         self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
@@ -327,6 +335,7 @@ impl<L: Log> Delivery<L> {
         let guarantee = sink.guarantee();
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
         let keeps_none = matches!(guarantee, Guarantee::AtLeastOnce | Guarantee::DedupKeys(_));
+        self.keeps_position = !keeps_none;
         // The file may lag behind: what this process knows counts more.
         let known = self.machine.stored().filter(|_| keeps_none);
         let known = known.or_else(|| self.known.as_ref().and_then(|known| locked(known).noted().position));

@@ -14,6 +14,8 @@ use crate::{protocol::GapId, row::Numbering};
 #[derive(Debug)]
 pub(super) struct Board {
     source: Arc<str>,
+    /// The tables that the source has rows of.
+    tables: Vec<Arc<str>>,
     history_lag: Duration,
     tell: watch::Sender<Arc<[Ask]>>,
     gaps: HashMap<GapId, Shown>,
@@ -43,9 +45,9 @@ struct Shown {
 }
 
 impl Board {
-    pub(super) fn new(source: Arc<str>, history_lag: Duration) -> Self {
+    pub(super) fn new(source: Arc<str>, tables: Vec<Arc<str>>, history_lag: Duration) -> Self {
         let (tell, _) = watch::channel(Vec::new().into());
-        Self { source, history_lag, tell, gaps: HashMap::new(), stirred: Instant::now() }
+        Self { source, tables, history_lag, tell, gaps: HashMap::new(), stirred: Instant::now() }
     }
 
     pub(super) fn subscribe(&self) -> super::Asks {
@@ -72,7 +74,9 @@ impl Board {
         let mut look = Look::default();
         // What nobody has subscribed to anew by then has gone: expired, or no longer wanted.
         let is_settled = now >= self.stirred + SETTLED && continuity.is_up(&self.source);
-        for ask in continuity.open_gaps(&self.source) {
+        // What is not collected any more stays open until it is again: nobody could take an answer.
+        let is_collected = |ask: &OpenAsk| self.tables.contains(&ask.gap.stream.table);
+        for ask in continuity.open_gaps(&self.source).filter(is_collected) {
             look.open += u64::from(!continuity.is_baseline(ask.gap.id));
             let is_gone = is_settled && !ask.is_covered;
             if is_gone && ask.gap.numbering == Numbering::Linked {

@@ -92,7 +92,11 @@ impl Task {
         let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, absences } = prepared;
         let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
         let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
-        let boards = sources.iter().map(|source| Board::new(source.info.name.clone(), source.history_lag)).collect();
+        let board = |source: &SourceSetup| {
+            let tables = source.info.tables.iter().map(|table| table.name.clone()).collect();
+            Board::new(source.info.name.clone(), tables, source.history_lag)
+        };
+        let boards = sources.iter().map(board).collect();
         let mut task = Self {
             intake: Intake::new(continuity, writer, names, tallies),
             boards,

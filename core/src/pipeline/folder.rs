@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, config::Pipeline, deadletter::DeadLetters};
+use crate::{Error, Result, config::Pipeline, deadletter::DeadLetters, spool::disk::is_full};
 
 /// The folder of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,11 +45,13 @@ impl Folder {
     ///
     /// # Errors
     ///
-    /// `Permanent` when one cannot be made, naming it.
+    /// `Transient` when there is no room for one, `Permanent` when it cannot be made otherwise, naming it.
     pub(super) fn create(self) -> Result<Self> {
         for folder in [self.spool(), self.sinks()] {
-            std::fs::create_dir_all(&folder).map_err(|error| {
-                Error::permanent(format!("cannot make the folder `{}`", folder.display())).because(error)
+            std::fs::create_dir_all(&folder).map_err(|cause| {
+                let text = format!("cannot make the folder `{}`", folder.display());
+                let error = if is_full(&cause) { Error::transient(text) } else { Error::permanent(text) };
+                error.because(cause)
             })?;
         }
         Ok(self)

@@ -146,7 +146,7 @@ pub(super) fn remove_any(disk: &dyn Disk, name: &str) -> io::Result<()> {
 }
 
 /// Returns whether a failure means that there is no room.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 

@@ -80,6 +80,7 @@ impl<L: Log> Delivery<L> {
             None => Noted { position, begins_at: self.begins_at, chain: None },
         };
         let written = blocking(known, move |known| known.write(noted)).await;
+        self.is_unnoted = written.is_err();
         self.reporter.noted(written, Instant::now());
     }
 

@@ -8,7 +8,7 @@ use crate::intake::asks::Board;
 const LAG: Duration = Duration::from_secs(2);
 
 fn board_of(host: &Host) -> Board {
-    let mut board = Board::new("venue".into(), LAG);
+    let mut board = Board::new("venue".into(), vec!["trades".into(), "book_changes".into()], LAG);
     board.publish(&host.intake.continuity, Instant::now());
     board
 }

@@ -35,7 +35,11 @@ impl RealDisk {
     pub fn create(dir: impl Into<PathBuf>) -> Result<Self, Error> {
         let disk = Self::at(dir);
         let made = std::fs::create_dir_all(&disk.dir);
-        made.map_err(|cause| Error::permanent(format!("cannot make `{}`", disk.place())).because(cause))?;
+        made.map_err(|cause| {
+            let text = format!("cannot make `{}`", disk.place());
+            let error = if super::is_full(&cause) { Error::transient(text) } else { Error::permanent(text) };
+            error.because(cause)
+        })?;
         // The new names must survive a power cut as well, or the spool is gone with all that was fsynced into it: its own,
         // the pipeline's folder, and the data folder.
         let real = disk.dir.canonicalize();
