@@ -4,9 +4,14 @@
 
 mod support;
 
+use std::{io::Write, path::Path, time::Duration};
+
+use flate2::{Compression, write::GzEncoder};
 use sqlx::Row;
-use support::{Bench, Program};
-use tidegate_sources::deribit::simulator::{Fault, Faults, SimulatorConfig};
+use support::{Bench, Program, Stored};
+use tempfile::TempDir;
+use tidegate_core::connection::capture::{self, Body, Event};
+use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
@@ -105,6 +110,46 @@ async fn captures_of_two_pipelines_in_one_folder_are_kept_apart_and_one_without_
     assert!(std::fs::read_dir(bench.path("captures/eth/deribit")).unwrap().count() > 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_oracle_says_so() {
+    let recorded = Recorded::start().await;
+    let (made, live) = {
+        let bench = recorded.bench.borrow();
+        let bench = bench.as_ref().unwrap();
+        (bench.venue.oracle(), bench.path("data/eth/sources/deribit/capture"))
+    };
+    let doubled = with_each_ticker_twice(&live);
+    let faults = Faults::parse("malformed=30/m,slow=20/m").unwrap();
+    let replay = Some(doubled.path().to_owned());
+    let config = SimulatorConfig { replay, replay_speed: 2.0, faults, ..SimulatorConfig::default() };
+    let bench = Bench::start(config, "", "").await;
+    let mut program = bench.run();
+    for committed in [800, 1_600, 2_400] {
+        program.until_committed(committed).await;
+        let too_many = Condition::Http429 { retry_after: Duration::from_secs(1) };
+        bench.venue.inject(Fault::Lasting(too_many, Duration::from_millis(300)));
+        bench.venue.inject(Fault::Cut);
+        assert_eq!(bench.venue.inject(Fault::Skip), 0, "a replay makes nothing");
+    }
+    let played = tokio::time::timeout(support::PATIENCE, bench.venue.played()).await;
+    assert!(played.is_ok(), "the capture does not end; the log:\n{}", program.log());
+    let comparison = bench.settle(&mut program).await;
+    comparison.assert_exact(&program.log());
+    assert!(Stored::read(&bench.database()).await.backfilled > 0, "the cuts were filled");
+    let twice =
+        bench.number("SELECT count(*) FROM (SELECT 1 FROM tickers GROUP BY symbol, volume_24h HAVING count(*) = 2)");
+    assert!(twice.await > 100, "what the venue repeats is kept");
+
+    let again = bench.venue.oracle();
+    for (symbol, trades) in &again.trades {
+        let ids: Vec<u64> = made.trades[symbol].iter().map(|trade| trade.id).collect();
+        assert!(trades.iter().all(|trade| ids.contains(&trade.id)), "{symbol}: the venue made these");
+        assert!(trades.is_sorted_by_key(|trade| trade.seq), "{symbol}: in their order");
+    }
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
 /// A run with faults that was captured, and what it stored.
 struct Recorded {
     bench: std::cell::RefCell<Option<Bench>>,
@@ -143,6 +188,23 @@ impl Recorded {
         bench.write("eth.toml", &bench.pipeline(&source, ""));
         bench
     }
+}
+
+/// Writes a capture again in which each ticker comes twice, as it does in real ones.
+fn with_each_ticker_twice(capture: &Path) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("deribit-000001.jsonl.gz")).unwrap();
+    let mut file = GzEncoder::new(file, Compression::fast());
+    for line in capture::read(capture).unwrap() {
+        let line = line.unwrap();
+        let is_ticker = matches!(&line.event, Event::Frame { body: Body::Text(text) } if text.contains("\"ticker."));
+        for _ in 0..if is_ticker { 2 } else { 1 } {
+            serde_json::to_writer(&mut file, &line).unwrap();
+            file.write_all(b"\n").unwrap();
+        }
+    }
+    file.finish().unwrap();
+    folder
 }
 
 /// Returns the rows of a table with all of their columns, sorted.
