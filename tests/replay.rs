@@ -8,10 +8,10 @@ use std::{io::Write, path::Path, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
 use sqlx::Row;
-use support::{Bench, Program, Stored};
+use support::{Bench, Comparison, Program, Stored};
 use tempfile::TempDir;
 use tidegate_core::connection::capture::{self, Body, Event};
-use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, SimulatorConfig};
+use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, Oracle, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
@@ -148,6 +148,48 @@ async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_ora
     }
     let (code, log) = program.stop().await;
     assert_eq!(code, 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_writes_down_what_it_sent() {
+    let recorded = Recorded::start().await;
+    let bench = recorded.bench.take().unwrap().at("played.sqlite");
+    let capture = "data/eth/sources/deribit/capture";
+    let simulate = |more: &[&str]| {
+        let args = [&["simulate", "deribit", "--replay", capture], more].concat();
+        Program::start(bench.folder(), &args)
+    };
+    for (mistake, code, answer) in [
+        (&["--faults", "skip=1/m"][..], 1, "fault `skip` needs a market"),
+        (&["--rate", "5"], 2, "cannot be used with"),
+        (&["--speed", "0"], 1, "a speed of 0"),
+    ] {
+        let (ended, log) = simulate(mistake).ended().await;
+        assert!(ended == code && log.contains(answer), "{mistake:?}: {ended} {log}");
+    }
+
+    let mut venue = simulate(&["--speed", "5", "--faults", "cut=60/m", "--sent", "sent.jsonl"]);
+    let endpoint = venue.until("its address", |line| line.as_str().is_some_and(|line| line.starts_with("endpoint = ")));
+    let endpoint = endpoint.await.as_str().unwrap().to_owned();
+    bench.write("eth.toml", &bench.pipeline(&format!("{endpoint}\n"), "").replace("\"eth\"", "\"again\""));
+    let mut program = bench.run();
+    venue.until("its end", |line| line.as_str().is_some_and(|line| line.contains("has been played"))).await;
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    loop {
+        let stored = Stored::read(&bench.database()).await;
+        let comparison = Comparison::of(&Oracle::load(bench.path("sent.jsonl")).unwrap(), &stored);
+        if comparison.missing.is_empty() && comparison.holes.is_empty() || tokio::time::Instant::now() > deadline {
+            comparison.assert_exact(&program.log());
+            break;
+        }
+        program.next_report().await;
+    }
+    program.stop().await;
+    venue.signal("TERM");
+    let (code, log) = venue.ended().await;
+    assert_eq!(code, 0, "{log}");
+    let (code, log) = simulate(&["--sent", "sent.jsonl"]).ended().await;
+    assert!(code == 1 && log.contains("the `sent` file has begun already"), "{log}");
 }
 
 /// A run with faults that was captured, and what it stored.
