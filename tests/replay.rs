@@ -118,7 +118,7 @@ async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_ora
         let bench = bench.as_ref().unwrap();
         (bench.venue.oracle(), bench.path("data/eth/sources/deribit/capture"))
     };
-    let doubled = with_each_ticker_twice(&live);
+    let doubled = of_some_days_ago_with_each_ticker_twice(&live);
     let faults = Faults::parse("malformed=30/m,slow=20/m").unwrap();
     let replay = Some(doubled.path().to_owned());
     let config = SimulatorConfig { replay, replay_speed: 2.0, faults, ..SimulatorConfig::default() };
@@ -232,13 +232,17 @@ impl Recorded {
     }
 }
 
-/// Writes a capture again in which each ticker comes twice, as it does in real ones.
-fn with_each_ticker_twice(capture: &Path) -> TempDir {
+/// Writes a capture again as if it were of some days ago, and each ticker had come twice, as it happens at the real venue.
+fn of_some_days_ago_with_each_ticker_twice(capture: &Path) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let file = std::fs::File::create(folder.path().join("deribit-000001.jsonl.gz")).unwrap();
     let mut file = GzEncoder::new(file, Compression::fast());
     for line in capture::read(capture).unwrap() {
-        let line = line.unwrap();
+        let mut line = line.unwrap();
+        line.at.0 -= 3 * DAY_MS * 1_000_000;
+        if let Event::Frame { body: Body::Text(text) } | Event::Reply { body: Body::Text(text), .. } = &mut line.event {
+            *text = three_days_before(text);
+        }
         let is_ticker = matches!(&line.event, Event::Frame { body: Body::Text(text) } if text.contains("\"ticker."));
         for _ in 0..if is_ticker { 2 } else { 1 } {
             serde_json::to_writer(&mut file, &line).unwrap();
@@ -248,6 +252,21 @@ fn with_each_ticker_twice(capture: &Path) -> TempDir {
     file.finish().unwrap();
     folder
 }
+
+fn three_days_before(text: &str) -> String {
+    let key = "\"timestamp\":";
+    let mut parts = text.split(key);
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |before, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        match part[..part.len() - rest.len()].parse::<i64>() {
+            Ok(at_ms) => format!("{before}{key}{}{rest}", at_ms - 3 * DAY_MS),
+            Err(_) => format!("{before}{key}{part}"),
+        }
+    })
+}
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Returns the rows of a table with all of their columns, sorted.
 async fn rows(bench: &Bench, table: &str) -> Vec<String> {

@@ -206,7 +206,8 @@ Examples:
   tidegate simulate deribit --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl
 
 With --replay DIR it plays a capture, which a source with `capture = {}` has written, to whoever subscribes: frames, times
-and replies as they were, with faults of the line and of REST.";
+and replies as they were, with faults of the line and of REST. Options that have expired since are to be named in the
+pipeline: a selector does not choose them.";
 
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 const DEMO_EXAMPLES: &str = "\

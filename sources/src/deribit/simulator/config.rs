@@ -24,7 +24,8 @@ pub struct SimulatorConfig {
     ///
     /// Its clock begins with the first subscription. Frames go out as they came, to those who have their channel by the
     /// same name, and the times in them stay; discovery is answered as it was; all trades that were seen are the history
-    /// of both REST hosts. `rate` and `instruments` count for nothing then, and faults of trades, books and listings are
+    /// of both REST hosts. Options and futures of ETH are played, other frames are left out, in words. A client that selects
+    /// instruments by a clock of its own takes what has expired since for expired: with an old capture, name them. `rate` and `instruments` count for nothing then, and faults of trades, books and listings are
     /// refused.
     pub replay: Option<PathBuf>,
     /// How many times faster than it was recorded a capture is played; 1 by default.

@@ -24,8 +24,9 @@ use tidegate_core::{
 use tracing::error;
 
 use self::book::RecordedBook;
-pub(super) use self::survey::Survey;
+use self::survey::Survey;
 use super::{
+    super::instrument as names,
     channel::{Channel, Topic},
     instrument::{CURRENCY, Instrument},
     lines::Key,
@@ -263,9 +264,10 @@ fn trades(list: &str) -> Option<Vec<RecordedTrade>> {
     list.iter().map(trade).collect()
 }
 
-/// Returns whether an instrument is one of the currency that is simulated.
+/// Returns whether an instrument is of those that are simulated: options and futures of the one currency.
 fn is_played(instrument: &str) -> bool {
-    instrument.strip_prefix(CURRENCY).is_some_and(|rest| rest.starts_with('-'))
+    let of = names::market(instrument);
+    of.is_some_and(|of| of.currency == CURRENCY && matches!(of.kind, names::Kind::Option | names::Kind::Future))
 }
 
 fn read(from: &Path) -> io::Result<Reader> {

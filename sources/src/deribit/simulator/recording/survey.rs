@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tidegate_core::connection::capture::{Asked, Event};
+use tidegate_core::connection::capture::{Asked, Body, Event};
 use tracing::warn;
 use url::Url;
 
@@ -15,7 +15,7 @@ use super::{
 
 /// What is known of a capture.
 #[derive(Debug, Default)]
-pub(in super::super) struct Survey {
+pub(super) struct Survey {
     pub(super) began: Timestamp,
     pub(super) instruments: BTreeMap<String, Instrument>,
     /// Those that were asked for or of which a frame came.
@@ -30,6 +30,8 @@ pub(in super::super) struct Survey {
     live: HashSet<(String, u64)>,
     /// Frames that cannot be played.
     left_out: u64,
+    /// Lines that the recorder left out.
+    dropped: u64,
 }
 
 impl Survey {
@@ -42,13 +44,17 @@ impl Survey {
                 survey.began = line.at;
             }
             match line.event {
-                Event::Frame { body } => survey.on_frame(&String::from_utf8_lossy(&body.bytes()))?,
+                Event::Frame { body: Body::Text(text) } => survey.on_frame(&text)?,
                 Event::Subscribe { channels } => {
                     channels.into_iter().for_each(|channel| survey.on_channel(channel, line.at));
                 }
                 Event::Discovered { request, status: 200, body } => survey.on_reply(&request, line.at, &body.bytes()),
                 Event::Reply { status: 200, body, .. } => survey.on_page(&body.bytes())?,
-                _ => {}
+                Event::Dropped { lines } => survey.dropped += lines,
+                // What the recorder did, and replies that are errors or none.
+                Event::Start { .. } | Event::Anew | Event::Discover | Event::Open { .. } | Event::Wake => {}
+                Event::Unsubscribe { .. } | Event::Unended { .. } | Event::Sent { .. } | Event::Closed { .. } => {}
+                Event::Frame { .. } | Event::Discovered { .. } | Event::Reply { .. } | Event::End { .. } => {}
             }
         }
         survey.finish();
@@ -138,6 +144,9 @@ impl Survey {
         let mut unsent: Vec<_> = unsent.filter(|(_, name, seq)| !live.contains(&(name.clone(), *seq))).collect();
         unsent.sort();
         self.unsent = unsent.into();
+        if self.dropped > 0 {
+            warn!(lines = self.dropped, "the capture has holes: its disk was too slow");
+        }
         if self.left_out > 0 {
             let frames = self.left_out;
             warn!(frames, "frames of the capture are not played: broken, or of channels that are not simulated");
