@@ -169,8 +169,11 @@ async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_wri
     }
 
     let mut venue = simulate(&["--speed", "5", "--faults", "cut=60/m", "--sent", "sent.jsonl"]);
-    let endpoint = venue.until("its address", |line| line.as_str().is_some_and(|line| line.starts_with("endpoint = ")));
-    let endpoint = endpoint.await.as_str().unwrap().to_owned();
+    // Behind its address it may say what of the capture is broken.
+    let is_up = |line: &str| line.starts_with("endpoint = ") || line.contains("not played");
+    venue.until("its address", |line| line.as_str().is_some_and(is_up)).await;
+    let printed = venue.printed();
+    let endpoint = printed.lines().find(|line| line.starts_with("endpoint = ")).unwrap();
     bench.write("eth.toml", &bench.pipeline(&format!("{endpoint}\n"), "").replace("\"eth\"", "\"again\""));
     let mut program = bench.run();
     venue.until("its end", |line| line.as_str().is_some_and(|line| line.contains("has been played"))).await;

@@ -57,8 +57,11 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
             "the file was begun with seed {first}: its instruments and numbers go on, what follows is of seed {seed}\n"
         ))?;
     }
+    let lacks = simulator.lacks();
+    lacks.iter().try_for_each(|one| show(&format!("{one}\n")))?;
     let played = async {
         simulator.played().await;
+        simulator.lacks().iter().skip(lacks.len()).try_for_each(|one| show(&format!("{one}\n")))?;
         show("the capture has been played: the venue is quiet from now on\n")?;
         std::future::pending().await
     };

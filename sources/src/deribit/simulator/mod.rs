@@ -65,7 +65,7 @@ pub use self::{
     instrument::{Instrument, OptionTerms},
     oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Totals, Trade},
 };
-use self::{shared::Shared, venue::Venue};
+use self::{recording::Recording, shared::Shared, venue::Venue};
 
 /// How long `stop` waits for connections to end.
 const STOPPING: Duration = Duration::from_secs(2);
@@ -178,6 +178,11 @@ impl Simulator {
     pub async fn played(&self) {
         let is_played = self.shared.venue().is_played.clone();
         is_played.cancelled().await;
+    }
+
+    /// Returns what of a capture is not played, a sentence each.
+    pub fn lacks(&self) -> Vec<String> {
+        self.shared.venue().recording.as_ref().map_or_else(Vec::new, Recording::lacks)
     }
 
     /// Makes a trade and sends it. Returns false if the instrument is not listed, as all of these do in a replay.

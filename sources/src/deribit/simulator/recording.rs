@@ -21,7 +21,6 @@ use tidegate_core::{
     connection::capture::{self, Body, Line, Reader},
     row::Timestamp,
 };
-use tracing::error;
 
 use self::book::RecordedBook;
 use self::survey::Survey;
@@ -44,6 +43,8 @@ pub(super) struct Recording {
     survey: Survey,
     /// The book of each channel, as far as the frames have told.
     books: HashMap<String, RecordedBook>,
+    /// Why a part could not be read, which could be at the start.
+    unread: Option<String>,
 }
 
 /// What is due: trades that were made, and behind them a frame.
@@ -77,7 +78,7 @@ impl Recording {
             return Err(refused(format!("`{}` holds no frame of a channel that can be played", from.display())));
         }
         let now = survey.began.0;
-        Ok(Self { lines: read(from)?.peekable(), now, speed, survey, books: HashMap::new() })
+        Ok(Self { lines: read(from)?.peekable(), now, speed, survey, books: HashMap::new(), unread: None })
     }
 
     /// Returns the time by the recording's clock, in microseconds since 1970.
@@ -100,10 +101,25 @@ impl Recording {
         self.lines.peek().is_none() && self.survey.to_come.values().all(BTreeMap::is_empty)
     }
 
+    /// Returns what of the recorded feed is not played, a sentence each.
+    pub(super) fn lacks(&self) -> Vec<String> {
+        let Survey { left_out, dropped, .. } = &self.survey;
+        let left_out = (*left_out > 0).then(|| {
+            format!("{left_out} frames are not played: they are broken, or no options or futures of {CURRENCY}")
+        });
+        let dropped = (*dropped > 0).then(|| format!("{dropped} lines are not in the capture: its disk was too slow"));
+        let unread = self.unread.as_ref().map(|why| format!("a part was not played: {why}"));
+        [left_out, dropped, unread].into_iter().flatten().collect()
+    }
+
     /// Returns what comes next, if its time has come.
     pub(super) fn next_due(&mut self) -> Option<Due> {
-        if let Some((instrument, seq)) = self.survey.next_unsent(self.now) {
-            return Some(Due { trades: self.survey.made_until(&instrument, seq), frame: None });
+        // A trade is made at its time, and told later: who subscribes between the two was not there when it was made.
+        while let Some((instrument, seq)) = self.survey.next_made(self.now) {
+            let trades = self.survey.made_until(&instrument, seq);
+            if !trades.is_empty() {
+                return Some(Due { trades, frame: None });
+            }
         }
         loop {
             let line = self.lines.next_if(|line| line.as_ref().map_or(true, |line| line.at.0 <= self.now))?;
@@ -113,8 +129,7 @@ impl Recording {
                         return Some(due);
                     }
                 }
-                // It could be read at the start.
-                Err(failed) => error!(error = %failed, "a part of the capture is left out"),
+                Err(failed) => self.unread = Some(failed.to_string()),
             }
         }
     }
@@ -132,6 +147,12 @@ impl Recording {
         };
         let Read { topic, channel, key, .. } = read;
         Some(Due { trades, frame: is_sent.then_some(Frame { topic, channel, text, key }) })
+    }
+
+    /// Returns whether a frame tells of a trade. Those that the recorder has by REST only are for the venue to tell: a
+    /// subscriber who is there gets every trade.
+    pub(super) fn tells(&self, trade: &Trade) -> bool {
+        self.survey.told.contains(&trade.id)
     }
 
     /// Returns the instruments that were listed or that a channel names.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    events::Made,
     fold::Event,
     oracle::Trade,
     recording::{Due, Recording},
@@ -18,9 +19,13 @@ impl Venue {
         }
         recording.pass(step);
         while let Some(Due { trades, frame }) = self.recording.as_mut().and_then(Recording::next_due) {
-            for (instrument, trade) in trades {
-                self.note_recorded(instrument, trade, false);
+            for (instrument, trade) in &trades {
+                self.note_recorded(instrument.clone(), trade.clone(), false);
             }
+            let is_untold =
+                |(_, trade): &Made| self.recording.as_ref().is_some_and(|recording| !recording.tells(trade));
+            let untold: Vec<Made> = trades.into_iter().filter(is_untold).collect();
+            self.publish_trades(&untold);
             if let Some(frame) = frame {
                 self.lines.publish_as(&frame.topic, &frame.channel, frame.text, frame.key.as_ref());
             }

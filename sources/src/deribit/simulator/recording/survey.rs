@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tidegate_core::connection::capture::{Asked, Body, Event};
-use tracing::warn;
 use url::Url;
 
 use super::{
@@ -24,14 +23,14 @@ pub(super) struct Survey {
     pub(super) replies: HashMap<String, Vec<(Timestamp, String)>>,
     /// Trades that have not been made yet, by instrument and number.
     pub(super) to_come: BTreeMap<String, BTreeMap<u64, Trade>>,
-    /// Those of them that came by REST only, in order of time: milliseconds, instrument, number.
-    unsent: VecDeque<(i64, String, u64)>,
-    /// Numbers that came live.
-    live: HashSet<(String, u64)>,
+    /// Ids of trades that a frame holds.
+    pub(super) told: HashSet<u64>,
+    /// When each of them was made: milliseconds, instrument, number.
+    in_time: VecDeque<(i64, String, u64)>,
     /// Frames that cannot be played.
-    left_out: u64,
+    pub(super) left_out: u64,
     /// Lines that the recorder left out.
-    dropped: u64,
+    pub(super) dropped: u64,
 }
 
 impl Survey {
@@ -68,7 +67,7 @@ impl Survey {
         };
         self.on_channel(read.channel, self.began);
         for trade in read.trades {
-            self.live.insert((trade.instrument_name.clone(), trade.trade_seq));
+            self.told.extend(trade.id());
             self.on_trade(trade, true)?;
         }
         Ok(())
@@ -138,24 +137,15 @@ impl Survey {
     }
 
     fn finish(&mut self) {
-        let live = std::mem::take(&mut self.live);
         let all = self.to_come.iter().flat_map(|(name, trades)| trades.values().map(move |trade| (name, trade)));
-        let unsent = all.map(|(name, trade)| (trade.timestamp, name.clone(), trade.seq));
-        let mut unsent: Vec<_> = unsent.filter(|(_, name, seq)| !live.contains(&(name.clone(), *seq))).collect();
-        unsent.sort();
-        self.unsent = unsent.into();
-        if self.dropped > 0 {
-            warn!(lines = self.dropped, "the capture has holes: its disk was too slow");
-        }
-        if self.left_out > 0 {
-            let frames = self.left_out;
-            warn!(frames, "frames of the capture are not played: broken, or of channels that are not simulated");
-        }
+        let mut in_time: Vec<_> = all.map(|(name, trade)| (trade.timestamp, name.clone(), trade.seq)).collect();
+        in_time.sort();
+        self.in_time = in_time.into();
     }
 
-    /// Returns the next trade that nobody was sent, if it was made by `now`, in nanoseconds since 1970.
-    pub(super) fn next_unsent(&mut self, now: i64) -> Option<(String, u64)> {
-        self.unsent.pop_front_if(|(at_ms, ..)| *at_ms <= now / 1_000_000).map(|(_, name, seq)| (name, seq))
+    /// Returns the next trade, if it was made by `now`, in nanoseconds since 1970.
+    pub(super) fn next_made(&mut self, now: i64) -> Option<(String, u64)> {
+        self.in_time.pop_front_if(|(at_ms, ..)| *at_ms <= now / 1_000_000).map(|(_, name, seq)| (name, seq))
     }
 
     /// Returns an instrument's trades up to a number that have not been made yet: now they are.
@@ -168,7 +158,7 @@ impl Survey {
 
     /// Returns the trades that were made before a time.
     pub(super) fn made_before(&mut self, at_ms: i64) -> Vec<(String, Trade)> {
-        self.unsent.retain(|(made_ms, ..)| *made_ms > at_ms);
+        self.in_time.retain(|(made_ms, ..)| *made_ms > at_ms);
         let last = |trades: &BTreeMap<u64, Trade>| {
             trades.values().filter(|trade| trade.timestamp <= at_ms).map(|trade| trade.seq).max()
         };

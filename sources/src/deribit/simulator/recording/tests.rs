@@ -23,22 +23,23 @@ fn frames_come_in_their_order_and_at_their_pace_and_trades_with_them() {
     recording.pass(Duration::from_millis(50));
     assert_eq!(due(&mut recording), ["ticker"], "50 ms at twice the speed");
     recording.pass(Duration::from_millis(99));
-    assert_eq!(due(&mut recording), Vec::<String>::new());
+    assert_eq!(due(&mut recording), ["made 7"], "made at its own time, and told behind it");
     assert!(!recording.is_over());
     recording.pass(Duration::from_millis(1));
-    assert_eq!(due(&mut recording), ["made 7", "trades", "ticker"]);
+    assert_eq!(due(&mut recording), ["trades", "ticker"]);
     assert!(recording.is_over());
 }
 
 #[test]
-fn trades_that_came_by_rest_only_are_made_in_their_time_and_sent_to_nobody() {
+fn trades_that_came_by_rest_only_are_made_in_their_time_and_told_by_no_frame() {
     let page = json!([trade(5, -60_000), trade(6, 120), trade(7, 250)]);
     let capture = Capture::default().reply(900, &page).frame(300, "trades", &json!([trade(7, 250)])).write();
     let mut recording = Recording::open(capture.path(), 1.0).unwrap();
     let past: Vec<u64> = recording.past().iter().map(|(_, trade)| trade.seq).collect();
     assert_eq!(past, [5], "made before the recording began");
     recording.pass(Duration::from_millis(120));
-    assert_eq!(due(&mut recording), ["made 6"]);
+    let Due { trades, frame } = recording.next_due().unwrap();
+    assert!(trades[0].1.seq == 6 && frame.is_none() && !recording.tells(&trades[0].1), "the venue has to tell it");
     recording.pass(Duration::from_millis(880));
     assert_eq!(due(&mut recording), ["made 7", "trades"]);
 }
@@ -100,6 +101,20 @@ fn a_request_is_answered_as_it_was_last_and_instruments_are_listed_by_it() {
 }
 
 #[test]
+fn what_cannot_be_played_is_left_out_in_words() {
+    let mut foreign = trade(1, 0);
+    foreign["instrument_name"] = json!("ETH-CS-19MAY26-2700_2750");
+    let dropped = capture::Event::Dropped { lines: 3 };
+    let capture = Capture::default().frame(10, "trades", &json!([foreign])).with(20, dropped);
+    let capture = capture.frame(30, "quote", &json!({})).frame(40, "ticker", &ticker(0.0)).write();
+    let mut recording = Recording::open(capture.path(), 1.0).unwrap();
+    let lacks = recording.lacks();
+    assert!(lacks.len() == 2 && lacks[0].starts_with("2 frames ") && lacks[1].starts_with("3 lines "), "{lacks:?}");
+    recording.pass(Duration::from_millis(40));
+    assert_eq!(due(&mut recording), ["ticker"]);
+}
+
+#[test]
 fn a_capture_with_nothing_to_play_is_refused() {
     let capture = Capture::default().discovered(10, &json!([])).write();
     let error = Recording::open(capture.path(), 1.0).unwrap_err().to_string();
@@ -145,7 +160,8 @@ struct Capture(Vec<(i64, capture::Event)>);
 
 impl Capture {
     fn frame(self, at_ms: i64, kind: &str, data: &serde_json::Value) -> Self {
-        let channel = format!("{kind}.{NAME}.100ms");
+        let interval = if kind == "quote" { "" } else { ".100ms" };
+        let channel = format!("{kind}.{NAME}{interval}");
         let frame = json!({
             "jsonrpc": "2.0", "method": "subscription", "params": { "channel": channel, "data": data }
         });
