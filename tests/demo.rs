@@ -456,6 +456,8 @@ async fn counts(folder: &Path) -> [u64; 2] {
         let query = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")));
         *count = query.fetch_one(&mut database).await.unwrap_or(0).unsigned_abs();
     }
+    // A connection that is only dropped is closed later, and holds up whoever opens the file then.
+    database.close().await.unwrap();
     counts
 }
 

@@ -44,6 +44,26 @@ async fn a_pipeline_that_has_failed_stays_red_in_health_until_the_process_is_tol
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_full_at_the_start_holds_up_its_pipeline_until_there_is_room() {
+    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    let host = fs::read_to_string(bench.path("tidegate.toml")).unwrap();
+    bench.write("tidegate.toml", &format!("data_dir = \"{}\"\n{host}", disk.path().display()));
+    let filler = disk.path().join("filler");
+    // Ends with an error when nothing more fits.
+    drop(fs::write(&filler, vec![0; 9 << 20]));
+    let mut program = bench.run();
+    let waits = |report: &Value| {
+        let spool = &report["checks"]["eth/spool"];
+        spool["status"] == "degraded" && spool["reason"].as_str().is_some_and(|why| why.contains("trying again in"))
+    };
+    program.until("the pipeline waits for room", waits).await;
+    fs::remove_file(filler).unwrap();
+    program.until_committed(100).await;
+    assert_eq!(program.stop().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn figures_are_of_pipelines_alone_and_their_first_line_has_a_rate() {
     let bench = Bench::start(SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }, "", "").await;
     bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nstats = \"2s\"\n");

@@ -34,9 +34,9 @@ async fn a_file_of_certificates_that_holds_none_stops_the_source_and_is_named() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelines_share_the_connections_that_a_venue_allows_a_machine() {
-    // One connection for each pipeline, and no more than the calls of all of them together need.
+    // One connection for each pipeline, the four calls that may be out at once, and as many that are being closed.
     const PIPELINES: usize = 12;
-    let config = SimulatorConfig { connections: PIPELINES + 5, ..SimulatorConfig::default() };
+    let config = SimulatorConfig { connections: PIPELINES + 8, ..SimulatorConfig::default() };
     let bench = Bench::start(config, "", "").await;
     for number in 1..PIPELINES {
         let name = format!("p{number}");

@@ -212,7 +212,7 @@ impl Bench {
 pub fn skipped(why: &str) {
     let line = format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("a test"));
     eprintln!("{line}");
-    if let Some(file) = std::env::var_os("TIDEGATE_SKIPPED") {
+    if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
         let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
         std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).unwrap();
     }

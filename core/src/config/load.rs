@@ -55,7 +55,7 @@ pub struct Refused {
 }
 
 /// A checked pipeline, ready to be built.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pipeline {
     /// Its name in logs, metrics and stores, and its folder in the host's `data_dir`.
     pub name: String,
@@ -83,7 +83,7 @@ impl Pipeline {
 }
 
 /// A source of a pipeline.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SourceStage {
     /// Its name in logs, metrics and stores.
     pub name: String,
@@ -98,6 +98,7 @@ pub struct SourceStage {
 }
 
 /// How records come.
+#[derive(Clone)]
 #[expect(clippy::large_enum_variant, reason = "there are as many as sources")]
 pub enum Feed {
     /// As frames of a WebSocket, by the connection driver.
@@ -115,6 +116,7 @@ pub enum Feed {
 }
 
 /// A sink of a pipeline.
+#[derive(Clone)]
 pub struct SinkStage {
     /// Its name in logs, metrics and stores.
     pub name: String,

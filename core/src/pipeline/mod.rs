@@ -28,8 +28,8 @@ use supervise::{MakeSource, SourceEnd, Supervised};
 use vanished::Vanished;
 
 use crate::{
-    Error, Result,
-    caught::{caught, text_of},
+    Error, Kind, Result,
+    caught::{self, LONGEST_PAUSE, caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
     delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
@@ -126,14 +126,27 @@ impl fmt::Display for Ended {
 /// # Errors
 ///
 /// `Config` when another process has its spool, or its parts do not fit together. `Permanent` when its disk fails.
+/// `Transient` when it was told to stop before its disk let it start.
 pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
-    let name = pipeline.name.clone();
-    let spool_health = around.registry.stage(StageId::spool(&name));
-    let failed = |error: Error| {
-        spool_health.failed(format!("{}; the pipeline does not run", error.chain()));
-        error
+    let spool_health = around.registry.stage(StageId::spool(&pipeline.name));
+    let mut pauses = caught::pauses();
+    let parts = loop {
+        let error = match Parts::start(pipeline.clone(), around.clone()).await {
+            Ok(parts) => break parts,
+            Err(error) => error,
+        };
+        // A disk that is full or does not answer may be well again.
+        let Kind::Transient { retry_after } = error.kind() else {
+            spool_health.failed(format!("{}; the pipeline does not run", error.chain()));
+            return Err(error);
+        };
+        let pause = pauses.failed(retry_after).unwrap_or(LONGEST_PAUSE);
+        let next = format!("the pipeline does not run yet, trying again in {:.1} s", pause.as_secs_f64());
+        spool_health.degraded(format!("{}; {next}", error.chain()));
+        if around.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Err(error);
+        }
     };
-    let parts = Parts::start(pipeline, around).await.map_err(failed)?;
     parts.run().await
 }
 

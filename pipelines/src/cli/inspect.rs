@@ -4,7 +4,7 @@ use std::{error::Error as _, io, process::ExitCode};
 
 use tidegate_core::{catalog::Catalog, deadletter, spool::inspect};
 
-use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, print, reference};
+use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, print, reference, tell};
 
 pub(super) fn spool(args: &SpoolArgs) -> Outcome {
     match &args.command {
@@ -43,7 +43,7 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
         }
         let listing = deadletter::list(&path)?;
         if listing.unreadable > 0 {
-            eprintln!("{}: {} lines cannot be read", path.display(), listing.unreadable);
+            tell(format_args!("{}: {} lines cannot be read\n", path.display(), listing.unreadable));
         }
         for letter in listing.letters {
             let line = serde_json::to_string(&letter).map_err(|error| Failure::failed(error.to_string()))?;
@@ -51,6 +51,6 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
             count += 1;
         }
     }
-    eprintln!("{count} dead letters of {}", pipeline.name);
+    tell(format_args!("{count} dead letters of {}\n", pipeline.name));
     Ok(ExitCode::SUCCESS)
 }

@@ -43,12 +43,16 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Ok(code) => code,
         Err(Failure { text, code }) => {
             if !text.is_empty() {
-                // Where standard error is closed nobody is left to be told.
-                drop(writeln!(io::stderr(), "error: {text}"));
+                tell(format_args!("error: {text}\n"));
             }
             ExitCode::from(code)
         }
     }
+}
+
+/// Says something on standard error. Where that is closed nobody is left to be told, which is no reason to end.
+pub(crate) fn tell(text: impl Display) {
+    drop(write!(io::stderr(), "{text}"));
 }
 
 /// Prints a page on standard output.

@@ -7,13 +7,13 @@ use tidegate_core::{
     config::{self, Environment, Files, Loaded},
 };
 
-use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, SchemaArgs, look, print};
+use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, SchemaArgs, look, print, tell};
 
 /// Reads the files and shows what is wrong with them on standard error.
 pub(super) fn load(catalog: &Catalog, files: &[std::path::PathBuf], host: Option<&Path>) -> Loaded {
     let loaded = config::load(catalog, Files::read(files, host), &Environment::of_process());
     if loaded.report.errors() + loaded.report.warnings() > 0 {
-        eprint!("{}", loaded.report.render(look()));
+        tell(loaded.report.render(look()));
     }
     loaded
 }
@@ -51,7 +51,7 @@ pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
 pub(super) fn new(catalog: &Catalog, args: &NewArgs) -> Outcome {
     let text = config::template(catalog, &args.source, &args.sink);
     print(text.map_err(|error| Failure::usage(error.to_string()))?)?;
-    eprintln!("next: tidegate check FILE, then tidegate run FILE");
+    tell("next: tidegate check FILE, then tidegate run FILE\n");
     Ok(ExitCode::SUCCESS)
 }
 
