@@ -4,9 +4,14 @@
 
 mod support;
 
+use std::{io::Write, path::Path, time::Duration};
+
+use flate2::{Compression, write::GzEncoder};
 use sqlx::Row;
-use support::{Bench, Program};
-use tidegate_sources::deribit::simulator::{Fault, Faults, SimulatorConfig};
+use support::{Bench, Comparison, Program, Stored};
+use tempfile::TempDir;
+use tidegate_core::connection::capture::{self, Body, Event};
+use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, Oracle, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
@@ -105,6 +110,91 @@ async fn captures_of_two_pipelines_in_one_folder_are_kept_apart_and_one_without_
     assert!(std::fs::read_dir(bench.path("captures/eth/deribit")).unwrap().count() > 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_oracle_says_so() {
+    let recorded = Recorded::start().await;
+    let (made, live) = {
+        let bench = recorded.bench.borrow();
+        let bench = bench.as_ref().unwrap();
+        (bench.venue.oracle(), bench.path("data/eth/sources/deribit/capture"))
+    };
+    let doubled = of_some_days_ago_with_each_ticker_twice(&live);
+    let faults = Faults::parse("malformed=30/m,slow=20/m").unwrap();
+    let replay = Some(doubled.path().to_owned());
+    let config = SimulatorConfig { replay, replay_speed: 2.0, faults, ..SimulatorConfig::default() };
+    let bench = Bench::start(config, "", "").await;
+    let mut program = bench.run();
+    for committed in [800, 1_600, 2_400] {
+        program.until_committed(committed).await;
+        let too_many = Condition::Http429 { retry_after: Duration::from_secs(1) };
+        bench.venue.inject(Fault::Lasting(too_many, Duration::from_millis(300)));
+        bench.venue.inject(Fault::Cut);
+        assert_eq!(bench.venue.inject(Fault::Skip), 0, "a replay makes nothing");
+    }
+    let played = tokio::time::timeout(support::PATIENCE, bench.venue.played()).await;
+    assert!(played.is_ok(), "the capture does not end; the log:\n{}", program.log());
+    let comparison = bench.settle(&mut program).await;
+    comparison.assert_exact(&program.log());
+    assert!(Stored::read(&bench.database()).await.backfilled > 0, "the cuts were filled");
+    let twice =
+        bench.number("SELECT count(*) FROM (SELECT 1 FROM tickers GROUP BY symbol, volume_24h HAVING count(*) = 2)");
+    assert!(twice.await > 100, "what the venue repeats is kept");
+
+    let again = bench.venue.oracle();
+    for (symbol, trades) in &again.trades {
+        let ids: Vec<u64> = made.trades[symbol].iter().map(|trade| trade.id).collect();
+        assert!(trades.iter().all(|trade| ids.contains(&trade.id)), "{symbol}: the venue made these");
+        assert!(trades.is_sorted_by_key(|trade| trade.seq), "{symbol}: in their order");
+    }
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_writes_down_what_it_sent() {
+    let recorded = Recorded::start().await;
+    let bench = recorded.bench.take().unwrap().at("played.sqlite");
+    let capture = "data/eth/sources/deribit/capture";
+    let simulate = |more: &[&str]| {
+        let args = [&["simulate", "deribit", "--replay", capture], more].concat();
+        Program::start(bench.folder(), &args)
+    };
+    for (mistake, code, answer) in [
+        (&["--faults", "skip=1/m"][..], 1, "fault `skip` needs a market"),
+        (&["--rate", "5"], 2, "cannot be used with"),
+        (&["--speed", "0"], 1, "a speed of 0"),
+    ] {
+        let (ended, log) = simulate(mistake).ended().await;
+        assert!(ended == code && log.contains(answer), "{mistake:?}: {ended} {log}");
+    }
+
+    let mut venue = simulate(&["--speed", "5", "--faults", "cut=60/m", "--sent", "sent.jsonl"]);
+    // Behind its address it may say what of the capture is broken.
+    let is_up = |line: &str| line.starts_with("endpoint = ") || line.contains("not played");
+    venue.until("its address", |line| line.as_str().is_some_and(is_up)).await;
+    let printed = venue.printed();
+    let endpoint = printed.lines().find(|line| line.starts_with("endpoint = ")).unwrap();
+    bench.write("eth.toml", &bench.pipeline(&format!("{endpoint}\n"), "").replace("\"eth\"", "\"again\""));
+    let mut program = bench.run();
+    venue.until("its end", |line| line.as_str().is_some_and(|line| line.contains("has been played"))).await;
+    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    loop {
+        let stored = Stored::read(&bench.database()).await;
+        let comparison = Comparison::of(&Oracle::load(bench.path("sent.jsonl")).unwrap(), &stored);
+        if comparison.missing.is_empty() && comparison.holes.is_empty() || tokio::time::Instant::now() > deadline {
+            comparison.assert_exact(&program.log());
+            break;
+        }
+        program.next_report().await;
+    }
+    program.stop().await;
+    venue.signal("TERM");
+    let (code, log) = venue.ended().await;
+    assert_eq!(code, 0, "{log}");
+    let (code, log) = simulate(&["--sent", "sent.jsonl"]).ended().await;
+    assert!(code == 1 && log.contains("the `sent` file has begun already"), "{log}");
+}
+
 /// A run with faults that was captured, and what it stored.
 struct Recorded {
     bench: std::cell::RefCell<Option<Bench>>,
@@ -144,6 +234,42 @@ impl Recorded {
         bench
     }
 }
+
+/// Writes a capture again as if it were of some days ago, and each ticker had come twice, as it happens at the real venue.
+fn of_some_days_ago_with_each_ticker_twice(capture: &Path) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let file = std::fs::File::create(folder.path().join("deribit-000001.jsonl.gz")).unwrap();
+    let mut file = GzEncoder::new(file, Compression::fast());
+    for line in capture::read(capture).unwrap() {
+        let mut line = line.unwrap();
+        line.at.0 -= 3 * DAY_MS * 1_000_000;
+        if let Event::Frame { body: Body::Text(text) } | Event::Reply { body: Body::Text(text), .. } = &mut line.event {
+            *text = three_days_before(text);
+        }
+        let is_ticker = matches!(&line.event, Event::Frame { body: Body::Text(text) } if text.contains("\"ticker."));
+        for _ in 0..if is_ticker { 2 } else { 1 } {
+            serde_json::to_writer(&mut file, &line).unwrap();
+            file.write_all(b"\n").unwrap();
+        }
+    }
+    file.finish().unwrap();
+    folder
+}
+
+fn three_days_before(text: &str) -> String {
+    let key = "\"timestamp\":";
+    let mut parts = text.split(key);
+    let first = parts.next().unwrap().to_owned();
+    parts.fold(first, |before, part| {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit());
+        match part[..part.len() - rest.len()].parse::<i64>() {
+            Ok(at_ms) => format!("{before}{key}{}{rest}", at_ms - 3 * DAY_MS),
+            Err(_) => format!("{before}{key}{part}"),
+        }
+    })
+}
+
+const DAY_MS: i64 = 86_400_000;
 
 /// Returns the rows of a table with all of their columns, sorted.
 async fn rows(bench: &Bench, table: &str) -> Vec<String> {

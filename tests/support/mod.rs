@@ -496,27 +496,34 @@ impl Comparison {
                 comparison.twice.push(format!("{symbol} {id} × {n}"));
             }
         }
-        let mut sent = std::collections::BTreeSet::new();
+        // A replay sends tickers of one volume more than once: how many were sent, and how many of them have to be there.
+        let mut sent: BTreeMap<(String, u64), (u64, u64)> = BTreeMap::new();
         for session in &oracle.sessions {
             for (symbol, tickers) in &session.tickers {
-                let is_stored =
-                    |ticker: &Ticker| stored.tickers.contains_key(&(symbol.clone(), ticker.volume.to_bits()));
+                let key = |ticker: &Ticker| (symbol.clone(), ticker.volume.to_bits());
+                let is_stored = |ticker: &Ticker| stored.tickers.contains_key(&key(ticker));
                 let last = tickers.iter().rposition(is_stored).map_or(0, |at| at + 1);
-                // Behind the last one that is there, the last moments before the line was cut or the process killed.
-                let is_hole = |(at, ticker): (usize, &Ticker)| {
-                    !is_stored(ticker) && (at < last || !session.may_be_in_flight(symbol, ticker.at_ms))
-                };
-                let missing = tickers.iter().enumerate().filter(|one| is_hole(*one));
-                comparison.holes.extend(missing.map(|(_, ticker)| (symbol.clone(), ticker.volume)));
-                sent.extend(tickers.iter().map(|ticker| (symbol.clone(), ticker.volume.to_bits())));
+                for (at, ticker) in tickers.iter().enumerate() {
+                    // Behind the last one that is there, the last moments before the line was cut or the process killed.
+                    let in_flight = session.may_be_in_flight(symbol, ticker.at_ms);
+                    let repeats = || tickers.iter().filter(|other| other.volume == ticker.volume).count() > 1;
+                    let may_miss = in_flight && (at >= last || repeats());
+                    let (all, owed) = sent.entry(key(ticker)).or_default();
+                    *all += 1;
+                    *owed += u64::from(!may_miss);
+                }
             }
         }
+        for ((symbol, volume), (_, owed)) in &sent {
+            let n = stored.tickers.get(&(symbol.clone(), *volume)).copied().unwrap_or(0);
+            let missing = owed.saturating_sub(n);
+            comparison.holes.extend((0..missing).map(|_| (symbol.clone(), f64::from_bits(*volume))));
+        }
         for ((symbol, volume), n) in &stored.tickers {
-            if *n > 1 {
-                comparison.twice.push(format!("ticker of {symbol} × {n}"));
-            }
-            if !sent.contains(&(symbol.clone(), *volume)) {
-                comparison.invented.push(format!("ticker of {symbol}"));
+            let all = sent.get(&(symbol.clone(), *volume)).map_or(0, |(all, _)| *all);
+            if *n > all {
+                let list = if all == 0 { &mut comparison.invented } else { &mut comparison.twice };
+                list.push(format!("ticker of {symbol} × {n}, sent {all}"));
             }
         }
         comparison

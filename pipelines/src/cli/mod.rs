@@ -207,7 +207,11 @@ const SIMULATE_EXAMPLES: &str = "\
 Examples:
   tidegate simulate deribit --for 5s
   tidegate simulate deribit --listen 127.0.0.1:8765
-  tidegate simulate deribit --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl";
+  tidegate simulate deribit --seed 7 --rate 2000 --faults cut=2/m,silence=1/m --sent sent.jsonl
+
+With --replay DIR it plays a capture, which a source with `capture = {}` has written, to whoever subscribes: frames, times
+and replies as they were, with faults of the line and of REST. Options that have expired since are to be named in the
+pipeline: a selector does not choose them.";
 
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 const DEMO_EXAMPLES: &str = "\
@@ -360,6 +364,12 @@ pub(crate) struct SimulateArgs {
     /// Events a second, over all instruments.
     #[arg(long, value_name = "EVENTS/s", default_value_t = 200.0)]
     pub(crate) rate: f64,
+    /// Play a capture instead of a market, from the first subscription on.
+    #[arg(long, value_name = "DIR", conflicts_with = "rate")]
+    pub(crate) replay: Option<PathBuf>,
+    /// How many times faster than it was recorded.
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay")]
+    pub(crate) speed: f64,
     /// End after this long.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<std::time::Duration>,

@@ -30,6 +30,8 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
         listen: args.listen,
         seed: args.seed,
         rate: args.rate,
+        replay: args.replay.clone(),
+        replay_speed: args.speed,
         sent: args.sent.clone(),
         faults: faults(list, args.fault_at.as_deref().unwrap_or_default())?,
         ..SimulatorConfig::default()
@@ -55,9 +57,18 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
             "the file was begun with seed {first}: its instruments and numbers go on, what follows is of seed {seed}\n"
         ))?;
     }
+    let lacks = simulator.lacks();
+    lacks.iter().try_for_each(|one| show(&format!("{one}\n")))?;
+    let played = async {
+        simulator.played().await;
+        simulator.lacks().iter().skip(lacks.len()).try_for_each(|one| show(&format!("{one}\n")))?;
+        show("the capture has been played: the venue is quiet from now on\n")?;
+        std::future::pending().await
+    };
     let failure = tokio::select! {
         () = stopped => None,
         failure = simulator.failed() => Some(failure),
+        unshown = played => return unshown,
     };
     simulator.freeze();
     let made = since(simulator.read(Oracle::totals), before);
@@ -118,9 +129,12 @@ fn fault_names() -> String {
 
 fn about(config: &SimulatorConfig) -> String {
     let faults = if config.faults.is_empty() { "no faults".to_owned() } else { format!("faults: {}", config.faults) };
-    let SimulatorConfig { seed, rate, .. } = config;
+    let SimulatorConfig { seed, rate, replay_speed, .. } = config;
     let file = config.sent.as_ref().map_or_else(String::new, |file| format!("  sent      {}\n", file.display()));
-    format!("seed {seed}, {rate} events/s, {faults}\n{file}")
+    match &config.replay {
+        Some(from) => format!("plays `{}` at {replay_speed}x, {faults}\n{file}", from.display()),
+        None => format!("seed {seed}, {rate} events/s, {faults}\n{file}"),
+    }
 }
 
 /// Returns what a user needs to connect.

@@ -43,6 +43,7 @@ fn made(seq: u64) -> simulator::Trade {
         mark_price: 0.0149,
         iv: Some(61.0),
         tick_direction: 0,
+        raw: None,
     }
 }
 

@@ -20,6 +20,16 @@ pub struct SimulatorConfig {
     pub rate: f64,
     /// Options that are listed besides the perpetual; 60 by default.
     pub instruments: usize,
+    /// A capture to play instead of a market: a folder as `capture = {}` of a source writes it.
+    ///
+    /// Its clock begins with the first subscription. Frames go out as they came, to those who have their channel by the
+    /// same name, and the times in them stay; discovery is answered as it was; all trades that were seen are the history
+    /// of both REST hosts. Options and futures of ETH are played, other frames are left out, in words. A client that selects
+    /// instruments by a clock of its own takes what has expired since for expired: with an old capture, name them. `rate` and `instruments` count for nothing then, and faults of trades, books and listings are
+    /// refused.
+    pub replay: Option<PathBuf>,
+    /// How many times faster than it was recorded a capture is played; 1 by default.
+    pub replay_speed: f64,
     /// The file of everything made and sent. One that exists is gone on with.
     pub sent: Option<PathBuf>,
     /// How far back the main REST host remembers trades; the history host remembers all. A day by default.
@@ -59,6 +69,8 @@ impl Default for SimulatorConfig {
             seed: 1,
             rate: 200.0,
             instruments: 60,
+            replay: None,
+            replay_speed: 1.0,
             sent: None,
             history: Duration::from_secs(24 * 3600),
             testnet: true,

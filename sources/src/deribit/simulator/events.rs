@@ -121,7 +121,7 @@ impl Venue {
 
     /// Sends the index.
     pub(super) fn publish_index(&mut self) {
-        if self.frozen {
+        if self.frozen || self.recording.is_some() {
             return;
         }
         let at = moment(self, self.now());
@@ -132,6 +132,9 @@ impl Venue {
 
     /// Sends the present state of a channel to a session that has just got it.
     pub(super) fn send_first(&mut self, session: u64, channel: &str, now: Now) {
+        if self.recording.is_some() {
+            return self.send_recorded_book(session, channel);
+        }
         let Some(topic) = super::channel::Channel::parse(channel).map(|channel| channel.topic) else { return };
         let listing = topic.instrument().and_then(|name| self.open_listing(name));
         let at = moment(self, now);
@@ -166,12 +169,16 @@ impl Venue {
 
     /// Expires an instrument: its state is told, its channels fall quiet.
     pub(super) fn expire(&mut self, listing: usize) {
-        let name = self.market.listings[listing].instrument.name.clone();
-        self.market.close(listing);
-        self.note(Event::Expired { instrument: name });
+        self.close(listing);
         self.publish_state(listing, "settlement");
         self.publish_state(listing, "delivered");
         self.commit();
+    }
+
+    fn close(&mut self, listing: usize) {
+        let name = self.market.listings[listing].instrument.name.clone();
+        self.market.close(listing);
+        self.note(Event::Expired { instrument: name });
     }
 
     /// Lists an instrument and tells its state.
@@ -189,6 +196,11 @@ impl Venue {
         let due: Vec<usize> =
             (0..self.market.listings.len()).filter(|index| due(&self.market.listings[*index])).collect();
         for listing in due {
+            if self.recording.is_some() {
+                // The frames tell it, and what was listed afterwards.
+                self.close(listing);
+                continue;
+            }
             self.expire(listing);
             self.list_another(now_ms);
         }

@@ -52,6 +52,21 @@ pub enum Fault {
 }
 
 impl Fault {
+    /// Returns whether it needs a market that makes things, which a replay has not.
+    pub(super) fn is_of_market(&self) -> bool {
+        match self {
+            Self::Duplicate
+            | Self::Reorder
+            | Self::Skip
+            | Self::SkipBook
+            | Self::Restart
+            | Self::Expire
+            | Self::List => true,
+            Self::Cut | Self::Torn | Self::Close { .. } | Self::HalfOpen | Self::Lasting(..) => false,
+            Self::Malformed | Self::Truncated | Self::Oversized { .. } | Self::Binary | Self::Frame(_) => false,
+        }
+    }
+
     /// Returns the name by which `--faults` knows it; those that only a test can give are not in its list.
     pub(super) fn name(&self) -> &'static str {
         match self {

@@ -98,6 +98,12 @@ impl Faults {
         Ok(self)
     }
 
+    /// Returns the name of a fault that a replay cannot do: one of trades, books or listings, which it does not make.
+    pub fn beyond_replay(&self) -> Option<&'static str> {
+        let mut faults = self.rated.iter().map(|(fault, _)| fault).chain(self.scripted.iter().map(|(_, fault)| fault));
+        faults.find(|fault| fault.is_of_market()).map(Fault::name)
+    }
+
     /// Returns whether nothing goes wrong by itself.
     pub fn is_empty(&self) -> bool {
         self.rated.is_empty() && self.scripted.is_empty()

@@ -78,6 +78,18 @@ impl Instrument {
         Some(Self::option(parse_day(day)?, "day", OptionTerms { strike, call }, id, creation_ms))
     }
 
+    /// Returns a future that nothing but its name tells of, such as `ETH-25DEC26`.
+    pub(super) fn future(name: &str, id: u64) -> Self {
+        let day = name.split('-').nth(1).and_then(parse_day);
+        Self {
+            name: name.to_owned(),
+            id,
+            expiration_ms: day.map_or(NEVER_MS, expiry_of),
+            settlement_period: if day.is_some() { "month" } else { "perpetual" }.to_owned(),
+            ..Self::perpetual()
+        }
+    }
+
     fn option(day: i64, period: &str, terms: OptionTerms, id: u64, creation_ms: i64) -> Self {
         let strike = terms.strike.to_string().replace('.', "d");
         let side = if terms.call { 'C' } else { 'P' };

@@ -165,6 +165,17 @@ impl Lines {
         }
     }
 
+    /// Sends a message to everybody who has the channel by this very name.
+    pub(super) fn publish_as(&mut self, topic: &Topic, channel: &str, text: String, key: Option<&Key>) {
+        let mut feeds = self.feeds.get(topic).into_iter().flatten();
+        let Some(feed) = feeds.find(|feed| feed.channel == channel) else { return };
+        let text = Utf8Bytes::from(text);
+        for session in &feed.sessions {
+            let item = Item::Send { message: Message::Text(text.clone()), key: key.cloned() };
+            self.pending.push((*session, item));
+        }
+    }
+
     pub(super) fn queue(&mut self, session: u64, item: Item) {
         self.pending.push((session, item));
     }

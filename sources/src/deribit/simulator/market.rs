@@ -97,6 +97,15 @@ impl Market {
         market
     }
 
+    /// Returns a market of these instruments, in which nothing moves by itself.
+    pub(super) fn of(instruments: Vec<Instrument>, seed: u64, today: i64) -> Self {
+        let mut market = Self::empty(Random::new(mix(seed)), today, 2_000.0, 1.0);
+        for instrument in instruments {
+            market.list(instrument);
+        }
+        market
+    }
+
     /// Returns the market that goes on where `oracle` ends.
     pub(super) fn resumed(seed: u64, oracle: &Oracle, today: i64, step_ms: f64) -> Self {
         let spot = round(2000.0 + 2000.0 * Random::new(mix(seed)).unit(), 2);
@@ -176,6 +185,7 @@ impl Market {
             mark_price: traded.mark,
             iv: traded.is_option().then_some(traded.mark_iv),
             tick_direction,
+            raw: None,
         };
         traded.remember(trade.clone());
         trade

@@ -6,6 +6,8 @@
 //!                                └─ REST (main host forgets, history host does not)
 //! ```
 //!
+//! Instead of a market it can play a capture: `recording` (pure: what is due), with `replay` (who is told).
+//!
 //! Where to look: `market` (pure: instruments, prices, books, trades), `venue` with `events`, `requests` and `trouble` (what
 //! happens and who is told), `session`, `rest` and `server` (sockets), `oracle` (what was made).
 //!
@@ -37,6 +39,8 @@ mod owed;
 mod payload;
 mod pricing;
 mod random;
+mod recording;
+mod replay;
 mod requests;
 mod rest;
 mod rows;
@@ -61,7 +65,7 @@ pub use self::{
     instrument::{Instrument, OptionTerms},
     oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Totals, Trade},
 };
-use self::{shared::Shared, venue::Venue};
+use self::{recording::Recording, shared::Shared, venue::Venue};
 
 /// How long `stop` waits for connections to end.
 const STOPPING: Duration = Duration::from_secs(2);
@@ -78,8 +82,14 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// If the rate is none, the address cannot be bound, or the `sent` file cannot be read or written.
+    /// If the rate is none, the address cannot be bound, the `sent` file cannot be read or written, or a capture cannot be
+    /// played, or not with these faults.
     pub async fn start(config: SimulatorConfig) -> io::Result<Self> {
+        if let Some(fault) = config.faults.beyond_replay().filter(|_| config.replay.is_some()) {
+            let text =
+                format!("fault `{fault}` needs a market that makes it, and a replay makes nothing: leave it out");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         if !SimulatorConfig::is_rate(config.rate) {
             let text = format!("a rate of {} events a second is not between 0 and {MOST_EVENTS}", config.rate);
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
@@ -164,7 +174,18 @@ impl Simulator {
         self.shared.venue().take_failure().unwrap_or_else(|| io::Error::other("what it sends cannot be written down"))
     }
 
-    /// Makes a trade and sends it. Returns false if the instrument is not listed.
+    /// Waits until all of the capture has been played: from then on the venue is quiet. Never, where none is played.
+    pub async fn played(&self) {
+        let is_played = self.shared.venue().is_played.clone();
+        is_played.cancelled().await;
+    }
+
+    /// Returns what of a capture is not played, a sentence each.
+    pub fn lacks(&self) -> Vec<String> {
+        self.shared.venue().recording.as_ref().map_or_else(Vec::new, Recording::lacks)
+    }
+
+    /// Makes a trade and sends it. Returns false if the instrument is not listed, as all of these do in a replay.
     pub fn make_trade(&self, instrument: &str) -> bool {
         self.with_listing(instrument, Venue::make_trade)
     }
@@ -208,7 +229,7 @@ impl Simulator {
     pub fn list(&self, instrument: &str) -> bool {
         let mut venue = self.shared.venue();
         let number = 650_000 + venue.market.listings.len() as u64;
-        let known = venue.oracle.listed(instrument).is_some();
+        let known = venue.recording.is_some() || venue.oracle.listed(instrument).is_some();
         let listed = Instrument::from_name(instrument, number, venue.now().ms()).filter(|_| !known);
         listed.is_some_and(|listed| {
             venue.list(listed);
@@ -232,7 +253,8 @@ impl Simulator {
 
     fn with_listing(&self, instrument: &str, act: impl FnOnce(&mut Venue, usize)) -> bool {
         let mut venue = self.shared.venue();
-        let Some(listing) = venue.open_listing(instrument) else { return false };
+        let listing = venue.open_listing(instrument).filter(|_| venue.recording.is_none());
+        let Some(listing) = listing else { return false };
         act(&mut venue, listing);
         true
     }

@@ -66,6 +66,9 @@ pub struct Trade {
     pub iv: Option<f64>,
     /// 0 plus, 1 zero-plus, 2 minus, 3 zero-minus.
     pub tick_direction: u8,
+    /// As the recorded venue said it; none for a trade that the simulator made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
 }
 
 /// Side of the taker.
@@ -100,7 +103,8 @@ pub struct Session {
     pub subscriptions: Vec<Subscription>,
     /// The ticker messages handed to the socket, per instrument, in order.
     pub tickers: BTreeMap<String, Vec<Ticker>>,
-    /// Timestamps of the quote messages handed to the socket, per instrument; each is in one message only.
+    /// Timestamps of the quote messages handed to the socket, per instrument; each is in one message only, but for those
+    /// of a replay.
     pub quotes: BTreeMap<String, Vec<i64>>,
     /// The book messages handed to the socket, per instrument.
     pub books: BTreeMap<String, Vec<BookKey>>,
@@ -109,7 +113,7 @@ pub struct Session {
 /// A ticker message that was handed to a socket.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ticker {
-    /// The 24-hour volume: it only grows, and is in one message of the instrument only.
+    /// The 24-hour volume: it only grows, and is in one message of the instrument only, but for those of a replay.
     pub volume: f64,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,

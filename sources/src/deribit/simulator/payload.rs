@@ -137,8 +137,11 @@ pub(super) fn write_quote(out: &mut String, listing: &Listing) {
         .end();
 }
 
-/// Writes a trade. `live` says whether it has the members that the history host leaves out.
+/// Writes a trade. `live` says whether it has the members that the history host leaves out; a recorded one has what it had.
 pub(super) fn write_trade(out: &mut String, instrument: &str, trade: &Trade, live: bool) {
+    if let Some(raw) = &trade.raw {
+        return out.push_str(raw);
+    }
     let mut object = Object::begin(out).integer("timestamp", trade.timestamp);
     if let Some(iv) = trade.iv {
         object = object.number("iv", iv);

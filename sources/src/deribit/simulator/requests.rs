@@ -132,7 +132,8 @@ impl Venue {
         for (name, channel) in parsed {
             let Some(channel) = channel else { continue };
             let listed = channel.topic.instrument().is_none_or(|instrument| self.is_open(instrument));
-            if !listed || self.conditions.refuses(now.instant, name) {
+            let is_recorded = self.recording.as_ref().is_none_or(|recording| recording.has(name));
+            if !listed || !is_recorded || self.conditions.refuses(now.instant, name) {
                 continue;
             }
             accepted.push(name.clone());

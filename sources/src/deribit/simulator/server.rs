@@ -146,7 +146,11 @@ pub(super) async fn make_events(shared: Arc<Shared>, rate: f64) {
                 owed = (owed + rate * step.as_secs_f64()).min(rate.max(1.0));
                 let whole = owed.floor().min(BATCH);
                 owed -= whole;
-                venue.make_events(whole as usize);
+                if venue.recording.is_some() {
+                    venue.play(step);
+                } else {
+                    venue.make_events(whole as usize);
+                }
                 for fault in venue.faults_due(step) {
                     venue.strike(fault);
                 }

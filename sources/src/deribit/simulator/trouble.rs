@@ -34,6 +34,9 @@ impl Venue {
     }
 
     fn do_to(&mut self, fault: Fault, sessions: &[u64]) -> usize {
+        if self.recording.is_some() && fault.is_of_market() {
+            return 0;
+        }
         let now = self.now();
         match fault {
             Fault::Cut => self.end_all(sessions, End::Cut),

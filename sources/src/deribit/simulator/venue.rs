@@ -22,6 +22,7 @@ use super::{
     market::Market,
     oracle::Oracle,
     random::{Random, mix},
+    recording::Recording,
     sent_file::{SentFile, VERSION},
 };
 
@@ -29,6 +30,10 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Venue {
     pub(super) market: Market,
+    /// What is played instead of what the market would make.
+    pub(super) recording: Option<Recording>,
+    /// Cancelled when all of the recording has been played.
+    pub(super) is_played: CancellationToken,
     pub(super) oracle: Oracle,
     pub(super) lines: Lines,
     pub(super) conditions: Conditions,
@@ -68,6 +73,10 @@ impl Now {
 impl Venue {
     /// Opens a venue that begins, or goes on where its file ends.
     pub(super) fn open(config: &SimulatorConfig) -> io::Result<Self> {
+        let mut recording = match &config.replay {
+            Some(from) => Some(Recording::open(from, config.replay_speed)?),
+            None => None,
+        };
         let (file, oracle) = match &config.sent {
             Some(path) => {
                 let (file, oracle) = SentFile::open(path)?;
@@ -76,9 +85,16 @@ impl Venue {
             None => (None, Oracle::default()),
         };
         let begins = oracle.instruments.is_empty();
-        let today = real_us() / 1000 / DAY_MS;
+        if recording.is_some() && !begins {
+            let why = "the `sent` file has begun already, and a replay begins at its beginning: name another file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let today = recording.as_ref().map_or_else(real_us, Recording::now_us) / 1000 / DAY_MS;
         let step_ms = 1000.0 / config.rate;
-        let market = if begins {
+        let past = recording.as_mut().map(Recording::past);
+        let market = if let Some(recording) = &recording {
+            Market::of(recording.instruments(), config.seed, today)
+        } else if begins {
             Market::new(config.seed, today, config.instruments, step_ms)
         } else {
             Market::resumed(config.seed, &oracle, today, step_ms)
@@ -86,6 +102,8 @@ impl Venue {
         let now = Instant::now();
         let mut venue = Self {
             market,
+            recording,
+            is_played: CancellationToken::new(),
             oracle,
             lines: Lines::default(),
             conditions: Conditions::default(),
@@ -105,7 +123,10 @@ impl Venue {
             broken: CancellationToken::new(),
         };
         venue.note(Event::Started { version: VERSION, seed: config.seed });
-        if begins {
+        if let Some(past) = past {
+            venue.list_first();
+            past.into_iter().for_each(|(instrument, trade)| venue.note_recorded(instrument, trade, true));
+        } else if begins {
             venue.begin();
         }
         venue.commit();
@@ -115,9 +136,7 @@ impl Venue {
     /// Lists the first instruments and makes up trades of the last days, so that REST has a past to show.
     fn begin(&mut self) {
         let now_ms = self.now().ms();
-        let listed: Vec<_> = self.market.listings.iter().map(|listing| listing.instrument.clone()).collect();
-        listed.into_iter().for_each(|instrument| self.note(Event::Listed(instrument)));
-
+        self.list_first();
         for listing in 0..self.market.listings.len() {
             let past = if self.market.listings[listing].seq == 0 { 0 } else { 1 + self.chance.below(5) };
             // One instrument in four last traded before what the main host remembers.
@@ -131,10 +150,16 @@ impl Venue {
         }
     }
 
-    /// Returns the time by the venue's clock.
+    fn list_first(&mut self) {
+        let listed: Vec<_> = self.market.listings.iter().map(|listing| listing.instrument.clone()).collect();
+        listed.into_iter().for_each(|instrument| self.note(Event::Listed(instrument)));
+    }
+
+    /// Returns the time by the venue's clock, which is the recording's where one is played.
     pub(super) fn now(&self) -> Now {
         let instant = Instant::now();
-        Now { instant, us: real_us() + self.conditions.skew_ms(instant) * 1000 }
+        let us = self.recording.as_ref().map_or_else(real_us, Recording::now_us);
+        Now { instant, us: us + self.conditions.skew_ms(instant) * 1000 }
     }
 
     /// Takes down what has happened. It is in the file after the next `commit`.
