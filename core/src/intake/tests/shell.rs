@@ -197,6 +197,8 @@ async fn what_a_sink_has_or_is_being_given_is_not_counted_as_dropped_for_it() {
         timeout(PATIENCE, shell.trades(next..next + 50)).await.expect("it goes on");
         next += 50;
         // The sink stands a hundred rows behind, and fifty of them are on their way.
+        let mut durable = shell.synced.clone();
+        timeout(PATIENCE, durable.wait_for(|position| position.offset + 1 >= next)).await.unwrap().unwrap();
         let synced = *shell.synced.borrow();
         let at = |behind| Some(SpoolPosition { offset: synced.offset.saturating_sub(behind), ..synced });
         shell.floor.send_replace(Floor { committed: at(100), replay_from: at(150), on_its_way: at(50) });
