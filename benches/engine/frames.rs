@@ -57,7 +57,12 @@ impl Feed {
         let text = std::fs::read_to_string(folder.join("deribit").join(file)).ok()?;
         // The legs of a combo have numbers that nobody reads.
         let is_plain = |line: &&str| line.contains(channel) && !line.contains(r#""legs":"#);
-        let lines = text.lines().filter(is_plain).filter(|line| kind.rows_of(line).is_some());
+        // In a channel of a whole market the trades of instruments that nobody follows are left out.
+        let is_of_one = |line: &&str| {
+            let subject = line.split_once(channel).and_then(|(_, rest)| rest.split('.').next()).unwrap_or_default();
+            line.contains(&format!(r#""instrument_name":"{subject}""#))
+        };
+        let lines = text.lines().filter(is_plain).filter(is_of_one).filter(|line| kind.rows_of(line).is_some());
         let lines: Vec<String> = lines.map(str::to_owned).collect();
         (!lines.is_empty()).then(|| Self::cycle(kind, "recorded", &lines, count))
     }
