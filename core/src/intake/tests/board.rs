@@ -43,6 +43,22 @@ fn an_open_end_is_shown_while_somebody_listens_and_with_a_new_number_each_time()
 }
 
 #[test]
+fn a_gap_of_a_table_that_the_source_has_no_more_rows_of_is_not_asked_for() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    let mut board = Board::new("venue".into(), vec!["tickers".into()], LAG);
+    let asks = board.subscribe();
+    let look = board.publish(&host.intake.continuity, Instant::now());
+    assert_eq!((asks.borrow().len(), look.open), (0, 0), "nobody could take an answer");
+    let mut board = board_of(&host);
+    let asks = board.subscribe();
+    board.publish(&host.intake.continuity, Instant::now());
+    assert_eq!(asks.borrow().len(), 1, "it is still open for when its channel is collected again");
+}
+
+#[test]
 fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_sessions_have_settled() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);
