@@ -74,11 +74,6 @@ impl NameTemplate {
         }
         name
     }
-
-    /// Tells whether rows of one table may go under several names.
-    pub fn depends_on_row(&self) -> bool {
-        self.0.iter().any(|part| matches!(part, Part::Word(Word::Venue | Word::Symbol)))
-    }
 }
 
 impl Word {
@@ -188,8 +183,6 @@ mod tests {
         let row = NameParts { pipeline: "p", venue: "v", table: "t", symbol: "s" };
         assert_eq!(template.fill(row), "p.v-t_s");
         assert_eq!(template.to_string(), "{pipeline}.{venue}-{table}_{symbol}");
-        assert!(template.depends_on_row());
-        assert!(!NameTemplate::parse("{table}_x").unwrap().depends_on_row());
     }
 
     #[test]
