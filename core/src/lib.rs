@@ -23,6 +23,7 @@ mod error;
 pub mod health;
 pub mod http;
 pub mod intake;
+pub mod ledger;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;

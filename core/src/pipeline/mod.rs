@@ -35,7 +35,7 @@ use crate::{
     delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
-    intake,
+    intake, ledger,
     metrics::PipelineMetrics,
     row::Table,
     source::{Lines, Source},
@@ -157,6 +157,7 @@ struct Parts {
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
     deliveries: JoinSet<SinkEnd>,
+    ledger: JoinSet<()>,
     vanished: Vec<String>,
     spool: StageHealth,
     stop_sinks: watch::Sender<Option<Instant>>,
@@ -202,6 +203,10 @@ impl Parts {
             sink.show(&around.registry, &pipeline.name);
             floors.push(watch::channel(sink.floor).1);
         }
+        let (follow, floor) = around_sinks.ledger();
+        floors.push(floor);
+        let mut ledger = JoinSet::new();
+        ledger.spawn(follow);
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
@@ -229,6 +234,7 @@ impl Parts {
             stop_sources,
             intake: running.task,
             deliveries,
+            ledger,
             stop_sinks,
             stop: around.stop,
             drain: around.drain,
@@ -271,6 +277,7 @@ impl Parts {
             // Its panic was caught, and nobody aborts it.
             sinks.extend(ended);
         }
+        while self.ledger.join_next().await.is_some() {}
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
@@ -290,6 +297,18 @@ struct Deliveries<'a> {
 }
 
 impl Deliveries<'_> {
+    /// Returns the ledger, to be run, and what it no longer needs.
+    fn ledger(&self) -> (impl Future<Output = ()> + use<>, watch::Receiver<Floor>) {
+        ledger::prepare(ledger::Setup {
+            pipeline: self.pipeline.to_owned(),
+            path: self.folder.ledger(),
+            reader: self.intake.reader.clone(),
+            synced: self.intake.synced.clone(),
+            stop: self.stop.clone(),
+            health: self.registry.stage(StageId::ledger(self.pipeline)),
+        })
+    }
+
     /// Returns the delivery of a sink, to be run, and what it no longer needs.
     fn prepare(&self, sink: SinkStage) -> Result<(impl Future<Output = SinkEnd> + use<>, watch::Receiver<Floor>)> {
         let name = sink.name.clone();
