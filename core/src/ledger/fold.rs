@@ -330,7 +330,7 @@ impl Fold {
             let to = if to < END { to } else { now.max(from) };
             for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
                 if !lies_in(piece, &still_missing) {
-                    let missing = bad.as_ref().filter(|_| lies_in(piece, &closing.missing));
+                    let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
                     line.time.paint(piece, |_| Some(missing.unwrap_or(&found).clone()));
                 }
             }
@@ -416,6 +416,26 @@ impl Fold {
     }
 }
 
+#[cfg(test)]
+impl Fold {
+    /// Returns what is known of a stream, none where that is nothing.
+    pub(crate) fn marks(&self, stream: u32) -> &[super::Mark] {
+        self.lines.get(&stream).map_or(&[], |line| line.time.marks())
+    }
+
+    /// Returns the lines as a store would give them back.
+    pub(crate) fn stored(&self) -> Vec<StoredLine> {
+        let stored = |line: &Line| StoredLine {
+            row: 1,
+            source: line.source.clone(),
+            key: line.key.clone(),
+            time: Timeline::stored(line.time.marks().to_vec()).expect("it has a mark"),
+            heard: line.session.and_then(|session| self.heard.get(&session).copied()),
+        };
+        self.lines.values().map(stored).collect()
+    }
+}
+
 impl Line {
     fn new(row: Option<i64>, source: Arc<str>, key: StreamKey, time: Timeline) -> Self {
         let is_news = row.is_none();
@@ -433,14 +453,19 @@ struct Closing<'a> {
 }
 
 impl Closing<'_> {
+    /// Returns whether something is missing in a piece. A whole state of a book closes all holes before the gap is closed.
+    fn is_missing(&self, piece: Span) -> bool {
+        self.missing.is_empty() || lies_in(piece, &self.missing)
+    }
+
     /// Returns what is to be said of what is missing still.
     fn what_is_missing(&self, numbering: Option<Numbering>) -> Option<Known> {
         match self.outcome {
-            // Of a book that was cut nobody can tell whether it changed meanwhile.
+            // Nobody repeats the changes of a book, and of one that was cut nobody can tell whether there were any.
             GapOutcome::Lost(why) if numbering == Some(Numbering::Linked) => Some(Known::because(State::Unknown, why)),
             GapOutcome::Lost(why) => Some(Known::because(State::Lost, why)),
             GapOutcome::Absent => Some(Known::new(State::Absent)),
-            GapOutcome::Resynchronised => Some(Known::because(State::Lost, CHAIN_BROKE)),
+            GapOutcome::Resynchronised => Some(Known::because(State::Unknown, CHAIN_BROKE)),
             GapOutcome::Live | GapOutcome::Backfilled => None,
         }
     }

@@ -15,10 +15,12 @@ mod fold;
 mod report;
 mod store;
 mod task;
-#[cfg(test)]
-pub(crate) mod tests;
 mod timeline;
 
+#[cfg(test)]
+pub(crate) use fold::Fold;
 pub use report::{Coverage, Dropped, Interval, Kind, Proof, StreamCoverage};
 pub(crate) use task::{Setup, prepare};
+#[cfg(test)]
+pub(crate) use timeline::Mark;
 pub use timeline::State;
