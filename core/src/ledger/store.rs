@@ -111,6 +111,11 @@ impl Store {
         Ok(())
     }
 
+    /// Ends it: what it is in then is one file.
+    pub(super) async fn close(self) -> Result<()> {
+        self.connection.close().await.map_err(|error| failed(&self.path, error))
+    }
+
     async fn write(&mut self, fold: &mut Fold, place: Place) -> sqlx::Result<bool> {
         let before = self.position;
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;

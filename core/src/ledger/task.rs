@@ -107,7 +107,7 @@ impl Task {
                 self.keep_from(reading.position);
             }
             if is_last {
-                return Ok(());
+                return store.close().await;
             }
             let mut stop = self.setup.stop.clone();
             tokio::select! {

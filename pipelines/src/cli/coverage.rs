@@ -8,7 +8,7 @@ use std::{
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Kind, Proof, State, StreamCoverage},
+    ledger::{Coverage, Interval, Kind, Proof, State, StreamCoverage},
     pipeline::Folder,
     row::Timestamp,
 };
@@ -19,7 +19,7 @@ pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
     let loaded = reference::load(catalog, std::slice::from_ref(&args.file), args.host.as_deref());
     let (Some(host), Some(pipeline)) = (&loaded.host, loaded.pipelines.first()) else { return Ok(ExitCode::from(2)) };
     let path = Folder::of(&host.data_dir, pipeline).ledger();
-    let since = args.since.map(|age| before_now(age));
+    let since = args.since.map(before_now);
     let mut coverage = run::runtime()?.block_on(Coverage::read(&path, since))?;
     let code = if coverage.is_lost { ExitCode::from(1) } else { ExitCode::SUCCESS };
     if args.json {
@@ -91,20 +91,30 @@ fn streams(f: &mut fmt::Formatter<'_>, streams: &[StreamCoverage]) -> fmt::Resul
         let last = stream.intervals.last().map_or("", |interval| interval.state.name());
         let since = stream.complete_since.map_or_else(|| last.replace('_', " "), moment);
         writeln!(f, "{symbol:wide$}  {table:table_wide$}  {received:>9}  {backfilled:>10}  {since}")?;
-        for interval in stream.intervals.iter().filter(|interval| is_worth_a_line(interval.state)) {
-            let to = interval.to.map_or_else(|| "now".to_owned(), moment);
-            let state = interval.state.name().replace('_', " ");
-            writeln!(f, "  {state:14} {} to {to}", moment(interval.from))?;
-            if let (State::Lost, Some(why)) = (interval.state, &interval.why) {
-                writeln!(f, "  {:14} {}", "", cut(why, 63))?;
-            }
+        for interval in stream.intervals.iter().filter(|interval| is_worth_a_line(interval)) {
+            writeln!(f, "  {}", worded(interval))?;
         }
     }
     Ok(())
 }
 
-fn is_worth_a_line(state: State) -> bool {
-    !matches!(state, State::Received | State::Backfilled)
+/// Returns whether an interval tells more than that all is well, or how the stream stands at present.
+fn is_worth_a_line(interval: &Interval) -> bool {
+    let is_well = matches!(interval.state, State::Received | State::Backfilled);
+    !is_well && (interval.to.is_some() || interval.state == State::Lost)
+}
+
+/// Words an interval: `lost 2026-11-26 10:31:03 for 11.8 s: the venue forgot`.
+fn worded(interval: &Interval) -> String {
+    let Interval { from, to, state, why } = interval;
+    let state = state.name().replace('_', " ");
+    let lasts = to.map_or_else(|| "until now".to_owned(), |to| format!("for {}", span(seconds(*from, to))));
+    let why = why.as_ref().filter(|_| interval.state == State::Lost).map_or_else(String::new, |why| format!(": {why}"));
+    cut(&format!("{state} {} {lasts}{why}", moment(*from)), 78)
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    Duration::from_nanos(to.0.saturating_sub(from.0).max(0).unsigned_abs()).as_secs_f64()
 }
 
 fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
