@@ -28,7 +28,8 @@ pub(crate) struct Fold {
     gone: Vec<Line>,
     /// Up to when frames came, by session.
     heard: HashMap<u32, Timestamp, FixedState>,
-    /// Sessions of which nothing was heard since the ledger began: what they vouch for is claimed from then on.
+    /// Sessions of which nothing was heard since the ledger began, or since a part of the log that cannot be read: what they
+    /// vouch for is claimed from then on.
     unheard: BTreeSet<u32>,
     /// By how much our clock is ahead of that of each source's venue.
     ahead: HashMap<Arc<str>, i64>,
@@ -94,9 +95,13 @@ impl Fold {
             stored.into_iter().map(|line| ((line.source.clone(), line.key.clone()), line)).collect();
         for id in self.continuity.stream_ids().collect::<Vec<_>>() {
             let Some((source, key)) = self.continuity.name(id) else { continue };
-            if let Some(StoredLine { row, source, key, time, heard: _ }) = stored.remove(&(source.into(), key.clone()))
-            {
-                self.add(id, Line::new(Some(row), source, key, time));
+            let Some(line) = stored.remove(&(source.into(), key.clone())) else { continue };
+            let StoredLine { row, source, key, time, heard } = line;
+            self.add(id, Line::new(Some(row), source, key, time));
+            let covering = self.continuity.standing(id).and_then(|standing| standing.covered_by.first());
+            if let (Some(session), Some(heard)) = (covering, heard) {
+                // The last sign of life may stand before the head.
+                self.heard.entry(*session).and_modify(|known| *known = heard.max(*known)).or_insert(heard);
             }
         }
     }
@@ -121,7 +126,8 @@ impl Fold {
             let (source, key): (Arc<str>, _) = (source.into(), key.clone());
             let began = standing.numbering.is_some() && standing.since > Timestamp::default();
             let line = match kept.remove(&(source.clone(), key.clone())) {
-                Some(line) => line,
+                // Whatever session the store has is over.
+                Some(line) => Line { is_news: true, ..line },
                 None if began => Line::new(None, source, key, Timeline::new(standing.since, unknown.clone())),
                 None => continue,
             };
@@ -225,11 +231,25 @@ impl Fold {
         }
     }
 
-    /// Offsets that were durable cannot be read.
+    /// Offsets that were durable cannot be read: whatever was in them is lost, of all that was vouched for.
     pub(crate) fn unreadable(&mut self, first: u64, last: u64) {
-        if !self.is_quiet {
-            self.unreadable.push((first, last));
+        if self.is_quiet {
+            return;
         }
+        self.unreadable.push((first, last));
+        for session in self.continuity.sessions().map(|(session, _)| session).collect::<Vec<_>>() {
+            let heard = self.heard.get(&session).copied();
+            for stream in self.continuity.streams_of(session) {
+                let Some(line) = self.lines.get_mut(stream) else { continue };
+                line.time.turn(heard.unwrap_or(line.time.last().from), Known::because(State::Lost, UNREADABLE));
+            }
+            self.unheard.insert(session);
+        }
+    }
+
+    /// Learns what a number stands for, where the item that said so cannot be read.
+    pub(crate) fn name(&mut self, stream: u32, source: &str, key: &StreamKey) {
+        self.continuity.add_stream(stream, source, key);
     }
 
     /// Frames of a session came.
@@ -373,14 +393,14 @@ impl Fold {
 
 /// What the store learns.
 impl Fold {
-    /// Returns the lines, those of streams that were given up last.
-    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
-        self.lines.values_mut().chain(&mut self.gone)
+    /// Returns the lines of streams that were given up: they may have come back since, and so are to be written first.
+    pub(crate) fn gone_mut(&mut self) -> &mut [Line] {
+        &mut self.gone
     }
 
-    /// Returns the store's numbers of streams that were given up.
-    pub(crate) fn retired(&self) -> Vec<i64> {
-        self.gone.iter().filter_map(|line| line.row).collect()
+    /// Returns all other lines.
+    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
+        self.lines.values_mut()
     }
 
     /// Returns the store's number of a stream.
@@ -398,7 +418,7 @@ impl Fold {
         (&self.drops, &self.unreadable)
     }
 
-    /// Returns how many streams have open gaps, and how many have lost something of late.
+    /// Returns of how many streams something is asked for.
     pub(crate) fn open(&self) -> usize {
         let is_open = |line: &&Line| !line.time.stretches(State::Open).is_empty();
         self.lines.values().filter(is_open).count()
@@ -508,4 +528,5 @@ const EVER: Span = (Timestamp(i64::MIN), END);
 pub(super) const NOT_REPEATED: &str = "nobody listened, and the venue does not repeat it";
 const NOBODY: &str = "nobody listened";
 const SPOOL_FULL: &str = "the spool was full";
+const UNREADABLE: &str = "a part of the spool cannot be read any more";
 const CHAIN_BROKE: &str = "the chain of changes broke, and a whole state followed";

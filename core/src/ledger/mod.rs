@@ -15,6 +15,8 @@ mod fold;
 mod report;
 mod store;
 mod task;
+#[cfg(test)]
+mod tests;
 mod timeline;
 
 #[cfg(test)]

@@ -133,15 +133,13 @@ impl Store {
         if moved.execute(&mut *transaction).await?.rows_affected() != 1 {
             return Ok(false);
         }
-        let retired = fold.retired();
+        for line in fold.gone_mut() {
+            write_line(&mut transaction, line).await?;
+            let gone = sqlx::query("UPDATE streams SET gone = 1, session = NULL WHERE id = ?").bind(line.row);
+            gone.execute(&mut *transaction).await?;
+        }
         for line in fold.lines_mut() {
             write_line(&mut transaction, line).await?;
-        }
-        for row in retired {
-            sqlx::query("UPDATE streams SET gone = 1, session = NULL WHERE id = ?")
-                .bind(row)
-                .execute(&mut *transaction)
-                .await?;
         }
         sqlx::query("DELETE FROM sessions").execute(&mut *transaction).await?;
         for (session, heard) in fold.heard() {

@@ -177,7 +177,10 @@ impl Reading {
     fn begin(reader: &SpoolReader, lines: Vec<StoredLine>, why: &str) -> Result<Self> {
         let position = reader.oldest();
         let snapshot = reader.snapshot(position.offset)?.filter(|(at, _)| at.offset == position.offset);
-        let continuity = Continuity::restore(snapshot.as_ref().map_or(&[][..], |(_, snapshot)| snapshot))?;
+        let mut continuity = Continuity::restore(snapshot.as_ref().map_or(&[][..], |(_, snapshot)| snapshot))?;
+        for (id, stream) in reader.streams().into_iter().filter(|_| snapshot.is_none()) {
+            continuity.add_stream(id, &stream.source, &stream.key);
+        }
         Self::at(reader, Fold::begin(continuity, lines, why), position)
     }
 
@@ -226,6 +229,7 @@ impl Reading {
                         return ControlFlow::Break(());
                     }
                     fold.unreadable(position.offset + 1, at.offset);
+                    reader.streams().iter().for_each(|(id, stream)| fold.name(*id, &stream.source, &stream.key));
                     *position = at;
                 }
             }

@@ -56,6 +56,11 @@ impl SpoolReader {
         self.0.read().streams.get(&id).cloned()
     }
 
+    /// Returns what all streams' numbers stand for.
+    pub fn streams(&self) -> Vec<(u32, Arc<StreamInfo>)> {
+        self.0.read().streams.iter().map(|(id, info)| (*id, info.clone())).collect()
+    }
+
     /// Returns how many offsets were durable and cannot be read any more, as far as somebody has come upon them.
     pub fn lost(&self) -> u64 {
         self.0.lost()

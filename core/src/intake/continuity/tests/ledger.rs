@@ -278,6 +278,19 @@ fn a_ledger_that_begins_in_the_middle_says_that_it_does_not_know_what_was_before
 }
 
 #[test]
+fn what_was_in_a_part_of_the_log_that_cannot_be_read_is_lost_until_frames_come_again() {
+    let (mut host, stream) = begun(Numbering::Unnumbered);
+    let mut ledger = ledger_of(&host.log);
+    ledger.unreadable(7, 9);
+    let from = host.log.len();
+    live(&mut host, 1, stream, 15);
+    show(&mut ledger, &host.log[from..]);
+    let lost = "lost (a part of the spool cannot be read any more)";
+    assert_eq!(said(&ledger, stream), format!("100 received, 111 {lost}, 115 received"));
+    assert_eq!(ledger.losses().1, [(7, 9)]);
+}
+
+#[test]
 fn a_ledger_that_goes_on_in_the_middle_says_what_one_says_that_has_seen_all() {
     let (mut host, stream) = begun(Numbering::Sequence);
     let snapshot = host.continuity.snapshot();
