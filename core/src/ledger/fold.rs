@@ -115,7 +115,7 @@ impl Fold {
         for StoredLine { row, source, key, mut time, heard } in stored {
             time.paint(EVER, |known| (known.state == State::Open).then(|| unknown.clone()));
             if time.last().known.state == State::Received {
-                time.turn(heard.unwrap_or(time.last().from), unknown.clone());
+                time.turn(heard.unwrap_or_else(|| time.last().from), unknown.clone());
             }
             kept.insert((source.clone(), key.clone()), Line::new(Some(row), source, key, time));
         }
@@ -241,7 +241,7 @@ impl Fold {
             let heard = self.heard.get(&session).copied();
             for stream in self.continuity.streams_of(session) {
                 let Some(line) = self.lines.get_mut(stream) else { continue };
-                line.time.turn(heard.unwrap_or(line.time.last().from), Known::because(State::Lost, UNREADABLE));
+                line.time.turn(heard.unwrap_or_else(|| line.time.last().from), Known::because(State::Lost, UNREADABLE));
             }
             self.unheard.insert(session);
         }
@@ -360,7 +360,7 @@ impl Fold {
             let is_seen = open.iter().any(|&(first, last)| first < to && from < last);
             if !is_seen {
                 // What was missing has no time of its own: records that were on their way when a line was cut.
-                let to = if to < END { to } else { heard.unwrap_or(line.time.last().from) };
+                let to = if to < END { to } else { heard.unwrap_or_else(|| line.time.last().from) };
                 let span = (from, to.max(Timestamp(from.0.saturating_add(1))));
                 line.time.paint(span, |known| known.state.is_complete().then(|| bad.clone()));
             }

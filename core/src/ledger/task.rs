@@ -132,10 +132,7 @@ impl Task {
         let (reader, pipeline) = (self.setup.reader.clone(), self.setup.pipeline.clone());
         let place = store.place();
         let (_, begun) = blocking(reader, move |reader| {
-            let place = match place {
-                None => return Reading::begin(reader, lines, NEW),
-                Some(place) => place,
-            };
+            let Some(place) = place else { return Reading::begin(reader, lines, NEW) };
             let why = match standing(reader, &place) {
                 Standing::Retained => match reader.snapshot(place.position.offset)? {
                     Some((at, snapshot)) => return Reading::resume(reader, lines, (at, &snapshot), place.position),

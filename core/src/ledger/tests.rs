@@ -240,6 +240,37 @@ async fn what_was_dropped_before_it_was_read_is_unknown_and_what_follows_is_not(
 }
 
 #[tokio::test]
+async fn what_a_full_spool_dropped_and_what_the_disk_does_not_give_back_is_lost() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    let at = Timestamp(107 * S);
+    let drops = |sinks: &[&str], rows| {
+        let sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
+        Put::Control(Control::Dropped { sinks, rows: vec![(DENSE, rows)], offsets: Some((1, 9)), at })
+    };
+    spool.put_all([drops(&["sqlite"], 3), drops(&["sqlite", "file"], 4), drops(&[], 5)]);
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    let dropped: Vec<_> = coverage.dropped.iter().map(|one| (one.sink.as_deref(), one.rows)).collect();
+    assert_eq!(dropped, [(None, 5), (Some("file"), 4), (Some("sqlite"), 7)]);
+    assert!(coverage.is_lost, "a sink did not get them");
+
+    let segment = spool.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let bytes = spool.disk.bytes(&segment).len();
+    spool.put(Put::Row(PLAIN, 8, Origin::Live));
+    spool.put_all([
+        Put::Row(PLAIN, 9, Origin::Live),
+        Put::Control(Control::Alive { session: 1, at: Timestamp(110 * S) }),
+    ]);
+    spool.disk.flip(&segment, bytes + 60, 3);
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    assert_eq!(coverage.unreadable.len(), 1, "{coverage:?}");
+    let lost = "lost (a part of the spool cannot be read any more)";
+    assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 {lost}, 109 received, 110"));
+}
+
+#[tokio::test]
 async fn a_spool_that_was_replaced_leaves_what_was_known_and_says_that_it_is_another_one() {
     let mut spool = Spool::new();
     spool.put_all(beginning());

@@ -199,14 +199,9 @@ impl Parts {
             floors.push(floor);
             deliveries.spawn(delivery);
         }
-        for sink in &vanished {
-            sink.show(&around.registry, &pipeline.name);
-            floors.push(watch::channel(sink.floor).1);
-        }
-        let (follow, floor) = around_sinks.ledger();
+        floors.extend(around_sinks.show_vanished());
+        let (ledger, floor) = around_sinks.ledger();
         floors.push(floor);
-        let mut ledger = JoinSet::new();
-        ledger.spawn(follow);
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
@@ -297,16 +292,27 @@ struct Deliveries<'a> {
 }
 
 impl Deliveries<'_> {
-    /// Returns the ledger, to be run, and what it no longer needs.
-    fn ledger(&self) -> (impl Future<Output = ()> + use<>, watch::Receiver<Floor>) {
-        ledger::prepare(ledger::Setup {
+    /// Shows the sinks that are not in the TOML any more; returns what the spool keeps for each.
+    fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
+        self.vanished.iter().map(|sink| {
+            sink.show(self.registry, self.pipeline);
+            watch::channel(sink.floor).1
+        })
+    }
+
+    /// Returns the running ledger, and what it no longer needs.
+    fn ledger(&self) -> (JoinSet<()>, watch::Receiver<Floor>) {
+        let (follow, floor) = ledger::prepare(ledger::Setup {
             pipeline: self.pipeline.to_owned(),
             path: self.folder.ledger(),
             reader: self.intake.reader.clone(),
             synced: self.intake.synced.clone(),
             stop: self.stop.clone(),
             health: self.registry.stage(StageId::ledger(self.pipeline)),
-        })
+        });
+        let mut running = JoinSet::new();
+        running.spawn(follow);
+        (running, floor)
     }
 
     /// Returns the delivery of a sink, to be run, and what it no longer needs.
