@@ -36,12 +36,12 @@ async fn every_example_of_every_help_runs() {
     for command in [
         "",
         "run",
+        "coverage",
         "check",
         "list",
         "new",
         "schema",
         "graph",
-        "coverage",
         "spool",
         "spool inspect",
         "spool verify",

@@ -328,16 +328,6 @@ impl Proof {
             Some(_) | None => Self::None,
         }
     }
-
-    /// Returns its name in words.
-    pub fn words(self) -> &'static str {
-        match self {
-            Self::DenseSequence => "dense sequence",
-            Self::Linked => "linked",
-            Self::History => "history",
-            Self::None => "none",
-        }
-    }
 }
 
 /// How long a commit of the running pipeline may take.

@@ -1,6 +1,7 @@
 //! `coverage`: what the ledger says, as a page or as JSON.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -51,7 +52,7 @@ impl fmt::Display for Page<'_> {
         let (Some(from), Some(to)) = (from, to) else {
             return writeln!(f, "{}: nothing has been subscribed to yet", self.pipeline);
         };
-        writeln!(f, "{}  {} to {} UTC", self.pipeline, moment(*from), moment(*to))?;
+        writeln!(f, "{}  {} to {} UTC", cut(self.pipeline, 30), moment(*from), moment(*to))?;
         match self.by {
             By::Table => tables(f, kinds)?,
             By::Stream => streams(f, &self.coverage.streams)?,
@@ -67,30 +68,29 @@ impl fmt::Display for Page<'_> {
 }
 
 fn tables(f: &mut fmt::Formatter<'_>, kinds: &[Kind]) -> fmt::Result {
-    let wide = column(kinds.iter().map(|kind| kind.table.as_str()), 22);
+    let wide = column(kinds.iter().map(|kind| kind.table.as_str()), 17);
     writeln!(f, "{:wide$}  streams     received  backfilled      lost   unknown  proof", "table")?;
     for kind in kinds {
-        let Kind { table, streams, rows_received, rows_backfilled, lost_seconds, unknown_seconds, .. } = kind;
+        let Kind { streams, rows_received, rows_backfilled, lost_seconds, unknown_seconds, .. } = kind;
+        let (table, proof) = (cut(&kind.table, wide), words(kind.proof));
         let is_numbered = kind.proof != Proof::None;
         let (received, backfilled) = (rows(*rows_received, true), rows(*rows_backfilled, is_numbered));
         let (lost, unknown) = (span(*lost_seconds), span(*unknown_seconds));
-        let (table, proof) = (cut(table, wide), kind.proof.words());
         writeln!(f, "{table:wide$}  {streams:>7}  {received:>11}  {backfilled:>10}  {lost:>8}  {unknown:>8}  {proof}")?;
     }
     Ok(())
 }
 
 fn streams(f: &mut fmt::Formatter<'_>, streams: &[StreamCoverage]) -> fmt::Result {
-    let wide = column(streams.iter().map(|stream| stream.symbol.as_str()), 24);
+    let wide = column(streams.iter().map(|stream| stream.symbol.as_str()), 20);
     let table_wide = column(streams.iter().map(|stream| stream.table.as_str()), 12);
-    writeln!(f, "{:wide$}  {:table_wide$}   received  backfilled  complete since / state", "stream", "table")?;
+    writeln!(f, "{:wide$}  {:table_wide$}    received  backfilled  complete since", "stream", "table")?;
     for stream in streams {
         let is_numbered = stream.proof != Proof::None;
         let (received, backfilled) = (rows(stream.rows_received, true), rows(stream.rows_backfilled, is_numbered));
         let (symbol, table) = (cut(&stream.symbol, wide), cut(&stream.table, table_wide));
-        let last = stream.intervals.last().map_or("", |interval| interval.state.name());
-        let since = stream.complete_since.map_or_else(|| last.replace('_', " "), moment);
-        writeln!(f, "{symbol:wide$}  {table:table_wide$}  {received:>9}  {backfilled:>10}  {since}")?;
+        let since = stream.complete_since.map_or_else(|| "–".to_owned(), moment);
+        writeln!(f, "{symbol:wide$}  {table:table_wide$}  {received:>10}  {backfilled:>10}  {since}")?;
         for interval in stream.intervals.iter().filter(|interval| is_worth_a_line(interval)) {
             writeln!(f, "  {}", worded(interval))?;
         }
@@ -118,44 +118,45 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
-    let Kind { table, complete_since, open, away, absent, unknown_seconds, lost_because, proof, .. } = kind;
+    let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, .. } = kind;
+    let table = cut(&kind.table, 17);
     if let Some(since) = complete_since {
         writeln!(f, "{table}: complete since {}", moment(*since))?;
     }
     if *proof == Proof::None && *unknown_seconds > 0.0 {
-        let unknown = span(*unknown_seconds);
-        writeln!(f, "{table}: nobody listened for {unknown}, and the venue does not repeat what it sent")?;
+        writeln!(f, "{table}: nobody listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
     if *open > 0 {
         writeln!(f, "{table}: {} open, asked for", gaps(*open))?;
     }
     if *away > 0 && *proof != Proof::None {
-        writeln!(f, "{table}: nobody listens to {away} streams; what they miss is asked for later")?;
+        writeln!(f, "{table}: nobody listens to {away} {} now; asked for later", plural(*away, "stream"))?;
     }
     if *absent > 0 {
         writeln!(f, "{table}: {} held numbers that the venue never gave", gaps(*absent))?;
     }
     for (why, streams) in lost_because {
-        writeln!(f, "{table}: lost of {streams} {}: {}", plural(*streams, "stream"), cut(why, 50))?;
+        let text = format!("{table}: lost of {streams} {}: {why}", plural(*streams, "stream"));
+        writeln!(f, "{}", cut(&text, 80))?;
     }
     Ok(())
 }
 
 impl Page<'_> {
     fn losses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut dropped: std::collections::BTreeMap<_, u64> = std::collections::BTreeMap::new();
+        let mut dropped: BTreeMap<_, u64> = BTreeMap::new();
         for one in &self.coverage.dropped {
             *dropped.entry((&one.sink, &one.table)).or_default() += one.rows;
         }
         for ((sink, table), rows) in dropped {
-            let rows = digits(rows);
+            let (table, rows) = (cut(table, 17), short(rows));
             match sink {
-                Some(sink) => writeln!(f, "{table}: {rows} rows dropped before {sink} had them: the spool was full")?,
-                None => writeln!(f, "{table}: {rows} rows thrown away: the spool was full")?,
+                Some(sink) => writeln!(f, "{table}: {rows} rows dropped unread by {}: spool full", cut(sink, 16))?,
+                None => writeln!(f, "{table}: {rows} rows thrown away: spool full")?,
             }
         }
         for (first, last) in &self.coverage.unreadable {
-            writeln!(f, "spool: offsets {first} to {last} cannot be read any more")?;
+            writeln!(f, "spool: offsets {first} to {last} cannot be read")?;
         }
         Ok(())
     }
@@ -174,7 +175,22 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 fn rows(rows: Option<u64>, is_known: bool) -> String {
-    rows.filter(|_| is_known).map_or_else(|| "–".to_owned(), digits)
+    rows.filter(|_| is_known).map_or_else(|| "–".to_owned(), short)
+}
+
+/// Writes a number in at most ten characters, as long as there are not a hundred thousand million.
+fn short(number: u64) -> String {
+    if number < 100_000_000 { digits(number) } else { format!("{} M", digits(number / 1_000_000)) }
+}
+
+/// Returns the word for what shows that nothing is missing.
+fn words(proof: Proof) -> &'static str {
+    match proof {
+        Proof::DenseSequence => "dense",
+        Proof::Linked => "linked",
+        Proof::History => "history",
+        Proof::None => "none",
+    }
 }
 
 /// Writes a number with commas.
@@ -214,4 +230,80 @@ fn moment(at: Timestamp) -> String {
     let since = Duration::from_nanos(at.0.max(0).unsigned_abs());
     let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string();
     text.trim_end_matches('Z').replace('T', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONG: &str = "a name that is far longer than any that a table or an instrument should have";
+    const LATE: Timestamp = Timestamp(4_000_000_000_000_000_000);
+
+    fn kind(proof: Proof) -> Kind {
+        Kind {
+            source: LONG.to_owned(),
+            table: LONG.to_owned(),
+            streams: 10_000,
+            proof,
+            from: Timestamp(1),
+            to: LATE,
+            rows_received: Some(99_999_999_999),
+            rows_backfilled: Some(99_999_999),
+            filled: 999_999,
+            absent: 999_999,
+            open: 999_999,
+            away: 10_000,
+            lost: 999_999,
+            lost_seconds: 80_000_000.0,
+            lost_because: BTreeMap::from([(LONG.to_owned(), 10_000)]),
+            unknown_seconds: 80_000_000.0,
+            complete_since: Some(LATE),
+        }
+    }
+
+    fn stream() -> StreamCoverage {
+        let interval = |to, state| Interval { from: Timestamp(1), to, state, why: Some(LONG.to_owned()) };
+        let intervals = State::ALL.iter().flat_map(|(state, _)| [interval(Some(LATE), *state), interval(None, *state)]);
+        StreamCoverage {
+            source: LONG.to_owned(),
+            table: LONG.to_owned(),
+            symbol: LONG.to_owned(),
+            listing: LONG.to_owned(),
+            proof: Proof::DenseSequence,
+            rows_received: Some(99_999_999),
+            rows_backfilled: Some(u64::MAX / 1_000_000_000),
+            complete_since: Some(LATE),
+            intervals: intervals.collect(),
+        }
+    }
+
+    #[test]
+    fn no_line_is_wider_than_80_columns_whatever_stands_in_it() {
+        let (table, symbol, sink) = (LONG.to_owned(), LONG.to_owned(), Some(LONG.to_owned()));
+        let dropped =
+            tidegate_core::ledger::Dropped { table, symbol, sink, rows: u64::MAX, first_at: LATE, last_at: LATE };
+        let coverage = Coverage {
+            offset: u64::MAX,
+            from: Some(Timestamp(1)),
+            to: Some(LATE),
+            is_lost: true,
+            kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
+            dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
+            unreadable: vec![(u64::MAX, u64::MAX)],
+            streams: vec![stream()],
+        };
+        for by in [By::Table, By::Stream] {
+            let page = Page { pipeline: LONG, coverage: &coverage, by }.to_string();
+            let wide: Vec<&str> = page.lines().filter(|line| line.chars().count() > 80).collect();
+            assert!(wide.is_empty(), "{wide:#?}");
+        }
+    }
+
+    #[test]
+    fn lengths_of_time_and_numbers_are_short() {
+        let spans = [0.0, 0.04, 11.8, 119.9, 120.0, 3_599.0, 7_200.0, 86_400.0 * 3.5].map(span);
+        assert_eq!(spans, ["0", "0.0 s", "11.8 s", "119.9 s", "2m 0s", "59m 59s", "2h 0m", "3d 12h"]);
+        let numbers = [0, 999, 1_000, 99_999_999, 100_000_000, 12_345_678_901].map(short);
+        assert_eq!(numbers, ["0", "999", "1,000", "99,999,999", "100 M", "12,345 M"]);
+    }
 }
