@@ -16,6 +16,7 @@
 mod answers;
 mod gap;
 mod judge;
+mod past;
 mod snapshot;
 mod steps;
 mod stream;
@@ -336,7 +337,7 @@ impl Continuity {
         self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         let Some(opened) = self.stream_mut(stream) else { return };
         opened.is_exposed &= hole.before.is_some();
-        opened.ask_for(hole);
+        opened.given_up.ask_for(hole);
         let mut gap = OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered());
         for older in opened.gaps.iter().filter(|older| older.epoch == opened.epoch) {
             gap.inherit(older);

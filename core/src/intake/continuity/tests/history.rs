@@ -121,9 +121,10 @@ impl World {
         }
     }
 
-    /// Numbers a stream anew of which the host has seen a record: before that, nobody could tell.
+    /// Numbers a stream anew of whose present numbering the host has seen a record: before that, nobody could tell.
     fn restart(&mut self) {
-        if self.host.continuity.streams.get(2).unwrap().last.is_some() {
+        let known = self.host.continuity.streams.get(2).unwrap();
+        if known.last.is_some() && known.epoch == self.market.books[2].epoch() {
             self.market.restart(2);
         }
     }

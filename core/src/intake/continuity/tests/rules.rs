@@ -298,6 +298,45 @@ fn after_a_restart_behind_a_cut_both_numberings_are_filled_from_one_history() {
 }
 
 #[test]
+fn an_answer_that_reaches_back_over_two_restarts_brings_nothing_that_is_here() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    live(&mut host, 1, stream, 12);
+    (1..=3).for_each(|n| _ = host.live(1, stream, seq(n), (200 + n as i64) * S, 200 + n as u32));
+    host.end(1);
+    host.confirm(2, 0, &[(stream, Numbering::Sequence)], 210 * S);
+    (1..=2).for_each(|n| _ = host.live(2, stream, seq(n), (300 + n as i64) * S, 300 + n as u32));
+    let before = host.stored(stream);
+    let here = [(stream, seq(11), 111 * S, 11), (stream, seq(12), 112 * S, 12), (stream, seq(3), 203 * S, 203)];
+    assert_eq!(host.history(2, &here), 0, "each numbering has its own, at its own time");
+    assert!(!host.live(2, stream, seq(12), 112 * S, 12), "also on the line");
+    assert_eq!(host.stored(stream), before);
+    assert_eq!(host.history(2, &[(stream, seq(4), 204 * S, 204)]), 1, "this was missed in the cut");
+}
+
+#[test]
+fn the_last_record_of_a_numbering_that_the_first_of_the_next_has_overtaken_is_new_once() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    assert!(host.live(1, stream, seq(1), 200 * S, 1));
+    assert!(live(&mut host, 1, stream, 12));
+    assert!(!live(&mut host, 1, stream, 12) && !live(&mut host, 1, stream, 11));
+    assert!(host.live(1, stream, seq(2), 201 * S, 2));
+    assert_eq!(host.stored(stream), [10, 11, 1, 12, 2]);
+}
+
+#[test]
+fn a_number_that_was_given_up_before_the_venue_numbered_anew_is_new_when_it_comes_after_all() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 13);
+    let ask = host.only();
+    host.lost(ask.gap.id);
+    assert!(host.live(1, stream, seq(1), 200 * S, 1));
+    assert!(live(&mut host, 1, stream, 12) && !live(&mut host, 1, stream, 12));
+    assert_eq!(host.stored(stream), [10, 13, 1, 12]);
+}
+
+#[test]
 fn a_restart_that_the_venue_tells_of_needs_no_guess() {
     let (mut host, stream) = with_baseline();
     host.decide(|continuity, _, out| continuity.restarted(stream, out));
