@@ -5,7 +5,7 @@
 //! look and say which control items belong into the log. Nothing here reads a clock or depends on the order of a hash map.
 //!
 //! ```text
-//! never seen ──confirmed──→ covered, baseline gap (None, open) ──answered / proved by live records──→ covered
+//! never seen ──confirmed──→ covered, baseline gap (None, open) ──answered, see below──→ covered
 //! covered ──session over──→ gap (last, open) ──confirmed, live record n──→ gap (last, n) ──rows, answers──→ closed
 //! ```
 //!

@@ -157,7 +157,11 @@ impl Stream {
             // Where numbers jump, the history brings some of what is newer: that does not mean that the rest is here.
             let is_known = origin == Origin::Live || numbering == Numbering::Sequence;
             let is_newest = is_known && self.last.is_none_or(|last| last.number() < n);
-            if is_newest && origin == Origin::Live && self.first_session == Some(row.session) {
+            if is_newest
+                && numbering == Numbering::Ordered
+                && origin == Origin::Live
+                && self.first_session == Some(row.session)
+            {
                 let epoch = self.epoch;
                 self.gaps.iter_mut().filter(|gap| gap.epoch == epoch).for_each(|gap| gap.prove_beginning(n));
             }
@@ -222,7 +226,8 @@ impl Stream {
         }
         let from = hole.after.map_or(gap.since, |after| after.ts_event);
         let next = self.past.iter().find(|past| past.epoch > gap.epoch).map(Past::begun);
-        let to = hole.before.map(|before| before.ts_event).or(next).or(self.floor.map(|floor| floor.ts_event));
+        let to = hole.before.map(|before| before.ts_event).or(next);
+        let to = to.or_else(|| self.floor.map(|floor| floor.ts_event));
         Some(distance((from, to.unwrap_or(Timestamp(i64::MAX))), at))
     }
 

@@ -82,17 +82,32 @@ fn rows_from_the_history_that_overtake_live_ones_survive_a_cut_before_those_come
 }
 
 #[test]
-fn live_records_of_the_first_session_prove_the_beginning_once_a_second_one_has_come() {
+fn where_numbers_jump_live_records_of_the_first_session_prove_the_beginning_once_a_second_one_has_come() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    let ordered = |host: &mut Host, n: u64| host.live(1, stream, Position::Ordered(n), (100 + n as i64) * S, n as u32);
+    host.confirm(1, 0, &[(stream, Numbering::Ordered)], 100 * S);
+    ordered(&mut host, 8);
+    assert_eq!(host.hull(), (None, Some(8)));
+    ordered(&mut host, 7);
+    assert_eq!(host.asks().len(), 1, "it may have been overtaken");
+    ordered(&mut host, 9);
+    assert!(host.asks().is_empty());
+    assert_eq!((host.stored(stream), host.outcomes()), (vec![8, 7, 9], vec![GapOutcome::Live]));
+}
+
+#[test]
+fn the_beginning_of_a_dense_stream_is_proved_by_an_answer_since_the_venue_may_have_skipped_the_first_record() {
     let mut host = Host::new();
     let stream = host.stream("A");
     host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
-    live(&mut host, 1, stream, 8);
+    (8..12).for_each(|n| _ = live(&mut host, 1, stream, n));
     assert_eq!(host.hull(), (None, Some(8)));
-    live(&mut host, 1, stream, 7);
-    assert_eq!(host.hull(), (None, Some(7)), "it may have been overtaken");
-    live(&mut host, 1, stream, 9);
+    let ask = host.only();
+    assert_eq!(history(&mut host, 1, stream, &[7, 8, 9]), 1, "7 was made after the confirmation");
+    host.answered(ask.gap.id, ask.number);
     assert!(host.asks().is_empty());
-    assert_eq!((host.stored(stream), host.outcomes()), (vec![8, 7, 9], vec![GapOutcome::Live]));
+    assert_eq!((host.stored(stream), host.outcomes()), (vec![8, 9, 10, 11, 7], vec![GapOutcome::Backfilled]));
     assert_eq!(history(&mut host, 1, stream, &[5, 6]), 0, "a late reply brings what is not owed");
 }
 
