@@ -2,7 +2,7 @@
 
 use super::{
     Continuity, Hole, MAX_HOLES,
-    gap::{OpenGap, UNEVEN},
+    gap::{NEAR, OpenGap, UNEVEN},
     stream::Stream,
 };
 use crate::{
@@ -34,9 +34,6 @@ pub(crate) enum Drop {
     /// It came from the history, and no open gap asks for it.
     NotOwed,
 }
-
-/// Records whose order in time is not that of their numbers are not farther apart than this many numbers.
-const NEAR: u64 = 8;
 
 const KEEP: Verdict = Verdict::Keep { epoch: 0, conflict: false };
 
@@ -139,7 +136,11 @@ impl Case<'_> {
         }
         // Times need not grow with the numbers: what comes next is of this numbering, however early it was made.
         let is_beyond = last.is_none_or(|last| n > last.number().saturating_add(1));
-        let is_before = is_beyond && floor.is_some_and(|floor| n > floor.number() && ts_event < floor.ts_event);
+        let is_clear = |floor: &Edge| ts_event.0.saturating_add(UNEVEN) < floor.ts_event.0;
+        let goes_on = || self.stream.past.iter().any(|past| past.goes_on(n));
+        let is_earlier =
+            |floor: Edge| n > floor.number() && ts_event < floor.ts_event && (is_clear(&floor) || goes_on());
+        let is_before = is_beyond && floor.is_some_and(is_earlier);
         is_before || (self.row.head.origin != Origin::Live && ts_event <= *since)
     }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gap::{Hole, UNEVEN};
+use super::gap::{Hole, NEAR, UNEVEN};
 use crate::{protocol::Edge, row::Timestamp};
 
 /// So many ranges of numbers that were given up are remembered, the newest ones.
@@ -83,6 +83,11 @@ impl Past {
     pub(super) fn distance(&self, n: u64, ts_event: Timestamp) -> Option<i64> {
         let distance = distance(self.times, ts_event);
         ((self.numbers.0..=self.numbers.1).contains(&n) && distance <= UNEVEN).then_some(distance)
+    }
+
+    /// Returns whether a number is one of these, or follows closely.
+    pub(super) fn goes_on(&self, n: u64) -> bool {
+        (self.numbers.0..=self.numbers.1.saturating_add(NEAR)).contains(&n)
     }
 
     /// One of its records came late.

@@ -341,6 +341,18 @@ fn the_last_record_of_a_numbering_that_the_first_of_the_next_has_overtaken_is_ne
 }
 
 #[test]
+fn of_a_moment_earlier_than_the_first_of_a_numbering_is_the_next_but_one_too() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
+    live(&mut host, 1, stream, 1_000);
+    assert!(host.live(1, stream, seq(400), 2_000 * S, 400));
+    assert!(host.live(1, stream, seq(402), 1_999 * S, 402));
+    assert_eq!(host.asks().last().unwrap().gap.before.unwrap().position, seq(402), "401 is missing");
+    assert_eq!(host.history(1, &[(stream, seq(402), 1_999 * S, 402)]), 0);
+}
+
+#[test]
 fn a_number_that_was_given_up_before_the_venue_numbered_anew_is_new_when_it_comes_after_all() {
     let (mut host, stream) = with_baseline();
     live(&mut host, 1, stream, 13);
