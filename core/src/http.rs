@@ -15,7 +15,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-pub(crate) use self::hosts::{Hosts, Turn};
+pub(crate) use self::hosts::{Hosts, Rate, Turn};
 use crate::{Error, Result, protocol::Request};
 
 /// Calls venues over HTTP. Clones share their connections, and what a host allows.

@@ -162,6 +162,11 @@ impl Endpoint {
     pub fn shown(&self) -> String {
         shown(&self.url)
     }
+
+    /// Returns whom it leads to.
+    pub(crate) fn host(&self) -> String {
+        host(&self.url)
+    }
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -177,6 +182,13 @@ pub(crate) fn shown(address: &str) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
+/// Returns the host of an address, with its port where it is none of the scheme's.
+fn host(address: &str) -> String {
+    let Ok(url) = url::Url::parse(address) else { return String::new() };
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}{port}", url.host_str().unwrap_or_default())
+}
+
 /// What the venue allows; `None` is "says nothing".
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -186,8 +198,8 @@ pub struct Limits {
     pub channels_per_message: Option<usize>,
     /// Size of one subscribe request, in bytes.
     pub bytes_per_message: Option<usize>,
-    /// Subscription messages per second and connection.
-    pub messages_per_second: Option<f64>,
+    /// What subscription messages are paid from, those of all connections to a host.
+    pub messages: Option<Pool>,
     /// What HTTP requests are paid from that name no [pool](Request::pool) of their own, at each host.
     pub requests: Option<Pool>,
     /// How often to discover anew.
@@ -202,7 +214,7 @@ impl Default for Limits {
             channels_per_connection: None,
             channels_per_message: None,
             bytes_per_message: None,
-            messages_per_second: None,
+            messages: None,
             requests: None,
             refresh: None,
             history_lag: Duration::from_secs(1),
@@ -210,8 +222,8 @@ impl Default for Limits {
     }
 }
 
-/// How many requests a venue takes from one machine: all pipelines of a process are paid from it together, for each host.
-/// Leave a margin: other programs on the machine are paid from it too.
+/// How many requests a host takes from one machine. All pipelines of a process pay from it together. Leave a margin: other
+/// programs on the machine pay from it too.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pool {
     /// Tells apart the pools of a host; that of [`Limits::requests`] is best left without a name.
@@ -325,11 +337,9 @@ impl Request {
         shown(&self.url)
     }
 
-    /// Returns whom it is for: the host, with its port where it is none of the scheme's.
+    /// Returns whom it is for.
     pub(crate) fn host(&self) -> String {
-        let Ok(url) = url::Url::parse(&self.url) else { return String::new() };
-        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
-        format!("{}{port}", url.host_str().unwrap_or_default())
+        host(&self.url)
     }
 }
 

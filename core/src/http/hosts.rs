@@ -40,6 +40,10 @@ struct Line {
     rate: Mutex<RateLimit>,
 }
 
+/// What everybody pays from one pool of a host, for who can wait by himself and has no need of a place.
+#[derive(Debug)]
+pub(crate) struct Rate(Arc<Line>);
+
 /// The right to make one call now. Its place is free again when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Turn(#[allow(dead_code, reason = "held")] OwnedSemaphorePermit);
@@ -83,6 +87,11 @@ impl Hosts {
         self.host(host).paused_until().map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
+    /// Returns the rate of a pool.
+    pub(crate) fn rate(&self, host: &str, pool: Pool) -> Rate {
+        Rate(self.host(host).line(Some(pool)))
+    }
+
     fn host(&self, name: &str) -> Arc<Host> {
         let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = hosts.get(name) {
@@ -92,6 +101,19 @@ impl Hosts {
         let host = Arc::new(Host { places, lines: Mutex::default(), paused_until: Mutex::default() });
         hosts.insert(name.to_owned(), Arc::clone(&host));
         host
+    }
+}
+
+impl Rate {
+    /// Returns how long to wait before one unit may be taken; zero means now. Somebody else may take it first.
+    pub(crate) fn wait(&self, now: Instant) -> Duration {
+        self.0.rate().wait(now, 1)
+    }
+
+    /// Takes one unit if it is there, and returns whether it was.
+    #[must_use]
+    pub(crate) fn take(&self, now: Instant) -> bool {
+        self.0.rate().take(now, 1)
     }
 }
 

@@ -5,6 +5,8 @@ use tidegate_core::protocol::Pool;
 
 /// Of 20 a second and 100 at once.
 pub(super) const REQUESTS: Pool = Pool { name: "", per_second: 15.0, burst: 50 };
+/// `subscribe` and `unsubscribe`: of 3.3 a second and 10 at once.
+pub(super) const SUBSCRIPTIONS: Pool = Pool { name: "subscriptions", per_second: 2.5, burst: 8 };
 /// `get_instruments`: of 1 a second and 50 at once.
 pub(super) const INSTRUMENTS: Pool = Pool { name: "instruments", per_second: 0.75, burst: 25 };
 /// The history host: nothing is documented, and this is the most that it was seen to take.
