@@ -89,6 +89,8 @@ impl<T: Transport> Driver<T> {
             Ok(endpoint) => endpoint,
             Err(error) => return self.settle(Err(Stop::of(error, ReconnectReason::Refused))),
         };
+        let rate = self.limits.messages.map(|pool| self.hosts.rate(&endpoint.host(), pool));
+        self.subscriptions.keep_to(rate);
         let shown = endpoint.shown();
         let outcome = timeout(self.config.connect_timeout.0, self.transport.connect(endpoint));
         let limit = humantime::format_duration(self.config.connect_timeout.0).to_string();

@@ -161,7 +161,10 @@ impl<T: Transport> Driver<T> {
 
     /// Shows a breaker that has changed.
     pub(super) fn show_breakers(&mut self, now: Instant) {
-        let rest = self.rest.breakers(now).map(|(host, breaker)| (Some(host), breaker));
+        let rest = self.rest.breakers(now).map(|(host, mut breaker)| {
+            breaker.next_probe_in = breaker.next_probe_in.map(|pause| pause.max(self.hosts.pause_left(host, now)));
+            (Some(host), breaker)
+        });
         let seen = std::iter::once((None, self.reconnect.breaker(now))).chain(rest);
         for (number, (host, snapshot)) in seen.enumerate() {
             if number == self.breakers.len() {

@@ -11,6 +11,7 @@ use tidegate_core::{
 };
 
 use super::*;
+use crate::deribit::pools;
 use venue::{Venue, at};
 
 const SYMBOL: &str = "ETH-PERPETUAL";
@@ -330,7 +331,7 @@ fn the_history_host_is_asked_more_slowly() {
     script.reply(&first, 200, &Venue::default().serve(&first), std::slice::from_ref(&gap)).unwrap();
     let (second, _) = request(script.on_gap(std::slice::from_ref(&gap)));
     assert!(second.url.starts_with(HISTORY));
-    assert_eq!((first.cost, second.cost), (1, 15), "of 15 a second: one a second");
+    assert_eq!((first.pool, second.pool), (None, Some(pools::HISTORY)), "that of the main host, and one of its own");
 }
 
 #[test]
