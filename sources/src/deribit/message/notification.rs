@@ -29,7 +29,10 @@ impl<'a> Payload<'a> {
     pub(in super::super) fn read<D: Deserializer<'a>>(channel: Channel, data: D) -> Result<Self, D::Error> {
         match channel {
             Channel::Tickers => Ticker::deserialize(data).map(Self::Ticker),
-            Channel::Trades => Trades::deserialize(data).map(Self::Trades),
+            Channel::Trades => {
+                let mut trades = Trades::default();
+                (&mut trades).deserialize(data).map(|()| Self::Trades(trades))
+            }
             Channel::Quotes => Quote::deserialize(data).map(Self::Quote),
             Channel::BookChanges => Book::deserialize(data).map(Self::Book),
             Channel::BookTops => BookTop::deserialize(data).map(Self::BookTop),
