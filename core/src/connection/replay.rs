@@ -91,7 +91,8 @@ impl Source for ReplaySource {
         // It ends with its queue.
         drop(reader.await);
         let logged = replay.finish(outcome.as_ref().err()).await?;
-        if outcome? == End::OfRecording {
+        // At a stop a full spool is not waited for.
+        if outcome? == End::OfRecording && !replay.link.was_refused() {
             replay.cx.synced(logged).await?;
             played.end()?;
         }

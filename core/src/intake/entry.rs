@@ -469,6 +469,9 @@ impl Intake {
 
     /// The venue vouches for streams. Those whose names are too long are said, and nobody vouches for them.
     fn confirm(&mut self, link: LinkId, streams: &[Covered], venue_at: Timestamp, now: Now) {
+        if self.link.is_shut {
+            return;
+        }
         let session = self.link.session.unwrap_or_else(|| self.open());
         let named = streams.iter().filter_map(|one| Some((self.stream(link, &one.key, now)?, one.numbering)));
         let named: Vec<_> = named.collect();

@@ -68,6 +68,8 @@ pub struct Running {
     pub asks: Vec<Asks>,
     /// The highest durable offset.
     pub synced_offset: watch::Receiver<u64>,
+    /// Whether rows of a feed that cannot wait are taken: not while the spool is full and nothing may be dropped.
+    pub room: watch::Receiver<bool>,
     /// Ends when the queue is closed and all that was in it is durable, or when the disk fails.
     pub task: JoinHandle<Result<()>>,
 }

@@ -72,6 +72,11 @@ impl<T: Transport> Driver<T> {
         if !self.may_dial() || self.reconnect.at(now) > now {
             return Ok(());
         }
+        if !self.has_room() {
+            self.standing.line = Some(format!("no connection: {WAITING_FOR_ROOM}"));
+            self.standing.show(&self.health);
+            return Ok(());
+        }
         if !self.link.is_logged() {
             if *self.held_up.get_or_insert(now) + HELD_UP_TOLD <= now {
                 let why = "no connection: the spool has not taken yet what came before; dialling as soon as it has";
@@ -161,7 +166,14 @@ impl<T: Transport> Driver<T> {
         let was_up = matches!(self.phase, Phase::Open(_));
         drop(self.leave(&why));
         self.metrics.reconnects.of(&reason).increment(1);
+        self.metrics.session_overflows.increment(u64::from(was_up && reason == ReconnectReason::Overflow));
         self.replace_protocol(now)?;
+        if !self.has_room() {
+            self.reconnect.put_off(now);
+            self.standing.line = Some(format!("line closed: {WAITING_FOR_ROOM}"));
+            self.standing.show(&self.health);
+            return Ok(());
+        }
         let Some(pause) = self.reconnect.failed(retry_after, &why, now) else {
             let attempts = self.reconnect.in_vain();
             return Err(Error::permanent(format!("gave up after {attempts} attempts, the last one: {why}")));
@@ -221,6 +233,8 @@ pub(super) fn shown(pause: Duration) -> String {
     humantime::format_duration(pause).to_string()
 }
 
+/// Why nobody dials while the spool is full.
+const WAITING_FOR_ROOM: &str = "waiting for room in the spool";
 /// A spool that takes longer than this over what came before a dial is worth a word.
 pub(super) const HELD_UP_TOLD: Duration = Duration::from_secs(1);
 const MOST_UNSENT: usize = 1_024;

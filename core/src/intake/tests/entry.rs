@@ -366,7 +366,10 @@ fn a_link_whose_session_ended_for_want_of_room_is_told_and_gives_no_row_until_it
     feed.trade("A", 5, Origin::Live);
     let error = feed.link.hand_over().unwrap_err();
     assert!(error.to_string().contains("the spool is full"), "{error}");
-    assert!(!feed.link.is_pending(), "what waited is thrown away");
+    let handover = feed.queue.try_recv().expect("what waited is handed over all the same");
+    assert!(matches!(host.accept(&handover), Accepted::Done(1..)));
+    handover.done(0);
+    assert_eq!(host.intake.left_out(), 1, "and counted");
 
     feed.link.step(Step::Opened);
     feed.confirm(&["A"]);

@@ -357,6 +357,41 @@ async fn raw_frames_count_towards_what_may_wait() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there_is_room() {
+    let mut world = World::with(Toy::new(&["a"]), |config| {
+        config.reconnect.max_attempts = std::num::NonZeroU32::new(1);
+    });
+    let peer = world.subscribe("a").await;
+    world.room.send_replace(false);
+    peer.gone().await;
+    world.logged("ended: the spool is full").await;
+    world.told("degraded line closed: waiting for room in the spool").await;
+    tokio::time::sleep(SECOND * 3_600).await;
+    assert!(world.try_dial().is_none(), "{}", world.reason());
+    world.told("degraded no connection: waiting for room in the spool").await;
+    assert!(world.is_running(), "the venue is not to blame: no attempt was in vain");
+
+    let room_at = tokio::time::Instant::now();
+    world.room.send_replace(true);
+    let dialled = world.dial().await;
+    assert!(dialled.at - room_at < SECOND, "the pause after the session has long passed");
+    let mut peer = dialled.accept();
+    peer.say("welcome");
+    assert_eq!(peer.heard().await, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_comes_about_when_the_spool_has_become_full_is_closed_again() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let dialled = world.dial().await;
+    world.room.send_replace(false);
+    dialled.accept().gone().await;
+    world.told("waiting for room in the spool").await;
+    tokio::time::sleep(SECOND * 60).await;
+    assert!(world.try_dial().is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_log_hears_once_a_second_that_frames_still_come() {
     let mut world = World::start(Toy::new(&["a"]));
     let peer = world.subscribe("a").await;

@@ -46,6 +46,8 @@ pub(super) struct World {
     pub(super) rows: Arc<Mutex<Vec<WholeRow>>>,
     /// While it is false, intake takes nothing.
     pub(super) takes: watch::Sender<bool>,
+    /// Whether the spool takes rows.
+    pub(super) room: watch::Sender<bool>,
     dials: mpsc::UnboundedReceiver<Dialled>,
     calls: mpsc::UnboundedReceiver<Called>,
     driver: JoinHandle<Result<()>>,
@@ -147,6 +149,7 @@ impl World {
         let (takes, may_take) = watch::channel(true);
         let stop = CancellationToken::new();
         let (synced, synced_seen) = watch::channel(u64::MAX);
+        let (room, room_seen) = watch::channel(true);
         let folder = tempfile::tempdir().unwrap();
         let lines = Lines::new(0, factory().unwrap().tables(), queue);
         let cx = SourceContext::new(SourceParts {
@@ -155,6 +158,7 @@ impl World {
             lines,
             asks: shown,
             synced: synced_seen,
+            room: room_seen,
             stop: stop.clone(),
             health,
             http: HttpClient::new(),
@@ -164,7 +168,7 @@ impl World {
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
         let (_synced, _folder) = (synced, folder);
-        Self { registry, stop, asks, log, rows, takes, dials, calls, driver, patience, _synced, _folder }
+        Self { registry, stop, asks, log, rows, takes, room, dials, calls, driver, patience, _synced, _folder }
     }
 
     /// Waits for the next attempt to connect.
