@@ -16,7 +16,7 @@ use super::{
     entry::{Accepted, Intake, Now, Place, Rows},
     link::{Handover, Step},
     opening::{Running, SourceSetup, Started},
-    tally::{Absence, SourceTally, SpoolTally},
+    tally::{SourceTally, SpoolTally},
 };
 use crate::{
     Error, Result,
@@ -56,8 +56,6 @@ pub(super) struct Prepared {
     pub(super) sinks: Vec<String>,
     pub(super) registry: Registry,
     pub(super) synced: watch::Sender<SpoolPosition>,
-    /// For each source, since when nobody has listened.
-    pub(super) absences: Vec<Absence>,
 }
 
 /// The task of a pipeline's intake.
@@ -97,7 +95,7 @@ type Taking = (Handover, Place);
 impl Task {
     /// Returns a task that has entered what the last boot left open.
     pub(super) fn new(prepared: Prepared) -> Result<Self> {
-        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, absences } = prepared;
+        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced } = prepared;
         let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
         let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
         let board = |source: &SourceSetup| {
@@ -128,7 +126,7 @@ impl Task {
             room: watch::channel(true).0,
             held: VecDeque::new(),
         };
-        task.intake.booted(task.now(), absences)?;
+        task.intake.booted(task.now())?;
         Ok(task)
     }
 
@@ -248,19 +246,9 @@ impl Task {
     fn tell_board(&mut self, handover: &Handover) {
         let board = &mut self.boards[usize::from(handover.link.source)];
         for (_, step) in &handover.steps {
-            match step {
-                Step::Asked { gap } => {
-                    let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
-                    board.replied(*gap, filled);
-                }
-                Step::Opened | Step::Confirmed { .. } | Step::Unsubscribed { .. } | Step::Ended { .. } => {
-                    board.stir(Instant::now());
-                }
-                Step::Alive { .. }
-                | Step::Restart(_)
-                | Step::Malformed { .. }
-                | Step::Answered { .. }
-                | Step::Lost { .. } => {}
+            if let Step::Asked { gap } = step {
+                let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
+                board.replied(*gap, filled);
             }
         }
     }

@@ -359,7 +359,7 @@ async fn raw_frames_count_towards_what_may_wait() {
 #[tokio::test(start_paused = true)]
 async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there_is_room() {
     let mut world = World::with(Toy::new(&["a"]), |config| {
-        config.reconnect.max_attempts = std::num::NonZeroU32::new(1);
+        config.reconnect.max_attempts = NonZeroU32::new(1);
     });
     let peer = world.subscribe("a").await;
     world.room.send_replace(false);
@@ -371,7 +371,7 @@ async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there
     world.told("degraded no connection: waiting for room in the spool").await;
     assert!(world.is_running(), "the venue is not to blame: no attempt was in vain");
 
-    let room_at = tokio::time::Instant::now();
+    let room_at = Instant::now();
     world.room.send_replace(true);
     let dialled = world.dial().await;
     assert!(dialled.at - room_at < SECOND, "the pause after the session has long passed");
