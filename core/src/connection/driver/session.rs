@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::{
-    connection::{liveness::Liveness, quiet::Quiet},
+    connection::{liveness::Liveness, quiet::Quiet, vouch::ALIVE_EVERY},
     protocol::Close,
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Session<L> {
     pub(super) greet_by: Option<Instant>,
     /// When to say next that frames still come.
     pub(super) alive_at: Instant,
+    /// When the last frame came.
+    pub(super) heard_at: Option<Instant>,
     /// When it will have held for the stable period; `None` once it has.
     pub(super) stable_at: Option<Instant>,
     /// Every wanted channel has been answered for.
@@ -138,6 +140,7 @@ impl<T: Transport> Driver<T> {
             quiet: Quiet::new(self.config.quiet_after.0),
             greet_by: Some(now + self.config.subscribe_timeout.0),
             alive_at: now,
+            heard_at: None,
             stable_at: Some(now + self.config.reconnect.stable_after.0),
             is_subscribed: false,
             over: CancellationToken::new(),
@@ -198,6 +201,12 @@ impl<T: Transport> Driver<T> {
             self.link.outbox().watch(channel, false);
         }
         self.subscriptions.reset();
+        if let Some(heard_at) = session.heard_at.filter(|heard_at| *heard_at + ALIVE_EVERY > session.alive_at) {
+            // From then on nobody has listened.
+            let silence = i64::try_from(heard_at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+            let at = Timestamp(self.transport.wall().0.saturating_sub(silence));
+            self.link.step(Step::Alive { at });
+        }
         self.link.step(Step::Ended { why: why.to_owned() });
         self.note(|| Recorded::End { why: why.to_owned() });
         self.standing.silence = None;

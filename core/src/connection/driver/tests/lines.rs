@@ -29,6 +29,24 @@ async fn rows_follow_the_confirmation_and_the_end_is_in_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_ends_with_the_word_when_its_last_frame_came() {
+    let mut world = World::with(Toy::new(&["a"]), |config| {
+        config.silence.reconnect = config::Duration::from_secs(20);
+    });
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    tokio::time::sleep(SECOND / 2).await;
+    peer.say("row a 2");
+    world.logged("row a 2 live").await;
+    peer.gone().await;
+    let log = world.logged("ended: no data for 20s").await;
+    assert_eq!(log, ["alive", "ended: no data for 20s"]);
+    let alive = world.alive.lock().unwrap().clone();
+    let between = alive[alive.len() - 1].0 - alive[alive.len() - 2].0;
+    assert!((500_000_000..600_000_000).contains(&between), "of the second row, 20 s before: {alive:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_ends_the_session_in_the_log_and_takes_leave_of_the_venue() {
     let mut world = World::start(Toy::new(&["a"]));
     let mut peer = world.subscribe("a").await;
