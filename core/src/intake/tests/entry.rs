@@ -520,3 +520,39 @@ fn a_clock_that_is_set_makes_no_absence_longer() {
     assert_eq!(host.intake.counts.absences[0].length, Some(Duration::from_secs(10)));
     host.assert_recoverable();
 }
+
+#[test]
+fn an_open_gap_outlives_the_segments_in_which_it_was_found() {
+    let limits = SpoolLimits { segment_bytes: 4 << 10, max_bytes: 1 << 20, keep: Duration::ZERO };
+    let mut host = Host::new(limits);
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    [1, 2, 9].into_iter().for_each(|n| feed.trade("A", n, Origin::Live));
+    feed.trade("A", 4, Origin::Backfill);
+    let found = host.take(&mut feed);
+    for n in 10..500 {
+        feed.trade("A", n, Origin::Live);
+        host.take(&mut feed);
+        if host.intake.spool.wants_roll() {
+            host.intake.spool.roll(host.intake.continuity.snapshot()).unwrap();
+        }
+        host.entries();
+    }
+    // Every sink has all of it.
+    let offset = host.intake.spool.next_offset() - 1;
+    host.intake.spool.retain(spool::Floor { offset, now: Duration::ZERO }).unwrap().run().unwrap();
+    assert!(host.intake.spool.reader().oldest().offset > found, "nothing before the gap's end is left");
+
+    let mut host = host.kill();
+    let mut feed = Feed::new(0);
+    let gaps: Vec<_> = host.intake.continuity.open_gaps("venue").filter(|ask| ask.gap.before.is_some()).collect();
+    let edge = |edge: Option<crate::protocol::Edge>| edge.unwrap().position;
+    assert_eq!(
+        gaps.iter().map(|ask| (edge(ask.gap.after), edge(ask.gap.before))).collect::<Vec<_>>(),
+        [(Position::Sequence(2), Position::Sequence(9))]
+    );
+    (1..=10).for_each(|n| feed.trade("A", n, Origin::Backfill));
+    host.take(&mut feed);
+    assert!(numbers(&mut host).ends_with(&[499, 3, 5, 6, 7, 8]), "{:?}", numbers(&mut host));
+    assert_eq!(host.items().last().unwrap(), "GapClosed Backfilled");
+}
