@@ -5,7 +5,7 @@
 //! look and say which control items belong into the log. Nothing here reads a clock or depends on the order of a hash map.
 //!
 //! ```text
-//! never seen ──confirmed──→ covered, baseline gap (None, open) ──answered / proved by live records──→ covered
+//! never seen ──confirmed──→ covered, baseline gap (None, open) ──answered, see below──→ covered
 //! covered ──session over──→ gap (last, open) ──confirmed, live record n──→ gap (last, n) ──rows, answers──→ closed
 //! ```
 //!
@@ -17,6 +17,7 @@ mod absence;
 mod answers;
 mod gap;
 mod judge;
+mod past;
 mod snapshot;
 mod steps;
 mod stream;
@@ -351,7 +352,7 @@ impl Continuity {
         self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         let Some(opened) = self.stream_mut(stream) else { return };
         opened.is_exposed &= hole.before.is_some();
-        opened.ask_for(hole);
+        opened.given_up.ask_for(hole);
         let mut gap = OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered());
         for older in opened.gaps.iter().filter(|older| older.epoch == opened.epoch) {
             gap.inherit(older);

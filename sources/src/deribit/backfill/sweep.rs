@@ -29,6 +29,8 @@ struct Sweep {
     /// The time of the next page, in milliseconds.
     from: i64,
     pages: usize,
+    /// The time of the oldest trade that came: the main host remembers what was made since.
+    oldest: Option<Timestamp>,
     gaps: HashMap<GapId, Seen>,
     /// The request that is out.
     asked: String,
@@ -54,8 +56,9 @@ pub(super) struct End {
 const WORTH_IT: usize = 10;
 /// An older gap would make the walk long.
 const RECENT: Duration = Duration::from_secs(3600);
-/// The walk begins this much before the oldest time at which something may be missing, so that it holds an edge there.
-const OVERLAP_MILLIS: i64 = 1000;
+/// The walk begins this much before the oldest time at which something may be missing: a trade of then, of any instrument,
+/// shows that the host remembers it.
+const OVERLAP_MILLIS: i64 = 300_000;
 /// More are forgotten, and their gaps asked for one by one.
 const MOST: usize = 16;
 
@@ -99,7 +102,7 @@ impl Sweeps {
         let from = joined.iter().map(|gap| gap.since.as_millis()).min().unwrap_or_default() - OVERLAP_MILLIS;
         let ids: Vec<GapId> = joined.iter().map(|gap| gap.id).collect();
         let seen = ids.iter().map(|&gap| (gap, Seen::default())).collect();
-        let mut sweep = Sweep { currency, kind, from, pages: 0, gaps: seen, asked: String::new() };
+        let mut sweep = Sweep { currency, kind, from, pages: 0, oldest: None, gaps: seen, asked: String::new() };
         let request = sweep.request(main);
         if self.0.len() >= MOST {
             self.0.remove(0);
@@ -121,6 +124,8 @@ impl Sweeps {
             seen.after |= holds(gap.after);
             seen.before |= holds(gap.before);
         }
+        let oldest = page.trades.iter().map(|trade| trade.ts_event()).min();
+        sweep.oldest = sweep.oldest.into_iter().chain(oldest).min();
         let newest = page.trades.iter().map(|trade| trade.ts_event().as_millis()).max().unwrap_or_default();
         // A walk that needs more requests than its gaps would is given up, and so is one that does not move.
         let is_stuck = newest <= sweep.from || sweep.pages * 2 > sweep.gaps.len();
@@ -134,7 +139,8 @@ impl Sweeps {
         }
         // The walk has covered all that may be missing behind the last known trades; between two, both have to be shown.
         let is_whole = |gap: &&Gap| {
-            let is_vouched = gap.after.is_some_and(|after| after.ts_event < gap.since);
+            let is_remembered = sweep.oldest.is_some_and(|oldest| oldest <= gap.since);
+            let is_vouched = is_remembered && gap.after.is_some_and(|after| after.ts_event < gap.since);
             let is_shown = |seen: &Seen| match gap.before {
                 Some(_) => seen.after && seen.before,
                 None => seen.after || is_vouched,
