@@ -211,6 +211,7 @@ impl Parts {
                 lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
                 asks: running.asks[number].clone(),
                 synced: running.synced_offset.clone(),
+                room: running.room.clone(),
                 stop: stop_sources.clone(),
                 http: around.http.clone(),
                 health: feed.health(&around.registry, &pipeline.name),
