@@ -97,9 +97,7 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
     };
     let spot = layers.key(path);
     let mut problem = if let Some(alias) = hints::alias(field, &known) {
-        let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
-        problem.instead = Some(alias.to_owned());
-        problem
+        problem.at_alias(spot, alias)
     } else if let Some(nested) = at_root.then(|| keys.nested(field)).flatten() {
         problem.at(spot, format!("here it is {nested}"))
     } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten() {
@@ -131,7 +129,7 @@ fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]
     }
     let problem = Problem::error(format!("unknown `{word}` for `{}`", name_of(path)));
     match hints::alias(word, known) {
-        Some(alias) => problem.at(spot, format!("here it is called `{alias}`")),
+        Some(alias) => problem.at_alias(spot, alias),
         None => problem.at_with_nearest(spot, word, known.iter().copied()),
     }
 }
@@ -173,16 +171,20 @@ pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: &str, about: 
 /// Shows the error of a component that cannot be built, or cannot write its tables, at the key, or the table in `tables`,
 /// that it names first; else at its own table.
 pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
-    let message = error.chain();
-    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+    let message = without_values(error.chain(), &layers.hidden_values(keys.secrets));
+    fault(layers, keys, &message, &Vec::from_iter(named(layers, error)))
+}
+
+/// Returns the path of the key, or of the table in `tables`, that a component's error names first.
+pub(crate) fn named(layers: &Layers<'_>, error: &crate::Error) -> Option<Path> {
+    error.chain().split('`').skip(1).step_by(2).find_map(|word| {
         let path: Path = word.split('.').map(String::from).collect();
         let of_table = || {
             let mut singles = layers.singles().into_iter();
             singles.find(|(path, value)| path[0] == "tables" && value.as_str() == Some(word)).map(|(path, _)| path)
         };
         layers.value(&path).is_some().then_some(path).or_else(of_table)
-    });
-    fault(layers, keys, &without_values(message, &layers.hidden_values(keys.secrets)), &Vec::from_iter(named))
+    })
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.

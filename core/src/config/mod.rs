@@ -33,8 +33,9 @@ mod template;
 mod text_or;
 mod units;
 
+pub(crate) use document::Path;
 pub(crate) use explain::Keys;
-pub(crate) use layers::Layers;
+pub(crate) use layers::{Layers, Mended};
 pub(crate) use options::Options;
 
 pub use driver::{

@@ -74,6 +74,12 @@ impl Options {
         at(&self.schema, path).map(kind)
     }
 
+    /// Returns the words that may stand in the list of this key; `None` where there is no such list.
+    pub(crate) fn words_in(&self, key: &str) -> Option<Vec<String>> {
+        let quoted = words(at(&self.schema, &[key.to_owned(), "0".to_owned()])?)?;
+        Some(quoted.iter().map(|word| word.trim_matches('"').to_owned()).collect())
+    }
+
     /// Returns the keys that the table at a path has to have.
     pub(crate) fn required_at(&self, path: &[String]) -> Vec<String> {
         let Some(schema) = at(&self.schema, path) else { return Vec::new() };

@@ -141,6 +141,13 @@ impl Problem {
         self
     }
 
+    /// Shows a place with what a word of elsewhere is called here.
+    #[must_use]
+    pub(crate) fn at_alias(mut self, spot: Option<Spot>, alias: &str) -> Self {
+        self.instead = Some(alias.to_owned());
+        self.at(spot, format!("here it is called `{alias}`"))
+    }
+
     /// Shows a place with the nearest of `known`, or names them all when none is near.
     #[must_use]
     pub(crate) fn at_with_nearest<'a>(
