@@ -107,8 +107,16 @@ async fn run_example(bench: &Bench, example: &str) {
 #[test]
 fn a_mistyped_command_suggests_the_right_one_and_ends_with_2() {
     let folder = tempfile::tempdir().unwrap();
-    for (typed, meant) in [("rum", "run"), ("chek", "check"), ("simulat", "simulate"), ("deadleter", "deadletter")] {
-        let output = tidegate(folder.path(), &[typed]);
+    for (typed, meant) in [
+        ("rum", "run"),
+        ("chek", "check"),
+        ("simulat", "simulate"),
+        ("deadleter", "deadletter"),
+        ("rnu", "run"),
+        ("nwe", "new"),
+        ("spool dmup", "dump"),
+    ] {
+        let output = tidegate(folder.path(), &typed.split(' ').collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2));
         assert!(said(&output).contains(&format!("'{meant}'")), "{typed}: {}", said(&output));
     }
@@ -243,7 +251,7 @@ fn what_is_not_there_is_said_to_be_planned_or_left_out_of_the_build() {
     assert!(said(&output).contains("did you mean `sqlite`?"), "{}", said(&output));
     let mut without = Catalog::default();
     without.unavailable(Role::Source, "deribit", tidegate::catalog::Unavailable::Feature("deribit"));
-    assert!(config::list(&without).contains("deribit (add --features deribit)"));
+    assert!(config::list(&without, Look::default()).contains("deribit (add --features deribit)"));
 }
 
 #[test]
@@ -312,7 +320,11 @@ fn every_key_of_every_shipped_pipeline_changes_something() {
 fn resolved(text: &str) -> String {
     let nobody: [(&str, &str); 0] = [];
     let loaded = config::load(&tidegate::built_in(), Files::of_text("x.toml", text), &Environment::new(nobody));
-    if loaded.report.errors() > 0 { loaded.report.render(Look::default()) } else { config::resolved(&loaded) }
+    if loaded.report.errors() > 0 {
+        loaded.report.render(Look::default())
+    } else {
+        config::resolved(&loaded, Look::default())
+    }
 }
 
 fn without_comment(line: &str) -> &str {

@@ -73,7 +73,7 @@ fn every_default_that_a_new_pipeline_shows_is_one() {
                 let loaded = config::load(&catalog, Files::of_text("new.toml", text), &Environment::default());
                 let said = loaded.report.render(Look::default());
                 assert_eq!(said, "no errors in 1 file\n", "{source} → {sink}:\n{text}");
-                let resolved = config::resolved(&loaded);
+                let resolved = config::resolved(&loaded, Look { colours: false, width: 400 });
                 resolved.lines().map(without_origin).collect::<Vec<_>>()
             };
             let written_out = with_its_defaults(&text);
@@ -146,7 +146,7 @@ fn shipped() -> Vec<PathBuf> {
 /// Returns a new pipeline with its defaults written out, each in the line that shows it.
 fn with_its_defaults(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-        Some(option) if option.contains(" = ") && !option.contains(" = …") => option,
+        Some(option) if !option.starts_with(' ') && option.contains(" = ") && !option.contains(" = …") => option,
         Some(_) | None => line,
     });
     lines.map(|line| line.to_owned() + "\n").collect()

@@ -18,6 +18,7 @@ use toml::{
 use super::{
     environment::{Environment, fill},
     explain::name_of,
+    options::Pattern,
     problem::{Problem, Spot, Text},
     report::Report,
 };
@@ -98,6 +99,22 @@ impl Document {
     /// Returns the place of a value.
     pub(crate) fn value(&self, path: &[String]) -> Option<Spot> {
         Some(Spot { file: self.file.clone(), span: self.places.get(path)?.value.clone() })
+    }
+
+    /// Returns where the sources or sinks of a type stand, or those of any type.
+    pub(crate) fn stages(&self, role: &str, component: Option<&str>) -> Vec<Path> {
+        let stages = self.data.get(role).and_then(Value::as_dict).into_iter().flatten();
+        let fitting = stages.filter(|(name, stage)| {
+            let written = stage.as_dict().and_then(|stage| stage.get("type")).and_then(Value::as_str);
+            component.is_none_or(|component| written.unwrap_or(name) == component)
+        });
+        fitting.map(|(name, _)| vec![role.to_owned(), name.clone()]).collect()
+    }
+
+    /// Returns the first place of an option in a table.
+    pub(crate) fn first_of(&self, table: &[String], option: &Pattern) -> Option<Spot> {
+        let paths = self.places.keys().filter(|path| path.strip_prefix(table).is_some_and(|path| option.is_at(path)));
+        paths.filter_map(|path| self.key(path)).min_by_key(|spot| spot.span.start)
     }
 
     /// Tells whether a table stands at this path.

@@ -77,7 +77,11 @@ impl Default for ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    pub(super) fn check(&self, faults: &mut Faults) {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if self.capture.is_some() && self.replay.is_some() {
+            let message = "`capture` beside `replay`: what is played is recorded already, take one of them away";
+            faults.at("capture", message).and("replay");
+        }
         let Reconnect { first, longest, .. } = self.reconnect;
         if first != Reconnect::default().first {
             faults.within("reconnect", |faults| check_pauses(first, longest, faults));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::{names, secret};
+use super::{names, secret, wrap::wrapped};
 
 /// A file that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -211,11 +211,13 @@ impl Problem {
         if let (true, Some(file)) = (self.labels.is_empty(), &self.file) {
             group = group.element(Origin::path(&*file.path));
         }
+        // Behind the number of a line, `= note: `.
+        let fitted = |text: &str| wrapped("", text, "", look.width.saturating_sub(FURNITURE));
         for note in &self.notes {
-            group = group.element(Level::NOTE.message(&**note));
+            group = group.element(Level::NOTE.message(fitted(note)));
         }
         if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(&**help));
+            group = group.element(Level::HELP.message(fitted(help)));
         }
         renderer.term_width(look.width).render(&[group])
     }
@@ -241,6 +243,9 @@ impl Problem {
         snippets.into_iter().map(|(_, snippet)| snippet).collect()
     }
 }
+
+/// The columns before the text of a note.
+const FURNITURE: usize = 14;
 
 /// Whatever is said may quote what the user wrote, and goes to the log and to `/health` as well.
 fn without_password(text: impl Into<String>) -> String {

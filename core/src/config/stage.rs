@@ -64,11 +64,18 @@ pub(super) struct SinkKeys {
 /// All that may stand in a stage's table besides `type`: the options of its structs, the component's own first.
 pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<Vec<Options>> {
     let own = catalog.entry(role, component)?.options.clone();
-    Some(match role {
-        Role::Source if catalog.sources.has(component) => vec![own, Options::of::<SourceKeys>()],
-        Role::Source => vec![own, Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()],
-        Role::Sink => vec![own, Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()],
-    })
+    if role == Role::Source && catalog.sources.has(component) {
+        return Some(vec![own, Options::of::<SourceKeys>()]);
+    }
+    Some([own].into_iter().chain(driver_options(role)).collect())
+}
+
+/// The options that the driver reads of a source, or a sink.
+pub(super) fn driver_options(role: Role) -> [Options; 2] {
+    match role {
+        Role::Source => [Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()],
+        Role::Sink => [Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()],
+    }
 }
 
 /// The keys that no source may have which is no protocol.
@@ -80,10 +87,7 @@ pub(crate) fn source_keys() -> Vec<String> {
 
 /// The keys that no component may have, since its driver reads them.
 pub(crate) fn shared_keys(role: Role) -> Vec<String> {
-    let mut keys = match role {
-        Role::Source => keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]),
-        Role::Sink => keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]),
-    };
+    let mut keys = keys_of(&driver_options(role));
     keys.push("type".into());
     keys
 }
@@ -286,6 +290,11 @@ impl<'a> Reader<'a> {
             Some(written) => Problem::error(format!("the value of {written} is no type of a {role_name}"))
                 .at(spot, "")
                 .note(format!("known are: {}", known.join(", "))),
+            None if shared_keys(role).iter().any(|key| key == component) => {
+                Problem::error(format!("`{component}` is no type of a {role_name}"))
+                    .at(spot, format!("it is a key of one: write it into [{role_name}.NAME]"))
+                    .note(format!("what it may be: tidegate list {component}"))
+            }
             None if self.catalog.entry(other, component).is_some() => {
                 Problem::error(format!("`{component}` is no {role_name}"))
                     .at(spot, format!("it is a {}: write [{0}.NAME]", other.table()))

@@ -402,7 +402,7 @@ fn only(loaded: &Loaded) -> &Pipeline {
 }
 
 fn resolved_line(loaded: &Loaded, key: &str) -> String {
-    let resolved = tidegate_core::config::resolved(loaded);
+    let resolved = tidegate_core::config::resolved(loaded, Look { colours: false, width: usize::MAX });
     let line = resolved.lines().find(|line| line.split_whitespace().next() == Some(key));
     line.unwrap_or_else(|| panic!("no {key} in\n{resolved}")).to_owned()
 }
