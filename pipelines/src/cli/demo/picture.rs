@@ -39,7 +39,7 @@ pub(super) fn title(root: &Path) -> [String; 2] {
 }
 
 impl Picture<'_> {
-    /// Returns the lines of a live screen that is so many columns wide. They need 80; who has less loses what is last.
+    /// Returns the lines of a live screen that is so many columns wide. They need 80; the screen folds them for those who have less.
     pub(super) fn lines(&self, width: usize) -> [String; 4] {
         let report = self.tally.report();
         let (received, committed) = self.tally.rates();
