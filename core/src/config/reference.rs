@@ -44,7 +44,7 @@ pub fn list(catalog: &Catalog, look: Look) -> String {
     let names = |role| catalog.names(role).into_iter().map(String::from).collect::<Vec<_>>();
     line("sources", names(Role::Source));
     if catalog.names(Role::Source).iter().any(|name| !catalog.sources.has(name)) {
-        line("", vec!["replay (a key of a WebSocket source: plays what its key `capture` has recorded)".into()]);
+        line("", vec!["replay (a key of a WebSocket source: plays what its key `capture` has kept)".into()]);
     }
     line("sinks", names(Role::Sink));
     let missing: Vec<_> = [Role::Source, Role::Sink].into_iter().flat_map(|role| catalog.missing(role)).collect();

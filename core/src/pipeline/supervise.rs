@@ -62,11 +62,11 @@ impl Supervised {
                             self.health.subject()
                         );
                     }
-                    self.health.stopped("line closed");
+                    self.health.stopped("connection closed");
                     return SourceEnd::Finished;
                 }
                 Err(_) if self.stop.is_cancelled() => {
-                    self.health.stopped("line closed");
+                    self.health.stopped("connection closed");
                     return SourceEnd::Finished;
                 }
                 Err(error) => error,
@@ -85,7 +85,7 @@ impl Supervised {
                 () = self.stop.cancelled() => {}
             }
             if self.stop.is_cancelled() {
-                self.health.stopped("line closed");
+                self.health.stopped("connection closed");
                 return SourceEnd::Finished;
             }
         }
