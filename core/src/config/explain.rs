@@ -64,7 +64,7 @@ pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &
     let problem = match kind {
         Kind::UnknownField(field, known) => unknown_key(layers, field, known, path, keys),
         Kind::MissingField(field) => missing(layers, field, path, keys),
-        Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path),
+        Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path, keys),
         Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path, keys),
         Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path, keys),
         other => not_valid(layers, other, path, keys),
@@ -120,7 +120,7 @@ fn missing(layers: &Layers<'_>, field: &str, path: &[String], keys: &Keys<'_>) -
     }
 }
 
-fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]) -> Problem {
+fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String], keys: &Keys<'_>) -> Problem {
     let spot = layers.value(path).map(Spot::inside_quotes);
     if let Some(written) = layers.written(path) {
         let known = known.join(", ");
@@ -130,7 +130,11 @@ fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]
     let problem = Problem::error(format!("unknown `{word}` for `{}`", name_of(path)));
     match hints::alias(word, known) {
         Some(alias) => problem.at_alias(spot, alias),
-        None => problem.at_with_nearest(spot, word, known.iter().copied()),
+        // What may be a table as well is not told by its words alone.
+        None => match keys.kind_at(path).filter(|kind| kind.contains('{')) {
+            Some(kind) => problem.at(spot, "").note(format!("it may be: {kind}")),
+            None => problem.at_with_nearest(spot, word, known.iter().copied()),
+        },
     }
 }
 
@@ -148,9 +152,22 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
     } else if has_unit(&expected) && is_bare_number(found) {
         Problem::error(format!("`{}` has no unit", shown(found)))
     } else {
+        expected = as_a_whole(found, expected);
         Problem::error(format!("`{key}` cannot be {}", name(found)))
     };
     problem.at(spot, expected)
+}
+
+/// Says that a list or a table is wanted where a single value stands, for those who have never seen one.
+fn as_a_whole(found: &Actual, expected: String) -> String {
+    let is_list = ["list of ", "a list of "].iter().any(|list| expected.starts_with(list));
+    if is_list && matches!(found, Actual::Str(_)) {
+        format!("in brackets, [{}]: {expected}", name(found))
+    } else if expected.starts_with("{ ") && !expected.contains(" | ") {
+        format!("a table: {expected}")
+    } else {
+        expected
+    }
 }
 
 /// Shows what a component says about some of its values at the first that stands in a file.

@@ -186,6 +186,7 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
                 report: &mut report,
                 settings: Vec::new(),
                 useless: &mut useless,
+                meant: Vec::new(),
             }
             .pipeline();
             document.report_mistakes(&useless, &mut report);
@@ -248,6 +249,8 @@ pub(super) struct Reader<'a> {
     pub(super) settings: Vec<Setting>,
     /// Tables of what is not in this version or build: nothing more is said about them.
     pub(super) useless: &'a mut Vec<Path>,
+    /// Tables that were meant by misspelt ones: they are not missing.
+    meant: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
@@ -297,11 +300,14 @@ impl<'a> Reader<'a> {
                     let one = name.trim_end_matches('s');
                     let problem = Problem::error(format!("unknown table `{name}`"));
                     self.report.add(problem.at(spot, format!("write [{one}.NAME]")));
+                    self.meant.push(one.to_owned());
                 }
                 _ => {
                     let problem = Problem::error(format!("unknown table `{name}`"));
                     let known = ["pipeline", "source", "spool", "sink"];
-                    self.report.add(problem.at_with_nearest(spot, name, known));
+                    let problem = problem.at_with_nearest(spot, name, known);
+                    self.meant.extend(problem.instead.clone());
+                    self.report.add(problem);
                 }
             }
         }
@@ -310,6 +316,9 @@ impl<'a> Reader<'a> {
     fn head(&mut self) -> Option<Mended<PipelineConfig>> {
         let layers = Layers::merge(self.table("pipeline")?);
         if layers.root.is_empty() && layers.key(&[]).is_none() {
+            if self.meant.iter().any(|table| table == "pipeline") {
+                return None;
+            }
             let problem = Problem::error("the file has no [pipeline]").in_file(&self.document.file);
             self.report.add(problem.help("write [pipeline] and name = \"…\", different from every other"));
             return None;
@@ -366,6 +375,7 @@ impl<'a> Reader<'a> {
         let named = format!("write [{role}.NAME]");
         let tables = match self.document.data.get(role) {
             Some(Value::Dict(_, tables)) if !tables.is_empty() => tables,
+            Some(Value::Dict(..)) | None if self.meant.iter().any(|table| table == role) => return vec![None],
             Some(Value::Dict(..)) | None => {
                 let problem = Problem::error(format!("the file has no [{role}.NAME]"));
                 self.report.add(problem.in_file(&self.document.file).help("what there is: tidegate list"));
@@ -378,13 +388,15 @@ impl<'a> Reader<'a> {
             }
         };
         let mut stages = Vec::new();
+        let is_table_or_list = |value: &Value| value.as_dict().is_some() || holds_tables(value);
+        // Keys that stand in [source] itself, lists of tables among them.
+        let are_keys = !tables.values().all(is_table_or_list);
         let mut is_unnamed = false;
         for (name, value) in tables {
             let Value::Dict(_, table) = value else {
                 stages.push(None);
                 let spot = self.document.key(&path([role, name]));
-                let is_list = value.as_array().is_some_and(|items| items.iter().any(|item| item.as_dict().is_some()));
-                if is_list {
+                if holds_tables(value) && !are_keys {
                     let problem = Problem::error(format!("[[{role}.{name}]] is a list of tables"));
                     self.report.add(problem.at(spot, format!("write [{role}.{name}], and another name for a second")));
                 } else if self.defaults.is_type(role, name) {
@@ -417,4 +429,9 @@ impl<'a> Reader<'a> {
         let values = serde_json::to_value(values).unwrap_or_default();
         resolved::collect(layers, at, &values, &mut self.settings);
     }
+}
+
+/// Tells whether a value is a list that has a table in it.
+fn holds_tables(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().any(|item| item.as_dict().is_some()))
 }

@@ -76,11 +76,11 @@ fn setting(option: &OptionInfo) -> Vec<String> {
         Some(value) => without_nulls(value),
     };
     let line = format!("# {} = {}", option.key, in_toml(&value));
-    match value {
-        Value::Object(table) if wide(&line) > WIDTH => {
+    match value.as_object().filter(|_| wide(&line) > WIDTH) {
+        Some(table) => {
             table.iter().map(|(key, value)| format!("# {}.{key} = {}", option.key, in_toml(value))).collect()
         }
-        _ => vec![line],
+        None => vec![line],
     }
 }
 
