@@ -103,10 +103,10 @@ fn all_that_cannot_work_is_said_at_once_each_at_its_key() {
 fn a_check_looks_at_no_path_that_the_files_name() {
     let folder = tempfile::tempdir().unwrap();
     let source = "instruments = [\"ETH-PERPETUAL\"]\nclient_id = \"me\"\nclient_secret = { file = \"no/key\" }\n\
-                  extra_ca = \"no/ca.pem\"\ncapture = { dir = \"no/capture\" }\n";
+                  extra_ca = \"no/ca.pem\"\n";
     let text = format!(
-        "[pipeline]\nname = \"x\"\n[source.deribit]\n{source}[source.played]\ntype = \"deribit\"\n{source}\
-         replay = {{ from = \"no/recording\" }}\n[sink.sqlite]\npath = \"no/x.sqlite\"\n[sink.file]\npath = \"no/rows\"\n"
+        "[pipeline]\nname = \"x\"\n[source.deribit]\n{source}capture = {{ dir = \"no/capture\" }}\n\
+         [source.played]\ntype = \"deribit\"\n{source}replay = {{ from = \"no/recording\" }}\n[sink.sqlite]\npath = \"no/x.sqlite\"\n[sink.file]\npath = \"no/rows\"\n"
     );
     fs::write(folder.path().join("x.toml"), text).unwrap();
     fs::write(folder.path().join("tidegate.toml"), "data_dir = \"no/data\"\n[log]\nfile = { path = \"no/x.log\" }\n")
