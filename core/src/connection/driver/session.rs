@@ -183,7 +183,7 @@ impl<T: Transport> Driver<T> {
             let attempts = self.reconnect.in_vain();
             return Err(Error::permanent(format!("gave up after {attempts} attempts, the last one: {why}")));
         };
-        let what = if was_up { "line lost" } else { "no connection" };
+        let what = if was_up { "connection lost" } else { "no connection" };
         let breaker =
             if self.reconnect.breaker(now).reason.is_some() { ", held back after failures in a row" } else { "" };
         let (pause, attempt) = (shown(pause), self.reconnect.attempt());
