@@ -19,6 +19,7 @@ mod gap;
 mod judge;
 mod past;
 mod snapshot;
+mod standing;
 mod steps;
 mod stream;
 mod streams;
@@ -49,6 +50,7 @@ use crate::{
 pub(crate) use absence::Absence;
 pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
 pub(crate) use judge::{Drop, Verdict};
+pub(crate) use standing::{Span, Standing};
 pub(crate) use steps::Confirmation;
 
 /// How long a record may be on its way to us, beyond what a confirmation took, and a clock be wrong: 60 s.
