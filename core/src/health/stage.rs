@@ -32,7 +32,7 @@ pub(super) struct Stage {
 ///
 /// Evidence is left without a lock and with the caller's time, so that it may be left for every frame. A move takes a
 /// lock and may write a log line. Its reason says what happens next, as in
-/// `line lost: no pong for 10 s; trying again in 1 s (attempt 1)`, and holds no secret.
+/// `connection lost: no pong for 10 s; trying again in 1 s (attempt 1)`, and holds no secret.
 #[derive(Debug, Clone)]
 pub struct StageHealth {
     stage: Arc<Stage>,

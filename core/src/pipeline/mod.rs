@@ -98,7 +98,7 @@ pub struct SinkEnd {
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stopped {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
+        write!(f, "stopped {} in {:.2} s: connections closed", self.pipeline, self.took.as_secs_f64())?;
         for sink in &self.sinks {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
             let (verb, them) = if sink.rows_left == 1 { ("row stays", "it") } else { ("rows stay", "them") };
@@ -211,6 +211,7 @@ impl Parts {
                 lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
                 asks: running.asks[number].clone(),
                 synced: running.synced_offset.clone(),
+                room: running.room.clone(),
                 stop: stop_sources.clone(),
                 http: around.http.clone(),
                 health: feed.health(&around.registry, &pipeline.name),

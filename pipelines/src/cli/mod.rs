@@ -13,20 +13,28 @@ mod simulate;
 mod text;
 
 use std::{
+    ffi::OsString,
     fmt::Display,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
-use tidegate_core::{catalog::Catalog, config::Look};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
+use tidegate_core::{
+    catalog::Catalog,
+    config::{Look, nearest},
+};
 
 use crate::page::has_colours;
 
 /// Reads the command line and does what it says.
 pub(crate) fn main(catalog: &Catalog) -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let words: Vec<_> = std::env::args_os().collect();
+    let outcome = match Cli::try_parse_from(&words).unwrap_or_else(|error| suggest(error, &words).exit()).command {
         Command::Run(args) => run::run(catalog, &args),
         Command::Check(args) => reference::check(catalog, &args),
         Command::List(args) => reference::list(catalog, &args),
@@ -50,6 +58,21 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Adds the command that was most likely meant: clap itself sees none in `rnu` or `nwe`.
+fn suggest(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let program = Cli::command();
+    let mut commands = &program;
+    for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
+        commands = commands.find_subcommand(word).unwrap_or(commands);
+    }
+    let meant = nearest(typed, commands.get_subcommands().map(clap::Command::get_name)).map(String::from);
+    if let (Some(meant), None) = (meant, error.get(ContextKind::SuggestedSubcommand)) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![meant]));
+    }
+    error
 }
 
 /// Says something on standard error. Where that is closed nobody is left to be told, which is no reason to end.
@@ -196,7 +219,8 @@ Examples:
 const LIST_EXAMPLES: &str = "\
 Examples:
   tidegate list
-  tidegate list deribit";
+  tidegate list deribit
+  tidegate list replay";
 
 const NEW_EXAMPLES: &str = "\
 Example:
@@ -280,7 +304,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// A source or sink type.
+    /// A source or sink type; a key of the engine's, such as `replay`; `pipeline`, `spool` or `host`.
     #[arg(value_name = "COMPONENT")]
     pub(crate) component: Option<String>,
 }
