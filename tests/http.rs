@@ -56,7 +56,7 @@ async fn health_has_the_documented_shape_and_is_green_when_all_is_well() {
     assert_eq!((status, health["status"].as_str()), (200, Some("healthy")), "{body}");
     assert!(health["timestamp"].as_str().unwrap().ends_with('Z'), "{body}");
     let names: Vec<&str> = health["checks"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["eth/deadletters.sqlite", "eth/sink.sqlite", "eth/source.deribit", "eth/spool"]);
+    assert_eq!(names, ["eth/deadletters.sqlite", "eth/ledger", "eth/sink.sqlite", "eth/source.deribit", "eth/spool"]);
     for (name, check) in health["checks"].as_object().unwrap() {
         for member in ["status", "last_check", "duration", "since", "reason"] {
             assert!(check[member].is_string(), "{name} has no `{member}`: {check}");
