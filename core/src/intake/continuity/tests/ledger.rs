@@ -46,6 +46,11 @@ fn begun(numbering: Numbering) -> (Host, u32) {
     host.confirm(1, 0, &[(stream, numbering)], 100 * S);
     live(&mut host, 1, stream, 10);
     live(&mut host, 1, stream, 11);
+    if numbering == Numbering::Sequence {
+        // Its beginning is known.
+        let ask = host.only();
+        host.answered(ask.gap.id, ask.number);
+    }
     (host, stream)
 }
 
