@@ -188,9 +188,9 @@ impl Fold {
             }
             Control::Ended { session, .. } => self.ended(vec![*session], control),
             Control::Unsubscribed { session, streams, .. } => {
-                let heard = self.heard.get(session).copied();
+                let end = self.end_of(*session);
                 self.continuity.apply(control);
-                streams.iter().for_each(|stream| self.lapse(*stream, heard));
+                streams.iter().for_each(|stream| self.lapse(*stream, &end));
             }
             Control::Confirmed { session, source, streams, venue_at, at, .. } => {
                 self.continuity.apply(control);
@@ -265,25 +265,35 @@ impl Fold {
     }
 
     fn ended(&mut self, sessions: Vec<u32>, control: &Control) {
-        let of_session =
-            |&session: &u32| (self.heard.get(&session).copied(), self.continuity.streams_of(session).to_vec());
+        let of_session = |session: &u32| (self.end_of(*session), self.continuity.streams_of(*session).to_vec());
         let ended: Vec<_> = sessions.iter().map(of_session).collect();
         self.continuity.apply(control);
         for session in sessions {
             self.heard.remove(&session);
             self.unheard.remove(&session);
         }
-        for (heard, streams) in ended {
-            streams.into_iter().for_each(|stream| self.lapse(stream, heard));
+        for (end, streams) in ended {
+            streams.into_iter().for_each(|stream| self.lapse(stream, &end));
         }
     }
 
-    /// A session vouches for a stream no longer, of which frames came until `heard`.
-    fn lapse(&mut self, id: u32, heard: Option<Timestamp>) {
+    fn end_of(&self, session: u32) -> End {
+        End { heard: self.heard.get(&session).copied(), vouched: self.continuity.vouched(session) }
+    }
+
+    /// A session vouches for a stream no longer.
+    fn lapse(&mut self, id: u32, end: &End) {
         let Some(standing) = self.continuity.standing(id) else { return };
         let is_numbered = standing.numbering.is_some_and(|numbering| numbering != Numbering::Unnumbered);
-        let at = if is_numbered && !standing.has_left { Some(standing.owed_since) } else { heard };
+        let at = if is_numbered && !standing.has_left { Some(standing.owed_since) } else { end.heard };
         self.look(id, at.unwrap_or(standing.owed_since));
+        // What is missing may have been on its way, behind the record that ends a gap: it does not come any more.
+        let gaps: Vec<GapId> = self.continuity.gaps_of(id).collect();
+        let missing = gaps.into_iter().flat_map(|gap| self.continuity.missing_in(id, gap));
+        let missing: Vec<_> = missing.filter(|(_, to)| *to > end.vouched).collect();
+        if !missing.is_empty() {
+            self.ask(id, &missing);
+        }
     }
 
     /// Says from `at` on how a stream stands.
@@ -311,10 +321,6 @@ impl Fold {
         let is_away = standing.covered_by.is_empty() && !standing.has_left;
         let Some(line) = self.lines.get_mut(&id).filter(|_| !self.is_quiet) else { return };
         let last = line.time.last().from;
-        let asked = |known: &Known| {
-            let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed);
-            (!is_decided).then(|| Known::new(State::Open))
-        };
         for &(from, to) in missing {
             // What lies behind an open end is known to come live, or to be nobody's.
             let end = if to < END { to } else { heard.unwrap_or(last) };
@@ -349,8 +355,10 @@ impl Fold {
             // Where nobody listens, nothing is said of the time that is still to come.
             let to = if to < END { to } else { now.max(from) };
             for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
-                if !lies_in(piece, &still_missing) {
-                    let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
+                let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
+                // What is lost stays lost, whatever comes of another gap of that time.
+                let is_final = missing.is_some_and(|known| known.state != State::Absent);
+                if is_final || !lies_in(piece, &still_missing) {
                     line.time.paint(piece, |_| Some(missing.unwrap_or(&found).clone()));
                 }
             }
@@ -463,6 +471,14 @@ impl Line {
     }
 }
 
+/// The end of a session.
+struct End {
+    /// Up to when frames came.
+    heard: Option<Timestamp>,
+    /// Up to when all that the venue made has come.
+    vouched: Timestamp,
+}
+
 /// A gap that is closed.
 struct Closing<'a> {
     /// What was missing until then.
@@ -503,6 +519,12 @@ fn present(standing: &Standing<'_>) -> Option<Known> {
         Numbering::Ordered | Numbering::Sequence | Numbering::Linked if standing.has_gap => Known::new(State::Open),
         Numbering::Ordered | Numbering::Sequence | Numbering::Linked => Known::because(State::Unknown, NOBODY),
     })
+}
+
+/// What is asked for is open, but for what is decided.
+fn asked(known: &Known) -> Option<Known> {
+    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed);
+    (!is_decided).then(|| Known::new(State::Open))
 }
 
 /// Cuts a stretch at the borders of others.

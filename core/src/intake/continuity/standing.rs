@@ -50,6 +50,11 @@ impl Continuity {
         self.sessions.get(&session).map_or(&[], |session| &session.streams)
     }
 
+    /// Returns up to when all that the venue made has come on a session.
+    pub(crate) fn vouched(&self, session: u32) -> Timestamp {
+        self.sessions.get(&session).map_or_else(Timestamp::default, |session| session.vouched)
+    }
+
     /// Returns by how much our clock is ahead of the venue's, at the most; `None` where the venue has confirmed nothing.
     pub(crate) fn ahead(&self, session: u32) -> Option<i64> {
         self.sessions.get(&session)?.ahead

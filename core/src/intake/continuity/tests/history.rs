@@ -57,6 +57,8 @@ struct World {
     /// The stream of each gap that was given up.
     given_up: Vec<usize>,
     lagging: bool,
+    /// How long the history remembers.
+    memory: i64,
     /// By how many seconds times may go back where numbers grow.
     uneven: i64,
 }
@@ -78,6 +80,7 @@ impl World {
             excused: BTreeSet::new(),
             given_up: Vec::new(),
             lagging: seed.is_multiple_of(3),
+            memory: MEMORY,
             uneven: i64::from(!seed.is_multiple_of(2)),
         };
         for symbol in ["A", "B", "C", "D"] {
@@ -250,7 +253,7 @@ impl World {
         }
         let ask = due[self.random.below(due.len() as u64) as usize];
         let since = ask.gap.since.0.div_euclid(SECOND);
-        if since < now - MEMORY {
+        if since < now - self.memory {
             return self.give_up(ask.gap.id);
         }
         let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0 / SECOND);
@@ -290,9 +293,9 @@ impl World {
         let request = &self.requests[at];
         let can_be_caught = STREAMS[request.stream] == Numbering::Sequence && request.is_between;
         let lag = if self.lagging && can_be_caught && self.random.below(3) == 0 { 30 } else { LAG };
-        let mut rows = self.market.history(request.stream, request.range, request.neighbour, (lag, MEMORY));
+        let mut rows = self.market.history(request.stream, request.range, request.neighbour, (lag, self.memory));
         // A page, in either order.
-        let mut complete = request.range.0 >= self.market.now - MEMORY;
+        let mut complete = request.range.0 >= self.market.now - self.memory;
         if self.random.below(3) == 0 {
             rows.reverse();
         }
