@@ -93,7 +93,9 @@ impl Continuity {
 fn spans(gap: &OpenGap) -> Vec<Span> {
     let span = |hole: &super::Hole| {
         let from = hole.after.map_or(gap.since, |after| after.ts_event.max(gap.since));
-        (from, hole.before.map_or(Timestamp(i64::MAX), |before| before.ts_event))
+        let to = hole.before.map_or(Timestamp(i64::MAX), |before| before.ts_event);
+        // Times need not grow with the numbers.
+        if from < to { (from, to) } else { (to, Timestamp(from.0.saturating_add(1))) }
     };
     gap.holes.iter().map(span).collect()
 }
