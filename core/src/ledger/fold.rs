@@ -349,7 +349,14 @@ impl Fold {
             self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source)).copied().unwrap_or_default();
         let now = Timestamp(closing.at.0.saturating_sub(ahead));
         let heard = self.heard_of(&standing);
+        let vouched = standing.covered_by.iter().map(|session| self.continuity.vouched(*session)).min();
+        let vouched = vouched.unwrap_or(END);
         let Some(line) = self.lines.get_mut(&id).filter(|_| !self.is_quiet) else { return };
+        if bad.as_ref().is_some_and(|known| known.state == State::Lost) {
+            // Nobody waits for what may still be on its way.
+            let may_come = closing.missing.iter().filter(|(_, to)| vouched < *to && *to < END);
+            may_come.for_each(|span| _ = line.time.paint(*span, asked));
+        }
         let open = line.time.stretches(State::Open);
         for &(from, to) in &open {
             // Where nobody listens, nothing is said of the time that is still to come.
