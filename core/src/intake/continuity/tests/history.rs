@@ -54,6 +54,8 @@ struct World {
     /// The number of made records when each stream was confirmed first.
     owed_from: [Option<(usize, i64)>; STREAMS.len()],
     excused: BTreeSet<usize>,
+    /// Records that were believed not to be, since the session that was the first one lasted.
+    trusted: BTreeSet<usize>,
     /// The stream of each gap that was given up.
     given_up: Vec<usize>,
     lagging: bool,
@@ -78,6 +80,7 @@ impl World {
             due: Default::default(),
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
+            trusted: BTreeSet::new(),
             given_up: Vec::new(),
             lagging: seed.is_multiple_of(3),
             memory: MEMORY,
@@ -269,10 +272,14 @@ impl World {
 
     fn give_up(&mut self, gap: GapId) {
         let missing: Vec<usize> = self.missing(gap).collect();
+        let given_up = missing.clone();
         self.excused.extend(missing);
         let stream = self.host.continuity.gap_filled(gap).expect("the gap is open").0;
         self.given_up.push(stream as usize);
         self.host.lost(gap);
+        if self.host.outcomes().last() == Some(&GapOutcome::Live) {
+            self.trusted.extend(given_up);
+        }
     }
 
     /// Returns the made records that lie in a gap.
