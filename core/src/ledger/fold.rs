@@ -360,7 +360,8 @@ impl Fold {
         let open = line.time.stretches(State::Open);
         for &(from, to) in &open {
             // Where nobody listens, nothing is said of the time that is still to come.
-            let to = if to < END { to } else { now.max(from) };
+            let known = closing.missing.iter().map(|(_, to)| *to).filter(|to| *to < END).max();
+            let to = if to < END { to } else { now.max(from).max(known.unwrap_or(from)) };
             for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
                 let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
                 // What is lost stays lost, whatever comes of another gap of that time.

@@ -49,7 +49,10 @@ fn assert_true(world: &World, ledger: &Fold, seed: u64) -> usize {
             continue;
         }
         all_lost += 1;
-        assert!(near.contains(&State::Lost), "seed {seed}: {made:?} was given up, the ledger says {near:?} of {marks:#?}");
+        assert!(
+            near.contains(&State::Lost),
+            "seed {seed}: {made:?} was given up, the ledger says {near:?} of {marks:#?}"
+        );
     }
     for stream in 0..STREAMS.len() {
         let marks = ledger.marks(stream as u32);
