@@ -40,11 +40,6 @@ impl Continuity {
         })
     }
 
-    /// Returns every session that is not over.
-    pub(crate) fn session_ids(&self) -> impl Iterator<Item = u32> {
-        self.sessions.keys().copied()
-    }
-
     /// Returns the streams that a session vouches for.
     pub(crate) fn streams_of(&self, session: u32) -> &[u32] {
         self.sessions.get(&session).map_or(&[], |session| &session.streams)

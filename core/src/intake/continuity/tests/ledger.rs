@@ -116,10 +116,44 @@ fn of_a_gap_that_is_filled_in_part_only_the_rest_is_lost() {
     confirm_again(&mut host, stream, Numbering::Sequence, 130);
     live(&mut host, 2, stream, 40);
     history(&mut host, stream, &[12, 13, 14]);
+    host.now = 300;
+    host.alive(2);
     let gap = host.only().gap.id;
     host.lost(gap);
     let lost = "100 received, 111 backfilled, 114 lost (venue forgot), 130 received";
     assert_eq!(said(&ledger_of(&host.log), stream), lost);
+}
+
+#[test]
+fn what_may_still_have_been_on_its_way_when_it_was_given_up_or_the_line_cut_is_lost_with_the_rest() {
+    for is_cut in [false, true] {
+        let (mut host, stream) = begun(Numbering::Sequence);
+        host.end(1);
+        confirm_again(&mut host, stream, Numbering::Sequence, 130);
+        live(&mut host, 2, stream, 40);
+        let gap = host.only().gap.id;
+        if is_cut {
+            host.end(2);
+            host.now = 300;
+        }
+        host.lost(gap);
+        let said = said(&ledger_of(&host.log), stream);
+        assert!(said.starts_with("100 received, 111 lost (venue forgot), 140 "), "{said}");
+    }
+}
+
+#[test]
+fn what_two_gaps_ask_for_is_lost_if_one_of_them_is() {
+    let (mut host, stream) = begun(Numbering::Sequence);
+    host.end(1);
+    confirm_again(&mut host, stream, Numbering::Sequence, 120);
+    let after = host.only().gap.after;
+    let (gap, since, at) = (GapId(99), Timestamp(111 * S), host.at());
+    host.log([Control::GapOpened { gap, stream, after, before: None, since, at }]);
+    host.log([Control::GapClosed { gap, stream, outcome: GapOutcome::Lost("venue forgot".into()), filled: 0, at }]);
+    let ask = host.only();
+    host.answered(ask.gap.id, ask.number);
+    assert_eq!(said(&ledger_of(&host.log), stream), "100 received, 111 lost (venue forgot), 120 received");
 }
 
 #[test]
