@@ -33,9 +33,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Error, Result,
+    Result,
     catalog::Factory,
-    config::ConnectionConfig,
+    config::{ConnectionConfig, Faults},
     protocol::Protocol,
     row::Table,
     source::{Source, SourceContext},
@@ -58,13 +58,11 @@ impl ConnectionSource {
     ///
     /// # Errors
     ///
-    /// `Config` for keys that exclude each other; what the factory returned.
+    /// `Config` for what `check` says of these keys; what the factory returned.
     pub fn new(factory: Factory<Box<dyn Protocol>>, config: ConnectionConfig) -> Result<Self> {
-        if config.capture.is_some() && config.replay.is_some() {
-            return Err(Error::config(
-                "`capture` beside `replay`: what is played is recorded already, take one of them away",
-            ));
-        }
+        let mut faults = Faults::default();
+        config.check(&mut faults);
+        faults.into_result()?;
         let tables = factory()?.tables();
         Ok(Self { factory, config, tables })
     }

@@ -25,7 +25,7 @@ use crate::{
 pub async fn probe(factory: &Factory<Box<dyn Protocol>>, config: &ConnectionConfig) -> Result<String> {
     if let Some(replay) = &config.replay {
         capture::read(&replay.from)?;
-        return Ok(format!("plays the recording `{}`, dials nobody", replay.from.display()));
+        return Ok(format!("plays the capture `{}`, dials nobody", replay.from.display()));
     }
     let http = match &config.extra_ca {
         Some(file) => HttpClient::new().with_ca(file)?,

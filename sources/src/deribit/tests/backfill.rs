@@ -504,9 +504,24 @@ fn options_that_last_traded_long_ago_are_asked_for_together_too() {
     let gaps: Vec<Gap> = many(30).into_iter().map(old).collect();
     let (first, ids) = request(script.on_gap(&gaps));
     assert!(first.url.contains("by_currency"), "{}", first.url);
-    assert!(first.url.contains(&format!("start_timestamp={}&", at(NEWEST - 61).as_millis())), "{}", first.url);
+    assert!(first.url.contains(&format!("start_timestamp={}&", at(NEWEST - 360).as_millis())), "{}", first.url);
     let answered = script.reply(&first, 200, &venue.serve(&first), &gaps).unwrap();
-    assert_eq!(answered, ids, "all that may be missing is younger than the walk");
+    assert_eq!(answered, ids, "all that may be missing is younger than the first trade of the walk");
+}
+
+#[test]
+fn a_sweep_does_not_believe_a_host_that_does_not_show_that_it_remembers() {
+    let venue = Venue { options: true, ..Venue::default() };
+    let mut script = script(everything());
+    let old = |gap: Gap| Gap { after: Some(edge(1)), since: at(NEWEST - 60), ..gap };
+    let gaps: Vec<Gap> = many(30).into_iter().map(old).collect();
+    let (first, _) = request(script.on_gap(&gaps));
+    let forgetful = Request {
+        url: first.url.replace(&at(NEWEST - 360).as_millis().to_string(), &at(NEWEST - 50).as_millis().to_string()),
+        ..first.clone()
+    };
+    assert_eq!(script.reply(&first, 200, &venue.serve(&forgetful), &gaps).unwrap(), []);
+    assert!(request(script.on_gap(&gaps)).0.url.contains("by_instrument"));
 }
 
 #[test]

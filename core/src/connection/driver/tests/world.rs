@@ -45,8 +45,12 @@ pub(super) struct World {
     pub(super) asks: watch::Sender<Arc<[Ask]>>,
     pub(super) log: Arc<Mutex<Vec<String>>>,
     pub(super) rows: Arc<Mutex<Vec<WholeRow>>>,
+    /// Until when sessions have said that frames still came.
+    pub(super) alive: Arc<Mutex<Vec<Timestamp>>>,
     /// While it is false, intake takes nothing.
     pub(super) takes: watch::Sender<bool>,
+    /// Whether the spool takes rows.
+    pub(super) room: watch::Sender<bool>,
     dials: mpsc::UnboundedReceiver<Dialled>,
     calls: mpsc::UnboundedReceiver<Called>,
     driver: JoinHandle<Result<()>>,
@@ -55,6 +59,13 @@ pub(super) struct World {
     /// Everything that is written is durable.
     _synced: watch::Sender<u64>,
     _folder: tempfile::TempDir,
+}
+
+/// What is written down.
+struct Seen {
+    log: Arc<Mutex<Vec<String>>>,
+    rows: Arc<Mutex<Vec<WholeRow>>>,
+    alive: Arc<Mutex<Vec<Timestamp>>>,
 }
 
 pub(super) struct Dialled {
@@ -171,6 +182,7 @@ impl World {
         let (takes, may_take) = watch::channel(true);
         let stop = CancellationToken::new();
         let (synced, synced_seen) = watch::channel(u64::MAX);
+        let (room, room_seen) = watch::channel(true);
         let folder = tempfile::tempdir().unwrap();
         let lines = Lines::new(0, factory().unwrap().tables(), queue);
         let cx = SourceContext::new(SourceParts {
@@ -179,16 +191,34 @@ impl World {
             lines,
             asks: shown,
             synced: synced_seen,
+            room: room_seen,
             stop: stop.clone(),
             health,
             http: http.clone(),
         });
-        let (log, rows) = (Arc::default(), Arc::default());
-        tokio::spawn(intake(handovers, may_take, Arc::clone(&log), Arc::clone(&rows)));
+        let (log, rows, alive) = (Arc::default(), Arc::default(), Arc::default());
+        let seen = Seen { log: Arc::clone(&log), rows: Arc::clone(&rows), alive: Arc::clone(&alive) };
+        tokio::spawn(intake(handovers, may_take, seen));
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
         let (_synced, _folder) = (synced, folder);
-        Self { registry, stop, http, asks, log, rows, takes, dials, calls, driver, patience, _synced, _folder }
+        Self {
+            registry,
+            stop,
+            http,
+            asks,
+            log,
+            rows,
+            alive,
+            takes,
+            room,
+            dials,
+            calls,
+            driver,
+            patience,
+            _synced,
+            _folder,
+        }
     }
 
     /// Waits for the next attempt to connect.
@@ -427,12 +457,8 @@ impl Sink<Message> for FakeLine {
 }
 
 /// Writes down what is handed over, in the order in which it happened.
-async fn intake(
-    mut handovers: mpsc::Receiver<Handover>,
-    mut takes: watch::Receiver<bool>,
-    log: Arc<Mutex<Vec<String>>>,
-    rows: Arc<Mutex<Vec<WholeRow>>>,
-) {
+async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Receiver<bool>, seen: Seen) {
+    let Seen { log, rows, alive } = seen;
     let mut streams = Vec::new();
     while let Some(handover) = handovers.recv().await {
         if takes.wait_for(|takes| *takes).await.is_err() {
@@ -441,6 +467,10 @@ async fn intake(
         streams.extend_from_slice(handover.records.new_streams());
         let (lines, whole) = written(&handover, &streams);
         rows.lock().unwrap().extend(whole);
+        alive.lock().unwrap().extend(handover.steps.iter().filter_map(|(_, step)| match step {
+            Step::Alive { at } => Some(*at),
+            _ => None,
+        }));
         log.lock().unwrap().extend(lines);
         handover.done(1);
     }
