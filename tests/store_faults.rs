@@ -218,6 +218,34 @@ async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_renamed_is_held_back_however_often_it_is_started() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.stop().await;
+    let text = bench.pipeline("", "");
+    bench.write("eth.toml", &text.replace("[source.deribit]", "[source.venue]\ntype = \"deribit\""));
+    for _ in 0..2 {
+        let mut program = bench.run();
+        let held = |report: &Value| report["checks"]["eth/source.venue"]["status"] == "failed";
+        let report = program.until("the new name is held back", held).await;
+        let why = report["checks"]["eth/source.venue"]["reason"].as_str().unwrap();
+        assert!(why.contains("give the source its name back, `[source.deribit]`"), "{why}");
+        program.until_logged(why).await;
+        until_sink(&mut program, "healthy").await;
+        assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+        let (code, log) = program.stop().await;
+        assert!(code == 1 && !log.contains("connected"), "{code}: {log}");
+    }
+
+    // Given its name back, it goes on as if nothing had been, and what was made meanwhile is asked for.
+    bench.write("eth.toml", &text);
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_tables_than_at_the_last_start_are_said_once() {
     let bench = Bench::start(busy(), "", "").await;
     for (rest, is_said) in [("", false), ("tables = [\"trades\"]", true), ("tables = [\"trades\"]", false)] {

@@ -12,7 +12,10 @@ mod folder;
 mod supervise;
 mod vanished;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+     sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -32,14 +35,14 @@ use crate::{
     caught::{self, LONGEST_PAUSE, caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
-    delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
+    delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
     intake,
     metrics::PipelineMetrics,
     row::Table,
     source::{Lines, Source},
-    spool::SourceInfo,
+    spool::{SourceInfo, inspect::inspect},
 };
 
 /// What a pipeline gets from the process that it runs in.
@@ -55,6 +58,9 @@ pub struct Surroundings {
     pub drain: Duration,
     /// Where `/health` is, for the first line of the log.
     pub shown_at: String,
+    /// Pipelines whose spools lie in `data_dir`, which no file names and nobody runs: one of these may be a new one's old
+    /// name.
+    pub strays: Vec<String>,
     /// Calls over HTTP. One for all pipelines: a venue counts the connections of the whole machine.
     pub http: HttpClient,
 }
@@ -188,6 +194,7 @@ impl Parts {
             intake: &intake,
             sources: feeds.iter().map(SourceFeed::info).collect(),
             vanished: &vanished,
+            others: others(&around.data_dir, &around.strays),
             stop: told,
             registry: &around.registry,
         };
@@ -203,10 +210,13 @@ impl Parts {
             floors.push(watch::channel(sink.floor).1);
         }
         let stop_sources = CancellationToken::new();
+        let held: Vec<_> =
+            around_sinks.sources.iter().map(|one| vanished::renamed(one, &around_sinks.sources, &intake.known)).collect();
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
-        for (number, feed) in feeds.into_iter().enumerate() {
+        for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
             let supervised = Supervised {
+                held,
                 folder: folder.source(&feed.name),
                 lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
                 asks: running.asks[number].clone(),
@@ -243,9 +253,9 @@ impl Parts {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
+                // One that a person has to look at ends only with the pipeline: its stores are still fed, and health shows why.
                 Some(ended) = self.sources.join_next() => {
                     needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
-                    // What a person has to look at keeps the pipeline up: its stores are still fed, and health shows why.
                     if self.sources.is_empty() && !needs_person {
                         break;
                     }
@@ -259,7 +269,9 @@ impl Parts {
         let began = Instant::now();
         let deadline = began + self.drain;
         self.stop_sources.cancel();
-        while self.sources.join_next().await.is_some() {}
+        while let Some(ended) = self.sources.join_next().await {
+            needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
+        }
         // The queue is closed now: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
@@ -285,6 +297,7 @@ struct Deliveries<'a> {
     intake: &'a intake::Started,
     sources: Vec<SourceInfo>,
     vanished: &'a [Vanished],
+    others: Others,
     stop: watch::Receiver<Option<Instant>>,
     registry: &'a Registry,
 }
@@ -306,6 +319,7 @@ impl Deliveries<'_> {
             log: SpoolLog::new(self.intake.reader.clone()),
             synced: self.intake.synced.clone(),
             stop: self.stop.clone(),
+            others: self.others.clone(),
             health: self.registry.clone(),
         })?;
         if let Some(one) = self.vanished.first().filter(|_| delivery.is_new()) {
@@ -407,6 +421,19 @@ fn tell_start(pipeline: &str, folder: &Folder, is_new: bool, shown_at: &str, sin
     let spool = spool.display();
     info!(pipeline, "start {pipeline} spool {spool} ({age})  {shown_at}{promises}");
     Ok(())
+}
+
+/// Looks at what lies in the data directory. What cannot be read says nothing.
+fn others(data_dir: &Path, strays: &[String]) -> Others {
+    let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let spool_of = |name: &String| {
+        let found = inspect(&Folder::new(data_dir, name).spool()).ok()?;
+        Some((name.clone(), u64::from_str_radix(&found.spool, 16).ok()?))
+    };
+    Others {
+        here: folders.filter_map(|folder| folder.file_name().into_string().ok()).collect(),
+        strays: strays.iter().filter_map(spool_of).collect(),
+    }
 }
 
 /// Returns the name of this machine, which a store remembers beside the position.

@@ -191,7 +191,7 @@ impl MemoryLog {
         let plan = Plan::new("test", vec![self.source()], crate::config::TableChoice::All).expect("one source fits");
         let (pipeline, sink, host) = ("test".to_owned(), "sink".to_owned(), "here".to_owned());
         let owner = Owner { pipeline, sink, spool: 1, host, chain: plan.chain() };
-        SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned() }
+        SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned(), known: None }
     }
 
     fn push(&self, state: &mut State, row: Option<(RowHead, Vec<u8>)>) -> u64 {

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    super::{Delivery, Extent, Floor, Log, Outcome, Seen, Setup},
+    super::{Delivery, Extent, Floor, Log, Others, Outcome, Seen, Setup},
     log, quote,
     store::{Fault, Memory, SharedStore, Store},
     trade,
@@ -554,6 +554,7 @@ pub(super) struct Bench {
     tables: TableChoice,
     config: DeliveryConfig,
     pub(super) health: Registry,
+    pub(super) others: Others,
     /// How often reading the log panics from now on.
     pub(super) panics: Arc<AtomicU32>,
     /// Where dead letters are, if not in the directory.
@@ -577,6 +578,7 @@ impl Bench {
             tables: TableChoice::All,
             config,
             health: Registry::new(),
+            others: Others::default(),
             panics: Arc::default(),
             disk: None,
         }
@@ -608,6 +610,7 @@ impl Bench {
             log: Faulty { log: self.log.clone(), panics: self.panics.clone() },
             synced: self.log.synced(),
             stop: stopping,
+            others: self.others.clone(),
             health: self.health.clone(),
         };
         let (mut delivery, floor) = Delivery::new(setup).unwrap();
