@@ -62,10 +62,8 @@ mod tests {
 
     #[test]
     fn a_pipeline_that_no_file_names_is_asked_about_and_one_that_is_not_here_is_told_of() {
-        let others = Others {
-            here: ["old", "other"].map(str::to_owned).into(),
-            strays: [("old".to_owned(), 7)].into(),
-        };
+        let others =
+            Others { here: ["old", "other"].map(str::to_owned).into(), strays: [("old".to_owned(), 7)].into() };
         let neighbour = |pipeline: &str, spool| Neighbour {
             pipeline: pipeline.to_owned(),
             sink: "sqlite".to_owned(),

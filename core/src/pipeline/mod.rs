@@ -15,7 +15,9 @@ mod vanished;
 use std::{
     fmt,
     path::{Path, PathBuf},
-     sync::Arc, time::Duration};
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -210,8 +212,11 @@ impl Parts {
             floors.push(watch::channel(sink.floor).1);
         }
         let stop_sources = CancellationToken::new();
-        let held: Vec<_> =
-            around_sinks.sources.iter().map(|one| vanished::renamed(one, &around_sinks.sources, &intake.known)).collect();
+        let held: Vec<_> = around_sinks
+            .sources
+            .iter()
+            .map(|one| vanished::renamed(one, &around_sinks.sources, &intake.known))
+            .collect();
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {

@@ -90,7 +90,8 @@ mod tests {
 
     #[test]
     fn an_unknown_source_waits_where_a_known_one_of_its_type_is_gone() {
-        let source = |name: &str, venue: &str| SourceInfo { name: name.into(), venue: venue.into(), tables: Vec::new() };
+        let source =
+            |name: &str, venue: &str| SourceInfo { name: name.into(), venue: venue.into(), tables: Vec::new() };
         let (old, new) = (source("deribit", "deribit"), source("venue", "deribit"));
         let other = source("other", "polygon");
         let held = |source: &SourceInfo, today: &[&SourceInfo], known: &[&SourceInfo]| {

@@ -442,7 +442,9 @@ mod tests {
 
     #[test]
     fn a_file_names_its_pipeline_and_no_other() {
-        for file in ["[pipeline]\nname = \"eth\"", "pipeline.name = 'eth'", "[pipeline]\nname = \"${NAME}\"", "[pipeline\neth"] {
+        for file in
+            ["[pipeline]\nname = \"eth\"", "pipeline.name = 'eth'", "[pipeline]\nname = \"${NAME}\"", "[pipeline\neth"]
+        {
             assert!(is_named_in(file, "eth"), "{file}");
         }
         for file in ["[pipeline]\nname = \"ether\" # \"eth\"", "[sink.x]\npath = \"eth\"", "name = \"eth\""] {
