@@ -11,6 +11,7 @@
 //! A refused row is a dead letter on disk before its chunk is committed without it. Every offset up to the committed one
 //! has exactly one fate ([`Balance`]).
 
+mod arrivals;
 mod balance;
 mod event;
 mod feeder;

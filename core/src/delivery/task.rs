@@ -418,7 +418,7 @@ impl<L: Log> Delivery<L> {
     async fn write(&mut self) -> Event {
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
-        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, tables };
+        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
         self.machine.is_writing();
         let began = Instant::now();
         let written = match self.sink("writing", self.config.timeout.0) {

@@ -171,7 +171,9 @@ impl MemoryLog {
         let (from, to) = (position(from), position(to));
         let mut log = self.clone();
         log.at = from.offset;
+        let mut taken = 0;
         let read = log.read(to.offset, &mut |seen| {
+            taken += seen.bytes();
             if let Seen::Item { position, item: Item::Row(head, bytes), source: Some(source), .. } = seen {
                 let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
                 builder.push(cause, &head, bytes, source, &none);
@@ -179,7 +181,7 @@ impl MemoryLog {
             ControlFlow::Continue(())
         });
         read.expect("memory can be read");
-        Chunk { part: Part::spool(), from, to, tables: builder.finish() }
+        Chunk { part: Part::spool(), from, to, bytes: taken, tables: builder.finish() }
     }
 
     /// Returns what a sink of all tables is opened with.
