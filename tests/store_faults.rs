@@ -263,6 +263,28 @@ async fn a_source_that_was_renamed_is_held_back_however_often_it_is_started() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_still_fed_from_the_spool_when_the_only_source_needs_a_person() {
+    let bench = Bench::start(busy(), "", "").await;
+    bench.write("store", "in the way");
+    let text = bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite");
+    bench.write("eth.toml", &text);
+    let mut program = bench.run();
+    program.until("rows are spooled", |report| spooled(report) > 300).await;
+    program.kill().await;
+    let gives_up = text.replace("reconnect = {", "reconnect = { max_attempts = 1,");
+    let nowhere = gives_up.replace(&bench.venue.ws_url(), "ws://127.0.0.1:9/ws");
+    bench.write("eth.toml", &nowhere);
+    let mut program = bench.run();
+    let failed = |report: &Value| source_status(report) == "failed";
+    program.until("the source has given up", failed).await;
+    fs::remove_file(bench.path("store")).unwrap();
+    program.until_committed(300).await;
+    assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_that_was_renamed_is_held_back_from_the_tables_that_its_old_name_has_filled() {
     let bench = Bench::start(busy(), "", "").await;
     let mut program = bench.run();
