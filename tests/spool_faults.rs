@@ -80,7 +80,8 @@ async fn a_disk_that_not_even_takes_the_note_of_a_position_is_drained_all_the_sa
     let mut other = bench.connection().await;
     sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
     until_full(&mut program, "nothing more is taken").await;
-    // What the spool has left is taken by somebody else: now no file can be written anew.
+    // What the spool has left, and what it had in reserve, is taken by somebody else: now no file can be written anew.
+    drop(fs::remove_file(disk.path().join("eth/spool/reserve")));
     drop(fs::write(disk.path().join("filler"), vec![0; 3 << 20]));
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
     program.until_logged("is not noted beside the spool").await;

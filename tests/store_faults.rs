@@ -275,7 +275,7 @@ async fn a_store_is_still_fed_from_the_spool_when_the_only_source_needs_a_person
     let nowhere = gives_up.replace(&bench.venue.ws_url(), "ws://127.0.0.1:9/ws");
     bench.write("eth.toml", &nowhere);
     let mut program = bench.run();
-    let failed = |report: &Value| source_status(report) == "failed";
+    let failed = |report: &Value| report["checks"]["eth/source.deribit"]["status"] == "failed";
     program.until("the source has given up", failed).await;
     fs::remove_file(bench.path("store")).unwrap();
     program.until_committed(300).await;
