@@ -201,22 +201,12 @@ impl Parts {
             stop: told,
             registry: &around.registry,
         };
-        let mut deliveries = JoinSet::new();
-        let mut floors = Vec::new();
-        for sink in pipeline.sinks {
-            let (delivery, floor) = around_sinks.prepare(sink)?;
-            floors.push(floor);
-            deliveries.spawn(delivery);
-        }
+        let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
         floors.extend(around_sinks.show_vanished());
         let (ledger, floor) = around_sinks.ledger();
         floors.push(floor);
         let stop_sources = CancellationToken::new();
-        let held: Vec<_> = around_sinks
-            .sources
-            .iter()
-            .map(|one| vanished::renamed(one, &around_sinks.sources, &intake.known))
-            .collect();
+        let held = vanished::renamed(&around_sinks.sources, &intake.known);
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
@@ -311,6 +301,17 @@ struct Deliveries<'a> {
 }
 
 impl Deliveries<'_> {
+    /// Starts the deliveries of all sinks, and returns what each no longer needs.
+    fn start(&self, sinks: Vec<SinkStage>) -> Result<(JoinSet<SinkEnd>, Vec<watch::Receiver<Floor>>)> {
+        let (mut deliveries, mut floors) = (JoinSet::new(), Vec::new());
+        for sink in sinks {
+            let (delivery, floor) = self.prepare(sink)?;
+            floors.push(floor);
+            deliveries.spawn(delivery);
+        }
+        Ok((deliveries, floors))
+    }
+
     /// Shows the sinks that are not in the TOML any more; returns what the spool keeps for each.
     fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
         self.vanished.iter().map(|sink| {

@@ -69,19 +69,24 @@ impl Vanished {
     }
 }
 
-/// Returns why a source has to wait: the spool knows nothing of it, and knows one of its type that is gone.
-pub(super) fn renamed(source: &SourceInfo, today: &[SourceInfo], known: &[SourceInfo]) -> Option<String> {
+/// Returns for each source of today why it has to wait, if it has to: the spool knows nothing of it, and knows one of its
+/// type that is gone.
+pub(super) fn renamed(today: &[SourceInfo], known: &[SourceInfo]) -> Vec<Option<String>> {
     let is_in = |sources: &[SourceInfo], name: &str| sources.iter().any(|source| &*source.name == name);
-    if is_in(known, &source.name) {
-        return None;
-    }
-    let mut gone = known.iter().filter(|old| !is_in(today, &old.name));
-    let SourceInfo { name, .. } = gone.find(|old| old.venue == source.venue)?;
-    Some(format!(
-        "not started: `[source.{name}]` is not in the TOML any more, and if this is the same feed under another name, \
+    let gone: Vec<_> = known.iter().filter(|old| !is_in(today, &old.name)).collect();
+    let old_name_of = |source: &SourceInfo| {
+        let old = gone.iter().find(|old| old.venue == source.venue)?;
+        (!is_in(known, &source.name)).then(|| held_back(&old.name))
+    };
+    today.iter().map(old_name_of).collect()
+}
+
+fn held_back(old: &str) -> String {
+    format!(
+        "not started: `[source.{old}]` is not in the TOML any more, and if this is the same feed under another name, \
          nobody would ask for what was made since it was left, and rows could be stored again; give the source its name \
-         back, `[source.{name}]`, or put a feed that is another one into a pipeline of its own"
-    ))
+         back, `[source.{old}]`, or put a feed that is another one into a pipeline of its own"
+    )
 }
 
 #[cfg(test)]
@@ -94,16 +99,17 @@ mod tests {
             |name: &str, venue: &str| SourceInfo { name: name.into(), venue: venue.into(), tables: Vec::new() };
         let (old, new) = (source("deribit", "deribit"), source("venue", "deribit"));
         let other = source("other", "polygon");
-        let held = |source: &SourceInfo, today: &[&SourceInfo], known: &[&SourceInfo]| {
+        let held = |today: &[&SourceInfo], known: &[&SourceInfo]| {
             let owned = |list: &[&SourceInfo]| list.iter().map(|source| (*source).clone()).collect::<Vec<_>>();
-            renamed(source, &owned(today), &owned(known))
+            renamed(&owned(today), &owned(known))
         };
-        let why = held(&new, &[&new, &other], &[&old]).unwrap();
+        let found = held(&[&new, &other], &[&old]);
+        let why = found[0].as_ref().unwrap();
         assert!(why.contains("give the source its name back, `[source.deribit]`"), "{why}");
-        assert_eq!(held(&other, &[&new, &other], &[&old]), None, "it is of another type");
-        assert_eq!(held(&new, &[&old, &new], &[&old]), None, "a second one beside the first");
-        assert_eq!(held(&new, &[&new], &[&old, &new]), None, "it has streams of its own");
-        assert_eq!(held(&new, &[&new], &[]), None, "the spool is new");
+        assert_eq!(found[1], None, "it is of another type");
+        assert_eq!(held(&[&old, &new], &[&old]), [None, None], "a second one beside the first");
+        assert_eq!(held(&[&new], &[&old, &new]), [None], "it has streams of its own");
+        assert_eq!(held(&[&new], &[]), [None], "the spool is new");
     }
 
     #[test]

@@ -46,15 +46,13 @@ pub(crate) struct Plan {
 pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let metrics = install_metrics()?;
     let registry = Registry::new();
-    let stop = CancellationToken::new();
-    let end = CancellationToken::new();
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     for pipeline in &plan.pipelines {
         let spool = pipeline::Folder::of(&plan.host.data_dir, pipeline).spool();
         // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
         RealDisk::refusal(spool).map_or(Ok(()), Err)?;
     }
     let strays = strays(&plan);
-    tell_strays(&plan, &strays);
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
@@ -142,7 +140,8 @@ fn services(registry: &Registry, server: http::Server, end: &CancellationToken) 
     services
 }
 
-/// Returns the pipelines whose spools lie in the data directory, which no file names and nobody runs.
+/// Returns the pipelines whose spools lie in the data directory, which no file names and nobody runs; and says so where one
+/// begins anew.
 fn strays(plan: &Plan) -> Vec<String> {
     let data_dir = &plan.host.data_dir;
     let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
@@ -156,7 +155,10 @@ fn strays(plan: &Plan) -> Vec<String> {
         return unknown;
     }
     let beside = files_beside(plan);
-    unknown.into_iter().filter(|name| !beside.iter().any(|text| is_named_in(text, name))).collect()
+    let strays: Vec<String> =
+        unknown.into_iter().filter(|name| !beside.iter().any(|text| is_named_in(text, name))).collect();
+    tell_strays(plan, &strays);
+    strays
 }
 
 /// Says, where a pipeline begins with a new spool, which spools no pipeline of the files has: one that was given another
