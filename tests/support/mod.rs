@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator, SimulatorConfig, Ticker};
+use tidegate_sources::deribit::simulator::{Fault, Oracle, Session, Simulator, SimulatorConfig, Ticker};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::TcpStream,
@@ -171,6 +171,15 @@ impl Bench {
         self.venue.mend();
         self.venue.freeze();
         self.until_complete(program).await
+    }
+
+    /// Injects a fault again and again until there is somebody or something that it hits.
+    pub async fn until_it_hits(&self, program: &mut Program, fault: &Fault) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.venue.inject(fault.clone()) == 0 {
+            assert!(Instant::now() < deadline, "{fault:?} hits nobody; the log:\n{}", program.log());
+            program.next_report().await;
+        }
     }
 
     /// Waits until the venue has been asked for something, as it remembers.
