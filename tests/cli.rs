@@ -41,6 +41,7 @@ async fn every_example_of_every_help_runs() {
         "new",
         "schema",
         "graph",
+        "coverage",
         "spool",
         "spool inspect",
         "spool verify",

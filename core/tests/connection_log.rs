@@ -87,6 +87,7 @@ async fn source(port: u16) -> Result<()> {
         lines: Lines::new(0, source.tables(), queue),
         asks,
         synced: watch::channel(0).1,
+        room: watch::channel(true).1,
         stop: CancellationToken::new(),
         health: Registry::new().stage(StageId::source("eth", "venue")),
         http: HttpClient::new(),

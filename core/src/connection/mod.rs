@@ -36,7 +36,6 @@ use crate::{
     Result,
     catalog::Factory,
     config::{ConnectionConfig, Faults},
-    http::HttpClient,
     protocol::Protocol,
     row::Table,
     source::{Source, SourceContext},
@@ -80,7 +79,7 @@ impl Source for ConnectionSource {
             return Box::new(ReplaySource::new(self.factory, replay)?).run(cx).await;
         }
         let http = match &self.config.extra_ca {
-            Some(file) => HttpClient::with_ca(file)?,
+            Some(file) => cx.http.with_ca(file)?,
             None => cx.http.clone(),
         };
         let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);

@@ -59,6 +59,8 @@ pub enum Detail {
     Source(SourceDetail),
     /// Of a spool.
     Spool(SpoolDetail),
+    /// Of a ledger.
+    Ledger(LedgerDetail),
     /// Of a sink.
     Sink(SinkDetail),
     /// Of dead letters.
@@ -132,6 +134,17 @@ pub struct SpoolDetail {
     pub rows_dropped: u64,
     /// How long the last append waited for its fsync.
     pub synced_lag_seconds: f64,
+}
+
+/// What is known of a ledger.
+#[derive(Debug, Clone, Serialize)]
+pub struct LedgerDetail {
+    /// When it was written last.
+    pub last_commit: Option<String>,
+    /// Up to which offset it has read the spool.
+    pub offset: u64,
+    /// Streams of which something may be missing, that is asked for.
+    pub streams_open: u64,
 }
 
 /// What is known of a sink.
@@ -282,6 +295,11 @@ impl Detail {
                 rows_dropped: evidence.rows_dropped.number(),
                 synced_lag_seconds: evidence.synced_lag.duration().as_secs_f64(),
             }),
+            StageKind::Ledger => Self::Ledger(LedgerDetail {
+                last_commit: ago(&evidence.last_commit),
+                offset: evidence.offset.number(),
+                streams_open: evidence.gaps_open.number(),
+            }),
             StageKind::Sink => Self::Sink(SinkDetail {
                 committed_or_idle: evidence.is_committed_or_idle.load(Relaxed),
                 last_commit: ago(&evidence.last_commit),
@@ -351,9 +369,12 @@ fn missing(stage: &Stage, now: Instant) -> Option<String> {
         }
         StageKind::Sink if !stage.evidence.is_committed_or_idle.load(Relaxed) => "nothing committed yet".into(),
         StageKind::Source | StageKind::Sink if is_overdue => return Some(reason),
-        StageKind::Source | StageKind::Sink | StageKind::Host | StageKind::Spool | StageKind::DeadLetters => {
-            return None;
-        }
+        StageKind::Source
+        | StageKind::Sink
+        | StageKind::Host
+        | StageKind::Spool
+        | StageKind::Ledger
+        | StageKind::DeadLetters => return None,
     };
     Some(if reason.is_empty() { lacks } else { format!("{lacks}; {status}: {reason}") })
 }

@@ -116,6 +116,14 @@ const GAPS_CLOSED: Metric = Metric::counter(
     &["pipeline", "stage", "outcome"],
     "Counts gaps that are over, by how they ended.",
 );
+const GAPS_OPEN: Metric =
+    Metric::gauge("tidegate_gaps_open", STAGE, "Shows how many gaps of streams that are collected are open.");
+const UNREPEATABLE_SECONDS: Metric = Metric::counter(
+    "tidegate_unrepeatable_seconds_total",
+    STAGE,
+    "Counts seconds of which a stream is lost that a venue does not repeat: while nobody listened, added when it is over.",
+)
+.in_unit(Unit::Seconds);
 const CONNECTIONS: Metric = Metric::gauge("tidegate_connections", STAGE, "Shows how many connections are open.");
 const RECONNECTS: Metric = Metric::counter(
     "tidegate_reconnects_total",
@@ -193,6 +201,8 @@ pub const ALL: &[Metric] = &[
     BACKFILLED_ROWS,
     GAPS_OPENED,
     GAPS_CLOSED,
+    GAPS_OPEN,
+    UNREPEATABLE_SECONDS,
     CONNECTIONS,
     RECONNECTS,
     SESSION_OVERFLOWS,

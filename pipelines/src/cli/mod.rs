@@ -1,5 +1,6 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
+mod coverage;
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 mod demo;
 mod inspect;
@@ -40,6 +41,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::New(args) => reference::new(catalog, &args),
         Command::Schema(args) => reference::schema(catalog, &args),
         Command::Graph(args) => reference::graph(catalog, &args),
+        Command::Coverage(args) => coverage::coverage(catalog, &args),
         Command::Spool(args) => inspect::spool(&args),
         Command::Deadletter(args) => inspect::deadletters(catalog, &args),
         #[cfg(feature = "simulator")]
@@ -183,6 +185,9 @@ pub(crate) enum Command {
     /// Draw how tables go from sources to sinks.
     #[command(after_help = "Example:\n  tidegate graph pipelines/deribit-eth-options.toml")]
     Graph(GraphArgs),
+    /// Say of each stream what was received, filled, lost, and when; of a running or a stopped pipeline.
+    #[command(after_help = COVERAGE_EXAMPLES)]
+    Coverage(CoverageArgs),
     /// Look into a stopped pipeline's spool.
     Spool(SpoolArgs),
     /// Look at rows that a store would not take.
@@ -227,6 +232,19 @@ const SCHEMA_EXAMPLES: &str = "\
 Examples:
   tidegate schema > pipeline.schema.json
   tidegate schema --host > tidegate.schema.json";
+
+const COVERAGE_EXAMPLES: &str = "\
+Examples:
+  tidegate coverage eth.toml
+  tidegate coverage eth.toml --by stream
+  tidegate coverage eth.toml --since 1d --json
+
+Exit code 1 if anything is lost that could have been had: what a venue's history has forgotten, what a full spool dropped,
+what the disk does not give back. What a venue does not repeat, such as tickers, is unknown for the time in which nobody
+listened; that is said, and is no loss. Times are the venue's, in UTC. The ledger is about a second behind the spool.
+
+In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
+is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on.";
 
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
@@ -315,6 +333,34 @@ pub(crate) struct GraphArgs {
     /// A pipeline file.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoverageArgs {
+    /// A pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What a line is about.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = By::Table)]
+    pub(crate) by: By,
+    /// Leave out what is older: 1d, 12h, 30m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// Print one JSON document; with --by stream every interval is in it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The host file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+}
+
+/// What a line of `coverage` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum By {
+    /// A table of a source.
+    Table,
+    /// A stream: an instrument of a table.
+    Stream,
 }
 
 #[derive(Debug, Args)]

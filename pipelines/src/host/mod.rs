@@ -367,7 +367,7 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
                 figures.committed += sink.rows_committed;
                 figures.accepted += sink.rows_accepted;
             }
-            Detail::DeadLetters(_) | Detail::Host {} => {}
+            Detail::Ledger(_) | Detail::DeadLetters(_) | Detail::Host {} => {}
         }
     }
     pipelines

@@ -33,6 +33,7 @@ impl<T: Transport> Driver<T> {
         let now = Instant::now();
         if let Phase::Open(session) = &mut self.phase {
             session.liveness.frame();
+            session.heard_at = Some(now);
             if now >= session.alive_at {
                 session.alive_at = now + ALIVE_EVERY;
                 self.link.step(Step::Alive { at: self.transport.wall() });
