@@ -183,7 +183,7 @@ impl Fold {
     pub(crate) fn control(&mut self, control: &Control) {
         match control {
             Control::Boot { .. } => {
-                let ended = self.continuity.sessions().map(|(session, _)| session).collect();
+                let ended = self.continuity.open_sessions().collect();
                 self.ended(ended, control);
             }
             Control::Ended { session, .. } => self.ended(vec![*session], control),
@@ -237,7 +237,7 @@ impl Fold {
             return;
         }
         self.unreadable.push((first, last));
-        for session in self.continuity.sessions().map(|(session, _)| session).collect::<Vec<_>>() {
+        for session in self.continuity.open_sessions().collect::<Vec<_>>() {
             let heard = self.heard.get(&session).copied();
             for stream in self.continuity.streams_of(session) {
                 let Some(line) = self.lines.get_mut(stream) else { continue };

@@ -396,6 +396,11 @@ impl Continuity {
         self.next_session
     }
 
+    /// Returns the sessions that are not over.
+    pub(crate) fn open_sessions(&self) -> impl Iterator<Item = u32> {
+        self.sessions.keys().copied()
+    }
+
     /// Returns whether anything is known of this session.
     pub(crate) fn has_session(&self, session: u32) -> bool {
         self.sessions.contains_key(&session)
