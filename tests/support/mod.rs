@@ -1,6 +1,8 @@
 //! A venue and the real program side by side: what every test over sockets needs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it; tests may fail")]
 
+pub mod chosen;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

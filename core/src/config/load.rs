@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    defaults::Defaults,
     document::{Document, Path},
     driver::{ConnectionConfig, DeliveryConfig, SpoolConfig},
     environment::Environment,
@@ -19,7 +20,7 @@ use super::{
     problem::{Problem, Spot, Text},
     report::Report,
     resolved::{self, Setting},
-    stage::{Defaults, SinkDraft},
+    stage::SinkDraft,
     tables::TableChoice,
     units::ByteSize,
 };

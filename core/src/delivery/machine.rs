@@ -182,7 +182,7 @@ impl Machine {
                 self.state = State::Closed;
                 match error {
                     Some(error) if !matches!(error.kind(), Kind::Transient { .. }) => self.fail(error.chain()),
-                    Some(_) => self.retry_at = self.backoff.failed(None).map(|pause| now + pause),
+                    Some(_) => self.retry_at = Some(now + self.backoff.failed(None)),
                     None => {}
                 }
             }
@@ -222,7 +222,7 @@ impl Machine {
                 self.letters_backoff.succeeded();
                 self.state = State::Ready;
             }
-            Event::NotBuried(_) => self.retry_at = self.letters_backoff.failed(None).map(|pause| now + pause),
+            Event::NotBuried(_) => self.retry_at = Some(now + self.letters_backoff.failed(None)),
             Event::Applied(applied) => {
                 self.answered(now);
                 self.applied(now, applied);
@@ -465,7 +465,7 @@ impl Machine {
         self.breaker.failed(now, error.chain());
         match error.kind() {
             Kind::Transient { retry_after } => {
-                self.retry_at = self.backoff.failed(retry_after).map(|pause| now + pause);
+                self.retry_at = Some(now + self.backoff.failed(retry_after));
                 self.state = State::Closed;
             }
             // `Malformed` blames a row, which only `Written::Refused` may do: anything else must not turn the log into

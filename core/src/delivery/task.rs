@@ -27,7 +27,7 @@ use super::{
 use crate::{
     Error, Result,
     catalog::Factory,
-    caught::{LONGEST_PAUSE, caught, pauses},
+    caught::{caught, pauses},
     chunk::{Chunk, Part, TableRows},
     config::{DeliveryConfig, Start},
     deadletter::DeadLetters,
@@ -198,7 +198,7 @@ impl<L: Log> Delivery<L> {
             let Err(panic) = caught("the delivery", self.drive()).await else { return };
             let now = Instant::now();
             pauses.succeeded_for(now - began);
-            let pause = pauses.failed(None).unwrap_or(LONGEST_PAUSE);
+            let pause = pauses.failed(None);
             // What was under way may have been left in any state. The next opening settles what is in doubt.
             (self.sink, self.letters) = (None, None);
             self.rows.clear();

@@ -34,7 +34,7 @@ use vanished::Vanished;
 
 use crate::{
     Error, Kind, Result,
-    caught::{self, LONGEST_PAUSE, caught, text_of},
+    caught::{self, caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
     delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
@@ -148,7 +148,7 @@ pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
             spool_health.failed(format!("{}; the pipeline does not run", error.chain()));
             return Err(error);
         };
-        let pause = pauses.failed(retry_after).unwrap_or(LONGEST_PAUSE);
+        let pause = pauses.failed(retry_after);
         let next = format!("the pipeline does not run yet, trying again in {:.1} s", pause.as_secs_f64());
         spool_health.degraded(format!("{}; {next}", error.chain()));
         if around.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {

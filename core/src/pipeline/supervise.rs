@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::{
     Error, Kind, Result,
-    caught::{LONGEST_PAUSE, caught, pauses},
+    caught::{caught, pauses},
     health::{StageHealth, Status},
     http::HttpClient,
     intake::Asks,
@@ -93,7 +93,7 @@ impl Supervised {
                 self.health.failed(format!("{}; a person has to look", error.chain()));
                 return SourceEnd::Failed;
             };
-            let pause = backoff.failed(retry_after).unwrap_or(LONGEST_PAUSE);
+            let pause = backoff.failed(retry_after);
             if self.health.status() == Status::Failed {
                 self.health.restarted("starting again");
             }

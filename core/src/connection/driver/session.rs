@@ -175,7 +175,7 @@ impl<T: Transport> Driver<T> {
         self.replace_protocol(now)?;
         if !self.has_room() {
             self.reconnect.put_off(now);
-            self.standing.line = Some(format!("line closed: {WAITING_FOR_ROOM}"));
+            self.standing.line = Some(format!("connection closed: {WAITING_FOR_ROOM}"));
             self.standing.show(&self.health);
             return Ok(());
         }

@@ -383,7 +383,7 @@ async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there
     world.room.send_replace(false);
     peer.gone().await;
     world.logged("ended: the spool is full").await;
-    world.told("degraded line closed: waiting for room in the spool").await;
+    world.told("degraded connection closed: waiting for room in the spool").await;
     tokio::time::sleep(SECOND * 3_600).await;
     assert!(world.try_dial().is_none(), "{}", world.reason());
     world.told("degraded no connection: waiting for room in the spool").await;
