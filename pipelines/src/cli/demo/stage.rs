@@ -60,7 +60,7 @@ pub(super) enum Ending {
 }
 
 /// What the end left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Done {
     /// When the venue made the last, in milliseconds since 1970.
     pub(super) ended_ms: i64,
