@@ -425,10 +425,8 @@ async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Recei
         streams.extend_from_slice(handover.records.new_streams());
         let (lines, whole) = written(&handover, &streams);
         rows.lock().unwrap().extend(whole);
-        alive.lock().unwrap().extend(handover.steps.iter().filter_map(|(_, step)| match step {
-            Step::Alive { at } => Some(*at),
-            _ => None,
-        }));
+        let said = |(_, step): &(usize, Step)| if let Step::Alive { at } = step { Some(*at) } else { None };
+        alive.lock().unwrap().extend(handover.steps.iter().filter_map(said));
         log.lock().unwrap().extend(lines);
         handover.done(1);
     }
