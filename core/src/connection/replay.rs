@@ -160,7 +160,7 @@ impl Replay {
         let at = line.at;
         match line.event {
             Event::Start { .. } | Event::Anew => {
-                self.end("the recording of another run begins");
+                self.end("the capture of another run begins");
                 self.protocol = (self.factory)()?;
             }
             Event::Discover => self.discover(None, at)?,
@@ -191,7 +191,7 @@ impl Replay {
             }
             Event::Dropped { lines } => {
                 tracing::warn!(stage = %self.cx.health.id(), lines, "lines are missing in the capture");
-                self.end("lines are missing in the recording");
+                self.end("lines are missing in the capture");
             }
             Event::Sent { .. } | Event::Closed { .. } => {}
         }
@@ -199,7 +199,7 @@ impl Replay {
     }
 
     fn open(&mut self, at: Timestamp) -> Result<()> {
-        self.end("the recording has no end of this session");
+        self.end("the capture has no end of this session");
         self.link.step(Step::Opened);
         (self.is_open, self.alive_at) = (true, Some(at.0));
         // The driver asks for the address before every attempt, and a protocol may count that.
@@ -375,7 +375,7 @@ impl Replay {
 
     /// Ends what is open, and returns the offset of the end in the log.
     async fn finish(&mut self, error: Option<&Error>) -> Result<u64> {
-        let why = error.map_or_else(|| "the recording ends".to_owned(), Error::to_string);
+        let why = error.map_or_else(|| "the capture ends".to_owned(), Error::to_string);
         self.end(&why);
         self.link.logged().await
     }

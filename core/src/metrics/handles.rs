@@ -290,7 +290,7 @@ pub enum ReconnectReason {
 impl LabelValue for ReconnectReason {
     const LABEL: &'static str = "reason";
     const NAMES: &'static [&'static str] =
-        &["connect_failed", "closed", "broken", "dead_link", "silence", "refused", "overflow", "planned"];
+        &["connect_failed", "closed", "broken", "no_pong", "silence", "refused", "overflow", "planned"];
 
     fn number(&self) -> usize {
         *self as usize

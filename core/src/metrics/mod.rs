@@ -92,7 +92,7 @@ const FRAMES: Metric = Metric::counter("tidegate_frames_total", STAGE, "Counts f
 const RECEIVED_BYTES: Metric =
     Metric::counter("tidegate_received_bytes_total", STAGE, "Counts bytes of frames that a venue sent.")
         .in_unit(Unit::Bytes);
-const RECORDS: Metric = Metric::counter("tidegate_records_total", STAGE, "Counts rows that came live.");
+const RECORDS: Metric = Metric::counter("tidegate_received_rows_total", STAGE, "Counts rows that came live.");
 const MALFORMED: Metric =
     Metric::counter("tidegate_malformed_total", STAGE, "Counts frames and events that could not be read.");
 const IGNORED: Metric = Metric::counter(
@@ -143,7 +143,7 @@ const SUBSCRIPTIONS: Metric = Metric::gauge(
 const REST_REQUESTS: Metric = Metric::counter(
     "tidegate_rest_requests_total",
     &["pipeline", "stage", "outcome"],
-    "Counts requests to a venue's API, by how they ended.",
+    "Counts requests to a venue's REST interface, by how they ended.",
 );
 
 const SPOOL_BYTES: Metric =

@@ -63,11 +63,11 @@ impl Supervised {
                             self.health.subject()
                         );
                     }
-                    self.health.stopped("line closed");
+                    self.health.stopped("connection closed");
                     return SourceEnd::Finished;
                 }
                 Err(_) if self.stop.is_cancelled() => {
-                    self.health.stopped("line closed");
+                    self.health.stopped("connection closed");
                     return SourceEnd::Finished;
                 }
                 Err(error) => error,
@@ -86,7 +86,7 @@ impl Supervised {
                 () = self.stop.cancelled() => {}
             }
             if self.stop.is_cancelled() {
-                self.health.stopped("line closed");
+                self.health.stopped("connection closed");
                 return SourceEnd::Finished;
             }
         }

@@ -6,7 +6,6 @@
 
 use std::{collections::HashSet, ops::RangeInclusive, time::Duration};
 
-use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tidegate_core::{
     Error, Result,
@@ -20,7 +19,8 @@ use super::{
     config::{Choice, DeribitConfig, Hosts},
     data::{belongs, on_book, on_book_top, on_index, on_quote, on_ticker, on_trades},
     instrument::is_name,
-    message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Refusal, Trades, read},
+    message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Payload, Refusal, read},
+    pools::{REQUESTS, SUBSCRIPTIONS},
     refusal::Verdict,
     selection::{Selection, later},
     session::{Asked, Session},
@@ -119,28 +119,19 @@ impl Deribit {
         }
     }
 
-    /// Reads the frame in one pass, by the type that its channel has. `None`: it is written in another way, or broken.
+    /// Reads the frame in one pass. `None`: it is written in another way, or broken.
     #[inline]
-    fn on_known(&mut self, text: &str, (name, channel): (&str, Channel), out: &mut Outbox) -> Option<Result<()>> {
+    fn on_known(&mut self, text: &str, out: &mut Outbox) -> Option<Result<()>> {
+        let mut payload = None;
+        let name = Notification::read(text, |name| self.session.expected(name), &mut payload)?;
         let subject = subject(name);
-        let outcome = match channel {
-            Channel::Tickers => on_ticker(&known(text, name)?, subject, out),
-            Channel::Trades => {
-                let trades = known::<Trades<'_>>(text, name)?;
-                if trades.into_iter().any(|trade| belongs(&trade.instrument_name, subject).is_err()) {
-                    return None;
-                }
-                on_trades(&trades, out);
-                Ok(())
-            }
-            Channel::Quotes => on_quote(&known(text, name)?, subject, out),
-            Channel::BookChanges => on_book(known(text, name)?, subject, out),
-            Channel::BookTops => on_book_top(known(text, name)?, subject, out),
-            Channel::IndexPrices => on_index(&known(text, name)?, subject, out),
-            Channel::InstrumentStatus => self.on_state(&known(text, name)?, out),
-        };
+        if let Some(Payload::Trades(trades)) = &payload
+            && trades.into_iter().any(|trade| belongs(&trade.instrument_name, subject).is_err())
+        {
+            return None;
+        }
         out.heard(name);
-        Some(outcome)
+        Some(self.on_payload(payload?, subject, out))
     }
 
     /// Reads the frame step by step.
@@ -168,33 +159,41 @@ impl Deribit {
         }
     }
 
-    fn on_data(&mut self, channel: &str, data: &RawValue, out: &mut Outbox) -> Result<()> {
-        let Some(kind) = self.channel(channel) else {
+    fn on_data(&mut self, name: &str, data: &RawValue, out: &mut Outbox) -> Result<()> {
+        let Some(channel) = self.session.expected(name) else {
             out.ignore("a channel of no interest");
             return Ok(());
         };
-        let (subject, data) = (subject(channel), data.get());
-        match kind {
-            Channel::Tickers => on_ticker(&read(data)?, subject, out),
-            Channel::Trades => {
-                let raw: Vec<&RawValue> = read(data)?;
-                let (trades, _) = each(&raw, |trade| belongs(&trade.instrument_name, subject), out);
+        let subject = subject(name);
+        if channel == Channel::Trades {
+            let raw: Vec<&RawValue> = read(data.get())?;
+            let (trades, _) = each(&raw, |trade| belongs(&trade.instrument_name, subject), out);
+            on_trades(&trades, out);
+            return Ok(());
+        }
+        let payload = Payload::read(channel, data).map_err(|error| Error::malformed(error.to_string()))?;
+        self.on_payload(payload, subject, out)
+    }
+
+    #[inline]
+    fn on_payload(&mut self, payload: Payload<'_>, subject: &str, out: &mut Outbox) -> Result<()> {
+        match payload {
+            Payload::Ticker(ticker) => on_ticker(&ticker, subject, out),
+            Payload::Trades(trades) => {
                 on_trades(&trades, out);
                 Ok(())
             }
-            Channel::Quotes => on_quote(&read(data)?, subject, out),
-            Channel::BookChanges => on_book(read(data)?, subject, out),
-            Channel::BookTops => on_book_top(read(data)?, subject, out),
-            Channel::IndexPrices => on_index(&read(data)?, subject, out),
-            Channel::InstrumentStatus => self.on_state(&read(data)?, out),
+            Payload::Quote(quote) => on_quote(&quote, subject, out),
+            Payload::Book(book) => on_book(book, subject, out),
+            Payload::BookTop(top) => on_book_top(top, subject, out),
+            Payload::Index(index) => on_index(&index, subject, out),
+            Payload::State(state) => self.on_state(&state, out),
         }
     }
 
-    /// Returns what a channel carries whose messages are read: it was asked for, and its table is there or it tells when to
-    /// choose anew.
-    #[inline]
-    fn channel(&self, name: &str) -> Option<Channel> {
-        let channel = Channel::of(name).filter(|_| self.session.expects(name))?;
+    /// Returns what a channel carries whose messages are read: its table is there, or it tells when to choose anew.
+    fn read_as(&self, name: &str) -> Option<Channel> {
+        let channel = Channel::of(name)?;
         let is_read = channel == Channel::InstrumentStatus || self.config.channels.contains(&channel);
         is_read.then_some(channel)
     }
@@ -346,9 +345,8 @@ impl Protocol for Deribit {
             channels_per_message: Some(500),
             // The venue takes 32 kB of the whole request.
             bytes_per_message: Some(30_000),
-            messages_per_second: Some(3.0),
-            // Of the 20 that the venue allows: the session's own messages are paid from the same pool.
-            requests_per_second: Some(15.0),
+            messages: Some(SUBSCRIPTIONS),
+            requests: Some(REQUESTS),
             refresh: Some(self.selection.refresh()),
             ..Limits::default()
         }
@@ -400,7 +398,11 @@ impl Protocol for Deribit {
     }
 
     fn subscribe(&mut self, channels: &[&str], out: &mut Outbox) -> Result<()> {
-        channels.iter().for_each(|channel| self.session.expect(channel));
+        for name in channels {
+            if let Some(channel) = self.read_as(name) {
+                self.session.expect(name, channel);
+            }
+        }
         let asked = Asked::Subscribe(channels.iter().map(|&channel| channel.to_owned()).collect());
         self.session.ask(asked, "public/subscribe", &json!({ "channels": channels }), out);
         Ok(())
@@ -416,12 +418,10 @@ impl Protocol for Deribit {
     fn on_frame(&mut self, frame: Frame<'_>, out: &mut Outbox) -> Result<()> {
         let text = frame.text()?;
         self.now = out.now();
-        let name = peek(text);
-        let channel = self.channel(name);
-        if let Some(outcome) = channel.and_then(|channel| self.on_known(text, (name, channel), out)) {
-            return outcome;
+        match self.on_known(text, out) {
+            Some(outcome) => outcome,
+            None => self.on_other(text, out),
         }
-        self.on_other(text, out)
     }
 
     fn on_wake(&mut self, out: &mut Outbox) -> Result<()> {
@@ -478,24 +478,8 @@ fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, o
     Ok(has_refused)
 }
 
-/// Finds the channel without reading the frame: the text can stand nowhere but at a real key, since a quote inside a
-/// string is escaped. A frame that is written in another way gives the empty channel and takes the slower road.
-#[inline]
-fn peek(text: &str) -> &str {
-    let Some((_, rest)) = text.split_once(r#""channel":""#) else { return "" };
-    rest.split_once('"').map_or("", |(channel, _)| channel)
-}
-
 /// Returns the instrument or index of a channel.
 #[inline]
 fn subject(channel: &str) -> &str {
     channel.split('.').nth(1).unwrap_or_default()
-}
-
-/// Reads the data of a notification, if the frame is one of this channel.
-#[inline]
-fn known<'a, T: Deserialize<'a>>(text: &'a str, channel: &str) -> Option<T> {
-    let notification: Notification<'a, T> = serde_json::from_str(text).ok()?;
-    let Data { channel: name, data } = notification.params;
-    (*name == *channel).then_some(data)
 }

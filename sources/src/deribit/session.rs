@@ -1,8 +1,11 @@
 //! The requests of one session that are not answered yet, and when the handshake is over.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
+use foldhash::fast::FixedState;
 use tidegate_core::protocol::Outbox;
+
+use super::channel::Channel;
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,9 +28,9 @@ pub(super) struct Session {
     /// Goes on through all sessions, so that a late reply is never taken for another one's.
     last_id: u64,
     asked: HashMap<u64, Asked>,
-    /// The channels that were asked for in this session: of others no frame is expected. Of those that were left the last
-    /// ones may still be on their way.
-    channels: HashSet<String>,
+    /// What is carried by the channels that were asked for in this session: of others no frame is expected. Of those that
+    /// were left the last ones may still be on their way.
+    channels: HashMap<String, Channel, FixedState>,
     is_ready: bool,
 }
 
@@ -54,14 +57,14 @@ impl Session {
     }
 
     /// Notes that messages of this channel may come from here on.
-    pub(super) fn expect(&mut self, channel: &str) {
-        self.channels.insert(channel.to_owned());
+    pub(super) fn expect(&mut self, name: &str, channel: Channel) {
+        self.channels.insert(name.to_owned(), channel);
     }
 
-    /// Returns whether messages of this channel may come.
+    /// Returns what a channel carries of which messages may come.
     #[inline]
-    pub(super) fn expects(&self, channel: &str) -> bool {
-        self.channels.contains(channel)
+    pub(super) fn expected(&self, name: &str) -> Option<Channel> {
+        self.channels.get(name).copied()
     }
 
     /// Returns what the request was.

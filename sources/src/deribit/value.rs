@@ -8,7 +8,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData, ops::Deref};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use tidegate_core::row::Timestamp;
 
@@ -183,6 +183,20 @@ impl<'de, N: Numeric> Visitor<'de> for LenientVisitor<N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Lenient::Odd)
+    }
+}
+
+/// Reads a value to where it stays: a large one is too dear to be handed on from one level of a frame to the next.
+#[derive(Debug)]
+pub(super) struct Place<'p, T>(pub(super) &'p mut Option<T>);
+
+impl<'de, T: Deserialize<'de>> DeserializeSeed<'de> for Place<'_, T> {
+    type Value = ();
+
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        *self.0 = Some(T::deserialize(deserializer)?);
+        Ok(())
     }
 }
 

@@ -38,7 +38,7 @@ use crate::{
     catalog::Factory,
     config::ConnectionConfig,
     health::StageHealth,
-    http::{Answer, NoAnswer},
+    http::{Answer, Hosts, NoAnswer, Turn},
     intake::{Asks, Link, Step},
     metrics::{BreakerMetrics, ReconnectReason, SourceMetrics},
     policy::{Backoff, BreakerSnapshot},
@@ -79,6 +79,8 @@ pub(super) struct Driver<T: Transport> {
     group: String,
     reconnect: Reconnect,
     rest: RestQueue<Job>,
+    /// What hosts allow all sources together.
+    hosts: Arc<Hosts>,
     calls: FuturesUnordered<Pin<Box<dyn Future<Output = Called> + Send>>>,
     backfill: Backfill,
     standing: Standing,
@@ -111,7 +113,12 @@ enum Phase<L> {
     Open(Box<Session<L>>),
 }
 
-type Called = (CallId, Result<Answer, NoAnswer>);
+/// How a call got on.
+enum Called {
+    /// It may be made now.
+    InTurn(CallId, Turn),
+    Ended(CallId, Result<Answer, NoAnswer>),
+}
 
 struct Dial<L> {
     shown: String,
@@ -177,7 +184,8 @@ impl<T: Transport> Driver<T> {
             subscriptions: Subscriptions::new(&limits, config.subscribe_timeout.0),
             discovery: Discovery::new(limits.refresh, Backoff::new(first, longest).seeded(seed), now),
             reconnect: Reconnect::new(&config, seed),
-            rest: RestQueue::new(&config.rest, limits.requests_per_second),
+            rest: RestQueue::new(&config.rest),
+            hosts: Arc::clone(cx.http.hosts()),
             breakers: Vec::new(),
             transport,
             config,
@@ -275,7 +283,8 @@ impl<T: Transport> Driver<T> {
         match event {
             Event::Message(message) => return self.on_message(message),
             Event::Connected(outcome) => self.on_connected(outcome)?,
-            Event::Called((id, outcome)) => self.on_called(id, outcome)?,
+            Event::Called(Called::InTurn(id, turn)) => self.make_call(id, turn),
+            Event::Called(Called::Ended(id, outcome)) => self.on_called(id, outcome)?,
             Event::Asks(true) => self.show_asks(),
             Event::Asks(false) => self.backfill.deafen(),
             Event::HandedOver(outcome) => outcome.map_err(Stop::Source)?,
@@ -302,7 +311,7 @@ impl<T: Transport> Driver<T> {
             let outcome = self.ask_for_gaps(now);
             self.settle(outcome)?;
             self.send_calls(now);
-            self.look_at_rest();
+            self.look_at_rest(now);
             self.dial_when_due(now)?;
             self.show_breakers(now);
             self.look_at_capture();

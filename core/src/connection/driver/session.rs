@@ -98,6 +98,8 @@ impl<T: Transport> Driver<T> {
             Ok(endpoint) => endpoint,
             Err(error) => return self.settle(Err(Stop::of(error, ReconnectReason::Refused))),
         };
+        let rate = self.limits.messages.map(|pool| self.hosts.rate(&endpoint.host(), pool));
+        self.subscriptions.keep_to(rate);
         let shown = endpoint.shown();
         let outcome = timeout(self.config.connect_timeout.0, self.transport.connect(endpoint));
         let limit = humantime::format_duration(self.config.connect_timeout.0).to_string();
@@ -176,7 +178,7 @@ impl<T: Transport> Driver<T> {
         self.replace_protocol(now)?;
         if !self.has_room() {
             self.reconnect.put_off(now);
-            self.standing.line = Some(format!("line closed: {WAITING_FOR_ROOM}"));
+            self.standing.line = Some(format!("connection closed: {WAITING_FOR_ROOM}"));
             self.standing.show(&self.health);
             return Ok(());
         }
@@ -184,7 +186,7 @@ impl<T: Transport> Driver<T> {
             let attempts = self.reconnect.in_vain();
             return Err(Error::permanent(format!("gave up after {attempts} attempts, the last one: {why}")));
         };
-        let what = if was_up { "line lost" } else { "no connection" };
+        let what = if was_up { "connection lost" } else { "no connection" };
         let breaker =
             if self.reconnect.breaker(now).reason.is_some() { ", held back after failures in a row" } else { "" };
         let (pause, attempt) = (shown(pause), self.reconnect.attempt());

@@ -57,8 +57,8 @@ impl<T: Transport> Driver<T> {
             }
             Some(Sign::Silent(after)) => {
                 let then = match self.config.silence.reconnect.0 {
-                    Duration::ZERO => "the line is up".to_owned(),
-                    after => format!("the line is up, and is opened anew after {}", shown(after)),
+                    Duration::ZERO => "the connection is up".to_owned(),
+                    after => format!("the connection is up, and is opened anew after {}", shown(after)),
                 };
                 self.standing.silence = Some(format!("no data for {}; {then}", shown(after)));
                 self.standing.show(&self.health);
@@ -164,11 +164,14 @@ impl<T: Transport> Driver<T> {
 
     /// Shows a breaker that has changed.
     pub(super) fn show_breakers(&mut self, now: Instant) {
-        let rest = self.rest.breakers(now).map(|(host, breaker)| (Some(host), breaker));
+        let rest = self.rest.breakers(now).map(|(host, mut breaker)| {
+            breaker.next_probe_in = breaker.next_probe_in.map(|pause| pause.max(self.hosts.pause_left(host, now)));
+            (Some(host), breaker)
+        });
         let seen = std::iter::once((None, self.reconnect.breaker(now))).chain(rest);
         for (number, (host, snapshot)) in seen.enumerate() {
             if number == self.breakers.len() {
-                let name = host.map_or_else(|| "line".to_owned(), |host| format!("rest {host}"));
+                let name = host.map_or_else(|| "connection".to_owned(), |host| format!("rest {host}"));
                 let gauge = BreakerMetrics::new(self.health.id(), &name);
                 self.breakers.push(ShownBreaker { name, gauge, last: None });
             }

@@ -19,6 +19,7 @@ mod gap;
 mod judge;
 mod past;
 mod snapshot;
+mod standing;
 mod steps;
 mod stream;
 mod streams;
@@ -49,6 +50,7 @@ use crate::{
 pub(crate) use absence::Absence;
 pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
 pub(crate) use judge::{Drop, Verdict};
+pub(crate) use standing::{Span, Standing};
 pub(crate) use steps::Confirmation;
 
 /// How long a record may be on its way to us, beyond what a confirmation took, and a clock be wrong: 60 s.
@@ -392,6 +394,11 @@ impl Continuity {
     /// Returns a number that no session in the log has.
     pub(crate) fn next_session(&self) -> u32 {
         self.next_session
+    }
+
+    /// Returns the sessions that are not over.
+    pub(crate) fn open_sessions(&self) -> impl Iterator<Item = u32> {
+        self.sessions.keys().copied()
     }
 
     /// Returns whether anything is known of this session.

@@ -168,7 +168,8 @@ impl Stage {
         }
         self.screen.finish(&Picture { facts, tally: &self.tally });
         let rows = count(self.tally.rows().saturating_sub(before), "row");
-        self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
+        self.screen
+            .say(&format!("stopping: connection closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
         if self.tally.rows() > MANY_ROWS {
             self.screen.say(&format!(
                 "comparing {} rows with the simulator's own list; Ctrl-C ends it without",

@@ -3,6 +3,7 @@
 //! Unknown members are skipped: fields are added without notice, and the order of members changes.
 
 mod book;
+mod notification;
 mod ticker;
 mod trade;
 
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 use tidegate_core::{Error, Result};
 
 pub(super) use book::{Book, BookTop};
+pub(super) use notification::{Notification, Payload};
 pub(super) use ticker::{InstrumentState, PriceIndex, Quote, Ticker};
 pub(super) use trade::{Trade, Trades};
 
@@ -62,13 +64,7 @@ pub(super) struct RefusalData<'a> {
     pub(super) wait: Lenient<u64>,
 }
 
-/// A notification whose channel says what its data are.
-#[derive(Debug, Deserialize)]
-pub(super) struct Notification<'a, T> {
-    #[serde(borrow)]
-    pub(super) params: Data<'a, T>,
-}
-
+/// The `params` of a notification.
 #[derive(Debug, Deserialize)]
 pub(super) struct Data<'a, T> {
     #[serde(borrow)]

@@ -4,13 +4,13 @@ use std::{fmt, iter::Chain, option, slice};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{SeqAccess, Visitor},
+    de::{DeserializeSeed, SeqAccess, Visitor},
 };
 use tidegate_core::row::{Label, Mark, Position, StreamKey, Timestamp, kinds};
 
 use super::super::{
     rows,
-    value::{Amount, Lenient, Member, Millis, Text, Whole},
+    value::{Amount, Lenient, Member, Millis, Place, Text, Whole},
 };
 
 /// A trade; its legs, if it is a combo's, come on their own channels and are skipped here.
@@ -65,29 +65,30 @@ pub(in super::super) struct Trades<'a> {
     rest: Vec<Trade<'a>>,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Trades<'a> {
+/// Reads trades to where they stay.
+impl<'de> DeserializeSeed<'de> for &mut Trades<'de> {
+    type Value = ();
+
     #[inline]
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(TradesVisitor)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
     }
 }
 
-struct TradesVisitor;
-
-impl<'de> Visitor<'de> for TradesVisitor {
-    type Value = Trades<'de>;
+impl<'de> Visitor<'de> for &mut Trades<'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of trades")
     }
 
     #[inline]
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        let mut trades = Trades { first: seq.next_element()?, rest: Vec::new() };
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        seq.next_element_seed(Place(&mut self.first))?;
         while let Some(trade) = seq.next_element()? {
-            trades.rest.push(trade);
+            self.rest.push(trade);
         }
-        Ok(trades)
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ async fn rows_follow_the_confirmation_and_the_end_is_in_the_log() {
     drop(peer);
     assert_eq!(world.logged("ended: the venue hung up").await.last().unwrap(), "ended: the venue hung up");
     assert!(
-        world.reason().starts_with("degraded line lost: the venue hung up; trying again in "),
+        world.reason().starts_with("degraded connection lost: the venue hung up; trying again in "),
         "{}",
         world.reason()
     );
@@ -81,7 +81,7 @@ async fn pauses_grow_and_a_short_connection_does_not_reset_them() {
         tokio::time::sleep(SECOND).await;
     }
     drop(peer);
-    assert!(world.told("line lost").await.ends_with("(attempt 1)"), "it held for the stable period");
+    assert!(world.told("connection lost").await.ends_with("(attempt 1)"), "it held for the stable period");
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +105,7 @@ async fn three_failures_open_the_breaker_and_health_shows_reason_and_next_probe(
     world.told("held back after failures in a row").await;
     let opened = Instant::now();
     let report = serde_json::to_value(world.registry.report()).unwrap();
-    let breaker = report["checks"]["test/source.toy"]["breakers"]["line"].clone();
+    let breaker = report["checks"]["test/source.toy"]["breakers"]["connection"].clone();
     assert_eq!(breaker["state"], "open", "{report:#}");
     assert!(breaker["reason"].as_str().unwrap().contains("connection refused"), "{breaker}");
     let probe = world.dial().await;
@@ -181,7 +181,7 @@ async fn frames_without_rows_are_told_early_and_end_the_session_late() {
         if !peer.is_gone() {
             peer.say("nothing of interest");
         }
-        if told_at.is_none() && world.reason().contains("no data for 30s; the line is up") {
+        if told_at.is_none() && world.reason().contains("no data for 30s; the connection is up") {
             told_at = Some(Instant::now() - start);
         }
     }
@@ -383,7 +383,7 @@ async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there
     world.room.send_replace(false);
     peer.gone().await;
     world.logged("ended: the spool is full").await;
-    world.told("degraded line closed: waiting for room in the spool").await;
+    world.told("degraded connection closed: waiting for room in the spool").await;
     tokio::time::sleep(SECOND * 3_600).await;
     assert!(world.try_dial().is_none(), "{}", world.reason());
     world.told("degraded no connection: waiting for room in the spool").await;

@@ -26,7 +26,7 @@ use crate::{
         transport::{NotConnected, Transport},
     },
     health::{Registry, StageId},
-    http::{Answer, HttpClient, NoAnswer},
+    http::{Answer, HttpClient, NoAnswer, Turn},
     intake::{Ask, Handover, Step},
     protocol::{Endpoint, Protocol, Request},
     row::{StreamKey, Timestamp},
@@ -41,6 +41,7 @@ pub(super) type WholeRow = (String, Timestamp, Vec<u8>);
 pub(super) struct World {
     pub(super) registry: Registry,
     pub(super) stop: CancellationToken,
+    http: HttpClient,
     pub(super) asks: watch::Sender<Arc<[Ask]>>,
     pub(super) log: Arc<Mutex<Vec<String>>>,
     pub(super) rows: Arc<Mutex<Vec<WholeRow>>>,
@@ -101,21 +102,33 @@ impl World {
     }
 
     pub(super) fn with(toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
-        let mut world = Self::scripted(toy, None, configure);
+        let mut world = Self::scripted(toy, None, HttpClient::new(), configure);
         world.patience = Duration::from_secs(3_600);
         world
     }
 
     /// Starts a driver that records to a disk, in real time.
     pub(super) fn recording(toy: Toy, disk: Arc<dyn Disk>, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
-        Self::scripted(toy, Some(disk), configure)
+        Self::scripted(toy, Some(disk), HttpClient::new(), configure)
     }
 
-    fn scripted(toy: Toy, disk: Option<Arc<dyn Disk>>, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+    /// Starts another driver in the same process.
+    pub(super) fn beside(&self, toy: Toy) -> Self {
+        let mut world = Self::scripted(toy, None, self.http.clone(), |_| {});
+        world.patience = self.patience;
+        world
+    }
+
+    fn scripted(
+        toy: Toy,
+        disk: Option<Arc<dyn Disk>>,
+        http: HttpClient,
+        configure: impl FnOnce(&mut ConnectionConfig),
+    ) -> Self {
         let (dials_in, dials) = mpsc::unbounded_channel();
         let (calls_in, calls) = mpsc::unbounded_channel();
         let transport = Scripted { dials: dials_in, calls: calls_in, start: Instant::now() };
-        let mut world = Self::over(transport, toy, disk, configure);
+        let mut world = Self::driving(transport, toy, disk, http, configure);
         (world.dials, world.calls) = (dials, calls);
         world
     }
@@ -127,9 +140,19 @@ impl World {
         disk: Option<Arc<dyn Disk>>,
         configure: impl FnOnce(&mut ConnectionConfig),
     ) -> Self {
+        Self::driving(transport, toy, disk, HttpClient::new(), configure)
+    }
+
+    fn driving(
+        transport: impl Transport,
+        toy: Toy,
+        disk: Option<Arc<dyn Disk>>,
+        http: HttpClient,
+        configure: impl FnOnce(&mut ConnectionConfig),
+    ) -> Self {
         let mut config = ConnectionConfig::default();
         configure(&mut config);
-        Self::around(toy.factory(), |factory, cx| {
+        Self::around(toy.factory(), http, |factory, cx| {
             let mut driver = Driver::new(transport, factory, config, cx).unwrap();
             if let Some(disk) = disk {
                 driver.record(Ok(disk), "toy");
@@ -140,7 +163,7 @@ impl World {
 
     /// Starts a replay of a capture.
     pub(super) fn replaying(toy: Toy, config: ReplayConfig, asks: Vec<Ask>) -> Self {
-        Self::around(toy.factory(), |factory, mut cx| {
+        Self::around(toy.factory(), HttpClient::new(), |factory, mut cx| {
             let replay = ReplaySource::new(factory, config).unwrap();
             cx.asks = watch::channel(asks.into()).1;
             tokio::spawn(Box::new(replay).run(cx))
@@ -149,6 +172,7 @@ impl World {
 
     fn around(
         factory: Factory<Box<dyn Protocol>>,
+        http: HttpClient,
         start: impl FnOnce(Factory<Box<dyn Protocol>>, SourceContext) -> JoinHandle<Result<()>>,
     ) -> Self {
         let registry = Registry::new();
@@ -170,7 +194,7 @@ impl World {
             room: room_seen,
             stop: stop.clone(),
             health,
-            http: HttpClient::new(),
+            http: http.clone(),
         });
         let (log, rows, alive) = (Arc::default(), Arc::default(), Arc::default());
         let seen = Seen { log: Arc::clone(&log), rows: Arc::clone(&rows), alive: Arc::clone(&alive) };
@@ -178,7 +202,23 @@ impl World {
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
         let (_synced, _folder) = (synced, folder);
-        Self { registry, stop, asks, log, rows, alive, takes, room, dials, calls, driver, patience, _synced, _folder }
+        Self {
+            registry,
+            stop,
+            http,
+            asks,
+            log,
+            rows,
+            alive,
+            takes,
+            room,
+            dials,
+            calls,
+            driver,
+            patience,
+            _synced,
+            _folder,
+        }
     }
 
     /// Waits for the next attempt to connect.
@@ -365,12 +405,14 @@ impl Transport for Scripted {
 
     fn call(
         &self,
+        turn: Turn,
         request: Request,
         timeout: Duration,
     ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static {
         let (answer, outcome) = oneshot::channel();
         drop(self.calls.send(Called { request, at: Instant::now(), answer }));
         async move {
+            let _turn = turn;
             let unreachable = || NoAnswer::Unreachable("connection refused".to_owned());
             match tokio::time::timeout(timeout, outcome).await {
                 Ok(outcome) => outcome.unwrap_or_else(|_| Err(unreachable())),
@@ -425,8 +467,8 @@ async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Recei
         streams.extend_from_slice(handover.records.new_streams());
         let (lines, whole) = written(&handover, &streams);
         rows.lock().unwrap().extend(whole);
-        let said = |(_, step): &(usize, Step)| if let Step::Alive { at } = step { Some(*at) } else { None };
-        alive.lock().unwrap().extend(handover.steps.iter().filter_map(said));
+        let heard = |(_, step): &(usize, Step)| if let Step::Alive { at } = step { Some(*at) } else { None };
+        alive.lock().unwrap().extend(handover.steps.iter().filter_map(heard));
         log.lock().unwrap().extend(lines);
         handover.done(1);
     }

@@ -2,6 +2,8 @@
 //! Once all is healed, everything that was made since the first confirmation is there, once; and what was said to be
 //! absent or lost is.
 
+mod ledger;
+
 use std::collections::BTreeSet;
 
 use super::{
@@ -52,6 +54,8 @@ struct World {
     /// The number of made records when each stream was confirmed first.
     owed_from: [Option<(usize, i64)>; STREAMS.len()],
     excused: BTreeSet<usize>,
+    /// The stream of each gap that was given up.
+    given_up: Vec<usize>,
     lagging: bool,
     /// By how many seconds times may go back where numbers grow.
     uneven: i64,
@@ -72,6 +76,7 @@ impl World {
             due: Default::default(),
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
+            given_up: Vec::new(),
             lagging: seed.is_multiple_of(3),
             uneven: i64::from(!seed.is_multiple_of(2)),
         };
@@ -262,6 +267,8 @@ impl World {
     fn give_up(&mut self, gap: GapId) {
         let missing: Vec<usize> = self.missing(gap).collect();
         self.excused.extend(missing);
+        let stream = self.host.continuity.gap_filled(gap).expect("the gap is open").0;
+        self.given_up.push(stream as usize);
         self.host.lost(gap);
     }
 
