@@ -399,6 +399,20 @@ async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_does_not_outlive_a_spool_that_was_full_for_a_moment() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    world.room.send_replace(false);
+    world.room.send_replace(true);
+    // The venue says nothing more by which it would show.
+    peer.gone().await;
+    world.logged("ended: the spool is full").await;
+    let _peer = world.subscribe("a").await;
+    world.settle().await;
+    assert!(world.reason().starts_with("healthy"), "{}", world.reason());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_line_that_comes_about_when_the_spool_has_become_full_is_closed_again() {
     let mut world = World::start(Toy::new(&["a"]));
     let dialled = world.dial().await;
