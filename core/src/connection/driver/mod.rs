@@ -264,7 +264,7 @@ impl<T: Transport> Driver<T> {
 
     fn on_event(&mut self, event: Event<T::Line>) -> Result<(), Stop> {
         match event {
-            Event::Message(message) => return self.on_message(message),
+            Event::Message(message) => return self.on_message(message, Instant::now()),
             Event::Connected(outcome) => self.on_connected(outcome)?,
             Event::Called((id, outcome)) => self.on_called(id, outcome)?,
             Event::Asks(true) => self.show_asks(),
