@@ -41,6 +41,7 @@ async fn every_example_of_every_help_runs() {
         "new",
         "schema",
         "graph",
+        "coverage",
         "spool",
         "spool inspect",
         "spool verify",
@@ -107,8 +108,16 @@ async fn run_example(bench: &Bench, example: &str) {
 #[test]
 fn a_mistyped_command_suggests_the_right_one_and_ends_with_2() {
     let folder = tempfile::tempdir().unwrap();
-    for (typed, meant) in [("rum", "run"), ("chek", "check"), ("simulat", "simulate"), ("deadleter", "deadletter")] {
-        let output = tidegate(folder.path(), &[typed]);
+    for (typed, meant) in [
+        ("rum", "run"),
+        ("chek", "check"),
+        ("simulat", "simulate"),
+        ("deadleter", "deadletter"),
+        ("rnu", "run"),
+        ("nwe", "new"),
+        ("spool dmup", "dump"),
+    ] {
+        let output = tidegate(folder.path(), &typed.split(' ').collect::<Vec<_>>());
         assert_eq!(output.status.code(), Some(2));
         assert!(said(&output).contains(&format!("'{meant}'")), "{typed}: {}", said(&output));
     }
@@ -185,6 +194,51 @@ fn the_exit_code_of_a_check_is_0_for_warnings_1_with_strict_and_2_for_errors() {
 }
 
 #[test]
+fn no_page_is_wider_than_the_terminal() {
+    let folder = folder(&[("tidegate.toml", "")]);
+    let mut pages: Vec<Vec<&str>> = Vec::new();
+    for command in ["", "run", "check", "list", "new", "schema", "graph", "spool", "deadletter", "simulate", "demo"] {
+        pages.push(command.split_whitespace().chain(["--help"]).collect());
+    }
+    for name in ["", "deribit", "sqlite", "file", "stdout", "pipeline", "spool", "host", "replay", "breaker"] {
+        pages.push(["list"].into_iter().chain(name.split_whitespace()).collect());
+    }
+    for width in [60, 80] {
+        for page in &pages {
+            let mut program = Command::new(binary());
+            let output =
+                program.args(page).env("COLUMNS", width.to_string()).current_dir(folder.path()).output().unwrap();
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(!text.is_empty(), "{page:?}: {}", String::from_utf8_lossy(&output.stderr));
+            // What is to be pasted into a file, or into a shell, is not broken.
+            let is_pasted = |line: &&str| line.starts_with("  instruments = ") || line.starts_with("  tidegate ");
+            for line in text.lines().filter(|line| !is_pasted(line)) {
+                assert!(line.chars().count() <= width, "{page:?} at {width}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn list_shows_the_line_of_a_shipped_pipeline_for_every_option_that_it_sets() {
+    let folder = folder(&[]);
+    let path = "pipelines/deribit-eth-options.toml";
+    let shipped = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
+    let mut page = String::new();
+    for name in ["pipeline", "deribit", "spool", "sqlite"] {
+        page += &said(&tidegate(folder.path(), &["list", name]));
+    }
+    let mut shown = 0;
+    for (number, line) in shipped.lines().enumerate().filter(|(_, line)| line.contains(" = ") && !line.starts_with('#'))
+    {
+        let key = line.split(" = ").next().unwrap();
+        assert!(page.contains(&format!("{path}:{}: {key} =", number + 1)), "{line}\nin\n{page}");
+        shown += 1;
+    }
+    assert!(shown > 10, "{shown}");
+}
+
+#[test]
 fn a_pipe_gets_no_control_codes() {
     let folder = folder(&[("bad.toml", "[pipeline]\nnam = 1\n"), ("good.toml", GOOD)]);
     let commands: [&[&str]; 6] = [
@@ -243,7 +297,7 @@ fn what_is_not_there_is_said_to_be_planned_or_left_out_of_the_build() {
     assert!(said(&output).contains("did you mean `sqlite`?"), "{}", said(&output));
     let mut without = Catalog::default();
     without.unavailable(Role::Source, "deribit", tidegate::catalog::Unavailable::Feature("deribit"));
-    assert!(config::list(&without).contains("deribit (add --features deribit)"));
+    assert!(config::list(&without, Look::default()).contains("deribit (add --features deribit)"));
 }
 
 #[test]
@@ -312,7 +366,11 @@ fn every_key_of_every_shipped_pipeline_changes_something() {
 fn resolved(text: &str) -> String {
     let nobody: [(&str, &str); 0] = [];
     let loaded = config::load(&tidegate::built_in(), Files::of_text("x.toml", text), &Environment::new(nobody));
-    if loaded.report.errors() > 0 { loaded.report.render(Look::default()) } else { config::resolved(&loaded) }
+    if loaded.report.errors() > 0 {
+        loaded.report.render(Look::default())
+    } else {
+        config::resolved(&loaded, Look::default())
+    }
 }
 
 fn without_comment(line: &str) -> &str {

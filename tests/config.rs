@@ -73,7 +73,7 @@ fn every_default_that_a_new_pipeline_shows_is_one() {
                 let loaded = config::load(&catalog, Files::of_text("new.toml", text), &Environment::default());
                 let said = loaded.report.render(Look::default());
                 assert_eq!(said, "no errors in 1 file\n", "{source} → {sink}:\n{text}");
-                let resolved = config::resolved(&loaded);
+                let resolved = config::resolved(&loaded, Look { colours: false, width: 400 });
                 resolved.lines().map(without_origin).collect::<Vec<_>>()
             };
             let written_out = with_its_defaults(&text);
@@ -103,10 +103,10 @@ fn all_that_cannot_work_is_said_at_once_each_at_its_key() {
 fn a_check_looks_at_no_path_that_the_files_name() {
     let folder = tempfile::tempdir().unwrap();
     let source = "instruments = [\"ETH-PERPETUAL\"]\nclient_id = \"me\"\nclient_secret = { file = \"no/key\" }\n\
-                  extra_ca = \"no/ca.pem\"\ncapture = { dir = \"no/capture\" }\n";
+                  extra_ca = \"no/ca.pem\"\n";
     let text = format!(
-        "[pipeline]\nname = \"x\"\n[source.deribit]\n{source}[source.played]\ntype = \"deribit\"\n{source}\
-         replay = {{ from = \"no/recording\" }}\n[sink.sqlite]\npath = \"no/x.sqlite\"\n[sink.file]\npath = \"no/rows\"\n"
+        "[pipeline]\nname = \"x\"\n[source.deribit]\n{source}capture = {{ dir = \"no/capture\" }}\n\
+         [source.played]\ntype = \"deribit\"\n{source}replay = {{ from = \"no/recording\" }}\n[sink.sqlite]\npath = \"no/x.sqlite\"\n[sink.file]\npath = \"no/rows\"\n"
     );
     fs::write(folder.path().join("x.toml"), text).unwrap();
     fs::write(folder.path().join("tidegate.toml"), "data_dir = \"no/data\"\n[log]\nfile = { path = \"no/x.log\" }\n")
@@ -146,7 +146,7 @@ fn shipped() -> Vec<PathBuf> {
 /// Returns a new pipeline with its defaults written out, each in the line that shows it.
 fn with_its_defaults(text: &str) -> String {
     let lines = text.lines().map(|line| match line.strip_prefix("# ") {
-        Some(option) if option.contains(" = ") && !option.contains(" = …") => option,
+        Some(option) if !option.starts_with(' ') && option.contains(" = ") && !option.contains(" = …") => option,
         Some(_) | None => line,
     });
     lines.map(|line| line.to_owned() + "\n").collect()

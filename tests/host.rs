@@ -76,7 +76,7 @@ async fn figures_are_of_pipelines_alone_and_their_first_line_has_a_rate() {
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with("stats ")))
         .collect();
-    assert!(stats[0]["records"].as_u64() > Some(0) && stats[0]["per_s"].as_f64() > Some(0.0), "{}", stats[0]);
+    assert!(stats[0]["received"].as_u64() > Some(0) && stats[0]["per_s"].as_f64() > Some(0.0), "{}", stats[0]);
     assert!(stats.iter().all(|line| line["pipeline"] == "eth"), "{stats:?}");
 }
 

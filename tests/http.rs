@@ -40,7 +40,7 @@ async fn screen_metrics_health_and_sql_show_the_same_numbers() {
     assert_eq!(program.metric("tidegate_sink_committed_rows_total").await as i64, stored);
     let source = &health["checks"]["eth/source.deribit"];
     let received = source["rows_received"].as_f64().unwrap();
-    assert_eq!(program.metric("tidegate_records_total").await, received);
+    assert_eq!(program.metric("tidegate_received_rows_total").await, received);
     assert_eq!(program.metric("tidegate_backfilled_rows_total").await, source["rows_backfilled"].as_f64().unwrap());
     let (_, log) = program.stop().await;
     assert!(log.contains(&format!("sqlite: {stored} rows stored since the start, nothing left in the spool")), "{log}");
@@ -176,7 +176,7 @@ async fn the_report_and_the_figures_are_in_the_log_and_on_a_signal() {
     assert!(report["checks"]["eth/sink.sqlite"].is_object(), "{report}");
     let stats =
         lines.iter().find(|line| line["message"].as_str().is_some_and(|text| text.starts_with("stats"))).unwrap();
-    for name in ["records", "per_s", "committed", "spool", "backfilled", "gaps_open", "lost", "dropped"] {
+    for name in ["received", "per_s", "committed", "spool", "backfilled", "gaps_open", "lost", "dropped"] {
         assert!(!stats[name].is_null(), "no `{name}` in {stats}");
     }
     assert_eq!(program.stop().await.0, 0, "a signal for a report ends nothing");

@@ -41,8 +41,17 @@ async fn what_nobody_can_repeat_is_said_after_a_stop_and_after_a_kill() {
     program.until_committed(500).await;
     let (code, log) = program.stop().await;
     assert_eq!(code, 0, "{log}");
+    let pipeline = bench.pipeline("", "");
     for is_killed in [false, true] {
         let away = std::time::Instant::now();
+        if is_killed {
+            // A start that comes to nothing, and is killed too.
+            bench.write("eth.toml", &pipeline.replace(&bench.venue.http_url(), "http://127.0.0.1:9"));
+            let mut program = bench.run();
+            program.until_logged("discovery").await;
+            program.kill().await;
+            bench.write("eth.toml", &pipeline);
+        }
         // Nobody listens until the venue has made some more.
         let made = bench.venue.read(|oracle| oracle.trades_made);
         while bench.venue.read(|oracle| oracle.trades_made) < made + 50 {

@@ -110,12 +110,20 @@ async fn the_first_signal_drains_the_spool_says_so_and_ends_well() {
 async fn what_a_store_that_is_down_cannot_take_stays_is_counted_and_is_sent_at_the_next_start() {
     let bench = Bench::start(busy(), "", "").await;
     bench.write("store", "in the way");
-    bench.write("eth.toml", &bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite"));
-    let mut program = Program::start(bench.folder(), &["run", "eth.toml", "--supervised", "50ms", "--drain", "300ms"]);
+    bench.write(
+        "eth.toml",
+        &bench.pipeline("", "breaker = { failures = 1000 }").replace("eth.sqlite", "store/eth.sqlite"),
+    );
+    let mut program = Program::start(bench.folder(), &["run", "eth.toml", "--supervised", "50ms", "--drain", "1s"]);
     program
         .until("rows are spooled", |report| report["checks"]["eth/spool"]["rows_appended"].as_u64() > Some(500))
         .await;
     program.signal("TERM");
+    let is_told = |report: &Value| {
+        let why = report["checks"]["eth/sink.sqlite"]["reason"].as_str().unwrap_or_default();
+        why.ends_with("; tried again up to the deadline, what is left then stays in the spool")
+    };
+    program.until("what becomes of the rest is told", is_told).await;
     let (code, log) = program.ended().await;
     assert_eq!(code, 0, "{log}");
     let rows = bench.dump().iter().filter(|item| item.get("ts_recv").is_some()).count();
@@ -165,6 +173,23 @@ async fn sigusr1_prints_the_full_report() {
     let end = report.find("\n}\n").unwrap();
     let report: Value = serde_json::from_str(&format!("{{{}}}", &report[..end])).unwrap();
     assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_log_of_json_the_report_of_sigusr1_is_a_line_like_the_others() {
+    let bench = Bench::start(busy(), "", "").await;
+    bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n");
+    let mut program = bench.run();
+    program.until_committed(100).await;
+    program.signal("USR1");
+    program.until_logged("\n{\"checks\":").await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect();
+    let reports: Vec<&Value> = lines.iter().filter(|line| line["checks"].is_object()).collect();
+    assert_eq!(reports.len(), 1, "{log}");
+    assert_eq!(reports[0]["checks"]["eth/sink.sqlite"]["status"], "healthy", "{:#}", reports[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

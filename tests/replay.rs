@@ -80,15 +80,6 @@ async fn a_store_that_holds_the_live_feed_refuses_a_replay_and_the_live_spool_is
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_that_is_to_be_captured_is_refused() {
-    let recorded = Recorded::start().await;
-    let bench = recorded.replay("max\" }\ncapture = { rotate_every = \"1h", "again.sqlite");
-    let mut program = bench.run();
-    program.until_logged("`capture` beside `replay`").await;
-    assert_ne!(program.stop().await.0, 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn captures_of_two_pipelines_in_one_folder_are_kept_apart_and_one_without_a_folder_costs_no_feed() {
     let bench = Bench::start(SimulatorConfig::default(), "", "").await;
     let host = std::fs::read_to_string(bench.path("tidegate.toml")).unwrap();

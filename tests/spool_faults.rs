@@ -7,7 +7,6 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde_json::Value;
@@ -20,12 +19,39 @@ async fn a_spool_that_is_full_blocks_and_loses_no_trade() {
     let mut program = bench.run();
     until_full(&mut program, "nothing more is taken").await;
     assert_eq!(program.get("/health").await.0, 200, "it mends itself");
+    until_waiting(&mut program).await;
+    program.until("gaps are open", |report| report["checks"]["eth/source.deribit"]["gaps"]["open"] != 0).await;
+    assert!(program.metric("tidegate_gaps_open").await > 0.0);
+    let (since, sessions) = (std::time::Instant::now(), sessions(&bench));
+    until_made(&bench, &mut program, 1_000).await;
+    assert_eq!(self::sessions(&bench), sessions, "nobody dials");
+    let away = since.elapsed().as_secs_f64();
     heal(&bench);
     program.until_logged("there is room again").await;
     program.until_committed(1_000).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
     let report = program.next_report().await;
-    assert_eq!(report["checks"]["eth/spool"]["rows_dropped"], 0);
+    let missed = report["checks"]["eth/source.deribit"]["gaps"]["unrepeatable_seconds"].as_f64().unwrap();
+    assert!(missed >= away, "tickers of {away} s are lost, of {missed} s it is said; {}", program.log());
+    assert!(program.metric("tidegate_unrepeatable_seconds_total").await >= away.floor());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_spool_says_when_it_heard_the_last_whatever_becomes_of_the_process() {
+    let bench = with_store_down(&spool("block")).await;
+    let mut program = bench.run();
+    until_full(&mut program, "nothing more is taken").await;
+    until_waiting(&mut program).await;
+    until_made(&bench, &mut program, 500).await;
+    program.kill().await;
+    let items = bench.dump();
+    let ended = items.iter().rposition(|item| item["control"]["Ended"]["why"] == "the spool is full").unwrap();
+    let claims = |item: &&Value| {
+        let control = &item["control"];
+        item.get("ts_recv").is_some() || control.get("Alive").is_some() || control.get("Confirmed").is_some()
+    };
+    let later: Vec<_> = items[ended..].iter().filter(claims).collect();
+    assert!(later.is_empty(), "heard after the end: {later:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -273,17 +299,28 @@ async fn until_full(program: &mut Program, what: &str) {
     program.until_logged(why).await;
 }
 
+async fn until_waiting(program: &mut Program) {
+    let waits = |report: &Value| {
+        let why = report["checks"]["eth/source.deribit"]["reason"].as_str().unwrap_or_default();
+        why.contains("waiting for room in the spool")
+    };
+    program.until("the source waits", waits).await;
+}
+
+/// Waits until the venue has made so many trades more.
+async fn until_made(bench: &Bench, program: &mut Program, more: u64) {
+    let wanted = bench.venue.read(|oracle| oracle.trades_made) + more;
+    bench.until_oracle(program, "trades are made", |oracle| oracle.trades_made >= wanted).await;
+}
+
+fn sessions(bench: &Bench) -> usize {
+    bench.venue.read(|oracle| oracle.sessions.len())
+}
+
 /// Asserts that what is made from now on is stored, and nothing was stored twice.
 async fn goes_on_without_doubles(bench: &Bench, program: &mut Program) {
     program.until_committed(1_000).await;
-    tokio::time::timeout(Duration::from_secs(60), async {
-        let made = bench.venue.read(|oracle| oracle.trades_made);
-        while bench.venue.read(|oracle| oracle.trades_made) < made + 200 {
-            program.next_report().await;
-        }
-    })
-    .await
-    .unwrap();
+    until_made(bench, program, 200).await;
     bench.venue.freeze();
     let idle = |report: &Value| report["checks"]["eth/sink.sqlite"]["oldest_uncommitted_seconds"].is_null();
     program.until("all that is spooled is stored", idle).await;

@@ -161,7 +161,7 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
     .unwrap();
     let (trades, tickers) = (bench.number(TRADES).await, bench.number(TICKERS).await);
     let mut program = bench.run();
-    let letters = |report: &Value| report["checks"]["eth/deadletters.sqlite"]["letters"].as_u64() > Some(20);
+    let letters = |report: &Value| report["checks"]["eth/deadletters.sqlite"]["dead_letters"].as_u64() > Some(20);
     let report = program.until("dead letters", letters).await;
     assert_eq!(report["checks"]["eth/sink.sqlite"]["status"], "healthy", "{report:#}");
     program.until_logged("sells are not wanted").await;

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     Result,
     chunk::SinkTable,
-    config::{Faults, Keys, Layers, Options, Report, explain, stage},
+    config::{Faults, Keys, Layers, Mended, Options, Path, Report, explain, stage},
     protocol::Protocol,
     sink::Sink,
     source::Source,
@@ -42,8 +42,9 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
         _ = faults;
     }
 
-    /// Builds the component; does no I/O. Called for a check that found nothing, then once for each that is needed: a
-    /// protocol per connection, a sink again after a crash.
+    /// Builds the component; does no I/O. Called for a check that found nothing, also when values that are wrong by
+    /// themselves were left out, to see which tables a source has; then once for each that is needed: a protocol per
+    /// connection, a sink again after a crash.
     ///
     /// # Errors
     ///
@@ -207,6 +208,8 @@ pub(crate) struct Made<B> {
     pub(crate) first: B,
     /// The values in force, secrets hidden.
     pub(crate) values: serde_json::Value,
+    /// The keys whose values were wrong: they have their defaults.
+    pub(crate) wrong: Vec<Path>,
     pub(crate) store: Option<String>,
     pub(crate) check_tables: TableCheck,
 }
@@ -254,8 +257,8 @@ fn read<C: Component>(
     keys: &Keys<'_>,
     report: &mut Report,
 ) -> Option<Made<C::Built>> {
-    let config: C = layers.read_checked(table, keys, C::check, report)?;
-    if layers.is_broken(&[]) {
+    let Mended { value: config, wrong, has_faults } = layers.read_mended(table, keys, C::check, report)?;
+    if has_faults {
         return None;
     }
     match config.build() {
@@ -265,10 +268,13 @@ fn read<C: Component>(
             let config = Arc::new(config);
             let of_tables = config.clone();
             let check_tables = Box::new(move |tables: &[SinkTable]| of_tables.check_tables(tables));
-            Some(Made { factory: Arc::new(move || config.build()), first, values, store, check_tables })
+            Some(Made { factory: Arc::new(move || config.build()), first, values, wrong, store, check_tables })
         }
         Err(error) => {
-            report.add(explain::component(layers, keys, &error));
+            // It may follow from what was left out.
+            if wrong.is_empty() && !layers.is_broken(&[]) {
+                report.add(explain::component(layers, keys, &error));
+            }
             None
         }
     }

@@ -1,10 +1,11 @@
 //! HTTP and TLS for everything that calls a venue: one TLS configuration for WebSocket and REST.
 
+mod hosts;
+
 use std::{
-    collections::HashMap,
     fs,
     path::Path,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -13,16 +14,17 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, pem::PemObject},
 };
-use tokio::sync::Semaphore;
 
+pub(crate) use self::hosts::{Hosts, Rate, Turn};
 use crate::{Error, Result, protocol::Request};
 
-/// Calls venues over HTTP. Clones share their connections.
+/// Calls venues over HTTP. Clones share their connections, and what a host allows.
 ///
 /// Trusts the system's certificates, read when the first `https` address is called.
 #[derive(Debug, Clone)]
 pub struct HttpClient {
     shared: Arc<Shared>,
+    hosts: Arc<Hosts>,
 }
 
 #[derive(Debug)]
@@ -31,8 +33,6 @@ struct Shared {
     tls: OnceLock<Arc<ClientConfig>>,
     plain: OnceLock<reqwest::Client>,
     secure: OnceLock<reqwest::Client>,
-    /// For each host, the calls that may still go out.
-    places: Mutex<HashMap<String, Arc<Semaphore>>>,
 }
 
 /// An answer, whatever its status.
@@ -58,15 +58,15 @@ pub enum NoAnswer {
 impl HttpClient {
     /// Returns a client that trusts the system's certificates.
     pub fn new() -> Self {
-        Self::trusting(Vec::new())
+        Self { shared: Shared::trusting(Vec::new()), hosts: Arc::default() }
     }
 
-    /// Returns a client that also trusts the certificates of a PEM file.
+    /// Returns a client that also trusts the certificates of a PEM file, and makes its calls in turn with those of this one.
     ///
     /// # Errors
     ///
     /// `Config` when the file cannot be read or holds no certificate.
-    pub fn with_ca(file: &Path) -> Result<Self> {
+    pub fn with_ca(&self, file: &Path) -> Result<Self> {
         let shown = file.display();
         let pem = fs::read(file).map_err(|error| Error::config(format!("`extra_ca`: `{shown}`: {error}")))?;
         let roots = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
@@ -74,12 +74,12 @@ impl HttpClient {
         if roots.is_empty() {
             return Err(Error::config(format!("`extra_ca`: `{shown}` holds no certificate")));
         }
-        Ok(Self::trusting(roots))
+        Ok(Self { shared: Shared::trusting(roots), hosts: Arc::clone(&self.hosts) })
     }
 
-    fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Self {
-        let (tls, plain, secure) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { shared: Arc::new(Shared { extra_roots, tls, plain, secure, places: Mutex::default() }) }
+    /// Returns what hosts allow, for who waits for a turn apart from the call.
+    pub(crate) fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
     }
 
     /// Returns the TLS configuration, for connections that are no HTTP. Reads the system's certificates at the first time.
@@ -97,22 +97,31 @@ impl HttpClient {
         read.unwrap_or_else(|_| self.shared.trusted())
     }
 
-    /// Makes a call, and reads at most [`LONGEST_BODY`] bytes of the answer. At most [`MOST_AT_ONCE`] calls of all clones
-    /// are out to one host: further ones wait, within their time.
+    /// Makes a call, and reads at most [`LONGEST_BODY`] bytes of the answer. It waits for its turn, within its time: all
+    /// clones together keep to the request's [pool](Request::pool), have at most [`MOST_AT_ONCE`] calls out to one host, and
+    /// leave it alone for as long as it asked for.
     ///
     /// # Errors
     ///
     /// Only when there is no answer: a status of 500 is one.
     pub async fn call(&self, request: &Request, timeout: Duration) -> Result<Answer, NoAnswer> {
-        match tokio::time::timeout(timeout, self.answer(request)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(NoAnswer::TimedOut(timeout)),
+        let answer = within(timeout, async { self.answer(self.hosts.turn(request).await, request).await }).await?;
+        if let Some(pause) = answer.pause() {
+            self.hosts.pause(&request.host(), pause);
         }
+        Ok(answer)
     }
 
-    async fn answer(&self, request: &Request) -> Result<Answer, NoAnswer> {
-        let place = self.place(&request.host()).acquire_owned().await;
-        let _place = place.map_err(|error| NoAnswer::Unreachable(error.to_string()))?;
+    /// Makes a call whose turn has come. What the answer says about a pause is the caller's to pass on.
+    ///
+    /// # Errors
+    ///
+    /// Only when there is no answer.
+    pub(crate) async fn call_in(&self, turn: Turn, request: &Request, timeout: Duration) -> Result<Answer, NoAnswer> {
+        within(timeout, self.answer(turn, request)).await
+    }
+
+    async fn answer(&self, _turn: Turn, request: &Request) -> Result<Answer, NoAnswer> {
         let client = self.client(&request.url).await?;
         let mut call = match &request.body {
             None => client.get(&request.url),
@@ -133,12 +142,6 @@ impl HttpClient {
         Ok(answer)
     }
 
-    fn place(&self, host: &str) -> Arc<Semaphore> {
-        let mut places = self.shared.places.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Semaphore::new(MOST_AT_ONCE));
-        Arc::clone(places.entry(host.to_owned()).or_insert_with(new))
-    }
-
     /// Returns the client for an address. Reading the system's certificates takes longer than a call on loopback, so a
     /// plain address does without.
     async fn client(&self, url: &str) -> Result<&reqwest::Client, NoAnswer> {
@@ -155,7 +158,26 @@ impl HttpClient {
     }
 }
 
+impl Answer {
+    /// Returns whether the peer is not well, or does not want to be asked now.
+    pub(crate) fn is_put_off(&self) -> bool {
+        self.status == TOO_MANY_REQUESTS || self.status >= 500
+    }
+
+    /// Returns for how long the peer wants to be left alone, if it does. Who asks too much and is not told how long to wait
+    /// waits for a second.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let least = (self.status == TOO_MANY_REQUESTS).then_some(UNSAID_PAUSE);
+        self.retry_after.filter(|_| self.is_put_off()).or(least)
+    }
+}
+
 impl Shared {
+    fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Arc<Self> {
+        let (tls, plain, secure) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Arc::new(Self { extra_roots, tls, plain, secure })
+    }
+
     fn trusted(&self) -> Arc<ClientConfig> {
         Arc::clone(self.tls.get_or_init(|| Arc::new(secure(&self.extra_roots))))
     }
@@ -174,6 +196,10 @@ impl std::fmt::Display for NoAnswer {
             Self::Unreachable(why) => f.write_str(why),
         }
     }
+}
+
+async fn within(limit: Duration, call: impl Future<Output = Result<Answer, NoAnswer>>) -> Result<Answer, NoAnswer> {
+    tokio::time::timeout(limit, call).await.unwrap_or(Err(NoAnswer::TimedOut(limit)))
 }
 
 /// Returns the pause of a `Retry-After` header: whole seconds. The date form is not used by venues.
@@ -223,4 +249,6 @@ pub const LONGEST_BODY: usize = 64 << 20;
 const IDLE: Duration = Duration::from_secs(3);
 /// Calls to one host that are out at once.
 pub const MOST_AT_ONCE: usize = 4;
+const TOO_MANY_REQUESTS: u16 = 429;
+const UNSAID_PAUSE: Duration = Duration::from_secs(1);
 const USER_AGENT: &str = concat!("tidegate/", env!("CARGO_PKG_VERSION"));

@@ -10,7 +10,7 @@
 //! Data goes one way. The only word that travels back is a sink's position, which lets the spool truncate.
 //!
 //! Where to look: [`row`](mod@row) (what flows), [`protocol`] and [`sink`] (what an author implements), [`intake`] (continuity),
-//! [`spool`] (the log).
+//! [`spool`] (the log), [`ledger`] (what is known of each stream's time).
 
 pub mod catalog;
 mod caught;
@@ -23,6 +23,7 @@ mod error;
 pub mod health;
 pub mod http;
 pub mod intake;
+pub mod ledger;
 pub mod metrics;
 pub mod pipeline;
 pub mod policy;

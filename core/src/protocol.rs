@@ -162,6 +162,11 @@ impl Endpoint {
     pub fn shown(&self) -> String {
         shown(&self.url)
     }
+
+    /// Returns whom it leads to.
+    pub(crate) fn host(&self) -> String {
+        host(&self.url)
+    }
 }
 
 impl std::fmt::Debug for Endpoint {
@@ -177,6 +182,13 @@ pub(crate) fn shown(address: &str) -> String {
     format!("{}://{}{port}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
 
+/// Returns the host of an address, with its port where it is none of the scheme's.
+fn host(address: &str) -> String {
+    let Ok(url) = url::Url::parse(address) else { return String::new() };
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    format!("{}{port}", url.host_str().unwrap_or_default())
+}
+
 /// What the venue allows; `None` is "says nothing".
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -186,10 +198,10 @@ pub struct Limits {
     pub channels_per_message: Option<usize>,
     /// Size of one subscribe request, in bytes.
     pub bytes_per_message: Option<usize>,
-    /// Subscription messages per second and connection.
-    pub messages_per_second: Option<f64>,
-    /// HTTP requests per second to one host; a request may cost more than one, so a slower host has dearer requests.
-    pub requests_per_second: Option<f64>,
+    /// What subscription messages are paid from, those of all connections to a host.
+    pub messages: Option<Pool>,
+    /// What HTTP requests are paid from that name no [pool](Request::pool) of their own, at each host.
+    pub requests: Option<Pool>,
     /// How often to discover anew.
     pub refresh: Option<Duration>,
     /// How far the history lags behind the live feed: no gap is asked for sooner after a confirmation.
@@ -202,11 +214,31 @@ impl Default for Limits {
             channels_per_connection: None,
             channels_per_message: None,
             bytes_per_message: None,
-            messages_per_second: None,
-            requests_per_second: None,
+            messages: None,
+            requests: None,
             refresh: None,
             history_lag: Duration::from_secs(1),
         }
+    }
+}
+
+/// How many requests a host takes from one machine. All pipelines of a process pay from it together. Leave a margin: other
+/// programs on the machine pay from it too.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pool {
+    /// Tells apart the pools of a host; that of [`Limits::requests`] is best left without a name.
+    pub name: &'static str,
+    /// Units that come back each second.
+    pub per_second: f64,
+    /// Units that may be used at once after a rest, at least one.
+    pub burst: u32,
+}
+
+impl Pool {
+    /// Returns the time in which one unit comes back. A rate that is none is no limit.
+    pub(crate) fn interval(&self) -> Duration {
+        let per_second = Some(self.per_second).filter(|rate| *rate > 0.0);
+        per_second.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok()).unwrap_or_default()
     }
 }
 
@@ -280,7 +312,7 @@ pub enum Remedy {
 }
 
 /// An HTTP request.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Request {
     /// The address. May hold a key: never printed, see [`Request::shown`].
     pub url: String,
@@ -288,14 +320,16 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// A body makes it a POST.
     pub body: Option<String>,
-    /// How much of its host's `requests_per_second` it uses.
+    /// What it is paid from, where that is not [`Limits::requests`].
+    pub pool: Option<Pool>,
+    /// How many units of that it uses.
     pub cost: u32,
 }
 
 impl Request {
     /// Returns a GET request of cost 1.
     pub fn get(url: impl Into<String>) -> Self {
-        Self { url: url.into(), headers: Vec::new(), body: None, cost: 1 }
+        Self { url: url.into(), headers: Vec::new(), body: None, pool: None, cost: 1 }
     }
 
     /// Returns the address without what may be secret: user, password, query.
@@ -303,11 +337,9 @@ impl Request {
         shown(&self.url)
     }
 
-    /// Returns whom it is for: the host, with its port where it is none of the scheme's.
+    /// Returns whom it is for.
     pub(crate) fn host(&self) -> String {
-        let Ok(url) = url::Url::parse(&self.url) else { return String::new() };
-        let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
-        format!("{}{port}", url.host_str().unwrap_or_default())
+        host(&self.url)
     }
 }
 

@@ -61,6 +61,8 @@ pub struct SourceContext {
     pub metrics: SourceMetrics,
     /// Calls over HTTP.
     pub http: HttpClient,
+    /// Whether the spool takes rows of a feed that cannot wait.
+    pub(crate) room: watch::Receiver<bool>,
     lines: Lines,
     synced: watch::Receiver<u64>,
     /// Made at the first [`emit`](Self::emit).
@@ -94,6 +96,8 @@ pub struct SourceParts {
     pub asks: Asks,
     /// The highest offset that is fsynced.
     pub synced: watch::Receiver<u64>,
+    /// Whether the spool takes rows of a feed that cannot wait.
+    pub room: watch::Receiver<bool>,
     /// Cancelled when it should end.
     pub stop: CancellationToken,
     /// The health of its stage.
@@ -128,11 +132,11 @@ impl SourceContext {
     /// Returns the context of one run of a source.
     pub fn new(parts: SourceParts) -> Self {
         let metrics = SourceMetrics::new(parts.health.id());
-        let SourceParts { name, folder, lines, asks, synced, stop, health, http } = parts;
-        Self { name, folder, asks, stop, health, metrics, http, lines, synced, link: None }
+        let SourceParts { name, folder, lines, asks, synced, room, stop, health, http } = parts;
+        Self { name, folder, asks, stop, health, metrics, http, room, lines, synced, link: None }
     }
 
-    /// Returns a new link that collects at most `limit` bytes while intake is busy.
+    /// Returns a new link that collects at most `limit` bytes while intake is busy, or the spool is full.
     pub fn link(&self, limit: usize) -> Link {
         self.lines.link(limit)
     }
@@ -152,9 +156,11 @@ impl SourceContext {
 
     /// Hands the rows to the log, and returns when they are on disk: now the source may acknowledge what it read.
     ///
+    /// A full spool is waited for, unless `when_full` says that what comes is dropped.
+    ///
     /// # Errors
     ///
-    /// `Permanent` when the pipeline has ended.
+    /// `Permanent` when the pipeline has ended. `Transient` when it is told to stop before there is room for the rows.
     ///
     /// # Cancel safety
     ///
@@ -166,7 +172,10 @@ impl SourceContext {
         self.metrics.records.increment(rows as u64);
         let logged = link.logged().await?;
         if link.was_refused() {
-            // There was no room. What comes from now on is of another session.
+            if self.stop.is_cancelled() {
+                return Err(Error::transient("the spool is full, and the pipeline stops"));
+            }
+            // What comes from now on is of another session.
             link.step(Step::Opened);
         }
         self.synced(logged).await

@@ -54,7 +54,10 @@ async fn each_change_of_a_connection_is_one_line_that_names_what_is_quiet_and_no
     let degraded = "WARN degraded eth 2 of 4 channels subscribed, refused: `c`, `d`; the others are asked for again";
     assert_eq!(lines[4], degraded);
     assert_eq!(lines[5], "WARN quiet eth subscribed for 300ms, but never a message: `b`; it stays subscribed");
-    assert!(lines[6].starts_with("WARN degraded eth line lost: the venue hung up; trying again in "), "{lines:#?}");
+    assert!(
+        lines[6].starts_with("WARN degraded eth connection lost: the venue hung up; trying again in "),
+        "{lines:#?}"
+    );
     assert!(lines[6].ends_with(" (attempt 1)"), "{lines:#?}");
     assert!(!lines.iter().any(|line| line.contains("hidden")), "{lines:#?}");
 }
@@ -84,6 +87,7 @@ async fn source(port: u16) -> Result<()> {
         lines: Lines::new(0, source.tables(), queue),
         asks,
         synced: watch::channel(0).1,
+        room: watch::channel(true).1,
         stop: CancellationToken::new(),
         health: Registry::new().stage(StageId::source("eth", "venue")),
         http: HttpClient::new(),

@@ -27,8 +27,8 @@ fn the_start_of_a_pipeline_is_one_line_and_not_one_for_each_stage() {
 fn a_change_of_state_is_one_line_that_says_what_happens_next() {
     let lines = lines_of(|| {
         let (source, sink) = running(&Registry::new());
-        source.degraded("line lost: no pong for 10 s; trying again in 1 s (attempt 1)");
-        source.degraded("line lost: no pong for 10 s; trying again in 2 s (attempt 2)");
+        source.degraded("connection lost: no pong for 10 s; trying again in 1 s (attempt 1)");
+        source.degraded("connection lost: no pong for 10 s; trying again in 2 s (attempt 2)");
         source.degraded("connection refused; trying again in 4 s (attempt 3)");
         source.healthy("52 of 52 channels, 11.8 s were missed");
         source.healthy("52 of 52 channels, 12.1 s were missed");
@@ -40,7 +40,7 @@ fn a_change_of_state_is_one_line_that_says_what_happens_next() {
     });
     let expected = [
         "INFO healthy eth first rows stored 1.9 s after start",
-        "WARN degraded eth line lost: no pong for 10 s; trying again in 1 s (attempt 1)",
+        "WARN degraded eth connection lost: no pong for 10 s; trying again in 1 s (attempt 1)",
         "WARN degraded eth connection refused; trying again in 4 s (attempt 3)",
         "INFO healthy eth 52 of 52 channels, 11.8 s were missed",
         "ERROR failed eth password refused; change it and restart",

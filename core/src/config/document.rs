@@ -18,6 +18,7 @@ use toml::{
 use super::{
     environment::{Environment, fill},
     explain::name_of,
+    options::Pattern,
     problem::{Problem, Spot, Text},
     report::Report,
 };
@@ -54,12 +55,19 @@ impl Document {
     pub(crate) fn parse(file: Arc<Text>, environment: &Environment, report: &mut Report) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(&file.text);
         let mut lines = BTreeSet::new();
-        for error in &errors {
+        let found = errors.iter().map(|error| {
             let span = error.span().or_else(|| deepest(&file.text));
             let spot = span.map(|span| Spot { file: file.clone(), span });
+            (in_our_words(error.message(), spot.as_ref()), spot)
+        });
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|(_, spot)| spot.as_ref().map(|spot| spot.span.start));
+        let unclosed = found.iter().position(|(what, _)| what == UNCLOSED);
+        found.truncate(unclosed.map_or(found.len(), |at| at + 1));
+        for (what, spot) in found {
             // What follows on a line mostly comes of its first error.
             if lines.len() < MOST_SYNTAX_ERRORS && lines.insert(spot.as_ref().map(Spot::line)) {
-                report.add(Problem::error("this is not TOML").at(spot, error.message()).in_file(&file));
+                report.add(Problem::error("this is not TOML").at(spot, what).in_file(&file));
             }
         }
         if !errors.is_empty() {
@@ -100,6 +108,22 @@ impl Document {
         Some(Spot { file: self.file.clone(), span: self.places.get(path)?.value.clone() })
     }
 
+    /// Returns where the sources or sinks of a type stand, or those of any type.
+    pub(crate) fn stages(&self, role: &str, component: Option<&str>) -> Vec<Path> {
+        let stages = self.data.get(role).and_then(Value::as_dict).into_iter().flatten();
+        let fitting = stages.filter(|(name, stage)| {
+            let written = stage.as_dict().and_then(|stage| stage.get("type")).and_then(Value::as_str);
+            component.is_none_or(|component| written.unwrap_or(name) == component)
+        });
+        fitting.map(|(name, _)| vec![role.to_owned(), name.clone()]).collect()
+    }
+
+    /// Returns the first place of an option in a table.
+    pub(crate) fn first_of(&self, table: &[String], option: &Pattern) -> Option<Spot> {
+        let paths = self.places.keys().filter(|path| path.strip_prefix(table).is_some_and(|path| option.is_at(path)));
+        paths.filter_map(|path| self.key(path)).min_by_key(|spot| spot.span.start)
+    }
+
     /// Tells whether a table stands at this path.
     pub(crate) fn is_table(&self, path: &[String]) -> bool {
         self.places.get(path).is_some_and(|place| place.is_table)
@@ -113,6 +137,24 @@ impl Document {
     /// Tells whether a variable could not be put into the value at this path or below it.
     pub(crate) fn is_broken(&self, path: &[String]) -> bool {
         self.broken.range(path.to_vec()..).next().is_some_and(|broken| broken.starts_with(path))
+    }
+}
+
+/// Behind a list that is not closed, the parser takes every line for a part of it.
+const UNCLOSED: &str = "the list before this has no `]`";
+
+/// Says what the parser found so that the way out is clear.
+fn in_our_words(message: &str, spot: Option<&Spot>) -> String {
+    let behind = spot.map_or("", |spot| &spot.file.text[spot.span.start..]);
+    let is_key_or_table = behind.starts_with(|c: char| c.is_ascii_alphabetic() || c == '[');
+    if behind.starts_with(['“', '”', '„', '‘', '’']) {
+        r#"the quotes of TOML are straight: "…""#.to_owned()
+    } else if message.starts_with("missing comma between array elements") && is_key_or_table {
+        UNCLOSED.to_owned()
+    } else if ["string values must be quoted", "invalid boolean"].iter().any(|it| message.starts_with(it)) {
+        r#"a text stands in quotes: "…""#.to_owned()
+    } else {
+        message.to_owned()
     }
 }
 
@@ -195,6 +237,11 @@ impl Reader<'_> {
     }
 
     fn text(&mut self, written: &str, span: Range<usize>) -> Value {
+        if let Some(home) = ["~/", "$HOME/"].into_iter().find(|home| written.starts_with(home)) {
+            let spot = Spot { file: self.file.clone(), span: span.clone() }.part(home);
+            let problem = Problem::warning(format!("`{home}` is no folder's name to us")).at(Some(spot), "");
+            self.mistakes.push((self.path.clone(), problem.help("write ${HOME}/ for the user's own folder")));
+        }
         if !written.contains("${") {
             return written.into();
         }

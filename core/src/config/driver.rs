@@ -25,7 +25,7 @@ pub struct ConnectionConfig {
     /// How long a connection may take to be made, TLS and WebSocket handshake included.
     #[serde(deserialize_with = "positive")]
     pub connect_timeout: Duration,
-    /// Keeps the link alive, and finds out when it is dead.
+    /// Keeps the connection alive, and finds out when it is dead.
     pub ping: Ping,
     /// What to do when frames come but no data.
     pub silence: Silence,
@@ -36,7 +36,7 @@ pub struct ConnectionConfig {
     pub subscribe_timeout: Duration,
     /// When to stop dialling a venue that keeps failing.
     pub breaker: LineBreaker,
-    /// Calls to the venue's HTTP interface: discovery and backfill.
+    /// Calls to the venue's REST interface: discovery and backfill.
     pub rest: Rest,
     /// A longer message ends the connection.
     #[serde(deserialize_with = "positive")]
@@ -48,9 +48,9 @@ pub struct ConnectionConfig {
     pub queue: ByteSize,
     /// The pause between the starts of this source's connections.
     pub start_every: Duration,
-    /// Record every frame as it came, to be replayed; `{}` to record with the defaults.
+    /// Capture every frame as it came, to be replayed; `{}` for a capture with the defaults.
     pub capture: Option<CaptureConfig>,
-    /// Play a recording instead of connecting, into a spool of its own: the pipeline's files are in `data_dir/PIPELINE/replay`
+    /// Play a capture instead of connecting, into a spool of its own: the pipeline's files are in `data_dir/PIPELINE/replay`
     /// then. Give it stores of its own too; a store that holds the live feed refuses it.
     pub replay: Option<ReplayConfig>,
 }
@@ -77,7 +77,11 @@ impl Default for ConnectionConfig {
 }
 
 impl ConnectionConfig {
-    pub(super) fn check(&self, faults: &mut Faults) {
+    pub(crate) fn check(&self, faults: &mut Faults) {
+        if self.capture.is_some() && self.replay.is_some() {
+            let message = "`capture` beside `replay`: what is played is captured already, take one of them away";
+            faults.at("capture", message).and("replay");
+        }
         let Reconnect { first, longest, .. } = self.reconnect;
         if first != Reconnect::default().first {
             faults.within("reconnect", |faults| check_pauses(first, longest, faults));
@@ -130,13 +134,13 @@ impl Default for Reconnect {
     }
 }
 
-/// Pings of the link.
+/// Pings of the connection.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ping {
     /// The pause between two pings; "0s" for none.
     pub every: Duration,
-    /// Without a frame for this long after a ping, the link is dead and is opened anew.
+    /// Without a frame for this long after a ping, the connection is dead and is opened anew.
     #[serde(deserialize_with = "positive")]
     pub timeout: Duration,
 }
@@ -147,7 +151,7 @@ impl Default for Ping {
     }
 }
 
-/// No data record on the whole connection.
+/// No row on the whole connection.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Silence {
@@ -194,13 +198,13 @@ macro_rules! breaker {
 breaker! {
     /// The breaker of a WebSocket connection.
     LineBreaker { failures: 3, open_for: 30, successes: 2 }
-    /// The breaker of the calls to a venue's HTTP interface.
+    /// The breaker of the calls to a venue's REST interface.
     RestBreaker { failures: 5, open_for: 60, successes: 3 }
     /// The breaker of the writes to a store.
     StoreBreaker { failures: 5, open_for: 30, successes: 2 }
 }
 
-/// Calls to a venue's HTTP interface.
+/// Calls to a venue's REST interface.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rest {
@@ -219,11 +223,11 @@ impl Default for Rest {
     }
 }
 
-/// A recording of what the venue sent.
+/// A capture of what the venue sent.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CaptureConfig {
-    /// The folder of the recordings, each source's in `PIPELINE/SOURCE` below it; without it,
+    /// The folder of the captures, each source's in `PIPELINE/SOURCE` below it; without it,
     /// `data_dir/PIPELINE/sources/SOURCE/capture`. A process that is killed loses the last second of it.
     pub dir: Option<PathBuf>,
     /// Begin a new file at this size, before compression.
@@ -240,13 +244,13 @@ impl Default for CaptureConfig {
     }
 }
 
-/// A recording to be played.
+/// A capture to be played.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReplayConfig {
-    /// The folder of a recording, or one of its files.
+    /// The folder of a capture, or one of its files.
     pub from: PathBuf,
-    /// How fast it is played: "1x" as it was, "10x", or "max".
+    /// How fast it is played: "1x" as it was captured, "10x", or "max".
     #[serde(default)]
     pub speed: Speed,
 }

@@ -64,7 +64,7 @@ pub(crate) fn explain(layers: &Layers<'_>, kind: &Kind, path: &[String], keys: &
     let problem = match kind {
         Kind::UnknownField(field, known) => unknown_key(layers, field, known, path, keys),
         Kind::MissingField(field) => missing(layers, field, path, keys),
-        Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path),
+        Kind::UnknownVariant(word, known) => unknown_word(layers, word, known, path, keys),
         Kind::InvalidType(found, expected) => wrong_value(layers, found, expected, path, keys),
         Kind::InvalidValue(found, expected) => wrong_value(layers, found, expected, path, keys),
         other => not_valid(layers, other, path, keys),
@@ -97,9 +97,7 @@ fn unknown_key(layers: &Layers<'_>, field: &str, known: &[&str], path: &[String]
     };
     let spot = layers.key(path);
     let mut problem = if let Some(alias) = hints::alias(field, &known) {
-        let mut problem = problem.at(spot, format!("here it is called `{alias}`"));
-        problem.instead = Some(alias.to_owned());
-        problem
+        problem.at_alias(spot, alias)
     } else if let Some(nested) = at_root.then(|| keys.nested(field)).flatten() {
         problem.at(spot, format!("here it is {nested}"))
     } else if let Some(place) = at_root.then(|| (keys.elsewhere)(field)).flatten() {
@@ -122,7 +120,7 @@ fn missing(layers: &Layers<'_>, field: &str, path: &[String], keys: &Keys<'_>) -
     }
 }
 
-fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]) -> Problem {
+fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String], keys: &Keys<'_>) -> Problem {
     let spot = layers.value(path).map(Spot::inside_quotes);
     if let Some(written) = layers.written(path) {
         let known = known.join(", ");
@@ -131,8 +129,12 @@ fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String]
     }
     let problem = Problem::error(format!("unknown `{word}` for `{}`", name_of(path)));
     match hints::alias(word, known) {
-        Some(alias) => problem.at(spot, format!("here it is called `{alias}`")),
-        None => problem.at_with_nearest(spot, word, known.iter().copied()),
+        Some(alias) => problem.at_alias(spot, alias),
+        // What may be a table as well is not told by its words alone.
+        None => match keys.kind_at(path).filter(|kind| kind.contains('{')) {
+            Some(kind) => problem.at(spot, "").note(format!("it may be: {kind}")),
+            None => problem.at_with_nearest(spot, word, known.iter().copied()),
+        },
     }
 }
 
@@ -150,9 +152,22 @@ fn wrong_value(layers: &Layers<'_>, found: &Actual, expected: &str, path: &[Stri
     } else if has_unit(&expected) && is_bare_number(found) {
         Problem::error(format!("`{}` has no unit", shown(found)))
     } else {
+        expected = as_a_whole(found, expected);
         Problem::error(format!("`{key}` cannot be {}", name(found)))
     };
     problem.at(spot, expected)
+}
+
+/// Says that a list or a table is wanted where a single value stands, for those who have never seen one.
+fn as_a_whole(found: &Actual, expected: String) -> String {
+    let is_list = ["list of ", "a list of "].iter().any(|list| expected.starts_with(list));
+    if is_list && matches!(found, Actual::Str(_)) {
+        format!("in brackets, [{}]: {expected}", name(found))
+    } else if expected.starts_with("{ ") && !expected.contains(" | ") {
+        format!("a table: {expected}")
+    } else {
+        expected
+    }
 }
 
 /// Shows what a component says about some of its values at the first that stands in a file.
@@ -173,16 +188,20 @@ pub(crate) fn fault(layers: &Layers<'_>, keys: &Keys<'_>, message: &str, about: 
 /// Shows the error of a component that cannot be built, or cannot write its tables, at the key, or the table in `tables`,
 /// that it names first; else at its own table.
 pub(crate) fn component(layers: &Layers<'_>, keys: &Keys<'_>, error: &crate::Error) -> Problem {
-    let message = error.chain();
-    let named = message.split('`').skip(1).step_by(2).find_map(|word| {
+    let message = without_values(error.chain(), &layers.hidden_values(keys.secrets));
+    fault(layers, keys, &message, &Vec::from_iter(named(layers, error)))
+}
+
+/// Returns the path of the key, or of the table in `tables`, that a component's error names first.
+pub(crate) fn named(layers: &Layers<'_>, error: &crate::Error) -> Option<Path> {
+    error.chain().split('`').skip(1).step_by(2).find_map(|word| {
         let path: Path = word.split('.').map(String::from).collect();
         let of_table = || {
             let mut singles = layers.singles().into_iter();
             singles.find(|(path, value)| path[0] == "tables" && value.as_str() == Some(word)).map(|(path, _)| path)
         };
         layers.value(&path).is_some().then_some(path).or_else(of_table)
-    });
-    fault(layers, keys, &without_values(message, &layers.hidden_values(keys.secrets)), &Vec::from_iter(named))
+    })
 }
 
 /// A message of the type's own. It may quote a value, so it is shown only where that stands in the file.

@@ -76,14 +76,26 @@ impl<'a> Layers<'a> {
         check: impl FnOnce(&T, &mut Faults),
         report: &mut Report,
     ) -> Option<T> {
-        let mut attempt = Attempt { value: table.into(), removed: BTreeSet::new(), failed: false, meant: Vec::new() };
+        self.read_mended(table, keys, check, report).filter(Mended::is_right).map(|mended| mended.value)
+    }
+
+    /// Reads `table` as [`read_checked`](Self::read_checked) does, and returns also one that has mistakes, without these:
+    /// what can be told from the rest is told at once.
+    pub(crate) fn read_mended<T: DeserializeOwned>(
+        &self,
+        table: Dict,
+        keys: &Keys<'_>,
+        check: impl FnOnce(&T, &mut Faults),
+        report: &mut Report,
+    ) -> Option<Mended<T>> {
+        let mut attempt = Attempt { value: table.into(), removed: BTreeSet::new(), meant: Vec::new() };
         for _ in 0..MOST_ROUNDS {
             let error = match T::deserialize(&attempt.value) {
-                Ok(read) => {
+                Ok(value) => {
                     let mut faults = Faults::default();
-                    check(&read, &mut faults);
-                    self.add_faults(&mut attempt, faults, keys, report);
-                    return (!attempt.failed).then_some(read);
+                    check(&value, &mut faults);
+                    let has_faults = self.add_faults(&attempt, faults, keys, report);
+                    return Some(Mended { value, wrong: attempt.wrong(), has_faults });
                 }
                 Err(error) => error,
             };
@@ -101,21 +113,24 @@ impl<'a> Layers<'a> {
         report.add(problem.at(self.key(&[]), "mend the first ones, and check again"));
     }
 
-    /// Reports faults, but for those that follow from what was taken out.
-    fn add_faults(&self, attempt: &mut Attempt, faults: Faults, keys: &Keys<'_>, report: &mut Report) {
-        let wrong: Vec<Path> = attempt.removed.iter().chain(&attempt.meant).cloned().collect();
+    /// Reports faults, but for those that follow from what was taken out. Tells whether there are any.
+    fn add_faults(&self, attempt: &Attempt, faults: Faults, keys: &Keys<'_>, report: &mut Report) -> bool {
+        let wrong = attempt.wrong();
         let hidden = self.hidden_values(keys.secrets);
-        for (number, fault) in faults.into_vec().into_iter().enumerate() {
+        let faults = faults.into_vec();
+        let has_faults = !faults.is_empty();
+        for (number, fault) in faults.into_iter().enumerate() {
             if number == MOST_ROUNDS {
-                return self.add_untold(keys, report);
+                self.add_untold(keys, report);
+                break;
             }
             let about: Vec<Path> = fault.keys.iter().map(|path| attempt.original(path)).collect();
             let touches = |path: &Path| wrong.iter().any(|wrong| wrong.starts_with(path) || path.starts_with(wrong));
-            attempt.failed = true;
             if !about.iter().any(|path| touches(path) || self.is_broken(path)) {
                 report.add(explain::fault(self, keys, &without_values(fault.message, &hidden), &about));
             }
         }
+        has_faults
     }
 
     /// Reports what is wrong and takes it out, so that the next mistake can be found.
@@ -133,7 +148,6 @@ impl<'a> Layers<'a> {
         {
             return true;
         }
-        attempt.failed = true;
         let is_to_come = keys.is_partial && matches!(error.kind, Kind::MissingField(_));
         if !is_to_come && !self.is_said(attempt, &error.kind, &path) {
             let problem = explain::explain(self, &error.kind, &path, keys);
@@ -167,10 +181,17 @@ impl<'a> Layers<'a> {
     }
 
     /// Tells whether the mistake follows from one that was reported.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the enum is figment's: all others are about the value")]
     fn is_said(&self, attempt: &Attempt, kind: &Kind, path: &[String]) -> bool {
-        let Kind::MissingField(field) = kind else { return self.is_broken(path) };
-        let missing: Path = path.iter().cloned().chain([field.to_string()]).collect();
-        attempt.removed.contains(&missing) || attempt.meant.contains(&missing) || self.is_broken(&missing)
+        match kind {
+            Kind::MissingField(field) => {
+                let missing = join(path, &[field.to_string()]);
+                attempt.removed.contains(&missing) || attempt.meant.contains(&missing) || self.is_broken(&missing)
+            }
+            // Whatever is wrong with its value, the key is wrong too.
+            Kind::UnknownField(..) => false,
+            _ => self.is_broken(path),
+        }
     }
 
     /// Returns the place of a key in the strongest file that has it.
@@ -329,17 +350,36 @@ impl Provider for &Layer<'_> {
     }
 }
 
+/// A table as it was read, without what was wrong with it.
+pub(crate) struct Mended<T> {
+    pub(crate) value: T,
+    /// What was taken out, and the keys that were meant by misspelt ones.
+    pub(crate) wrong: Vec<Path>,
+    /// Whether its check found something.
+    pub(crate) has_faults: bool,
+}
+
+impl<T> Mended<T> {
+    /// Tells whether nothing was wrong.
+    pub(crate) fn is_right(&self) -> bool {
+        self.wrong.is_empty() && !self.has_faults
+    }
+}
+
 /// A value that is read again and again, each time without what was found wrong.
 struct Attempt {
     value: Value,
     /// What was taken out, by its path in the file.
     removed: BTreeSet<Path>,
-    failed: bool,
     /// Keys that were meant by misspelt ones.
     meant: Vec<Path>,
 }
 
 impl Attempt {
+    fn wrong(&self) -> Vec<Path> {
+        self.removed.iter().chain(&self.meant).cloned().collect()
+    }
+
     /// Returns the path in the file, where no element has been taken out of its array.
     fn original(&self, path: &[String]) -> Path {
         let mut original = Path::new();

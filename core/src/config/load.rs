@@ -13,7 +13,7 @@ use super::{
     explain::Keys,
     files::Files,
     host::{self, Host, not_in_this_version},
-    layers::{Layer, Layers, path},
+    layers::{Layer, Layers, Mended, path},
     names::{self, Name},
     options::Options,
     problem::{Problem, Spot, Text},
@@ -177,7 +177,7 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     }
     let mut drafts = Vec::new();
     for file in files.pipelines {
-        let draft = Document::parse(file.clone(), environment, &mut report).and_then(|document| {
+        let draft = Document::parse(file.clone(), environment, &mut report).map_or_else(Draft::default, |document| {
             let mut useless = Vec::new();
             let draft = Reader {
                 catalog,
@@ -186,6 +186,7 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
                 report: &mut report,
                 settings: Vec::new(),
                 useless: &mut useless,
+                meant: Vec::new(),
             }
             .pipeline();
             document.report_mistakes(&useless, &mut report);
@@ -197,8 +198,8 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     report.sort();
     let (mut pipelines, mut refused) = (Vec::new(), Vec::new());
     for (file, draft) in drafts {
-        match (report.first_error_in(&file), draft) {
-            (None, Some((pipeline, _))) => pipelines.push(pipeline),
+        match (report.first_error_in(&file), draft.pipeline) {
+            (None, Some(pipeline)) => pipelines.push(pipeline),
             (problem, _) => {
                 let why = problem.map_or_else(|| "a default of the host file is wrong".into(), Problem::line);
                 refused.push(Refused { file: PathBuf::from(&file.path), why });
@@ -209,23 +210,32 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     Loaded { host, pipelines, refused, report, host_settings: host_settings.unwrap_or_default() }
 }
 
-type Draft = (Arc<Text>, Option<(Pipeline, Option<Spot>)>);
+/// What came of one file.
+#[derive(Default)]
+struct Draft {
+    /// The pipeline's name, and where it stands.
+    name: Option<(String, Option<Spot>)>,
+    pipeline: Option<Pipeline>,
+}
 
-/// Two pipelines of one name would share a spool, and positions in the stores.
-fn refuse_equal_names(drafts: &[Draft], report: &mut Report) {
+/// Two pipelines of one name would share a spool, and positions in the stores. Of two, the one is refused that cannot run
+/// anyway; else the second.
+fn refuse_equal_names(drafts: &[(Arc<Text>, Draft)], report: &mut Report) {
     let mut first_of: HashMap<String, (&str, &Option<Spot>)> = HashMap::new();
-    for (pipeline, spot) in drafts.iter().filter_map(|(_, draft)| draft.as_ref()) {
-        let Some((name, first)) = first_of.get(&pipeline.name.to_lowercase()) else {
-            first_of.insert(pipeline.name.to_lowercase(), (&pipeline.name, spot));
+    let mut drafts: Vec<&Draft> = drafts.iter().map(|(_, draft)| draft).collect();
+    drafts.sort_by_key(|draft| draft.pipeline.is_none());
+    for (name, spot) in drafts.into_iter().filter_map(|draft| draft.name.as_ref()) {
+        let Some((other, first)) = first_of.get(&name.to_lowercase()) else {
+            first_of.insert(name.to_lowercase(), (name, spot));
             continue;
         };
-        let problem = if *name == pipeline.name {
+        let problem = if other == name {
             Problem::error(format!("two pipelines are called `{name}`"))
         } else {
-            Problem::error(format!("`{}` and `{name}` would share one spool", pipeline.name))
+            Problem::error(format!("`{name}` and `{other}` would share one spool"))
                 .note("some file systems take two names for one that differ in case only")
         };
-        let problem = problem.at(spot.clone(), "the second").at((*first).clone(), "the first");
+        let problem = problem.at(spot.clone(), "this one").at((*first).clone(), "the other");
         report.add(problem.help("rename one: the name keys the spool and the position in each store"));
     }
 }
@@ -239,29 +249,37 @@ pub(super) struct Reader<'a> {
     pub(super) settings: Vec<Setting>,
     /// Tables of what is not in this version or build: nothing more is said about them.
     pub(super) useless: &'a mut Vec<Path>,
+    /// Tables that were meant by misspelt ones: they are not missing.
+    meant: Vec<String>,
 }
 
 impl<'a> Reader<'a> {
-    fn pipeline(mut self) -> Option<(Pipeline, Option<Spot>)> {
+    fn pipeline(mut self) -> Draft {
         self.unknown_tables();
         let head = self.head();
         let spool = self.spool();
         let sources = self.stages("source", Self::source);
         let sinks = self.stages("sink", Self::sink);
-        self.check_tables(head.as_ref().map(|head| &*head.name.0), &sources, &sinks);
+        self.check_tables(head.as_ref().map(|head| &*head.value.name.0), &sources, &sinks);
         self.check_room(spool.as_ref(), &sinks);
-        let (sources, sinks) = (all(sources)?, all(sinks)?);
-        let head = head?;
+        let spot = self.document.value(&path(["pipeline", "name"]));
+        let name = head.as_ref().map(|head| (head.value.name.0.clone(), spot));
+        let head = head.filter(Mended::is_right).map(|head| head.value);
+        let sources: Option<Vec<_>> = sources.into_iter().map(|source| source?.stage).collect();
+        let sinks: Option<Vec<_>> = sinks.into_iter().map(|sink| sink?.stage).collect();
+        let (Some(head), Some(spool), Some((sources, sinks))) = (head, spool, sources.zip(sinks)) else {
+            return Draft { name, pipeline: None };
+        };
         let pipeline = Pipeline {
             name: head.name.0,
             enabled: head.enabled,
             file: PathBuf::from(&self.document.file.path),
             sources,
-            spool: spool?,
-            sinks: sinks.into_iter().map(|sink| sink.stage).collect(),
+            spool,
+            sinks,
             settings: self.settings,
         };
-        Some((pipeline, self.document.value(&path(["pipeline", "name"]))))
+        Draft { name, pipeline: Some(pipeline) }
     }
 
     /// Reports the tables that a pipeline does not have.
@@ -282,29 +300,33 @@ impl<'a> Reader<'a> {
                     let one = name.trim_end_matches('s');
                     let problem = Problem::error(format!("unknown table `{name}`"));
                     self.report.add(problem.at(spot, format!("write [{one}.NAME]")));
+                    self.meant.push(one.to_owned());
                 }
                 _ => {
                     let problem = Problem::error(format!("unknown table `{name}`"));
                     let known = ["pipeline", "source", "spool", "sink"];
-                    self.report.add(problem.at_with_nearest(spot, name, known));
+                    let problem = problem.at_with_nearest(spot, name, known);
+                    self.meant.extend(problem.instead.clone());
+                    self.report.add(problem);
                 }
             }
         }
     }
 
-    fn head(&mut self) -> Option<PipelineConfig> {
+    fn head(&mut self) -> Option<Mended<PipelineConfig>> {
         let layers = Layers::merge(self.table("pipeline")?);
         if layers.root.is_empty() && layers.key(&[]).is_none() {
+            if self.meant.iter().any(|table| table == "pipeline") {
+                return None;
+            }
             let problem = Problem::error("the file has no [pipeline]").in_file(&self.document.file);
             self.report.add(problem.help("write [pipeline] and name = \"…\", different from every other"));
             return None;
         }
-        let head: PipelineConfig = layers.read(
-            layers.root.clone(),
-            &Keys::of_table("pipeline", &[Options::of::<PipelineConfig>()]),
-            self.report,
-        )?;
-        self.keep(&layers, &path(["pipeline"]), &head);
+        let options = [Options::of::<PipelineConfig>()];
+        let keys = Keys::of_table("pipeline", &options);
+        let head: Mended<PipelineConfig> = layers.read_mended(layers.root.clone(), &keys, |_, _| {}, self.report)?;
+        self.keep(&layers, &path(["pipeline"]), &head.value);
         (!layers.is_broken(&[])).then_some(head)
     }
 
@@ -321,12 +343,11 @@ impl<'a> Reader<'a> {
     /// A spool that is full before a sink makes its rows durable would stand still, or drop them.
     fn check_room(&mut self, spool: Option<&SpoolConfig>, sinks: &[Option<SinkDraft<'_>>]) {
         let Some(spool) = spool else { return };
-        for SinkDraft { stage: sink, .. } in sinks.iter().flatten() {
-            let holds_back = (sink.factory)().map_or(0, |built| built.holds_back());
-            if holds_back.saturating_mul(2) <= spool.max_bytes.0 {
+        for sink in sinks.iter().flatten() {
+            if sink.holds_back.saturating_mul(2) <= spool.max_bytes.0 {
                 continue;
             }
-            let (held, room) = (ByteSize(holds_back), spool.max_bytes);
+            let (held, room) = (ByteSize(sink.holds_back), spool.max_bytes);
             let title = format!("sink `{}` lets rows of {held} wait in a spool of {room}", sink.name);
             let problem = Problem::error(title).at(self.document.key(&path(["sink", &sink.name])), "");
             self.report
@@ -354,6 +375,7 @@ impl<'a> Reader<'a> {
         let named = format!("write [{role}.NAME]");
         let tables = match self.document.data.get(role) {
             Some(Value::Dict(_, tables)) if !tables.is_empty() => tables,
+            Some(Value::Dict(..)) | None if self.meant.iter().any(|table| table == role) => return vec![None],
             Some(Value::Dict(..)) | None => {
                 let problem = Problem::error(format!("the file has no [{role}.NAME]"));
                 self.report.add(problem.in_file(&self.document.file).help("what there is: tidegate list"));
@@ -366,13 +388,15 @@ impl<'a> Reader<'a> {
             }
         };
         let mut stages = Vec::new();
+        let is_table_or_list = |value: &Value| value.as_dict().is_some() || holds_tables(value);
+        // Keys that stand in [source] itself, lists of tables among them.
+        let are_keys = !tables.values().all(is_table_or_list);
         let mut is_unnamed = false;
         for (name, value) in tables {
             let Value::Dict(_, table) = value else {
                 stages.push(None);
                 let spot = self.document.key(&path([role, name]));
-                let is_list = value.as_array().is_some_and(|items| items.iter().any(|item| item.as_dict().is_some()));
-                if is_list {
+                if holds_tables(value) && !are_keys {
                     let problem = Problem::error(format!("[[{role}.{name}]] is a list of tables"));
                     self.report.add(problem.at(spot, format!("write [{role}.{name}], and another name for a second")));
                 } else if self.defaults.is_type(role, name) {
@@ -389,8 +413,11 @@ impl<'a> Reader<'a> {
                 let problem =
                     Problem::error(format!("{} is no name for a {role}", resolved::in_toml(&name.as_str().into())));
                 self.report.add(problem.at(self.document.key(&path([role, name])), names::VALID));
-                stages.push(None);
-                continue;
+                // Without a type the name is one, and no more can be said.
+                if !table.contains_key("type") {
+                    stages.push(None);
+                    continue;
+                }
             }
             stages.push(read(self, name, table));
         }
@@ -404,6 +431,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn all<T>(stages: Vec<Option<T>>) -> Option<Vec<T>> {
-    stages.into_iter().collect()
+/// Tells whether a value is a list that has a table in it.
+fn holds_tables(value: &Value) -> bool {
+    value.as_array().is_some_and(|items| items.iter().any(|item| item.as_dict().is_some()))
 }

@@ -32,9 +32,11 @@ mod tables;
 mod template;
 mod text_or;
 mod units;
+mod wrap;
 
+pub(crate) use document::Path;
 pub(crate) use explain::Keys;
-pub(crate) use layers::Layers;
+pub(crate) use layers::{Layers, Mended};
 pub(crate) use options::Options;
 
 pub use driver::{
@@ -51,7 +53,7 @@ pub use load::{Feed, Loaded, Pipeline, Refused, SinkStage, SourceStage, load};
 pub use names::{NameParts, NameTemplate, nearest};
 pub use one_path::one_path;
 pub use problem::Look;
-pub use reference::{list, list_component, undocumented};
+pub use reference::{Shipped, list, list_component, undocumented};
 pub use report::Report;
 pub use resolved::resolved;
 pub use schema::{host_schema, schema};

@@ -16,7 +16,7 @@ pub(crate) struct Options {
 pub(crate) struct OptionInfo {
     /// The key, with those of the tables around it: `ping.every`, `instruments[].top`.
     pub(crate) key: String,
-    path: Vec<String>,
+    pub(crate) path: Vec<String>,
     /// What it is: `duration`, `list of text`.
     pub(crate) kind: String,
     /// What it is without being set; `None` when it has to be set.
@@ -27,6 +27,11 @@ pub(crate) struct OptionInfo {
 }
 
 impl OptionInfo {
+    /// Returns where it may stand.
+    pub(crate) fn pattern(&self) -> Pattern {
+        Pattern(self.path.clone())
+    }
+
     /// Tells whether a key of the outermost table may mean this one of an inner table: `linger`, `ping_timeout`.
     pub(crate) fn is_nested_as(&self, key: &str) -> bool {
         let is_named = self.path.len() > 1 && !self.path.iter().any(|name| name == ANY_NAME);
@@ -74,6 +79,12 @@ impl Options {
         at(&self.schema, path).map(kind)
     }
 
+    /// Returns the words that may stand in the list of this key; `None` where there is no such list.
+    pub(crate) fn words_in(&self, key: &str) -> Option<Vec<String>> {
+        let quoted = words(at(&self.schema, &[key.to_owned(), "0".to_owned()])?)?;
+        Some(quoted.iter().map(|word| word.trim_matches('"').to_owned()).collect())
+    }
+
     /// Returns the keys that the table at a path has to have.
     pub(crate) fn required_at(&self, path: &[String]) -> Vec<String> {
         let Some(schema) = at(&self.schema, path) else { return Vec::new() };
@@ -100,6 +111,11 @@ impl Pattern {
     /// Tells whether the option, or the table that it may be, holds what stands at `path`.
     pub(crate) fn holds(&self, path: &[String]) -> bool {
         path.len() >= self.0.len() && self.0.iter().zip(path).all(|(pattern, name)| fits(pattern, name))
+    }
+
+    /// Tells whether the option itself stands at `path`.
+    pub(crate) fn is_at(&self, path: &[String]) -> bool {
+        path.len() == self.0.len() && self.holds(path)
     }
 
     /// Tells whether `path` leads to the name of the file that holds the secret: `{ file = "…" }`.

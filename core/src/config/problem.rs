@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
 
-use super::{names, secret};
+use super::{names, secret, wrap::wrapped};
 
 /// A file that was read.
 #[derive(Debug, PartialEq, Eq)]
@@ -141,6 +141,13 @@ impl Problem {
         self
     }
 
+    /// Shows a place with what a word of elsewhere is called here.
+    #[must_use]
+    pub(crate) fn at_alias(mut self, spot: Option<Spot>, alias: &str) -> Self {
+        self.instead = Some(alias.to_owned());
+        self.at(spot, format!("here it is called `{alias}`"))
+    }
+
     /// Shows a place with the nearest of `known`, or names them all when none is near.
     #[must_use]
     pub(crate) fn at_with_nearest<'a>(
@@ -204,11 +211,13 @@ impl Problem {
         if let (true, Some(file)) = (self.labels.is_empty(), &self.file) {
             group = group.element(Origin::path(&*file.path));
         }
+        // Behind the number of a line, `= note: `.
+        let fitted = |text: &str| wrapped("", text, "", look.width.saturating_sub(FURNITURE));
         for note in &self.notes {
-            group = group.element(Level::NOTE.message(&**note));
+            group = group.element(Level::NOTE.message(fitted(note)));
         }
         if let Some(help) = &self.help {
-            group = group.element(Level::HELP.message(&**help));
+            group = group.element(Level::HELP.message(fitted(help)));
         }
         renderer.term_width(look.width).render(&[group])
     }
@@ -234,6 +243,9 @@ impl Problem {
         snippets.into_iter().map(|(_, snippet)| snippet).collect()
     }
 }
+
+/// The columns before the text of a note.
+const FURNITURE: usize = 14;
 
 /// Whatever is said may quote what the user wrote, and goes to the log and to `/health` as well.
 fn without_password(text: impl Into<String>) -> String {

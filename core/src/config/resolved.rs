@@ -8,7 +8,9 @@ use super::{
     document::Path,
     layers::{Layers, Origin, join},
     load::Loaded,
+    problem::Look,
     secret,
+    wrap::{wide, wrapped},
 };
 
 /// A value in force.
@@ -86,27 +88,43 @@ fn quoted(text: &str) -> String {
     written
 }
 
-/// Returns every value in force and where it comes from: the default, a line, or a variable.
-pub fn resolved(loaded: &Loaded) -> String {
+/// Returns every value in force and where it comes from: the default, a line, or a variable. What is wider than `look` says
+/// goes on in the next line.
+pub fn resolved(loaded: &Loaded, look: Look) -> String {
     let mut text = String::new();
-    section(&mut text, "host", &loaded.host_settings);
+    section(&mut text, "host", &loaded.host_settings, look.width);
     for pipeline in &loaded.pipelines {
         let title = format!("pipeline {} ({})", pipeline.name, pipeline.file.display());
-        section(&mut text, &title, &pipeline.settings);
+        section(&mut text, &title, &pipeline.settings, look.width);
     }
     text
 }
 
-fn section(text: &mut String, title: &str, settings: &[Setting]) {
+fn section(text: &mut String, title: &str, settings: &[Setting], most: usize) {
     if settings.is_empty() {
         return;
     }
-    let width =
-        |of: fn(&Setting) -> &str| settings.iter().map(|setting| of(setting).chars().count()).max().unwrap_or(0);
-    let (keys, values) = (width(|setting| &setting.key), width(|setting| &setting.value).min(60));
-    // Writing to a text never fails.
-    _ = writeln!(text, "{title}");
+    let width = |of: fn(&Setting) -> &str| settings.iter().map(|setting| wide(of(setting))).max().unwrap_or(0);
+    let keys = width(|setting| &setting.key);
+    // Most values are short, and most are defaults: these stay in line.
+    let room = most.saturating_sub(2 + keys + 2 + 2 + wide("default"));
+    let values = width(|setting| &setting.value).min(room).min(WIDEST_VALUE);
+    text.extend([title, "\n"]);
     for Setting { key, value, origin } in settings {
-        _ = writeln!(text, "  {key:keys$}  {value:values$}  {origin}");
+        let line = format!("  {key:keys$}  {value:values$}  {origin}");
+        if wide(&line) <= most {
+            text.extend([&line, "\n"]);
+            continue;
+        }
+        let beside = format!("  {key:keys$}  {value}");
+        if wide(&beside) <= most {
+            text.extend([&beside, "\n", INDENT, origin, "\n"]);
+        } else {
+            text.extend(["  ", key, "\n", &wrapped(INDENT, value, INDENT, most), "\n", INDENT, origin, "\n"]);
+        }
     }
 }
+
+/// A list of many instruments leaves the others' columns alone.
+const WIDEST_VALUE: usize = 60;
+const INDENT: &str = "      ";

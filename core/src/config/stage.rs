@@ -1,6 +1,6 @@
 //! One source or sink: which keys its driver reads, which the component, and which come from the host file's defaults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use figment::value::{Dict, Value};
 use schemars::JsonSchema;
@@ -11,7 +11,7 @@ use super::{
     driver::{ConnectionConfig, DeliveryConfig},
     explain::{self, Keys},
     host,
-    layers::{Layer, Layers, path},
+    layers::{Layer, Layers, Mended, path},
     load::{Feed, Reader, SinkStage, SourceStage},
     options::{Options, Pattern},
     problem::{Problem, Spot},
@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     Error,
-    catalog::{Catalog, Role, TableCheck, Unavailable},
+    catalog::{Catalog, Made, Role, TableCheck, Unavailable},
+    row::Table,
 };
 
 /// Says that a component which is known is not there, and what to do about it.
@@ -63,11 +64,18 @@ pub(super) struct SinkKeys {
 /// All that may stand in a stage's table besides `type`: the options of its structs, the component's own first.
 pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<Vec<Options>> {
     let own = catalog.entry(role, component)?.options.clone();
-    Some(match role {
-        Role::Source if catalog.sources.has(component) => vec![own, Options::of::<SourceKeys>()],
-        Role::Source => vec![own, Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()],
-        Role::Sink => vec![own, Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()],
-    })
+    if role == Role::Source && catalog.sources.has(component) {
+        return Some(vec![own, Options::of::<SourceKeys>()]);
+    }
+    Some([own].into_iter().chain(driver_options(role)).collect())
+}
+
+/// The options that the driver reads of a source, or a sink.
+pub(super) fn driver_options(role: Role) -> [Options; 2] {
+    match role {
+        Role::Source => [Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()],
+        Role::Sink => [Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()],
+    }
 }
 
 /// The keys that no source may have which is no protocol.
@@ -79,10 +87,7 @@ pub(crate) fn source_keys() -> Vec<String> {
 
 /// The keys that no component may have, since its driver reads them.
 pub(crate) fn shared_keys(role: Role) -> Vec<String> {
-    let mut keys = match role {
-        Role::Source => keys_of(&[Options::of::<ConnectionConfig>(), Options::of::<SourceKeys>()]),
-        Role::Sink => keys_of(&[Options::of::<DeliveryConfig>(), Options::of::<SinkKeys>()]),
-    };
+    let mut keys = keys_of(&driver_options(role));
     keys.push("type".into());
     keys
 }
@@ -109,42 +114,75 @@ struct Draft<'a> {
     options: Vec<Options>,
 }
 
-/// A sink, and what is looked at once all tables are known.
+/// A source as far as it could be read.
+pub(super) struct SourceDraft {
+    pub(super) name: String,
+    pub(super) component: String,
+    /// The tables that it has.
+    pub(super) tables: Vec<Table>,
+    /// Those that it may have besides, once its mistakes are mended; `None` where nobody knows.
+    pub(super) others: Option<Vec<String>>,
+    /// The source, when nothing is wrong with it.
+    pub(super) stage: Option<SourceStage>,
+}
+
+/// A sink as far as it could be read.
 pub(super) struct SinkDraft<'a> {
-    pub(super) stage: SinkStage,
+    pub(super) name: String,
+    /// The tables that it takes; `None` when that could not be read.
+    pub(super) tables: Option<TableChoice>,
     /// What tells its store from others.
     pub(super) store: Option<String>,
-    pub(super) check_tables: TableCheck,
+    /// How it looks at its tables, when nothing is wrong with its own keys.
+    pub(super) check_tables: Option<TableCheck>,
+    /// The most bytes of rows that it lets wait in the spool.
+    pub(super) holds_back: u64,
+    /// The sink, when nothing is wrong with it.
+    pub(super) stage: Option<SinkStage>,
     draft: Draft<'a>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<SourceStage> {
+    pub(super) fn source(&mut self, name: &str, table: &Dict) -> Option<SourceDraft> {
         let draft = self.draft(Role::Source, name, table)?;
         let catalog = self.catalog;
         let elsewhere = |key: &str| elsewhere(catalog, Role::Source, key);
         let secrets = secrets(&draft.options);
         let keys = draft.keys(&secrets, &elsewhere);
-        let (required, tables, feed) = if catalog.sources.has(&draft.component) {
+        let (tables, whole) = if catalog.sources.has(&draft.component) {
             let [own, common] = draft.split();
             let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
             let made = catalog.sources.read(&draft.component, &draft.layers, own, &keys, self.report)?;
-            let (common, made) = (common?, made?);
-            self.keep(&draft.layers, &draft.at, &made.values);
-            self.keep(&draft.layers, &draft.at, &common);
-            (common.required, made.first.tables(), Feed::Source { factory: made.factory })
+            let tables = draft.tables(made.as_ref().map(|made| (made.first.tables(), &*made.wrong)));
+            let whole = draft.whole(made).zip(common).map(|(made, common)| {
+                self.keep(&draft.layers, &draft.at, &made.values);
+                self.keep(&draft.layers, &draft.at, &common);
+                (common.required, Feed::Source { factory: made.factory })
+            });
+            (tables, whole)
         } else {
             let [own, connection, common] = draft.split();
             let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
             let connection = draft.layers.read_checked(connection, &keys, ConnectionConfig::check, self.report);
             let made = catalog.protocols.read(&draft.component, &draft.layers, own, &keys, self.report)?;
-            let (common, connection, made) = (common?, connection?, made?);
-            self.keep(&draft.layers, &draft.at, &made.values);
-            self.keep(&draft.layers, &draft.at, &connection);
-            self.keep(&draft.layers, &draft.at, &common);
-            (common.required, made.first.tables(), Feed::Protocol { factory: made.factory, connection })
+            let tables = draft.tables(made.as_ref().map(|made| (made.first.tables(), &*made.wrong)));
+            let whole = draft.whole(made).zip(connection).zip(common).map(|((made, connection), common)| {
+                self.keep(&draft.layers, &draft.at, &made.values);
+                self.keep(&draft.layers, &draft.at, &connection);
+                self.keep(&draft.layers, &draft.at, &common);
+                (common.required, Feed::Protocol { factory: made.factory, connection })
+            });
+            (tables, whole)
         };
-        Some(SourceStage { name: name.to_owned(), component: draft.component, required, tables, feed })
+        let (name, component, (tables, others)) = (name.to_owned(), draft.component, tables);
+        let stage = whole.map(|(required, feed)| SourceStage {
+            name: name.clone(),
+            component: component.clone(),
+            required,
+            tables: tables.clone(),
+            feed,
+        });
+        Some(SourceDraft { name, component, tables, others, stage })
     }
 
     pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<SinkDraft<'a>> {
@@ -154,41 +192,62 @@ impl<'a> Reader<'a> {
         let secrets = secrets(&draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
         let keys = draft.keys(&secrets, &elsewhere);
-        let common = draft.layers.read::<SinkKeys>(common, &keys, self.report);
+        let common = draft.layers.read_mended::<SinkKeys>(common, &keys, |_, _| {}, self.report);
         let delivery = draft.layers.read_checked(delivery, &keys, DeliveryConfig::check, self.report);
         let made = catalog.sinks.read(&draft.component, &draft.layers, own, &keys, self.report)?;
-        let (common, delivery, made) = (common?, delivery?, made?);
-        self.keep(&draft.layers, &draft.at, &made.values);
-        self.keep(&draft.layers, &draft.at, &delivery);
-        self.keep(&draft.layers, &draft.at, &common);
-        let stage = SinkStage {
+        // A list of which nothing is left was not empty.
+        let is_told =
+            |common: &&Mended<SinkKeys>| common.is_right() || common.value.tables != TableChoice::Only(BTreeMap::new());
+        let mut sink = SinkDraft {
             name: name.to_owned(),
-            component: draft.component.clone(),
+            tables: common.as_ref().filter(is_told).map(|common| common.value.tables.clone()),
+            store: None,
+            check_tables: None,
+            holds_back: 0,
+            stage: None,
+            draft,
+        };
+        let Some(made) = made.filter(|made| made.wrong.is_empty()) else { return Some(sink) };
+        sink.check_tables = Some(made.check_tables);
+        if sink.draft.layers.is_broken(&[]) {
+            return Some(sink);
+        }
+        (sink.store, sink.holds_back) = (made.store, made.first.holds_back());
+        let Some((common, delivery)) = common.filter(Mended::is_right).zip(delivery) else { return Some(sink) };
+        self.keep(&sink.draft.layers, &sink.draft.at, &made.values);
+        self.keep(&sink.draft.layers, &sink.draft.at, &delivery);
+        self.keep(&sink.draft.layers, &sink.draft.at, &common.value);
+        sink.stage = Some(SinkStage {
+            name: name.to_owned(),
+            component: sink.draft.component.clone(),
             factory: made.factory,
             delivery,
-            tables: common.tables,
-        };
-        Some(SinkDraft { stage, store: made.store, check_tables: made.check_tables, draft })
+            tables: common.value.tables,
+        });
+        Some(sink)
     }
 
-    /// Reports what a sink has against its tables.
+    /// Reports what a sink has against its tables, but for what follows from a variable that is not set.
     pub(super) fn refuse_tables(&mut self, sink: &SinkDraft<'_>, error: &Error) {
         let catalog = self.catalog;
         let secrets = secrets(&sink.draft.options);
         let elsewhere = |key: &str| elsewhere(catalog, Role::Sink, key);
         let keys = sink.draft.keys(&secrets, &elsewhere);
-        self.report.add(explain::component(&sink.draft.layers, &keys, error));
+        if !explain::named(&sink.draft.layers, error).is_some_and(|path| sink.draft.layers.is_broken(&path)) {
+            self.report.add(explain::component(&sink.draft.layers, &keys, error));
+        }
     }
 
     /// Finds the component and merges its layers.
     fn draft(&mut self, role: Role, name: &str, table: &Dict) -> Option<Draft<'a>> {
         let at = path([role.table(), name]);
         let mut table = table.clone();
-        let component = self.component(role, &at, name, table.remove("type"))?;
-        let Some(options) = options(self.catalog, role, &component) else {
-            self.unknown_type(role, &component, &at);
-            return None;
-        };
+        let mut component = self.component(role, &at, name, table.remove("type"))?;
+        if self.catalog.entry(role, &component).is_none() {
+            // Its keys are most likely those of the type that was meant.
+            component = self.unknown_type(role, &component, &at)?;
+        }
+        let options = options(self.catalog, role, &component)?;
         let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
         layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
         let draft = Draft { at, component, layers: Layers::merge(layers), options };
@@ -210,14 +269,15 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn unknown_type(&mut self, role: Role, component: &str, at: &[String]) {
+    /// Reports a type that is not there, and returns the one that was meant, if that is there.
+    fn unknown_type(&mut self, role: Role, component: &str, at: &[String]) -> Option<String> {
         let type_at: Path = at.iter().cloned().chain(["type".into()]).collect();
         let spot = self.document.value(&type_at).map(Spot::inside_quotes).or_else(|| self.document.key(at));
         let role_name = role.table();
         if let Some((title, remedy)) = not_there(self.catalog, role, component) {
             self.report.add(Problem::error(title).at(spot, "").help(remedy));
             self.useless.push(at.to_vec());
-            return;
+            return None;
         }
         let written = self.document.variables(&type_at).map(|variables| variables.join(" "));
         let other = match role {
@@ -225,10 +285,16 @@ impl<'a> Reader<'a> {
             Role::Sink => Role::Source,
         };
         let known = self.catalog.names(role);
+        let mut meant = None;
         let problem = match written {
             Some(written) => Problem::error(format!("the value of {written} is no type of a {role_name}"))
                 .at(spot, "")
                 .note(format!("known are: {}", known.join(", "))),
+            None if shared_keys(role).iter().any(|key| key == component) => {
+                Problem::error(format!("`{component}` is no type of a {role_name}"))
+                    .at(spot, format!("it is a key of one: write it into [{role_name}.NAME]"))
+                    .note(format!("what it may be: tidegate list {component}"))
+            }
             None if self.catalog.entry(other, component).is_some() => {
                 Problem::error(format!("`{component}` is no {role_name}"))
                     .at(spot, format!("it is a {}: write [{0}.NAME]", other.table()))
@@ -238,12 +304,16 @@ impl<'a> Reader<'a> {
                 // One that is not there may be meant, and is nothing to choose from.
                 let mut missing = self.catalog.missing(role).map(|(name, _)| name);
                 match super::names::nearest(component, known.iter().copied().chain(missing.by_ref())) {
-                    Some(near) => problem.at(spot, format!("did you mean `{near}`?")),
+                    Some(near) => {
+                        meant = known.contains(&near).then(|| near.to_owned());
+                        problem.at(spot, format!("did you mean `{near}`?"))
+                    }
                     None => problem.at_with_nearest(spot, component, known),
                 }
             }
         };
         self.report.add(problem.help("what there is: tidegate list"));
+        meant
     }
 }
 
@@ -289,6 +359,23 @@ impl Draft<'_> {
             parts[reader].insert(key.clone(), value.clone());
         }
         parts
+    }
+
+    /// Returns what was made of the component, if nothing is wrong with its table.
+    fn whole<B>(&self, made: Option<Made<B>>) -> Option<Made<B>> {
+        made.filter(|made| made.wrong.is_empty() && !self.layers.is_broken(&[]))
+    }
+
+    /// Returns the tables of a source, and those that it may have besides, once its mistakes are mended; `None` for any.
+    ///
+    /// `made` are the tables of what was made without these mistakes, and their keys.
+    fn tables(&self, made: Option<(Vec<Table>, &[Path])>) -> (Vec<Table>, Option<Vec<String>>) {
+        // Where there are channels, they are the tables, and no other key says anything about them.
+        let channels = self.options[0].words_in("channels");
+        let says: Path = if channels.is_some() { path(["channels"]) } else { Vec::new() };
+        let Some((tables, wrong)) = made else { return (Vec::new(), channels) };
+        let is_sure = !wrong.iter().any(|key| key.starts_with(&says)) && !self.layers.is_broken(&says);
+        (tables, if is_sure { Some(Vec::new()) } else { channels })
     }
 
     fn keys<'k>(&'k self, secrets: &'k [Pattern], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {

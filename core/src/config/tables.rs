@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::Arc,
 };
@@ -16,10 +16,10 @@ use serde::{
 use super::{
     hints,
     layers::{join, path},
-    load::{Reader, SourceStage},
+    load::Reader,
     names::{NameParts, NameTemplate},
     problem::{Problem, Spot},
-    stage::SinkDraft,
+    stage::{SinkDraft, SourceDraft},
     text_or::TextOr,
 };
 use crate::{
@@ -61,15 +61,6 @@ impl TableChoice {
             Self::All => None,
             Self::Only(tables) => tables.get(table)?.name.as_ref(),
         }
-    }
-
-    /// Returns the tables that are named, if any are.
-    pub(super) fn named(&self) -> impl Iterator<Item = &str> {
-        let tables = match self {
-            Self::All => None,
-            Self::Only(tables) => Some(tables.keys().map(String::as_str)),
-        };
-        tables.into_iter().flatten()
     }
 }
 
@@ -144,33 +135,37 @@ impl JsonSchema for TableChoice {
 const PLANNED: [&str; 2] = ["coverage", "status"];
 
 impl Reader<'_> {
-    /// Holds what the sinks take against what the sources have. What could not be read is `None`.
+    /// Holds what the sinks take against what the sources have. What could not be read at all is `None`.
     pub(super) fn check_tables(
         &mut self,
         pipeline: Option<&str>,
-        sources: &[Option<SourceStage>],
+        sources: &[Option<SourceDraft>],
         sinks: &[Option<SinkDraft<'_>>],
     ) {
-        // What a source has that could not be read is not known.
-        let sources_known = sources.iter().all(Option::is_some);
-        let tables: Vec<(&SourceStage, &Table)> =
-            sources.iter().flatten().flat_map(|stage| stage.tables.iter().map(move |table| (stage, table))).collect();
-        let columns_fit = self.check_columns(&tables);
-        let sinks_known: Vec<_> = sinks.iter().flatten().collect();
+        let sources_of = Sources::of(sources);
+        let columns_fit = self.check_columns(&sources_of.tables);
+        let pipeline = pipeline.unwrap_or("pipeline");
         let declared: Vec<SourceInfo> = sources.iter().flatten().map(declared).collect();
-        for sink in &sinks_known {
-            let tables_exist = self.check_sink(sink, &tables, sources_known);
-            if let Some(pipeline) = pipeline.filter(|_| sources_known && columns_fit && tables_exist) {
-                self.check_names(sink, pipeline, &declared);
+        // What each sink means to take; `None` where that is not known.
+        let mut meant: Vec<Option<(&SinkDraft<'_>, TableChoice)>> = Vec::new();
+        for sink in sinks {
+            let choice = sink.as_ref().and_then(|sink| Some((sink, self.check_sink(sink, &sources_of)?)));
+            if let Some((sink, choice)) = &choice
+                && columns_fit
+                && (sources_of.are_known() || *choice != TableChoice::All)
+            {
+                self.check_names(sink, choice, pipeline, &declared);
             }
+            meant.push(choice);
         }
-        self.check_stores(pipeline.unwrap_or_default(), &sinks_known, &tables);
+        self.check_stores(pipeline, &meant, &sources_of.tables);
         // What feeds a table of the user's own is read after all.
-        if sinks_known.len() < sinks.len() || self.document.data.contains_key("table") {
+        let Some(meant) = meant.into_iter().collect::<Option<Vec<_>>>() else { return };
+        if self.document.data.contains_key("table") {
             return;
         }
-        for (source, table) in tables {
-            if !sinks_known.iter().any(|sink| sink.stage.tables.takes(&table.name)) {
+        for (source, table) in sources_of.tables {
+            if !meant.iter().any(|(_, choice)| choice.takes(&table.name)) {
                 let spot = self.place_of_table(&source.name, &table.name);
                 let problem = Problem::warning(format!("no sink takes table `{}`", table.name));
                 self.report.add(problem.at(spot, "it would be read, spooled and dropped"));
@@ -179,9 +174,9 @@ impl Reader<'_> {
     }
 
     /// Two sources that feed one table name share its columns, so a column has one type. Tells whether all have.
-    fn check_columns(&mut self, tables: &[(&SourceStage, &Table)]) -> bool {
+    fn check_columns(&mut self, tables: &[(&SourceDraft, &Table)]) -> bool {
         let mut all_fit = true;
-        let mut first_of: HashMap<(&str, &str), (&SourceStage, ColumnType)> = HashMap::new();
+        let mut first_of: HashMap<(&str, &str), (&SourceDraft, ColumnType)> = HashMap::new();
         for (source, table) in tables {
             for column in &table.columns {
                 let (first, kind) =
@@ -203,66 +198,87 @@ impl Reader<'_> {
         all_fit
     }
 
-    /// Tells whether the sources have what a sink takes.
-    fn check_sink(&mut self, sink: &SinkDraft<'_>, tables: &[(&SourceStage, &Table)], sources_known: bool) -> bool {
-        let sink = &sink.stage;
+    /// Returns which of the sources' tables a sink means to take; `None` where that is not known.
+    fn check_sink(&mut self, sink: &SinkDraft<'_>, sources: &Sources<'_>) -> Option<TableChoice> {
         let at = path(["sink", &sink.name, "tables"]);
-        let known: BTreeSet<&str> = tables.iter().map(|(_, table)| &*table.name).collect();
-        let named: Vec<&str> = sink.tables.named().collect();
-        if sink.tables != TableChoice::All && named.is_empty() {
+        let choice = sink.tables.clone()?;
+        let TableChoice::Only(named) = choice else {
+            if sources.tables.is_empty() && sources.are_known() {
+                let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
+                self.report.add(problem.at(self.document.key(&path(["sink", &sink.name])), "the sources have none"));
+            }
+            return Some(choice);
+        };
+        if named.is_empty() {
             let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
             let problem = problem.at(self.document.value(&at), "");
             self.report.add(problem.help("leave `tables` out to take all"));
         }
-        if sink.tables == TableChoice::All && known.is_empty() && sources_known {
-            let problem = Problem::error(format!("sink `{}` takes no table", sink.name));
-            self.report.add(problem.at(self.document.key(&path(["sink", &sink.name])), "the sources have none"));
-        }
         // A table of the user's own is not in this version, as is said where it is defined.
         let own = self.document.data.get("table").and_then(|tables| tables.as_dict());
-        let is_own = |table: &str| own.is_some_and(|tables| tables.contains_key(table));
-        let mut all_exist = true;
-        for table in named.into_iter().filter(|table| !known.contains(table)) {
-            all_exist = false;
-            if is_own(table) {
-                continue;
-            }
-            let spot = self.place_in(&at, table);
-            if PLANNED.contains(&table) {
-                let problem = Problem::error(format!("table `{table}` is not in this version"));
-                self.report.add(problem.at(spot, "").help("take it out: /health tells what there is to tell"));
-            } else if sources_known {
-                let problem = Problem::error(format!("no source has the table `{table}`"));
-                let problem = match hints::alias(table, &known.iter().copied().collect::<Vec<_>>()) {
-                    Some(alias) => problem.at(spot, format!("here it is called `{alias}`")),
-                    None => problem.at_with_nearest(spot, table, known.iter().copied()),
-                };
-                self.report.add(problem);
-            }
+        let mut meant = Some(BTreeMap::new());
+        for (table, config) in named {
+            let name = if sources.have(&table) {
+                Some(table)
+            } else if own.is_some_and(|tables| tables.contains_key(&table)) || self.document.is_broken(&at) {
+                None
+            } else {
+                self.unknown_table(&at, &table, sources)
+            };
+            meant = meant.zip(name).map(|(mut meant, name)| {
+                meant.entry(name).or_insert(config);
+                meant
+            });
         }
-        all_exist
+        meant.map(TableChoice::Only)
+    }
+
+    /// Reports a table that no source has, if that is sure, and returns the one that was meant.
+    fn unknown_table(&mut self, at: &[String], table: &str, sources: &Sources<'_>) -> Option<String> {
+        let spot = self.place_in(at, table);
+        if PLANNED.contains(&table) {
+            let problem = Problem::error(format!("table `{table}` is not in this version"));
+            self.report.add(problem.at(spot, "").help("take it out: /health tells what there is to tell"));
+            return None;
+        }
+        let others = sources.others.as_ref().filter(|others| !others.iter().any(|other| other == table))?;
+        let known: Vec<&str> = sources.names().chain(others.iter().map(String::as_str)).collect();
+        let mut problem = Problem::error(format!("no source has the table `{table}`"));
+        problem = match hints::alias(table, &known) {
+            Some(alias) => problem.at_alias(spot, alias),
+            None => problem.at_with_nearest(spot, table, known),
+        };
+        let meant = problem.instead.clone();
+        self.report.add(problem);
+        meant.filter(|meant| sources.have(meant))
     }
 
     /// Joins and names a sink's tables as they will be, and shows them to the sink.
-    fn check_names(&mut self, sink: &SinkDraft<'_>, pipeline: &str, sources: &[SourceInfo]) {
-        let plan = Plan::new(pipeline, sources.to_vec(), sink.stage.tables.clone());
-        if let Err(error) = plan.and_then(|plan| (sink.check_tables)(plan.tables())) {
+    fn check_names(&mut self, sink: &SinkDraft<'_>, choice: &TableChoice, pipeline: &str, sources: &[SourceInfo]) {
+        let Some(check) = &sink.check_tables else { return };
+        let plan = Plan::new(pipeline, sources.to_vec(), choice.clone());
+        if let Err(error) = plan.and_then(|plan| check(plan.tables())) {
             self.refuse_tables(sink, &error);
         }
     }
 
     /// Two sinks that write a table to one place would double its rows.
-    fn check_stores(&mut self, pipeline: &str, sinks: &[&SinkDraft<'_>], tables: &[(&SourceStage, &Table)]) {
+    fn check_stores(
+        &mut self,
+        pipeline: &str,
+        sinks: &[Option<(&SinkDraft<'_>, TableChoice)>],
+        tables: &[(&SourceDraft, &Table)],
+    ) {
         // Many stores take two names for one that differ in case only, so here they are one.
         let mut first_of: BTreeMap<(&str, String), &str> = BTreeMap::new();
-        for SinkDraft { stage: sink, store, .. } in sinks {
-            let Some(store) = store else { continue };
+        for (sink, choice) in sinks.iter().flatten() {
+            let Some(store) = &sink.store else { continue };
             let names: BTreeMap<(&str, String), String> = tables
                 .iter()
-                .filter(|(_, table)| sink.tables.takes(&table.name))
+                .filter(|(_, table)| choice.takes(&table.name))
                 .map(|(source, table)| {
                     let row = NameParts { pipeline, venue: &source.component, table: &table.name, symbol: "{symbol}" };
-                    let name = sink.tables.name(&table.name).map_or_else(|| table.name.to_string(), |n| n.fill(row));
+                    let name = choice.name(&table.name).map_or_else(|| table.name.to_string(), |n| n.fill(row));
                     ((&**store, name.to_ascii_lowercase()), name)
                 })
                 .collect();
@@ -297,8 +313,36 @@ impl Reader<'_> {
     }
 }
 
+/// What the sources have, as far as it is known.
+struct Sources<'a> {
+    tables: Vec<(&'a SourceDraft, &'a Table)>,
+    /// What they may have besides, once their mistakes are mended; `None` for anything.
+    others: Option<Vec<String>>,
+}
+
+impl<'a> Sources<'a> {
+    fn of(sources: &'a [Option<SourceDraft>]) -> Self {
+        let tables = sources.iter().flatten().flat_map(|source| source.tables.iter().map(move |table| (source, table)));
+        let others: Option<Vec<_>> = sources.iter().map(|source| source.as_ref()?.others.clone()).collect();
+        Self { tables: tables.collect(), others: others.map(|others| others.concat()) }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.tables.iter().map(|(_, table)| &*table.name)
+    }
+
+    fn have(&self, name: &str) -> bool {
+        self.names().any(|table| table == name)
+    }
+
+    /// Tells whether these are all of their tables.
+    fn are_known(&self) -> bool {
+        self.others.as_ref().is_some_and(Vec::is_empty)
+    }
+}
+
 /// Returns what the spool will say of a source.
-fn declared(source: &SourceStage) -> SourceInfo {
+fn declared(source: &SourceDraft) -> SourceInfo {
     let tables = source.tables.iter().cloned().map(Arc::new).collect();
     SourceInfo { name: source.name.as_str().into(), venue: source.component.as_str().into(), tables }
 }

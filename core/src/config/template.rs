@@ -1,7 +1,5 @@
 //! `new`: a first pipeline, every option in it with its default behind a `#`.
 
-use std::fmt::Write;
-
 use serde_json::Value;
 
 use super::{
@@ -10,6 +8,7 @@ use super::{
     reference::unknown,
     resolved::in_toml,
     stage,
+    wrap::{wide, wrapped},
 };
 use crate::{
     Result,
@@ -22,13 +21,16 @@ use crate::{
 ///
 /// `Config` when there is no source or sink of this name.
 pub fn template(catalog: &Catalog, source: &str, sink: &str) -> Result<String> {
-    let mut text = format!(
-        "# {source} → {sink}. Behind each # stands an option with its default; more of each: tidegate list {source}\n\
-         [pipeline]\n\
-         name = \"{}-{}\"                             # keys the spool and the position in the store: choose it once\n",
-        source.replace('_', "-"),
-        sink.replace('_', "-"),
+    let name = [source, sink].map(|part| part.replace('_', "-")).join("-");
+    let mut text = String::new();
+    let about = format!(
+        "{source} → {sink}. Behind each # stands an option with its default, in deeper lines what it is for; more of each: \
+         tidegate list {source}"
     );
+    comment(&mut text, "# ", &about);
+    text.push_str("\n[pipeline]\n");
+    comment(&mut text, "# ", "The name keys the spool and the position in the store: choose it once.");
+    text += &format!("name = \"{name}\"\n");
     stage(&mut text, catalog, Role::Source, source)?;
     text.push_str("\n[spool]\n");
     options(&mut text, &[Options::of::<SpoolConfig>()], "");
@@ -38,13 +40,12 @@ pub fn template(catalog: &Catalog, source: &str, sink: &str) -> Result<String> {
 
 fn stage(text: &mut String, catalog: &Catalog, role: Role, name: &str) -> Result<()> {
     let (Some(entry), Some(all)) = (catalog.entry(role, name), stage::options(catalog, role, name)) else {
-        return Err(unknown(catalog, name, &[role]));
+        return Err(unknown(catalog, name, &[role], []));
     };
     let example = entry.example.trim();
-    // Writing to a text never fails.
-    _ = writeln!(text, "\n[{}.{name}]", role.table());
+    *text += &format!("\n[{}.{name}]\n", role.table());
     if !example.is_empty() {
-        _ = writeln!(text, "{example}");
+        text.extend([example, "\n"]);
     }
     options(text, &all, example);
     Ok(())
@@ -54,17 +55,37 @@ fn stage(text: &mut String, catalog: &Catalog, role: Role, name: &str) -> Result
 fn options(text: &mut String, all: &[Options], example: &str) {
     let is_set = |key: &str| example.lines().any(|line| line.split(['=', '.', ' ']).next() == Some(key));
     for option in all.iter().flat_map(Options::top).filter(|option| !is_set(&option.key)) {
-        let line = format!("# {} = {}", option.key, default(&option));
-        _ = writeln!(text, "{line:<47} # {}", first_sentence(&option.about));
+        let lines = setting(&option);
+        let about = first_sentence(&option.about);
+        let beside = lines.first().map(|line| format!("{line:<COLUMN$} # {about}"));
+        match beside.filter(|line| lines.len() == 1 && wide(line) <= WIDTH) {
+            Some(line) => text.extend([line.as_str(), "\n"]),
+            None => {
+                lines.iter().for_each(|line| text.extend([line, "\n"]));
+                comment(text, DEEPER, &about);
+            }
+        }
     }
 }
 
-/// Returns the default as TOML, or a hint where nothing is the default.
-fn default(option: &OptionInfo) -> String {
-    match &option.default {
-        Some(Value::Null) | None => format!("… ({})", option.kind),
-        Some(value) => in_toml(&without_nulls(value)),
+/// Returns the line of an option with its default, or a hint where nothing is the default. A wide table is written by its
+/// keys.
+fn setting(option: &OptionInfo) -> Vec<String> {
+    let value = match &option.default {
+        Some(Value::Null) | None => return vec![format!("# {} = … ({})", option.key, option.kind)],
+        Some(value) => without_nulls(value),
+    };
+    let line = format!("# {} = {}", option.key, in_toml(&value));
+    match value.as_object().filter(|_| wide(&line) > WIDTH) {
+        Some(table) => {
+            table.iter().map(|(key, value)| format!("# {}.{key} = {}", option.key, in_toml(value))).collect()
+        }
+        None => vec![line],
     }
+}
+
+fn comment(text: &mut String, indent: &str, words: &str) {
+    text.extend([&wrapped(indent, words, indent, WIDTH), "\n"]);
 }
 
 fn without_nulls(value: &Value) -> Value {
@@ -78,3 +99,10 @@ fn first_sentence(about: &str) -> String {
     let end = about.find(". ").unwrap_or(about.len());
     about[..end].trim_end_matches('.').to_owned()
 }
+
+/// No line of comments is wider: a file is read beside others.
+const WIDTH: usize = 80;
+/// Where what an option is for begins, beside it.
+const COLUMN: usize = 38;
+/// And below it.
+const DEEPER: &str = "#     ";

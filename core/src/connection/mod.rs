@@ -33,10 +33,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Error, Result,
+    Result,
     catalog::Factory,
-    config::ConnectionConfig,
-    http::HttpClient,
+    config::{ConnectionConfig, Faults},
     protocol::Protocol,
     row::Table,
     source::{Source, SourceContext},
@@ -59,13 +58,11 @@ impl ConnectionSource {
     ///
     /// # Errors
     ///
-    /// `Config` for keys that exclude each other; what the factory returned.
+    /// `Config` for what `check` says of these keys; what the factory returned.
     pub fn new(factory: Factory<Box<dyn Protocol>>, config: ConnectionConfig) -> Result<Self> {
-        if config.capture.is_some() && config.replay.is_some() {
-            return Err(Error::config(
-                "`capture` beside `replay`: what is played is recorded already, take one of them away",
-            ));
-        }
+        let mut faults = Faults::default();
+        config.check(&mut faults);
+        faults.into_result()?;
         let tables = factory()?.tables();
         Ok(Self { factory, config, tables })
     }
@@ -82,7 +79,7 @@ impl Source for ConnectionSource {
             return Box::new(ReplaySource::new(self.factory, replay)?).run(cx).await;
         }
         let http = match &self.config.extra_ca {
-            Some(file) => HttpClient::with_ca(file)?,
+            Some(file) => cx.http.with_ca(file)?,
             None => cx.http.clone(),
         };
         let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);

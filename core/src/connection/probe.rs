@@ -25,10 +25,10 @@ use crate::{
 pub async fn probe(factory: &Factory<Box<dyn Protocol>>, config: &ConnectionConfig) -> Result<String> {
     if let Some(replay) = &config.replay {
         capture::read(&replay.from)?;
-        return Ok(format!("plays the recording `{}`, dials nobody", replay.from.display()));
+        return Ok(format!("plays the capture `{}`, dials nobody", replay.from.display()));
     }
     let http = match &config.extra_ca {
-        Some(file) => HttpClient::with_ca(file)?,
+        Some(file) => HttpClient::new().with_ca(file)?,
         None => HttpClient::new(),
     };
     let max_message = usize::try_from(config.max_message.0).unwrap_or(usize::MAX);
@@ -61,7 +61,7 @@ async fn discover(sockets: &Sockets, protocol: &mut dyn Protocol, limit: Duratio
             Discovery::Channels(channels) => return Ok(channels),
             Discovery::Fetch(request) => request,
         };
-        let answer = sockets.call(request.clone(), limit).await.map_err(|error| unanswered(&request, error))?;
+        let answer = sockets.http.call(&request, limit).await.map_err(|error| unanswered(&request, error))?;
         let reply = Reply { request: &request, status: answer.status, body: &answer.body };
         step = protocol.discover(Some(&reply), &mut out)?;
     }

@@ -95,6 +95,13 @@ impl Reconnect {
         Some(self.at(now) - now)
     }
 
+    /// Notes that this side has ended the attempt or the connection, for which the venue is not to blame: no attempt was in
+    /// vain, but the next one waits as after a failure.
+    pub(super) fn put_off(&mut self, now: Instant) {
+        self.greeted();
+        self.not_before = self.backoff.failed(None).map(|pause| now + pause);
+    }
+
     /// Returns the number of attempts that failed in a row.
     pub(super) fn attempt(&self) -> u32 {
         self.backoff.attempt()

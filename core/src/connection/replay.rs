@@ -83,6 +83,7 @@ impl Source for ReplaySource {
             cx,
             vouched: BTreeSet::new(),
             alive_at: None,
+            heard_at: None,
             commands: Vec::new(),
             is_open: false,
         };
@@ -91,7 +92,8 @@ impl Source for ReplaySource {
         // It ends with its queue.
         drop(reader.await);
         let logged = replay.finish(outcome.as_ref().err()).await?;
-        if outcome? == End::OfRecording {
+        // At a stop a full spool is not waited for.
+        if outcome? == End::OfRecording && !replay.link.was_refused() {
             replay.cx.synced(logged).await?;
             played.end()?;
         }
@@ -116,6 +118,8 @@ struct Replay {
     /// The channels that the venue has confirmed.
     vouched: BTreeSet<String>,
     alive_at: Option<i64>,
+    /// When the last frame of the session came.
+    heard_at: Option<Timestamp>,
     commands: Vec<(usize, Command)>,
     is_open: bool,
 }
@@ -156,7 +160,7 @@ impl Replay {
         let at = line.at;
         match line.event {
             Event::Start { .. } | Event::Anew => {
-                self.end("the recording of another run begins");
+                self.end("the capture of another run begins");
                 self.protocol = (self.factory)()?;
             }
             Event::Discover => self.discover(None, at)?,
@@ -187,7 +191,7 @@ impl Replay {
             }
             Event::Dropped { lines } => {
                 tracing::warn!(stage = %self.cx.health.id(), lines, "lines are missing in the capture");
-                self.end("lines are missing in the recording");
+                self.end("lines are missing in the capture");
             }
             Event::Sent { .. } | Event::Closed { .. } => {}
         }
@@ -195,7 +199,7 @@ impl Replay {
     }
 
     fn open(&mut self, at: Timestamp) -> Result<()> {
-        self.end("the recording has no end of this session");
+        self.end("the capture has no end of this session");
         self.link.step(Step::Opened);
         (self.is_open, self.alive_at) = (true, Some(at.0));
         // The driver asks for the address before every attempt, and a protocol may count that.
@@ -214,6 +218,7 @@ impl Replay {
     }
 
     fn frame(&mut self, body: &Body, at: Timestamp) -> Result<()> {
+        self.heard_at = Some(at);
         if self.alive_at.is_some_and(|due| at.0 >= due) {
             self.alive_at = Some(at.0.saturating_add(ALIVE_EVERY.as_nanos() as i64));
             self.link.step(Step::Alive { at });
@@ -360,13 +365,17 @@ impl Replay {
     fn end(&mut self, why: &str) {
         self.vouched.clear();
         if std::mem::take(&mut self.is_open) {
+            let last_said = self.alive_at.map_or(0, |due| due.saturating_sub(ALIVE_EVERY.as_nanos() as i64));
+            if let Some(at) = self.heard_at.take().filter(|at| at.0 > last_said) {
+                self.link.step(Step::Alive { at });
+            }
             self.link.step(Step::Ended { why: why.to_owned() });
         }
     }
 
     /// Ends what is open, and returns the offset of the end in the log.
     async fn finish(&mut self, error: Option<&Error>) -> Result<u64> {
-        let why = error.map_or_else(|| "the recording ends".to_owned(), Error::to_string);
+        let why = error.map_or_else(|| "the capture ends".to_owned(), Error::to_string);
         self.end(&why);
         self.link.logged().await
     }

@@ -1,5 +1,6 @@
-//! Calls to a venue's HTTP interface: which one may go out now. Each host has a rate, a breaker and places of its own, so
-//! that one that is down holds back no call to another.
+//! Calls of one source to a venue's HTTP interface: which one may go out now, as far as the source is concerned. It then
+//! waits for its turn among the calls of all sources ([`Hosts`](crate::http)). Each host has a rate, a breaker and places of
+//! its own, so that one that is down holds back no call to another.
 
 use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
 
@@ -14,6 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct RestQueue<J> {
     waiting: Vec<Call<J>>,
+    /// Those that wait for their turn at the host, and those that are made.
     out: BTreeMap<CallId, Call<J>>,
     /// In the order in which they were called first.
     hosts: Vec<Host>,
@@ -34,6 +36,8 @@ struct Call<J> {
     host: usize,
     cost: u32,
     not_before: Option<Instant>,
+    /// When its turn came.
+    made_at: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -42,19 +46,18 @@ struct Host {
     rate: RateLimit,
     breaker: Breaker,
     out: usize,
+    /// When it put off a call last, since its last answer.
+    put_off_at: Option<Instant>,
 }
 
 impl<J> RestQueue<J> {
-    /// Returns an empty queue that keeps, at each host, to the slower of what the venue allows and what the user wants.
-    pub(super) fn new(rest: &Rest, allowed_per_second: Option<f64>) -> Self {
-        let allowed = allowed_per_second.filter(|rate| *rate > 0.0);
-        let allowed = allowed.and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
-        let wanted = rest.rate.map(crate::config::Rate::interval);
+    /// Returns an empty queue that keeps, at each host, to the user's rate.
+    pub(super) fn new(rest: &Rest) -> Self {
         Self {
             waiting: Vec::new(),
             out: BTreeMap::new(),
             hosts: Vec::new(),
-            rate: limit(allowed.into_iter().chain(wanted).max().unwrap_or_default()),
+            rate: limit(rest.rate.map(crate::config::Rate::interval).unwrap_or_default()),
             breaker: Breaker::new(rest.breaker.failures, rest.breaker.open_for.0, rest.breaker.successes),
             last_id: 0,
         }
@@ -65,13 +68,14 @@ impl<J> RestQueue<J> {
         self.last_id += 1;
         let host = self.known(host).unwrap_or_else(|| {
             let (rate, breaker) = (self.rate.clone(), self.breaker.clone());
-            self.hosts.push(Host { name: host.into(), rate, breaker, out: 0 });
+            self.hosts.push(Host { name: host.into(), rate, breaker, out: 0, put_off_at: None });
             self.hosts.len() - 1
         });
-        self.waiting.push(Call { id: CallId(self.last_id), job, host, cost, not_before });
+        self.waiting.push(Call { id: CallId(self.last_id), job, host, cost, not_before, made_at: None });
     }
 
-    /// Takes the next call that may go out now. It has to be ended by one of the next three methods.
+    /// Takes the next call that may go out now, which then has to wait for its [turn](Self::make). It has to be ended by
+    /// `succeeded`, `failed`, `put_off` or `withdraw`.
     pub(super) fn poll(&mut self, now: Instant) -> Option<(CallId, &mut J)> {
         let place = (0..self.hosts.len()).find_map(|host| self.take_turn(host, now))?;
         let call = self.waiting.remove(place);
@@ -98,6 +102,29 @@ impl<J> RestQueue<J> {
         waiting.min_by_key(|(_, call)| call.not_before.filter(|at| *at > now)).map(|(place, _)| place)
     }
 
+    /// Returns a call whose turn has come; `None` when nobody waits for it any more, or its host is down by now: then it
+    /// waits, before all others, until it may go out again.
+    pub(super) fn make(&mut self, id: CallId, now: Instant) -> Option<&mut J> {
+        let host = self.hosts.get(self.out.get(&id)?.host)?;
+        if host.breaker.state() == BreakerState::Open {
+            let mut call = self.out.remove(&id)?;
+            let host = &mut self.hosts[call.host];
+            host.out -= 1;
+            host.breaker.abandoned();
+            call.made_at = None;
+            self.waiting.insert(0, call);
+            return None;
+        }
+        let call = self.out.get_mut(&id)?;
+        call.made_at = Some(now);
+        Some(&mut call.job)
+    }
+
+    /// Returns the hosts at which a call waits for its turn.
+    pub(super) fn queueing(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.out.values().filter(|call| call.made_at.is_none()).map(|call| &self.hosts[call.host].name)
+    }
+
     /// Returns what a call that is out is for; `None` when nobody waits for it any more.
     pub(super) fn job(&self, id: CallId) -> Option<&J> {
         self.out.get(&id).map(|call| &call.job)
@@ -105,20 +132,31 @@ impl<J> RestQueue<J> {
 
     /// Ends a call that was answered, and gives it back; `None` when nobody waits for it any more.
     pub(super) fn succeeded(&mut self, id: CallId) -> Option<J> {
-        let (job, host) = self.end(id)?;
+        let (call, host) = self.end(id)?;
         host.breaker.succeeded();
-        Some(job)
+        host.put_off_at = None;
+        Some(call.job)
     }
 
     /// Ends a call that failed, and gives it back.
-    pub(super) fn failed(&mut self, id: CallId, retry_after: Option<Duration>, why: &str, now: Instant) -> Option<J> {
-        let (job, host) = self.end(id)?;
+    pub(super) fn failed(&mut self, id: CallId, why: &str, now: Instant) -> Option<J> {
+        let (call, host) = self.end(id)?;
         host.breaker.failed(now, why);
-        if let Some(pause) = retry_after {
-            // The venue means everybody who asks, not this one call.
-            host.rate.pause_until(now + pause.min(LONGEST_ASKED));
+        Some(call.job)
+    }
+
+    /// Ends a call to which the host said to come later, and gives it back. A host that says so is not down; one that says
+    /// so again to calls that did come later may be.
+    pub(super) fn put_off(&mut self, id: CallId, why: &str, now: Instant) -> Option<J> {
+        let (call, host) = self.end(id)?;
+        let goes_on = host.put_off_at.is_some_and(|at| call.made_at.is_some_and(|made_at| made_at > at));
+        host.put_off_at = Some(now);
+        if goes_on {
+            host.breaker.failed(now, why);
+        } else {
+            host.breaker.abandoned();
         }
-        Some(job)
+        Some(call.job)
     }
 
     /// Gives back a call that went out and turned out not to be needed.
@@ -128,11 +166,11 @@ impl<J> RestQueue<J> {
         }
     }
 
-    fn end(&mut self, id: CallId) -> Option<(J, &mut Host)> {
+    fn end(&mut self, id: CallId) -> Option<(Call<J>, &mut Host)> {
         let call = self.out.remove(&id)?;
         let host = &mut self.hosts[call.host];
         host.out -= 1;
-        Some((call.job, host))
+        Some((call, host))
     }
 
     /// Forgets the calls that are no longer needed, those that are out included.
@@ -202,21 +240,20 @@ fn limit(interval: Duration) -> RateLimit {
 const MOST_OUT: usize = 4;
 /// Calls to one host that may wait for their turn beside those that are out.
 const MOST_WAITING: usize = 4;
-const LONGEST_ASKED: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[cfg(test)]
 mod tests {
-    use crate::config;
+    use crate::config::{self, RestBreaker};
 
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn keeps_to_the_slower_of_the_venues_and_the_users_rate() {
+    fn keeps_to_the_users_rate() {
         let start = Instant::now();
         let rest = Rest { rate: Some(config::Rate { times: count(2), per: SECOND }), ..Rest::default() };
-        let mut queue = RestQueue::new(&rest, Some(20.0));
+        let mut queue = RestQueue::new(&rest);
         assert_eq!(sent(&mut queue, 5, start), 2, "two a second, the second's units at once");
         assert_eq!(queue.next_at(start), Some(start + SECOND / 2));
     }
@@ -250,7 +287,8 @@ mod tests {
     #[test]
     fn the_next_call_is_the_one_that_is_waited_for_and_a_dear_one_is_not_passed_by_cheap_ones() {
         let start = Instant::now();
-        let mut queue = RestQueue::new(&Rest::default(), Some(20.0));
+        let rest = Rest { rate: Some(config::Rate { times: count(20), per: SECOND }), ..Rest::default() };
+        let mut queue = RestQueue::new(&rest);
         queue.push(0, HOST, 15, None);
         assert!(queue.poll(start).is_some());
         queue.push(1, HOST, 20, None);
@@ -262,17 +300,53 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_after_holds_back_every_call_to_that_host_and_none_to_another() {
+    fn a_host_that_says_later_is_down_only_when_it_goes_on_to_say_so() {
+        let rest = Rest { breaker: RestBreaker { failures: count(2), ..RestBreaker::default() }, ..Rest::default() };
+        let (mut queue, mut now) = (RestQueue::new(&rest), Instant::now());
+        for round in 0..3 {
+            assert!(queue.is_well(HOST), "round {round}");
+            // All were made before the first was put off, and say one thing.
+            let calls: Vec<CallId> = (0..4).map(|job| made(&mut queue, job, now)).collect();
+            now += SECOND;
+            for id in calls {
+                assert!(queue.put_off(id, "429", now).is_some());
+            }
+            now += SECOND;
+        }
+        assert!(!queue.is_well(HOST), "twice after the first time");
+    }
+
+    #[test]
+    fn an_answer_ends_what_a_host_said_about_later() {
+        let rest = Rest { breaker: RestBreaker { failures: count(1), ..RestBreaker::default() }, ..Rest::default() };
+        let (mut queue, mut now) = (RestQueue::new(&rest), Instant::now());
+        for _ in 0..10 {
+            let id = made(&mut queue, 1, now);
+            queue.put_off(id, "429", now);
+            now += SECOND;
+            let id = made(&mut queue, 1, now);
+            queue.succeeded(id);
+        }
+        assert!(queue.is_well(HOST));
+    }
+
+    #[test]
+    fn a_call_whose_turn_comes_when_its_host_is_down_waits_before_all_others() {
         let start = Instant::now();
         let mut queue = queue();
-        push(&mut queue, 1);
-        let id = queue.poll(start).unwrap().0;
-        assert_eq!(queue.failed(id, Some(SECOND * 3), "429", start), Some(1));
-        push(&mut queue, 2);
-        assert!(queue.poll(start + SECOND * 2).is_none());
-        queue.push(3, "other", 1, None);
-        assert_eq!(queue.poll(start + SECOND * 2).map(|(_, job)| *job), Some(3));
-        assert_eq!(queue.poll(start + SECOND * 3).map(|(_, job)| *job), Some(2));
+        push(&mut queue, 9);
+        let late = queue.poll(start).unwrap().0;
+        assert_eq!(queue.queueing().count(), 1);
+        for job in 0..5 {
+            let id = made(&mut queue, job, start);
+            queue.failed(id, "connection refused", start);
+        }
+        push(&mut queue, 10);
+        assert!(queue.make(late, start).is_none());
+        assert_eq!((queue.job(late), queue.queueing().count()), (None, 0));
+        let (id, job) = queue.poll(start + SECOND * 60).expect("no call is out that the probe has to wait for");
+        assert_eq!((id, *job), (late, 9));
+        assert!(queue.make(late, start + SECOND * 60).is_some(), "it is the probe");
     }
 
     #[test]
@@ -282,7 +356,7 @@ mod tests {
         for job in 0..5 {
             push(&mut queue, job);
             let id = queue.poll(start).unwrap().0;
-            queue.failed(id, None, "connection refused", start);
+            queue.failed(id, "connection refused", start);
         }
         assert!(!queue.is_well(HOST) && queue.is_well("other"));
         let shown = queue.breakers(start).next().unwrap().1;
@@ -310,8 +384,7 @@ mod tests {
         for job in 0..5 {
             push(&mut queue, job);
             let id = queue.poll(start).unwrap().0;
-            queue.failed(id, Some(SECOND * 100), "429", start);
-            queue.hosts[0].rate = queue.rate.clone();
+            queue.failed(id, "connection refused", start);
         }
         queue.push(9, HOST, 1, Some(start + SECOND * 90));
         let shown = queue.breakers(start).next().unwrap().1;
@@ -346,7 +419,15 @@ mod tests {
     const HOST: &str = "venue";
 
     fn queue() -> RestQueue<u32> {
-        RestQueue::new(&Rest::default(), None)
+        RestQueue::new(&Rest::default())
+    }
+
+    /// Puts a call in line whose turn comes at once.
+    fn made(queue: &mut RestQueue<u32>, job: u32, now: Instant) -> CallId {
+        push(queue, job);
+        let id = queue.poll(now).expect("it may go out").0;
+        queue.make(id, now).expect("its host is not down");
+        id
     }
 
     fn push(queue: &mut RestQueue<u32>, job: u32) {

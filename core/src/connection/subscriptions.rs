@@ -1,10 +1,10 @@
 //! What is subscribed to, what should be, and what to ask of the venue next.
 
-use std::{collections::BTreeMap, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{policy::RateLimit, protocol::Limits};
+use crate::{http::Rate, protocol::Limits};
 
 /// The channels of one connection: the wanted ones against those that the venue has confirmed.
 ///
@@ -14,7 +14,8 @@ pub(super) struct Subscriptions {
     channels: BTreeMap<Arc<str>, Channel>,
     channels_per_message: usize,
     bytes_per_message: usize,
-    rate: Option<RateLimit>,
+    /// Shared with the other connections to the host.
+    rate: Option<Rate>,
     timeout: Duration,
     /// The handshake is done.
     is_ready: bool,
@@ -94,18 +95,20 @@ const WAITING: State = State::Waiting { not_before: None };
 impl Subscriptions {
     /// Returns an empty set.
     pub(super) fn new(limits: &Limits, timeout: Duration) -> Self {
-        let interval = limits.messages_per_second.filter(|rate| *rate > 0.0).map(|rate| 1.0 / rate);
-        let interval = interval.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
         Self {
             channels: BTreeMap::new(),
             channels_per_message: limits.channels_per_message.unwrap_or(usize::MAX).max(1),
             bytes_per_message: limits.bytes_per_message.unwrap_or(usize::MAX),
-            // No burst: a venue that counts to three a second may count in any second.
-            rate: interval.map(|interval| RateLimit::every(interval, NonZeroU32::MIN)),
+            rate: None,
             timeout,
             is_ready: false,
             look_at: None,
         }
+    }
+
+    /// Keeps to a rate from here on.
+    pub(super) fn keep_to(&mut self, rate: Option<Rate>) {
+        self.rate = rate;
     }
 
     /// Takes a new set of wanted channels. Channels in both sets are left alone, but those that were refused are asked
@@ -257,7 +260,7 @@ impl Subscriptions {
                 State::Asked { .. } | State::Confirmed | State::Leaving { .. } | State::Ending { .. } => false,
             })
         };
-        if batch.is_empty() || !self.rate.as_mut().is_none_or(|rate| rate.take(now, 1)) {
+        if batch.is_empty() || !self.rate.as_ref().is_none_or(|rate| rate.take(now)) {
             self.look_at = self.next_look(now, !batch.is_empty());
             return None;
         }
@@ -328,7 +331,7 @@ impl Subscriptions {
             State::Refused { until } => Some(until).filter(|at| *at > now),
             State::Confirmed => None,
         };
-        let rate = self.rate.as_ref().filter(|_| is_rate_limited).map(|rate| now + rate.wait(now, 1));
+        let rate = self.rate.as_ref().filter(|_| is_rate_limited).map(|rate| now + rate.wait(now));
         self.channels.values().filter_map(of_state).chain(rate).min()
     }
 }

@@ -15,7 +15,7 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    http::{Answer, HttpClient, NoAnswer, root_cause},
+    http::{Answer, HttpClient, NoAnswer, Turn, root_cause},
     protocol::{Endpoint, Request},
     row::Timestamp,
 };
@@ -28,9 +28,10 @@ pub(super) trait Transport: Send + Sync + 'static {
     /// Opens a connection, handshakes included.
     fn connect(&self, endpoint: Endpoint) -> impl Future<Output = Result<Self::Line, NotConnected>> + Send + 'static;
 
-    /// Makes an HTTP call.
+    /// Makes an HTTP call whose turn has come.
     fn call(
         &self,
+        turn: Turn,
         request: Request,
         timeout: Duration,
     ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static;
@@ -75,11 +76,12 @@ impl Transport for Sockets {
 
     fn call(
         &self,
+        turn: Turn,
         request: Request,
         timeout: Duration,
     ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static {
         let http = self.http.clone();
-        async move { http.call(&request, timeout).await }
+        async move { http.call_in(turn, &request, timeout).await }
     }
 
     fn wall(&self) -> Timestamp {

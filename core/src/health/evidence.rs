@@ -46,6 +46,7 @@ pub(super) struct Evidence {
     pub(super) spool_limit: Count,
     pub(super) synced_lag: Count,
     pub(super) dead_letters: Count,
+    pub(super) offset: Count,
     /// In nanoseconds; 0 is no limit.
     pub(super) overdue_after: Count,
     pub(super) is_subscribed: AtomicBool,

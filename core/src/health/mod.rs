@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use evidence::Stamp;
 pub use report::{
-    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Gaps, Quantiles, Readiness, Report, SinkDetail,
-    SourceDetail, SpoolDetail, Subscriptions,
+    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Gaps, LedgerDetail, Quantiles, Readiness, Report,
+    SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
 };
 use stage::Stage;
 pub use stage::StageHealth;
@@ -56,6 +56,8 @@ pub enum StageKind {
     Source,
     /// Keeps what was read.
     Spool,
+    /// Keeps what is known of each stream's time.
+    Ledger,
     /// Writes to a store.
     Sink,
     /// Keeps the rows that a store will never take.
@@ -160,6 +162,11 @@ impl StageId {
         Self::new(pipeline, StageKind::Spool, "")
     }
 
+    /// Names the ledger of a pipeline.
+    pub fn ledger(pipeline: &str) -> Self {
+        Self::new(pipeline, StageKind::Ledger, "")
+    }
+
     /// Names the sink `[sink.NAME]` of a pipeline.
     pub fn sink(pipeline: &str, name: &str) -> Self {
         Self::new(pipeline, StageKind::Sink, name)
@@ -189,7 +196,7 @@ impl StageId {
         self.kind
     }
 
-    /// Returns the stage's own name; empty for a spool.
+    /// Returns the stage's own name; empty for a spool or a ledger.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -215,6 +222,7 @@ impl fmt::Display for StageKind {
             Self::Host => "host",
             Self::Source => "source",
             Self::Spool => "spool",
+            Self::Ledger => "ledger",
             Self::Sink => "sink",
             Self::DeadLetters => "deadletters",
         })

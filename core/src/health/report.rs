@@ -59,6 +59,8 @@ pub enum Detail {
     Source(SourceDetail),
     /// Of a spool.
     Spool(SpoolDetail),
+    /// Of a ledger.
+    Ledger(LedgerDetail),
     /// Of a sink.
     Sink(SinkDetail),
     /// Of dead letters.
@@ -79,14 +81,14 @@ pub struct SourceDetail {
     /// When the last frame came.
     pub last_frame: Option<String>,
     /// When the last row came.
-    pub last_record: Option<String>,
+    pub last_row: Option<String>,
     /// Rows that came live since the start.
     pub rows_received: u64,
     /// Rows that came by backfill since the start.
     pub rows_backfilled: u64,
     /// What is missing, and what became of it.
     pub gaps: Gaps,
-    /// The breakers of the connection (`line`) and of each host of the API (`rest HOST`).
+    /// The breakers of the `connection` and of each host of the REST interface (`rest HOST`).
     pub breakers: BTreeMap<String, BreakerCheck>,
 }
 
@@ -125,13 +127,24 @@ pub struct SpoolDetail {
     /// Bytes that it may take; 0 is no limit.
     pub max_bytes: u64,
     /// When the last row was appended.
-    pub last_record: Option<String>,
+    pub last_row: Option<String>,
     /// Rows appended since the start.
     pub rows_appended: u64,
     /// Rows that it could not keep.
     pub rows_dropped: u64,
     /// How long the last append waited for its fsync.
     pub synced_lag_seconds: f64,
+}
+
+/// What is known of a ledger.
+#[derive(Debug, Clone, Serialize)]
+pub struct LedgerDetail {
+    /// When it was written last.
+    pub last_commit: Option<String>,
+    /// Up to which offset it has read the spool.
+    pub offset: u64,
+    /// Streams of which something may be missing, that is asked for.
+    pub streams_open: u64,
 }
 
 /// What is known of a sink.
@@ -189,7 +202,7 @@ pub struct Quantiles {
 #[derive(Debug, Clone, Serialize)]
 pub struct DeadLettersDetail {
     /// Rows that are kept.
-    pub letters: u64,
+    pub dead_letters: u64,
 }
 
 /// What is known of a breaker.
@@ -262,7 +275,7 @@ impl Detail {
                 connections: evidence.connections.number(),
                 subscriptions: Subscriptions::of(stage),
                 last_frame: ago(&evidence.last_frame),
-                last_record: ago(&evidence.last_record),
+                last_row: ago(&evidence.last_record),
                 rows_received: evidence.rows_received.number(),
                 rows_backfilled: evidence.rows_backfilled.number(),
                 gaps: Gaps {
@@ -277,10 +290,15 @@ impl Detail {
             StageKind::Spool => Self::Spool(SpoolDetail {
                 bytes: evidence.spool_bytes.number(),
                 max_bytes: evidence.spool_limit.number(),
-                last_record: ago(&evidence.last_record),
+                last_row: ago(&evidence.last_record),
                 rows_appended: evidence.rows_received.number(),
                 rows_dropped: evidence.rows_dropped.number(),
                 synced_lag_seconds: evidence.synced_lag.duration().as_secs_f64(),
+            }),
+            StageKind::Ledger => Self::Ledger(LedgerDetail {
+                last_commit: ago(&evidence.last_commit),
+                offset: evidence.offset.number(),
+                streams_open: evidence.gaps_open.number(),
             }),
             StageKind::Sink => Self::Sink(SinkDetail {
                 committed_or_idle: evidence.is_committed_or_idle.load(Relaxed),
@@ -298,7 +316,9 @@ impl Detail {
                     .map(|(p50, p99)| Quantiles { p50: p50.as_secs_f64(), p99: p99.as_secs_f64() }),
                 breakers: breakers(stage, clock),
             }),
-            StageKind::DeadLetters => Self::DeadLetters(DeadLettersDetail { letters: evidence.dead_letters.number() }),
+            StageKind::DeadLetters => {
+                Self::DeadLetters(DeadLettersDetail { dead_letters: evidence.dead_letters.number() })
+            }
         }
     }
 }
@@ -349,9 +369,12 @@ fn missing(stage: &Stage, now: Instant) -> Option<String> {
         }
         StageKind::Sink if !stage.evidence.is_committed_or_idle.load(Relaxed) => "nothing committed yet".into(),
         StageKind::Source | StageKind::Sink if is_overdue => return Some(reason),
-        StageKind::Source | StageKind::Sink | StageKind::Host | StageKind::Spool | StageKind::DeadLetters => {
-            return None;
-        }
+        StageKind::Source
+        | StageKind::Sink
+        | StageKind::Host
+        | StageKind::Spool
+        | StageKind::Ledger
+        | StageKind::DeadLetters => return None,
     };
     Some(if reason.is_empty() { lacks } else { format!("{lacks}; {status}: {reason}") })
 }

@@ -32,7 +32,7 @@ pub(super) struct Stage {
 ///
 /// Evidence is left without a lock and with the caller's time, so that it may be left for every frame. A move takes a
 /// lock and may write a log line. Its reason says what happens next, as in
-/// `line lost: no pong for 10 s; trying again in 1 s (attempt 1)`, and holds no secret.
+/// `connection lost: no pong for 10 s; trying again in 1 s (attempt 1)`, and holds no secret.
 #[derive(Debug, Clone)]
 pub struct StageHealth {
     stage: Arc<Stage>,
@@ -72,7 +72,7 @@ impl Stage {
         let (waits, what) = match self.id.kind() {
             StageKind::Source => (self.evidence.last_frame.age(self.origin, now)?, "no frame for"),
             StageKind::Sink => (self.evidence.untaken_since.age(self.origin, now)?, "the oldest row has waited for"),
-            StageKind::Host | StageKind::Spool | StageKind::DeadLetters => return None,
+            StageKind::Host | StageKind::Spool | StageKind::Ledger | StageKind::DeadLetters => return None,
         };
         let (waited, allowed) = (waits.as_secs(), limit.as_secs_f64());
         let is_overdue = !limit.is_zero() && waits > limit;
@@ -304,7 +304,7 @@ impl StageHealth {
     }
 }
 
-/// Evidence of a spool and of dead letters.
+/// Evidence of a spool, a ledger and dead letters.
 impl StageHealth {
     /// Notes that rows were appended.
     pub fn appended(&self, now: Instant, rows: u64) {
@@ -325,6 +325,13 @@ impl StageHealth {
     /// Sets how long the last append waited for its fsync.
     pub fn synced_lag(&self, lag: Duration) {
         self.stage.evidence.synced_lag.set_duration(lag);
+    }
+
+    /// Notes that the ledger goes up to an offset, and of how many streams something is asked for.
+    pub fn ledger(&self, now: Instant, offset: u64, open: usize) {
+        self.stage.evidence.last_commit.set(self.stage.origin, now);
+        self.stage.evidence.offset.set(offset);
+        self.stage.evidence.gaps_open.set(open as u64);
     }
 
     /// Sets how many rows are kept as dead letters.

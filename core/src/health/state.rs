@@ -138,9 +138,9 @@ mod tests {
     fn degraded_and_healthy_follow_each_other_and_each_change_is_told() {
         let mut standing = standing();
         assert_eq!(go(&mut standing, Status::Healthy, "subscribed"), Move::Told { from: Status::Starting });
-        assert_eq!(go(&mut standing, Status::Degraded, "line lost"), Move::Told { from: Status::Healthy });
+        assert_eq!(go(&mut standing, Status::Degraded, "connection lost"), Move::Told { from: Status::Healthy });
         assert_eq!(go(&mut standing, Status::Healthy, "subscribed"), Move::Told { from: Status::Degraded });
-        assert_eq!(go(&mut standing, Status::Degraded, "line lost"), Move::Told { from: Status::Healthy });
+        assert_eq!(go(&mut standing, Status::Degraded, "connection lost"), Move::Told { from: Status::Healthy });
     }
 
     #[test]
@@ -168,8 +168,8 @@ mod tests {
     #[test]
     fn reasons_that_differ_in_numbers_only_are_told_once_and_the_newest_is_shown() {
         let mut standing = standing();
-        go(&mut standing, Status::Degraded, "line lost: no pong for 10 s; trying again in 900 ms (attempt 1)");
-        let again = "line lost: no pong for 1m 30s; trying again in 1.5 s (attempt 12)";
+        go(&mut standing, Status::Degraded, "connection lost: no pong for 10 s; trying again in 900 ms (attempt 1)");
+        let again = "connection lost: no pong for 1m 30s; trying again in 1.5 s (attempt 12)";
         assert_eq!(go(&mut standing, Status::Degraded, again), Move::Silent);
         assert_eq!(standing.reason, again);
         let other = "connection refused; trying again in 1 s (attempt 13)";
@@ -188,7 +188,7 @@ mod tests {
     fn the_time_of_a_state_is_that_of_its_beginning() {
         let mut standing = standing();
         let begin = Instant::now();
-        standing.move_to(Status::Degraded, "line lost".into(), begin);
+        standing.move_to(Status::Degraded, "connection lost".into(), begin);
         standing.move_to(Status::Degraded, "refused".into(), begin + std::time::Duration::from_secs(9));
         assert_eq!(standing.since, begin);
     }

@@ -111,9 +111,9 @@ fn a_lost_line_takes_readiness_away_until_the_venue_has_confirmed_again() {
     let pipeline = Pipeline::running();
     pipeline.source.unsubscribed();
     pipeline.source.subscriptions(52, 0, 0);
-    pipeline.source.degraded("line lost: no pong for 10 s; trying again in 1 s (attempt 1)");
+    pipeline.source.degraded("connection lost: no pong for 10 s; trying again in 1 s (attempt 1)");
     let why = "eth/source.deribit: 0 of 52 subscriptions confirmed; \
-               degraded: line lost: no pong for 10 s; trying again in 1 s (attempt 1)";
+               degraded: connection lost: no pong for 10 s; trying again in 1 s (attempt 1)";
     assert_eq!(pipeline.waiting_for(), [why]);
 
     pipeline.source.subscribed();
@@ -255,7 +255,7 @@ fn the_report_has_the_documented_shape() {
         json!({ "open": 1, "filled": 4, "resynchronised": 3, "lost": 2, "unrepeatable_seconds": 2.5 })
     );
     assert_eq!([&source["rows_received"], &source["rows_backfilled"], &source["connections"]], [3, 212, 1]);
-    assert!(is_time(&source["last_frame"]) && is_time(&source["last_record"]));
+    assert!(is_time(&source["last_frame"]) && is_time(&source["last_row"]));
     assert_eq!(source["duration"], "0s");
     let sink = &report["checks"]["eth/sink.sqlite"];
     assert_eq!(sink["duration"], "1ms 500us");
@@ -267,7 +267,7 @@ fn the_report_has_the_documented_shape() {
         [61, 1_000, 5, 9]
     );
     assert_eq!(spool["synced_lag_seconds"], 0.003);
-    assert_eq!(report["checks"]["eth/deadletters.sqlite"]["letters"], 7);
+    assert_eq!(report["checks"]["eth/deadletters.sqlite"]["dead_letters"], 7);
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,8 +19,10 @@ pub(super) struct Board {
     history_lag: Duration,
     tell: watch::Sender<Arc<[Ask]>>,
     gaps: HashMap<GapId, Shown>,
-    /// When a session of the source began, covered more, or ended last.
-    stirred: Instant,
+    /// For how long sessions of the source have been up, all together, and until when that is known.
+    up_for: Duration,
+    looked: Option<Instant>,
+    was_up: bool,
 }
 
 /// What was found when the board was brought up to date.
@@ -37,6 +39,8 @@ pub(super) struct Look {
 struct Shown {
     number: u64,
     not_before: Instant,
+    /// For how long sessions had been up when none covered the stream any more; `None` while one does.
+    uncovered_at: Option<Duration>,
     /// Whether nothing was there at the first look.
     is_second_look: bool,
     dry_replies: u32,
@@ -47,7 +51,8 @@ struct Shown {
 impl Board {
     pub(super) fn new(source: Arc<str>, tables: Vec<Arc<str>>, history_lag: Duration) -> Self {
         let (tell, _) = watch::channel(Vec::new().into());
-        Self { source, tables, history_lag, tell, gaps: HashMap::new(), stirred: Instant::now() }
+        let (gaps, up_for, looked) = (HashMap::new(), Duration::ZERO, None);
+        Self { source, tables, history_lag, tell, gaps, up_for, looked, was_up: false }
     }
 
     pub(super) fn subscribe(&self) -> super::Asks {
@@ -62,28 +67,27 @@ impl Board {
         }
     }
 
-    /// A session of the source began, covers more, or ended.
-    pub(super) fn stir(&mut self, now: Instant) {
-        self.stirred = now;
-    }
-
     /// Shows what is open now.
     pub(super) fn publish(&mut self, continuity: &Continuity, now: Instant) -> Look {
         let mut gaps = HashMap::new();
         let mut asks = Vec::new();
         let mut look = Look::default();
-        // What nobody has subscribed to anew by then has gone: expired, or no longer wanted.
-        let is_settled = now >= self.stirred + SETTLED && continuity.is_up(&self.source);
+        let is_up = continuity.is_up(&self.source);
+        let since_last = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
+        self.up_for += if self.was_up { since_last } else { Duration::ZERO };
+        (self.looked, self.was_up) = (Some(now), is_up);
         // What is not collected any more stays open until it is again: nobody could take an answer.
         let is_collected = |ask: &OpenAsk| self.tables.contains(&ask.gap.stream.table);
         for ask in continuity.open_gaps(&self.source).filter(is_collected) {
             look.open += u64::from(!continuity.is_baseline(ask.gap.id));
-            let is_gone = is_settled && !ask.is_covered;
+            let shown = self.look(&ask, now);
+            // What no session has subscribed to anew by then has gone: expired, or no longer wanted. However short each
+            // of them was, it is together that they count.
+            let is_gone = is_up && shown.uncovered_at.is_some_and(|at| self.up_for >= at + SETTLED);
             if is_gone && ask.gap.numbering == Numbering::Linked {
                 look.abandoned.push(ask.gap.id);
                 continue;
             }
-            let shown = self.look(&ask, now);
             gaps.insert(ask.gap.id, shown.clone());
             // An open right end is asked for once somebody listens to what comes behind it, or nobody will any more.
             if ask.gap.before.is_none() && !ask.is_covered && !ask.has_left && !is_gone {
@@ -114,11 +118,16 @@ impl Board {
             () if is_break => Duration::ZERO,
             () => self.history_lag,
         };
-        match self.gaps.get(&ask.gap.id) {
-            Some(known) if known.number == ask.number && known.is_second_look == is_second_look => known.clone(),
+        let known = self.gaps.get(&ask.gap.id);
+        let uncovered_at = known.and_then(|known| known.uncovered_at).or(Some(self.up_for)).filter(|_| !ask.is_covered);
+        match known {
+            Some(known) if known.number == ask.number && known.is_second_look == is_second_look => {
+                Shown { uncovered_at, ..known.clone() }
+            }
             known => Shown {
                 number: ask.number,
                 not_before: now + pause,
+                uncovered_at,
                 is_second_look,
                 dry_replies: if is_second_look { 0 } else { known.map_or(0, |known| known.dry_replies) },
                 filled: known.map_or(0, |known| known.filled),
@@ -127,7 +136,7 @@ impl Board {
     }
 }
 
-/// So long after the last change of a source's sessions, a stream that none of them covers is taken for gone.
+/// When sessions have been up for so long and none of them covers a stream, it is taken for gone.
 const SETTLED: Duration = Duration::from_secs(60);
 /// The wall clock, which the two looks are compared by, may run a little slower than the monotonic one.
 const LOOK_MARGIN: Duration = Duration::from_secs(1);

@@ -9,10 +9,10 @@ use std::{
 use foldhash::fast::FixedState;
 
 use super::{
-    continuity::{Confirmation, Continuity, Drop, Verdict, row_hash},
+    continuity::{Absence, Confirmation, Continuity, Drop, Verdict, row_hash},
     link::{Handover, LinkId, Step},
     neighbour::Neighbours,
-    tally::{Absence, SourceTally},
+    tally::SourceTally,
 };
 use crate::{
     Result,
@@ -106,7 +106,8 @@ pub(super) struct Intake {
     unsaid: u64,
     /// Rows that were left out, by stream.
     left_out: BTreeMap<u32, u64>,
-    counts: Counts,
+    /// What the last entry changed.
+    pub(super) counts: Counts,
     /// By how much the wall clock is ahead of the monotonic one.
     drift: Option<i64>,
 }
@@ -150,14 +151,12 @@ pub(super) struct Counts {
     pub(super) backfilled: u64,
     /// Gaps where something is missing; the question for a stream's beginning is none.
     pub(super) opened: Vec<GapId>,
-    pub(super) closed: Vec<(GapId, GapOutcome)>,
-    pub(super) confirmed: bool,
-    /// A session has said that it lives.
-    pub(super) heard: bool,
-    /// A session is over.
-    pub(super) ended: bool,
-    /// Tables of streams whose session was cut and that nobody can repeat.
-    pub(super) cut: Vec<Arc<str>>,
+    /// Gaps that are over, how, and how many rows have filled them.
+    pub(super) closed: Vec<(GapId, GapOutcome, u64)>,
+    /// Times in which nobody listened, that are over.
+    pub(super) absences: Vec<Absence>,
+    /// Whether nobody listens behind it.
+    pub(super) is_absent: bool,
 }
 
 impl Intake {
@@ -185,12 +184,12 @@ impl Intake {
         }
     }
 
-    /// Enters what the last boot left open, first of all. `absences` say, for each source, since when nobody has listened.
+    /// Enters what the last boot left open, first of all.
     ///
     /// # Errors
     ///
     /// Those of [`SpoolWriter::append`].
-    pub(super) fn booted(&mut self, now: Now, absences: Vec<Absence>) -> Result<Accepted> {
+    pub(super) fn booted(&mut self, now: Now) -> Result<Accepted> {
         self.begin();
         self.continuity.booted(now.wall, &mut self.decisions);
         self.decide();
@@ -200,9 +199,10 @@ impl Intake {
             tracing::warn!("no room to enter what the last boot left open");
             return Ok(accepted);
         }
-        for ((source, tally), absence) in self.sources.iter().zip(&mut self.tallies).zip(absences) {
+        for (source, tally) in self.sources.iter().zip(&mut self.tallies) {
             let opened = self.continuity.open_gaps(source).map(|ask| ask.gap.id).collect();
-            tally.booted(opened, absence);
+            let is_absent = self.continuity.is_absent(source);
+            tally.count(&Counts { opened, is_absent, ..Counts::default() });
         }
         Ok(accepted)
     }
@@ -469,6 +469,9 @@ impl Intake {
 
     /// The venue vouches for streams. Those whose names are too long are said, and nobody vouches for them.
     fn confirm(&mut self, link: LinkId, streams: &[Covered], venue_at: Timestamp, now: Now) {
+        if self.link.is_shut {
+            return;
+        }
         let session = self.link.session.unwrap_or_else(|| self.open());
         let named = streams.iter().filter_map(|one| Some((self.stream(link, &one.key, now)?, one.numbering)));
         let named: Vec<_> = named.collect();
@@ -543,7 +546,6 @@ impl Intake {
         if let Some(session) = session.filter(|session| self.continuity.has_session(*session)) {
             // What was only asked for is missing now, until it is answered.
             self.counts.opened.extend(self.continuity.baselines_of(session));
-            self.counts.cut.extend(self.continuity.unrepeatable(session));
             self.continuity.ended(session, &words(why), now.wall, &mut self.decisions);
             self.decide();
         }
@@ -607,16 +609,16 @@ impl Intake {
             self.unsaid += 1;
             return;
         }
+        if let Control::Confirmed { source, at, .. } = &control {
+            self.counts.absences.extend(self.continuity.absence_until(source, *at));
+        }
         self.continuity.apply(&control);
-        self.counts.confirmed |= matches!(control, Control::Confirmed { .. });
-        self.counts.heard |= matches!(control, Control::Confirmed { .. } | Control::Alive { .. });
-        self.counts.ended |= matches!(control, Control::Ended { .. });
         if let Control::GapOpened { gap, .. } = control
             && !self.continuity.is_baseline(gap)
         {
             self.counts.opened.push(gap);
-        } else if let Control::GapClosed { gap, outcome, .. } = control {
-            self.counts.closed.push((gap, outcome));
+        } else if let Control::GapClosed { gap, outcome, filled, .. } = control {
+            self.counts.closed.push((gap, outcome, filled));
         }
     }
 
@@ -647,9 +649,9 @@ impl Intake {
 
     /// Shows what the entry changed.
     fn show(&mut self, link: Option<LinkId>) {
-        if let Some(tally) = link.and_then(|link| self.tallies.get_mut(usize::from(link.source))) {
-            tally.count(&self.counts);
-        }
+        let Some(link) = link else { return };
+        self.counts.is_absent = self.continuity.is_absent(&self.sources[usize::from(link.source)]);
+        self.tallies[usize::from(link.source)].count(&self.counts);
     }
 
     /// Returns how many rows the last entry had.

@@ -91,6 +91,8 @@ pub struct Handover {
     /// Set by intake: it had no room for the rows, and has ended the session in the log.
     pub(super) is_refused: bool,
     home: mpsc::Sender<Self>,
+    /// Whether its source cannot wait for room in the spool.
+    pub(super) is_live: bool,
     /// Whether nothing comes of this link behind it.
     is_last: bool,
 }
@@ -100,7 +102,8 @@ impl Handover {
     pub(crate) fn gone(link: LinkId, why: &str) -> Self {
         let (home, _) = mpsc::channel(1);
         let steps = vec![(0, Step::Ended { why: why.to_owned() })];
-        Self { link, records: Records::default(), steps, logged: 0, is_refused: false, home, is_last: true }
+        let (records, logged) = (Records::default(), 0);
+        Self { link, records, steps, logged, is_refused: false, home, is_live: true, is_last: true }
     }
 
     /// Returns whether the link is gone, and this is the last of it.
@@ -136,6 +139,7 @@ pub struct Link {
     step_bytes: usize,
     logged: u64,
     is_refused: bool,
+    is_live: bool,
 }
 
 impl Link {
@@ -151,6 +155,7 @@ impl Link {
                 logged: 0,
                 is_refused: false,
                 home: home_again,
+                is_live: false,
                 is_last: false,
             };
             home.try_send(handover).expect("the channel was made for this many");
@@ -166,7 +171,14 @@ impl Link {
             step_bytes: 0,
             logged: 0,
             is_refused: false,
+            is_live: false,
         }
+    }
+
+    /// Returns the link of a feed that does not wait: where there is no room for what it hands over, the session ends in the
+    /// log at once. What any other link hands over waits for room.
+    pub(crate) fn live(self) -> Self {
+        Self { is_live: true, ..self }
     }
 
     /// Returns its name.
@@ -213,9 +225,9 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `Transient` when more than the limit has been collected, or intake had no room for what came before: what waits is
-    /// thrown away, and the caller has to end the session, since nobody knows any more what the venue sent. `Permanent`
-    /// when the pipeline has ended.
+    /// `Transient` when more than the limit has been collected, which is thrown away, or intake had no room for what came
+    /// before: the caller has to end the session, since nobody knows any more what the venue sent. `Permanent` when the
+    /// pipeline has ended.
     pub fn hand_over(&mut self) -> Result<()> {
         if !self.is_pending() {
             return Ok(());
@@ -223,12 +235,10 @@ impl Link {
         match self.idle.pop().map_or_else(|| self.returned.try_recv(), Ok) {
             Ok(mut buffer) => {
                 self.hear(&mut buffer);
-                if self.was_refused() {
-                    self.idle.push(buffer);
-                    self.forget();
-                    return Err(Error::transient("the spool is full: what comes is thrown away"));
-                }
-                self.send(buffer)
+                let was_refused = self.was_refused();
+                // Of a session that it has ended, intake counts what still comes.
+                self.send(buffer)?;
+                if was_refused { Err(Error::transient("the spool is full")) } else { Ok(()) }
             }
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
             Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
@@ -307,6 +317,7 @@ impl Link {
         self.outbox.swap_records(&mut buffer.records);
         std::mem::swap(&mut self.steps, &mut buffer.steps);
         self.step_bytes = 0;
+        buffer.is_live = self.is_live;
         // The pipeline's queue has a place for every buffer of every link.
         self.queue.try_send(buffer).map_err(|_| gone())
     }

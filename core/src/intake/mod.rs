@@ -20,5 +20,6 @@ mod task;
 mod tests;
 
 pub use board::{Ask, Asks};
+pub(crate) use continuity::{Continuity, Span, Standing};
 pub use link::{Handover, Link, LinkId, Step};
 pub use opening::{Running, Setup, SourceSetup, Started, start};

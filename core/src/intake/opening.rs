@@ -1,6 +1,6 @@
 //! Opening: continuity from the last segment's head and what follows it, and a task that is ready to run.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
 use tracing::{info, warn};
@@ -8,17 +8,15 @@ use tracing::{info, warn};
 use super::{
     Asks,
     continuity::{Continuity, row_hash},
-    tally::Absence,
     task::{Prepared, Task},
 };
 use crate::{
     Error, Result,
     config::SpoolConfig,
     health::Registry,
-    row::{Origin, Timestamp},
+    row::Timestamp,
     spool::{
-        self, Begun, Control, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition,
-        SpoolReader,
+        self, Begun, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition, SpoolReader,
         disk::{Disk, RealDisk},
     },
 };
@@ -68,6 +66,8 @@ pub struct Running {
     pub asks: Vec<Asks>,
     /// The highest durable offset.
     pub synced_offset: watch::Receiver<u64>,
+    /// Whether rows of a feed that cannot wait are taken: not while the spool is full and nothing may be dropped.
+    pub room: watch::Receiver<bool>,
     /// Ends when the queue is closed and all that was in it is durable, or when the disk fails.
     pub task: JoinHandle<Result<()>>,
 }
@@ -106,9 +106,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
         continuity.add_stream(id, &stream.source, &stream.key);
     }
     let mut rows = 0;
-    let mut absences = Absences::default();
-    let recovery = recovery.replay(|step| rows += fold(&mut continuity, &mut absences, &step))?;
-    let absences = sources.iter().map(|source| absences.of(&continuity, &source.info.name)).collect();
+    let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
     let Begun { writer, boot, .. } =
         recovery.begin(continuity.snapshot(), Timestamp::now(), env!("CARGO_PKG_VERSION"))?;
     continuity.apply(&boot);
@@ -123,73 +121,23 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     tell_recovery(&pipeline, &report, rows, began.elapsed());
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());
-    let prepared = Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, absences };
+    let prepared = Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced };
     Ok(Started { reader, synced: synced_seen, is_new: report.new, task: Task::new(prepared)? })
 }
 
-fn fold(continuity: &mut Continuity, absences: &mut Absences, step: &spool::Step<'_>) -> u64 {
+fn fold(continuity: &mut Continuity, step: &spool::Step<'_>) -> u64 {
     let spool::Step::Entry(entry) = step else { return 0 };
     let mut rows = 0;
     for (_, item) in entry.items() {
         match item {
             Item::Row(row, bytes) => {
                 continuity.apply_row(&row, row_hash(&row.head, bytes));
-                if row.head.origin == Origin::Live {
-                    absences.heard(continuity.source_of(row.session), row.head.ts_recv);
-                }
                 rows += 1;
             }
-            Item::Control(control) => {
-                absences.see(continuity, &control);
-                continuity.apply(&control);
-            }
+            Item::Control(control) => continuity.apply(&control),
         }
     }
     rows
-}
-
-/// Since when nobody has listened, for each source, as the log tells it.
-#[derive(Debug, Default)]
-struct Absences(BTreeMap<Arc<str>, Absence>);
-
-impl Absences {
-    /// Notes a control item that is about to be applied.
-    fn see(&mut self, continuity: &Continuity, control: &Control) {
-        if let Control::Confirmed { source, at, .. } = control {
-            let absence = Absence { since: Some(*at), unrepeatable: Vec::new() };
-            self.0.insert(source.as_str().into(), absence);
-        } else if let Control::Alive { session, at } = control {
-            self.heard(continuity.source_of(*session), *at);
-        } else if let Control::Ended { session, .. } = control {
-            self.missed(continuity.source_of(*session), continuity, *session);
-        } else if matches!(control, Control::Boot { .. }) {
-            for (session, source) in continuity.sessions() {
-                self.missed(Some(source), continuity, session);
-            }
-        }
-    }
-
-    fn heard(&mut self, source: Option<&Arc<str>>, at: Timestamp) {
-        let Some(source) = source else { return };
-        match self.0.get_mut(source) {
-            Some(absence) => absence.since = absence.since.max(Some(at)),
-            None => _ = self.0.insert(source.clone(), Absence { since: Some(at), unrepeatable: Vec::new() }),
-        }
-    }
-
-    fn missed(&mut self, source: Option<&Arc<str>>, continuity: &Continuity, session: u32) {
-        let Some(source) = source else { return };
-        self.0.entry(source.clone()).or_default().unrepeatable.extend(continuity.unrepeatable(session));
-    }
-
-    /// Returns that of a source at the end of the log, where no session lives any more.
-    fn of(&mut self, continuity: &Continuity, source: &str) -> Absence {
-        let mut absence = self.0.remove(source).unwrap_or_default();
-        absence.unrepeatable.extend(continuity.unrepeatable_of(source));
-        absence.unrepeatable.sort_unstable();
-        absence.unrepeatable.dedup();
-        absence
-    }
 }
 
 fn tell_recovery(pipeline: &str, report: &RecoveryReport, rows: u64, took: Duration) {

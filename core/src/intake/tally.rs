@@ -1,16 +1,15 @@
-//! What intake shows of itself: counts for health and metrics, and one log line for a group of gaps.
+//! What intake shows of itself: counts for health and metrics, and one log line for the gaps of one event.
 
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::entry::Counts;
+use super::{continuity::Absence, entry::Counts};
 use crate::{
     health::{Registry, StageHealth, StageId},
     metrics::{SourceMetrics, SpoolMetrics},
     protocol::GapId,
-    row::Timestamp,
     spool::GapOutcome,
 };
 
@@ -20,32 +19,26 @@ pub(super) struct SourceTally {
     pipeline: Arc<str>,
     health: StageHealth,
     metrics: SourceMetrics,
-    /// Gaps that were counted as found, and are open.
-    found: BTreeSet<GapId>,
-    /// What has happened since the last moment without an open gap.
-    episode: Option<Episode>,
-    /// When a session last vouched for what came, by the wall clock: as the log has it, over restarts.
-    heard: Option<Timestamp>,
-    /// Set while no session vouches for what the venue sends.
-    absence: Option<Absence>,
+    /// What is not told yet, oldest first: each open gap that was counted is in one of them.
+    episodes: Vec<Episode>,
+    /// Nobody listens.
+    is_absent: bool,
+    /// For how long nobody listened to what nobody can repeat.
+    unrepeatable: Duration,
 }
 
-/// A time in which nobody listened.
-#[derive(Debug, Default)]
-pub(super) struct Absence {
-    /// When a session last vouched for what came; `None` where the log does not say.
-    pub(super) since: Option<Timestamp>,
-    /// Tables of which nobody can repeat a record.
-    pub(super) unrepeatable: Vec<Arc<str>>,
-}
-
-/// The time from the first open gap to the moment when none is left.
+/// Gaps that were found at once, or the time in which nobody listened that has left them.
 #[derive(Debug)]
 struct Episode {
     /// When it was noticed, and later when a session covered streams again.
     began: Instant,
+    /// Nobody listens yet.
+    is_waiting: bool,
+    /// It has been told, but for what is open.
+    is_told: bool,
     /// For how long nobody listened; `None` where somebody did, or the log does not say.
     absent_for: Option<Duration>,
+    open: BTreeSet<GapId>,
     found: u64,
     empty: u64,
     resynchronised: u64,
@@ -60,114 +53,115 @@ impl SourceTally {
     pub(super) fn new(registry: &Registry, pipeline: &str, source: &str) -> Self {
         let id = StageId::source(pipeline, source);
         let metrics = SourceMetrics::new(&id);
-        let (health, found) = (registry.stage(id), BTreeSet::new());
-        Self { pipeline: pipeline.into(), health, metrics, found, episode: None, heard: None, absence: None }
+        let health = registry.stage(id);
+        let (pipeline, episodes, unrepeatable) = (pipeline.into(), Vec::new(), Duration::ZERO);
+        Self { pipeline, health, metrics, episodes, is_absent: false, unrepeatable }
     }
 
-    /// Shows what the last boot left open, and since when nobody has listened.
-    pub(super) fn booted(&mut self, opened: Vec<GapId>, absence: Absence) {
-        self.heard = absence.since;
-        let ended = absence.since.is_some() || !absence.unrepeatable.is_empty();
-        self.count(&Counts { opened, cut: absence.unrepeatable, ended, ..Counts::default() });
-    }
-
-    /// Shows what an entry changed.
+    /// Shows what an entry changed, or what the last boot left open.
     pub(super) fn count(&mut self, counts: &Counts) {
         self.metrics.duplicates.increment(counts.repeated);
         self.metrics.malformed.increment(counts.malformed);
         self.metrics.position_conflicts.increment(counts.conflicted);
-        let opened = counts.opened.iter().filter(|gap| self.found.insert(**gap)).count() as u64;
-        self.metrics.gaps_opened.increment(opened);
-        if opened > 0 || !counts.cut.is_empty() {
-            self.episode.get_or_insert_with(Episode::new).found += opened;
-        }
         if counts.backfilled > 0 {
             self.health.backfilled(counts.backfilled);
             self.metrics.backfilled_rows.increment(counts.backfilled);
         }
-        self.episode.iter_mut().for_each(|episode| episode.rows += counts.backfilled);
-        self.listen(counts);
-        counts.closed.iter().for_each(|(gap, outcome)| self.closed(*gap, outcome));
+        self.opened(counts);
+        counts.absences.iter().for_each(|absence| self.heard_again(absence, counts.is_absent));
+        self.is_absent = counts.is_absent;
+        counts.closed.iter().for_each(|(gap, outcome, filled)| self.closed(*gap, outcome, *filled));
     }
 
-    /// Follows whether anybody listens.
-    fn listen(&mut self, counts: &Counts) {
-        // Confirmed and cut off again in one entry: nobody has listened in between.
-        let is_back = counts.confirmed && !(counts.ended && self.absence.is_some());
-        if counts.ended {
-            let since = self.heard;
-            let absence = self.absence.get_or_insert_with(|| Absence { since, ..Absence::default() });
-            add_new(&mut absence.unrepeatable, &counts.cut);
-        }
-        if is_back && let Some(Absence { since, unrepeatable }) = self.absence.take() {
-            let missed = since.map(|since| Timestamp::now().0.saturating_sub(since.0));
-            let missed = missed.map(|missed| Duration::from_nanos(u64::try_from(missed).unwrap_or(0)));
-            if !unrepeatable.is_empty() {
-                self.health.unrepeatable(missed.unwrap_or_default());
-            }
-            if let Some(episode) = &mut self.episode {
-                episode.began = Instant::now();
-                episode.absent_for = missed.map(|missed| missed + episode.absent_for.unwrap_or_default());
-                add_new(&mut episode.cut, &unrepeatable);
-            }
-        }
-        if counts.heard || counts.rows > counts.backfilled {
-            self.heard = Some(Timestamp::now());
-        }
-    }
-
-    fn closed(&mut self, gap: GapId, outcome: &GapOutcome) {
-        // The question for a stream's beginning is no gap, unless its session ended before the answer.
-        if !self.found.remove(&gap) {
+    /// Counts gaps as found, together with those of the same event.
+    fn opened(&mut self, counts: &Counts) {
+        let is_known = |gap: &GapId| self.episodes.iter().any(|episode| episode.open.contains(gap));
+        let opened: BTreeSet<GapId> = counts.opened.iter().copied().filter(|gap| !is_known(gap)).collect();
+        if opened.is_empty() {
             return;
         }
-        self.metrics.gaps_closed.of(outcome).increment(1);
-        match outcome {
-            GapOutcome::Lost(_) => self.health.gaps_lost(1),
-            GapOutcome::Resynchronised => self.health.gaps_resynchronised(1),
-            GapOutcome::Backfilled | GapOutcome::Live | GapOutcome::Absent => self.health.gaps_filled(1),
+        self.metrics.gaps_opened.increment(opened.len() as u64);
+        let is_absence = counts.is_absent || !counts.absences.is_empty();
+        let goes_on = self.is_absent;
+        let known =
+            self.episodes.pop_if(|last| if is_absence { goes_on && last.is_waiting } else { last.is_collecting() });
+        let mut episode = known.unwrap_or_else(|| Episode::new(is_absence));
+        episode.found += opened.len() as u64;
+        episode.open.extend(opened);
+        self.episodes.push(episode);
+    }
+
+    /// Somebody listens again, or has for a moment.
+    fn heard_again(&mut self, absence: &Absence, is_absent: bool) {
+        let Absence { length, unrepeatable } = absence;
+        if !unrepeatable.is_empty() {
+            let (missed, before) = (length.unwrap_or_default(), self.unrepeatable);
+            self.unrepeatable += missed;
+            self.health.unrepeatable(missed);
+            self.metrics.unrepeatable_seconds.increment(self.unrepeatable.as_secs() - before.as_secs());
         }
-        let Some(episode) = &mut self.episode else { return };
+        let waiting = self.episodes.pop_if(|last| last.is_waiting);
+        if waiting.is_none() && unrepeatable.is_empty() {
+            return;
+        }
+        let mut episode = waiting.unwrap_or_else(|| Episode::new(true));
+        episode.began = Instant::now();
+        episode.is_waiting = is_absent;
+        episode.absent_for = length.map(|length| length + episode.absent_for.unwrap_or_default());
+        for table in unrepeatable {
+            if !episode.cut.contains(table) {
+                episode.cut.push(table.clone());
+            }
+        }
+        self.episodes.push(episode);
+    }
+
+    fn closed(&mut self, gap: GapId, outcome: &GapOutcome, filled: u64) {
+        // The question for a stream's beginning is no gap, unless its session ended before the answer.
+        let Some(episode) = self.episodes.iter_mut().find_map(|episode| episode.take(gap)) else { return };
+        self.metrics.gaps_closed.of(outcome).increment(1);
+        episode.rows += filled;
         match outcome {
             GapOutcome::Lost(why) => {
+                self.health.gaps_lost(1);
                 episode.lost += 1;
                 episode.why.get_or_insert_with(|| why.clone());
             }
-            GapOutcome::Resynchronised => episode.resynchronised += 1,
-            GapOutcome::Absent => episode.empty += 1,
-            GapOutcome::Backfilled | GapOutcome::Live => {}
+            GapOutcome::Resynchronised => {
+                self.health.gaps_resynchronised(1);
+                episode.resynchronised += 1;
+            }
+            GapOutcome::Absent => {
+                self.health.gaps_filled(1);
+                episode.empty += 1;
+            }
+            GapOutcome::Backfilled | GapOutcome::Live => self.health.gaps_filled(1),
         }
     }
 
-    /// Shows how many gaps are open, and says so when the last one has closed.
+    /// Shows how many gaps are open, and tells the episodes that are over. One that takes long is told with what is open of
+    /// it; that follows when it is over too.
     pub(super) fn settle(&mut self, open: u64) {
         self.health.gaps_open(open);
-        if open > 0 || self.absence.is_some() {
-            return;
+        self.metrics.gaps_open.set(open as f64);
+        for episode in self.episodes.iter_mut().filter(|episode| episode.is_due()) {
+            if episode.is_worth_a_line() {
+                episode.tell(&self.pipeline);
+            }
+            episode.told();
         }
-        let Some(episode) = self.episode.take().filter(Episode::is_worth_a_line) else { return };
-        let pipeline = &*self.pipeline;
-        if episode.lost > 0 || !episode.cut.is_empty() {
-            warn!(pipeline, "gap {pipeline} {episode}");
-        } else {
-            info!(pipeline, "gap {pipeline} {episode}");
-        }
-    }
-}
-
-fn add_new(tables: &mut Vec<Arc<str>>, more: &[Arc<str>]) {
-    for table in more {
-        if !tables.contains(table) {
-            tables.push(table.clone());
-        }
+        self.episodes.retain(|episode| episode.is_waiting || !episode.open.is_empty());
     }
 }
 
 impl Episode {
-    fn new() -> Self {
+    fn new(is_waiting: bool) -> Self {
         Self {
             began: Instant::now(),
+            is_waiting,
+            is_told: false,
             absent_for: None,
+            open: BTreeSet::new(),
             found: 0,
             empty: 0,
             resynchronised: 0,
@@ -178,16 +172,46 @@ impl Episode {
         }
     }
 
+    /// Returns whether gaps that are found now are of this event.
+    fn is_collecting(&self) -> bool {
+        self.is_waiting || self.began.elapsed() < MOMENTS
+    }
+
+    /// Takes out an open gap that is over, if it is one of these.
+    fn take(&mut self, gap: GapId) -> Option<&mut Self> {
+        self.open.remove(&gap).then_some(self)
+    }
+
+    fn is_due(&self) -> bool {
+        let is_late = !self.is_told && self.began.elapsed() >= LATE;
+        !self.is_waiting && (self.open.is_empty() || is_late)
+    }
+
     /// Returns false for a record that came late or was fetched at once, while the session went on.
     fn is_worth_a_line(&self) -> bool {
         let is_whole = self.absent_for.is_none() && self.cut.is_empty() && self.lost + self.resynchronised == 0;
         !is_whole || self.began.elapsed() >= MOMENTS
     }
+
+    fn tell(&self, pipeline: &str) {
+        if self.lost > 0 || !self.cut.is_empty() {
+            warn!(pipeline, "gap {pipeline} {self}");
+        } else {
+            info!(pipeline, "gap {pipeline} {self}");
+        }
+    }
+
+    /// Leaves what is to be told later: what is open.
+    fn told(&mut self) {
+        let (began, open) = (self.began, std::mem::take(&mut self.open));
+        *self = Self { began, is_told: true, found: open.len() as u64, open, ..Self::new(false) };
+    }
 }
 
 impl fmt::Display for Episode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { began, absent_for, found, empty, resynchronised, lost, rows, why, cut } = self;
+        let Self { began, absent_for, open, found, empty, resynchronised, lost, rows, why, cut, .. } = self;
+        let open = open.len() as u64;
         let streams = if *found == 1 { "stream" } else { "streams" };
         match (found, absent_for.map(span)) {
             (0, Some(missed)) => write!(f, "{missed}")?,
@@ -195,9 +219,12 @@ impl fmt::Display for Episode {
             (_, Some(missed)) => write!(f, "{found} {streams}, {missed}")?,
             (_, None) => write!(f, "{found} {streams}")?,
         }
-        if *found > *lost + *resynchronised {
+        if *found > *lost + *resynchronised + open {
             let kind = if *rows == 1 { "row" } else { "rows" };
             write!(f, "; filled: {rows} {kind} in {}", span(began.elapsed()))?;
+        }
+        if open > 0 {
+            write!(f, "; {open} still open after {}", span(began.elapsed()))?;
         }
         if *empty > 0 {
             write!(f, "; {empty} held nothing at the venue")?;
@@ -226,6 +253,8 @@ fn span(duration: Duration) -> String {
 
 /// What is repaired faster, while the session goes on, is counted and not told.
 const MOMENTS: Duration = Duration::from_secs(5);
+/// What takes longer is told before it is over.
+const LATE: Duration = Duration::from_secs(60);
 
 /// The figures of a spool.
 #[derive(Debug)]
@@ -273,80 +302,119 @@ impl SpoolTally {
 mod tests {
     use super::*;
 
-    const SECOND: i64 = 1_000_000_000;
-
     fn tally() -> (SourceTally, Registry) {
         let registry = Registry::new();
         (SourceTally::new(&registry, "eth", "deribit"), registry)
     }
 
-    fn ago(seconds: i64) -> Option<Timestamp> {
-        Some(Timestamp(Timestamp::now().0 - seconds * SECOND))
+    fn absence(seconds: u64, unrepeatable: &[&str]) -> Absence {
+        let unrepeatable = unrepeatable.iter().map(|table| (*table).into()).collect();
+        Absence { length: Some(Duration::from_secs(seconds)), unrepeatable }
     }
 
-    fn confirmed() -> Counts {
-        Counts { confirmed: true, heard: true, ..Counts::default() }
+    fn opened(gaps: &[u64]) -> Counts {
+        Counts { opened: gaps.iter().copied().map(GapId).collect(), ..Counts::default() }
     }
 
-    fn line(tally: &SourceTally) -> String {
-        tally.episode.as_ref().map(Episode::to_string).unwrap_or_default()
+    fn cut(gaps: &[u64]) -> Counts {
+        Counts { is_absent: true, ..opened(gaps) }
+    }
+
+    fn back(absence: Absence) -> Counts {
+        Counts { absences: vec![absence], ..Counts::default() }
+    }
+
+    /// Each gap was filled by three rows.
+    fn closed(gaps: &[u64]) -> Counts {
+        let closed = gaps.iter().map(|gap| (GapId(*gap), GapOutcome::Backfilled, 3)).collect();
+        Counts { closed, ..Counts::default() }
+    }
+
+    fn lines(tally: &SourceTally) -> Vec<String> {
+        tally.episodes.iter().map(Episode::to_string).collect()
     }
 
     fn gaps(registry: &Registry) -> serde_json::Value {
         serde_json::to_value(registry.report()).unwrap()["checks"]["eth/source.deribit"]["gaps"].clone()
     }
 
-    #[test]
-    fn a_gap_is_as_long_as_nobody_listened_however_late_it_is_noticed() {
+    #[tokio::test(start_paused = true)]
+    async fn a_gap_is_as_long_as_nobody_listened_however_late_it_is_noticed() {
         let (mut tally, registry) = tally();
-        tally.booted(vec![GapId(1), GapId(2)], Absence { since: ago(20), unrepeatable: vec!["tickers".into()] });
-        assert!(tally.absence.is_some());
-        tally.count(&confirmed());
-        tally.count(&Counts { rows: 3, backfilled: 3, closed: closed(&[1, 2]), ..Counts::default() });
-        assert_eq!(line(&tally), "2 streams, 20.0 s; filled: 3 rows in 0 ms; tickers of that time are lost");
-        let seconds = gaps(&registry)["unrepeatable_seconds"].as_f64().unwrap();
-        assert!((20.0..25.0).contains(&seconds), "{seconds}");
-        assert_eq!(gaps(&registry)["filled"], 2);
-
+        tally.count(&cut(&[1, 2]));
+        tally.count(&back(absence(20, &["tickers"])));
+        tally.count(&closed(&[1, 2]));
+        assert_eq!(lines(&tally), ["2 streams, 20.0 s; filled: 6 rows in 0 ms; tickers of that time are lost"]);
+        assert_eq!((&gaps(&registry)["unrepeatable_seconds"], &gaps(&registry)["filled"]), (&20.0.into(), &2.into()));
         tally.settle(0);
-        tally.heard = ago(3);
-        tally.count(&Counts { ended: true, cut: vec!["tickers".into()], ..Counts::default() });
-        tally.settle(0);
-        tally.count(&confirmed());
-        assert_eq!(line(&tally), "3.0 s; tickers of that time are lost", "half open: since the last frame");
-        tally.count(&Counts { ended: true, ..Counts::default() });
-        tally.count(&Counts { ended: true, ..confirmed() });
-        assert!(tally.absence.is_some(), "confirmed and cut off again");
+        assert_eq!(lines(&tally), [""; 0]);
     }
 
     #[test]
     fn a_start_after_a_stop_says_what_was_missed_meanwhile() {
         let (mut tally, _) = tally();
-        tally.booted(Vec::new(), Absence { since: ago(158_381), unrepeatable: vec!["tickers".into()] });
+        tally.count(&cut(&[]));
         tally.settle(0);
-        tally.count(&confirmed());
-        assert_eq!(line(&tally), "1day 19h 59m 41s; tickers of that time are lost");
+        tally.count(&back(absence(158_381, &["tickers"])));
+        assert_eq!(lines(&tally), ["1day 19h 59m 41s; tickers of that time are lost"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_cut_off_in_the_entry_that_confirms_it_ends_no_absence() {
+        let (mut tally, _) = tally();
+        tally.count(&cut(&[1]));
+        tally.count(&Counts { is_absent: true, ..back(absence(3, &[])) });
+        tally.count(&closed(&[1]));
+        tally.settle(0);
+        assert_eq!(lines(&tally).len(), 1, "nobody listens yet");
+        tally.count(&back(absence(2, &["tickers"])));
+        assert_eq!(lines(&tally), ["1 stream, 5.0 s; filled: 3 rows in 0 ms; tickers of that time are lost"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_filled_is_told_although_the_line_is_cut_again_meanwhile() {
+        let (mut tally, _) = tally();
+        tally.count(&cut(&[1, 2]));
+        tally.count(&back(absence(1, &[])));
+        tally.count(&cut(&[3]));
+        tally.count(&closed(&[1, 2]));
+        let first = "2 streams, 1.0 s; filled: 6 rows in 0 ms";
+        assert_eq!(lines(&tally), [first, "1 stream; 1 still open after 0 ms"]);
+        tally.settle(1);
+        assert_eq!(lines(&tally).len(), 1, "the first is told, the second waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_takes_long_is_told_but_for_what_is_open() {
+        let (mut tally, _) = tally();
+        tally.count(&cut(&[1, 2, 3]));
+        tally.count(&back(absence(1, &[])));
+        tally.count(&closed(&[1, 2]));
+        tokio::time::advance(LATE).await;
+        assert_eq!(lines(&tally), ["3 streams, 1.0 s; filled: 6 rows in 60.0 s; 1 still open after 60.0 s"]);
+        tally.settle(1);
+        tally.count(&closed(&[3]));
+        assert_eq!(lines(&tally), ["1 stream; filled: 3 rows in 60.0 s"]);
+        tally.settle(0);
+        assert!(tally.episodes.is_empty());
     }
 
     #[test]
     fn what_is_repaired_within_moments_is_counted_and_not_told() {
         let (mut tally, registry) = tally();
-        tally.count(&Counts { opened: vec![GapId(1)], rows: 1, ..Counts::default() });
-        tally.count(&Counts { closed: closed(&[1]), ..Counts::default() });
-        assert!(!tally.episode.as_ref().unwrap().is_worth_a_line());
-        assert_eq!(gaps(&registry)["filled"], 1);
+        tally.count(&opened(&[1]));
+        tally.count(&opened(&[1, 2]));
+        tally.count(&closed(&[1, 2]));
+        assert!(!tally.episodes[0].is_worth_a_line());
+        assert_eq!(gaps(&registry)["filled"], 2);
     }
 
     #[test]
     fn a_book_that_began_anew_is_no_filled_gap() {
         let (mut tally, registry) = tally();
-        tally.count(&Counts { opened: vec![GapId(1)], ..Counts::default() });
-        tally.count(&Counts { closed: vec![(GapId(1), GapOutcome::Resynchronised)], ..Counts::default() });
-        assert_eq!(line(&tally), "1 stream; 1 began anew with a whole state, the changes before it are lost");
+        tally.count(&opened(&[1]));
+        tally.count(&Counts { closed: vec![(GapId(1), GapOutcome::Resynchronised, 0)], ..Counts::default() });
+        assert_eq!(lines(&tally), ["1 stream; 1 began anew with a whole state, the changes before it are lost"]);
         assert_eq!((&gaps(&registry)["filled"], &gaps(&registry)["resynchronised"]), (&0.into(), &1.into()));
-    }
-
-    fn closed(gaps: &[u64]) -> Vec<(GapId, GapOutcome)> {
-        gaps.iter().map(|gap| (GapId(*gap), GapOutcome::Backfilled)).collect()
     }
 }

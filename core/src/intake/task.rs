@@ -1,6 +1,6 @@
 //! The tokio shell around intake: takes handovers, has the disk made safe on another thread, shows what is open.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -16,7 +16,7 @@ use super::{
     entry::{Accepted, Intake, Now, Place, Rows},
     link::{Handover, Step},
     opening::{Running, SourceSetup, Started},
-    tally::{Absence, SourceTally, SpoolTally},
+    tally::{SourceTally, SpoolTally},
 };
 use crate::{
     Error, Result,
@@ -40,9 +40,9 @@ impl Started {
         self.task.floors = floors;
         self.task.stop = stop;
         let asks = self.task.boards.iter().map(Board::subscribe).collect();
-        let synced_offset = self.task.synced_offset.subscribe();
+        let (synced_offset, room) = (self.task.synced_offset.subscribe(), self.task.room.subscribe());
         let task = tokio::spawn(self.task.run(handovers));
-        (Running { asks, synced_offset, task }, queue)
+        (Running { asks, synced_offset, room, task }, queue)
     }
 }
 
@@ -56,8 +56,6 @@ pub(super) struct Prepared {
     pub(super) sinks: Vec<String>,
     pub(super) registry: Registry,
     pub(super) synced: watch::Sender<SpoolPosition>,
-    /// For each source, since when nobody has listened.
-    pub(super) absences: Vec<Absence>,
 }
 
 /// The task of a pipeline's intake.
@@ -83,13 +81,21 @@ pub(super) struct Task {
     /// Whether the boards may be out of date.
     is_dirty: bool,
     published: Option<Instant>,
+    kept_up: Option<Instant>,
     is_full: bool,
+    /// Whether rows of a feed that cannot wait are taken.
+    room: watch::Sender<bool>,
+    /// What sources that can wait have handed over since there is no room, and how far the first of them has got.
+    held: VecDeque<Taking>,
 }
+
+/// A handover, and how far it has got.
+type Taking = (Handover, Place);
 
 impl Task {
     /// Returns a task that has entered what the last boot left open.
     pub(super) fn new(prepared: Prepared) -> Result<Self> {
-        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced, absences } = prepared;
+        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced } = prepared;
         let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
         let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
         let board = |source: &SourceSetup| {
@@ -115,9 +121,12 @@ impl Task {
             waiting_since: None,
             is_dirty: true,
             published: None,
+            kept_up: None,
             is_full: false,
+            room: watch::channel(true).0,
+            held: VecDeque::new(),
         };
-        task.intake.booted(task.now(), absences)?;
+        task.intake.booted(task.now())?;
         Ok(task)
     }
 
@@ -137,37 +146,59 @@ impl Task {
     }
 
     async fn work(&mut self, handovers: &mut mpsc::Receiver<Handover>) -> Result<()> {
-        let mut upkeep = tokio::time::interval(UPKEEP);
         let mut is_open = true;
         loop {
+            self.take_held().await?;
             self.start_sync();
-            let publish_at = self.publish_at();
-            let sync_at = self.sync_at();
+            let (publish_at, sync_at) = (self.publish_at(), self.sync_at());
+            let keep_up_at = self.keep_up_at();
             tokio::select! {
                 // What is durable comes first: it is what everybody else waits for.
                 biased;
                 done = finished(&mut self.syncing) => self.synced(done)?,
                 () = sleep_until(sync_at) => {}
                 () = sleep_until(publish_at) => self.publish()?,
-                _ = upkeep.tick() => {
+                () = sleep_until(Some(keep_up_at)) => {
                     self.keep_up();
                     self.retire()?;
                 }
                 handover = handovers.recv(), if is_open => match handover {
-                    Some(handover) => self.take(handover).await?,
+                    Some(handover) => self.take_new((handover, Place::default())).await?,
                     None => is_open = false,
                 },
             }
-            if !is_open && self.syncing.is_none() && !self.intake.spool.is_unsynced() {
+            let is_done = !is_open && self.held.is_empty();
+            if is_done && self.syncing.is_none() && !self.intake.spool.is_unsynced() {
                 return self.publish();
             }
         }
     }
 
-    /// Takes a handover, however long it takes to find room for it.
-    async fn take(&mut self, mut handover: Handover) -> Result<()> {
-        let mut place = Place::default();
-        let mut rows = if self.is_dropping() { Rows::Leave } else { Rows::Keep };
+    /// Takes a handover, unless it has to wait.
+    async fn take_new(&mut self, taking: Taking) -> Result<()> {
+        let is_behind = self.held.iter().any(|(held, _)| held.link == taking.0.link);
+        let left = if is_behind { Some(taking) } else { self.take(taking).await? };
+        self.held.extend(left);
+        Ok(())
+    }
+
+    /// Takes what was held, once there is room or nothing waits for it any more.
+    async fn take_held(&mut self) -> Result<()> {
+        while (!self.is_full || self.stop.is_cancelled())
+            && let Some(first) = self.held.pop_front()
+        {
+            if let Some(left) = self.take(first).await? {
+                self.held.push_front(left);
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a handover; what there is no room for is given back, if its source can wait.
+    async fn take(&mut self, (mut handover, mut place): Taking) -> Result<Option<Taking>> {
+        let can_wait = !handover.is_live && self.when_full != WhenFull::DropNewest;
+        let mut rows = if self.is_refusing() && !can_wait { Rows::Leave } else { Rows::Keep };
         let logged = loop {
             let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
             if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
@@ -179,7 +210,15 @@ impl Task {
                 Accepted::Done(logged) => break logged,
                 Accepted::Part(next) => place = next,
                 Accepted::Behind => self.catch_up().await?,
-                Accepted::Full if rows == Rows::Keep => rows = self.make_room().await?,
+                Accepted::Full if rows == Rows::Keep => {
+                    if self.make_room().await? {
+                        continue;
+                    }
+                    if can_wait && !self.stop.is_cancelled() {
+                        return Ok(Some((handover, place)));
+                    }
+                    rows = Rows::Leave;
+                }
                 // Not even the word of it fits. At a stop the next start knows that the session ended before it; and
                 // where no session is open in the log, nothing is claimed that would be wrong without it.
                 Accepted::Full if self.stop.is_cancelled() || self.intake.claims_nothing(&handover) => {
@@ -201,25 +240,15 @@ impl Task {
         {
             warn!(pipeline = self.pipeline, error = error.chain(), "no new segment yet, the present one goes on");
         }
-        Ok(())
+        Ok(None)
     }
 
     fn tell_board(&mut self, handover: &Handover) {
         let board = &mut self.boards[usize::from(handover.link.source)];
         for (_, step) in &handover.steps {
-            match step {
-                Step::Asked { gap } => {
-                    let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
-                    board.replied(*gap, filled);
-                }
-                Step::Opened | Step::Confirmed { .. } | Step::Unsubscribed { .. } | Step::Ended { .. } => {
-                    board.stir(Instant::now());
-                }
-                Step::Alive { .. }
-                | Step::Restart(_)
-                | Step::Malformed { .. }
-                | Step::Answered { .. }
-                | Step::Lost { .. } => {}
+            if let Step::Asked { gap } = step {
+                let filled = self.intake.continuity.gap_filled(*gap).map_or(0, |(_, filled)| filled);
+                board.replied(*gap, filled);
             }
         }
     }
@@ -231,9 +260,9 @@ impl Task {
         self.start_sync();
     }
 
-    /// Returns whether what comes is thrown away without a try: room for a single handover is none.
-    fn is_dropping(&self) -> bool {
-        self.is_full && self.when_full == WhenFull::DropNewest
+    /// Returns whether rows that cannot wait are left out without a try: room for a single handover is none.
+    fn is_refusing(&self) -> bool {
+        self.is_full && (self.when_full == WhenFull::DropNewest || !*self.room.borrow())
     }
 
     /// Says it when a spool that was full is no longer.
@@ -241,6 +270,7 @@ impl Task {
         if self.is_full && self.intake.spool.has_room(self.floor()) {
             self.is_full = false;
             self.spool.health.healthy("there is room again");
+            self.room.send_replace(true);
         }
     }
 
@@ -251,8 +281,8 @@ impl Task {
         self.synced(done)
     }
 
-    /// Does what `when_full` says; returns what to do with the rows.
-    async fn make_room(&mut self) -> Result<Rows> {
+    /// Does what `when_full` says; returns whether there may be room now.
+    async fn make_room(&mut self) -> Result<bool> {
         if !self.is_full {
             self.is_full = true;
             let next = match self.when_full {
@@ -264,16 +294,23 @@ impl Task {
             };
             self.spool.health.degraded(format!("the spool is full: {next}"));
         }
-        if self.when_full == WhenFull::DropNewest || self.stop.is_cancelled() {
-            return Ok(Rows::Leave);
+        if self.when_full == WhenFull::DropOldest && !self.stop.is_cancelled() {
+            if self.drop_oldest().await? {
+                return Ok(true);
+            }
+            // A segment may go once a later one is durable.
+            if self.intake.spool.is_unsynced() {
+                self.catch_up().await?;
+                return Ok(true);
+            }
         }
-        if self.when_full == WhenFull::DropOldest && self.drop_oldest().await? {
-            return Ok(Rows::Keep);
+        if self.when_full != WhenFull::DropNewest {
+            self.room.send_replace(false);
         }
-        self.wait_for_room().await?;
-        Ok(Rows::Keep)
+        Ok(false)
     }
 
+    /// Waits a while for room for the word of what has happened.
     async fn wait_for_room(&mut self) -> Result<()> {
         // Room comes of sinks that go on, which need what is written to be durable.
         if self.intake.spool.is_unsynced() {
@@ -379,8 +416,14 @@ impl Task {
         Ok(())
     }
 
+    fn keep_up_at(&self) -> Instant {
+        let pause = if self.is_full { FULL_PAUSE } else { UPKEEP };
+        self.kept_up.map_or_else(Instant::now, |kept_up| kept_up + pause)
+    }
+
     /// Lets go of what nobody needs any more.
     fn keep_up(&mut self) {
+        self.kept_up = Some(Instant::now());
         let offset = self.floor();
         if let Some(housekeeping) = self.intake.spool.retain(Floor { offset, now: self.began.elapsed() }) {
             tidy(&self.pipeline, housekeeping);

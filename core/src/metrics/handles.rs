@@ -31,6 +31,10 @@ pub struct SourceMetrics {
     pub gaps_opened: Counter,
     /// Gaps that are over.
     pub gaps_closed: ByLabel<GapOutcome, Counter>,
+    /// Gaps that are open.
+    pub gaps_open: Gauge,
+    /// Seconds of which nobody can repeat a record.
+    pub unrepeatable_seconds: Counter,
     /// Open connections.
     pub connections: Gauge,
     /// Connections that ended or did not come about.
@@ -58,6 +62,8 @@ impl SourceMetrics {
             backfilled_rows: counter(&super::BACKFILLED_ROWS, &labels),
             gaps_opened: counter(&super::GAPS_OPENED, &labels),
             gaps_closed: ByLabel::new(&super::GAPS_CLOSED, &labels, counter),
+            gaps_open: gauge(&super::GAPS_OPEN, &labels),
+            unrepeatable_seconds: counter(&super::UNREPEATABLE_SECONDS, &labels),
             connections: gauge(&super::CONNECTIONS, &labels),
             reconnects: ByLabel::new(&super::RECONNECTS, &labels, counter),
             session_overflows: counter(&super::SESSION_OVERFLOWS, &labels),
@@ -284,7 +290,7 @@ pub enum ReconnectReason {
 impl LabelValue for ReconnectReason {
     const LABEL: &'static str = "reason";
     const NAMES: &'static [&'static str] =
-        &["connect_failed", "closed", "broken", "dead_link", "silence", "refused", "overflow", "planned"];
+        &["connect_failed", "closed", "broken", "no_pong", "silence", "refused", "overflow", "planned"];
 
     fn number(&self) -> usize {
         *self as usize

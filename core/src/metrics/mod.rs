@@ -92,7 +92,7 @@ const FRAMES: Metric = Metric::counter("tidegate_frames_total", STAGE, "Counts f
 const RECEIVED_BYTES: Metric =
     Metric::counter("tidegate_received_bytes_total", STAGE, "Counts bytes of frames that a venue sent.")
         .in_unit(Unit::Bytes);
-const RECORDS: Metric = Metric::counter("tidegate_records_total", STAGE, "Counts rows that came live.");
+const RECORDS: Metric = Metric::counter("tidegate_received_rows_total", STAGE, "Counts rows that came live.");
 const MALFORMED: Metric =
     Metric::counter("tidegate_malformed_total", STAGE, "Counts frames and events that could not be read.");
 const IGNORED: Metric = Metric::counter(
@@ -116,6 +116,14 @@ const GAPS_CLOSED: Metric = Metric::counter(
     &["pipeline", "stage", "outcome"],
     "Counts gaps that are over, by how they ended.",
 );
+const GAPS_OPEN: Metric =
+    Metric::gauge("tidegate_gaps_open", STAGE, "Shows how many gaps of streams that are collected are open.");
+const UNREPEATABLE_SECONDS: Metric = Metric::counter(
+    "tidegate_unrepeatable_seconds_total",
+    STAGE,
+    "Counts seconds of which a stream is lost that a venue does not repeat: while nobody listened, added when it is over.",
+)
+.in_unit(Unit::Seconds);
 const CONNECTIONS: Metric = Metric::gauge("tidegate_connections", STAGE, "Shows how many connections are open.");
 const RECONNECTS: Metric = Metric::counter(
     "tidegate_reconnects_total",
@@ -135,7 +143,7 @@ const SUBSCRIPTIONS: Metric = Metric::gauge(
 const REST_REQUESTS: Metric = Metric::counter(
     "tidegate_rest_requests_total",
     &["pipeline", "stage", "outcome"],
-    "Counts requests to a venue's API, by how they ended.",
+    "Counts requests to a venue's REST interface, by how they ended.",
 );
 
 const SPOOL_BYTES: Metric =
@@ -193,6 +201,8 @@ pub const ALL: &[Metric] = &[
     BACKFILLED_ROWS,
     GAPS_OPENED,
     GAPS_CLOSED,
+    GAPS_OPEN,
+    UNREPEATABLE_SECONDS,
     CONNECTIONS,
     RECONNECTS,
     SESSION_OVERFLOWS,

@@ -26,6 +26,11 @@ impl Folder {
         self.0.join("spool")
     }
 
+    /// Returns the file of the ledger.
+    pub fn ledger(&self) -> PathBuf {
+        self.0.join("ledger.sqlite")
+    }
+
     /// Returns the folder in which each sink has a position, and a folder of its own.
     pub fn sinks(&self) -> PathBuf {
         self.0.join("sinks")

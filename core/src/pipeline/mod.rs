@@ -35,7 +35,7 @@ use crate::{
     delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
-    intake,
+    intake, ledger,
     metrics::PipelineMetrics,
     row::Table,
     source::{Lines, Source},
@@ -98,7 +98,7 @@ pub struct SinkEnd {
 
 impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "stopped {} in {:.2} s: lines closed", self.pipeline, self.took.as_secs_f64())?;
+        write!(f, "stopped {} in {:.2} s: connections closed", self.pipeline, self.took.as_secs_f64())?;
         for sink in &self.sinks {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
             let (verb, them) = if sink.rows_left == 1 { ("row stays", "it") } else { ("rows stay", "them") };
@@ -157,6 +157,7 @@ struct Parts {
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
     deliveries: JoinSet<SinkEnd>,
+    ledger: JoinSet<()>,
     vanished: Vec<String>,
     spool: StageHealth,
     stop_sinks: watch::Sender<Option<Instant>>,
@@ -198,10 +199,9 @@ impl Parts {
             floors.push(floor);
             deliveries.spawn(delivery);
         }
-        for sink in &vanished {
-            sink.show(&around.registry, &pipeline.name);
-            floors.push(watch::channel(sink.floor).1);
-        }
+        floors.extend(around_sinks.show_vanished());
+        let (ledger, floor) = around_sinks.ledger();
+        floors.push(floor);
         let stop_sources = CancellationToken::new();
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
@@ -211,6 +211,7 @@ impl Parts {
                 lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
                 asks: running.asks[number].clone(),
                 synced: running.synced_offset.clone(),
+                room: running.room.clone(),
                 stop: stop_sources.clone(),
                 http: around.http.clone(),
                 health: feed.health(&around.registry, &pipeline.name),
@@ -229,6 +230,7 @@ impl Parts {
             stop_sources,
             intake: running.task,
             deliveries,
+            ledger,
             stop_sinks,
             stop: around.stop,
             drain: around.drain,
@@ -271,6 +273,7 @@ impl Parts {
             // Its panic was caught, and nobody aborts it.
             sinks.extend(ended);
         }
+        while self.ledger.join_next().await.is_some() {}
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
@@ -290,6 +293,29 @@ struct Deliveries<'a> {
 }
 
 impl Deliveries<'_> {
+    /// Shows the sinks that are not in the TOML any more; returns what the spool keeps for each.
+    fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
+        self.vanished.iter().map(|sink| {
+            sink.show(self.registry, self.pipeline);
+            watch::channel(sink.floor).1
+        })
+    }
+
+    /// Returns the running ledger, and what it no longer needs.
+    fn ledger(&self) -> (JoinSet<()>, watch::Receiver<Floor>) {
+        let (follow, floor) = ledger::prepare(ledger::Setup {
+            pipeline: self.pipeline.to_owned(),
+            path: self.folder.ledger(),
+            reader: self.intake.reader.clone(),
+            synced: self.intake.synced.clone(),
+            stop: self.stop.clone(),
+            health: self.registry.stage(StageId::ledger(self.pipeline)),
+        });
+        let mut running = JoinSet::new();
+        running.spawn(follow);
+        (running, floor)
+    }
+
     /// Returns the delivery of a sink, to be run, and what it no longer needs.
     fn prepare(&self, sink: SinkStage) -> Result<(impl Future<Output = SinkEnd> + use<>, watch::Receiver<Floor>)> {
         let name = sink.name.clone();

@@ -25,6 +25,7 @@ pub(super) struct Supervised {
     pub(super) lines: Lines,
     pub(super) asks: Asks,
     pub(super) synced: watch::Receiver<u64>,
+    pub(super) room: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
     pub(super) health: StageHealth,
     pub(super) http: HttpClient,
@@ -62,11 +63,11 @@ impl Supervised {
                             self.health.subject()
                         );
                     }
-                    self.health.stopped("line closed");
+                    self.health.stopped("connection closed");
                     return SourceEnd::Finished;
                 }
                 Err(_) if self.stop.is_cancelled() => {
-                    self.health.stopped("line closed");
+                    self.health.stopped("connection closed");
                     return SourceEnd::Finished;
                 }
                 Err(error) => error,
@@ -85,7 +86,7 @@ impl Supervised {
                 () = self.stop.cancelled() => {}
             }
             if self.stop.is_cancelled() {
-                self.health.stopped("line closed");
+                self.health.stopped("connection closed");
                 return SourceEnd::Finished;
             }
         }
@@ -99,6 +100,7 @@ impl Supervised {
             lines: self.lines.clone(),
             asks: self.asks.clone(),
             synced: self.synced.clone(),
+            room: self.room.clone(),
             stop: self.stop.clone(),
             health: self.health.clone(),
             http: self.http.clone(),

@@ -15,7 +15,6 @@ pub struct RateLimit {
     burst: u32,
     /// `None` as long as nothing was taken.
     full_at: Option<Instant>,
-    paused_until: Option<Instant>,
 }
 
 impl RateLimit {
@@ -28,7 +27,7 @@ impl RateLimit {
 
     /// Returns a full bucket that gets one unit each `interval` and holds `burst`.
     pub fn every(interval: Duration, burst: NonZeroU32) -> Self {
-        Self { interval, burst: burst.get(), full_at: None, paused_until: None }
+        Self { interval, burst: burst.get(), full_at: None }
     }
 
     /// Returns how long to wait before `cost` units may be taken; zero means now.
@@ -36,8 +35,7 @@ impl RateLimit {
         let missing = self.full_at.map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now));
         // What never fits waits for a full bucket, or it would wait for ever.
         let room = self.time_of(self.burst).saturating_sub(self.time_of(cost));
-        let paused = self.paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        missing.saturating_sub(room).max(paused)
+        missing.saturating_sub(room)
     }
 
     /// Takes `cost` units if they may be taken now, and returns whether they were.
@@ -53,9 +51,10 @@ impl RateLimit {
         true
     }
 
-    /// Takes nothing before `until`, as the peer has asked. An earlier moment than one already set changes nothing.
-    pub fn pause_until(&mut self, until: Instant) {
-        self.paused_until = Some(self.paused_until.map_or(until, |set| set.max(until)));
+    /// Takes over the slower rate and the smaller burst. What was taken is not paid anew.
+    pub fn slow_to(&mut self, interval: Duration, burst: NonZeroU32) {
+        self.interval = self.interval.max(interval);
+        self.burst = self.burst.min(burst.get());
     }
 
     /// Returns the time in which so many units come back, bounded so that no sum of times can overflow.
@@ -117,14 +116,13 @@ mod tests {
     }
 
     #[test]
-    fn takes_nothing_during_a_pause_that_the_peer_asked_for() {
+    fn of_two_limits_the_slower_rate_and_the_smaller_burst_hold() {
         let start = Instant::now();
         let mut limit = RateLimit::per_second(count(10), count(10));
-        limit.pause_until(start + SECOND * 5);
-        limit.pause_until(start + SECOND * 2);
-        assert!(!limit.take(start + SECOND * 2, 1), "the longer pause holds");
-        assert_eq!(limit.wait(start, 1), SECOND * 5);
-        assert!(limit.take(start + SECOND * 5, 1));
+        limit.slow_to(SECOND, count(20));
+        limit.slow_to(SECOND / 100, count(2));
+        assert!(limit.take(start, 2));
+        assert_eq!(limit.wait(start, 1), SECOND);
     }
 
     #[test]

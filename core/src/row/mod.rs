@@ -9,12 +9,14 @@ mod bytes;
 pub mod kinds;
 mod record;
 mod schema;
+mod value;
 
 pub use bytes::Reader;
 pub(crate) use record::Directory;
 pub use record::{Head, Mark, Numbering, Origin, Position, Records, StreamKey, Timestamp};
 pub(crate) use schema::level_fields;
 pub use schema::{Column, ColumnType, Table};
+pub use value::Value;
 
 /// A row kind: one struct, one table.
 ///

@@ -6,7 +6,7 @@ use super::{
     EntryView, SpoolPosition,
     disk::{fault, is_unreadable},
     entry::Header,
-    head::{SourceInfo, StreamInfo},
+    head::{FoundHead, SourceInfo, StreamInfo, read_head},
     scan::{Found, Scanner},
     shared::{Segment, SegmentMeta, Shared, end_before},
 };
@@ -56,6 +56,11 @@ impl SpoolReader {
         self.0.read().streams.get(&id).cloned()
     }
 
+    /// Returns what all streams' numbers stand for.
+    pub fn streams(&self) -> Vec<(u32, Arc<StreamInfo>)> {
+        self.0.read().streams.iter().map(|(id, info)| (*id, info.clone())).collect()
+    }
+
     /// Returns how many offsets were durable and cannot be read any more, as far as somebody has come upon them.
     pub fn lost(&self) -> u64 {
         self.0.lost()
@@ -85,6 +90,28 @@ impl SpoolReader {
         } else {
             Standing::Gone
         }
+    }
+
+    /// Returns continuity as the newest head at or before an offset holds it, with the place that it stands for; `None`
+    /// where no such head is left.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when a file cannot be read.
+    pub fn snapshot(&self, upto: u64) -> Result<Option<(SpoolPosition, Vec<u8>)>> {
+        let state = self.0.read();
+        let earlier = state.segments.iter().rev().filter(|segment| end_before(segment.first, &state.boots) <= upto);
+        let earlier: Vec<_> = earlier.cloned().collect();
+        drop(state);
+        for segment in earlier {
+            let file = segment.open(&*self.0.disk)?;
+            let Some(FoundHead { head, .. }) = read_head(&*self.0.disk, &segment.name, &*file)? else { continue };
+            if let Some(snapshot) = head.snapshot {
+                let state = self.0.read();
+                return Ok(Some((state.position(end_before(segment.first, &state.boots)), snapshot)));
+            }
+        }
+        Ok(None)
     }
 
     /// Returns a cursor whose first entry is the one behind `from`. What is no longer there it reports as missing.

@@ -6,6 +6,6 @@ mod script;
 
 pub use disk::{Failure, SimDisk};
 pub use log::MemoryLog;
-pub use script::{Script, Stored, Value, gap};
+pub use script::{Script, Stored, gap};
 
-pub use crate::intake::inline::InlineIntake;
+pub use crate::{intake::inline::InlineIntake, row::Value};

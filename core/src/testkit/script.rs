@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     Error, Result,
     protocol::{Command, Covered, Discovery, Edge, Frame, Gap, GapId, Outbox, Protocol, Remedy, Reply, Request},
-    row::{ColumnType, Head, Level, Numbering, Origin, Position, Reader, StreamKey, Table, Timestamp},
+    row::{Head, Level, Numbering, Origin, Position, StreamKey, Table, Timestamp, Value},
 };
 
 /// A protocol with a driver that does what the test says, and nothing by itself.
@@ -34,27 +34,6 @@ pub struct Stored {
     pub head: Head,
     /// The columns that are there, by name.
     pub values: Vec<(Arc<str>, Value)>,
-}
-
-/// A value of a column.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// True or false.
-    Bool(bool),
-    /// A signed integer.
-    I64(i64),
-    /// An unsigned integer.
-    U64(u64),
-    /// A number.
-    F64(f64),
-    /// A text or a label.
-    Text(String),
-    /// A time.
-    Time(Timestamp),
-    /// Levels of a book.
-    Levels(Vec<Level>),
-    /// A list of signed integers.
-    List(Vec<i64>),
 }
 
 impl<P: Protocol> Script<P> {
@@ -254,7 +233,7 @@ impl<P: Protocol> Script<P> {
         for (head, row) in records.iter() {
             let stream = self.streams[head.stream as usize].clone();
             let table = self.outbox.tables().iter().find(|table| table.name == stream.table);
-            let values = table.and_then(|table| values(table, row)).expect("a row reads back as it was written");
+            let values = table.and_then(|table| table.read(row)).expect("a row reads back as it was written");
             self.stored.push(Stored { stream, head, values });
         }
         outcome
@@ -303,38 +282,4 @@ pub fn gap(id: u64, stream: StreamKey, after: Option<(u64, Timestamp)>, before: 
         since,
         dry_replies: 0,
     }
-}
-
-/// Reads a row back; `None` when the bytes are not one of this table.
-fn values(table: &Table, row: &[u8]) -> Option<Vec<(Arc<str>, Value)>> {
-    let (presence, rest) = row.split_at_checked(table.presence_words() * 8)?;
-    let mut reader = Reader::new(rest);
-    let mut values = Vec::new();
-    for (number, column) in table.columns.iter().enumerate() {
-        if presence[number / 8] >> (number % 8) & 1 == 1 {
-            values.push((column.name.clone(), value(&mut reader, column.column_type)?));
-        }
-    }
-    reader.rest().is_empty().then_some(values)
-}
-
-fn value(reader: &mut Reader<'_>, column_type: ColumnType) -> Option<Value> {
-    let value = match column_type {
-        ColumnType::Bool => Value::Bool(reader.u8()? == 1),
-        ColumnType::I64 => Value::I64(reader.i64()?),
-        ColumnType::U64 => Value::U64(reader.u64()?),
-        ColumnType::F64 => Value::F64(reader.f64()?),
-        ColumnType::Text | ColumnType::Label => Value::Text(reader.text()?.to_owned()),
-        ColumnType::Time => Value::Time(Timestamp(reader.i64()?)),
-        ColumnType::Levels => {
-            let len = reader.u32()?;
-            let levels = (0..len).map(|_| Some(Level { price: reader.f64()?, size: reader.f64()? }));
-            Value::Levels(levels.collect::<Option<_>>()?)
-        }
-        ColumnType::ListI64 => {
-            let len = reader.u32()?;
-            Value::List((0..len).map(|_| reader.i64()).collect::<Option<_>>()?)
-        }
-    };
-    Some(value)
 }

@@ -18,14 +18,17 @@ use crate::{catalog::catalog, fits::fits};
 fn the_pages_are_as_they_were() {
     let mut differing = Vec::new();
     for (name, said) in [
-        ("list.txt", config::list(&catalog())),
-        ("tide.txt", config::list_component(&catalog(), "tide", wide(120)).unwrap()),
-        ("tide_60.txt", config::list_component(&catalog(), "tide", wide(60)).unwrap()),
-        ("depot.txt", config::list_component(&catalog(), "depot", wide(120)).unwrap()),
-        ("spool.txt", config::list_component(&catalog(), "spool", wide(120)).unwrap()),
-        ("host.txt", config::list_component(&catalog(), "host", wide(120)).unwrap()),
+        ("list.txt", config::list(&catalog(), wide(80))),
+        ("tide.txt", config::list_component(&catalog(), "tide", wide(120), &[]).unwrap()),
+        ("tide_60.txt", config::list_component(&catalog(), "tide", wide(60), &shipped()).unwrap()),
+        ("depot.txt", config::list_component(&catalog(), "depot", wide(120), &[]).unwrap()),
+        ("spool.txt", config::list_component(&catalog(), "spool", wide(120), &[]).unwrap()),
+        ("host.txt", config::list_component(&catalog(), "host", wide(120), &[]).unwrap()),
         ("new.toml", config::template(&catalog(), "tide", "depot").unwrap()),
-        ("resolved.txt", resolved()),
+        ("replay.txt", config::list_component(&catalog(), "replay", wide(80), &[]).unwrap()),
+        ("breaker_60.txt", config::list_component(&catalog(), "breaker", wide(60), &[]).unwrap()),
+        ("resolved.txt", resolved(140)),
+        ("resolved_60.txt", resolved(60)),
         ("graph.txt", config::graph(&load_example())),
     ] {
         let expected = PathBuf::from("tests/golden_pages").join(name);
@@ -38,12 +41,16 @@ fn the_pages_are_as_they_were() {
     assert!(differing.is_empty(), "not as expected (UPDATE_GOLDEN=1 writes anew):\n{}", differing.join("\n"));
 }
 
+fn shipped() -> [config::Shipped<'static>; 1] {
+    [config::Shipped { path: "tests/resolved/eth.toml", text: include_str!("../resolved/eth.toml") }]
+}
+
 fn wide(width: usize) -> config::Look {
     config::Look { colours: false, width }
 }
 
-fn resolved() -> String {
-    let resolved = config::resolved(&load_example());
+fn resolved(width: usize) -> String {
+    let resolved = config::resolved(&load_example(), wide(width));
     assert!(!resolved.contains("hunter2"), "{resolved}");
     resolved
 }
@@ -66,12 +73,12 @@ fn load_example() -> config::Loaded {
 fn every_sentence_of_a_page_keeps_to_its_width() {
     for width in [60, 80, 200] {
         for name in ["tide", "depot", "spool", "host", "pipeline"] {
-            let page = config::list_component(&catalog(), name, wide(width)).unwrap();
-            for line in page.lines().filter(|line| line.starts_with("      ")) {
+            let page = config::list_component(&catalog(), name, wide(width), &shipped()).unwrap();
+            for line in page.lines() {
                 assert!(line.chars().count() <= width, "{name} at {width}: {line}");
             }
         }
-        let tide = config::list_component(&catalog(), "tide", wide(width)).unwrap();
+        let tide = config::list_component(&catalog(), "tide", wide(width), &shipped()).unwrap();
         assert!(tide.lines().any(|line| line.chars().count() * 3 > width * 2), "{width} columns are used:\n{tide}");
     }
 }
@@ -89,12 +96,20 @@ fn a_new_pipeline_of_any_pair_passes_the_check_without_a_word() {
 }
 
 #[test]
+fn no_comment_of_a_new_pipeline_is_wider_than_80_columns() {
+    let text = config::template(&catalog(), "tide", "depot").unwrap();
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+}
+
+#[test]
 fn every_default_that_a_new_pipeline_shows_is_one() {
     let text = config::template(&catalog(), "tide", "shelf").unwrap();
     let written: String =
-        text.lines().map(|line| if line.contains(" = …") { "" } else { line.trim_start_matches("# ") }).fold(
+        text.lines().map(|line| if line.contains(" = …") { "" } else { line.strip_prefix("# ").unwrap_or(line) }).fold(
             String::new(),
-            |text, line| if line.contains('=') || line.starts_with('[') { text + line + "\n" } else { text },
+            |text, line| if line.contains(" = ") || line.starts_with('[') { text + line + "\n" } else { text },
         );
     let load = |text: &str| load(&catalog(), Files::of_text("new.toml", text), &Environment::default());
     let (shown, plain) = (load(&written), load(&text));
@@ -106,8 +121,10 @@ fn every_default_that_a_new_pipeline_shows_is_one() {
 
 #[test]
 fn a_name_that_is_not_there_is_answered_with_the_nearest_or_the_reason() {
-    let why = |name: &str| config::list_component(&catalog(), name, wide(80)).unwrap_err().to_string();
+    let why = |name: &str| config::list_component(&catalog(), name, wide(80), &[]).unwrap_err().to_string();
     assert_eq!(why("tdie"), "unknown component `tdie`, did you mean `tide`?");
+    assert_eq!(why("spol"), "unknown component `spol`, did you mean `spool`?");
+    assert_eq!(why("reconect"), "unknown component `reconect`, did you mean `reconnect`?");
     assert_eq!(why("kafka"), "`kafka` is not in this build: add --features kafka");
     assert_eq!(why("polygon"), "`polygon` is not in this version");
     assert_eq!(why("moon"), "unknown component `moon`, known are: depot, poll, shelf, tide");

@@ -1,5 +1,6 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
+mod coverage;
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 mod demo;
 mod inspect;
@@ -12,26 +13,35 @@ mod simulate;
 mod text;
 
 use std::{
+    ffi::OsString,
     fmt::Display,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
-use clap::{Args, Parser, Subcommand};
-use tidegate_core::{catalog::Catalog, config::Look};
+use clap::{
+    Args, CommandFactory, Parser, Subcommand,
+    error::{ContextKind, ContextValue},
+};
+use tidegate_core::{
+    catalog::Catalog,
+    config::{Look, nearest},
+};
 
 use crate::page::has_colours;
 
 /// Reads the command line and does what it says.
 pub(crate) fn main(catalog: &Catalog) -> ExitCode {
-    let outcome = match Cli::parse().command {
+    let words: Vec<_> = std::env::args_os().collect();
+    let outcome = match Cli::try_parse_from(&words).unwrap_or_else(|error| suggest(error, &words).exit()).command {
         Command::Run(args) => run::run(catalog, &args),
         Command::Check(args) => reference::check(catalog, &args),
         Command::List(args) => reference::list(catalog, &args),
         Command::New(args) => reference::new(catalog, &args),
         Command::Schema(args) => reference::schema(catalog, &args),
         Command::Graph(args) => reference::graph(catalog, &args),
+        Command::Coverage(args) => coverage::coverage(catalog, &args),
         Command::Spool(args) => inspect::spool(&args),
         Command::Deadletter(args) => inspect::deadletters(catalog, &args),
         #[cfg(feature = "simulator")]
@@ -48,6 +58,21 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+/// Adds the command that was most likely meant: clap itself sees none in `rnu` or `nwe`.
+fn suggest(mut error: clap::Error, words: &[OsString]) -> clap::Error {
+    let Some(ContextValue::String(typed)) = error.get(ContextKind::InvalidSubcommand) else { return error };
+    let program = Cli::command();
+    let mut commands = &program;
+    for word in words.iter().skip(1).filter_map(|word| word.to_str()) {
+        commands = commands.find_subcommand(word).unwrap_or(commands);
+    }
+    let meant = nearest(typed, commands.get_subcommands().map(clap::Command::get_name)).map(String::from);
+    if let (Some(meant), None) = (meant, error.get(ContextKind::SuggestedSubcommand)) {
+        error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(vec![meant]));
+    }
+    error
 }
 
 /// Says something on standard error. Where that is closed nobody is left to be told, which is no reason to end.
@@ -158,6 +183,9 @@ pub(crate) enum Command {
     /// Draw how tables go from sources to sinks.
     #[command(after_help = "Example:\n  tidegate graph pipelines/deribit-eth-options.toml")]
     Graph(GraphArgs),
+    /// Say of each stream what was received, filled, lost, and when; of a running or a stopped pipeline.
+    #[command(after_help = COVERAGE_EXAMPLES)]
+    Coverage(CoverageArgs),
     /// Look into a stopped pipeline's spool.
     Spool(SpoolArgs),
     /// Look at rows that a store would not take.
@@ -191,7 +219,8 @@ Examples:
 const LIST_EXAMPLES: &str = "\
 Examples:
   tidegate list
-  tidegate list deribit";
+  tidegate list deribit
+  tidegate list replay";
 
 const NEW_EXAMPLES: &str = "\
 Example:
@@ -201,6 +230,19 @@ const SCHEMA_EXAMPLES: &str = "\
 Examples:
   tidegate schema > pipeline.schema.json
   tidegate schema --host > tidegate.schema.json";
+
+const COVERAGE_EXAMPLES: &str = "\
+Examples:
+  tidegate coverage eth.toml
+  tidegate coverage eth.toml --by stream
+  tidegate coverage eth.toml --since 1d --json
+
+Exit code 1 if anything is lost that could have been had: what a venue's history has forgotten, what a full spool dropped,
+what the disk does not give back. What a venue does not repeat, such as tickers, is unknown for the time in which nobody
+listened; that is said, and is no loss. Times are the venue's, in UTC. The ledger is about a second behind the spool.
+
+In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
+is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on.";
 
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
@@ -262,7 +304,7 @@ pub(crate) struct CheckArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// A source or sink type.
+    /// A source or sink type; a key of the engine's, such as `replay`; `pipeline`, `spool` or `host`.
     #[arg(value_name = "COMPONENT")]
     pub(crate) component: Option<String>,
 }
@@ -289,6 +331,34 @@ pub(crate) struct GraphArgs {
     /// A pipeline file.
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CoverageArgs {
+    /// A pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// What a line is about.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = By::Table)]
+    pub(crate) by: By,
+    /// Leave out what is older: 1d, 12h, 30m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// Print one JSON document; with --by stream every interval is in it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The host file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+}
+
+/// What a line of `coverage` is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum By {
+    /// A table of a source.
+    Table,
+    /// A stream: an instrument of a table.
+    Stream,
 }
 
 #[derive(Debug, Args)]

@@ -1,10 +1,14 @@
 //! `check`, `list`, `new`, `schema`, `graph`: what can be said without running anything.
 
-use std::{path::Path, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::Path,
+    process::ExitCode,
+};
 
 use tidegate_core::{
     catalog::Catalog,
-    config::{self, Environment, Files, Loaded},
+    config::{self, Environment, Files, Loaded, Look, Shipped},
 };
 
 use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, SchemaArgs, look, print, tell};
@@ -22,7 +26,10 @@ pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
     let loaded = load(catalog, &args.files, args.host.as_deref());
     let code = loaded.report.exit_code(args.strict);
     if args.resolved {
-        print(config::resolved(&loaded))?;
+        // Whoever reads it by a program wants a line for each value.
+        let is_read_by_eye = io::stdout().is_terminal();
+        let look = if is_read_by_eye { look() } else { Look { width: usize::MAX, ..Look::default() } };
+        print(config::resolved(&loaded, look))?;
     }
     if loaded.report.errors() == 0 {
         // What was found to warn of has said so already, with the same words at its end.
@@ -37,11 +44,15 @@ pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
     Ok(ExitCode::from(code))
 }
 
+/// The pipelines that come with the program.
+const SHIPPED: [Shipped<'_>; 1] =
+    [Shipped { path: "pipelines/deribit-eth-options.toml", text: include_str!("../../deribit-eth-options.toml") }];
+
 pub(super) fn list(catalog: &Catalog, args: &ListArgs) -> Outcome {
     match &args.component {
-        None => print(config::list(catalog))?,
+        None => print(config::list(catalog, look()))?,
         Some(component) => {
-            let page = config::list_component(catalog, component, look());
+            let page = config::list_component(catalog, component, look(), &SHIPPED);
             print(page.map_err(|error| Failure::usage(error.to_string()))?)?;
         }
     }

@@ -247,10 +247,13 @@ mod tests {
             fields: Vec::new(),
         };
         let columns = |line: &Line| line.columns(Level::WARN).map(str::to_owned);
-        assert_eq!(columns(&line("eth", "degraded eth line lost")), ["degraded", "eth", "line lost"]);
+        assert_eq!(columns(&line("eth", "degraded eth connection lost")), ["degraded", "eth", "connection lost"]);
         assert_eq!(columns(&line("eth", "degraded eth/sink.b gone")), ["degraded", "eth/sink.b", "gone"]);
         assert_eq!(columns(&line("eth", "etherly words")), ["warning", "eth", "etherly words"]);
-        assert_eq!(columns(&line("e", "degraded eth line lost")), ["warning", "e", "degraded eth line lost"]);
+        assert_eq!(
+            columns(&line("e", "degraded eth connection lost")),
+            ["warning", "e", "degraded eth connection lost"]
+        );
         assert_eq!(columns(&line("", "stopping the lines")), ["stopping", "", "the lines"]);
         assert_eq!(columns(&line("", "no certificates found")), ["warning", "", "no certificates found"]);
     }

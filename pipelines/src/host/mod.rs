@@ -104,7 +104,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
                 }
                 Told::Stop => {
                     told_at = Some(Instant::now());
-                    info!("stopping the lines are closed; the spools are sent on for up to {}; Ctrl-C again ends at once", shown(plan.drain));
+                    info!("stopping the connections are closed; the spools are sent on for up to {}; Ctrl-C again ends at once", shown(plan.drain));
                     stop.cancel();
                 }
             },
@@ -311,7 +311,7 @@ impl Reports {
             let filled = if spool_limit > 0 { spool as f64 / spool_limit as f64 * 100.0 } else { 0.0 };
             info!(
                 pipeline = name,
-                records = received,
+                received,
                 per_s = rate.round(),
                 backfilled,
                 committed,
@@ -367,7 +367,7 @@ fn figures(report: &Report) -> std::collections::BTreeMap<String, Figures> {
                 figures.committed += sink.rows_committed;
                 figures.accepted += sink.rows_accepted;
             }
-            Detail::DeadLetters(_) | Detail::Host {} => {}
+            Detail::Ledger(_) | Detail::DeadLetters(_) | Detail::Host {} => {}
         }
     }
     pipelines

@@ -31,6 +31,7 @@ use super::{
     config::Hosts,
     data::on_trades,
     message::Trade,
+    pools::HISTORY,
     selection::later,
 };
 
@@ -48,8 +49,6 @@ const PAGE: u64 = 1000;
 /// Enough for the baseline of a moment ago; the next page follows where it is not.
 const FRESH_PAGE: u64 = 100;
 const FRESH: Duration = Duration::from_secs(60);
-/// At 15 requests a second, a request a second: the most that the history host was seen to take.
-const HISTORY_COST: u32 = 15;
 
 impl Backfill {
     pub(super) fn new(hosts: Hosts, interval: Interval) -> Self {
@@ -84,9 +83,9 @@ impl Backfill {
 
     /// Returns the request for one gap: from its left edge on, or, where there is none, backwards from its right one.
     fn request(&self, gap: &Gap, now: Timestamp) -> Request {
-        let (host, cost) = match (self.notes.host(gap), &self.hosts.history) {
-            (Host::History, Some(history)) => (history, HISTORY_COST),
-            (Host::Main | Host::History, _) => (&self.hosts.http, 1),
+        let (host, pool) = match (self.notes.host(gap), &self.hosts.history) {
+            (Host::History, Some(history)) => (history, Some(HISTORY)),
+            (Host::Main | Host::History, _) => (&self.hosts.http, None),
         };
         let symbol: String = form_urlencoded::byte_serialize(gap.stream.symbol.as_bytes()).collect();
         let mut url = format!("{host}/public/get_last_trades_by_instrument?instrument_name={symbol}");
@@ -109,7 +108,7 @@ impl Backfill {
             }
             None => {}
         }
-        Request { cost, ..Request::get(url) }
+        Request { pool, ..Request::get(url) }
     }
 
     /// Emits the trades of a reply, and says which gaps it answers.

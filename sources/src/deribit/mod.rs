@@ -9,6 +9,7 @@ mod config;
 mod data;
 mod instrument;
 mod message;
+mod pools;
 mod protocol;
 mod refusal;
 mod rows;

@@ -20,6 +20,7 @@ use super::{
     data::{belongs, on_book, on_book_top, on_index, on_quote, on_ticker, on_trades},
     instrument::is_name,
     message::{Data, Heartbeat, InstrumentState, Login, Message, Notification, Payload, Refusal, read},
+    pools::{REQUESTS, SUBSCRIPTIONS},
     refusal::Verdict,
     selection::{Selection, later},
     session::{Asked, Session},
@@ -344,9 +345,8 @@ impl Protocol for Deribit {
             channels_per_message: Some(500),
             // The venue takes 32 kB of the whole request.
             bytes_per_message: Some(30_000),
-            messages_per_second: Some(3.0),
-            // Of the 20 that the venue allows: the session's own messages are paid from the same pool.
-            requests_per_second: Some(15.0),
+            messages: Some(SUBSCRIPTIONS),
+            requests: Some(REQUESTS),
             refresh: Some(self.selection.refresh()),
             ..Limits::default()
         }

@@ -16,6 +16,7 @@ use super::{
     config::{Measure, Selector},
     instrument::{Kind, is_name},
     message::{Instrument, Summary, read},
+    pools::INSTRUMENTS,
     value::{Lenient, present},
 };
 
@@ -124,13 +125,12 @@ impl Selection {
 
     /// Returns the next request of the discovery.
     pub(super) fn request(&self, http: &str) -> Option<Request> {
-        let (method, (currency, kind), cost) = match self.questions.front()? {
-            // At 15 requests a second, this is the documented one call a second.
-            Question::Instruments(market) => ("get_instruments", market, 15),
-            Question::Summaries(market) => ("get_book_summary_by_currency", market, 2),
+        let (method, (currency, kind), pool) = match self.questions.front()? {
+            Question::Instruments(market) => ("get_instruments", market, Some(INSTRUMENTS)),
+            Question::Summaries(market) => ("get_book_summary_by_currency", market, None),
         };
         let url = format!("{http}/public/{method}?currency={currency}&kind={}", kind.name());
-        Some(Request { cost, ..Request::get(url) })
+        Some(Request { pool, ..Request::get(url) })
     }
 
     /// Takes the result of that request.

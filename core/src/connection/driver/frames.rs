@@ -15,25 +15,25 @@ impl<T: Transport> Driver<T> {
     /// Reads the messages that are there, without waiting for one. After it a silence is one of the venue, even if this
     /// process stood still in the meantime.
     pub(super) fn read_ready(&mut self) -> Result<(), Stop> {
-        let now = Instant::now();
         for _ in 0..MOST_AT_ONCE {
             let Phase::Open(session) = &mut self.phase else { return Ok(()) };
             // The runtime's fairness budget makes a socket look empty that is not.
             let Some(message) = unconstrained(session.line.next()).now_or_never() else { return Ok(()) };
-            self.on_message(message, now)?;
+            self.on_message(message)?;
         }
         Ok(())
     }
 
-    /// Takes a message that came at about `now`; what its rows say of that is read from the wall clock.
-    pub(super) fn on_message(&mut self, message: Option<Result<Message, WsError>>, now: Instant) -> Result<(), Stop> {
+    pub(super) fn on_message(&mut self, message: Option<Result<Message, WsError>>) -> Result<(), Stop> {
         let message = match message {
             Some(Ok(message)) => message,
             Some(Err(error)) => return Err(self.broken(error)),
             None => return Err(Stop::session("the venue hung up", ReconnectReason::Broken)),
         };
+        let now = Instant::now();
         if let Phase::Open(session) = &mut self.phase {
             session.liveness.frame();
+            session.heard_at = Some(now);
             if now >= session.alive_at {
                 session.alive_at = now + ALIVE_EVERY;
                 self.link.step(Step::Alive { at: self.transport.wall() });

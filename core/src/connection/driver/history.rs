@@ -29,6 +29,12 @@ impl Job {
             Self::Discover(request) | Self::Fill { request, .. } => request,
         }
     }
+
+    fn request_mut(&mut self) -> &mut Request {
+        match self {
+            Self::Discover(request) | Self::Fill { request, .. } => request,
+        }
+    }
 }
 
 impl<T: Transport> Driver<T> {
@@ -104,34 +110,45 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Puts a call in line, which goes out no sooner than `not_before`.
-    pub(super) fn push_call(&mut self, job: Job, not_before: Option<Instant>) {
+    pub(super) fn push_call(&mut self, mut job: Job, not_before: Option<Instant>) {
+        let request = job.request_mut();
+        request.pool = request.pool.or(self.limits.requests);
         let (host, cost) = (job.request().host(), job.request().cost);
         self.rest.push(job, &host, cost, not_before);
         self.is_dirty = true;
     }
 
-    /// Sends the calls that may go out now.
+    /// Lets the calls that may go out now wait for their turn at their host.
     pub(super) fn send_calls(&mut self, now: Instant) {
         while let Some((id, job)) = self.rest.poll(now) {
-            if let Job::Fill { gaps, asked, .. } = job {
-                *asked = self.backfill.numbers(gaps);
-                if asked.is_empty() {
-                    let closed = std::mem::take(gaps);
-                    self.rest.withdraw(id);
-                    self.backfill.settle(closed, now);
-                    continue;
-                }
-            }
-            let over = match (&*job, &self.phase) {
-                (Job::Fill { .. }, Phase::Open(session)) => session.over.clone(),
-                _ => CancellationToken::new(),
-            };
-            let call = self.transport.call(job.request().clone(), self.config.rest.timeout.0);
+            let (hosts, request) = (Arc::clone(&self.hosts), job.request().clone());
+            let over = over(job, &self.phase);
             self.calls.push(Box::pin(async move {
-                let outcome = over.run_until_cancelled(call).await;
-                (id, outcome.unwrap_or_else(|| Err(NoAnswer::Unreachable("the session is over".to_owned()))))
+                let turn = over.run_until_cancelled(hosts.turn(&request)).await;
+                turn.map_or_else(|| session_over(id), |turn| Called::InTurn(id, turn))
             }));
         }
+    }
+
+    /// Makes a call whose turn has come, if it is still wanted: what is asked for is what is missing now.
+    pub(super) fn make_call(&mut self, id: CallId, turn: Turn) {
+        let now = Instant::now();
+        let Some(job) = self.rest.make(id, now) else { return };
+        if let Job::Fill { gaps, asked, .. } = job {
+            *asked = self.backfill.numbers(gaps);
+            if asked.is_empty() {
+                let closed = std::mem::take(gaps);
+                self.rest.withdraw(id);
+                self.backfill.settle(closed, now);
+                return;
+            }
+        }
+        let over = over(job, &self.phase);
+        let call = self.transport.call(turn, job.request().clone(), self.config.rest.timeout.0);
+        self.calls.push(Box::pin(async move {
+            let outcome = over.run_until_cancelled(call).await;
+            outcome.map_or_else(|| session_over(id), |outcome| Called::Ended(id, outcome))
+        }));
     }
 
     /// Takes the outcome of a call. One that nobody waits for any more, since its session has ended, is dropped.
@@ -140,9 +157,9 @@ impl<T: Transport> Driver<T> {
         let now = Instant::now();
         self.metrics.rest_requests.of(&sort(&outcome)).increment(1);
         let answer = match outcome {
-            Ok(answer) if answer.status == 429 || answer.status >= 500 => {
+            Ok(answer) if answer.is_put_off() => {
                 let why = format!("answered with {}", answer.status);
-                self.call_failed(id, job, answer.retry_after, &why, now);
+                self.call_failed(id, job, answer.pause(), &why, now);
                 return Ok(());
             }
             Ok(answer) => answer,
@@ -208,8 +225,14 @@ impl<T: Transport> Driver<T> {
     /// Ends a call without an answer, and shows what is wrong once that matters. The call of a discovery is repeated; what
     /// to do about gaps is for the protocol to say anew.
     fn call_failed(&mut self, id: CallId, job: Job, retry_after: Option<Duration>, why: &str, now: Instant) {
-        self.rest.failed(id, retry_after, why, now);
         let (host, address) = (job.request().host(), job.request().shown());
+        if let Some(pause) = retry_after {
+            self.rest.put_off(id, why, now);
+            // The venue means everybody who asks, not this one call.
+            self.hosts.pause(&host, pause);
+        } else {
+            self.rest.failed(id, why, now);
+        }
         let pause = match &job {
             Job::Discover(_) => self.discovery.pause(retry_after),
             Job::Fill { gaps, .. } => self.backfill.failed(gaps, retry_after, now),
@@ -221,7 +244,7 @@ impl<T: Transport> Driver<T> {
             let pause = shown(pause);
             self.standing.discovery = Some(format!("discovery: {address}: {why}; trying again in {pause}"));
         }
-        if !self.rest.is_well(&host) {
+        if retry_after.is_some() || !self.rest.is_well(&host) {
             let probe = self.rest.breakers(now).find(|(name, _)| ***name == *host);
             let probe = probe.and_then(|(_, breaker)| breaker.next_probe_in).unwrap_or_default();
             let (gaps, next) = (self.backfill.open(), shown(probe.max(pause)));
@@ -237,13 +260,35 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Takes back that calls fail where nothing is left to be asked for.
-    pub(super) fn look_at_rest(&mut self) {
+    /// Shows that calls wait because their host has told somebody to come later. Takes back that calls fail where nothing is
+    /// left to be asked for.
+    pub(super) fn look_at_rest(&mut self, now: Instant) {
+        for host in self.rest.queueing() {
+            let pause = self.hosts.pause_left(host, now);
+            if !pause.is_zero() && !self.standing.rest.contains_key(&**host) {
+                let (gaps, next) = (self.backfill.open(), shown(pause));
+                let why = format!("{host} wants no calls for now; {gaps} gaps wait, next try in {next}");
+                self.standing.rest.insert(host.to_string(), why);
+                self.standing.show(&self.health);
+            }
+        }
         if !self.standing.rest.is_empty() && self.rest.is_idle() && self.backfill.open() == 0 {
             self.standing.rest.clear();
             self.standing.show(&self.health);
         }
     }
+}
+
+/// Returns what ends a call: gaps belong to their session.
+fn over<L>(job: &Job, phase: &Phase<L>) -> CancellationToken {
+    match (job, phase) {
+        (Job::Fill { .. }, Phase::Open(session)) => session.over.clone(),
+        _ => CancellationToken::new(),
+    }
+}
+
+fn session_over(id: CallId) -> Called {
+    Called::Ended(id, Err(NoAnswer::Unreachable("the session is over".to_owned())))
 }
 
 fn sort(outcome: &Result<Answer, NoAnswer>) -> RestOutcome {

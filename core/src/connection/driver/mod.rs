@@ -16,7 +16,10 @@ use std::{
 };
 
 use futures_util::{FutureExt, Sink, SinkExt, Stream, StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +38,7 @@ use crate::{
     catalog::Factory,
     config::ConnectionConfig,
     health::StageHealth,
-    http::{Answer, NoAnswer},
+    http::{Answer, Hosts, NoAnswer, Turn},
     intake::{Asks, Link, Step},
     metrics::{BreakerMetrics, ReconnectReason, SourceMetrics},
     policy::{Backoff, BreakerSnapshot},
@@ -64,6 +67,8 @@ pub(super) struct Driver<T: Transport> {
     /// Sessions that were opened so far.
     sessions: u64,
     link: Link,
+    /// Whether the spool takes rows; while it does not, no line is open.
+    room: watch::Receiver<bool>,
     asks: Asks,
     stop: CancellationToken,
     phase: Phase<T::Line>,
@@ -74,6 +79,8 @@ pub(super) struct Driver<T: Transport> {
     group: String,
     reconnect: Reconnect,
     rest: RestQueue<Job>,
+    /// What hosts allow all sources together.
+    hosts: Arc<Hosts>,
     calls: FuturesUnordered<Pin<Box<dyn Future<Output = Called> + Send>>>,
     backfill: Backfill,
     standing: Standing,
@@ -106,7 +113,12 @@ enum Phase<L> {
     Open(Box<Session<L>>),
 }
 
-type Called = (CallId, Result<Answer, NoAnswer>);
+/// How a call got on.
+enum Called {
+    /// It may be made now.
+    InTurn(CallId, Turn),
+    Ended(CallId, Result<Answer, NoAnswer>),
+}
 
 struct Dial<L> {
     shown: String,
@@ -157,7 +169,7 @@ impl<T: Transport> Driver<T> {
         let protocol = factory()?;
         let limits = protocol.limits();
         let (first, longest) = (config.reconnect.first.0, config.reconnect.longest.0);
-        let link = cx.link(usize::try_from(config.queue.0).unwrap_or(usize::MAX));
+        let link = cx.link(usize::try_from(config.queue.0).unwrap_or(usize::MAX)).live();
         // Two pipelines of one host lose a venue at the same moment, and must not come back at the same one.
         let seed = transport.wall().0.cast_unsigned() ^ std::ptr::from_ref(&*cx.name).addr() as u64;
         let now = Instant::now();
@@ -170,7 +182,8 @@ impl<T: Transport> Driver<T> {
             subscriptions: Subscriptions::new(&limits, config.subscribe_timeout.0),
             discovery: Discovery::new(limits.refresh, Backoff::new(first, longest).seeded(seed), now),
             reconnect: Reconnect::new(&config, seed),
-            rest: RestQueue::new(&config.rest, limits.requests_per_second),
+            rest: RestQueue::new(&config.rest),
+            hosts: Arc::clone(cx.http.hosts()),
             breakers: Vec::new(),
             transport,
             config,
@@ -183,6 +196,7 @@ impl<T: Transport> Driver<T> {
             capture: None,
             sessions: 0,
             link,
+            room: cx.room,
             asks: cx.asks,
             stop: cx.stop,
             phase: Phase::Idle,
@@ -248,6 +262,7 @@ impl<T: Transport> Driver<T> {
                 event = next_event(&mut self.phase) => event,
                 Some(called) = self.calls.next() => Event::Called(called),
                 changed = self.asks.changed(), if may_hear_asks => Event::Asks(changed.is_ok()),
+                () = changed(&mut self.room) => Event::Timer,
                 outcome = taken(&mut self.link, waits_for_log), if waits_for_log || self.link.is_pending() => {
                     Event::HandedOver(outcome)
                 }
@@ -264,9 +279,10 @@ impl<T: Transport> Driver<T> {
 
     fn on_event(&mut self, event: Event<T::Line>) -> Result<(), Stop> {
         match event {
-            Event::Message(message) => return self.on_message(message, Instant::now()),
+            Event::Message(message) => return self.on_message(message),
             Event::Connected(outcome) => self.on_connected(outcome)?,
-            Event::Called((id, outcome)) => self.on_called(id, outcome)?,
+            Event::Called(Called::InTurn(id, turn)) => self.make_call(id, turn),
+            Event::Called(Called::Ended(id, outcome)) => self.on_called(id, outcome)?,
             Event::Asks(true) => self.show_asks(),
             Event::Asks(false) => self.backfill.deafen(),
             Event::HandedOver(outcome) => outcome.map_err(Stop::Source)?,
@@ -288,7 +304,7 @@ impl<T: Transport> Driver<T> {
             let outcome = self.ask_for_gaps(now);
             self.settle(outcome)?;
             self.send_calls(now);
-            self.look_at_rest();
+            self.look_at_rest(now);
             self.dial_when_due(now)?;
             self.show_breakers(now);
             self.look_at_capture();
@@ -300,18 +316,22 @@ impl<T: Transport> Driver<T> {
         Ok(())
     }
 
+    /// Returns whether the spool takes rows.
+    fn has_room(&self) -> bool {
+        *self.room.borrow()
+    }
+
     fn overflow(&mut self, error: Error) -> Result<()> {
         if error.kind() == Kind::Permanent {
             return Err(error);
         }
-        self.metrics.session_overflows.increment(1);
         let why = error.to_string();
         if !matches!(self.phase, Phase::Open(_)) {
             // The end of a session may be in what was thrown away.
             self.link.step(Step::Ended { why });
             return Ok(());
         }
-        self.settle(Err(Stop::Session(End { why, reason: ReconnectReason::Overflow, retry_after: None })))
+        self.settle(Err(Stop::session(why, ReconnectReason::Overflow)))
     }
 
     /// Ends the session or the source, if that is the outcome.
@@ -400,6 +420,14 @@ impl<T: Transport> Driver<T> {
 /// Cancel safe.
 async fn taken(link: &mut Link, until_logged: bool) -> Result<()> {
     if until_logged { link.logged().await.map(drop) } else { link.handed_over().await }
+}
+
+/// Waits until there is no room in the spool any more, or room again.
+async fn changed(room: &mut watch::Receiver<bool>) {
+    // Whoever tells it has ended, as others will show.
+    if room.changed().await.is_err() {
+        pending().await
+    }
 }
 
 /// Waits until the capture fails, if there is one.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::{
-    connection::{liveness::Liveness, quiet::Quiet},
+    connection::{liveness::Liveness, quiet::Quiet, vouch::ALIVE_EVERY},
     protocol::Close,
 };
 
@@ -19,6 +19,8 @@ pub(super) struct Session<L> {
     pub(super) greet_by: Option<Instant>,
     /// When to say next that frames still come.
     pub(super) alive_at: Instant,
+    /// When the last frame came.
+    pub(super) heard_at: Option<Instant>,
     /// When it will have held for the stable period; `None` once it has.
     pub(super) stable_at: Option<Instant>,
     /// Every wanted channel has been answered for.
@@ -72,6 +74,11 @@ impl<T: Transport> Driver<T> {
         if !self.may_dial() || self.reconnect.at(now) > now {
             return Ok(());
         }
+        if !self.has_room() {
+            self.standing.line = Some(format!("no connection: {WAITING_FOR_ROOM}"));
+            self.standing.show(&self.health);
+            return Ok(());
+        }
         if !self.link.is_logged() {
             if *self.held_up.get_or_insert(now) + HELD_UP_TOLD <= now {
                 let why = "no connection: the spool has not taken yet what came before; dialling as soon as it has";
@@ -89,6 +96,8 @@ impl<T: Transport> Driver<T> {
             Ok(endpoint) => endpoint,
             Err(error) => return self.settle(Err(Stop::of(error, ReconnectReason::Refused))),
         };
+        let rate = self.limits.messages.map(|pool| self.hosts.rate(&endpoint.host(), pool));
+        self.subscriptions.keep_to(rate);
         let shown = endpoint.shown();
         let outcome = timeout(self.config.connect_timeout.0, self.transport.connect(endpoint));
         let limit = humantime::format_duration(self.config.connect_timeout.0).to_string();
@@ -133,6 +142,7 @@ impl<T: Transport> Driver<T> {
             quiet: Quiet::new(self.config.quiet_after.0),
             greet_by: Some(now + self.config.subscribe_timeout.0),
             alive_at: now,
+            heard_at: None,
             stable_at: Some(now + self.config.reconnect.stable_after.0),
             is_subscribed: false,
             over: CancellationToken::new(),
@@ -161,12 +171,19 @@ impl<T: Transport> Driver<T> {
         let was_up = matches!(self.phase, Phase::Open(_));
         drop(self.leave(&why));
         self.metrics.reconnects.of(&reason).increment(1);
+        self.metrics.session_overflows.increment(u64::from(was_up && reason == ReconnectReason::Overflow));
         self.replace_protocol(now)?;
+        if !self.has_room() {
+            self.reconnect.put_off(now);
+            self.standing.line = Some(format!("line closed: {WAITING_FOR_ROOM}"));
+            self.standing.show(&self.health);
+            return Ok(());
+        }
         let Some(pause) = self.reconnect.failed(retry_after, &why, now) else {
             let attempts = self.reconnect.in_vain();
             return Err(Error::permanent(format!("gave up after {attempts} attempts, the last one: {why}")));
         };
-        let what = if was_up { "line lost" } else { "no connection" };
+        let what = if was_up { "connection lost" } else { "no connection" };
         let breaker =
             if self.reconnect.breaker(now).reason.is_some() { ", held back after failures in a row" } else { "" };
         let (pause, attempt) = (shown(pause), self.reconnect.attempt());
@@ -186,6 +203,12 @@ impl<T: Transport> Driver<T> {
             self.link.outbox().watch(channel, false);
         }
         self.subscriptions.reset();
+        if let Some(heard_at) = session.heard_at.filter(|heard_at| *heard_at + ALIVE_EVERY > session.alive_at) {
+            // From then on nobody has listened.
+            let silence = i64::try_from(heard_at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+            let at = Timestamp(self.transport.wall().0.saturating_sub(silence));
+            self.link.step(Step::Alive { at });
+        }
         self.link.step(Step::Ended { why: why.to_owned() });
         self.note(|| Recorded::End { why: why.to_owned() });
         self.standing.silence = None;
@@ -221,6 +244,8 @@ pub(super) fn shown(pause: Duration) -> String {
     humantime::format_duration(pause).to_string()
 }
 
+/// Why nobody dials while the spool is full.
+const WAITING_FOR_ROOM: &str = "waiting for room in the spool";
 /// A spool that takes longer than this over what came before a dial is worth a word.
 pub(super) const HELD_UP_TOLD: Duration = Duration::from_secs(1);
 const MOST_UNSENT: usize = 1_024;

@@ -18,6 +18,10 @@ impl<T: Transport> Driver<T> {
         if self.has_panicked {
             return Err(Stop::session("the protocol panicked", ReconnectReason::Refused));
         }
+        if matches!(self.phase, Phase::Open(_)) && !self.has_room() {
+            // What it has taken so far is all that the spool says of this session.
+            return Err(Stop::session("the spool is full", ReconnectReason::Overflow));
+        }
         let Phase::Open(session) = &mut self.phase else { return Ok(()) };
         if session.greet_by.is_some_and(|at| at <= now) {
             let limit = humantime::format_duration(self.config.subscribe_timeout.0);
@@ -54,8 +58,8 @@ impl<T: Transport> Driver<T> {
             }
             Some(Sign::Silent(after)) => {
                 let then = match self.config.silence.reconnect.0 {
-                    Duration::ZERO => "the line is up".to_owned(),
-                    after => format!("the line is up, and is opened anew after {}", shown(after)),
+                    Duration::ZERO => "the connection is up".to_owned(),
+                    after => format!("the connection is up, and is opened anew after {}", shown(after)),
                 };
                 self.standing.silence = Some(format!("no data for {}; {then}", shown(after)));
                 self.standing.show(&self.health);
@@ -161,11 +165,14 @@ impl<T: Transport> Driver<T> {
 
     /// Shows a breaker that has changed.
     pub(super) fn show_breakers(&mut self, now: Instant) {
-        let rest = self.rest.breakers(now).map(|(host, breaker)| (Some(host), breaker));
+        let rest = self.rest.breakers(now).map(|(host, mut breaker)| {
+            breaker.next_probe_in = breaker.next_probe_in.map(|pause| pause.max(self.hosts.pause_left(host, now)));
+            (Some(host), breaker)
+        });
         let seen = std::iter::once((None, self.reconnect.breaker(now))).chain(rest);
         for (number, (host, snapshot)) in seen.enumerate() {
             if number == self.breakers.len() {
-                let name = host.map_or_else(|| "line".to_owned(), |host| format!("rest {host}"));
+                let name = host.map_or_else(|| "connection".to_owned(), |host| format!("rest {host}"));
                 let gauge = BreakerMetrics::new(self.health.id(), &name);
                 self.breakers.push(ShownBreaker { name, gauge, last: None });
             }
@@ -183,9 +190,9 @@ impl<T: Transport> Driver<T> {
         }
     }
 
-    /// Begins a discovery if one is due.
+    /// Begins a discovery if one is due, and there is room for what it may find.
     pub(super) fn discover_when_due(&mut self, now: Instant) -> Result<(), Stop> {
-        if self.discovery.begin(now) {
+        if self.has_room() && self.discovery.begin(now) {
             return self.discover(None, now);
         }
         Ok(())
@@ -271,7 +278,9 @@ impl<T: Transport> Driver<T> {
 
     /// Returns when the next thing is due.
     pub(super) fn earliest(&mut self, now: Instant) -> Instant {
-        let mut next = [self.discovery.next_at(), self.rest.next_at(now), None, None, None, None, None, None, None];
+        let has_room = self.has_room();
+        let discover_at = self.discovery.next_at().filter(|_| has_room);
+        let mut next = [discover_at, self.rest.next_at(now), None, None, None, None, None, None, None];
         if let Phase::Open(session) = &self.phase {
             let is_ready = self.subscriptions.is_ready();
             next[2] = session.greet_by;
@@ -281,7 +290,7 @@ impl<T: Transport> Driver<T> {
             next[6] = self.wake_at.filter(|_| is_ready);
             next[7] = self.subscriptions.next_at();
             next[8] = self.backfill.next_at(now);
-        } else if self.may_dial() {
+        } else if self.may_dial() && (has_room || self.reconnect.at(now) > now) {
             let waits = self.held_up.map(|since| since + HELD_UP_TOLD);
             next[2] = waits.or_else(|| Some(self.reconnect.at(now))).filter(|at| waits.is_none() || *at > now);
         }

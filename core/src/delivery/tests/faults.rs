@@ -65,7 +65,7 @@ async fn letters_that_a_person_takes_away_while_the_sink_runs_cost_no_later_one(
     trade(&bench.log, 2);
     bench.until(|| bench.stored() == 2).await;
     assert_eq!(bench.letters().iter().map(|letter| letter.offset).collect::<Vec<_>>(), [2]);
-    assert_eq!(bench.check("deadletters.memory")["letters"], 1);
+    assert_eq!(bench.check("deadletters.memory")["dead_letters"], 1);
     // Also when the store is opened again.
     fs::remove_file(bench.directory.path().join("memory/dead-letters.jsonl")).unwrap();
     bench.store.lock().unwrap().faults.push_back(Fault::Before);

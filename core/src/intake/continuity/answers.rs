@@ -121,42 +121,6 @@ impl Continuity {
         first.flat_map(|stream| &stream.gaps).filter(|gap| gap.edges().0.is_none()).map(|gap| gap.id).collect()
     }
 
-    /// Returns the tables of a session's streams of which nobody can repeat a record.
-    pub(crate) fn unrepeatable(&self, session: u32) -> Vec<Arc<str>> {
-        let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        let streams = streams.iter().filter_map(|&id| self.streams.get(id));
-        let mut tables: Vec<Arc<str>> = Vec::new();
-        for stream in streams {
-            let repeatable = matches!(stream.numbering(), Numbering::Sequence | Numbering::Ordered);
-            if !repeatable && !tables.contains(&stream.key.table) {
-                tables.push(stream.key.table.clone());
-            }
-        }
-        tables
-    }
-
-    /// Returns the same for all sessions of a source.
-    pub(crate) fn unrepeatable_of(&self, source: &str) -> Vec<Arc<str>> {
-        let source = self.sources.iter().position(|known| &**known == source);
-        let sessions = self.sessions.iter().filter(|(_, session)| Some(usize::from(session.source)) == source);
-        let mut tables: Vec<_> = sessions.flat_map(|(&session, _)| self.unrepeatable(session)).collect();
-        tables.sort_unstable();
-        tables.dedup();
-        tables
-    }
-
-    /// Returns every session that is not over, with its source.
-    pub(crate) fn sessions(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
-        let named =
-            |(&id, session): (&u32, &super::Session)| Some((id, self.sources.get(usize::from(session.source))?));
-        self.sessions.iter().filter_map(named)
-    }
-
-    /// Returns the source of a session that is not over.
-    pub(crate) fn source_of(&self, session: u32) -> Option<&Arc<str>> {
-        self.sources.get(usize::from(self.sessions.get(&session)?.source))
-    }
-
     /// Returns whether a session of this source is up.
     pub(crate) fn is_up(&self, source: &str) -> bool {
         let source = self.sources.iter().position(|known| &**known == source);

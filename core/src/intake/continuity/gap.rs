@@ -11,6 +11,9 @@ use crate::{
 /// By how many nanoseconds a venue's times may go back where its numbers grow.
 pub(super) const UNEVEN: i64 = 1_000_000_000;
 
+/// Records whose order in time is not that of their numbers are not farther apart than this many numbers.
+pub(super) const NEAR: u64 = 8;
+
 /// How many rows of an open gap in a jumping numbering are remembered, to tell a repeat from a new one.
 const TAKEN: usize = 4_096;
 

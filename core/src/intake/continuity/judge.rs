@@ -2,7 +2,7 @@
 
 use super::{
     Continuity, Hole, MAX_HOLES,
-    gap::{OpenGap, UNEVEN},
+    gap::{NEAR, OpenGap, UNEVEN},
     stream::Stream,
 };
 use crate::{
@@ -34,9 +34,6 @@ pub(crate) enum Drop {
     /// It came from the history, and no open gap asks for it.
     NotOwed,
 }
-
-/// Records whose order in time is not that of their numbers are not farther apart than this many numbers.
-const NEAR: u64 = 8;
 
 const KEEP: Verdict = Verdict::Keep { epoch: 0, conflict: false };
 
@@ -109,10 +106,7 @@ impl Case<'_> {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
         if stream.epoch > 0 && self.is_of_old_numbering(n) {
-            let old = || stream.gaps.iter().filter(|gap| gap.epoch < stream.epoch);
-            // Its time says that it is old; the number is left to say where it belongs.
-            let gap = old().find(|gap| self.fits(gap, n)).or_else(|| old().find(|gap| gap.hole_of(n).is_some()));
-            return gap.map_or(Verdict::Drop(Drop::Repeat), |gap| self.in_gap(gap, n, neighbour, out));
+            return self.in_old_numbering(n, neighbour, out);
         }
         if !stream.gaps.is_empty()
             && let Some(gap) = self.gap_of(n)
@@ -142,8 +136,36 @@ impl Case<'_> {
         }
         // Times need not grow with the numbers: what comes next is of this numbering, however early it was made.
         let is_beyond = last.is_none_or(|last| n > last.number().saturating_add(1));
-        let is_before = is_beyond && floor.is_some_and(|floor| n > floor.number() && ts_event < floor.ts_event);
+        let is_clear = |floor: &Edge| ts_event.0.saturating_add(UNEVEN) < floor.ts_event.0;
+        let goes_on = || self.stream.past.iter().any(|past| past.goes_on(n));
+        let is_earlier =
+            |floor: Edge| n > floor.number() && ts_event < floor.ts_event && (is_clear(&floor) || goes_on());
+        let is_before = is_beyond && floor.is_some_and(is_earlier);
         is_before || (self.row.head.origin != Origin::Live && ts_event <= *since)
+    }
+
+    /// Says what a record means that was made before the venue began to number anew: of the numberings that have its
+    /// number, and of the gaps that ask for it, its time is nearest to that which it belongs to.
+    fn in_old_numbering(&self, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
+        let stream = self.stream;
+        let at = self.row.head.ts_event;
+        let known = stream.past.iter().filter_map(|past| Some((past.distance(n, at)?, past)));
+        let known = known.min_by_key(|(far, _)| *far);
+        let old = stream.gaps.iter().filter(|gap| gap.epoch < stream.epoch && gap.hole_of(n).is_some());
+        let asked = old.filter_map(|gap| Some((stream.distance(gap, n, at)?, gap)));
+        match (known, asked.min_by_key(|(far, _)| *far)) {
+            (Some((near, past)), Some((far, gap))) if gap.epoch == past.epoch || far <= near => {
+                self.in_gap(gap, n, neighbour, out)
+            }
+            (None, Some((_, gap))) => self.in_gap(gap, n, neighbour, out),
+            (Some((_, past)), _) if past.given_up.contains(n) => Verdict::Keep { epoch: past.epoch, conflict: false },
+            (Some(_), _) => Verdict::Drop(Drop::Repeat),
+            // It was overtaken by the first one of the present numbering.
+            (None, None) if self.row.head.origin == Origin::Live => {
+                Verdict::Keep { epoch: stream.epoch - 1, conflict: false }
+            }
+            (None, None) => Verdict::Drop(Drop::NotOwed),
+        }
     }
 
     /// Returns whether a number is missing between two known ones of the present numbering.
@@ -287,7 +309,7 @@ impl Case<'_> {
         if stream.window.contains(n, self.hash) {
             return Verdict::Drop(Drop::Repeat);
         }
-        if stream.was_given_up(n) {
+        if stream.given_up.contains(n) {
             return self.keep(false);
         }
         let last_at = stream.newest_time();
@@ -317,7 +339,7 @@ impl Case<'_> {
         let is_here = match numbering {
             // The venue has numbered anew while nobody listened. How far, the rest of the history shows. Without an open
             // end it will come live, behind what is still on the way.
-            Numbering::Sequence if stream.was_given_up(n) => return self.keep(false),
+            Numbering::Sequence if stream.given_up.contains(n) => return self.keep(false),
             Numbering::Sequence if stream.is_open_right() && self.is_of_another_time() => {
                 out.push(Control::Restart { stream: self.id, epoch: stream.epoch + 1 });
                 self.open(Hole { after: None, before: None }, stream.newest_time(), out);

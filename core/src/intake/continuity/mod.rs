@@ -5,7 +5,7 @@
 //! look and say which control items belong into the log. Nothing here reads a clock or depends on the order of a hash map.
 //!
 //! ```text
-//! never seen ──confirmed──→ covered, baseline gap (None, open) ──answered / proved by live records──→ covered
+//! never seen ──confirmed──→ covered, baseline gap (None, open) ──answered, see below──→ covered
 //! covered ──session over──→ gap (last, open) ──confirmed, live record n──→ gap (last, n) ──rows, answers──→ closed
 //! ```
 //!
@@ -13,10 +13,13 @@
 //! or opens it. And a gap with an open right end closes only by a complete answer to a question that was put after the
 //! coverage began (or ended for good), or by live records that leave no number out.
 
+mod absence;
 mod answers;
 mod gap;
 mod judge;
+mod past;
 mod snapshot;
+mod standing;
 mod steps;
 mod stream;
 mod streams;
@@ -33,6 +36,7 @@ use foldhash::fast::FixedState;
 use serde::{Deserialize, Serialize};
 
 use self::{
+    absence::Listening,
     gap::{Hole, OpenGap},
     stream::Stream,
     streams::Streams,
@@ -43,8 +47,10 @@ use crate::{
     spool::{Control, GapOutcome, RowHead},
 };
 
+pub(crate) use absence::Absence;
 pub(crate) use answers::{LOOK_AGAIN, OpenAsk};
 pub(crate) use judge::{Drop, Verdict};
+pub(crate) use standing::{Span, Standing};
 pub(crate) use steps::Confirmation;
 
 /// How long a record may be on its way to us, beyond what a confirmation took, and a clock be wrong: 60 s.
@@ -61,6 +67,8 @@ pub(crate) struct Continuity {
     streams: Streams,
     /// Those that are not over.
     sessions: BTreeMap<u32, Session>,
+    /// Of each source that a session was confirmed of.
+    listening: BTreeMap<u16, Listening>,
     next_session: u32,
     next_gap: u64,
     /// Follows from `streams`.
@@ -103,6 +111,7 @@ struct Journal {
     streams: Vec<(u32, Stream)>,
     saved: usize,
     sessions: Option<BTreeMap<u32, Session>>,
+    listening: Option<BTreeMap<u16, Listening>>,
     len_of_sources: usize,
     /// Streams that were given up.
     retired: Vec<(u32, Box<Stream>)>,
@@ -135,9 +144,14 @@ impl Continuity {
             Control::Retired { stream } => self.retire(*stream),
             Control::Confirmed { session, source, line, streams, venue_at, at } => {
                 self.confirm(*session, source, *line, streams, *venue_at);
+                let source = self.source_id(source);
+                self.listen(source, *at);
                 self.compare_clocks(*session, *venue_at, *at);
             }
-            Control::Alive { session, at } => self.vouch(*session, *at),
+            Control::Alive { session, at } => {
+                self.vouch(*session, *at);
+                self.hear(*session, *at);
+            }
             Control::Malformed { session, .. } => self.know_session(*session),
             Control::Ended { session, .. } => self.end(*session),
             Control::Unsubscribed { session, streams, .. } => self.leave(*session, streams),
@@ -152,7 +166,10 @@ impl Continuity {
             Control::Restart { stream, epoch } => {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
-            Control::ClockStep { step, .. } => self.step_clock(*step),
+            Control::ClockStep { step, .. } => {
+                self.step_clock(*step);
+                self.move_heard(*step);
+            }
             Control::Dropped { .. } | Control::Redrive { .. } => {}
         }
     }
@@ -306,6 +323,7 @@ impl Continuity {
 
     fn end(&mut self, session: u32) {
         self.know_session(session);
+        self.miss(session);
         let Some(ended) = self.sessions_mut().remove(&session) else { return };
         for id in ended.streams {
             self.stream_mut(id).into_iter().for_each(|stream| stream.cut(session, ended.vouched));
@@ -336,7 +354,7 @@ impl Continuity {
         self.next_gap = self.next_gap.max(id.0.saturating_add(1));
         let Some(opened) = self.stream_mut(stream) else { return };
         opened.is_exposed &= hole.before.is_some();
-        opened.ask_for(hole);
+        opened.given_up.ask_for(hole);
         let mut gap = OpenGap::new(id, opened.epoch, hole, since, at, !opened.is_covered());
         for older in opened.gaps.iter().filter(|older| older.epoch == opened.epoch) {
             gap.inherit(older);
@@ -378,6 +396,11 @@ impl Continuity {
         self.next_session
     }
 
+    /// Returns the sessions that are not over.
+    pub(crate) fn open_sessions(&self) -> impl Iterator<Item = u32> {
+        self.sessions.keys().copied()
+    }
+
     /// Returns whether anything is known of this session.
     pub(crate) fn has_session(&self, session: u32) -> bool {
         self.sessions.contains_key(&session)
@@ -393,6 +416,7 @@ impl Continuity {
         journal.is_open = true;
         journal.saved = 0;
         journal.sessions = None;
+        journal.listening = None;
         journal.len_of_sources = self.sources.len();
         journal.retired.clear();
         journal.next_stream = self.streams.next();
@@ -428,6 +452,9 @@ impl Continuity {
         if let Some(sessions) = journal.sessions.take() {
             self.sessions = sessions;
         }
+        if let Some(listening) = journal.listening.take() {
+            self.listening = listening;
+        }
         self.next_session = journal.next_session;
         self.next_gap = journal.next_gap;
         self.index_gaps();
@@ -462,5 +489,12 @@ impl Continuity {
             self.journal.sessions = Some(self.sessions.clone());
         }
         &mut self.sessions
+    }
+
+    fn listening_mut(&mut self) -> &mut BTreeMap<u16, Listening> {
+        if self.journal.is_open && self.journal.listening.is_none() {
+            self.journal.listening = Some(self.listening.clone());
+        }
+        &mut self.listening
     }
 }

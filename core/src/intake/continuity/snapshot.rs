@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Continuity, Session, stream::Stream, streams::Streams};
+use super::{Continuity, Session, absence::Listening, stream::Stream, streams::Streams};
 use crate::{Error, Result};
 
 /// The first byte. A reader knows all versions that were ever released: this is the first one.
@@ -16,6 +16,7 @@ struct Written<'a> {
     streams: Vec<(u32, &'a Stream)>,
     next_stream: u32,
     sessions: &'a BTreeMap<u32, Session>,
+    listening: &'a BTreeMap<u16, Listening>,
     next_session: u32,
     next_gap: u64,
 }
@@ -26,6 +27,7 @@ struct Read {
     streams: Vec<(u32, Stream)>,
     next_stream: u32,
     sessions: BTreeMap<u32, Session>,
+    listening: BTreeMap<u16, Listening>,
     next_session: u32,
     next_gap: u64,
 }
@@ -33,12 +35,13 @@ struct Read {
 impl Continuity {
     /// Returns all that is known, as bytes.
     pub(crate) fn snapshot(&self) -> Vec<u8> {
-        let Self { sources, streams, sessions, next_session, next_gap, .. } = self;
+        let Self { sources, streams, sessions, listening, next_session, next_gap, .. } = self;
         let written = Written {
             sources,
             streams: streams.iter().collect(),
             next_stream: streams.next(),
             sessions,
+            listening,
             next_session: *next_session,
             next_gap: *next_gap,
         };
@@ -61,10 +64,10 @@ impl Continuity {
                 return Err(Error::permanent(message));
             }
         };
-        let Read { sources, streams, next_stream, sessions, next_session, next_gap } = read;
+        let Read { sources, streams, next_stream, sessions, listening, next_session, next_gap } = read;
         let streams_so_far = Streams::from(next_stream);
         let mut restored =
-            Self { sources, streams: streams_so_far, sessions, next_session, next_gap, ..Self::default() };
+            Self { sources, streams: streams_so_far, sessions, listening, next_session, next_gap, ..Self::default() };
         for (id, stream) in streams {
             restored.by_key.insert((stream.source, stream.key.clone()), id);
             restored.streams.insert(id, stream);
@@ -80,6 +83,7 @@ impl PartialEq for Continuity {
         self.sources == other.sources
             && self.streams == other.streams
             && self.sessions == other.sessions
+            && self.listening == other.listening
             && self.next_session == other.next_session
             && self.next_gap == other.next_gap
     }

@@ -47,12 +47,11 @@ impl Continuity {
         }
     }
 
-    /// A session is over: what it vouched for is open at the right. Also where another one covers the stream: that may
-    /// have begun after records were made that were still on the way here. Its next record closes the gap.
+    /// A session is over: what it vouched for is open at the right.
     pub(crate) fn ended(&self, session: u32, why: &str, at: Timestamp, out: &mut Vec<Control>) {
         out.push(Control::Ended { session, why: why.to_owned(), at });
         let streams = self.sessions.get(&session).map_or(&[][..], |session| &session.streams);
-        self.open_behind(session, streams, |stream| stream.covered_by.contains(&session), at, out);
+        self.open_behind(session, streams, at, out);
     }
 
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
@@ -62,24 +61,18 @@ impl Continuity {
         repeatable.sort_unstable();
         repeatable.dedup();
         out.push(Control::Unsubscribed { session, streams, at });
-        self.open_behind(session, &repeatable, |stream| stream.covered_by == [session], at, out);
+        self.open_behind(session, &repeatable, at, out);
     }
 
-    /// Opens what a session leaves behind, from where it vouches for it no longer.
-    fn open_behind(
-        &self,
-        session: u32,
-        streams: &[u32],
-        ends: impl Fn(&Stream) -> bool,
-        at: Timestamp,
-        out: &mut Vec<Control>,
-    ) {
+    /// Opens what a session leaves behind, from where it vouches for it no longer. Also where another one covers the stream:
+    /// that may have begun after records were made that were still on the way here. Its next record closes the gap.
+    fn open_behind(&self, session: u32, streams: &[u32], at: Timestamp, out: &mut Vec<Control>) {
         let vouched = self.sessions.get(&session).map_or_else(Timestamp::default, |session| session.vouched);
         let mut next = self.next_gap;
         for &id in streams {
             let Some(stream) = self.streams.get(id) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
-            if is_numbered && ends(stream) && !stream.is_open_right() {
+            if is_numbered && stream.covered_by.contains(&session) && !stream.is_open_right() {
                 make_place(id, stream, at, out);
                 out.push(open_right(&mut next, id, stream, stream.owed_since().max(vouched), at));
             }

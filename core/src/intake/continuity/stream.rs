@@ -2,15 +2,18 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::gap::{Arrival, Hole, OpenGap};
+use super::{
+    gap::{Arrival, OpenGap, UNEVEN},
+    past::{GivenUp, Past, distance},
+};
 use crate::{
     protocol::Edge,
     row::{Numbering, Origin, Position, StreamKey, Timestamp},
     spool::RowHead,
 };
 
-/// So many ranges of numbers that were given up are remembered, the newest ones.
-const MAX_GIVEN_UP: usize = 1_024;
+/// So many numberings that are over are remembered, the newest ones.
+const MAX_PAST: usize = 8;
 
 /// One stream, folded from its rows and from the control items that name it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +36,10 @@ pub(super) struct Stream {
     /// Up to when sessions have vouched for it, by the venue's clock: what was missing before has a gap of its own.
     pub(super) vouched: Timestamp,
     pub(super) window: Window,
-    /// Numbers of this epoch that were given up as lost or absent, as first and last, growing: one that comes after all is
-    /// no repeat.
-    given_up: Vec<(u64, u64)>,
+    /// Of this epoch.
+    pub(super) given_up: GivenUp,
+    /// Of a dense stream: what came of the epochs before, the oldest first.
+    pub(super) past: Vec<Past>,
     /// In the order in which they were opened.
     pub(super) gaps: Vec<OpenGap>,
     /// The sessions that vouch for it.
@@ -78,7 +82,8 @@ impl Stream {
             since: Timestamp::default(),
             vouched: Timestamp::default(),
             window: Window::default(),
-            given_up: Vec::new(),
+            given_up: GivenUp::default(),
+            past: Vec::new(),
             gaps: Vec::new(),
             covered_by: Vec::new(),
             is_implied: true,
@@ -152,12 +157,16 @@ impl Stream {
             // Where numbers jump, the history brings some of what is newer: that does not mean that the rest is here.
             let is_known = origin == Origin::Live || numbering == Numbering::Sequence;
             let is_newest = is_known && self.last.is_none_or(|last| last.number() < n);
-            if is_newest && origin == Origin::Live && self.first_session == Some(row.session) {
+            if is_newest
+                && numbering == Numbering::Ordered
+                && origin == Origin::Live
+                && self.first_session == Some(row.session)
+            {
                 let epoch = self.epoch;
                 self.gaps.iter_mut().filter(|gap| gap.epoch == epoch).for_each(|gap| gap.prove_beginning(n));
             }
             self.window.push(numbering, n, hash);
-            self.regain(n);
+            self.given_up.regain(n);
             self.latest = self.latest.max(edge.ts_event);
             if is_newest {
                 self.last = Some(edge);
@@ -165,6 +174,8 @@ impl Stream {
             if self.floor.is_none_or(|floor| n < floor.number()) {
                 self.floor = Some(edge);
             }
+        } else if let Some(past) = self.past.iter_mut().find(|past| past.epoch == row.epoch) {
+            past.take(edge);
         }
         let is_covering = self.covered_by.contains(&row.session);
         let covers = origin == Origin::Live && is_covering && row.epoch == self.epoch;
@@ -188,38 +199,14 @@ impl Stream {
 
     /// A gap of a dense stream was given up: its numbers are not here.
     pub(super) fn give_up(&mut self, gap: &OpenGap) {
-        if self.numbering() != Numbering::Sequence || gap.epoch != self.epoch {
+        if self.numbering() != Numbering::Sequence {
             return;
         }
-        self.given_up.extend(gap.holes.iter().filter_map(Hole::numbers));
-        self.given_up.sort_unstable();
-        let surplus = self.given_up.len().saturating_sub(MAX_GIVEN_UP);
-        self.given_up.drain(..surplus);
-    }
-
-    /// A gap is opened: what it asks for is not given up.
-    pub(super) fn ask_for(&mut self, hole: Hole) {
-        let first = hole.after.map_or(0, |after| after.number().saturating_add(1));
-        let last = hole.before.map_or(u64::MAX, |before| before.number().saturating_sub(1));
-        let outside = |(from, to): (u64, u64)| {
-            let below = (from < first).then(|| (from, to.min(first.saturating_sub(1))));
-            let above = (to > last).then(|| (from.max(last.saturating_add(1)), to));
-            below.into_iter().chain(above)
-        };
-        self.given_up = std::mem::take(&mut self.given_up).into_iter().flat_map(outside).collect();
-    }
-
-    pub(super) fn was_given_up(&self, n: u64) -> bool {
-        self.given_up.iter().any(|(first, last)| (*first..=*last).contains(&n))
-    }
-
-    /// A number that was given up is here after all.
-    fn regain(&mut self, n: u64) {
-        let Some(at) = self.given_up.iter().position(|(first, last)| (*first..=*last).contains(&n)) else { return };
-        let (first, last) = self.given_up[at];
-        let below = (n > first).then(|| (first, n - 1));
-        let above = (n < last).then(|| (n + 1, last));
-        self.given_up.splice(at..=at, below.into_iter().chain(above));
+        if gap.epoch == self.epoch {
+            self.given_up.add(&gap.holes);
+        } else if let Some(past) = self.past.iter_mut().find(|past| past.epoch == gap.epoch) {
+            past.given_up.add(&gap.holes);
+        }
     }
 
     /// A complete answer closed a gap: where numbers jump, all up to its last row is here.
@@ -229,6 +216,21 @@ impl Stream {
         }
     }
 
+    /// Returns how far, in nanoseconds, a record's time is from those of the hole of an earlier numbering that its number
+    /// lies in; `None` when it was made before that numbering began.
+    pub(super) fn distance(&self, gap: &OpenGap, n: u64, at: Timestamp) -> Option<i64> {
+        let hole = gap.hole_of(n)?;
+        let past = self.past.iter().find(|past| past.epoch == gap.epoch);
+        if past.is_some_and(|past| at.0.saturating_add(UNEVEN) < past.begun().0.min(gap.since.0)) {
+            return None;
+        }
+        let from = hole.after.map_or(gap.since, |after| after.ts_event);
+        let next = self.past.iter().find(|past| past.epoch > gap.epoch).map(Past::begun);
+        let to = hole.before.map(|before| before.ts_event).or(next);
+        let to = to.or_else(|| self.floor.map(|floor| floor.ts_event));
+        Some(distance((from, to.unwrap_or(Timestamp(i64::MAX))), at))
+    }
+
     /// Returns whether exactly this row came in answer to an open gap.
     pub(super) fn has_taken(&self, n: u64, hash: u32) -> bool {
         self.gaps.iter().any(|gap| gap.has_taken(n, hash))
@@ -236,13 +238,20 @@ impl Stream {
 
     /// The venue numbers it anew.
     pub(super) fn restart(&mut self, epoch: u32) {
+        let given_up = std::mem::take(&mut self.given_up);
+        if self.numbering() == Numbering::Sequence
+            && let (Some(floor), Some(last)) = (self.floor, self.last)
+        {
+            let surplus = (self.past.len() + 1).saturating_sub(MAX_PAST);
+            self.past.drain(..surplus);
+            self.past.push(Past::new(self.epoch, floor, last, self.latest, given_up));
+        }
         self.since = self.newest_time();
         self.latest = Timestamp::default();
         self.epoch = epoch;
         self.last = None;
         self.floor = None;
         self.window.clear();
-        self.given_up.clear();
     }
 
     /// A session vouches for it; returns whether that is news.
@@ -327,8 +336,9 @@ impl Window {
 impl Stream {
     /// Makes this a copy of what is known of `other`, all but its name, without allocating as far as it has room.
     pub(super) fn copy_from(&mut self, other: &Self) {
-        let Self { window, gaps, given_up, covered_by, .. } = other;
-        self.given_up.clone_from(given_up);
+        let Self { window, gaps, given_up, past, covered_by, .. } = other;
+        self.given_up.copy_from(given_up);
+        self.past.clone_from(past);
         self.window.records.clear();
         self.window.records.extend_from_slice(&window.records);
         self.window.next = window.next;

@@ -8,8 +8,12 @@ use crate::intake::asks::Board;
 const LAG: Duration = Duration::from_secs(2);
 
 fn board_of(host: &Host) -> Board {
+    board_at(host, Instant::now())
+}
+
+fn board_at(host: &Host, now: Instant) -> Board {
     let mut board = Board::new("venue".into(), vec!["trades".into(), "book_changes".into()], LAG);
-    board.publish(&host.intake.continuity, Instant::now());
+    board.publish(&host.intake.continuity, now);
     board
 }
 
@@ -59,7 +63,7 @@ fn a_gap_of_a_table_that_the_source_has_no_more_rows_of_is_not_asked_for() {
 }
 
 #[test]
-fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_sessions_have_settled() {
+fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_session_has_settled() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);
     feed.confirm(&["A", "B"]);
@@ -67,14 +71,43 @@ fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_sessions_have_
     feed.link.step(Step::Opened);
     feed.confirm(&["B"]);
     host.take(&mut feed);
-    let mut board = board_of(&host);
-    let asks = board.subscribe();
     let start = Instant::now();
-    board.stir(start);
+    let mut board = board_at(&host, start);
+    let asks = board.subscribe();
     board.publish(&host.intake.continuity, start + Duration::from_secs(59));
     assert_eq!(asks.borrow().len(), 1, "A may still be subscribed to");
     board.publish(&host.intake.continuity, start + Duration::from_secs(60));
     assert_eq!(asks.borrow().len(), 2, "A has expired");
+}
+
+#[test]
+fn a_stream_that_nobody_subscribes_to_again_is_asked_for_although_no_session_lasts() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A", "B"]);
+    host.take(&mut feed);
+    let start = Instant::now();
+    let mut board = board_at(&host, start);
+    let asks = board.subscribe();
+    let asked_for_a = || asks.borrow().iter().any(|ask| &*ask.gap.stream.symbol == "A");
+    // Down for an hour, then up for 20 s and down for 1 s, again and again.
+    let mut at = start;
+    for session in 0..4 {
+        feed.link.step(Step::Ended { why: "cut".into() });
+        host.take(&mut feed);
+        board.publish(&host.intake.continuity, at);
+        assert!(!asked_for_a(), "while nobody listens nobody can say that it has gone");
+        at += Duration::from_secs(if session == 0 { 3_600 } else { 1 });
+        board.publish(&host.intake.continuity, at);
+        feed.link.step(Step::Opened);
+        feed.confirm(&["B"]);
+        host.take(&mut feed);
+        board.publish(&host.intake.continuity, at);
+        assert_eq!(asked_for_a(), session == 3, "session {session}");
+        at += Duration::from_secs(20);
+        board.publish(&host.intake.continuity, at);
+        assert_eq!(asked_for_a(), session >= 2, "session {session}");
+    }
 }
 
 #[test]
@@ -89,17 +122,15 @@ fn a_broken_book_is_shown_at_once_and_one_that_is_gone_is_given_up() {
     linked(&mut feed, 1, None);
     linked(&mut feed, 3, Some(2));
     host.take(&mut feed);
-    let mut board = board_of(&host);
-    let asks = board.subscribe();
     let start = Instant::now();
-    board.publish(&host.intake.continuity, start);
+    let mut board = board_at(&host, start);
+    let asks = board.subscribe();
     assert!(asks.borrow()[0].not_before.is_some_and(|at| at <= start));
 
     feed.link.step(Step::Ended { why: "cut".into() });
     feed.link.step(Step::Opened);
     feed.confirm(&["other"]);
     host.take(&mut feed);
-    board.stir(start);
     assert!(board.publish(&host.intake.continuity, start).abandoned.is_empty());
     let look = board.publish(&host.intake.continuity, start + Duration::from_secs(60));
     assert_eq!(look.abandoned.len(), 1);

@@ -15,7 +15,7 @@ fn a_handover_becomes_one_entry_with_its_decisions_in_front_of_what_they_are_abo
     feed.link.step(Step::Ended { why: "cut".into() });
     assert!(host.take(&mut feed) > 0);
     let entries = host.entries();
-    let expected = "Stream Confirmed GapOpened 5 GapOpened 8 GapClosed Live Ended cut GapOpened";
+    let expected = "Stream Confirmed GapOpened 5 GapOpened 8 Ended cut GapOpened";
     assert_eq!(entries.last().unwrap().join(" "), expected, "one entry for all of it");
     host.assert_recoverable();
 }
@@ -117,13 +117,13 @@ fn after_a_kill_everything_goes_on_where_the_log_ends() {
     let mut host = host.kill();
     host.assert_recoverable();
     let asks: Vec<_> = host.intake.continuity.open_gaps("venue").collect();
-    assert_eq!(asks.len(), 2, "both streams may have missed something: {asks:?}");
+    assert_eq!(asks.len(), 3, "two beginnings that no answer has shown, and one end: {asks:?}");
 
     let mut feed = Feed::new(0);
     feed.link.step(Step::Opened);
     feed.confirm(&["B", "A"]);
     host.take(&mut feed);
-    let ask = host.intake.continuity.open_gaps("venue").find(|ask| &*ask.gap.stream.symbol == "A").unwrap();
+    let ask = host.intake.continuity.open_gaps("venue").find(|ask| ask.gap.after.is_some()).unwrap();
     (11..=14).for_each(|n| feed.trade("A", n, Origin::Backfill));
     feed.link.step(Step::Answered { gap: ask.gap.id, ask: ask.number });
     feed.trade("A", 15, Origin::Live);
@@ -366,7 +366,10 @@ fn a_link_whose_session_ended_for_want_of_room_is_told_and_gives_no_row_until_it
     feed.trade("A", 5, Origin::Live);
     let error = feed.link.hand_over().unwrap_err();
     assert!(error.to_string().contains("the spool is full"), "{error}");
-    assert!(!feed.link.is_pending(), "what waited is thrown away");
+    let handover = feed.queue.try_recv().expect("what waited is handed over all the same");
+    assert!(matches!(host.accept(&handover), Accepted::Done(1..)));
+    handover.done(0);
+    assert_eq!(host.intake.left_out(), 1, "and counted");
 
     feed.link.step(Step::Opened);
     feed.confirm(&["A"]);
@@ -469,4 +472,87 @@ fn a_stream_that_was_left_is_forgotten_once_the_spool_has_no_row_of_it_and_comes
     let mut host = host.kill();
     host.assert_recoverable();
     assert_eq!(host.items().iter().filter(|item| *item == "Malformed").count(), 0);
+}
+
+#[test]
+fn an_absence_begins_where_a_session_last_vouched_however_many_starts_came_to_nothing() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    let tickers = Covered { key: StreamKey::new("tickers", "A"), numbering: Numbering::Unnumbered };
+    let confirmed = Step::Confirmed { streams: vec![tickers], at: Timestamp(0) };
+    feed.link.step(Step::Opened);
+    feed.link.step(confirmed.clone());
+    feed.link.step(Step::Alive { at: Timestamp(1_005 * S) });
+    host.take(&mut feed);
+    assert!(!host.intake.continuity.is_absent("venue"));
+    // Killed, and started and killed before anything was confirmed.
+    let mut host = host.kill().kill().kill();
+    assert!(host.intake.continuity.is_absent("venue"));
+    let at = Timestamp(1_065 * S);
+    let absence = host.intake.continuity.absence_until("venue", at).unwrap();
+    assert_eq!(absence.length, Some(Duration::from_secs(60)));
+    assert_eq!(absence.unrepeatable, ["tickers".into()]);
+
+    host.now.wall = at;
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.link.step(confirmed);
+    host.take(&mut feed);
+    assert_eq!(host.intake.counts.absences, [absence]);
+    assert!(!host.intake.continuity.is_absent("venue"));
+    host.assert_recoverable();
+}
+
+#[test]
+fn a_clock_that_is_set_makes_no_absence_longer() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    feed.link.step(Step::Ended { why: "cut".into() });
+    host.take(&mut feed);
+    // A year is set, and ten seconds pass.
+    let year = 31_536_000 * S;
+    host.now = Now { wall: Timestamp(host.now.wall.0 + year + 10 * S), mono: Duration::from_secs(10) };
+    feed.confirm(&["A"]);
+    host.take(&mut feed);
+    assert_eq!(host.intake.counts.absences[0].length, Some(Duration::from_secs(10)));
+    host.assert_recoverable();
+}
+
+#[test]
+fn an_open_gap_outlives_the_segments_in_which_it_was_found() {
+    let limits = SpoolLimits { segment_bytes: 4 << 10, max_bytes: 1 << 20, keep: Duration::ZERO };
+    let mut host = Host::new(limits);
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A"]);
+    [1, 2, 9].into_iter().for_each(|n| feed.trade("A", n, Origin::Live));
+    feed.trade("A", 4, Origin::Backfill);
+    let found = host.take(&mut feed);
+    for n in 10..500 {
+        feed.trade("A", n, Origin::Live);
+        host.take(&mut feed);
+        if host.intake.spool.wants_roll() {
+            host.intake.spool.roll(host.intake.continuity.snapshot()).unwrap();
+        }
+        host.entries();
+    }
+    // Every sink has all of it.
+    let offset = host.intake.spool.next_offset() - 1;
+    host.intake.spool.retain(spool::Floor { offset, now: Duration::ZERO }).unwrap().run().unwrap();
+    assert!(host.intake.spool.reader().oldest().offset > found, "nothing before the gap's end is left");
+
+    let mut host = host.kill();
+    let mut feed = Feed::new(0);
+    let gaps: Vec<_> = host.intake.continuity.open_gaps("venue").filter(|ask| ask.gap.before.is_some()).collect();
+    let edge = |edge: Option<crate::protocol::Edge>| edge.unwrap().position;
+    assert_eq!(
+        gaps.iter().map(|ask| (edge(ask.gap.after), edge(ask.gap.before))).collect::<Vec<_>>(),
+        [(Position::Sequence(2), Position::Sequence(9))]
+    );
+    (1..=10).for_each(|n| feed.trade("A", n, Origin::Backfill));
+    host.take(&mut feed);
+    assert!(numbers(&mut host).ends_with(&[499, 3, 5, 6, 7, 8]), "{:?}", numbers(&mut host));
+    assert_eq!(host.items().last().unwrap(), "GapClosed Backfilled");
 }

@@ -12,7 +12,7 @@ use super::{
     Handover, Link, LinkId, Step,
     continuity::{Continuity, row_hash},
     entry::{Accepted, Intake, Now, Place, Rows},
-    tally::{Absence, SourceTally},
+    tally::SourceTally,
 };
 use crate::{
     health::Registry,
@@ -105,7 +105,7 @@ impl Host {
         continuity.apply(&begun.boot);
         let tally = SourceTally::new(&Registry::new(), "p", "venue");
         let mut intake = Intake::new(continuity, begun.writer, vec!["venue".into()], vec![tally]);
-        intake.booted(now, vec![Absence::default()]).unwrap();
+        intake.booted(now).unwrap();
         Self { disk, limits, intake, now }
     }
 

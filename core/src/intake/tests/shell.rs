@@ -22,7 +22,10 @@ type Dropped = (Vec<String>, u64, Option<(u64, u64)>);
 struct Shell {
     disk: SimDisk,
     running: Running,
+    /// Of a source that can wait.
     link: Link,
+    /// Of a feed that cannot.
+    live: Link,
     floor: watch::Sender<Floor>,
     stop: CancellationToken,
     synced: watch::Receiver<SpoolPosition>,
@@ -47,14 +50,34 @@ impl Shell {
         let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START), ..Floor::default() });
         let stop = CancellationToken::new();
         let (running, queue) = Started::run(started, vec![floors], stop.clone());
-        let link = Link::new(LinkId { source: 0, line: 0 }, tables(), queue, 1 << 30);
-        Self { disk, running, link, floor, stop, synced, reader, registry }
+        let link = Link::new(LinkId { source: 0, line: 0 }, tables(), queue.clone(), 1 << 30);
+        let live = Link::new(LinkId { source: 0, line: 1 }, tables(), queue, 1 << 30).live();
+        Self { disk, running, link, live, floor, stop, synced, reader, registry }
     }
 
     /// Hands over so many trades and waits until intake has them.
     async fn trades(&mut self, numbers: std::ops::Range<u64>) -> u64 {
         numbers.for_each(|n| trade(&mut self.link, "A", n, Origin::Live));
         self.link.logged().await.unwrap()
+    }
+
+    /// Hands over trades of a feed until there is no room, and returns the number of the next one.
+    async fn fill_live(&mut self, first: u64) -> u64 {
+        let mut next = first;
+        while *self.running.room.borrow() {
+            (next..next + 100).for_each(|n| trade(&mut self.live, "A", n, Origin::Live));
+            let logged = timeout(PATIENCE, self.live.logged()).await.expect("a feed is never held up").unwrap();
+            self.durable(logged).await;
+            next += 100;
+            assert!(next < 100_000, "it never became full");
+        }
+        next
+    }
+
+    /// Waits until all up to an offset is durable.
+    async fn durable(&self, offset: u64) {
+        let mut synced = self.synced.clone();
+        timeout(PATIENCE, synced.wait_for(|position| position.offset >= offset)).await.unwrap().unwrap();
     }
 
     /// Returns what is durable.
@@ -85,7 +108,7 @@ impl Shell {
     }
 
     async fn end(self) -> crate::Result<()> {
-        drop(self.link);
+        drop((self.link, self.live));
         timeout(PATIENCE, self.running.task).await.expect("it ends").unwrap()
     }
 }
@@ -150,6 +173,64 @@ async fn a_full_spool_that_blocks_goes_on_when_a_sink_has_caught_up() {
     let reader = shell.reader.clone();
     shell.end().await.unwrap();
     assert!(reader.end().offset >= next + 99, "the last hundred was written too, once there was room");
+}
+
+#[tokio::test]
+async fn a_full_spool_that_blocks_ends_the_session_of_a_feed_at_once_and_takes_the_next_one_when_there_is_room() {
+    let mut shell = Shell::start(small(WhenFull::Block));
+    shell.live.step(Step::Opened);
+    shell.live.step(confirmed(&["A"]));
+    let next = shell.fill_live(1).await;
+    let at = *shell.synced.borrow();
+    let items = shell.items();
+    assert_eq!(items[items.len() - 3..], ["Ended the spool is full", "GapOpened", "Dropped"], "{items:?}");
+
+    // What still comes of that session is neither kept nor claimed to have been heard.
+    shell.live.step(confirmed(&["A", "B"]));
+    trade(&mut shell.live, "A", next, Origin::Live);
+    timeout(PATIENCE, shell.live.logged()).await.expect("nothing waits").unwrap();
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
+    let mut room = shell.running.room.clone();
+    timeout(PATIENCE, room.wait_for(|room| *room)).await.expect("there is room again").unwrap();
+    trade(&mut shell.live, "A", next + 1, Origin::Live);
+    timeout(PATIENCE, shell.live.logged()).await.unwrap().unwrap();
+    assert!(shell.live.was_refused(), "the link has to begin another session");
+
+    shell.live.step(Step::Opened);
+    shell.live.step(confirmed(&["A"]));
+    trade(&mut shell.live, "A", next + 2, Origin::Live);
+    let logged = timeout(PATIENCE, shell.live.logged()).await.unwrap().unwrap();
+    shell.durable(logged).await;
+    let items = shell.items();
+    let after = items.iter().rposition(|item| item == "Dropped").unwrap();
+    assert_eq!(items[after + 1..], ["Confirmed".to_owned(), (next + 2).to_string()], "{items:?}");
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_source_that_waits_for_room_holds_up_no_feed_and_its_rows_are_kept_in_order() {
+    let mut shell = Shell::start(small(WhenFull::Block));
+    shell.live.step(Step::Opened);
+    shell.live.step(confirmed(&["A"]));
+    shell.fill_live(1).await;
+    let at = *shell.synced.borrow();
+    for first in [500_001, 500_101] {
+        (first..first + 100).for_each(|n| trade(&mut shell.link, "B", n, Origin::Live));
+        timeout(PATIENCE, shell.link.handed_over()).await.expect("there are two buffers").unwrap();
+    }
+    trade(&mut shell.live, "A", 1_000_000, Origin::Live);
+    let logged = timeout(PATIENCE, shell.live.logged()).await.expect("the feed is answered").unwrap();
+    shell.durable(logged).await;
+    assert!(!shell.items().contains(&"500001".to_owned()), "there is no room yet");
+
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
+    let logged = timeout(PATIENCE, shell.link.logged()).await.expect("there is room").unwrap();
+    assert!(!shell.link.was_refused());
+    shell.durable(logged).await;
+    let items = shell.items();
+    let numbers: Vec<u64> = items[items.len() - 200..].iter().filter_map(|item| item.parse().ok()).collect();
+    assert_eq!(numbers, Vec::from_iter(500_001..500_201), "{items:?}");
+    shell.end().await.unwrap();
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::{Opened, hex};
 use crate::{
     Error, Result,
-    row::{ColumnType, Origin, Position, Reader, Table},
+    row::{Origin, Position},
     spool::{
         Control, EntryView, Item, RowHead, SourceInfo, SpoolPosition, SpoolReader, Step, StreamInfo,
         disk::{Disk, RealDisk},
@@ -104,44 +104,10 @@ fn row_line(shared: &Shared, line: &mut Map<String, Value>, sources: &[SourceInf
     put("symbol", (*stream.key.symbol).into());
     let source = sources.iter().find(|source| source.name == stream.source);
     let table = source.and_then(|source| source.tables.iter().find(|table| table.name == stream.key.table));
-    match table.and_then(|table| columns(table, bytes)) {
-        Some(columns) => put("row", Value::Object(columns)),
+    match table.and_then(|table| table.read(bytes)) {
+        Some(columns) => put("row", columns.into_iter().map(|(name, value)| (name.to_string(), value)).collect()),
         None => put("bytes", bytes.len().into()),
     }
-}
-
-/// Reads the columns that are there; `None` where the bytes are not of this table.
-fn columns(table: &Table, row: &[u8]) -> Option<Map<String, Value>> {
-    let (presence, rest) = row.split_at_checked(table.presence_words() * 8)?;
-    let mut reader = Reader::new(rest);
-    let mut columns = Map::new();
-    for (number, column) in table.columns.iter().enumerate() {
-        if presence[number / 8] >> (number % 8) & 1 == 1 {
-            columns.insert(column.name.to_string(), value(&mut reader, column.column_type)?);
-        }
-    }
-    Some(columns)
-}
-
-fn value(reader: &mut Reader<'_>, column_type: ColumnType) -> Option<Value> {
-    Some(match column_type {
-        ColumnType::Bool => (reader.u8()? != 0).into(),
-        ColumnType::I64 | ColumnType::Time => reader.i64()?.into(),
-        ColumnType::U64 => reader.u64()?.into(),
-        ColumnType::F64 => reader.f64()?.into(),
-        ColumnType::Text | ColumnType::Label => reader.text()?.into(),
-        ColumnType::Levels => list(reader, |reader| Some(json!([reader.f64()?, reader.f64()?])))?,
-        ColumnType::ListI64 => list(reader, |reader| Some(reader.i64()?.into()))?,
-    })
-}
-
-fn list(reader: &mut Reader<'_>, mut each: impl FnMut(&mut Reader<'_>) -> Option<Value>) -> Option<Value> {
-    let count = reader.u32()?;
-    let mut values = Vec::new();
-    for _ in 0..count {
-        values.push(each(reader)?);
-    }
-    Some(values.into())
 }
 
 /// One line for a person: the offset, then what is behind it.

@@ -109,6 +109,7 @@ async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Out
         database: &folder.database(),
         database_bytes: folder.database_bytes(),
         gaps_open: done.gaps_open,
+        unheard: done.unrepeatable,
         seed: folder.seed(),
         kills: done.kills,
         compared_in: began.elapsed(),

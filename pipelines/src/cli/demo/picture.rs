@@ -39,7 +39,7 @@ pub(super) fn title(root: &Path) -> [String; 2] {
 }
 
 impl Picture<'_> {
-    /// Returns the lines of a live screen that is so many columns wide. They need 80; who has less loses what is last.
+    /// Returns the lines of a live screen that is so many columns wide. They need 80; the screen folds them for those who have less.
     pub(super) fn lines(&self, width: usize) -> [String; 4] {
         let report = self.tally.report();
         let (received, committed) = self.tally.rates();
@@ -93,7 +93,7 @@ impl Picture<'_> {
     fn line_cut(&self) -> String {
         let Cuts { count, last } = self.facts.cuts;
         match last {
-            None => "line never cut".to_owned(),
+            None => "never cut".to_owned(),
             Some(last) => format!("cut {count}×, {} s ago", last.as_secs()),
         }
     }
@@ -210,7 +210,7 @@ mod tests {
         let tally = Tally::default();
         let lines = Picture { facts: Facts::default(), tally: &tally }.lines(80);
         assert!(lines[..3].iter().all(|line| line.contains("starting")), "{lines:#?}");
-        assert!(lines[0].contains("line never cut") && lines[3].contains("0 of 0 filled, 0 lost; 0 by REST"));
+        assert!(lines[0].contains("never cut") && lines[3].contains("0 of 0 filled, 0 lost; 0 by REST"));
     }
 
     #[test]

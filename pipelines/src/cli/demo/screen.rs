@@ -91,12 +91,12 @@ impl<W: Write> Screen<W> {
         let Look::Terminal { colours } = self.look else { return self.put(&format!("{}\n", picture.line())) };
         let width = (self.width)();
         let mut frame = self.to_the_top();
-        for line in self.title.iter().cloned().chain(picture.lines(width)) {
-            let line = cut(line, width);
+        self.drawn = 0;
+        for line in self.title.iter().cloned().chain(picture.lines(width)).flat_map(|line| folded(line, width)) {
             frame.push_str(&if colours { coloured(&line) } else { line });
             frame.push('\n');
+            self.drawn += 1;
         }
-        self.drawn = self.title.len() + 4;
         self.put(&frame);
     }
 
@@ -116,13 +116,27 @@ fn width() -> usize {
     terminal_size::terminal_size().map_or(80, |(terminal_size::Width(columns), _)| usize::from(columns).max(1))
 }
 
-/// Cuts a line, which could not be drawn over if it were wrapped.
-fn cut(line: String, width: usize) -> String {
-    if line.chars().count() <= width {
-        return line;
+/// Returns a line in as many as it needs: one that the terminal itself folded could not be drawn over.
+fn folded(mut line: String, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let width = width.max(NARROWEST);
+    while let Some((end, _)) = line.char_indices().nth(width) {
+        // Between two facts, else between two words, else anywhere.
+        let start = line.char_indices().nth(INDENT.len()).map_or(end, |(at, _)| at);
+        let room = &line[start..end];
+        let at = room.rfind("  ").or_else(|| room.rfind(' ')).map_or(end, |at| start + at);
+        let rest = format!("{INDENT}{}", line[at..].trim_start());
+        line.truncate(at);
+        lines.push(std::mem::replace(&mut line, rest).trim_end().to_owned());
     }
-    line.chars().take(width - 1).chain(['…']).collect()
+    lines.push(line);
+    lines
 }
+
+/// What is folded begins below the names of the stages.
+const INDENT: &str = "           ";
+/// No terminal is narrower.
+const NARROWEST: usize = 24;
 
 /// Paints the states.
 fn coloured(line: &str) -> String {
@@ -142,7 +156,7 @@ mod tests {
 
     fn screen(look: Look) -> Screen<Vec<u8>> {
         let title = ["title,".to_owned(), "and more.".to_owned()];
-        Screen { width: || 60, ..Screen::new(Vec::new(), look, title) }
+        Screen { width: || 80, ..Screen::new(Vec::new(), look, title) }
     }
 
     fn show(screen: &mut Screen<Vec<u8>>, at: Instant) {
@@ -177,9 +191,32 @@ mod tests {
         let text = text(&mut screen);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 12, "{text}");
-        assert!(lines.iter().all(|line| line.trim_start_matches("\x1b[6A\r\x1b[J").chars().count() <= 60), "{text}");
         assert_eq!(text.matches("\x1b[6A").count(), 1, "the second picture covers the first");
         assert!(!text.contains("m starting") && !text.contains("\x1b[33m"), "no colours unless asked for");
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_lines_are_folded_and_nothing_is_lost() {
+        let start = Instant::now();
+        let [mut wide, mut narrow] = [(); 2].map(|()| screen(Look::Terminal { colours: false }));
+        narrow.width = || 60;
+        show(&mut wide, start);
+        show(&mut narrow, start);
+        let (wide, first) = (text(&mut wide), text(&mut narrow));
+        assert!(first.lines().all(|line| line.chars().count() <= 60), "{first}");
+        let words = |text: &str| text.split_whitespace().map(String::from).collect::<Vec<_>>();
+        assert_eq!(words(&first), words(&wide));
+        show(&mut narrow, start + Duration::from_secs(1));
+        let second = text(&mut narrow);
+        let up = format!("\x1b[{}A\r", first.lines().count());
+        assert!(second.starts_with(&up), "the second picture covers the first: {second:?}");
+    }
+
+    #[test]
+    fn a_line_is_folded_between_facts_between_words_or_anywhere() {
+        assert_eq!(folded("é".repeat(30), 24), ["é".repeat(24), format!("{INDENT}éééééé")]);
+        let facts = "         spool  2 MiB  synced 13 ms".to_owned();
+        assert_eq!(folded(facts, 24), ["         spool  2 MiB", "           synced 13 ms"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
     report::Report,
     screen::Screen,
     stored::Standing,
-    tally::{Resumed, Tally},
+    tally::{Resumed, Tally, Totals},
 };
 use crate::cli::{
     DemoArgs, Failure, simulate,
@@ -60,7 +60,7 @@ pub(super) enum Ending {
 }
 
 /// What the end left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Done {
     /// When the venue made the last, in milliseconds since 1970.
     pub(super) ended_ms: i64,
@@ -68,6 +68,8 @@ pub(super) struct Done {
     pub(super) is_well: bool,
     /// Gaps that the last child still knew to be open.
     pub(super) gaps_open: u64,
+    /// For how many seconds nobody listened, as the children have it.
+    pub(super) unrepeatable: f64,
     pub(super) kills: u32,
     /// Whether somebody waited for the end, and gaps were not given the time to be filled.
     pub(super) is_hurried: bool,
@@ -156,7 +158,7 @@ impl Stage {
         }
         let has_failed = self.tally.report().failure().is_some();
         // The end of the last session opens a gap in every stream, which the next demo finds and fills.
-        let gaps_open = self.tally.totals().gaps_open;
+        let Totals { gaps_open, unrepeatable, .. } = self.tally.totals();
         let facts = self.facts(Instant::now());
         let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
         self.tally.end(last.as_deref(), standing(&self.folder).await?);
@@ -166,7 +168,8 @@ impl Stage {
         }
         self.screen.finish(&Picture { facts, tally: &self.tally });
         let rows = count(self.tally.rows().saturating_sub(before), "row");
-        self.screen.say(&format!("stopping: line closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
+        self.screen
+            .say(&format!("stopping: connection closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
         if self.tally.rows() > MANY_ROWS {
             self.screen.say(&format!(
                 "comparing {} rows with the simulator's own list; Ctrl-C ends it without",
@@ -175,7 +178,7 @@ impl Stage {
         }
         let is_well = ending != Ending::Broken && !has_failed;
         let is_hurried = ending == Ending::Asked;
-        Ok(Done { ended_ms, is_well, gaps_open, kills: self.kills.done, is_hurried })
+        Ok(Done { ended_ms, is_well, gaps_open, unrepeatable, kills: self.kills.done, is_hurried })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored; returns false if the time was up

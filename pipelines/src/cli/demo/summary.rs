@@ -13,6 +13,9 @@ pub(super) struct Around<'a> {
     pub(super) database_bytes: u64,
     /// Gaps that the pipeline still knew to be open when it was stopped.
     pub(super) gaps_open: u64,
+    /// For how many seconds nobody listened to the tickers, as the pipeline has it: longer than there was no line, since the
+    /// last frame came before its end, and the first one comes after a confirmation.
+    pub(super) unheard: f64,
     pub(super) seed: u64,
     /// How often the pipeline was killed in this run.
     pub(super) kills: u32,
@@ -44,7 +47,7 @@ pub(super) fn summary(comparison: &Comparison, around: &Around<'_>) -> String {
 fn table(comparison: &Comparison, around: &Around<'_>) -> String {
     let Trades { made, stored, by_rest, missing, to_fetch, twice, earlier } = comparison.trades;
     let Tickers { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } = comparison.tickers;
-    let silent = short(comparison.silent_ms as f64 / 1000.0);
+    let (silent, unheard) = (short(comparison.silent_ms as f64 / 1000.0), short(around.unheard));
     let kills =
         if around.kills > 0 { format!("; killed {}", count(around.kills.into(), "time")) } else { String::new() };
     let [made, sent, stored, stored_tickers, missing, holes, twice, twice_tickers] =
@@ -55,7 +58,8 @@ fn table(comparison: &Comparison, around: &Around<'_>) -> String {
         "trades   the venue made {made:>width$}   stored {stored:>deep$}   missing {missing:>gone$}   twice {twice}\n\
          tickers  sent to us     {sent:>width$}   stored {stored_tickers:>deep$}   holes   {holes:>gone$}   twice {twice_tickers}\n\
          {INDENT}trades by REST {}; tickers in flight at cuts and kills {}\n\
-         {INDENT}not sent while the line was cut: {silent}{kills}\n",
+         {INDENT}not sent while the connection was cut: {silent}{kills}\n\
+         {INDENT}not heard by the pipeline: {unheard}, last frame to next confirmation\n",
         grouped(by_rest),
         grouped(in_flight),
     );
@@ -110,6 +114,7 @@ mod tests {
             database: Path::new("tidegate-demo/demo.sqlite"),
             database_bytes: 31 << 20,
             gaps_open: 0,
+            unheard: 12.9,
             seed: 7,
             kills: 0,
             compared_in: Duration::from_millis(120),
@@ -142,7 +147,8 @@ mod tests {
 trades   the venue made  12,044   stored  12,044   missing 0   twice 0
 tickers  sent to us     156,076   stored 156,038   holes   0   twice 0
          trades by REST 212; tickers in flight at cuts and kills 38
-         not sent while the line was cut: 11.8 s
+         not sent while the connection was cut: 11.8 s
+         not heard by the pipeline: 12.9 s, last frame to next confirmation
          compared with the simulator's own list, seed 7, in 120 ms
 data     tidegate-demo/demo.sqlite (31 MiB)
 try      sqlite3 tidegate-demo/demo.sqlite 'select symbol, count(*) from trades group by 1 order by 2 desc limit 5'
@@ -159,7 +165,7 @@ next     tidegate new deribit sqlite > eth.toml
         (trades.made, trades.stored, trades.by_rest, trades.missing) = (1_741_000, 1_740_400, 82_012, 600);
         (tickers.sent, tickers.stored, tickers.in_flight) = (15_741_000, 15_740_400, 12_600);
         comparison.silent_ms = 3_600_000;
-        for line in table(&comparison, &Around { kills: 20, ..around() }).lines() {
+        for line in table(&comparison, &Around { kills: 20, unheard: 86_399.0, ..around() }).lines() {
             assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }
     }

@@ -29,6 +29,8 @@ struct Sweep {
     /// The time of the next page, in milliseconds.
     from: i64,
     pages: usize,
+    /// The time of the oldest trade that came: the main host remembers what was made since.
+    oldest: Option<Timestamp>,
     gaps: HashMap<GapId, Seen>,
     /// The request that is out.
     asked: String,
@@ -54,8 +56,11 @@ pub(super) struct End {
 const WORTH_IT: usize = 10;
 /// An older gap would make the walk long.
 const RECENT: Duration = Duration::from_secs(3600);
-/// The walk begins this much before the oldest time at which something may be missing, so that it holds an edge there.
-const OVERLAP_MILLIS: i64 = 1000;
+/// The walk begins this much before the last trade, so that it holds that.
+const OVERLAP: Duration = Duration::from_secs(1);
+/// And this much before the time up to which a session has vouched: a trade of then, of any instrument, shows that the host
+/// remembers it.
+const SHOWN: Duration = Duration::from_secs(300);
 /// More are forgotten, and their gaps asked for one by one.
 const MOST: usize = 16;
 
@@ -96,10 +101,10 @@ impl Sweeps {
         if joined.len() <= WORTH_IT {
             return None;
         }
-        let from = joined.iter().map(|gap| gap.since.as_millis()).min().unwrap_or_default() - OVERLAP_MILLIS;
+        let from = joined.iter().map(|gap| begin(gap)).min().unwrap_or_default();
         let ids: Vec<GapId> = joined.iter().map(|gap| gap.id).collect();
         let seen = ids.iter().map(|&gap| (gap, Seen::default())).collect();
-        let mut sweep = Sweep { currency, kind, from, pages: 0, gaps: seen, asked: String::new() };
+        let mut sweep = Sweep { currency, kind, from, pages: 0, oldest: None, gaps: seen, asked: String::new() };
         let request = sweep.request(main);
         if self.0.len() >= MOST {
             self.0.remove(0);
@@ -121,6 +126,8 @@ impl Sweeps {
             seen.after |= holds(gap.after);
             seen.before |= holds(gap.before);
         }
+        let oldest = page.trades.iter().map(|trade| trade.ts_event()).min();
+        sweep.oldest = sweep.oldest.into_iter().chain(oldest).min();
         let newest = page.trades.iter().map(|trade| trade.ts_event().as_millis()).max().unwrap_or_default();
         // A walk that needs more requests than its gaps would is given up, and so is one that does not move.
         let is_stuck = newest <= sweep.from || sweep.pages * 2 > sweep.gaps.len();
@@ -134,10 +141,10 @@ impl Sweeps {
         }
         // The walk has covered all that may be missing behind the last known trades; between two, both have to be shown.
         let is_whole = |gap: &&Gap| {
-            let is_vouched = gap.after.is_some_and(|after| after.ts_event < gap.since);
+            let is_remembered = sweep.oldest.is_some_and(|oldest| oldest <= gap.since);
             let is_shown = |seen: &Seen| match gap.before {
                 Some(_) => seen.after && seen.before,
-                None => seen.after || is_vouched,
+                None => seen.after || (is_vouched(gap) && is_remembered),
             };
             sweep.gaps.get(&gap.id).is_some_and(is_shown)
         };
@@ -161,4 +168,15 @@ impl Sweep {
         );
         Request::get(self.asked.clone())
     }
+}
+
+/// Returns whether sessions have vouched for the time behind a gap's last trade.
+fn is_vouched(gap: &Gap) -> bool {
+    gap.after.is_some_and(|after| after.ts_event < gap.since)
+}
+
+/// Returns where a walk has to begin for a gap, in milliseconds.
+fn begin(gap: &Gap) -> i64 {
+    let overlap = if is_vouched(gap) { SHOWN } else { OVERLAP };
+    gap.since.as_millis() - overlap.as_millis() as i64
 }

@@ -11,6 +11,7 @@ use tidegate_core::{
 };
 
 use super::*;
+use crate::deribit::pools;
 use venue::{Venue, at};
 
 const SYMBOL: &str = "ETH-PERPETUAL";
@@ -330,7 +331,7 @@ fn the_history_host_is_asked_more_slowly() {
     script.reply(&first, 200, &Venue::default().serve(&first), std::slice::from_ref(&gap)).unwrap();
     let (second, _) = request(script.on_gap(std::slice::from_ref(&gap)));
     assert!(second.url.starts_with(HISTORY));
-    assert_eq!((first.cost, second.cost), (1, 15), "of 15 a second: one a second");
+    assert_eq!((first.pool, second.pool), (None, Some(pools::HISTORY)), "that of the main host, and one of its own");
 }
 
 #[test]
@@ -503,9 +504,24 @@ fn options_that_last_traded_long_ago_are_asked_for_together_too() {
     let gaps: Vec<Gap> = many(30).into_iter().map(old).collect();
     let (first, ids) = request(script.on_gap(&gaps));
     assert!(first.url.contains("by_currency"), "{}", first.url);
-    assert!(first.url.contains(&format!("start_timestamp={}&", at(NEWEST - 61).as_millis())), "{}", first.url);
+    assert!(first.url.contains(&format!("start_timestamp={}&", at(NEWEST - 360).as_millis())), "{}", first.url);
     let answered = script.reply(&first, 200, &venue.serve(&first), &gaps).unwrap();
-    assert_eq!(answered, ids, "all that may be missing is younger than the walk");
+    assert_eq!(answered, ids, "all that may be missing is younger than the first trade of the walk");
+}
+
+#[test]
+fn a_sweep_does_not_believe_a_host_that_does_not_show_that_it_remembers() {
+    let venue = Venue { options: true, ..Venue::default() };
+    let mut script = script(everything());
+    let old = |gap: Gap| Gap { after: Some(edge(1)), since: at(NEWEST - 60), ..gap };
+    let gaps: Vec<Gap> = many(30).into_iter().map(old).collect();
+    let (first, _) = request(script.on_gap(&gaps));
+    let forgetful = Request {
+        url: first.url.replace(&at(NEWEST - 360).as_millis().to_string(), &at(NEWEST - 50).as_millis().to_string()),
+        ..first.clone()
+    };
+    assert_eq!(script.reply(&first, 200, &venue.serve(&forgetful), &gaps).unwrap(), []);
+    assert!(request(script.on_gap(&gaps)).0.url.contains("by_instrument"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use tidegate_core::{
 };
 
 use super::*;
-use crate::deribit::{Kind as InstrumentKind, LifeLeft, Measure, Selector};
+use crate::deribit::{Kind as InstrumentKind, LifeLeft, Measure, Selector, pools::INSTRUMENTS};
 
 /// A market that the test changes: name, open interest, volume, expiry in seconds from `NOW`.
 #[derive(Clone)]
@@ -101,10 +101,10 @@ fn names_need_no_request() {
 fn the_top_is_ranked_by_one_measure_then_the_other_then_the_name() {
     let mut script = following(vec![selector()]);
     let (requests, channels) = script.discover(|request| market().serve(request)).unwrap();
-    let urls: Vec<_> = requests.iter().map(|request| (request.url.as_str(), request.cost)).collect();
+    let urls: Vec<_> = requests.iter().map(|request| (request.url.as_str(), request.pool)).collect();
     let expected = [
-        ("http://main.test/api/v2/public/get_instruments?currency=ETH&kind=option", 15),
-        ("http://main.test/api/v2/public/get_book_summary_by_currency?currency=ETH&kind=option", 2),
+        ("http://main.test/api/v2/public/get_instruments?currency=ETH&kind=option", Some(INSTRUMENTS)),
+        ("http://main.test/api/v2/public/get_book_summary_by_currency?currency=ETH&kind=option", None),
     ];
     assert_eq!(urls, expected);
     assert_eq!(channels[0], "instrument.state.option.ETH", "always, to hear of listings");

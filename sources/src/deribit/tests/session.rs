@@ -9,7 +9,10 @@ use tidegate_core::{
 };
 
 use super::*;
-use crate::deribit::{Interval, Venue};
+use crate::deribit::{
+    Interval, Venue,
+    pools::{REQUESTS, SUBSCRIPTIONS},
+};
 
 const CHANNELS: &[&str] = &["ticker.ETH-PERPETUAL.100ms", "trades.ETH-PERPETUAL.100ms", "trades.ETH-9SEP26.100ms"];
 
@@ -359,5 +362,5 @@ fn batches_stay_within_the_limits_of_the_venue() {
     let long = "x".repeat(bytes / 500);
     script.subscribe(&vec![long.as_str(); 500]).unwrap();
     assert!(script.sent[1].len() < 32_000, "{} bytes", script.sent[1].len());
-    assert_eq!((limits.messages_per_second, limits.requests_per_second), (Some(3.0), Some(15.0)));
+    assert_eq!((limits.messages, limits.requests), (Some(SUBSCRIPTIONS), Some(REQUESTS)));
 }

@@ -3,7 +3,10 @@
 use tokio::time::Instant;
 
 use super::*;
-use crate::{Kind, config, protocol::Limits};
+use crate::{
+    Kind, config,
+    protocol::{Limits, Pool},
+};
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_subscribed_before_the_handshake_is_done() {
@@ -33,7 +36,7 @@ async fn channels_of_one_reply_are_confirmed_in_one_step_at_the_venues_time() {
 async fn requests_keep_to_the_venues_number_of_channels_and_messages_a_second() {
     let names: Vec<String> = (0..7).map(|number| format!("c{number}")).collect();
     let mut toy = Toy::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
-    toy.limits = Limits { channels_per_message: Some(3), messages_per_second: Some(2.0), ..Limits::default() };
+    toy.limits = Limits { channels_per_message: Some(3), messages: Some(ONE_AT_ONCE), ..Limits::default() };
     let mut world = World::start(toy);
     let mut peer = world.connect().await;
     peer.say("welcome");
@@ -45,6 +48,28 @@ async fn requests_keep_to_the_venues_number_of_channels_and_messages_a_second() 
     let texts: Vec<&str> = asked.iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!(texts, ["sub c0,c1,c2", "sub c3,c4,c5", "sub c6"]);
     assert!(asked[1].1 - asked[0].1 >= SECOND / 2 && asked[2].1 - asked[1].1 >= SECOND / 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_to_one_host_keep_to_its_messages_a_second_together() {
+    let toy = || Toy { limits: Limits { messages: Some(ONE_AT_ONCE), ..Limits::default() }, ..Toy::new(&["a"]) };
+    let first = World::start(toy());
+    let mut worlds = vec![first.beside(toy()), first.beside(toy()), first];
+    let start = Instant::now();
+    let mut peers = Vec::new();
+    for world in &mut worlds {
+        let peer = world.connect().await;
+        peer.say("welcome");
+        peers.push(peer);
+    }
+    let mut asked = Vec::new();
+    for peer in &mut peers {
+        assert_eq!(peer.heard().await, "hello");
+        assert_eq!(peer.heard().await, "sub a");
+        peer.chatter("nothing");
+        asked.push(start.elapsed());
+    }
+    assert!(*asked.iter().max().unwrap() >= SECOND, "the third of two a second: {asked:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,3 +262,5 @@ async fn connections_of_a_source_start_no_closer_than_the_user_wants() {
     first.refuse("connection refused");
     assert!(world.dial().await.at - begun >= SECOND * 20);
 }
+
+const ONE_AT_ONCE: Pool = Pool { name: "messages", per_second: 2.0, burst: 1 };

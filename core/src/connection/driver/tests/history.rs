@@ -8,7 +8,7 @@ use super::{world::Called, *};
 use crate::{
     config,
     intake::Ask,
-    protocol::{Gap, GapId, Limits},
+    protocol::{Gap, GapId, Limits, Pool},
     row::{Numbering, StreamKey, Timestamp},
 };
 
@@ -220,9 +220,9 @@ async fn an_api_that_is_down_leaves_the_gaps_open_the_feed_up_and_health_degrade
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_keep_to_the_venues_rate() {
+async fn calls_keep_to_the_users_rate_beside_the_venues() {
     let mut toy = Toy::discovering();
-    toy.limits = Limits { requests_per_second: Some(2.0), ..Limits::default() };
+    toy.limits = Limits { requests: Some(POOL), ..Limits::default() };
     let mut world = World::with(toy, |config| {
         config.rest.rate = Some(config::Rate { times: NonZeroU32::new(30).unwrap(), per: SECOND * 60 });
     });
@@ -232,6 +232,95 @@ async fn calls_keep_to_the_venues_rate() {
     world.subscribe("a").await.chatter("nothing");
     world.show(vec![ask(1, 1)]);
     assert!(world.called().await.at - start >= SECOND * 2, "the user wants one in two seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn twelve_sources_of_a_process_keep_to_the_rate_of_their_venue_together_and_all_find_their_channels() {
+    let toy = || Toy { limits: Limits { requests: Some(POOL), ..Limits::default() }, ..Toy::discovering() };
+    let start = Instant::now();
+    let first = World::start(toy());
+    let mut worlds: Vec<World> = (1..12).map(|_| first.beside(toy())).collect();
+    worlds.push(first);
+    let mut calls = Vec::new();
+    for world in &mut worlds {
+        let called = world.called().await;
+        calls.push(called.at);
+        called.reply("a");
+        world.subscribe("a").await.chatter("nothing");
+    }
+    calls.sort_unstable();
+    let late = calls.iter().filter(|at| **at > start).count();
+    assert_eq!(late, 12 - 3, "three at once");
+    assert!(*calls.last().unwrap() >= start + SECOND * 9 / 2, "then two a second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_source_is_told_to_come_later_and_all_that_call_that_host_do() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let mut other = world.beside(Toy::new(&["a"]));
+    for world in [&mut world, &mut other] {
+        world.subscribe("a").await.chatter("row a 1");
+    }
+    world.show(vec![ask(1, 1)]);
+    world.called().await.status(429, Some(SECOND * 30), "too many");
+    let told = Instant::now();
+    let reason = world.told("answered with 429").await;
+    assert!(reason.contains("1 gaps wait, next try in 3"), "{reason}");
+    other.show(vec![ask(1, 1)]);
+    assert_eq!(other.told("degraded").await, "degraded venue wants no calls for now; 1 gaps wait, next try in 30s");
+    for world in [&mut world, &mut other] {
+        let called = world.called().await;
+        assert!(called.at >= told + SECOND * 30);
+        called.reply("all");
+        world.logged("answered 1 ask 1").await;
+        world.told("healthy").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_venue_that_says_later_to_many_calls_at_once_is_asked_again_when_it_said_and_not_a_minute_later() {
+    let toy = Toy { has_host_for_each: true, ..Toy::new(&["a"]) };
+    let mut world = World::with(toy, |config| config.rest.breaker.failures = NonZeroU32::MIN);
+    world.subscribe("a").await.chatter("row a 1");
+    world.show((1..=4).map(|id| ask(id, 1)).collect());
+    let mut out = Vec::new();
+    for _ in 0..4 {
+        out.push(world.called().await);
+    }
+    let start = Instant::now();
+    out.into_iter().for_each(|called| called.status(429, Some(SECOND), "too many"));
+    let next = world.called().await;
+    assert!((1..5).contains(&(next.at - start).as_secs()), "{:?}", next.at - start);
+    // It goes on, so it is no matter of a moment.
+    next.status(429, Some(SECOND), "too many");
+    while let Ok(called) = tokio::time::timeout(SECOND * 40, world.called()).await {
+        assert!(called.at <= start + SECOND * 10);
+        called.status(429, Some(SECOND), "too many");
+    }
+    let report = serde_json::to_value(world.registry.report()).unwrap();
+    assert_eq!(report["checks"]["test/source.toy"]["breakers"]["rest a"]["state"], "open");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_longer_missing_when_its_turn_comes_is_not_asked_for() {
+    let mut toy = Toy::new(&["a"]);
+    toy.limits = Limits { requests: Some(Pool { burst: 1, ..POOL }), ..Limits::default() };
+    let mut world = World::start(toy);
+    world.subscribe("a").await.chatter("nothing");
+    world.show(vec![ask(1, 1)]);
+    world.called().await.reply("all");
+    world.logged("answered 1 ask 1").await;
+    world.show(vec![ask(2, 1), ask(3, 1)]);
+    world.settle().await;
+    assert!(world.try_called().is_none(), "its turn has not come");
+    world.show(vec![ask(3, 2)]);
+    world.called().await.reply("all");
+    world.logged("answered 3 ask 2").await;
+    world.show(vec![ask(4, 1)]);
+    world.settle().await;
+    world.show(vec![]);
+    tokio::time::sleep(SECOND * 5).await;
+    assert!(world.try_called().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -315,10 +404,13 @@ async fn many_gaps_are_asked_for_a_few_at_a_time_so_that_each_is_asked_for_as_it
     let mut out: Vec<_> = std::iter::from_fn(|| world.try_called()).collect();
     assert_eq!(out.len(), 4);
     world.show(asks.split_off(10));
+    world.settle().await;
     out.remove(0).reply("");
     world.settle().await;
     assert!(shown.lock().unwrap().last().unwrap().iter().all(|gap| *gap > 10), "{:?}", shown.lock().unwrap());
 }
+
+const POOL: Pool = Pool { name: "", per_second: 2.0, burst: 3 };
 
 /// Waits for a call to an address; those to others fail.
 async fn next_to(world: &mut World, address: &str) -> Called {

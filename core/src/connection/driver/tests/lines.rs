@@ -22,10 +22,28 @@ async fn rows_follow_the_confirmation_and_the_end_is_in_the_log() {
     drop(peer);
     assert_eq!(world.logged("ended: the venue hung up").await.last().unwrap(), "ended: the venue hung up");
     assert!(
-        world.reason().starts_with("degraded line lost: the venue hung up; trying again in "),
+        world.reason().starts_with("degraded connection lost: the venue hung up; trying again in "),
         "{}",
         world.reason()
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_with_the_word_when_its_last_frame_came() {
+    let mut world = World::with(Toy::new(&["a"]), |config| {
+        config.silence.reconnect = config::Duration::from_secs(20);
+    });
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    tokio::time::sleep(SECOND / 2).await;
+    peer.say("row a 2");
+    world.logged("row a 2 live").await;
+    peer.gone().await;
+    let log = world.logged("ended: no data for 20s").await;
+    assert_eq!(log, ["alive", "ended: no data for 20s"]);
+    let alive = world.alive.lock().unwrap().clone();
+    let between = alive[alive.len() - 1].0 - alive[alive.len() - 2].0;
+    assert!((500_000_000..600_000_000).contains(&between), "of the second row, 20 s before: {alive:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,7 +81,7 @@ async fn pauses_grow_and_a_short_connection_does_not_reset_them() {
         tokio::time::sleep(SECOND).await;
     }
     drop(peer);
-    assert!(world.told("line lost").await.ends_with("(attempt 1)"), "it held for the stable period");
+    assert!(world.told("connection lost").await.ends_with("(attempt 1)"), "it held for the stable period");
 }
 
 #[tokio::test(start_paused = true)]
@@ -87,7 +105,7 @@ async fn three_failures_open_the_breaker_and_health_shows_reason_and_next_probe(
     world.told("held back after failures in a row").await;
     let opened = Instant::now();
     let report = serde_json::to_value(world.registry.report()).unwrap();
-    let breaker = report["checks"]["test/source.toy"]["breakers"]["line"].clone();
+    let breaker = report["checks"]["test/source.toy"]["breakers"]["connection"].clone();
     assert_eq!(breaker["state"], "open", "{report:#}");
     assert!(breaker["reason"].as_str().unwrap().contains("connection refused"), "{breaker}");
     let probe = world.dial().await;
@@ -163,7 +181,7 @@ async fn frames_without_rows_are_told_early_and_end_the_session_late() {
         if !peer.is_gone() {
             peer.say("nothing of interest");
         }
-        if told_at.is_none() && world.reason().contains("no data for 30s; the line is up") {
+        if told_at.is_none() && world.reason().contains("no data for 30s; the connection is up") {
             told_at = Some(Instant::now() - start);
         }
     }
@@ -354,6 +372,41 @@ async fn raw_frames_count_towards_what_may_wait() {
         }
     }
     assert!(peer.is_gone());
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there_is_room() {
+    let mut world = World::with(Toy::new(&["a"]), |config| {
+        config.reconnect.max_attempts = NonZeroU32::new(1);
+    });
+    let peer = world.subscribe("a").await;
+    world.room.send_replace(false);
+    peer.gone().await;
+    world.logged("ended: the spool is full").await;
+    world.told("degraded line closed: waiting for room in the spool").await;
+    tokio::time::sleep(SECOND * 3_600).await;
+    assert!(world.try_dial().is_none(), "{}", world.reason());
+    world.told("degraded no connection: waiting for room in the spool").await;
+    assert!(world.is_running(), "the venue is not to blame: no attempt was in vain");
+
+    let room_at = Instant::now();
+    world.room.send_replace(true);
+    let dialled = world.dial().await;
+    assert!(dialled.at - room_at < SECOND, "the pause after the session has long passed");
+    let mut peer = dialled.accept();
+    peer.say("welcome");
+    assert_eq!(peer.heard().await, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_line_that_comes_about_when_the_spool_has_become_full_is_closed_again() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let dialled = world.dial().await;
+    world.room.send_replace(false);
+    dialled.accept().gone().await;
+    world.told("waiting for room in the spool").await;
+    tokio::time::sleep(SECOND * 60).await;
+    assert!(world.try_dial().is_none());
 }
 
 #[tokio::test(start_paused = true)]

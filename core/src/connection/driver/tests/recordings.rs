@@ -107,7 +107,7 @@ async fn a_replay_keeps_to_the_pace_that_was_asked_for_and_stops_when_told() {
     let slow = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Times(std::num::NonZeroU32::MIN)), vec![]);
     slow.logged("row a 1 live").await;
     slow.stop.cancel();
-    slow.logged("ended: the recording ends").await;
+    slow.logged("ended: the capture ends").await;
     slow.ended().await.unwrap();
 }
 

@@ -26,7 +26,7 @@ use crate::{
         transport::{NotConnected, Transport},
     },
     health::{Registry, StageId},
-    http::{Answer, HttpClient, NoAnswer},
+    http::{Answer, HttpClient, NoAnswer, Turn},
     intake::{Ask, Handover, Step},
     protocol::{Endpoint, Protocol, Request},
     row::{StreamKey, Timestamp},
@@ -41,11 +41,16 @@ pub(super) type WholeRow = (String, Timestamp, Vec<u8>);
 pub(super) struct World {
     pub(super) registry: Registry,
     pub(super) stop: CancellationToken,
+    http: HttpClient,
     pub(super) asks: watch::Sender<Arc<[Ask]>>,
     pub(super) log: Arc<Mutex<Vec<String>>>,
     pub(super) rows: Arc<Mutex<Vec<WholeRow>>>,
+    /// Until when sessions have said that frames still came.
+    pub(super) alive: Arc<Mutex<Vec<Timestamp>>>,
     /// While it is false, intake takes nothing.
     pub(super) takes: watch::Sender<bool>,
+    /// Whether the spool takes rows.
+    pub(super) room: watch::Sender<bool>,
     dials: mpsc::UnboundedReceiver<Dialled>,
     calls: mpsc::UnboundedReceiver<Called>,
     driver: JoinHandle<Result<()>>,
@@ -54,6 +59,13 @@ pub(super) struct World {
     /// Everything that is written is durable.
     _synced: watch::Sender<u64>,
     _folder: tempfile::TempDir,
+}
+
+/// What is written down.
+struct Seen {
+    log: Arc<Mutex<Vec<String>>>,
+    rows: Arc<Mutex<Vec<WholeRow>>>,
+    alive: Arc<Mutex<Vec<Timestamp>>>,
 }
 
 pub(super) struct Dialled {
@@ -90,21 +102,33 @@ impl World {
     }
 
     pub(super) fn with(toy: Toy, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
-        let mut world = Self::scripted(toy, None, configure);
+        let mut world = Self::scripted(toy, None, HttpClient::new(), configure);
         world.patience = Duration::from_secs(3_600);
         world
     }
 
     /// Starts a driver that records to a disk, in real time.
     pub(super) fn recording(toy: Toy, disk: Arc<dyn Disk>, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
-        Self::scripted(toy, Some(disk), configure)
+        Self::scripted(toy, Some(disk), HttpClient::new(), configure)
     }
 
-    fn scripted(toy: Toy, disk: Option<Arc<dyn Disk>>, configure: impl FnOnce(&mut ConnectionConfig)) -> Self {
+    /// Starts another driver in the same process.
+    pub(super) fn beside(&self, toy: Toy) -> Self {
+        let mut world = Self::scripted(toy, None, self.http.clone(), |_| {});
+        world.patience = self.patience;
+        world
+    }
+
+    fn scripted(
+        toy: Toy,
+        disk: Option<Arc<dyn Disk>>,
+        http: HttpClient,
+        configure: impl FnOnce(&mut ConnectionConfig),
+    ) -> Self {
         let (dials_in, dials) = mpsc::unbounded_channel();
         let (calls_in, calls) = mpsc::unbounded_channel();
         let transport = Scripted { dials: dials_in, calls: calls_in, start: Instant::now() };
-        let mut world = Self::over(transport, toy, disk, configure);
+        let mut world = Self::driving(transport, toy, disk, http, configure);
         (world.dials, world.calls) = (dials, calls);
         world
     }
@@ -116,9 +140,19 @@ impl World {
         disk: Option<Arc<dyn Disk>>,
         configure: impl FnOnce(&mut ConnectionConfig),
     ) -> Self {
+        Self::driving(transport, toy, disk, HttpClient::new(), configure)
+    }
+
+    fn driving(
+        transport: impl Transport,
+        toy: Toy,
+        disk: Option<Arc<dyn Disk>>,
+        http: HttpClient,
+        configure: impl FnOnce(&mut ConnectionConfig),
+    ) -> Self {
         let mut config = ConnectionConfig::default();
         configure(&mut config);
-        Self::around(toy.factory(), |factory, cx| {
+        Self::around(toy.factory(), http, |factory, cx| {
             let mut driver = Driver::new(transport, factory, config, cx).unwrap();
             if let Some(disk) = disk {
                 driver.record(Ok(disk), "toy");
@@ -129,7 +163,7 @@ impl World {
 
     /// Starts a replay of a capture.
     pub(super) fn replaying(toy: Toy, config: ReplayConfig, asks: Vec<Ask>) -> Self {
-        Self::around(toy.factory(), |factory, mut cx| {
+        Self::around(toy.factory(), HttpClient::new(), |factory, mut cx| {
             let replay = ReplaySource::new(factory, config).unwrap();
             cx.asks = watch::channel(asks.into()).1;
             tokio::spawn(Box::new(replay).run(cx))
@@ -138,6 +172,7 @@ impl World {
 
     fn around(
         factory: Factory<Box<dyn Protocol>>,
+        http: HttpClient,
         start: impl FnOnce(Factory<Box<dyn Protocol>>, SourceContext) -> JoinHandle<Result<()>>,
     ) -> Self {
         let registry = Registry::new();
@@ -147,6 +182,7 @@ impl World {
         let (takes, may_take) = watch::channel(true);
         let stop = CancellationToken::new();
         let (synced, synced_seen) = watch::channel(u64::MAX);
+        let (room, room_seen) = watch::channel(true);
         let folder = tempfile::tempdir().unwrap();
         let lines = Lines::new(0, factory().unwrap().tables(), queue);
         let cx = SourceContext::new(SourceParts {
@@ -155,16 +191,34 @@ impl World {
             lines,
             asks: shown,
             synced: synced_seen,
+            room: room_seen,
             stop: stop.clone(),
             health,
-            http: HttpClient::new(),
+            http: http.clone(),
         });
-        let (log, rows) = (Arc::default(), Arc::default());
-        tokio::spawn(intake(handovers, may_take, Arc::clone(&log), Arc::clone(&rows)));
+        let (log, rows, alive) = (Arc::default(), Arc::default(), Arc::default());
+        let seen = Seen { log: Arc::clone(&log), rows: Arc::clone(&rows), alive: Arc::clone(&alive) };
+        tokio::spawn(intake(handovers, may_take, seen));
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
         let (_synced, _folder) = (synced, folder);
-        Self { registry, stop, asks, log, rows, takes, dials, calls, driver, patience, _synced, _folder }
+        Self {
+            registry,
+            stop,
+            http,
+            asks,
+            log,
+            rows,
+            alive,
+            takes,
+            room,
+            dials,
+            calls,
+            driver,
+            patience,
+            _synced,
+            _folder,
+        }
     }
 
     /// Waits for the next attempt to connect.
@@ -351,12 +405,14 @@ impl Transport for Scripted {
 
     fn call(
         &self,
+        turn: Turn,
         request: Request,
         timeout: Duration,
     ) -> impl Future<Output = Result<Answer, NoAnswer>> + Send + 'static {
         let (answer, outcome) = oneshot::channel();
         drop(self.calls.send(Called { request, at: Instant::now(), answer }));
         async move {
+            let _turn = turn;
             let unreachable = || NoAnswer::Unreachable("connection refused".to_owned());
             match tokio::time::timeout(timeout, outcome).await {
                 Ok(outcome) => outcome.unwrap_or_else(|_| Err(unreachable())),
@@ -401,12 +457,8 @@ impl Sink<Message> for FakeLine {
 }
 
 /// Writes down what is handed over, in the order in which it happened.
-async fn intake(
-    mut handovers: mpsc::Receiver<Handover>,
-    mut takes: watch::Receiver<bool>,
-    log: Arc<Mutex<Vec<String>>>,
-    rows: Arc<Mutex<Vec<WholeRow>>>,
-) {
+async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Receiver<bool>, seen: Seen) {
+    let Seen { log, rows, alive } = seen;
     let mut streams = Vec::new();
     while let Some(handover) = handovers.recv().await {
         if takes.wait_for(|takes| *takes).await.is_err() {
@@ -415,6 +467,8 @@ async fn intake(
         streams.extend_from_slice(handover.records.new_streams());
         let (lines, whole) = written(&handover, &streams);
         rows.lock().unwrap().extend(whole);
+        let heard = |(_, step): &(usize, Step)| if let Step::Alive { at } = step { Some(*at) } else { None };
+        alive.lock().unwrap().extend(handover.steps.iter().filter_map(heard));
         log.lock().unwrap().extend(lines);
         handover.done(1);
     }

@@ -2,6 +2,8 @@
 //! Once all is healed, everything that was made since the first confirmation is there, once; and what was said to be
 //! absent or lost is.
 
+mod ledger;
+
 use std::collections::BTreeSet;
 
 use super::{
@@ -52,6 +54,8 @@ struct World {
     /// The number of made records when each stream was confirmed first.
     owed_from: [Option<(usize, i64)>; STREAMS.len()],
     excused: BTreeSet<usize>,
+    /// The stream of each gap that was given up.
+    given_up: Vec<usize>,
     lagging: bool,
     /// By how many seconds times may go back where numbers grow.
     uneven: i64,
@@ -72,6 +76,7 @@ impl World {
             due: Default::default(),
             owed_from: [None; STREAMS.len()],
             excused: BTreeSet::new(),
+            given_up: Vec::new(),
             lagging: seed.is_multiple_of(3),
             uneven: i64::from(!seed.is_multiple_of(2)),
         };
@@ -114,16 +119,23 @@ impl World {
         let skip = self.roll(40) == 0 || (STREAMS[stream] == Numbering::Ordered && self.roll(3) == 0);
         let early = if STREAMS[stream] == Numbering::Sequence { self.roll(1 + self.uneven as u64) as i64 } else { 0 };
         let record = self.market.make(stream, skip, early);
-        for line in &mut self.lines {
-            if line.subscribed.contains(&stream) {
-                line.wire.push_back(Sent::Record(record));
-            }
+        // A venue leaves a record out on its lines; what is dense shows it, unless it is the last of its numbering.
+        let is_sent = stream > 1 || self.roll(20) > 0;
+        if is_sent {
+            self.send(stream, record);
         }
     }
 
-    /// Numbers a stream anew of which the host has seen a record: before that, nobody could tell.
+    fn send(&mut self, stream: usize, record: usize) {
+        for line in self.lines.iter_mut().filter(|line| line.subscribed.contains(&stream)) {
+            line.wire.push_back(Sent::Record(record));
+        }
+    }
+
+    /// Numbers a stream anew of whose present numbering the host has seen a record: before that, nobody could tell.
     fn restart(&mut self) {
-        if self.host.continuity.streams.get(2).unwrap().last.is_some() {
+        let known = self.host.continuity.streams.get(2).unwrap();
+        if known.last.is_some() && known.epoch == self.market.books[2].epoch() {
             self.market.restart(2);
         }
     }
@@ -244,7 +256,8 @@ impl World {
         let to = ask.gap.before.map_or(i64::MAX, |edge| edge.ts_event.0 / SECOND);
         // A request by numbers brings what its times alone would not.
         let wider = if ask.gap.numbering == Numbering::Sequence { self.uneven } else { 0 };
-        let range = (since - wider, to.saturating_add(wider));
+        let from = ask.gap.after.map_or(since, |after| since.min(after.ts_event.0 / SECOND));
+        let range = (from - wider, to.saturating_add(wider));
         let (gap, number, stream) = (ask.gap.id, ask.number, ask.stream as usize);
         let neighbour = ask.gap.after.is_none();
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
@@ -254,6 +267,8 @@ impl World {
     fn give_up(&mut self, gap: GapId) {
         let missing: Vec<usize> = self.missing(gap).collect();
         self.excused.extend(missing);
+        let stream = self.host.continuity.gap_filled(gap).expect("the gap is open").0;
+        self.given_up.push(stream as usize);
         self.host.lost(gap);
     }
 
@@ -311,6 +326,11 @@ impl World {
 
     fn heal(&mut self) {
         self.lagging = false;
+        self.connect(0);
+        for stream in 0..2 {
+            let last = self.market.make(stream, false, 0);
+            self.send(stream, last);
+        }
         for _ in 0..4_000 {
             self.market.now += i64::from(self.random.below(4) == 0);
             self.host.now = self.market.now;

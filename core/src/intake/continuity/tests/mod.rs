@@ -2,6 +2,7 @@
 
 mod history;
 mod host;
+mod ledger;
 mod random;
 mod rules;
 mod venue;

@@ -82,17 +82,32 @@ fn rows_from_the_history_that_overtake_live_ones_survive_a_cut_before_those_come
 }
 
 #[test]
-fn live_records_of_the_first_session_prove_the_beginning_once_a_second_one_has_come() {
+fn where_numbers_jump_live_records_of_the_first_session_prove_the_beginning_once_a_second_one_has_come() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    let ordered = |host: &mut Host, n: u64| host.live(1, stream, Position::Ordered(n), (100 + n as i64) * S, n as u32);
+    host.confirm(1, 0, &[(stream, Numbering::Ordered)], 100 * S);
+    ordered(&mut host, 8);
+    assert_eq!(host.hull(), (None, Some(8)));
+    ordered(&mut host, 7);
+    assert_eq!(host.asks().len(), 1, "it may have been overtaken");
+    ordered(&mut host, 9);
+    assert!(host.asks().is_empty());
+    assert_eq!((host.stored(stream), host.outcomes()), (vec![8, 7, 9], vec![GapOutcome::Live]));
+}
+
+#[test]
+fn the_beginning_of_a_dense_stream_is_proved_by_an_answer_since_the_venue_may_have_skipped_the_first_record() {
     let mut host = Host::new();
     let stream = host.stream("A");
     host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
-    live(&mut host, 1, stream, 8);
+    (8..12).for_each(|n| _ = live(&mut host, 1, stream, n));
     assert_eq!(host.hull(), (None, Some(8)));
-    live(&mut host, 1, stream, 7);
-    assert_eq!(host.hull(), (None, Some(7)), "it may have been overtaken");
-    live(&mut host, 1, stream, 9);
+    let ask = host.only();
+    assert_eq!(history(&mut host, 1, stream, &[7, 8, 9]), 1, "7 was made after the confirmation");
+    host.answered(ask.gap.id, ask.number);
     assert!(host.asks().is_empty());
-    assert_eq!((host.stored(stream), host.outcomes()), (vec![8, 7, 9], vec![GapOutcome::Live]));
+    assert_eq!((host.stored(stream), host.outcomes()), (vec![8, 9, 10, 11, 7], vec![GapOutcome::Backfilled]));
     assert_eq!(history(&mut host, 1, stream, &[5, 6]), 0, "a late reply brings what is not owed");
 }
 
@@ -295,6 +310,57 @@ fn after_a_restart_behind_a_cut_both_numberings_are_filled_from_one_history() {
     }
     assert_eq!(host.stored(stream), [10, 11, 3, 12, 1, 2]);
     assert!(host.asks().is_empty());
+}
+
+#[test]
+fn an_answer_that_reaches_back_over_two_restarts_brings_nothing_that_is_here() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    live(&mut host, 1, stream, 12);
+    (1..=3).for_each(|n| _ = host.live(1, stream, seq(n), (200 + n as i64) * S, 200 + n as u32));
+    host.end(1);
+    host.confirm(2, 0, &[(stream, Numbering::Sequence)], 210 * S);
+    (1..=2).for_each(|n| _ = host.live(2, stream, seq(n), (300 + n as i64) * S, 300 + n as u32));
+    let before = host.stored(stream);
+    let here = [(stream, seq(11), 111 * S, 11), (stream, seq(12), 112 * S, 12), (stream, seq(3), 203 * S, 203)];
+    assert_eq!(host.history(2, &here), 0, "each numbering has its own, at its own time");
+    assert!(!host.live(2, stream, seq(12), 112 * S, 12), "also on the line");
+    assert_eq!(host.stored(stream), before);
+    assert_eq!(host.history(2, &[(stream, seq(4), 204 * S, 204)]), 1, "this was missed in the cut");
+}
+
+#[test]
+fn the_last_record_of_a_numbering_that_the_first_of_the_next_has_overtaken_is_new_once() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    assert!(host.live(1, stream, seq(1), 200 * S, 1));
+    assert!(live(&mut host, 1, stream, 12));
+    assert!(!live(&mut host, 1, stream, 12) && !live(&mut host, 1, stream, 11));
+    assert!(host.live(1, stream, seq(2), 201 * S, 2));
+    assert_eq!(host.stored(stream), [10, 11, 1, 12, 2]);
+}
+
+#[test]
+fn of_a_moment_earlier_than_the_first_of_a_numbering_is_the_next_but_one_too() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
+    live(&mut host, 1, stream, 1_000);
+    assert!(host.live(1, stream, seq(400), 2_000 * S, 400));
+    assert!(host.live(1, stream, seq(402), 1_999 * S, 402));
+    assert_eq!(host.asks().last().unwrap().gap.before.unwrap().position, seq(402), "401 is missing");
+    assert_eq!(host.history(1, &[(stream, seq(402), 1_999 * S, 402)]), 0);
+}
+
+#[test]
+fn a_number_that_was_given_up_before_the_venue_numbered_anew_is_new_when_it_comes_after_all() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 13);
+    let ask = host.only();
+    host.lost(ask.gap.id);
+    assert!(host.live(1, stream, seq(1), 200 * S, 1));
+    assert!(live(&mut host, 1, stream, 12) && !live(&mut host, 1, stream, 12));
+    assert_eq!(host.stored(stream), [10, 13, 1, 12]);
 }
 
 #[test]

@@ -4,6 +4,9 @@ use std::collections::VecDeque;
 
 use crate::row::{Numbering, Position};
 
+/// Where each numbering of a stream begins: no numbering goes on, by accident, where the one before was left.
+const BEGINS: [u64; 4] = [1_000, 400, 150, 1];
+
 /// A record that the venue made. Its place in `Market::made` is its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Made {
@@ -48,9 +51,16 @@ pub(super) struct Line {
     pub(super) wire: VecDeque<Sent>,
 }
 
+impl Book {
+    /// Returns how often it was numbered anew.
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+}
+
 impl Market {
     pub(super) fn new(numberings: &[Numbering]) -> Self {
-        let book = |&numbering| Book { numbering, next: 1_000, epoch: 0, skipped: Vec::new(), begun: 0 };
+        let book = |&numbering| Book { numbering, next: BEGINS[0], epoch: 0, skipped: Vec::new(), begun: 0 };
         Self { now: 1_000, made: Vec::new(), books: numberings.iter().map(book).collect() }
     }
 
@@ -68,12 +78,13 @@ impl Market {
         self.made.len() - 1
     }
 
-    /// Numbers a stream anew, once: from 1 on, and clearly later than the last record.
+    /// Numbers a stream anew, some times: from a smaller number on, and clearly later than the last record.
     pub(super) fn restart(&mut self, stream: usize) {
         let book = &mut self.books[stream];
-        if book.epoch == 0 && book.numbering == Numbering::Sequence {
-            book.epoch = 1;
-            book.next = 1;
+        let next = BEGINS.get(book.epoch as usize + 1);
+        if let Some(next) = next.filter(|_| book.numbering == Numbering::Sequence) {
+            book.epoch += 1;
+            book.next = *next;
             self.now += 3;
             book.begun = self.now;
         }

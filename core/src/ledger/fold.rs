@@ -1,0 +1,532 @@
+//! From the items of the log to what is known of each stream's time. Reads no clock, opens no file.
+//!
+//! Continuity is folded beside it, by the same code as in intake: who vouches for a stream and what is missing is never
+//! decided twice. All times are the venue's: where only our clock says when something was, what it is ahead of the venue's
+//! by is taken off, and claimed is rather less than more.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use foldhash::fast::FixedState;
+
+use super::timeline::{Known, State, Timeline};
+use crate::{
+    intake::{Continuity, Span, Standing},
+    protocol::GapId,
+    row::{Numbering, Origin, StreamKey, Timestamp},
+    spool::{Control, GapOutcome, RowHead},
+};
+
+/// What is known of every stream's time.
+#[derive(Debug, Default)]
+pub(crate) struct Fold {
+    continuity: Continuity,
+    lines: HashMap<u32, Line, FixedState>,
+    /// Lines of streams that were given up; the store has to learn their end.
+    gone: Vec<Line>,
+    /// Up to when frames came, by session.
+    heard: HashMap<u32, Timestamp, FixedState>,
+    /// Sessions of which nothing was heard since the ledger began, or since a part of the log that cannot be read: what they
+    /// vouch for is claimed from then on.
+    unheard: BTreeSet<u32>,
+    /// By how much our clock is ahead of that of each source's venue.
+    ahead: HashMap<Arc<str>, i64>,
+    /// Rows that were thrown away, since the store was told.
+    drops: Vec<Drops>,
+    /// Offsets that cannot be read, since the store was told.
+    unreadable: Vec<(u64, u64)>,
+    /// Only continuity is restored: the store has the rest already.
+    is_quiet: bool,
+}
+
+/// One stream, whatever its number in the log.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// The store's number for it, once it has one.
+    pub(crate) row: Option<i64>,
+    pub(crate) source: Arc<str>,
+    pub(crate) key: StreamKey,
+    pub(crate) numbering: Option<Numbering>,
+    pub(crate) time: Timeline,
+    /// A session that vouches for it.
+    pub(crate) session: Option<u32>,
+    /// Whether the store has to learn of it, besides its time.
+    pub(crate) is_news: bool,
+    /// Rows since the store was told.
+    pub(crate) received: u64,
+    pub(crate) backfilled: u64,
+}
+
+/// A stream as the store has it.
+#[derive(Debug)]
+pub(crate) struct StoredLine {
+    pub(crate) row: i64,
+    pub(crate) source: Arc<str>,
+    pub(crate) key: StreamKey,
+    pub(crate) time: Timeline,
+    /// Up to when frames of its session came.
+    pub(crate) heard: Option<Timestamp>,
+}
+
+/// Rows of one stream that were thrown away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drops {
+    pub(crate) stream: u32,
+    /// The sink that did not get them; none where they never came into the spool.
+    pub(crate) sink: Option<String>,
+    pub(crate) rows: u64,
+    pub(crate) at: Timestamp,
+}
+
+/// Beginning.
+impl Fold {
+    /// Returns a fold that goes on where the store is, once [`control`](Self::control) and [`row`](Self::row) were shown
+    /// all between `continuity` and there, and [`resume`](Self::resume) was called.
+    pub(crate) fn restoring(continuity: Continuity) -> Self {
+        Self { continuity, is_quiet: true, ..Self::default() }
+    }
+
+    /// Goes on with what the store has.
+    pub(crate) fn resume(&mut self, stored: Vec<StoredLine>) {
+        self.is_quiet = false;
+        let mut stored: HashMap<_, _> =
+            stored.into_iter().map(|line| ((line.source.clone(), line.key.clone()), line)).collect();
+        for id in self.continuity.stream_ids().collect::<Vec<_>>() {
+            let Some((source, key)) = self.continuity.name(id) else { continue };
+            let Some(line) = stored.remove(&(source.into(), key.clone())) else { continue };
+            let StoredLine { row, source, key, time, heard } = line;
+            self.add(id, Line::new(Some(row), source, key, time));
+            let covering = self.continuity.standing(id).and_then(|standing| standing.covered_by.first());
+            if let (Some(session), Some(heard)) = (covering, heard) {
+                // The last sign of life may stand before the head.
+                self.heard.entry(*session).and_modify(|known| *known = heard.max(*known)).or_insert(heard);
+            }
+        }
+    }
+
+    /// Begins with a place in the log before which nothing can be read, `why`. What the store has is kept; of the time
+    /// between nothing is known.
+    pub(crate) fn begin(continuity: Continuity, stored: Vec<StoredLine>, why: &str) -> Self {
+        let mut fold = Self { continuity, ..Self::default() };
+        let unknown = Known::because(State::Unknown, why);
+        let mut kept = HashMap::new();
+        for StoredLine { row, source, key, mut time, heard } in stored {
+            time.paint(EVER, |known| (known.state == State::Open).then(|| unknown.clone()));
+            if time.last().known.state == State::Received {
+                time.turn(heard.unwrap_or_else(|| time.last().from), unknown.clone());
+            }
+            kept.insert((source.clone(), key.clone()), Line::new(Some(row), source, key, time));
+        }
+        for id in fold.continuity.stream_ids().collect::<Vec<_>>() {
+            let (Some((source, key)), Some(standing)) = (fold.continuity.name(id), fold.continuity.standing(id)) else {
+                continue;
+            };
+            let (source, key): (Arc<str>, _) = (source.into(), key.clone());
+            let began = standing.numbering.is_some() && standing.since > Timestamp::default();
+            let line = match kept.remove(&(source.clone(), key.clone())) {
+                // Whatever session the store has is over.
+                Some(line) => Line { is_news: true, ..line },
+                None if began => Line::new(None, source, key, Timeline::new(standing.since, unknown.clone())),
+                None => continue,
+            };
+            fold.unheard.extend(standing.covered_by);
+            let owed_since = standing.owed_since;
+            let is_covered = !standing.covered_by.is_empty();
+            fold.add(id, line);
+            if !is_covered {
+                fold.look(id, owed_since);
+            }
+            for gap in fold.continuity.gaps_of(id).collect::<Vec<_>>() {
+                fold.ask(id, &fold.continuity.missing_in(id, gap));
+            }
+        }
+        fold.gone.extend(kept.into_values());
+        fold
+    }
+
+    fn add(&mut self, id: u32, mut line: Line) {
+        let standing = self.continuity.standing(id);
+        line.numbering = standing.and_then(|standing| standing.numbering);
+        line.session = standing.and_then(|standing| standing.covered_by.first().copied());
+        self.lines.insert(id, line);
+    }
+}
+
+/// Items.
+impl Fold {
+    /// Takes a row that is in the log.
+    #[inline]
+    pub(crate) fn row(&mut self, row: &RowHead) {
+        // What tells a repeat from another row is of no interest here: what is in the log is no repeat.
+        self.continuity.apply_row(row, 0);
+        let is_live = row.head.origin == Origin::Live;
+        if is_live {
+            self.hear(row.session, row.head.ts_recv);
+        }
+        if self.is_quiet || row.head.origin == Origin::Redrive {
+            return;
+        }
+        let id = row.head.stream;
+        let is_claimed = |line: &Line| line.time.last().known.state == State::Received;
+        if is_live && !self.lines.get(&id).is_some_and(is_claimed) {
+            self.look(id, row.head.ts_event);
+        }
+        if let Some(line) = self.lines.get_mut(&id) {
+            line.received += u64::from(is_live);
+            line.backfilled += u64::from(!is_live);
+        }
+    }
+
+    /// Takes a control item that is in the log.
+    pub(crate) fn control(&mut self, control: &Control) {
+        match control {
+            Control::Boot { .. } => {
+                let ended = self.continuity.open_sessions().collect();
+                self.ended(ended, control);
+            }
+            Control::Ended { session, .. } => self.ended(vec![*session], control),
+            Control::Unsubscribed { session, streams, .. } => {
+                let heard = self.heard.get(session).copied();
+                self.continuity.apply(control);
+                streams.iter().for_each(|stream| self.lapse(*stream, heard));
+            }
+            Control::Confirmed { session, source, streams, venue_at, at, .. } => {
+                self.continuity.apply(control);
+                self.ahead.insert(source.as_str().into(), at.0.saturating_sub(venue_at.0));
+                self.hear(*session, *at);
+                let named: Vec<u32> = streams.iter().map(|(stream, _)| *stream).collect();
+                let all = if named.is_empty() { self.continuity.streams_of(*session).to_vec() } else { named };
+                all.into_iter().for_each(|stream| self.look(stream, *venue_at));
+            }
+            Control::Alive { session, at } => {
+                self.continuity.apply(control);
+                self.hear(*session, *at);
+            }
+            Control::GapOpened { gap, stream, .. } => {
+                self.continuity.apply(control);
+                let missing = self.continuity.missing_in(*stream, *gap);
+                self.ask(*stream, &missing);
+            }
+            Control::GapClosed { gap, stream, outcome, filled, at } => {
+                let missing = self.continuity.missing_in(*stream, *gap);
+                self.continuity.apply(control);
+                self.closed(*stream, *gap, &Closing { missing, outcome, filled: *filled, at: *at });
+            }
+            Control::Retired { stream } => {
+                self.continuity.apply(control);
+                self.gone.extend(self.lines.remove(stream));
+            }
+            Control::Dropped { sinks, rows, at, .. } => {
+                self.continuity.apply(control);
+                self.dropped(sinks, rows, *at);
+            }
+            Control::Stream { .. }
+            | Control::GapEmpty { .. }
+            | Control::Restart { .. }
+            | Control::Malformed { .. }
+            | Control::ClockStep { .. }
+            | Control::Redrive { .. } => self.continuity.apply(control),
+        }
+    }
+
+    /// Offsets that were durable cannot be read: whatever was in them is lost, of all that was vouched for.
+    pub(crate) fn unreadable(&mut self, first: u64, last: u64) {
+        if self.is_quiet {
+            return;
+        }
+        self.unreadable.push((first, last));
+        for session in self.continuity.open_sessions().collect::<Vec<_>>() {
+            let heard = self.heard.get(&session).copied();
+            for stream in self.continuity.streams_of(session) {
+                let Some(line) = self.lines.get_mut(stream) else { continue };
+                line.time.turn(heard.unwrap_or_else(|| line.time.last().from), Known::because(State::Lost, UNREADABLE));
+            }
+            self.unheard.insert(session);
+        }
+    }
+
+    /// Learns what a number stands for, where the item that said so cannot be read.
+    pub(crate) fn name(&mut self, stream: u32, source: &str, key: &StreamKey) {
+        self.continuity.add_stream(stream, source, key);
+    }
+
+    /// Frames of a session came.
+    #[inline]
+    fn hear(&mut self, session: u32, at: Timestamp) {
+        let ahead = self.continuity.ahead(session).unwrap_or_default();
+        let at = Timestamp(at.0.saturating_sub(ahead));
+        self.heard.entry(session).and_modify(|heard| *heard = at.max(*heard)).or_insert(at);
+        if !self.unheard.is_empty() && self.unheard.remove(&session) {
+            let streams = self.continuity.streams_of(session).to_vec();
+            streams.into_iter().for_each(|stream| self.look(stream, at));
+        }
+    }
+
+    fn ended(&mut self, sessions: Vec<u32>, control: &Control) {
+        let of_session =
+            |&session: &u32| (self.heard.get(&session).copied(), self.continuity.streams_of(session).to_vec());
+        let ended: Vec<_> = sessions.iter().map(of_session).collect();
+        self.continuity.apply(control);
+        for session in sessions {
+            self.heard.remove(&session);
+            self.unheard.remove(&session);
+        }
+        for (heard, streams) in ended {
+            streams.into_iter().for_each(|stream| self.lapse(stream, heard));
+        }
+    }
+
+    /// A session vouches for a stream no longer, of which frames came until `heard`.
+    fn lapse(&mut self, id: u32, heard: Option<Timestamp>) {
+        let Some(standing) = self.continuity.standing(id) else { return };
+        let is_numbered = standing.numbering.is_some_and(|numbering| numbering != Numbering::Unnumbered);
+        let at = if is_numbered && !standing.has_left { Some(standing.owed_since) } else { heard };
+        self.look(id, at.unwrap_or(standing.owed_since));
+    }
+
+    /// Says from `at` on how a stream stands.
+    fn look(&mut self, id: u32, at: Timestamp) {
+        if self.is_quiet {
+            return;
+        }
+        let Some(standing) = self.continuity.standing(id) else { return };
+        let Some(known) = present(&standing) else { return };
+        let (session, numbering) = (standing.covered_by.first().copied(), standing.numbering);
+        if let Some(line) = self.lines.get_mut(&id) {
+            line.is_news |= (line.session, line.numbering) != (session, numbering);
+            (line.session, line.numbering) = (session, numbering);
+            line.time.turn(at, known);
+        } else if let Some((source, key)) = self.continuity.name(id) {
+            let line = Line::new(None, source.into(), key.clone(), Timeline::new(at, known));
+            self.add(id, line);
+        }
+    }
+
+    /// Something may be missing in these times.
+    fn ask(&mut self, id: u32, missing: &[Span]) {
+        let Some(standing) = self.continuity.standing(id) else { return };
+        let heard = self.heard_of(&standing);
+        let is_away = standing.covered_by.is_empty() && !standing.has_left;
+        let Some(line) = self.lines.get_mut(&id).filter(|_| !self.is_quiet) else { return };
+        let last = line.time.last().from;
+        let asked = |known: &Known| {
+            let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed);
+            (!is_decided).then(|| Known::new(State::Open))
+        };
+        for &(from, to) in missing {
+            // What lies behind an open end is known to come live, or to be nobody's.
+            let end = if to < END { to } else { heard.unwrap_or(last) };
+            line.time.paint((from, end), asked);
+        }
+        if is_away {
+            line.time.turn(last, Known::new(State::Open));
+        }
+    }
+
+    /// Returns up to when frames came of a session that vouches for a stream.
+    fn heard_of(&self, standing: &Standing<'_>) -> Option<Timestamp> {
+        standing.covered_by.iter().filter_map(|session| self.heard.get(session)).max().copied()
+    }
+
+    fn closed(&mut self, id: u32, gap: GapId, closing: &Closing<'_>) {
+        let Some(standing) = self.continuity.standing(id) else { return };
+        let bad = closing.what_is_missing(standing.numbering);
+        let found = if closing.filled > 0 && *closing.outcome != GapOutcome::Live {
+            Known::new(State::Backfilled)
+        } else {
+            Known::new(State::Received)
+        };
+        let still_missing = self.continuity.missing_beside(id, gap);
+        let ahead =
+            self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source)).copied().unwrap_or_default();
+        let now = Timestamp(closing.at.0.saturating_sub(ahead));
+        let heard = self.heard_of(&standing);
+        let Some(line) = self.lines.get_mut(&id).filter(|_| !self.is_quiet) else { return };
+        let open = line.time.stretches(State::Open);
+        for &(from, to) in &open {
+            // Where nobody listens, nothing is said of the time that is still to come.
+            let to = if to < END { to } else { now.max(from) };
+            for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
+                if !lies_in(piece, &still_missing) {
+                    let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
+                    line.time.paint(piece, |_| Some(missing.unwrap_or(&found).clone()));
+                }
+            }
+        }
+        let Some(bad) = bad else { return self.look(id, now) };
+        for &(from, to) in &closing.missing {
+            let is_seen = open.iter().any(|&(first, last)| first < to && from < last);
+            if !is_seen {
+                // What was missing has no time of its own: records that were on their way when a line was cut.
+                let to = if to < END { to } else { heard.unwrap_or_else(|| line.time.last().from) };
+                let span = (from, to.max(Timestamp(from.0.saturating_add(1))));
+                line.time.paint(span, |known| known.state.is_complete().then(|| bad.clone()));
+            }
+        }
+        self.look(id, now);
+    }
+
+    fn dropped(&mut self, sinks: &[String], rows: &[(u32, u64)], at: Timestamp) {
+        if self.is_quiet {
+            return;
+        }
+        for &(stream, rows) in rows {
+            let drops = |sink: Option<String>| Drops { stream, sink, rows, at };
+            if sinks.is_empty() {
+                self.drops.push(drops(None));
+                self.spilt(stream);
+            }
+            self.drops.extend(sinks.iter().map(|sink| drops(Some(sink.clone()))));
+        }
+    }
+
+    /// Rows of a stream were thrown away before they had an offset: those of what the venue does not repeat are lost.
+    fn spilt(&mut self, stream: u32) {
+        let Some(line) = self.lines.get_mut(&stream) else { return };
+        if line.numbering == Some(Numbering::Unnumbered) && line.time.last().known.state == State::Unknown {
+            line.time.turn(line.time.last().from, Known::because(State::Lost, SPOOL_FULL));
+        }
+    }
+}
+
+/// What the store learns.
+impl Fold {
+    /// Returns the lines of streams that were given up: they may have come back since, and so are to be written first.
+    pub(crate) fn gone_mut(&mut self) -> &mut [Line] {
+        &mut self.gone
+    }
+
+    /// Returns all other lines.
+    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
+        self.lines.values_mut()
+    }
+
+    /// Returns the store's number of a stream.
+    pub(crate) fn row_of(&self, stream: u32) -> Option<i64> {
+        self.lines.get(&stream).and_then(|line| line.row)
+    }
+
+    /// Returns up to when frames of each session came.
+    pub(crate) fn heard(&self) -> impl Iterator<Item = (u32, Timestamp)> {
+        self.heard.iter().map(|(session, heard)| (*session, *heard))
+    }
+
+    /// Returns what was thrown away, and what cannot be read.
+    pub(crate) fn losses(&self) -> (&[Drops], &[(u64, u64)]) {
+        (&self.drops, &self.unreadable)
+    }
+
+    /// Returns of how many streams something is asked for.
+    pub(crate) fn open(&self) -> usize {
+        let is_open = |line: &&Line| !line.time.stretches(State::Open).is_empty();
+        self.lines.values().filter(is_open).count()
+    }
+
+    /// The store has learnt all.
+    pub(crate) fn saved(&mut self) {
+        self.gone.clear();
+        self.drops.clear();
+        self.unreadable.clear();
+        for line in self.lines.values_mut() {
+            line.time.saved();
+            (line.is_news, line.received, line.backfilled) = (false, 0, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Fold {
+    /// Returns what is known of a stream, none where that is nothing.
+    pub(crate) fn marks(&self, stream: u32) -> &[super::Mark] {
+        self.lines.get(&stream).map_or(&[], |line| line.time.marks())
+    }
+
+    /// Returns the lines as a store would give them back.
+    pub(crate) fn stored(&self) -> Vec<StoredLine> {
+        let stored = |line: &Line| StoredLine {
+            row: 1,
+            source: line.source.clone(),
+            key: line.key.clone(),
+            time: Timeline::stored(line.time.marks().to_vec()).expect("it has a mark"),
+            heard: line.session.and_then(|session| self.heard.get(&session).copied()),
+        };
+        self.lines.values().map(stored).collect()
+    }
+}
+
+impl Line {
+    fn new(row: Option<i64>, source: Arc<str>, key: StreamKey, time: Timeline) -> Self {
+        let is_news = row.is_none();
+        Self { row, source, key, numbering: None, time, session: None, is_news, received: 0, backfilled: 0 }
+    }
+}
+
+/// A gap that is closed.
+struct Closing<'a> {
+    /// What was missing until then.
+    missing: Vec<Span>,
+    outcome: &'a GapOutcome,
+    filled: u64,
+    at: Timestamp,
+}
+
+impl Closing<'_> {
+    /// Returns whether something is missing in a piece. A whole state of a book closes all holes before the gap is closed.
+    fn is_missing(&self, piece: Span) -> bool {
+        self.missing.is_empty() || lies_in(piece, &self.missing)
+    }
+
+    /// Returns what is to be said of what is missing still.
+    fn what_is_missing(&self, numbering: Option<Numbering>) -> Option<Known> {
+        match self.outcome {
+            // Nobody repeats the changes of a book, and of one that was cut nobody can tell whether there were any.
+            GapOutcome::Lost(why) if numbering == Some(Numbering::Linked) => Some(Known::because(State::Unknown, why)),
+            GapOutcome::Lost(why) => Some(Known::because(State::Lost, why)),
+            GapOutcome::Absent => Some(Known::new(State::Absent)),
+            GapOutcome::Resynchronised => Some(Known::because(State::Unknown, CHAIN_BROKE)),
+            GapOutcome::Live | GapOutcome::Backfilled => None,
+        }
+    }
+}
+
+fn present(standing: &Standing<'_>) -> Option<Known> {
+    if !standing.covered_by.is_empty() {
+        return Some(Known::new(State::Received));
+    }
+    if standing.has_left {
+        return Some(Known::new(State::NotSubscribed));
+    }
+    Some(match standing.numbering? {
+        Numbering::Unnumbered => Known::because(State::Unknown, NOT_REPEATED),
+        Numbering::Ordered | Numbering::Sequence | Numbering::Linked if standing.has_gap => Known::new(State::Open),
+        Numbering::Ordered | Numbering::Sequence | Numbering::Linked => Known::because(State::Unknown, NOBODY),
+    })
+}
+
+/// Cuts a stretch at the borders of others.
+fn pieces<'a>((from, to): Span, at: impl Iterator<Item = &'a Span>) -> Vec<Span> {
+    let mut borders: Vec<Timestamp> = at.flat_map(|&(first, last)| [first, last]).collect();
+    borders.retain(|border| from < *border && *border < to);
+    borders.extend([from, to]);
+    borders.sort_unstable();
+    borders.dedup();
+    borders.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+/// Returns whether a piece that was cut at all their borders lies in one of the stretches.
+fn lies_in(piece: Span, stretches: &[Span]) -> bool {
+    stretches.iter().any(|&(from, to)| from <= piece.0 && piece.1 <= to)
+}
+
+/// What is open at the right ends here.
+const END: Timestamp = Timestamp(i64::MAX);
+const EVER: Span = (Timestamp(i64::MIN), END);
+
+/// Why a stretch is unknown of a stream whose records have no numbers.
+pub(super) const NOT_REPEATED: &str = "nobody listened, and the venue does not repeat it";
+const NOBODY: &str = "nobody listened";
+const SPOOL_FULL: &str = "the spool was full";
+const UNREADABLE: &str = "a part of the spool cannot be read any more";
+const CHAIN_BROKE: &str = "the chain of changes broke, and a whole state followed";

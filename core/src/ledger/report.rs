@@ -1,0 +1,354 @@
+//! What the ledger says, read from its file: of a pipeline that runs or stands still.
+
+use std::{collections::BTreeMap, path::Path, time::Duration};
+
+use serde::Serialize;
+use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+
+use super::{store, timeline::State};
+use crate::{Error, Result, row::Timestamp};
+
+/// What is known of a pipeline's streams. Times are the venue's, in UTC nanoseconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Coverage {
+    /// Up to where the spool was read.
+    pub offset: u64,
+    /// The first moment of which anything is said; `None` where nothing was subscribed to yet.
+    pub from: Option<Timestamp>,
+    /// The last moment of which anything is known.
+    pub to: Option<Timestamp>,
+    /// Whether anything is lost: what could have been had, and cannot any more.
+    pub is_lost: bool,
+    /// One for each table of each source.
+    pub kinds: Vec<Kind>,
+    /// Rows that were thrown away since the spool was full.
+    pub dropped: Vec<Dropped>,
+    /// Offsets of the spool that cannot be read any more, as first and last.
+    pub unreadable: Vec<(u64, u64)>,
+    /// Every stream.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub streams: Vec<StreamCoverage>,
+}
+
+/// The streams of one table of one source.
+#[derive(Debug, Clone, Serialize)]
+pub struct Kind {
+    /// The source's name.
+    pub source: String,
+    /// The table's name.
+    pub table: String,
+    /// How many streams there are.
+    pub streams: usize,
+    /// What shows that nothing is missing.
+    pub proof: Proof,
+    /// The beginning of the first one.
+    pub from: Timestamp,
+    /// The last moment of which anything is known.
+    pub to: Timestamp,
+    /// Rows that came live, since the ledger began; `None` where only a part of its time is looked at.
+    pub rows_received: Option<u64>,
+    /// Rows that came by the venue's history.
+    pub rows_backfilled: Option<u64>,
+    /// Stretches that were filled.
+    pub filled: usize,
+    /// Stretches in which numbers are missing that the venue never gave.
+    pub absent: usize,
+    /// Stretches in which something may be missing, that are asked for.
+    pub open: usize,
+    /// Streams to which nobody listens at present: what they miss is asked for when somebody does.
+    pub away: usize,
+    /// Stretches in which something is lost.
+    pub lost: usize,
+    /// For how many seconds something is lost of at least one stream.
+    pub lost_seconds: f64,
+    /// Why, with the number of streams.
+    pub lost_because: BTreeMap<String, usize>,
+    /// For how many seconds nobody can tell what was sent, of at least one stream.
+    pub unknown_seconds: f64,
+    /// From when on all that the venue sent is there; `None` where nothing can show that.
+    pub complete_since: Option<Timestamp>,
+}
+
+/// What shows that nothing is missing in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Proof {
+    /// Numbers without holes.
+    DenseSequence,
+    /// Each record names the one before.
+    Linked,
+    /// Complete answers of the venue's history: numbers may jump.
+    History,
+    /// Nothing: what is sent while nobody listens cannot be known.
+    None,
+}
+
+/// One stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct StreamCoverage {
+    /// The source's name.
+    pub source: String,
+    /// The table's name.
+    pub table: String,
+    /// The instrument.
+    pub symbol: String,
+    /// Tells apart two instruments of one name; mostly empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub listing: String,
+    /// What shows that nothing is missing.
+    pub proof: Proof,
+    /// Rows that came live, since the ledger began; `None` where only a part of its time is looked at.
+    pub rows_received: Option<u64>,
+    /// Rows that came by the venue's history.
+    pub rows_backfilled: Option<u64>,
+    /// From when on all that the venue sent is there; `None` where nothing can show that.
+    pub complete_since: Option<Timestamp>,
+    /// Its time, without overlap or hole.
+    pub intervals: Vec<Interval>,
+}
+
+/// A stretch of a stream's time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Interval {
+    /// Its first moment.
+    pub from: Timestamp,
+    /// The moment behind its last one; `None` where it goes on.
+    pub to: Option<Timestamp>,
+    /// What is known of it.
+    pub state: State,
+    /// Why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
+/// Rows of a stream that were thrown away since the spool was full.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// The table's name.
+    pub table: String,
+    /// The instrument.
+    pub symbol: String,
+    /// The sink that did not get them; `None` where they never came into the spool, which asks for them again if it can.
+    pub sink: Option<String>,
+    /// How many.
+    pub rows: u64,
+    /// The first time, by our clock.
+    pub first_at: Timestamp,
+    /// The last time.
+    pub last_at: Timestamp,
+}
+
+impl Coverage {
+    /// Reads a ledger; of the time before `since` nothing is said.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when there is none; `Transient` when it cannot be read.
+    pub async fn read(path: &Path, since: Option<Timestamp>) -> Result<Self> {
+        if !path.exists() {
+            let shown = path.display();
+            return Err(Error::config(format!("there is no ledger `{shown}`: the pipeline has not run yet")));
+        }
+        let read = async {
+            let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);
+            let mut connection = options.disable_statement_logging().connect().await?;
+            // One moment, however long it takes to read.
+            sqlx::query("BEGIN").execute(&mut connection).await?;
+            let coverage = Self::query(&mut connection, since).await?;
+            connection.close().await?;
+            Ok(coverage)
+        };
+        read.await.map_err(|error| store::failed(path, error))
+    }
+
+    async fn query(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Self> {
+        let offset: Option<i64> =
+            sqlx::query_scalar("SELECT \"offset\" FROM position").fetch_optional(&mut *connection).await?;
+        let mut streams = streams(connection, since).await?;
+        streams.retain(|(_, stream)| !stream.intervals.is_empty());
+        let last = |(heard, stream): &(Option<Timestamp>, StreamCoverage)| {
+            stream.intervals.last().map(|interval| heard.unwrap_or(interval.from).max(interval.from))
+        };
+        let to = streams.iter().filter_map(last).max();
+        let from = streams.iter().filter_map(|(_, stream)| Some(stream.intervals.first()?.from)).min();
+        let streams: Vec<_> = streams.into_iter().map(|(_, stream)| stream).collect();
+        let mut kinds: BTreeMap<(&str, &str), Vec<&StreamCoverage>> = BTreeMap::new();
+        for stream in &streams {
+            kinds.entry((&stream.source, &stream.table)).or_default().push(stream);
+        }
+        let kinds: Vec<_> = kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default())).collect();
+        let dropped = dropped(connection, since).await?;
+        let unreadable = unreadable(connection, since).await?;
+        let is_lost = kinds.iter().any(|kind| kind.lost > 0)
+            || dropped.iter().any(|dropped| dropped.sink.is_some())
+            || !unreadable.is_empty();
+        let offset = offset.unwrap_or_default().cast_unsigned();
+        Ok(Self { offset, from, to, is_lost, kinds, dropped, unreadable, streams })
+    }
+}
+
+impl Kind {
+    fn of(streams: &[&StreamCoverage], to: Timestamp) -> Self {
+        let (source, table) = (streams[0].source.clone(), streams[0].table.clone());
+        let from = streams.iter().map(|stream| stream.intervals[0].from).min().unwrap_or(to);
+        let intervals = || streams.iter().flat_map(|stream| &stream.intervals);
+        let count = |state: State| intervals().filter(|one| one.state == state && one.to.is_some()).count();
+        let mut lost_because = BTreeMap::new();
+        for stream in streams {
+            let lost = stream.intervals.iter().filter(|interval| interval.state == State::Lost);
+            let mut why: Vec<_> = lost.map(|interval| interval.why.clone().unwrap_or_default()).collect();
+            why.sort_unstable();
+            why.dedup();
+            why.into_iter().for_each(|why| *lost_because.entry(why).or_default() += 1);
+        }
+        let sum = |rows: fn(&StreamCoverage) -> Option<u64>| streams.iter().map(|stream| rows(stream)).sum();
+        Self {
+            source,
+            table,
+            streams: streams.len(),
+            proof: streams.iter().map(|stream| stream.proof).max().unwrap_or(Proof::None),
+            from,
+            to,
+            rows_received: sum(|stream| stream.rows_received),
+            rows_backfilled: sum(|stream| stream.rows_backfilled),
+            filled: count(State::Backfilled),
+            absent: count(State::Absent),
+            open: count(State::Open),
+            away: intervals()
+                .filter(|one| one.to.is_none() && matches!(one.state, State::Open | State::Unknown))
+                .count(),
+            lost: intervals().filter(|one| one.state == State::Lost).count(),
+            lost_seconds: seconds(intervals().filter(|one| one.state == State::Lost), to),
+            lost_because,
+            unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), to),
+            complete_since: streams.iter().map(|stream| stream.complete_since).max().flatten(),
+        }
+    }
+}
+
+/// Returns how long at least one of the intervals lasted.
+fn seconds<'a>(intervals: impl Iterator<Item = &'a Interval>, to: Timestamp) -> f64 {
+    let mut spans: Vec<_> = intervals.map(|one| (one.from, one.to.unwrap_or(to).max(one.from))).collect();
+    spans.sort_unstable();
+    let (mut sum, mut end) = (0_i64, Timestamp(i64::MIN));
+    for (from, to) in spans {
+        sum += to.0.saturating_sub(from.max(end).0).max(0);
+        end = end.max(to);
+    }
+    Duration::from_nanos(sum.unsigned_abs()).as_secs_f64()
+}
+
+impl StreamCoverage {
+    /// Returns from when on nothing is missing, where numbers can show that. What nobody listens to at present is left out.
+    fn complete_since(&self) -> Option<Timestamp> {
+        if self.proof == Proof::None {
+            return None;
+        }
+        let is_claimed = |one: &&Interval| one.state.is_complete();
+        let is_broken = |one: &&Interval| matches!(one.state, State::Open | State::Lost | State::Unknown);
+        let broken = self.intervals.iter().filter(is_broken).filter_map(|one| one.to).max();
+        let first = self.intervals.iter().find(is_claimed)?.from;
+        Some(broken.map_or(first, |broken| broken.max(first)))
+    }
+}
+
+async fn streams(
+    connection: &mut SqliteConnection,
+    since: Option<Timestamp>,
+) -> sqlx::Result<Vec<(Option<Timestamp>, StreamCoverage)>> {
+    let rows = sqlx::query(INTERVALS).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
+    let mut streams: Vec<(Option<Timestamp>, StreamCoverage)> = Vec::new();
+    let mut current = None;
+    for row in rows {
+        let id: i64 = row.try_get("id")?;
+        if current.replace(id) != Some(id) {
+            let whole = |rows: i64| since.is_none().then(|| rows.unsigned_abs());
+            let stream = StreamCoverage {
+                source: row.try_get("source")?,
+                table: row.try_get("tbl")?,
+                symbol: row.try_get("symbol")?,
+                listing: row.try_get("listing")?,
+                proof: Proof::named(row.try_get("numbering")?),
+                rows_received: whole(row.try_get("received")?),
+                rows_backfilled: whole(row.try_get("backfilled")?),
+                complete_since: None,
+                intervals: Vec::new(),
+            };
+            let heard: Option<i64> = row.try_get("heard")?;
+            streams.push((heard.map(Timestamp), stream));
+        }
+        let Some((heard, stream)) = streams.last_mut() else { continue };
+        let from = Timestamp(row.try_get("start")?).max(since.unwrap_or(Timestamp(i64::MIN)));
+        let until: Option<i64> = row.try_get("until")?;
+        let name: &str = row.try_get("state")?;
+        let state =
+            State::named(name).ok_or_else(|| sqlx::Error::Decode(format!("no state is called `{name}`").into()))?;
+        // What is received is claimed only up to the last frame.
+        let end = heard.filter(|_| state == State::Received).map(|heard| heard.max(from));
+        let to = until.map(Timestamp).or(end);
+        stream.intervals.push(Interval { from, to, state, why: row.try_get("why")? });
+    }
+    for (_, stream) in &mut streams {
+        stream.complete_since = stream.complete_since();
+    }
+    Ok(streams)
+}
+
+async fn dropped(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Dropped>> {
+    let query =
+        "SELECT tbl, symbol, sink, rows, first_at, last_at FROM dropped JOIN streams ON streams.id = dropped.stream
+        WHERE last_at >= ? ORDER BY sink, tbl, symbol";
+    let rows = sqlx::query(query).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
+    let dropped = rows.iter().map(|row| {
+        let (sink, rows): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
+        Ok(Dropped {
+            table: row.try_get(0)?,
+            symbol: row.try_get(1)?,
+            sink: Some(sink).filter(|sink| !sink.is_empty()),
+            rows: rows.unsigned_abs(),
+            first_at: Timestamp(row.try_get(4)?),
+            last_at: Timestamp(row.try_get(5)?),
+        })
+    });
+    dropped.collect()
+}
+
+async fn unreadable(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<(u64, u64)>> {
+    let query = sqlx::query_as("SELECT first, last FROM unreadable WHERE at >= ? ORDER BY first");
+    let rows: Vec<(i64, i64)> = query.bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
+    Ok(rows.into_iter().map(|(first, last)| (first.unsigned_abs(), last.unsigned_abs())).collect())
+}
+
+impl Proof {
+    fn named(numbering: Option<&str>) -> Self {
+        match numbering {
+            Some("sequence") => Self::DenseSequence,
+            Some("linked") => Self::Linked,
+            Some("ordered") => Self::History,
+            Some(_) | None => Self::None,
+        }
+    }
+
+    /// Returns its name in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::DenseSequence => "dense sequence",
+            Self::Linked => "linked",
+            Self::History => "history",
+            Self::None => "none",
+        }
+    }
+}
+
+/// How long a commit of the running pipeline may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const INTERVALS: &str = "
+SELECT * FROM (
+    SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why,
+        lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
+    FROM marks
+    JOIN streams ON streams.id = marks.stream
+    LEFT JOIN sessions ON sessions.session = streams.session
+) WHERE until IS NULL OR until > ?1
+ORDER BY source, tbl, symbol, listing, id, start";

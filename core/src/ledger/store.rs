@@ -1,0 +1,358 @@
+//! The ledger's file: marks, and up to where in the log they go, in one transaction.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, Row, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
+};
+
+use super::{
+    fold::{Fold, Line, StoredLine},
+    timeline::{KEPT, Known, Mark, State, Timeline},
+};
+use crate::{
+    Error, Result,
+    row::{Numbering, StreamKey, Timestamp},
+    spool::{Boot, SpoolPosition},
+};
+
+/// An open ledger.
+#[derive(Debug)]
+pub(super) struct Store {
+    path: PathBuf,
+    connection: SqliteConnection,
+    /// Tells the file from another one of the same name.
+    file: (u64, u64),
+    position: Option<Place>,
+}
+
+/// Up to where in which log a ledger goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) spool: u64,
+    pub(super) position: SpoolPosition,
+}
+
+impl Store {
+    /// Opens the file, makes it where there is none.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` for a file of a newer format, else `Transient`; [`is_damaged`] tells which may be put aside.
+    pub(super) async fn open(path: &Path) -> Result<Self> {
+        let opened = async {
+            let mut connection = SqliteConnectOptions::new()
+                .filename(path)
+                .create_if_missing(true)
+                .busy_timeout(LOCK_TIMEOUT)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+                .disable_statement_logging()
+                .connect()
+                .await?;
+            let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
+            if version == 0 {
+                sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
+            }
+            let place =
+                sqlx::query("SELECT spool, boot, \"offset\" FROM position").fetch_optional(&mut connection).await?;
+            Ok((connection, version, place))
+        };
+        let (connection, version, place) = opened.await.map_err(|error| failed(path, error))?;
+        if version > VERSION {
+            let shown = path.display();
+            return Err(Error::permanent(format!(
+                "the ledger `{shown}` has format {version}, this program knows up to {VERSION}"
+            )));
+        }
+        let file = file_id(path).ok_or_else(|| gone(path))?;
+        let position = place.as_ref().map(Place::read).transpose().map_err(|error| failed(path, error))?;
+        Ok(Self { path: path.to_owned(), connection, file, position })
+    }
+
+    /// Returns up to where the log was read.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.position
+    }
+
+    /// Returns the streams that were not given up, with the end of what is known of them.
+    pub(super) async fn lines(&mut self) -> Result<Vec<StoredLine>> {
+        let rows = sqlx::query(LINES).bind(KEPT as i64).fetch_all(&mut self.connection).await;
+        let lines = rows.and_then(|rows| lines(&rows));
+        lines.map_err(|error| failed(&self.path, error))
+    }
+
+    /// Writes all that is new, and up to where that goes; nothing at all where it fails.
+    pub(super) async fn save(&mut self, fold: &mut Fold, place: Place) -> Result<()> {
+        // A file that was removed takes every commit with it.
+        if file_id(&self.path) != Some(self.file) {
+            return Err(gone(&self.path));
+        }
+        let saved = self.write(fold, place).await;
+        let is_next = saved.map_err(|error| failed(&self.path, error))?;
+        if !is_next {
+            return Err(Error::transient(format!(
+                "another process has written to the ledger `{}`",
+                self.path.display()
+            )));
+        }
+        if file_id(&self.path) != Some(self.file) {
+            return Err(gone(&self.path));
+        }
+        self.position = Some(place);
+        fold.saved();
+        Ok(())
+    }
+
+    /// Ends it: what it is in then is one file.
+    pub(super) async fn close(self) -> Result<()> {
+        self.connection.close().await.map_err(|error| failed(&self.path, error))
+    }
+
+    async fn write(&mut self, fold: &mut Fold, place: Place) -> sqlx::Result<bool> {
+        let before = self.position;
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        let moved = match before {
+            None => sqlx::query("INSERT OR IGNORE INTO position VALUES (1, ?, ?, ?, ?)"),
+            Some(_) => sqlx::query(
+                "UPDATE position SET spool = ?, boot = ?, \"offset\" = ?, at = ? WHERE boot = ? AND \"offset\" = ?",
+            ),
+        };
+        let moved = moved.bind(hex(place.spool)).bind(hex(place.position.boot.0)).bind(place.position.offset as i64);
+        let mut moved = moved.bind(Timestamp::now().0);
+        if let Some(Place { position, .. }) = before {
+            moved = moved.bind(hex(position.boot.0)).bind(position.offset as i64);
+        }
+        if moved.execute(&mut *transaction).await?.rows_affected() != 1 {
+            return Ok(false);
+        }
+        for line in fold.gone_mut() {
+            write_line(&mut transaction, line).await?;
+            let gone = sqlx::query("UPDATE streams SET gone = 1, session = NULL WHERE id = ?").bind(line.row);
+            gone.execute(&mut *transaction).await?;
+        }
+        for line in fold.lines_mut() {
+            write_line(&mut transaction, line).await?;
+        }
+        sqlx::query("DELETE FROM sessions").execute(&mut *transaction).await?;
+        for (session, heard) in fold.heard() {
+            let insert = sqlx::query("INSERT INTO sessions VALUES (?, ?)").bind(session).bind(heard.0);
+            insert.execute(&mut *transaction).await?;
+        }
+        write_losses(&mut transaction, fold, place).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+async fn write_line(connection: &mut SqliteConnection, line: &mut Line) -> sqlx::Result<()> {
+    let Line { source, key, .. } = &*line;
+    let row = match line.row {
+        Some(row) if !line.is_news && line.received + line.backfilled == 0 => row,
+        Some(row) => {
+            sqlx::query(
+                "UPDATE streams SET numbering = ?, session = ?, received = received + ?, backfilled = backfilled + ?
+                 WHERE id = ?",
+            )
+            .bind(line.numbering.map(numbering_name))
+            .bind(line.session)
+            .bind(line.received as i64)
+            .bind(line.backfilled as i64)
+            .bind(row)
+            .execute(&mut *connection)
+            .await?;
+            row
+        }
+        None => {
+            sqlx::query_scalar(INSERT_STREAM)
+                .bind(&**source)
+                .bind(&*key.table)
+                .bind(&*key.symbol)
+                .bind(&*key.listing)
+                .bind(line.numbering.map(numbering_name))
+                .bind(line.session)
+                .bind(line.received as i64)
+                .bind(line.backfilled as i64)
+                .fetch_one(&mut *connection)
+                .await?
+        }
+    };
+    if let Some((from, marks)) = line.time.changes() {
+        let delete = sqlx::query("DELETE FROM marks WHERE stream = ? AND start >= ?").bind(row).bind(from.0);
+        delete.execute(&mut *connection).await?;
+        for Mark { from, known: Known { state, why } } in marks {
+            let insert = sqlx::query("INSERT INTO marks VALUES (?, ?, ?, ?)");
+            let insert = insert.bind(row).bind(from.0).bind(state.name()).bind(why.as_deref());
+            insert.execute(&mut *connection).await?;
+        }
+    }
+    line.row = Some(row);
+    Ok(())
+}
+
+async fn write_losses(connection: &mut SqliteConnection, fold: &Fold, place: Place) -> sqlx::Result<()> {
+    let (drops, unreadable) = fold.losses();
+    for drops in drops {
+        let Some(row) = fold.row_of(drops.stream) else { continue };
+        sqlx::query(
+            "INSERT INTO dropped VALUES (?1, ?2, ?3, ?4, ?4)
+             ON CONFLICT (stream, sink) DO UPDATE SET rows = rows + ?3, last_at = ?4",
+        )
+        .bind(row)
+        .bind(drops.sink.as_deref().unwrap_or_default())
+        .bind(drops.rows as i64)
+        .bind(drops.at.0)
+        .execute(&mut *connection)
+        .await?;
+    }
+    for (first, last) in unreadable {
+        let insert = sqlx::query("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?, ?)");
+        let insert = insert.bind(hex(place.position.boot.0)).bind(*first as i64).bind(*last as i64);
+        insert.bind(Timestamp::now().0).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+impl Place {
+    fn read(row: &SqliteRow) -> sqlx::Result<Self> {
+        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|error| sqlx::Error::Decode(error.into()));
+        let (spool, boot): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        let offset: i64 = row.try_get(2)?;
+        let position = SpoolPosition { boot: Boot(number(&boot)?), offset: offset.cast_unsigned() };
+        Ok(Self { spool: number(&spool)?, position })
+    }
+}
+
+fn lines(rows: &[SqliteRow]) -> sqlx::Result<Vec<StoredLine>> {
+    let mut marks: BTreeMap<i64, (&SqliteRow, Vec<Mark>)> = BTreeMap::new();
+    for row in rows {
+        let (id, state): (i64, &str) = (row.try_get("id")?, row.try_get("state")?);
+        let state =
+            State::named(state).ok_or_else(|| sqlx::Error::Decode(format!("no state is called `{state}`").into()))?;
+        let why: Option<&str> = row.try_get("why")?;
+        let known = Known { state, why: why.map(Into::into) };
+        let from = Timestamp(row.try_get("start")?);
+        marks.entry(id).or_insert_with(|| (row, Vec::new())).1.push(Mark { from, known });
+    }
+    let mut lines = Vec::with_capacity(marks.len());
+    for (id, (row, marks)) in marks {
+        let Some(time) = Timeline::stored(marks) else { continue };
+        let text = |column: &str| row.try_get::<&str, _>(column);
+        let key =
+            StreamKey { table: text("tbl")?.into(), symbol: text("symbol")?.into(), listing: text("listing")?.into() };
+        let heard: Option<i64> = row.try_get("heard")?;
+        let source = text("source")?.into();
+        lines.push(StoredLine { row: id, source, key, time, heard: heard.map(Timestamp) });
+    }
+    Ok(lines)
+}
+
+/// Puts a file aside that is no ledger any more, so that another one can be made.
+pub(super) fn put_aside(path: &Path) -> Result<()> {
+    let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
+    let moved = fs::rename(path, beside(".damaged"));
+    for suffix in ["-wal", "-shm"] {
+        drop(fs::remove_file(beside(suffix)));
+    }
+    moved.map_err(|error| Error::transient(format!("cannot put `{}` aside", path.display())).because(error))
+}
+
+/// Returns whether an error says that the file is no database any more.
+pub(super) fn is_damaged(error: &Error) -> bool {
+    let code = |error: &sqlx::Error| error.as_database_error()?.code()?.parse::<i32>().ok();
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
+    cause.is_some_and(|cause| {
+        matches!(cause, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+            || code(cause).is_some_and(|code| matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB))
+    })
+}
+
+pub(super) fn failed(path: &Path, error: sqlx::Error) -> Error {
+    Error::transient(format!("the ledger `{}`", path.display())).because(error)
+}
+
+fn gone(path: &Path) -> Error {
+    Error::transient(format!("the ledger `{}` was removed or replaced", path.display()))
+}
+
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// Returns the word for how records are numbered.
+pub(super) fn numbering_name(numbering: Numbering) -> &'static str {
+    match numbering {
+        Numbering::Unnumbered => "unnumbered",
+        Numbering::Ordered => "ordered",
+        Numbering::Sequence => "sequence",
+        Numbering::Linked => "linked",
+    }
+}
+
+const SQLITE_CORRUPT: i32 = 11;
+const SQLITE_NOTADB: i32 = 26;
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The only format so far.
+const VERSION: i64 = 1;
+
+/// A mark holds until the next one of its stream, so that intervals have neither overlaps nor holes.
+const SCHEMA: &str = "
+BEGIN IMMEDIATE;
+CREATE TABLE position (
+    id INTEGER PRIMARY KEY CHECK (id = 1), spool TEXT NOT NULL, boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL,
+    at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE streams (
+    id INTEGER PRIMARY KEY, source TEXT NOT NULL, tbl TEXT NOT NULL, symbol TEXT NOT NULL, listing TEXT NOT NULL,
+    numbering TEXT, session INTEGER, received INTEGER NOT NULL, backfilled INTEGER NOT NULL,
+    gone INTEGER NOT NULL DEFAULT 0, UNIQUE (source, tbl, symbol, listing)
+) STRICT;
+CREATE TABLE marks (
+    stream INTEGER NOT NULL, start INTEGER NOT NULL, state TEXT NOT NULL, why TEXT, PRIMARY KEY (stream, start)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX open_marks ON marks (stream, start) WHERE state = 'open';
+CREATE TABLE sessions (session INTEGER PRIMARY KEY, heard INTEGER NOT NULL) STRICT;
+CREATE TABLE dropped (
+    stream INTEGER NOT NULL, sink TEXT NOT NULL, rows INTEGER NOT NULL, first_at INTEGER NOT NULL,
+    last_at INTEGER NOT NULL, PRIMARY KEY (stream, sink)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE unreadable (
+    boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (boot, first)
+) STRICT, WITHOUT ROWID;
+CREATE VIEW intervals AS
+    SELECT source, tbl AS \"table\", symbol, listing, start,
+        lead(start) OVER (PARTITION BY stream ORDER BY start) AS until, state, why
+    FROM marks JOIN streams ON streams.id = marks.stream;
+PRAGMA user_version = 1;
+COMMIT;
+";
+
+const INSERT_STREAM: &str = "
+INSERT INTO streams (source, tbl, symbol, listing, numbering, session, received, backfilled)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (source, tbl, symbol, listing) DO UPDATE SET
+    numbering = excluded.numbering, session = excluded.session, received = received + excluded.received,
+    backfilled = backfilled + excluded.backfilled, gone = 0
+RETURNING id";
+
+const LINES: &str = "
+SELECT streams.id, source, tbl, symbol, listing, heard, start, state, why
+FROM streams
+LEFT JOIN sessions ON sessions.session = streams.session
+JOIN (SELECT *, row_number() OVER (PARTITION BY stream ORDER BY start DESC) AS age FROM marks) AS kept
+    ON kept.stream = streams.id
+WHERE gone = 0 AND (age <= ?1
+    OR start >= (SELECT min(open.start) FROM marks AS open WHERE open.stream = kept.stream AND open.state = 'open'))
+ORDER BY streams.id, start";

@@ -1,0 +1,276 @@
+//! The task that keeps the ledger: follows the log, about a second behind, and begins anew after whatever went wrong.
+
+use std::{ops::ControlFlow, path::PathBuf, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tracing::warn;
+
+use super::{
+    fold::{Fold, StoredLine},
+    store::{self, Place, Store},
+};
+use crate::{
+    Error, Kind, Result,
+    caught::{LONGEST_PAUSE, caught, pauses},
+    delivery::{Floor, Log, Seen, SpoolLog},
+    health::StageHealth,
+    intake::Continuity,
+    spool::{Boot, Item, SpoolPosition, SpoolReader, Standing},
+};
+
+/// What a ledger needs.
+pub(crate) struct Setup {
+    /// The pipeline's name.
+    pub(crate) pipeline: String,
+    /// Its file.
+    pub(crate) path: PathBuf,
+    pub(crate) reader: SpoolReader,
+    /// Up to where the log is fsynced.
+    pub(crate) synced: watch::Receiver<SpoolPosition>,
+    /// Set once the pipeline stops and `synced` has its last value: the time at which to give up.
+    pub(crate) stop: watch::Receiver<Option<Instant>>,
+    pub(crate) health: StageHealth,
+}
+
+/// Returns the task, and what the log is kept for.
+pub(crate) fn prepare(setup: Setup) -> (impl Future<Output = ()> + use<>, watch::Receiver<Floor>) {
+    let (floor, shown) = watch::channel(Floor::default());
+    (Task { setup, floor }.run(), shown)
+}
+
+struct Task {
+    setup: Setup,
+    floor: watch::Sender<Floor>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut pauses = pauses();
+        loop {
+            let began = Instant::now();
+            let ended = caught("the ledger", self.follow()).await.flatten();
+            pauses.succeeded_for(began.elapsed());
+            let Err(error) = ended else {
+                self.setup.health.stopped("all that is durable is in it");
+                return;
+            };
+            // The log is there for the stores: what is gone when the ledger works again is unknown then.
+            self.keep_from(SpoolPosition { boot: Boot(0), offset: u64::MAX });
+            if !self.can_go_on(&error, pauses.failed(None).unwrap_or(LONGEST_PAUSE)).await {
+                return;
+            }
+        }
+    }
+
+    /// Says what went wrong, and waits a while; returns false if there is no other try.
+    async fn can_go_on(&mut self, error: &Error, pause: Duration) -> bool {
+        let (health, why) = (&self.setup.health, error.chain());
+        if matches!(error.kind(), Kind::Permanent | Kind::Config) {
+            health.failed(format!("{why}; the pipeline goes on without it"));
+            return false;
+        }
+        if store::is_damaged(error) {
+            let path = self.setup.path.display();
+            match store::put_aside(&self.setup.path) {
+                Ok(()) => health.degraded(format!("{why}; it is put aside as `{path}.damaged` and built again")),
+                Err(error) => health.degraded(format!("{why}; {}", error.chain())),
+            };
+        } else {
+            let next = format!("the pipeline goes on, trying again in {:.1} s", pause.as_secs_f64());
+            health.degraded(format!("{why}; {next}"));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => true,
+            () = stopped(&mut self.setup.stop) => false,
+        }
+    }
+
+    /// Follows the log until the pipeline stops.
+    async fn follow(&mut self) -> Result<()> {
+        let mut store = Store::open(&self.setup.path).await?;
+        let mut reading = self.start(&mut store).await?;
+        self.setup.health.healthy("follows the spool");
+        loop {
+            let is_last = self.setup.stop.borrow_and_update().is_some();
+            let upto = self.setup.synced.borrow_and_update().offset;
+            let next_at = Instant::now() + PACE;
+            while reading.position.offset < upto {
+                if self.setup.stop.borrow().is_some_and(|deadline| deadline <= Instant::now()) {
+                    return Err(Error::transient("the time for stopping is over; the next start goes on"));
+                }
+                let read;
+                (reading, read) = blocking(reading, move |reading| reading.read(upto)).await?;
+                read?;
+                let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
+                store.save(&mut reading.fold, place).await?;
+                self.setup.health.ledger(Instant::now(), reading.position.offset, reading.fold.open());
+                self.keep_from(reading.position);
+            }
+            if is_last {
+                return store.close().await;
+            }
+            let mut stop = self.setup.stop.clone();
+            tokio::select! {
+                () = self.news(next_at) => {}
+                () = stopped(&mut stop) => {}
+            }
+        }
+    }
+
+    /// Waits until more is durable, and for a while between one look and the next.
+    async fn news(&self, next_at: Instant) {
+        tokio::time::sleep_until(next_at).await;
+        // Intake is gone: no more comes, and the stop is near.
+        if self.setup.synced.clone().changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Restores what is known at the ledger's place in the log.
+    async fn start(&self, store: &mut Store) -> Result<Reading> {
+        let lines = store.lines().await?;
+        let (reader, pipeline) = (self.setup.reader.clone(), self.setup.pipeline.clone());
+        let place = store.place();
+        let (_, begun) = blocking(reader, move |reader| {
+            let Some(place) = place else { return Reading::begin(reader, lines, NEW) };
+            let why = match standing(reader, &place) {
+                Standing::Retained => match reader.snapshot(place.position.offset)? {
+                    Some((at, snapshot)) => return Reading::resume(reader, lines, (at, &snapshot), place.position),
+                    None => NO_HEAD,
+                },
+                Standing::Dropped => DROPPED,
+                Standing::Gone => GONE,
+                Standing::Ahead => WENT_BACK,
+                Standing::OtherBoot => OTHER_SPOOL,
+            };
+            let oldest = reader.oldest().offset;
+            warn!(pipeline, "ledger {pipeline} {why}: from there to offset {oldest} nothing is known");
+            Reading::begin(reader, lines, why)
+        })
+        .await?;
+        begun
+    }
+
+    fn keep_from(&self, position: SpoolPosition) {
+        let floor = Floor { committed: Some(position), replay_from: None, on_its_way: None };
+        self.floor.send_replace(floor);
+    }
+}
+
+fn standing(reader: &SpoolReader, place: &Place) -> Standing {
+    if place.spool == reader.spool_id() { reader.check(place.position) } else { Standing::OtherBoot }
+}
+
+/// A fold with its place in the log.
+struct Reading {
+    fold: Fold,
+    log: SpoolLog,
+    reader: SpoolReader,
+    position: SpoolPosition,
+}
+
+impl Reading {
+    /// Begins with the oldest head.
+    fn begin(reader: &SpoolReader, lines: Vec<StoredLine>, why: &str) -> Result<Self> {
+        let position = reader.oldest();
+        let snapshot = reader.snapshot(position.offset)?.filter(|(at, _)| at.offset == position.offset);
+        let mut continuity = Continuity::restore(snapshot.as_ref().map_or(&[][..], |(_, snapshot)| snapshot))?;
+        for (id, stream) in reader.streams().into_iter().filter(|_| snapshot.is_none()) {
+            continuity.add_stream(id, &stream.source, &stream.key);
+        }
+        Self::at(reader, Fold::begin(continuity, lines, why), position)
+    }
+
+    /// Goes on behind `position`, with continuity as it was `at` a place before it.
+    fn resume(
+        reader: &SpoolReader,
+        lines: Vec<StoredLine>,
+        (at, snapshot): (SpoolPosition, &[u8]),
+        position: SpoolPosition,
+    ) -> Result<Self> {
+        let mut reading = Self::at(reader, Fold::restoring(Continuity::restore(snapshot)?), at)?;
+        while reading.position.offset < position.offset {
+            reading.read(position.offset)?;
+        }
+        reading.fold.resume(lines);
+        Ok(reading)
+    }
+
+    fn at(reader: &SpoolReader, fold: Fold, position: SpoolPosition) -> Result<Self> {
+        let mut log = SpoolLog::new(reader.clone());
+        log.seek(position)?;
+        Ok(Self { fold, log, reader: reader.clone(), position })
+    }
+
+    /// Reads on, so far that what has to be written then is bounded.
+    fn read(&mut self, upto: u64) -> Result<()> {
+        let Self { fold, log, reader, position } = self;
+        let (mut items, mut is_dropped) = (0, false);
+        let before = *position;
+        log.read(upto, &mut |seen| {
+            if items >= AT_ONCE {
+                return ControlFlow::Break(());
+            }
+            items += 1;
+            match seen {
+                Seen::Item { position: at, item, .. } => {
+                    match item {
+                        Item::Row(row, _) => fold.row(&row),
+                        Item::Control(control) => fold.control(&control),
+                    }
+                    *position = at;
+                }
+                Seen::Missing { position: at } => {
+                    is_dropped = at.offset <= reader.oldest().offset;
+                    if is_dropped {
+                        return ControlFlow::Break(());
+                    }
+                    fold.unreadable(position.offset + 1, at.offset);
+                    reader.streams().iter().for_each(|(id, stream)| fold.name(*id, &stream.source, &stream.key));
+                    *position = at;
+                }
+            }
+            ControlFlow::Continue(())
+        })?;
+        if is_dropped {
+            return Err(Error::transient(format!("the spool has dropped what follows {before} before it was read")));
+        }
+        if *position == before {
+            return Err(Error::transient(format!("the spool shows nothing behind {before}, but ends at {upto}")));
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the pipeline stops.
+async fn stopped(stop: &mut watch::Receiver<Option<Instant>>) {
+    if stop.wait_for(Option::is_some).await.is_err() {
+        // The pipeline is gone, and takes this task along.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Lends something to a thread that may block.
+async fn blocking<T: Send + 'static, R: Send + 'static>(
+    mut with: T,
+    work: impl FnOnce(&mut T) -> R + Send + 'static,
+) -> Result<(T, R)> {
+    let done = tokio::task::spawn_blocking(move || {
+        let result = work(&mut with);
+        (with, result)
+    });
+    done.await.map_err(|error| Error::transient("the ledger's thread has panicked").because(error))
+}
+
+/// So often the ledger is written: what is shown of a running pipeline is that old.
+const PACE: Duration = Duration::from_secs(1);
+
+/// So many items are read between two commits.
+const AT_ONCE: usize = 200_000;
+
+const NEW: &str = "the ledger began later";
+const NO_HEAD: &str = "the spool has no head left that the ledger could go on from";
+const DROPPED: &str = "the spool was full, and dropped what the ledger had not read";
+const GONE: &str = "the spool does not reach back so far";
+const WENT_BACK: &str = "the spool went back to an older state";
+const OTHER_SPOOL: &str = "the spool is another one";

@@ -1,0 +1,324 @@
+//! The task over a spool on a disk in memory, and the file that it keeps.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use tempfile::TempDir;
+use tokio::{sync::watch, time::Instant};
+
+use super::{Coverage, Setup, State, prepare};
+use crate::{
+    delivery,
+    health::{Registry, StageId, Status},
+    intake::Continuity,
+    protocol::{Edge, GapId},
+    row::{Head, Numbering, Origin, Position, StreamKey, Timestamp},
+    spool::{
+        Append, Control, Floor, GapOutcome, Item, ItemBuffer, Recovery, RowHead, SourceInfo, SpoolLimits, SpoolOptions,
+        SpoolWriter, Step,
+    },
+    testkit::SimDisk,
+};
+
+const S: i64 = 1_000_000_000;
+const DENSE: u32 = 0;
+const PLAIN: u32 = 1;
+
+/// A spool, written by hand, and a folder for ledgers.
+struct Spool {
+    disk: SimDisk,
+    writer: SpoolWriter,
+    continuity: Continuity,
+    folder: TempDir,
+}
+
+/// An item, as it is written by hand.
+enum Put {
+    Control(Control),
+    Row(u32, u64, Origin),
+}
+
+impl Spool {
+    fn new() -> Self {
+        Self::on(SimDisk::default(), tempfile::tempdir().unwrap())
+    }
+
+    fn on(disk: SimDisk, folder: TempDir) -> Self {
+        let source = SourceInfo { name: "deribit".into(), venue: "deribit".into(), tables: Vec::new() };
+        let limits = SpoolLimits { segment_bytes: 1 << 20, max_bytes: 1 << 30, keep: Duration::ZERO };
+        let options = SpoolOptions { pipeline: "eth".into(), sources: vec![source], limits };
+        let recovery = Recovery::open(Arc::new(disk.clone()), options).unwrap();
+        let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default()).unwrap();
+        let fold = |step: Step<'_>| {
+            let Step::Entry(entry) = step else { return };
+            entry.items().for_each(|(_, item)| match item {
+                Item::Control(control) => continuity.apply(&control),
+                Item::Row(row, _) => continuity.apply_row(&row, 0),
+            });
+        };
+        let recovery = recovery.replay(fold).unwrap();
+        let begun = recovery.begin(continuity.snapshot(), Timestamp(0), "test").unwrap();
+        let mut spool = Self { disk, writer: begun.writer, continuity, folder };
+        spool.continuity.apply(&begun.boot);
+        spool.sync();
+        spool
+    }
+
+    fn put(&mut self, item: Put) {
+        let mut items = ItemBuffer::default();
+        match item {
+            Put::Control(control) => {
+                assert!(items.push_control(&control));
+                self.continuity.apply(&control);
+            }
+            Put::Row(stream, n, origin) => {
+                let position = if stream == DENSE { Position::Sequence(n) } else { Position::Unnumbered };
+                let at = Timestamp((100 + n as i64) * S);
+                let head = Head { stream, position, ts_event: at, ts_recv: at, origin };
+                let row = RowHead { head, session: 1, line: 0, epoch: 0 };
+                items.push_row(&row, b"");
+                self.continuity.apply_row(&row, 0);
+            }
+        }
+        assert!(matches!(self.writer.append(&items, Duration::ZERO).unwrap(), Append::Written { .. }));
+        self.sync();
+    }
+
+    fn put_all(&mut self, items: impl IntoIterator<Item = Put>) {
+        items.into_iter().for_each(|item| self.put(item));
+    }
+
+    fn sync(&mut self) {
+        while let Some(job) = self.writer.sync_job() {
+            self.writer.synced(job.run()).unwrap();
+        }
+    }
+
+    fn roll(&mut self) {
+        self.writer.roll(self.continuity.snapshot()).unwrap();
+        self.sync();
+    }
+
+    /// Lets go of all that a restart does not need.
+    fn forget(&mut self) {
+        let floor = Floor { offset: u64::MAX, now: Duration::from_secs(3_600) };
+        if let Some(job) = self.writer.retain(floor) {
+            job.run().unwrap();
+        }
+    }
+
+    fn path(&self, ledger: &str) -> PathBuf {
+        self.folder.path().join(ledger)
+    }
+
+    /// Runs a ledger until it has all; returns how it stands then, and what the spool is kept for.
+    async fn follow(&self, ledger: &str) -> (Status, delivery::Floor) {
+        let health = Registry::new().stage(StageId::ledger("eth"));
+        let setup = Setup {
+            pipeline: "eth".to_owned(),
+            path: self.path(ledger),
+            reader: self.writer.reader(),
+            synced: watch::channel(self.writer.synced_position()).1,
+            stop: watch::channel(Some(Instant::now() + Duration::from_secs(60))).1,
+            health: health.clone(),
+        };
+        let (task, floor) = prepare(setup);
+        task.await;
+        let floor = *floor.borrow();
+        (health.status(), floor)
+    }
+
+    async fn covered(&self, ledger: &str) -> Coverage {
+        Coverage::read(&self.path(ledger), None).await.unwrap()
+    }
+}
+
+/// Words the intervals of a stream, times in seconds.
+fn said(coverage: &Coverage, table: &str) -> String {
+    let stream = coverage.streams.iter().find(|stream| stream.table == table).expect("the table is there");
+    let word = |at: Timestamp| (at.0 / S).to_string();
+    let mut text = String::new();
+    for interval in &stream.intervals {
+        let why = interval.why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        text.push_str(&format!("{} {}{why}, ", word(interval.from), interval.state.name()));
+    }
+    text + &stream.intervals.last().and_then(|last| last.to).map_or_else(|| "now".to_owned(), word)
+}
+
+/// The beginning of every log here: two streams that are confirmed at second 100.
+fn beginning() -> Vec<Put> {
+    let stream =
+        |id, table| Put::Control(Control::Stream { id, source: "deribit".to_owned(), key: StreamKey::new(table, "A") });
+    let mut items = vec![stream(DENSE, "trades"), stream(PLAIN, "tickers"), confirmed(1, 100)];
+    items.extend([
+        Put::Row(DENSE, 5, Origin::Live),
+        Put::Row(PLAIN, 6, Origin::Live),
+        Put::Row(DENSE, 6, Origin::Live),
+    ]);
+    items
+}
+
+fn confirmed(session: u32, at: i64) -> Put {
+    let streams = vec![(DENSE, Numbering::Sequence), (PLAIN, Numbering::Unnumbered)];
+    let at = Timestamp(at * S);
+    Put::Control(Control::Confirmed { session, source: "deribit".to_owned(), line: 0, streams, venue_at: at, at })
+}
+
+/// A cut at second 106, and what was made of it: a gap that was filled in part, and then given up.
+fn cut() -> Vec<Put> {
+    let at = |second: i64| Timestamp(second * S);
+    let after = Some(Edge { position: Position::Sequence(6), ts_event: at(106) });
+    let gap = GapId(0);
+    let opened = Control::GapOpened { gap, stream: DENSE, after, before: None, since: at(106), at: at(110) };
+    let outcome = GapOutcome::Lost("the venue forgot".to_owned());
+    vec![
+        Put::Control(Control::Ended { session: 1, why: "cut".to_owned(), at: at(110) }),
+        Put::Control(opened),
+        confirmed(2, 120),
+        Put::Row(DENSE, 7, Origin::Backfill),
+        Put::Row(DENSE, 8, Origin::Backfill),
+        Put::Control(Control::GapClosed { gap, stream: DENSE, outcome, filled: 2, at: at(130) }),
+        Put::Control(Control::Alive { session: 2, at: at(140) }),
+    ]
+}
+
+const DENSE_SAID: &str = "100 received, 106 backfilled, 108 lost (the venue forgot), 120 received, 140";
+
+#[tokio::test]
+async fn it_follows_to_the_end_and_says_what_is_kept_for_it() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning().into_iter().chain(cut()));
+    let (status, floor) = spool.follow("one").await;
+    assert_eq!(status, Status::Stopped);
+    assert_eq!(floor.committed, Some(spool.writer.synced_position()), "all is read: nothing is kept");
+    let coverage = spool.covered("one").await;
+    assert_eq!(said(&coverage, "trades"), DENSE_SAID);
+    let unknown = "unknown (nobody listened, and the venue does not repeat it)";
+    assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 {unknown}, 120 received, 140"));
+    assert!(coverage.is_lost);
+    assert_eq!(coverage.offset, spool.writer.synced_position().offset);
+    let trades = coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap();
+    assert_eq!((trades.rows_received, trades.rows_backfilled), (Some(2), Some(2)));
+    assert_eq!((trades.lost, trades.lost_seconds, trades.complete_since), (1, 12.0, Some(Timestamp(120 * S))));
+}
+
+#[tokio::test]
+async fn killed_behind_every_item_it_says_the_same_as_if_it_had_never_been() {
+    let mut spool = Spool::new();
+    for (n, item) in beginning().into_iter().chain(cut()).enumerate() {
+        spool.put(item);
+        if n % 3 == 1 {
+            spool.roll();
+        }
+        assert_eq!(spool.follow("often").await.0, Status::Stopped);
+    }
+    spool.follow("once").await;
+    let (often, once) = (spool.covered("often").await, spool.covered("once").await);
+    assert_eq!(said(&often, "trades"), DENSE_SAID);
+    assert_eq!(serde_json::to_value(&often).unwrap(), serde_json::to_value(&once).unwrap());
+}
+
+#[tokio::test]
+async fn what_was_dropped_before_it_was_read_is_unknown_and_what_follows_is_not() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow("behind").await;
+    spool.put_all(cut());
+    spool.roll();
+    spool.put(Put::Control(Control::Alive { session: 2, at: Timestamp(150 * S) }));
+    spool.roll();
+    spool.put(Put::Control(Control::Alive { session: 2, at: Timestamp(160 * S) }));
+    spool.forget();
+    assert_eq!(spool.follow("behind").await.0, Status::Stopped);
+    let why = "the spool does not reach back so far";
+    let coverage = spool.covered("behind").await;
+    assert_eq!(said(&coverage, "trades"), format!("100 received, 106 unknown ({why}), 160 received, 160"));
+    assert!(!coverage.is_lost, "nobody knows");
+
+    spool.follow("new").await;
+    let new = said(&spool.covered("new").await, "trades");
+    assert_eq!(new, "100 unknown (the ledger began later), 160 received, 160", "the file is gone");
+}
+
+#[tokio::test]
+async fn what_a_full_spool_dropped_and_what_the_disk_does_not_give_back_is_lost() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    let at = Timestamp(107 * S);
+    let drops = |sinks: &[&str], rows| {
+        let sinks = sinks.iter().map(|sink| (*sink).to_owned()).collect();
+        Put::Control(Control::Dropped { sinks, rows: vec![(DENSE, rows)], offsets: Some((1, 9)), at })
+    };
+    spool.put_all([drops(&["sqlite"], 3), drops(&["sqlite", "file"], 4), drops(&[], 5)]);
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    let dropped: Vec<_> = coverage.dropped.iter().map(|one| (one.sink.as_deref(), one.rows)).collect();
+    assert_eq!(dropped, [(None, 5), (Some("file"), 4), (Some("sqlite"), 7)]);
+    assert!(coverage.is_lost, "a sink did not get them");
+
+    let segment = spool.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let bytes = spool.disk.bytes(&segment).len();
+    spool.put(Put::Row(PLAIN, 8, Origin::Live));
+    spool.put_all([
+        Put::Row(PLAIN, 9, Origin::Live),
+        Put::Control(Control::Alive { session: 1, at: Timestamp(110 * S) }),
+    ]);
+    spool.disk.flip(&segment, bytes + 60, 3);
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    assert_eq!(coverage.unreadable.len(), 1, "{coverage:?}");
+    let lost = "lost (a part of the spool cannot be read any more)";
+    assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 {lost}, 109 received, 110"));
+}
+
+#[tokio::test]
+async fn a_spool_that_was_replaced_leaves_what_was_known_and_says_that_it_is_another_one() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow("one").await;
+    let Spool { folder, .. } = spool;
+    let mut other = Spool::on(SimDisk::default(), folder);
+    other.put_all(beginning().into_iter().take(2).chain([confirmed(1, 300)]));
+    assert_eq!(other.follow("one").await.0, Status::Stopped);
+    let coverage = other.covered("one").await;
+    let known = "100 received, 106 unknown (the spool is another one), 300 received, 300";
+    assert_eq!(said(&coverage, "trades"), known);
+}
+
+#[tokio::test]
+async fn a_boot_ends_what_was_received_at_the_last_frame_that_is_durable() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow("one").await;
+    let Spool { disk, writer, folder, .. } = spool;
+    disk.kill();
+    drop(writer);
+    let mut spool = Spool::on(disk, folder);
+    spool.put_all([confirmed(7, 200)]);
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    let unknown = "unknown (nobody listened, and the venue does not repeat it)";
+    assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 {unknown}, 200 received, 200"));
+    let trades = coverage.streams.iter().find(|stream| stream.table == "trades").unwrap();
+    let states: Vec<_> = trades.intervals.iter().map(|interval| interval.state).collect();
+    assert_eq!(states[0], State::Received);
+    assert!(!states[1].is_complete(), "{states:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_was_given_up_and_comes_back_goes_on_where_it_was() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    let left = Control::Unsubscribed { session: 1, streams: vec![PLAIN], at: Timestamp(107 * S) };
+    spool.put_all([Put::Control(left), Put::Control(Control::Retired { stream: PLAIN })]);
+    spool.follow("one").await;
+    let (id, key) = (9, StreamKey::new("tickers", "A"));
+    let at = Timestamp(400 * S);
+    let streams = vec![(id, Numbering::Unnumbered)];
+    let (source, line) = ("deribit".to_owned(), 0);
+    spool.put(Put::Control(Control::Stream { id, source: source.clone(), key }));
+    spool.put(Put::Control(Control::Confirmed { session: 3, source, line, streams, venue_at: at, at }));
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    assert_eq!(said(&coverage, "tickers"), "100 received, 106 not_subscribed, 400 received, 400");
+    assert_eq!(coverage.streams.len(), 2, "it is one stream, whatever its number");
+}
