@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 stop: stop.clone(),
                 drain: Duration::from_secs(10),
                 shown_at: "in this program".to_owned(),
+                strays: Vec::new(),
                 http: http.clone(),
             },
         ));

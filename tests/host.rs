@@ -64,6 +64,25 @@ async fn a_disk_that_is_full_at_the_start_holds_up_its_pipeline_until_there_is_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_has_no_room_for_a_folder_at_the_start_holds_up_its_pipeline_until_it_has() {
+    // The only name that it can give is that of its root.
+    let Some(disk) = SmallDisk::mount("8m,nr_inodes=1") else { return };
+    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    let host = fs::read_to_string(bench.path("tidegate.toml")).unwrap();
+    bench.write("tidegate.toml", &format!("data_dir = \"{}\"\n{host}", disk.path().display()));
+    let mut program = bench.run();
+    let waits = |report: &Value| {
+        let spool = &report["checks"]["eth/spool"];
+        let why = spool["reason"].as_str().unwrap_or_default();
+        spool["status"] == "degraded" && why.contains("cannot make the folder") && why.contains("trying again in")
+    };
+    program.until("the pipeline waits for room", waits).await;
+    disk.resize("8m,nr_inodes=1000");
+    program.until_committed(100).await;
+    assert_eq!(program.stop().await.0, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn figures_are_of_pipelines_alone_and_their_first_line_has_a_rate() {
     let bench = Bench::start(SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }, "", "").await;
     bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nstats = \"2s\"\n");

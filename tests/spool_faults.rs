@@ -69,6 +69,29 @@ async fn a_disk_that_is_full_blocks_and_loses_no_trade() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_not_even_takes_the_note_of_a_position_is_drained_all_the_same_once_the_store_is_free() {
+    let Some(disk) = SmallDisk::mount("3m") else { return };
+    let spool = "[spool]\nsegment_bytes = \"256KiB\"\nkeep = \"1s\"\nwhen_full = \"block\"\n";
+    let rest = format!("lock_timeout = \"100ms\"\n{spool}");
+    let bench = Bench::start(busy(), "queue = \"256KiB\"\n", &rest).await;
+    put_data_at(&bench, disk.path());
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    let mut other = bench.connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
+    until_full(&mut program, "nothing more is taken").await;
+    // What the spool has left, and what it had in reserve, is taken by somebody else: now no file can be written anew.
+    drop(fs::remove_file(disk.path().join("eth/spool/reserve")));
+    drop(fs::write(disk.path().join("filler"), vec![0; 3 << 20]));
+    sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
+    program.until_logged("is not noted beside the spool").await;
+    program.until_logged("there is room again").await;
+    let committed = program.next_report().await["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().unwrap();
+    program.until_committed(committed + 2_000).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_that_drops_the_newest_counts_what_it_drops_and_goes_on() {
     let bench = with_store_down(&spool("drop_newest")).await;
     let mut program = bench.run();

@@ -56,6 +56,22 @@ async fn a_database_that_is_removed_while_it_is_written_stops_the_sink_and_nothi
     program.until_committed(300).await;
     remove(&bench.database());
     stopped_by_mismatch(&mut program).await;
+    assert!(!bench.database().exists(), "nothing is in the way of the one that was moved away");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_was_moved_away_is_filled_on_exactly_once_it_is_moved_back() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let names = ["", "-wal", "-shm"].map(|end| format!("{}{end}", bench.database().display()));
+    names.iter().for_each(|name| _ = fs::rename(name, format!("{name}.moved")));
+    stopped_by_mismatch(&mut program).await;
+    program.stop().await;
+    names.iter().for_each(|name| _ = fs::rename(format!("{name}.moved"), name));
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -67,7 +83,8 @@ async fn a_database_that_is_replaced_by_another_one_stops_the_sink_and_nothing_e
     let mut other = bench.another_database().await;
     sqlx::query("CREATE TABLE somebody_elses (x)").execute(&mut other).await.unwrap();
     stopped_by_mismatch(&mut program).await;
-    assert_eq!(bench.number("SELECT count(*) FROM somebody_elses").await, 0, "the other one is left alone");
+    let tables = bench.texts("SELECT name FROM sqlite_schema").await;
+    assert_eq!(tables, ["somebody_elses"], "the other one is left alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -218,6 +235,88 @@ async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_was_renamed_is_held_back_however_often_it_is_started() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.stop().await;
+    let text = bench.pipeline("", "");
+    bench.write("eth.toml", &text.replace("[source.deribit]", "[source.venue]\ntype = \"deribit\""));
+    for _ in 0..2 {
+        let mut program = bench.run();
+        let held = |report: &Value| report["checks"]["eth/source.venue"]["status"] == "failed";
+        let report = program.until("the new name is held back", held).await;
+        let why = report["checks"]["eth/source.venue"]["reason"].as_str().unwrap();
+        assert!(why.contains("give the source its name back, `[source.deribit]`"), "{why}");
+        program.until_logged(why).await;
+        until_sink(&mut program, "healthy").await;
+        assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+        let (code, log) = program.stop().await;
+        assert!(code == 1 && !log.contains("connected"), "{code}: {log}");
+    }
+
+    // Given its name back, it goes on as if nothing had been, and what was made meanwhile is asked for.
+    bench.write("eth.toml", &text);
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_still_fed_from_the_spool_when_the_only_source_needs_a_person() {
+    let bench = Bench::start(busy(), "", "").await;
+    bench.write("store", "in the way");
+    let text = bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite");
+    bench.write("eth.toml", &text);
+    let mut program = bench.run();
+    program.until("rows are spooled", |report| spooled(report) > 300).await;
+    program.kill().await;
+    let gives_up = text.replace("reconnect = {", "reconnect = { max_attempts = 1,");
+    let nowhere = gives_up.replace(&bench.venue.ws_url(), "ws://127.0.0.1:9/ws");
+    bench.write("eth.toml", &nowhere);
+    let mut program = bench.run();
+    let failed = |report: &Value| report["checks"]["eth/source.deribit"]["status"] == "failed";
+    program.until("the source has given up", failed).await;
+    fs::remove_file(bench.path("store")).unwrap();
+    program.until_committed(300).await;
+    assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 1, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_was_renamed_is_held_back_from_the_tables_that_its_old_name_has_filled() {
+    let bench = Bench::start(busy(), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    program.stop().await;
+    let rows = bench.number(TRADES).await;
+    let text = bench.pipeline("", "");
+    bench.write("eth.toml", &text.replace("name = \"eth\"", "name = \"ether\""));
+    for _ in 0..2 {
+        let mut program = bench.run();
+        let held = |report: &Value| report["checks"]["ether/sink.sqlite"]["status"] == "failed";
+        let report = program.until("the new name is held back", held).await;
+        let why = report["checks"]["ether/sink.sqlite"]["reason"].as_str().unwrap();
+        assert!(why.contains("pipeline `eth`, by its sink `sqlite`") && why.contains("`name = \"eth\"`"), "{why}");
+        assert_eq!(program.get("/health").await.0, 503, "a person is needed");
+        assert_eq!(program.stop().await.0, 1);
+    }
+    assert_eq!(bench.number(TRADES).await, rows, "nothing is written");
+
+    // Beside a file that names the old one, it is another feed into the same tables.
+    bench.write("old.toml", &text);
+    let mut program = bench.run();
+    program.until("rows are stored", |report| report["checks"]["ether/sink.sqlite"]["status"] == "healthy").await;
+    assert_eq!(program.stop().await.0, 0);
+
+    // Given its name back, it goes on.
+    bench.write("eth.toml", &text);
+    let mut program = bench.run();
+    program.until_committed(300).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn other_tables_than_at_the_last_start_are_said_once() {
     let bench = Bench::start(busy(), "", "").await;
     for (rest, is_said) in [("", false), ("tables = [\"trades\"]", true), ("tables = [\"trades\"]", false)] {
@@ -298,6 +397,7 @@ async fn stopped_by_mismatch(program: &mut Program) {
     let report = until_sink(program, "failed").await;
     let why = why(&report);
     assert!(why.contains("store: none; last known beside the spool: ") && why.contains("; spool: behind "), "{why}");
+    assert!(why.contains("stop, remove `data/eth/sinks/sqlite.json`"), "{why}");
     program.until_logged(why).await;
     assert_eq!(program.get("/health").await.0, 503, "a person is needed");
     goes_on(program, &report).await;

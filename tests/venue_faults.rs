@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Bench, Program};
+use support::{Bench, Program, chosen::most_traded_option};
 use tidegate_sources::deribit::simulator::{Condition, Fault, Oracle, SimulatorConfig};
 use tokio::time::Instant;
 
@@ -306,35 +306,15 @@ async fn a_venue_that_numbers_its_trades_anew_loses_none_and_doubles_none() {
     let mut program = bench.run();
     program.until_committed(500).await;
     for rows in [800, 1_100, 1_400] {
-        assert!(bench.venue.inject(Fault::Restart) > 0);
-        assert!(bench.venue.inject(Fault::Restart) > 0);
+        // It hits an instrument whose trades somebody gets, so not before the connection is back.
+        for _ in 0..2 {
+            bench.until_it_hits(&mut program, &Fault::Restart).await;
+        }
         program.until_committed(rows).await;
         bench.venue.inject(Fault::Cut);
         program.until_committed(rows + 200).await;
     }
     bench.settle(&mut program).await.assert_exact(&program.log());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn trades_of_an_instrument_that_expires_during_a_cut_are_stored() {
-    let bench = Bench::start(busy(), QUICK, "").await;
-    let mut program = bench.run();
-    program.until_committed(1_000).await;
-    // The option that trades most: it was subscribed to.
-    let option = bench.venue.read(most_traded_option);
-    bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
-    bench.venue.inject(Fault::Cut);
-    for _ in 0..3 {
-        assert!(bench.venue.make_trade(&option));
-    }
-    assert!(bench.venue.expire(&option));
-    let last = bench.venue.read(|oracle| oracle.trades[&option].last().unwrap().trade_id());
-    bench.venue.mend();
-    let query = format!("SELECT count(*) FROM trades WHERE symbol = '{option}' AND id = '{last}'");
-    // Only when nobody has subscribed to it for a minute is it taken for gone.
-    bench.until_number_within(Duration::from_secs(100), &mut program, &query, 1).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
-    program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -354,54 +334,6 @@ async fn the_first_trade_of_a_stream_during_a_cut_is_stored() {
     bench.venue.mend();
     bench.until_number(&mut program, "SELECT count(*) FROM trades WHERE origin = 'backfill'", 1).await;
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn instruments_come_and_go_without_touching_the_rest() {
-    let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
-    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
-    let mut program = bench.run();
-    program.until_committed(500).await;
-    let before = bench.venue.read(Oracle::clone);
-    assert_eq!(before.sessions.len(), 1);
-    assert_eq!(bench.venue.inject(Fault::List), 1);
-    let listed = bench.venue.read(|oracle| oracle.instruments.last().unwrap().instrument.name.clone());
-    let gone = before.trades.keys().find(|name| name.ends_with("-C")).unwrap().clone();
-    assert!(bench.venue.expire(&gone));
-    bench
-        .until_oracle(&mut program, "the new one is subscribed to", |oracle| {
-            let all = &oracle.sessions[0].subscriptions;
-            all.iter().any(|one| one.channel.starts_with(&format!("trades.{listed}.")))
-        })
-        .await;
-    program.until_committed(1_500).await;
-    let after = bench.settle(&mut program).await;
-    after.assert_exact(&program.log());
-    bench.venue.read(|oracle| {
-        assert_eq!(oracle.sessions.len(), 1, "the line was not touched");
-        for one in before.sessions[0].subscriptions.iter().filter(|one| !one.channel.contains(&gone)) {
-            let same: Vec<_> =
-                oracle.sessions[0].subscriptions.iter().filter(|other| other.channel == one.channel).collect();
-            assert!(same.len() == 1 && same[0].ended.is_none(), "{} was touched", one.channel);
-        }
-    });
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_ranked_choice_takes_the_next_one_in_when_one_of_it_expires() {
-    let source =
-        format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\", top = 5, refresh = \"10s\" }}]\n");
-    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
-    let mut program = bench.run();
-    program.until_committed(300).await;
-    let chosen = bench.venue.read(traded_instruments);
-    assert_eq!(chosen.len(), 5, "{chosen:?}");
-    assert!(bench.venue.expire(&chosen[0]));
-    bench
-        .until_oracle(&mut program, "a sixth one is subscribed to", |oracle| traded_instruments(oracle).len() == 6)
-        .await;
-    assert_eq!(bench.venue.read(|oracle| oracle.sessions.len()), 1);
-    bench.settle(&mut program).await.assert_exact(&program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -491,18 +423,4 @@ fn sorted(texts: impl Iterator<Item = String>) -> Vec<String> {
     let mut texts: Vec<String> = texts.collect();
     texts.sort();
     texts
-}
-
-fn most_traded_option(oracle: &Oracle) -> String {
-    let subscribed = traded_instruments(oracle);
-    let count = |name: &&String| oracle.trades.get(*name).map_or(0, Vec::len);
-    subscribed.iter().filter(|name| name.len() > "ETH-PERPETUAL".len()).max_by_key(count).unwrap().clone()
-}
-
-/// Returns the instruments whose trades were ever subscribed to.
-fn traded_instruments(oracle: &Oracle) -> Vec<String> {
-    let all = oracle.sessions.iter().flat_map(|session| &session.subscriptions);
-    let names = all.filter_map(|one| one.channel.strip_prefix("trades.")?.split('.').next());
-    let names: std::collections::BTreeSet<_> = names.map(str::to_owned).collect();
-    names.into_iter().collect()
 }

@@ -79,6 +79,7 @@ async fn measure(effort: Effort, folder: &Path) -> Seen {
         stop: stop.clone(),
         drain: Duration::from_secs(10),
         shown_at: String::new(),
+        strays: Vec::new(),
         http: HttpClient::new(),
     };
     let running = tokio::spawn(pipeline::run(watched_pipeline(&venue, folder.path(), &seen), around));

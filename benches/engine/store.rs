@@ -151,6 +151,7 @@ impl StoreBench<'_> {
             log: SpoolLog::new(reader.clone()),
             synced,
             stop,
+            others: Default::default(),
             health: Registry::new(),
         };
         let watch = Stopwatch::of_all_threads();

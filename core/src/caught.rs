@@ -28,4 +28,4 @@ pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest of [`pauses`].
-pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);

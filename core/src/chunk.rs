@@ -55,6 +55,8 @@ pub struct Chunk {
     pub from: SpoolPosition,
     /// Where it stands afterwards.
     pub to: SpoolPosition,
+    /// About how many bytes it takes in the spool, with the rows in between that the sink does not take.
+    pub bytes: u64,
     /// The rows; only tables that have any.
     pub tables: Vec<TableRows>,
 }

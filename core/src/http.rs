@@ -153,7 +153,8 @@ impl HttpClient {
         let tls = if is_plain { configuration(RootCertStore::empty()) } else { (*self.tls().await).clone() };
         // Without a proxy, as the WebSocket connections are: a variable of the environment must not split a venue in two.
         let builder = reqwest::Client::builder().no_proxy().tls_backend_preconfigured(tls).user_agent(USER_AGENT);
-        let client = builder.pool_idle_timeout(IDLE).tcp_nodelay(true).build().map_err(unreachable)?;
+        let builder = builder.pool_idle_timeout(IDLE).pool_max_idle_per_host(MOST_AT_ONCE).tcp_nodelay(true);
+        let client = builder.build().map_err(unreachable)?;
         Ok(place.get_or_init(|| client))
     }
 }

@@ -77,6 +77,12 @@ pub trait Sink: Send + 'static {
         0
     }
 
+    /// Returns the other pipelines that have written to the tables of the last `open`, where it found no position: this
+    /// pipeline may be one of them under another name. None for a store that cannot tell.
+    fn neighbours(&self) -> Vec<Neighbour> {
+        Vec::new()
+    }
+
     /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
     /// after each.
     fn guarantee(&self) -> Guarantee;
@@ -91,6 +97,9 @@ pub struct SinkContext {
     pub tables: Vec<SinkTable>,
     /// A directory of the sink's own beside the spool; exists.
     pub directory: PathBuf,
+    /// What is known of the store's position beside the spool. Where there is one, a store without is not a new one: it was
+    /// moved away, emptied or replaced. Then nothing is made in it, and `open` returns no position.
+    pub known: Option<SpoolPosition>,
 }
 
 /// Who owns a position in a store.
@@ -106,6 +115,21 @@ pub struct Owner {
     pub host: String,
     /// A hash of what stands between the spool and the store: tables, columns, names.
     pub chain: u64,
+}
+
+/// Another pipeline that has written to the same tables, as its position in the store tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Neighbour {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The sink's name.
+    pub sink: String,
+    /// The id of its spool.
+    pub spool: u64,
+    /// The host that wrote last.
+    pub host: String,
+    /// The tables that both write to.
+    pub tables: Vec<String>,
 }
 
 /// The outcome of a write.

@@ -1,24 +1,27 @@
 //! A venue and the real program side by side: what every test over sockets needs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it; tests may fail")]
 
+pub mod chosen;
+mod comparison;
+mod program;
+mod small_disk;
+
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
-    process::Stdio,
     time::Duration,
 };
 
 use serde_json::Value;
-use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tidegate_sources::deribit::simulator::{Oracle, Session, Simulator, SimulatorConfig, Ticker};
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpStream,
-    process::{Child, ChildStdin, Command},
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
+use tidegate_sources::deribit::simulator::{Fault, Oracle, Simulator, SimulatorConfig};
+use tokio::time::{Instant, sleep};
+
+#[allow(unused_imports, reason = "each test file uses a part of it")]
+pub use self::{
+    comparison::{Comparison, Stored},
+    program::Program,
+    small_disk::{SmallDisk, skipped},
 };
 
 /// How long a condition may take to come true before a test gives up. Generous: a test machine may be busy.
@@ -173,6 +176,15 @@ impl Bench {
         self.until_complete(program).await
     }
 
+    /// Injects a fault again and again until there is somebody or something that it hits.
+    pub async fn until_it_hits(&self, program: &mut Program, fault: &Fault) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.venue.inject(fault.clone()) == 0 {
+            assert!(Instant::now() < deadline, "{fault:?} hits nobody; the log:\n{}", program.log());
+            program.next_report().await;
+        }
+    }
+
     /// Waits until the venue has been asked for something, as it remembers.
     pub async fn until_oracle(&self, program: &mut Program, what: &str, wanted: impl Fn(&Oracle) -> bool) {
         let deadline = Instant::now() + PATIENCE;
@@ -205,349 +217,5 @@ impl Bench {
     pub async fn compare(&self) -> Comparison {
         let stored = Stored::read(&self.database()).await;
         self.venue.read(|oracle| Comparison::of(oracle, &stored))
-    }
-}
-
-/// Says that a test cannot run here; `scripts/test` counts these lines, for the runner shows nothing of a test that passes.
-pub fn skipped(why: &str) {
-    let line = format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("a test"));
-    eprintln!("{line}");
-    if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
-        let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
-        std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()).unwrap();
-    }
-}
-
-/// A disk that can be full: a file system in memory.
-pub struct SmallDisk {
-    folder: TempDir,
-}
-
-impl SmallDisk {
-    /// Mounts it. `None`, with a word on standard error, where mounting is not allowed.
-    pub fn mount(size: &str) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let size = format!("size={size}");
-        let mut mount = std::process::Command::new("mount");
-        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder.path()).output();
-        if mounted.as_ref().is_ok_and(|mounted| mounted.status.success()) {
-            return Some(Self { folder });
-        }
-        skipped(&format!("no file system can be mounted here ({mounted:?})"));
-        None
-    }
-
-    /// Returns where it is.
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Gives it another size.
-    pub fn resize(&self, size: &str) {
-        let size = format!("remount,size={size}");
-        assert!(std::process::Command::new("mount").args(["-o", &size]).arg(self.path()).status().unwrap().success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        _ = std::process::Command::new("umount").arg("-l").arg(self.path()).status();
-    }
-}
-
-/// A running `tidegate`.
-pub struct Program {
-    child: Child,
-    /// Held open: the program ends when it closes.
-    stdin: Option<ChildStdin>,
-    reports: watch::Receiver<Value>,
-    printed: std::sync::Arc<std::sync::Mutex<String>>,
-    log: std::sync::Arc<std::sync::Mutex<String>>,
-    /// Ends when all that was logged is in `log`.
-    logging: Option<JoinHandle<()>>,
-}
-
-impl Program {
-    /// Starts the program in a folder.
-    pub fn start(folder: &Path, args: &[&str]) -> Self {
-        Self::start_as(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder, args)
-    }
-
-    /// Starts a program that is `tidegate` with components of its own.
-    pub fn start_as(program: &Path, folder: &Path, args: &[&str]) -> Self {
-        Self::start_with(program, folder, args, &[])
-    }
-
-    /// Starts a program with variables.
-    pub fn start_with(program: &Path, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(program)
-            .args(args)
-            .current_dir(folder)
-            .env_remove("LOG_LEVEL")
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let (tell, reports) = watch::channel(Value::Null);
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let printed = std::sync::Arc::<std::sync::Mutex<String>>::default();
-        let kept = printed.clone();
-        tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                kept.lock().unwrap().push_str(&format!("{line}\n"));
-                tell.send_replace(serde_json::from_str(&line).unwrap_or(Value::String(line)));
-            }
-        });
-        let log = std::sync::Arc::<std::sync::Mutex<String>>::default();
-        let kept = log.clone();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let logging = tokio::spawn(async move {
-            while let Ok(Some(line)) = lines.next_line().await {
-                let mut kept = kept.lock().unwrap();
-                kept.push_str(&line);
-                kept.push('\n');
-            }
-        });
-        Self { stdin: child.stdin.take(), child, reports, printed, log, logging: Some(logging) }
-    }
-
-    /// Returns what was printed so far.
-    pub fn printed(&self) -> String {
-        self.printed.lock().unwrap().clone()
-    }
-
-    /// Returns what was logged so far.
-    pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
-    }
-
-    /// Waits for the next report, and returns it; `Null` when the program has ended.
-    pub async fn next_report(&mut self) -> Value {
-        match timeout(PATIENCE, self.reports.changed()).await {
-            Ok(Ok(())) => self.reports.borrow_and_update().clone(),
-            Ok(Err(_)) => Value::Null,
-            Err(_) => panic!("no report for {PATIENCE:?}; the log:\n{}", self.log()),
-        }
-    }
-
-    /// Waits until a report satisfies `wanted`, and returns it.
-    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let report = self.next_report().await;
-            if wanted(&report) {
-                return report;
-            }
-            let ended = report.is_null();
-            assert!(!ended && Instant::now() < deadline, "never: {what}; last {report:#}; the log:\n{}", self.log());
-        }
-    }
-
-    /// Waits until the log says something.
-    pub async fn until_logged(&mut self, text: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.log().contains(text) {
-            assert!(Instant::now() < deadline, "never logged: {text}; the log:\n{}", self.log());
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// Waits until so many rows are committed.
-    pub async fn until_committed(&mut self, rows: u64) {
-        self.until(&format!("{rows} rows committed"), |report| {
-            report["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().is_some_and(|committed| committed >= rows)
-        })
-        .await;
-    }
-
-    /// Returns the process's id.
-    pub fn id(&self) -> u32 {
-        self.child.id().unwrap()
-    }
-
-    /// Returns where the program's own HTTP listens.
-    pub async fn address(&mut self) -> String {
-        self.until_logged("http://127.0.0.1:").await;
-        let log = self.log();
-        let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
-        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-        format!("127.0.0.1:{port}")
-    }
-
-    /// Asks the program over its own HTTP, and returns status and body.
-    pub async fn get(&mut self, path: &str) -> (u16, String) {
-        let mut socket = TcpStream::connect(self.address().await).await.unwrap();
-        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-    }
-
-    /// Returns the sum of a metric over its labels.
-    pub async fn metric(&mut self, name: &str) -> f64 {
-        let (_, text) = self.get("/metrics").await;
-        let lines = text.lines().filter(|line| line.starts_with(name) && !line.starts_with('#'));
-        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
-    }
-
-    /// Kills the program with SIGKILL.
-    pub async fn kill(mut self) {
-        self.child.kill().await.unwrap();
-    }
-
-    /// Sends a signal by its name, as `kill` does.
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.id().unwrap().to_string();
-        assert!(std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
-    }
-
-    /// Asks the program to end by closing its standard input, and returns its exit code.
-    pub async fn stop(mut self) -> (i32, String) {
-        drop(self.stdin.take());
-        self.ended().await
-    }
-
-    /// Waits for the program's end, and returns its exit code and log.
-    pub async fn ended(&mut self) -> (i32, String) {
-        let status = timeout(PATIENCE, self.child.wait()).await;
-        // The last lines may still be in the pipe. A grandchild that outlives the program would hold it open.
-        if let Some(logging) = self.logging.take() {
-            _ = timeout(PATIENCE, logging).await;
-        }
-        let log = self.log();
-        (status.unwrap_or_else(|_| panic!("does not end; the log:\n{log}")).unwrap().code().unwrap_or(-1), log)
-    }
-}
-
-/// What the store holds: trades by (instrument, id) and tickers by (instrument, volume), with how often.
-#[derive(Debug, Default)]
-pub struct Stored {
-    pub trades: BTreeMap<(String, String), u64>,
-    pub tickers: BTreeMap<(String, u64), u64>,
-    pub backfilled: u64,
-}
-
-impl Stored {
-    /// Reads the store; nothing where there is none yet.
-    pub async fn read(database: &Path) -> Self {
-        let mut stored = Self::default();
-        let options = SqliteConnectOptions::new().filename(database).read_only(true).busy_timeout(PATIENCE);
-        let Ok(mut db) = SqliteConnection::connect_with(&options).await else { return stored };
-        let trades = "SELECT symbol, id, origin = 'backfill' AS late, count(*) AS n FROM trades GROUP BY 1, 2, 3";
-        for row in sqlx::query(trades).fetch_all(&mut db).await.unwrap_or_default() {
-            let n = row.get::<i64, _>("n") as u64;
-            *stored.trades.entry((row.get("symbol"), row.get("id"))).or_default() += n;
-            stored.backfilled += if row.get::<bool, _>("late") { n } else { 0 };
-        }
-        let tickers = "SELECT symbol, volume_24h, count(*) AS n FROM tickers GROUP BY 1, 2";
-        for row in sqlx::query(tickers).fetch_all(&mut db).await.unwrap_or_default() {
-            let volume = row.get::<f64, _>("volume_24h").to_bits();
-            stored.tickers.insert((row.get("symbol"), volume), row.get::<i64, _>("n") as u64);
-        }
-        stored
-    }
-}
-
-/// The store beside what the venue made.
-#[derive(Debug, Default)]
-pub struct Comparison {
-    /// Trades that are owed.
-    pub owed: u64,
-    /// Owed, and not there.
-    pub missing: Vec<(String, String)>,
-    /// There more often than the venue made them.
-    pub twice: Vec<String>,
-    /// There, and never made.
-    pub invented: Vec<String>,
-    /// Tickers that were sent and are not there, unless they may have been on their way when the line was cut or the
-    /// process killed.
-    pub holes: Vec<(String, f64)>,
-}
-
-impl Comparison {
-    /// Compares.
-    pub fn of(oracle: &Oracle, stored: &Stored) -> Self {
-        let mut comparison = Self::default();
-        // A program that was killed between a confirmation and its own first write claims nothing for that session.
-        let knows = |session: &Session| {
-            let mut sent = session.tickers.iter().flat_map(|(symbol, keys)| keys.iter().map(move |key| (symbol, key)));
-            sent.any(|(symbol, key)| stored.tickers.contains_key(&(symbol.clone(), key.volume.to_bits())))
-        };
-        let first = oracle.sessions.iter().position(knows);
-        for (symbol, trades) in first.map_or_else(BTreeMap::new, |first| oracle.owed_since(first + 1)) {
-            for trade in trades {
-                comparison.owed += 1;
-                let key = (symbol.to_owned(), trade.trade_id());
-                if !stored.trades.contains_key(&key) {
-                    comparison.missing.push(key);
-                }
-            }
-        }
-        for ((symbol, id), n) in &stored.trades {
-            let made = oracle.trades.get(symbol).into_iter().flatten().any(|trade| trade.trade_id() == *id);
-            if !made {
-                comparison.invented.push(format!("{symbol} {id}"));
-            }
-            if *n > 1 {
-                comparison.twice.push(format!("{symbol} {id} × {n}"));
-            }
-        }
-        // A replay sends tickers of one volume more than once: how many were sent, and how many of them have to be there.
-        let mut sent: BTreeMap<(String, u64), (u64, u64)> = BTreeMap::new();
-        for session in &oracle.sessions {
-            for (symbol, tickers) in &session.tickers {
-                let key = |ticker: &Ticker| (symbol.clone(), ticker.volume.to_bits());
-                let is_stored = |ticker: &Ticker| stored.tickers.contains_key(&key(ticker));
-                let last = tickers.iter().rposition(is_stored).map_or(0, |at| at + 1);
-                for (at, ticker) in tickers.iter().enumerate() {
-                    // Behind the last one that is there, the last moments before the line was cut or the process killed.
-                    let in_flight = session.may_be_in_flight(symbol, ticker.at_ms);
-                    let repeats = || tickers.iter().filter(|other| other.volume == ticker.volume).count() > 1;
-                    let may_miss = in_flight && (at >= last || repeats());
-                    let (all, owed) = sent.entry(key(ticker)).or_default();
-                    *all += 1;
-                    *owed += u64::from(!may_miss);
-                }
-            }
-        }
-        for ((symbol, volume), (_, owed)) in &sent {
-            let n = stored.tickers.get(&(symbol.clone(), *volume)).copied().unwrap_or(0);
-            let missing = owed.saturating_sub(n);
-            comparison.holes.extend((0..missing).map(|_| (symbol.clone(), f64::from_bits(*volume))));
-        }
-        for ((symbol, volume), n) in &stored.tickers {
-            let all = sent.get(&(symbol.clone(), *volume)).map_or(0, |(all, _)| *all);
-            if *n > all {
-                let list = if all == 0 { &mut comparison.invented } else { &mut comparison.twice };
-                list.push(format!("ticker of {symbol} × {n}, sent {all}"));
-            }
-        }
-        comparison
-    }
-
-    /// Asserts that nothing is lost, doubled, invented or holed, and that there was something to compare.
-    pub fn assert_exact(&self, log: &str) {
-        assert!(self.owed > 0, "the venue made nothing; the log:\n{log}");
-        let bad = self.missing.len() + self.twice.len() + self.invented.len() + self.holes.len();
-        let shown = |list: &[String]| list.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-        let missing: Vec<_> = self.missing.iter().map(|(symbol, id)| format!("{symbol} {id}")).collect();
-        let holes: Vec<_> = self.holes.iter().map(|(symbol, volume)| format!("{symbol} {volume}")).collect();
-        assert!(
-            bad == 0,
-            "of {} trades owed: {} missing ({}), {} twice ({}), {} invented ({}), {} holes ({}); the log:\n{log}",
-            self.owed,
-            missing.len(),
-            shown(&missing),
-            self.twice.len(),
-            shown(&self.twice),
-            self.invented.len(),
-            shown(&self.invented),
-            holes.len(),
-            shown(&holes),
-        );
     }
 }

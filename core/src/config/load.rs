@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    defaults::Defaults,
     document::{Document, Path},
     driver::{ConnectionConfig, DeliveryConfig, SpoolConfig},
     environment::Environment,
@@ -19,7 +20,7 @@ use super::{
     problem::{Problem, Spot, Text},
     report::Report,
     resolved::{self, Setting},
-    stage::{Defaults, SinkDraft},
+    stage::SinkDraft,
     tables::TableChoice,
     units::ByteSize,
 };
@@ -149,7 +150,9 @@ impl std::fmt::Debug for SinkStage {
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PipelineConfig {
-    /// The pipeline's name in logs, metrics and stores. Different from every other in the process.
+    /// The pipeline's name in logs, metrics and stores. Different from every other in the process. Under another name it
+    /// begins anew: what waits in the old one's spool stays there, and a store whose tables the old one has filled is not
+    /// written to before a person has looked.
     pub(super) name: Name,
     /// Whether it runs. When not, it is checked and listed all the same.
     #[serde(default = "enabled")]

@@ -6,6 +6,7 @@
 //! Options (the structs' own schemas) ──→ list, new, schema, check --resolved
 //! ```
 
+mod defaults;
 mod document;
 mod driver;
 mod environment;

@@ -101,10 +101,25 @@ pub fn list_component(catalog: &Catalog, name: &str, look: Look, shipped: &[Ship
     if !page.text.is_empty() {
         return Ok(page.text);
     }
+    let having = having_key(catalog, name);
+    if !having.is_empty() {
+        return Err(Error::config(format!("`{name}` is a key: tidegate list {}", having.join(", or tidegate list "))));
+    }
     let drivers = [Role::Source, Role::Sink].into_iter().flat_map(stage::driver_options);
     let keys: Vec<String> = drivers.flat_map(|options| options.keys).collect();
     let others = ["pipeline", "spool", "host"].into_iter().chain(keys.iter().map(String::as_str));
     Err(unknown(catalog, name, &[Role::Source, Role::Sink], others))
+}
+
+/// Returns the components that have an option of this name, in a table of theirs maybe.
+fn having_key(catalog: &Catalog, key: &str) -> Vec<&'static str> {
+    let components = [Role::Source, Role::Sink].into_iter().flat_map(|role| {
+        catalog.names(role).into_iter().filter_map(move |name| Some((name, catalog.entry(role, name)?)))
+    });
+    let having = components.filter(|(_, entry)| {
+        entry.options.all().iter().any(|option| option.path.last().is_some_and(|name| name == key))
+    });
+    having.map(|(name, _)| name).collect()
 }
 
 fn all(options: &[Options]) -> Vec<OptionInfo> {
@@ -139,6 +154,12 @@ pub(super) fn unknown<'a>(
     }
     let mut known: Vec<_> = roles.iter().flat_map(|role| catalog.names(*role)).collect();
     known.sort_unstable();
+    if let ([wanted], true) =
+        (roles, [Role::Source, Role::Sink].iter().any(|role| catalog.entry(*role, name).is_some()))
+    {
+        let wanted = wanted.table();
+        return Error::config(format!("`{name}` is no {wanted}, known are: {}", known.join(", ")));
+    }
     match names::nearest(name, known.iter().copied().chain(others)) {
         Some(near) => Error::config(format!("unknown component `{name}`, did you mean `{near}`?")),
         None => Error::config(format!("unknown component `{name}`, known are: {}", known.join(", "))),

@@ -1,16 +1,15 @@
-//! One source or sink: which keys its driver reads, which the component, and which come from the host file's defaults.
+//! One source or sink: which keys its driver reads, and which the component.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use figment::value::{Dict, Value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    document::{Document, Path},
+    document::Path,
     driver::{ConnectionConfig, DeliveryConfig},
     explain::{self, Keys},
-    host,
     layers::{Layer, Layers, Mended, path},
     load::{Feed, Reader, SinkStage, SourceStage},
     options::{Options, Pattern},
@@ -26,7 +25,7 @@ use crate::{
 };
 
 /// Says that a component which is known is not there, and what to do about it.
-fn not_there(catalog: &Catalog, role: Role, component: &str) -> Option<(String, String)> {
+pub(super) fn not_there(catalog: &Catalog, role: Role, component: &str) -> Option<(String, String)> {
     let (_, why) = catalog.missing(role).find(|(known, _)| *known == component)?;
     let role = role.table();
     Some(match why {
@@ -92,7 +91,7 @@ pub(crate) fn shared_keys(role: Role) -> Vec<String> {
     keys
 }
 
-fn keys_of(options: &[Options]) -> Vec<String> {
+pub(super) fn keys_of(options: &[Options]) -> Vec<String> {
     options.iter().flat_map(|options| options.keys.iter().cloned()).collect()
 }
 
@@ -107,11 +106,11 @@ impl Role {
 }
 
 /// A stage's table, on its way to become a stage.
-struct Draft<'a> {
-    at: Path,
-    component: String,
-    layers: Layers<'a>,
-    options: Vec<Options>,
+pub(super) struct Draft<'a> {
+    pub(super) at: Path,
+    pub(super) component: String,
+    pub(super) layers: Layers<'a>,
+    pub(super) options: Vec<Options>,
 }
 
 /// A source as far as it could be read.
@@ -318,7 +317,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Keeps secrets out of every message, and warns of those that stand in the file itself.
-fn guard_secrets(layers: &Layers<'_>, secrets: &[Pattern], report: &mut Report) {
+pub(super) fn guard_secrets(layers: &Layers<'_>, secrets: &[Pattern], report: &mut Report) {
     for (at, value) in layers.singles() {
         let Some(spot) = layers.value(&at) else { continue };
         // A list or table in a secret's place is a mistake, and holds it all the same.
@@ -346,13 +345,13 @@ fn is_nearly_one_of(secrets: &[Pattern], at: &[String]) -> bool {
     super::names::nearest(&at[0], names.map(|path| path[0].as_str())).is_some_and(|name| *name != *at[0])
 }
 
-fn secrets(options: &[Options]) -> Vec<Pattern> {
+pub(super) fn secrets(options: &[Options]) -> Vec<Pattern> {
     options.iter().flat_map(Options::secrets).collect()
 }
 
 impl Draft<'_> {
     /// Parts the table into what each of the structs reads; the component gets what nobody knows.
-    fn split<const PARTS: usize>(&self) -> [Dict; PARTS] {
+    pub(super) fn split<const PARTS: usize>(&self) -> [Dict; PARTS] {
         let mut parts = std::array::from_fn(|_| Dict::new());
         for (key, value) in &self.layers.root {
             let reader = self.options.iter().position(|options| options.keys.contains(key)).unwrap_or(0);
@@ -378,40 +377,18 @@ impl Draft<'_> {
         (tables, if is_sure { Some(Vec::new()) } else { channels })
     }
 
-    fn keys<'k>(&'k self, secrets: &'k [Pattern], elsewhere: &'k dyn Fn(&str) -> Option<String>) -> Keys<'k> {
+    pub(super) fn keys<'k>(
+        &'k self,
+        secrets: &'k [Pattern],
+        elsewhere: &'k dyn Fn(&str) -> Option<String>,
+    ) -> Keys<'k> {
         let table = format!("[{}]", self.at.join("."));
         Keys { table, options: &self.options, component: Some(&self.component), secrets, elsewhere, is_partial: false }
     }
 }
 
-/// Reports what is wrong with single values of a type's defaults, whether or not a pipeline uses them.
-fn look_over(catalog: &Catalog, role: Role, draft: &Draft<'_>, report: &mut Report) {
-    let secrets = secrets(&draft.options);
-    let keys = Keys { is_partial: true, ..draft.keys(&secrets, &|_| None) };
-    let (layers, component) = (&draft.layers, draft.component.as_str());
-    match role {
-        Role::Source if catalog.sources.has(component) => {
-            let [own, common] = draft.split();
-            catalog.look_over(role, component, layers, own, &keys, report);
-            layers.read::<SourceKeys>(common, &keys, report);
-        }
-        Role::Source => {
-            let [own, connection, common] = draft.split();
-            catalog.look_over(role, component, layers, own, &keys, report);
-            layers.read::<ConnectionConfig>(connection, &keys, report);
-            layers.read::<SourceKeys>(common, &keys, report);
-        }
-        Role::Sink => {
-            let [own, delivery, common] = draft.split();
-            catalog.look_over(role, component, layers, own, &keys, report);
-            layers.read::<DeliveryConfig>(delivery, &keys, report);
-            layers.read::<SinkKeys>(common, &keys, report);
-        }
-    }
-}
-
 /// Says where a key belongs that this kind of stage does not have.
-fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<String> {
+pub(super) fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<String> {
     let has = |keys: Vec<String>| keys.iter().any(|known| known == key);
     if role == Role::Source && has(shared_keys(Role::Sink)) {
         return Some("it belongs to a sink: [sink.NAME]".into());
@@ -436,143 +413,4 @@ fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<String> {
         .map(|(role, name, _)| format!("{} {name}", role.table()))
         .collect();
     (!having.is_empty()).then(|| format!("it is a key of {}", having.join(", ")))
-}
-
-/// The host file's `[defaults.…]`.
-#[derive(Debug)]
-pub(super) struct Defaults<'a> {
-    document: Option<&'a Document>,
-    /// Names of components, so that `[defaults.sink.kafka]` is told from a key.
-    types: BTreeSet<(&'static str, String)>,
-    /// Those of them that are not there.
-    missing: BTreeSet<(&'static str, String)>,
-}
-
-impl<'a> Defaults<'a> {
-    /// Looks through the defaults for keys that no component has.
-    pub(super) fn new(catalog: &Catalog, document: Option<&'a Document>, report: &mut Report) -> Self {
-        let (mut types, mut missing) = (BTreeSet::new(), BTreeSet::new());
-        for role in [Role::Source, Role::Sink] {
-            missing.extend(catalog.missing(role).map(|(name, _)| (role.table(), name.to_owned())));
-            types.extend(catalog.names(role).into_iter().map(|name| (role.table(), name.to_owned())));
-        }
-        types.extend(missing.iter().cloned());
-        let defaults = Self { document, types, missing };
-        defaults.check(catalog, report);
-        defaults
-    }
-
-    fn check(&self, catalog: &Catalog, report: &mut Report) {
-        let (Some(document), Some(sections)) = (self.document, host::defaults(self.document, &[])) else { return };
-        for (name, value) in sections {
-            let at = path(["defaults", name]);
-            let spot = document.key(&at);
-            match (name.as_str(), value) {
-                ("spool", Value::Dict(_, dict)) => {
-                    let layers = Layers::merge(vec![Layer::File { document, at, dict: dict.clone() }]);
-                    let options = [Options::of::<super::SpoolConfig>()];
-                    let keys = Keys::of_table("defaults.spool", &options);
-                    layers.read::<super::SpoolConfig>(layers.root.clone(), &keys, report);
-                }
-                ("source", Value::Dict(_, dict)) => self.check_role(catalog, Role::Source, dict, report),
-                ("sink", Value::Dict(_, dict)) => self.check_role(catalog, Role::Sink, dict, report),
-                ("source" | "sink" | "spool", _) => {
-                    let problem = Problem::error(format!("`defaults.{name}` is not a table"));
-                    report.add(problem.at(spot, format!("write [defaults.{name}]")));
-                }
-                _ => {
-                    let problem = Problem::error(format!("unknown table [defaults.{name}]"));
-                    report.add(problem.at_with_nearest(spot, name, ["source", "sink", "spool"]));
-                }
-            }
-        }
-    }
-
-    fn check_role(&self, catalog: &Catalog, role: Role, dict: &Dict, report: &mut Report) {
-        let Some(document) = self.document else { return };
-        let role_name = role.table();
-        let keys: BTreeSet<String> = catalog
-            .names(role)
-            .into_iter()
-            .filter_map(|name| options(catalog, role, name))
-            .flat_map(|o| keys_of(&o))
-            .collect();
-        for (key, value) in dict {
-            let at = path(["defaults", role_name, key]);
-            let spot = document.key(&at);
-            match (self.of_type(role, key, value), options(catalog, role, key)) {
-                (Some(table), Some(options)) => {
-                    let known = keys_of(&options);
-                    let all = Layer::File { document, at: at.clone(), dict: table.clone() };
-                    guard_secrets(&Layers::merge(vec![all]), &secrets(&options), report);
-                    for key in table.keys().filter(|key| !known.contains(key)) {
-                        let at: Path = at.iter().chain([key]).cloned().collect();
-                        let problem = Problem::error(format!("unknown key `{key}` in [{}]", at[..3].join(".")));
-                        let spot = document.key(&at);
-                        report.add(match elsewhere(catalog, role, key) {
-                            Some(place) => problem.at(spot, place),
-                            None => problem.at_with_nearest(spot, key, known.iter().map(String::as_str)),
-                        });
-                    }
-                    let dict = table.iter().filter(|(key, _)| known.contains(key));
-                    let dict = dict.map(|(key, value)| (key.clone(), value.clone())).collect();
-                    let layers = Layers::merge(vec![Layer::File { document, at: at.clone(), dict }]);
-                    look_over(catalog, role, &Draft { at, component: key.clone(), layers, options }, report);
-                }
-                (Some(_), None) => {
-                    if let Some((title, remedy)) = not_there(catalog, role, key) {
-                        report.add(Problem::warning(title).at(spot, "these defaults change nothing").help(remedy));
-                    }
-                }
-                (None, _) if keys.contains(key) => {}
-                (None, _) => {
-                    let problem = Problem::error(format!("no {role_name} has the key `{key}`"));
-                    let types = self.types.iter().filter(|(of, _)| *of == role_name).map(|(_, name)| name);
-                    report.add(problem.at_with_nearest(spot, key, keys.iter().chain(types).map(String::as_str)));
-                }
-            }
-        }
-    }
-
-    /// Tells whether there is a type of this name, in this version or another.
-    pub(super) fn is_type(&self, role: &str, name: &str) -> bool {
-        self.types.iter().any(|(of, known)| *of == role && known == name)
-    }
-
-    /// Returns the tables of types that are not there.
-    pub(super) fn useless(&self) -> impl Iterator<Item = Path> {
-        self.missing.iter().map(|(role, component)| path(["defaults", role, component]))
-    }
-
-    /// Returns the table of a component's own defaults.
-    fn of_type<'v>(&self, role: Role, key: &str, value: &'v Value) -> Option<&'v Dict> {
-        value.as_dict().filter(|_| self.types.contains(&(role.table(), key.to_owned())))
-    }
-
-    /// Returns the layers of defaults for one stage: those for all of its role that it has keys for, then its type's.
-    pub(super) fn of_stage(&self, role: Role, component: &str, keys: &[String]) -> Vec<Layer<'a>> {
-        let Some((document, table)) = self.document.zip(host::defaults(self.document, &[role.table()])) else {
-            return Vec::new();
-        };
-        let general =
-            table.iter().filter(|(key, value)| keys.contains(key) && self.of_type(role, key, value).is_none());
-        let general: Dict = general.map(|(key, value)| (key.clone(), value.clone())).collect();
-        let mut layers = vec![Layer::File { document, at: path(["defaults", role.table()]), dict: general }];
-        if let Some(own) = table.get(component).and_then(|value| self.of_type(role, component, value)) {
-            // An unknown key was reported once, at the defaults.
-            let own: Dict =
-                own.iter().filter(|(key, _)| keys.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
-            layers.push(Layer::File { document, at: path(["defaults", role.table(), component]), dict: own });
-        }
-        layers
-    }
-
-    /// Returns the layer of defaults for every spool.
-    pub(super) fn spool(&self) -> Option<Layer<'a>> {
-        let (document, dict) = self.document.zip(host::defaults(self.document, &["spool"]))?;
-        // An unknown key was reported once, at the defaults.
-        let known = Options::of::<super::SpoolConfig>().keys;
-        let dict = dict.iter().filter(|(key, _)| known.contains(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
-        Some(Layer::File { document, at: path(["defaults", "spool"]), dict })
-    }
 }

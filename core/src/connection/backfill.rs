@@ -153,7 +153,7 @@ impl Backfill {
         let failed = gaps.iter().filter_map(|id| self.held.get(id)?.failed.as_ref()).max_by_key(|past| past.attempt());
         let seed = self.seed ^ gaps.first().map_or(0, |gap| gap.0);
         let mut failed = failed.cloned().unwrap_or_else(|| self.backoff.clone().seeded(seed));
-        let pause = failed.failed(retry_after).unwrap_or(LONGEST_SETTLE);
+        let pause = failed.failed(retry_after);
         for id in gaps {
             let hold = self.held.entry(*id).or_default();
             (hold.until, hold.settling, hold.failed) = (Some(now + pause), None, Some(failed.clone()));

@@ -66,7 +66,7 @@ impl Discovery {
 
     /// Returns the pause before a call that got no answer is made again.
     pub(super) fn pause(&mut self, retry_after: Option<Duration>) -> Duration {
-        self.backoff.failed(retry_after).unwrap_or(PAUSE)
+        self.backoff.failed(retry_after)
     }
 
     /// Begins from the beginning, after a pause: whoever knew the last answers is gone.

@@ -90,7 +90,7 @@ impl Reconnect {
         if self.max_attempts.is_some_and(|most| self.in_vain >= most.get()) {
             return None;
         }
-        let pause = self.backoff.failed(retry_after)?;
+        let pause = self.backoff.failed(retry_after);
         self.not_before = Some(now + pause);
         Some(self.at(now) - now)
     }
@@ -99,7 +99,7 @@ impl Reconnect {
     /// vain, but the next one waits as after a failure.
     pub(super) fn put_off(&mut self, now: Instant) {
         self.greeted();
-        self.not_before = self.backoff.failed(None).map(|pause| now + pause);
+        self.not_before = Some(now + self.backoff.failed(None));
     }
 
     /// Returns the number of attempts that failed in a row.

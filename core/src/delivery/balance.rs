@@ -1,5 +1,7 @@
 //! What became of every offset: each one up to the committed position has exactly one fate.
 
+use tokio::time::Instant;
+
 use crate::spool::SpoolPosition;
 
 /// The fates of a range of offsets.
@@ -36,6 +38,16 @@ pub(crate) struct Portion {
     pub(crate) from: SpoolPosition,
     pub(crate) to: SpoolPosition,
     pub(crate) fates: Fates,
+    /// About what it takes in the log.
+    pub(crate) bytes: u64,
+}
+
+/// A range that the store has accepted, and not yet made durable.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accepted {
+    pub(crate) portion: Portion,
+    /// When the oldest of it could be read first.
+    pub(crate) since: Option<Instant>,
 }
 
 impl Fates {
@@ -72,6 +84,21 @@ impl Balance {
 impl Portion {
     /// Returns a range that holds nothing yet.
     pub(crate) fn new(from: SpoolPosition) -> Self {
-        Self { from, to: from, fates: Fates::default() }
+        Self { from, to: from, fates: Fates::default(), bytes: 0 }
+    }
+
+    /// Adds the range that follows.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.to = next.to;
+        self.fates.add(&next.fates);
+        self.bytes += next.bytes;
+    }
+}
+
+impl Accepted {
+    /// Adds the range that follows.
+    pub(crate) fn append(&mut self, next: &Self) {
+        self.portion.append(&next.portion);
+        self.since = self.since.or(next.since);
     }
 }

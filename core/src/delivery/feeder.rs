@@ -131,6 +131,7 @@ impl<L: Log> Feeder<L> {
                 stop = Some(why);
                 return ControlFlow::Break(());
             }
+            portion.bytes += seen.bytes();
             portion.to = match seen {
                 Seen::Missing { position } => position,
                 Seen::Item { position, segment: entered, .. } => {
@@ -276,7 +277,15 @@ fn unreadable(sink: &str, cause: Cause, head: &RowHead, bytes: &[u8], source: Op
         symbol: name(source.map(|source| &source.key.symbol)),
         ts_event: head.head.ts_event,
         row: Map::from_iter([("raw".to_owned(), Value::String(raw))]),
-        error: "the row's bytes do not fit its table".to_owned(),
+        error: match source {
+            Some(_) => "the row's bytes do not fit its table".to_owned(),
+            None => {
+                let stream = head.head.stream;
+                format!(
+                    "the spool has lost what its stream, number {stream}, stands for: its table and its symbol are unknown"
+                )
+            }
+        },
         when: Timestamp::now(),
     }))
 }

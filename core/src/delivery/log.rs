@@ -6,7 +6,7 @@ use super::opening::Extent;
 use crate::{
     Result,
     chunk::RowSource,
-    spool::{Item, SpoolPosition, Standing},
+    spool::{Control, Item, SpoolPosition, Standing},
 };
 
 /// A durable log of items, each with one offset. The spool is one; tests and simulations have others.
@@ -55,3 +55,18 @@ pub enum Seen<'a> {
         position: SpoolPosition,
     },
 }
+
+impl Seen<'_> {
+    /// Returns about how many bytes it takes in the log.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Item { item: Item::Row(_, bytes), .. } => HEAD + bytes.len() as u64,
+            Self::Item { item: Item::Control(Control::Malformed { raw, .. }), .. } => HEAD + raw.len() as u64,
+            Self::Item { item: Item::Control(_), .. } => HEAD,
+            Self::Missing { .. } => 0,
+        }
+    }
+}
+
+/// About what an item takes in the spool beside the bytes of its row, with its share of the entry.
+const HEAD: u64 = 64;

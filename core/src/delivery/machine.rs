@@ -12,7 +12,8 @@ use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
 
 use super::{
-    balance::{Balance, Portion},
+    arrivals::Arrivals,
+    balance::{Accepted, Balance, Portion},
     event::{Do, Event, Settings},
 };
 use crate::{
@@ -46,8 +47,7 @@ pub(crate) struct Machine {
     is_attempting: bool,
     retry_at: Option<Instant>,
     synced: u64,
-    /// Offsets with the time at which they could be read first; the oldest that the store has not taken is in front.
-    arrivals: VecDeque<(u64, Instant)>,
+    arrivals: Arrivals,
     /// When the rows that were not read yet began to wait.
     lingers_since: Option<Instant>,
     balance: Option<Balance>,
@@ -70,14 +70,6 @@ pub(crate) struct Machine {
     has_counted: bool,
 }
 
-/// A range that the store has accepted.
-#[derive(Debug, Clone, Copy)]
-struct Accepted {
-    portion: Portion,
-    /// When the oldest of it could be read first.
-    since: Option<Instant>,
-}
-
 impl Machine {
     pub(crate) fn new(settings: Settings) -> Self {
         let breaker = Breaker::new(settings.breaker_failures, settings.breaker_open_for, settings.breaker_successes);
@@ -91,7 +83,7 @@ impl Machine {
             is_attempting: false,
             retry_at: None,
             synced: 0,
-            arrivals: VecDeque::new(),
+            arrivals: Arrivals::default(),
             lingers_since: None,
             balance: None,
             stored: None,
@@ -190,19 +182,18 @@ impl Machine {
                 self.state = State::Closed;
                 match error {
                     Some(error) if !matches!(error.kind(), Kind::Transient { .. }) => self.fail(error.chain()),
-                    Some(_) => self.retry_at = self.backoff.failed(None).map(|pause| now + pause),
+                    Some(_) => self.retry_at = Some(now + self.backoff.failed(None)),
                     None => {}
                 }
             }
             Event::Built { portion, border } => {
-                self.in_hand.to = portion.to;
-                self.in_hand.fates.add(&portion.fates);
+                self.in_hand.append(&portion);
                 self.is_due |= border || portion.fates.refused > 0;
                 self.lingers_since = (self.in_hand.to.offset < self.synced).then_some(now);
                 self.state = if portion.fates.delivered > 0 { State::Built } else { State::Ready };
                 if self.in_hand.fates.delivered == 0 {
                     // Nothing that was read waits for the store.
-                    self.taken(self.in_hand.to);
+                    self.arrivals.taken(self.in_hand.to.offset);
                 }
             }
             Event::Committed => {
@@ -231,7 +222,7 @@ impl Machine {
                 self.letters_backoff.succeeded();
                 self.state = State::Ready;
             }
-            Event::NotBuried(_) => self.retry_at = self.letters_backoff.failed(None).map(|pause| now + pause),
+            Event::NotBuried(_) => self.retry_at = Some(now + self.letters_backoff.failed(None)),
             Event::Applied(applied) => {
                 self.answered(now);
                 self.applied(now, applied);
@@ -309,7 +300,7 @@ impl Machine {
 
     /// Returns when the oldest row that the store has neither committed nor accepted could be read first.
     pub(crate) fn untaken_since(&self) -> Option<Instant> {
-        if self.has_given_all() { None } else { self.arrivals.front().map(|&(_, at)| at) }
+        if self.has_given_all() { None } else { self.arrivals.oldest() }
     }
 
     /// Returns how many rows the store has accepted and not yet made durable.
@@ -375,12 +366,7 @@ impl Machine {
         }
         self.synced = offset;
         self.lingers_since.get_or_insert(now);
-        let is_full = self.arrivals.len() >= MOST_ARRIVALS;
-        match self.arrivals.back_mut().filter(|_| is_full) {
-            // Bounded: the newest rows are taken to be as old as those before them.
-            Some((newest, _)) => *newest = offset,
-            None => self.arrivals.push_back((offset, now)),
-        }
+        self.arrivals.came(now, offset);
     }
 
     fn opened(&mut self, now: Instant, at: SpoolPosition, read_from: SpoolPosition) {
@@ -411,7 +397,7 @@ impl Machine {
         // The rest is given again, and has waited since it came.
         let since = candidates.iter().find_map(|candidate| candidate.since);
         if let (Some(since), Some(newest)) = (since, candidates.back()) {
-            self.arrivals.push_front((newest.portion.to.offset, since));
+            self.arrivals.came_back(since, newest.portion.to.offset);
         }
     }
 
@@ -426,16 +412,7 @@ impl Machine {
         let balance = self.balance.get_or_insert_with(|| Balance::new(portion.from));
         balance.commit(portion);
         self.stored = Some(portion.to);
-        self.taken(portion.to);
-    }
-
-    /// Forgets when the rows up to here came, and returns when the oldest did.
-    fn taken(&mut self, to: SpoolPosition) -> Option<Instant> {
-        let since = self.arrivals.front().filter(|(offset, _)| *offset <= to.offset).map(|&(_, at)| at);
-        while self.arrivals.front().is_some_and(|&(offset, _)| offset <= to.offset) {
-            self.arrivals.pop_front();
-        }
-        since
+        self.arrivals.taken(portion.to.offset);
     }
 
     /// The chunk in hand was taken: the next one begins behind it.
@@ -451,7 +428,7 @@ impl Machine {
 
     /// Bounded, however long the store takes: the newest chunks are told apart no more, and count together.
     fn accept(&mut self, now: Instant, portion: Portion) {
-        let since = self.taken(portion.to);
+        let since = self.arrivals.taken(portion.to.offset);
         let is_full = self.accepted.len() >= MOST_ACCEPTED;
         match self.accepted.back_mut().filter(|_| is_full) {
             Some(newest) => newest.append(&Accepted { portion, since }),
@@ -488,7 +465,7 @@ impl Machine {
         self.breaker.failed(now, error.chain());
         match error.kind() {
             Kind::Transient { retry_after } => {
-                self.retry_at = self.backoff.failed(retry_after).map(|pause| now + pause);
+                self.retry_at = Some(now + self.backoff.failed(retry_after));
                 self.state = State::Closed;
             }
             // `Malformed` blames a row, which only `Written::Refused` may do: anything else must not turn the log into
@@ -505,15 +482,6 @@ impl Machine {
     }
 }
 
-impl Accepted {
-    /// Adds the range that follows.
-    fn append(&mut self, next: &Self) {
-        self.portion.to = next.portion.to;
-        self.portion.fates.add(&next.portion.fates);
-        self.since = self.since.or(next.since);
-    }
-}
-
 /// How long a quiet sink's position may stand still.
 const IDLE_COMMIT: Duration = Duration::from_secs(10);
 
@@ -523,6 +491,3 @@ const MOST_ACCEPTED: usize = 16;
 /// How soon to ask whether accepted chunks are durable, and how often at least: each time in vain doubles the pause.
 const ASK_APPLIED_FIRST: Duration = Duration::from_millis(10);
 const ASK_APPLIED_LONGEST: Duration = Duration::from_secs(1);
-
-/// How many arrivals are told apart for the age of the oldest row.
-const MOST_ARRIVALS: usize = 256;

@@ -11,6 +11,7 @@
 //! A refused row is a dead letter on disk before its chunk is committed without it. Every offset up to the committed one
 //! has exactly one fate ([`Balance`]).
 
+mod arrivals;
 mod balance;
 mod event;
 mod feeder;
@@ -18,6 +19,7 @@ mod guard;
 mod known;
 mod log;
 mod machine;
+mod neighbours;
 mod opening;
 mod report;
 mod setup;
@@ -29,6 +31,7 @@ mod tests;
 pub use balance::{Balance, Fates};
 pub(crate) use known::Known;
 pub use log::{Log, Seen};
+pub use neighbours::Others;
 pub use opening::{Extent, Opening, compare};
 pub use setup::{Floor, Outcome, Setup};
 pub use spool_log::SpoolLog;

@@ -19,7 +19,7 @@ pub enum Opening {
     Start,
     /// Everything up to here is stored; go on behind it.
     Again(SpoolPosition),
-    /// They do not fit together: a person has to choose. The text names all three.
+    /// They do not fit together: a person has to choose. The text names all three, and not what to do.
     Mismatch(String),
 }
 
@@ -49,9 +49,7 @@ pub fn compare(
     };
     let (store, known) = (show(store), show(known));
     Opening::Mismatch(format!(
-        "{why}. store: {store}; last known beside the spool: {known}; spool: behind {} up to {}. Nothing is written \
-         until they fit: bring back the store or the spool that belongs to the other, or write to an empty store under \
-         another name of the sink (under another name everything that the spool still has is sent again)",
+        "{why}. store: {store}; last known beside the spool: {known}; spool: behind {} up to {}",
         log.first, log.last
     ))
 }

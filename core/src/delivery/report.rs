@@ -26,6 +26,8 @@ pub(super) struct Reporter {
     /// As it is shown; `None` before it is.
     breaker_state: Option<BreakerState>,
     guarantee: Option<Guarantee>,
+    /// What has to be said as long as the pipeline runs, though rows are stored.
+    reservation: Option<String>,
     began: Instant,
     /// Whether the last thing that was said of the sink is that it is healthy: said once, not for each chunk.
     is_well: bool,
@@ -74,6 +76,7 @@ impl Reporter {
             letters: registry.stage(StageId::dead_letters(pipeline, sink)),
             breaker_state: None,
             guarantee: None,
+            reservation: None,
             began: Instant::now(),
             is_well: false,
             is_holding: false,
@@ -151,6 +154,11 @@ impl Reporter {
         }
     }
 
+    /// Notes that somebody else has written to the tables, which a person should look at.
+    pub(super) fn has_neighbour(&mut self, what: String) {
+        self.reservation = Some(what);
+    }
+
     /// Notes that a position moved, and returns how many rows were stored.
     pub(super) fn moved(&mut self, before: Option<&Balance>, machine: &Machine, now: Instant) -> u64 {
         let Some(after) = machine.balance() else { return 0 };
@@ -170,7 +178,7 @@ impl Reporter {
             self.well("the store keeps the position; no rows for it yet", machine, now);
         }
         if std::mem::take(&mut self.is_holding) {
-            self.health.healthy("what the store had accepted is durable");
+            self.healthy("what the store had accepted is durable");
         }
         if let Some(drain) = &mut self.drains {
             drain.rows += rows;
@@ -184,7 +192,7 @@ impl Reporter {
         let seconds = now.duration_since(self.began).as_secs_f64();
         self.well(&format!("first rows accepted {seconds:.1} s after the start"), machine, now);
         if !std::mem::replace(&mut self.is_holding, true) {
-            self.health.healthy("the store has accepted rows; they stay in the spool until it has made them durable");
+            self.healthy("the store has accepted rows; they stay in the spool until it has made them durable");
         }
     }
 
@@ -196,10 +204,18 @@ impl Reporter {
         match self.down.take() {
             Some((since, mended)) => {
                 let seconds = now.duration_since(since).as_secs_f64();
-                self.health.healthy(format!("{mended}, after {seconds:.1} s"));
+                self.healthy(&format!("{mended}, after {seconds:.1} s"));
                 self.drains = Some(Drain { since: now, upto: machine.readable(), rows: 0 });
             }
-            None => drop(self.health.healthy(first)),
+            None => self.healthy(first),
+        }
+    }
+
+    /// Says that rows are stored; and that somebody should look all the same, where that is so.
+    fn healthy(&self, how: &str) {
+        match &self.reservation {
+            Some(what) => _ = self.health.degraded(format!("{how}; {what}")),
+            None => _ = self.health.healthy(how),
         }
     }
 

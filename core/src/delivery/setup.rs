@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{balance::Balance, event::Settings};
+use super::{balance::Balance, event::Settings, neighbours::Others};
 use crate::{
     catalog::Factory,
     config::{DeliveryConfig, TableChoice},
@@ -39,6 +39,8 @@ pub struct Setup<L> {
     pub synced: watch::Receiver<SpoolPosition>,
     /// Set once the pipeline stops and `synced` has its last value: the time at which to give up.
     pub stop: watch::Receiver<Option<Instant>>,
+    /// The other pipelines of the data directory.
+    pub others: Others,
     /// Where its health is shown.
     pub health: Registry,
 }

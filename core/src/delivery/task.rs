@@ -16,9 +16,10 @@ use super::{
     event::{Do, Event},
     feeder::{Bounds, Feeder, Read},
     guard::{Guard, blocking, given_up, locked},
-    known::{Known, Noted},
+    known::{Known, Noted, file_name},
     log::Log,
     machine::Machine,
+    neighbours::{Advice, Others},
     opening::{Opening, compare},
     report::Reporter,
     setup::{Floor, Outcome, Setup, settings},
@@ -26,7 +27,7 @@ use super::{
 use crate::{
     Error, Result,
     catalog::Factory,
-    caught::{LONGEST_PAUSE, caught, pauses},
+    caught::{caught, pauses},
     chunk::{Chunk, Part, TableRows},
     config::{DeliveryConfig, Start},
     deadletter::DeadLetters,
@@ -47,6 +48,7 @@ pub struct Delivery<L> {
     is_broken: bool,
     config: DeliveryConfig,
     owner: (u64, String),
+    others: Others,
     /// The sink's own directory: dead letters, and what the sink keeps there.
     directory: PathBuf,
     disk: Arc<dyn Disk>,
@@ -121,6 +123,7 @@ impl<L: Log> Delivery<L> {
             is_broken: false,
             config,
             owner: (setup.spool, setup.host),
+            others: setup.others,
             disk: Arc::new(RealDisk::at(&directory)),
             directory,
             chain: feeder.plan().chain(),
@@ -195,7 +198,7 @@ impl<L: Log> Delivery<L> {
             let Err(panic) = caught("the delivery", self.drive()).await else { return };
             let now = Instant::now();
             pauses.succeeded_for(now - began);
-            let pause = pauses.failed(None).unwrap_or(LONGEST_PAUSE);
+            let pause = pauses.failed(None);
             // What was under way may have been left in any state. The next opening settles what is in doubt.
             (self.sink, self.letters) = (None, None);
             self.rows.clear();
@@ -329,22 +332,20 @@ impl<L: Log> Delivery<L> {
         if self.sink.is_none() {
             self.sink = Some((self.factory)()?);
         }
-        let context = self.context();
+        let known = self.last_known();
+        let context = self.context(known);
         let (sink, mut guard) = self.sink("opening", self.config.timeout.0)?;
         let positions = guard.call(sink.open(&context)).await?;
-        let guarantee = sink.guarantee();
+        let (guarantee, neighbours) = (sink.guarantee(), sink.neighbours());
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
         let keeps_none = matches!(guarantee, Guarantee::AtLeastOnce | Guarantee::DedupKeys(_));
         self.keeps_position = !keeps_none;
-        // The file may lag behind: what this process knows counts more.
-        let known = self.machine.stored().filter(|_| keeps_none);
-        let known = known.or_else(|| self.known.as_ref().and_then(|known| locked(known).noted().position));
         let mut feeder = self.feeder();
         let log = feeder.log();
         let extent = log.extent();
         let stand = |position: SpoolPosition| (position, log.standing(position));
         let at = match compare(store.map(stand), known.map(stand), extent, keeps_none) {
-            Opening::Mismatch(text) => return Ok(Event::Mismatch(text)),
+            Opening::Mismatch(text) => return Ok(Event::Mismatch(format!("{text}. {}", self.remedy()))),
             Opening::Again(at) => at,
             Opening::Start => SpoolPosition::START,
         };
@@ -353,18 +354,39 @@ impl<L: Log> Delivery<L> {
         let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };
         feeder.opened();
         drop(feeder);
+        match self.others.judge(&neighbours).filter(|_| at == SpoolPosition::START) {
+            Some(Advice::Hold(why)) => return Ok(Event::Mismatch(why)),
+            Some(Advice::Tell(what)) => self.reporter.has_neighbour(what),
+            None => {}
+        }
         let is_changed = self.noted.chain.take().is_some_and(|chain| chain != self.chain);
         self.reporter.opened(&guarantee, at, read_from, known, is_changed);
         Ok(Event::Opened { at, read_from })
     }
 
-    fn context(&self) -> SinkContext {
+    /// Returns the last known position. The file may lag behind: what this process knows counts more.
+    fn last_known(&self) -> Option<SpoolPosition> {
+        self.machine.stored().or_else(|| self.known.as_ref().and_then(|known| locked(known).noted().position))
+    }
+
+    /// Says what to do about a store and a spool that do not fit.
+    fn remedy(&self) -> String {
+        let file = self.directory.with_file_name(file_name(&self.name));
+        format!(
+            "Nothing is written until they fit: bring back the store or the spool that belongs to the other, and start \
+             again; or give the old store up: stop, remove `{}`, let the sink write to an empty store, and start again: \
+             all that the spool still has is sent into it",
+            file.display()
+        )
+    }
+
+    fn context(&self, known: Option<SpoolPosition>) -> SinkContext {
         let (spool, host) = self.owner.clone();
         let feeder = self.feeder();
         let plan = feeder.plan();
         let owner =
             Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain: plan.chain() };
-        SinkContext { owner, tables: plan.tables().to_vec(), directory: self.directory.clone() }
+        SinkContext { owner, tables: plan.tables().to_vec(), directory: self.directory.clone(), known }
     }
 
     fn feeder(&self) -> MutexGuard<'_, Feeder<L>> {
@@ -396,7 +418,7 @@ impl<L: Log> Delivery<L> {
     async fn write(&mut self) -> Event {
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
-        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, tables };
+        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
         self.machine.is_writing();
         let began = Instant::now();
         let written = match self.sink("writing", self.config.timeout.0) {

@@ -232,7 +232,8 @@ impl Link {
         if !self.is_pending() {
             return Ok(());
         }
-        match self.idle.pop().map_or_else(|| self.returned.try_recv(), Ok) {
+        // What came back says whether intake had room.
+        match self.returned.try_recv().or_else(|empty| self.idle.pop().ok_or(empty)) {
             Ok(mut buffer) => {
                 self.hear(&mut buffer);
                 let was_refused = self.was_refused();

@@ -56,6 +56,8 @@ pub struct Started {
     pub synced: watch::Receiver<SpoolPosition>,
     /// Whether the spool was made just now.
     pub is_new: bool,
+    /// The sources that have streams in the spool, those too that are not in the pipeline's file any more.
+    pub known: Vec<SourceInfo>,
     pub(super) task: Task,
 }
 
@@ -107,6 +109,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     }
     let mut rows = 0;
     let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
+    let known = recovery.sources();
     let Begun { writer, boot, .. } =
         recovery.begin(continuity.snapshot(), Timestamp::now(), env!("CARGO_PKG_VERSION"))?;
     continuity.apply(&boot);
@@ -122,7 +125,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());
     let prepared = Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced };
-    Ok(Started { reader, synced: synced_seen, is_new: report.new, task: Task::new(prepared)? })
+    Ok(Started { reader, synced: synced_seen, is_new: report.new, known, task: Task::new(prepared)? })
 }
 
 fn fold(continuity: &mut Continuity, step: &spool::Step<'_>) -> u64 {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Error, Kind, Result,
-    caught::{LONGEST_PAUSE, caught, pauses},
+    caught::{caught, pauses},
     delivery::{Floor, Log, Seen, SpoolLog},
     health::StageHealth,
     intake::Continuity,
@@ -56,7 +56,7 @@ impl Task {
             };
             // The log is there for the stores: what is gone when the ledger works again is unknown then.
             self.keep_from(SpoolPosition { boot: Boot(0), offset: u64::MAX });
-            if !self.can_go_on(&error, pauses.failed(None).unwrap_or(LONGEST_PAUSE)).await {
+            if !self.can_go_on(&error, pauses.failed(None)).await {
                 return;
             }
         }

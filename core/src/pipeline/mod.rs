@@ -12,7 +12,12 @@ mod folder;
 mod supervise;
 mod vanished;
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::watch,
@@ -29,17 +34,17 @@ use vanished::Vanished;
 
 use crate::{
     Error, Kind, Result,
-    caught::{self, LONGEST_PAUSE, caught, text_of},
+    caught::{self, caught, text_of},
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
-    delivery::{Delivery, Floor, Outcome, Setup, SpoolLog},
+    delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
     intake, ledger,
     metrics::PipelineMetrics,
     row::Table,
     source::{Lines, Source},
-    spool::SourceInfo,
+    spool::{SourceInfo, inspect::inspect},
 };
 
 /// What a pipeline gets from the process that it runs in.
@@ -55,6 +60,9 @@ pub struct Surroundings {
     pub drain: Duration,
     /// Where `/health` is, for the first line of the log.
     pub shown_at: String,
+    /// Pipelines whose spools lie in `data_dir`, which no file names and nobody runs: one of these may be a new one's old
+    /// name.
+    pub strays: Vec<String>,
     /// Calls over HTTP. One for all pipelines: a venue counts the connections of the whole machine.
     pub http: HttpClient,
 }
@@ -140,7 +148,7 @@ pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
             spool_health.failed(format!("{}; the pipeline does not run", error.chain()));
             return Err(error);
         };
-        let pause = pauses.failed(retry_after).unwrap_or(LONGEST_PAUSE);
+        let pause = pauses.failed(retry_after);
         let next = format!("the pipeline does not run yet, trying again in {:.1} s", pause.as_secs_f64());
         spool_health.degraded(format!("{}; {next}", error.chain()));
         if around.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
@@ -189,24 +197,21 @@ impl Parts {
             intake: &intake,
             sources: feeds.iter().map(SourceFeed::info).collect(),
             vanished: &vanished,
+            others: others(&around.data_dir, &around.strays),
             stop: told,
             registry: &around.registry,
         };
-        let mut deliveries = JoinSet::new();
-        let mut floors = Vec::new();
-        for sink in pipeline.sinks {
-            let (delivery, floor) = around_sinks.prepare(sink)?;
-            floors.push(floor);
-            deliveries.spawn(delivery);
-        }
+        let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
         floors.extend(around_sinks.show_vanished());
         let (ledger, floor) = around_sinks.ledger();
         floors.push(floor);
         let stop_sources = CancellationToken::new();
+        let held = vanished::renamed(&around_sinks.sources, &intake.known);
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let mut sources = JoinSet::new();
-        for (number, feed) in feeds.into_iter().enumerate() {
+        for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
             let supervised = Supervised {
+                held,
                 folder: folder.source(&feed.name),
                 lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
                 asks: running.asks[number].clone(),
@@ -245,9 +250,9 @@ impl Parts {
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
+                // One that a person has to look at ends only with the pipeline: its stores are still fed, and health shows why.
                 Some(ended) = self.sources.join_next() => {
                     needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
-                    // What a person has to look at keeps the pipeline up: its stores are still fed, and health shows why.
                     if self.sources.is_empty() && !needs_person {
                         break;
                     }
@@ -261,7 +266,9 @@ impl Parts {
         let began = Instant::now();
         let deadline = began + self.drain;
         self.stop_sources.cancel();
-        while self.sources.join_next().await.is_some() {}
+        while let Some(ended) = self.sources.join_next().await {
+            needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
+        }
         // The queue is closed now: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
@@ -288,11 +295,23 @@ struct Deliveries<'a> {
     intake: &'a intake::Started,
     sources: Vec<SourceInfo>,
     vanished: &'a [Vanished],
+    others: Others,
     stop: watch::Receiver<Option<Instant>>,
     registry: &'a Registry,
 }
 
 impl Deliveries<'_> {
+    /// Starts the deliveries of all sinks, and returns what each no longer needs.
+    fn start(&self, sinks: Vec<SinkStage>) -> Result<(JoinSet<SinkEnd>, Vec<watch::Receiver<Floor>>)> {
+        let (mut deliveries, mut floors) = (JoinSet::new(), Vec::new());
+        for sink in sinks {
+            let (delivery, floor) = self.prepare(sink)?;
+            floors.push(floor);
+            deliveries.spawn(delivery);
+        }
+        Ok((deliveries, floors))
+    }
+
     /// Shows the sinks that are not in the TOML any more; returns what the spool keeps for each.
     fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
         self.vanished.iter().map(|sink| {
@@ -332,6 +351,7 @@ impl Deliveries<'_> {
             log: SpoolLog::new(self.intake.reader.clone()),
             synced: self.intake.synced.clone(),
             stop: self.stop.clone(),
+            others: self.others.clone(),
             health: self.registry.clone(),
         })?;
         if let Some(one) = self.vanished.first().filter(|_| delivery.is_new()) {
@@ -433,6 +453,19 @@ fn tell_start(pipeline: &str, folder: &Folder, is_new: bool, shown_at: &str, sin
     let spool = spool.display();
     info!(pipeline, "start {pipeline} spool {spool} ({age})  {shown_at}{promises}");
     Ok(())
+}
+
+/// Looks at what lies in the data directory. What cannot be read says nothing.
+fn others(data_dir: &Path, strays: &[String]) -> Others {
+    let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let spool_of = |name: &String| {
+        let found = inspect(&Folder::new(data_dir, name).spool()).ok()?;
+        Some((name.clone(), u64::from_str_radix(&found.spool, 16).ok()?))
+    };
+    Others {
+        here: folders.filter_map(|folder| folder.file_name().into_string().ok()).collect(),
+        strays: strays.iter().filter_map(spool_of).collect(),
+    }
 }
 
 /// Returns the name of this machine, which a store remembers beside the position.

@@ -8,7 +8,7 @@ use tracing::info;
 
 use crate::{
     Error, Kind, Result,
-    caught::{LONGEST_PAUSE, caught, pauses},
+    caught::{caught, pauses},
     health::{StageHealth, Status},
     http::HttpClient,
     intake::Asks,
@@ -30,6 +30,8 @@ pub(super) struct Supervised {
     pub(super) health: StageHealth,
     pub(super) http: HttpClient,
     pub(super) folder: std::path::PathBuf,
+    /// Why it is not started: a person has to look first.
+    pub(super) held: Option<String>,
 }
 
 /// How a source ended.
@@ -42,8 +44,23 @@ pub(super) enum SourceEnd {
 }
 
 impl Supervised {
-    /// Runs the source until it is told to stop, has nothing more to give, or needs a person.
-    pub(super) async fn run(self) -> SourceEnd {
+    /// Runs the source until it is told to stop, or has nothing more to give. One that needs a person stays as it is until
+    /// the stop, and with it the queue to intake: the pipeline goes on with what it has.
+    pub(super) async fn run(mut self) -> SourceEnd {
+        let end = match self.held.take() {
+            Some(why) => {
+                self.health.failed(why);
+                SourceEnd::Failed
+            }
+            None => self.run_on().await,
+        };
+        if end == SourceEnd::Failed {
+            self.stop.cancelled().await;
+        }
+        end
+    }
+
+    async fn run_on(&self) -> SourceEnd {
         let mut backoff = pauses();
         loop {
             let began = Instant::now();
@@ -76,7 +93,7 @@ impl Supervised {
                 self.health.failed(format!("{}; a person has to look", error.chain()));
                 return SourceEnd::Failed;
             };
-            let pause = backoff.failed(retry_after).unwrap_or(LONGEST_PAUSE);
+            let pause = backoff.failed(retry_after);
             if self.health.status() == Status::Failed {
                 self.health.restarted("starting again");
             }

@@ -1,5 +1,6 @@
-//! Sinks that a pipeline had and that are no longer in its TOML. A name is a sink's identity: under another one its store
-//! would get everything again that the spool still has. So nobody guesses.
+//! Sinks and sources that a pipeline had and that are no longer in its TOML. A name is the identity of both: a store under
+//! another one would get everything again that the spool still has, and a feed under another one would begin anew, with
+//! streams of which nobody knows where they were left. So nobody guesses.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -7,7 +8,7 @@ use crate::{
     Error, Result,
     delivery::{Floor, Known},
     health::{Registry, StageId},
-    spool::disk::RealDisk,
+    spool::{SourceInfo, disk::RealDisk},
 };
 
 /// A sink that is known beside the spool and stands nowhere in the TOML.
@@ -68,9 +69,48 @@ impl Vanished {
     }
 }
 
+/// Returns for each source of today why it has to wait, if it has to: the spool knows nothing of it, and knows one of its
+/// type that is gone.
+pub(super) fn renamed(today: &[SourceInfo], known: &[SourceInfo]) -> Vec<Option<String>> {
+    let is_in = |sources: &[SourceInfo], name: &str| sources.iter().any(|source| &*source.name == name);
+    let gone: Vec<_> = known.iter().filter(|old| !is_in(today, &old.name)).collect();
+    let old_name_of = |source: &SourceInfo| {
+        let old = gone.iter().find(|old| old.venue == source.venue)?;
+        (!is_in(known, &source.name)).then(|| held_back(&old.name))
+    };
+    today.iter().map(old_name_of).collect()
+}
+
+fn held_back(old: &str) -> String {
+    format!(
+        "not started: `[source.{old}]` is not in the TOML any more, and if this is the same feed under another name, \
+         nobody would ask for what was made since it was left, and rows could be stored again; give the source its name \
+         back, `[source.{old}]`, or put a feed that is another one into a pipeline of its own"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_source_waits_where_a_known_one_of_its_type_is_gone() {
+        let source =
+            |name: &str, venue: &str| SourceInfo { name: name.into(), venue: venue.into(), tables: Vec::new() };
+        let (old, new) = (source("deribit", "deribit"), source("venue", "deribit"));
+        let other = source("other", "polygon");
+        let held = |today: &[&SourceInfo], known: &[&SourceInfo]| {
+            let owned = |list: &[&SourceInfo]| list.iter().map(|source| (*source).clone()).collect::<Vec<_>>();
+            renamed(&owned(today), &owned(known))
+        };
+        let found = held(&[&new, &other], &[&old]);
+        let why = found[0].as_ref().unwrap();
+        assert!(why.contains("give the source its name back, `[source.deribit]`"), "{why}");
+        assert_eq!(found[1], None, "it is of another type");
+        assert_eq!(held(&[&old, &new], &[&old]), [None, None], "a second one beside the first");
+        assert_eq!(held(&[&new], &[&old, &new]), [None], "it has streams of its own");
+        assert_eq!(held(&[&new], &[]), [None], "the spool is new");
+    }
 
     #[test]
     fn a_sink_without_its_table_is_found_with_its_position_and_what_to_do() {

@@ -1,6 +1,6 @@
 //! How long to wait before trying again.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::time::Duration;
 
 use super::random::Random;
 
@@ -13,7 +13,6 @@ pub struct Backoff {
     first: Duration,
     longest: Duration,
     stable_after: Duration,
-    max_attempts: Option<NonZeroU32>,
     attempt: u32,
     random: Random,
 }
@@ -22,7 +21,7 @@ impl Backoff {
     /// Returns a backoff whose pauses grow from at most `first` to at most `longest`, without a last attempt.
     pub fn new(first: Duration, longest: Duration) -> Self {
         let random = Random::new(0);
-        Self { first, longest, stable_after: longest, max_attempts: None, attempt: 0, random }
+        Self { first, longest, stable_after: longest, attempt: 0, random }
     }
 
     /// Sets what the jitter is drawn from. Callers that run side by side need different seeds.
@@ -39,25 +38,15 @@ impl Backoff {
         self
     }
 
-    /// Sets the number of attempts after which [`failed`](Self::failed) gives up.
-    #[must_use]
-    pub fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
-        self.max_attempts = Some(attempts);
-        self
-    }
-
-    /// Counts a failure and returns how long to wait before the next attempt, or `None` if that was the last one.
+    /// Counts a failure and returns how long to wait before the next attempt.
     ///
     /// A pause that the peer asked for comes on top: nobody returns before it, nor everybody at its end. Of more than a
     /// day a day is believed.
-    pub fn failed(&mut self, retry_after: Option<Duration>) -> Option<Duration> {
+    pub fn failed(&mut self, retry_after: Option<Duration>) -> Duration {
         let failures_before = self.attempt;
         self.attempt = self.attempt.saturating_add(1);
-        if self.max_attempts.is_some_and(|most| self.attempt >= most.get()) {
-            return None;
-        }
         let jitter = Duration::from_nanos(self.random.up_to(self.cap(failures_before)));
-        Some(retry_after.map_or(jitter, |asked| asked.min(LONGEST_ASKED).saturating_add(jitter)))
+        retry_after.map_or(jitter, |asked| asked.min(LONGEST_ASKED).saturating_add(jitter))
     }
 
     /// Forgets the failures if success has lasted for the stable period, and returns whether it has.
@@ -113,7 +102,7 @@ mod tests {
 
     #[test]
     fn draws_from_the_whole_range_and_not_near_its_end_only() {
-        let first_pauses: Vec<Duration> = (0..1_000).filter_map(|seed| backoff(seed).failed(None)).collect();
+        let first_pauses: Vec<Duration> = (0..1_000).map(|seed| backoff(seed).failed(None)).collect();
         let below_half = first_pauses.iter().filter(|pause| **pause < FIRST / 2).count();
         assert!((400..600).contains(&below_half), "{below_half} of 1,000 below half");
         assert!(first_pauses.iter().any(|pause| *pause < FIRST / 20), "nobody near zero");
@@ -130,10 +119,10 @@ mod tests {
     fn never_returns_before_the_peer_asked_for_it() {
         let asked = Duration::from_secs(90);
         for seed in 0..100 {
-            let pause = backoff(seed).failed(Some(asked)).unwrap();
+            let pause = backoff(seed).failed(Some(asked));
             assert!(pause >= asked && pause <= asked + FIRST, "{pause:?}");
         }
-        let absurd = backoff(0).failed(Some(Duration::MAX)).unwrap();
+        let absurd = backoff(0).failed(Some(Duration::MAX));
         assert!(absurd <= LONGEST_ASKED + FIRST, "{absurd:?}");
     }
 
@@ -147,23 +136,14 @@ mod tests {
 
         assert!(backoff.succeeded_for(Duration::from_secs(30)));
         assert_eq!(backoff.attempt(), 0);
-        assert!(backoff.failed(None).unwrap() <= FIRST, "begins anew");
-    }
-
-    #[test]
-    fn gives_up_at_the_last_attempt_and_only_if_there_is_one() {
-        let mut limited = backoff(1).max_attempts(NonZeroU32::new(3).unwrap());
-        assert!(limited.failed(None).is_some());
-        assert!(limited.failed(None).is_some());
-        assert_eq!(limited.failed(None), None, "the third was the last");
-        assert_eq!(limited.attempt(), 3);
+        assert!(backoff.failed(None) <= FIRST, "begins anew");
     }
 
     #[test]
     fn goes_on_at_attempt_one_million() {
         let mut backoff = backoff(1);
         for _ in 0..1_000_000 {
-            let pause = backoff.failed(None).unwrap();
+            let pause = backoff.failed(None);
             assert!(pause <= LONGEST);
         }
         assert_eq!(backoff.attempt(), 1_000_000);
@@ -179,7 +159,7 @@ mod tests {
             let lower = asked.unwrap_or_default().min(LONGEST_ASKED);
             let mut backoff = Backoff::new(first, longest).seeded(seed);
             for failures in 0..80_u32 {
-                let pause = backoff.failed(asked).unwrap();
+                let pause = backoff.failed(asked);
                 let doubled = first.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX));
                 prop_assert!(pause >= lower);
                 prop_assert!(pause <= lower.saturating_add(longest));
@@ -192,7 +172,7 @@ mod tests {
         Backoff::new(FIRST, LONGEST).seeded(seed)
     }
 
-    fn pauses(seed: u64) -> Vec<Option<Duration>> {
+    fn pauses(seed: u64) -> Vec<Duration> {
         let mut backoff = backoff(seed);
         (0..10).map(|_| backoff.failed(None)).collect()
     }

@@ -54,6 +54,8 @@ pub struct Recovery {
     report: RecoveryReport,
     shared: Shared,
     snapshot: Option<Vec<u8>>,
+    /// The sources as the newest head has them.
+    before: Vec<SourceInfo>,
     /// Where the snapshot stands.
     replay_from: u64,
     replayed: bool,
@@ -91,6 +93,8 @@ impl Recovery {
         let snapshot = base.and_then(|head| head.snapshot.take());
         // No two segments have one name, even if the last one is empty.
         let newest = files.last().map_or(0, |file| file.first);
+        let newest_head = files.iter().rev().find_map(|file| file.head.as_ref());
+        let before = newest_head.map_or_else(Vec::new, |head| head.sources.clone());
         let highest = survey.seen.max(survey.mark).max(report.end).max(newest);
         // What was cut had offsets too, and nobody can tell which any more.
         let torn = if report.torn_bytes > 0 { report.torn_bytes / MIN_ITEM + 1 } else { 0 };
@@ -107,7 +111,7 @@ impl Recovery {
         }
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
         let next = if report.new { 1 } else { unused.unwrap_or(highest + torn + 1) };
-        Ok(Self { disk, lock, options, report, shared, snapshot, replay_from, replayed: false, next })
+        Ok(Self { disk, lock, options, report, shared, snapshot, before, replay_from, replayed: false, next })
     }
 
     /// Returns what was found.
@@ -125,6 +129,15 @@ impl Recovery {
         let mut streams: Vec<_> = self.shared.read().streams.iter().map(|(id, info)| (*id, info.clone())).collect();
         streams.sort_unstable_by_key(|(id, _)| *id);
         streams
+    }
+
+    /// Returns the sources that have streams here: today's as they are today, the others as the newest head has them.
+    pub fn sources(&self) -> Vec<SourceInfo> {
+        let today = &self.options.sources;
+        let vanished = self.before.iter().filter(|old| !today.iter().any(|source| source.name == old.name));
+        let state = self.shared.read();
+        let has_streams = |source: &&SourceInfo| state.streams.values().any(|stream| stream.source == source.name);
+        today.iter().chain(vanished).filter(has_streams).cloned().collect()
     }
 
     /// Shows all that came after the snapshot.
@@ -150,7 +163,12 @@ impl Recovery {
     ///
     /// `Transient` when the disk has no room or fails; `Permanent` when it is read-only.
     pub fn begin(self, snapshot: Vec<u8>, at: Timestamp, version: &str) -> Result<Begun> {
-        let recovery = if self.replayed { self } else { self.replay(|_| {})? };
+        let mut recovery = if self.replayed { self } else { self.replay(|_| {})? };
+        // One that is gone stays in the heads as long as it has streams: at the next start it is asked for, too.
+        let today = &recovery.options.sources;
+        let is_gone = |source: &SourceInfo| !today.iter().any(|known| known.name == source.name);
+        let gone = recovery.sources().into_iter().filter(is_gone);
+        recovery.shared.sources = today.iter().cloned().chain(gone).collect();
         let boot = Boot(random());
         let mut writer = SpoolWriter::begin(Beginning {
             disk: recovery.disk,

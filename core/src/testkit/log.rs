@@ -171,7 +171,9 @@ impl MemoryLog {
         let (from, to) = (position(from), position(to));
         let mut log = self.clone();
         log.at = from.offset;
+        let mut taken = 0;
         let read = log.read(to.offset, &mut |seen| {
+            taken += seen.bytes();
             if let Seen::Item { position, item: Item::Row(head, bytes), source: Some(source), .. } = seen {
                 let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
                 builder.push(cause, &head, bytes, source, &none);
@@ -179,7 +181,7 @@ impl MemoryLog {
             ControlFlow::Continue(())
         });
         read.expect("memory can be read");
-        Chunk { part: Part::spool(), from, to, tables: builder.finish() }
+        Chunk { part: Part::spool(), from, to, bytes: taken, tables: builder.finish() }
     }
 
     /// Returns what a sink of all tables is opened with.
@@ -191,7 +193,7 @@ impl MemoryLog {
         let plan = Plan::new("test", vec![self.source()], crate::config::TableChoice::All).expect("one source fits");
         let (pipeline, sink, host) = ("test".to_owned(), "sink".to_owned(), "here".to_owned());
         let owner = Owner { pipeline, sink, spool: 1, host, chain: plan.chain() };
-        SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned() }
+        SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned(), known: None }
     }
 
     fn push(&self, state: &mut State, row: Option<(RowHead, Vec<u8>)>) -> u64 {

@@ -129,7 +129,9 @@ fn a_name_that_is_not_there_is_answered_with_the_nearest_or_the_reason() {
     assert_eq!(why("polygon"), "`polygon` is not in this version");
     assert_eq!(why("moon"), "unknown component `moon`, known are: depot, poll, shelf, tide");
     let new = config::template(&catalog(), "shelf", "tide").unwrap_err().to_string();
-    assert_eq!(new, "unknown component `shelf`, known are: poll, tide");
+    assert_eq!(new, "`shelf` is no source, known are: poll, tide");
+    assert_eq!(why("sea"), "`sea` is a key: tidegate list tide");
+    assert_eq!(why("format"), "`format` is a key: tidegate list shelf");
 }
 
 #[test]

@@ -155,12 +155,14 @@ Examples:
 
 Exit codes:
   0  all is well: checked without errors, stopped as asked
-  1  something failed: a pipeline, a comparison, a warning with --strict; a pipeline that fails ends no process:
-     it is red in /health, and the exit code says so at the end
+  1  something failed: a pipeline, a comparison, a warning with --strict;
+     a pipeline that fails ends no process: it is red in /health, and the
+     exit code says so at the end
   2  the configuration or the command line is wrong; nothing was started
 
 Environment:
-  LOG_LEVEL    what is logged: info, debug, or by target: info,tidegate_core::connection=debug
+  LOG_LEVEL    what is logged: info, debug, or by target:
+               info,tidegate_core::connection=debug
   NO_COLOR     no colours, even on a terminal";
 
 #[derive(Debug, Subcommand)]
@@ -426,19 +428,19 @@ pub(crate) struct SimulateArgs {
     #[arg(value_name = "VENUE")]
     pub(crate) venue: String,
     /// Where to listen; port 0 takes a free one, which is printed.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0", value_parser = address)]
     pub(crate) listen: std::net::SocketAddr,
     /// The same seed makes the same market.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
     /// Events a second, over all instruments.
-    #[arg(long, value_name = "EVENTS/s", default_value_t = 200.0)]
+    #[arg(long, value_name = "EVENTS/s", default_value_t = 200.0, value_parser = number)]
     pub(crate) rate: f64,
     /// Play a capture instead of a market, from the first subscription on.
     #[arg(long, value_name = "DIR", conflicts_with = "rate")]
     pub(crate) replay: Option<PathBuf>,
     /// How many times faster than it was recorded.
-    #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay")]
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = number, requires = "replay")]
     pub(crate) speed: f64,
     /// End after this long.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -464,7 +466,7 @@ pub(crate) struct DemoArgs {
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<std::time::Duration>,
     /// Events a second, over all instruments.
-    #[arg(long, value_name = "N", default_value_t = 2000.0)]
+    #[arg(long, value_name = "N", default_value_t = 2000.0, value_parser = number)]
     pub(crate) rate: f64,
     /// The same seed makes the same market and the same faults.
     #[arg(long, value_name = "N")]
@@ -472,4 +474,14 @@ pub(crate) struct DemoArgs {
     /// Kill the pipeline's process with SIGKILL this many times on the way.
     #[arg(long, value_name = "N")]
     pub(crate) kill: Option<u32>,
+}
+
+#[cfg(feature = "simulator")]
+fn address(text: &str) -> Result<std::net::SocketAddr, &'static str> {
+    text.parse().map_err(|_| "an address with its port is wanted: 127.0.0.1:8765")
+}
+
+#[cfg(feature = "simulator")]
+fn number(text: &str) -> Result<f64, &'static str> {
+    text.parse().map_err(|_| "a number is wanted")
 }

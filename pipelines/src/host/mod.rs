@@ -22,6 +22,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 use tokio_util::sync::CancellationToken;
+use toml::de::DeTable;
 use tracing::{error, info, warn};
 
 /// What is to run.
@@ -45,14 +46,13 @@ pub(crate) struct Plan {
 pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let metrics = install_metrics()?;
     let registry = Registry::new();
-    let stop = CancellationToken::new();
-    let end = CancellationToken::new();
+    let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     for pipeline in &plan.pipelines {
         let spool = pipeline::Folder::of(&plan.host.data_dir, pipeline).spool();
         // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
         RealDisk::refusal(spool).map_or(Ok(()), Err)?;
     }
-    tell_strays(&plan);
+    let strays = strays(&plan);
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
@@ -71,6 +71,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
             stop: stop.clone(),
             drain: plan.drain,
             shown_at: format!("http://{address}"),
+            strays: strays.clone(),
             http: client.clone(),
         };
         running.spawn(pipeline::run(pipeline, around));
@@ -139,37 +140,63 @@ fn services(registry: &Registry, server: http::Server, end: &CancellationToken) 
     services
 }
 
-/// Says, where a pipeline begins with a new spool, which spools there are that no pipeline of these files has: one that was
-/// given another name leaves its spool behind, with what waits in it.
-fn tell_strays(plan: &Plan) {
+/// Returns the pipelines whose spools lie in the data directory, which no file names and nobody runs; and says so where one
+/// begins anew.
+fn strays(plan: &Plan) -> Vec<String> {
     let data_dir = &plan.host.data_dir;
-    let is_new = |new: &&Pipeline| !new.is_replay() && !pipeline::Folder::of(data_dir, new).spool().exists();
-    let Some(new) = plan.pipelines.iter().find(is_new) else { return };
     let folders = std::fs::read_dir(data_dir).into_iter().flatten().flatten();
     let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
-    for stray in names.filter(|name| !plan.known.contains(name)) {
-        let spool = pipeline::Folder::new(data_dir, &stray).spool();
-        if spool.is_dir() && RealDisk::refusal(&spool).is_none() && !is_named_beside(plan, &stray) {
-            let (shown, new) = (spool.display(), &new.name);
-            warn!(
-                "stray `{shown}` is the spool of a pipeline `{stray}`, which none of the files names; `{new}` begins anew. Was \
-                 it renamed? Then give it its name back, and what may wait in there is sent"
-            );
-        }
+    let is_left = |name: &String| {
+        let spool = pipeline::Folder::new(data_dir, name).spool();
+        spool.is_dir() && RealDisk::refusal(&spool).is_none()
+    };
+    let unknown: Vec<String> = names.filter(|name| !plan.known.contains(name)).filter(is_left).collect();
+    if unknown.is_empty() {
+        return unknown;
+    }
+    let beside = files_beside(plan);
+    let strays: Vec<String> =
+        unknown.into_iter().filter(|name| !beside.iter().any(|text| is_named_in(text, name))).collect();
+    tell_strays(plan, &strays);
+    strays
+}
+
+/// Says, where a pipeline begins with a new spool, which spools no pipeline of the files has: one that was given another
+/// name leaves its spool behind, with what waits in it.
+fn tell_strays(plan: &Plan, strays: &[String]) {
+    let data_dir = &plan.host.data_dir;
+    let is_new = |new: &&Pipeline| !new.is_replay() && !pipeline::Folder::of(data_dir, new).spool().exists();
+    let Some(Pipeline { name: new, .. }) = plan.pipelines.iter().find(is_new) else { return };
+    for stray in strays {
+        let spool = pipeline::Folder::new(data_dir, stray).spool();
+        let shown = spool.display();
+        warn!(
+            "stray `{shown}` is the spool of a pipeline `{stray}`, which none of the files names; `{new}` begins anew. Was \
+             it renamed? Then give it its name back, and what may wait in there is sent"
+        );
     }
 }
 
-/// Returns whether a file names the pipeline that is not among those to run: one that was refused, or lies beside them.
-fn is_named_beside(plan: &Plan, stray: &str) -> bool {
+/// Returns the texts of the files that may name a pipeline that is not to run: one that was refused, or lies beside them.
+fn files_beside(plan: &Plan) -> Vec<String> {
     let given = plan.pipelines.iter().map(|pipeline| &pipeline.file);
     let given = given.chain(plan.refused.iter().map(|refused| &refused.file));
     let folders =
         given.filter_map(|file| file.parent()).chain([plan.host.data_dir.parent().unwrap_or_else(|| Path::new(""))]);
     let here = |folder: &Path| if folder.as_os_str().is_empty() { Path::new(".") } else { folder }.to_owned();
-    let files = folders.filter_map(|folder| std::fs::read_dir(here(folder)).ok()).flatten().flatten();
-    let texts = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"));
-    let quoted = format!("\"{stray}\"");
-    texts.filter_map(|file| std::fs::read_to_string(file.path()).ok()).any(|text| text.contains(&quoted))
+    let folders: std::collections::BTreeSet<_> = folders.map(here).collect();
+    let files = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let files = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"));
+    files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect()
+}
+
+/// Returns whether a file is that of a pipeline of this name. Of one that is no TOML nobody knows more than that the name
+/// stands in it; and one whose name comes from a variable may be.
+fn is_named_in(text: &str, pipeline: &str) -> bool {
+    let Ok(file) = DeTable::parse(text) else { return text.contains(pipeline) };
+    let head = file.get_ref().get("pipeline").and_then(|head| head.get_ref().as_table());
+    let name = head.and_then(|head| head.get("name")?.get_ref().as_str());
+    name.is_some_and(|name| name == pipeline || name.contains("${"))
 }
 
 /// How a pipeline ended.
@@ -410,3 +437,20 @@ const ONE_SIGNAL: Duration = Duration::from_millis(100);
 /// How long requests that are being answered hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const UPKEEP: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_names_its_pipeline_and_no_other() {
+        for file in
+            ["[pipeline]\nname = \"eth\"", "pipeline.name = 'eth'", "[pipeline]\nname = \"${NAME}\"", "[pipeline\neth"]
+        {
+            assert!(is_named_in(file, "eth"), "{file}");
+        }
+        for file in ["[pipeline]\nname = \"ether\" # \"eth\"", "[sink.x]\npath = \"eth\"", "name = \"eth\""] {
+            assert!(!is_named_in(file, "eth"), "{file}");
+        }
+    }
+}

@@ -114,10 +114,9 @@ impl JsonSchema for Directory {
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rotate {
-    /// When the file has this size; the last chunk may take it a little beyond. For Parquet, when the rows of all tables
-    /// together have it, before they are compressed: all files end at one position. They wait in the spool until then, as
-    /// do rows of tables that the sink does not take, which count as 256 bytes each: so it may be half of the spool's
-    /// `max_bytes` at most.
+    /// When the file has this size; the last chunk may take it a little beyond. For Parquet, when what waits in the spool
+    /// for the files has it, of all tables together, with the rows in between that the sink does not take: all files end
+    /// at one position. So it may be half of the spool's `max_bytes` at most.
     #[serde(deserialize_with = "positive")]
     pub bytes: ByteSize,
     /// When the file is this old: JSON lines as soon as another row comes, Parquet also without one.

@@ -38,8 +38,13 @@ pub(super) struct Folder {
 struct FileId(u64, u64);
 
 impl Folder {
-    /// Makes and locks the folder, and reads or begins its record. Destroys nothing.
-    pub(super) fn open(directory: PathBuf, format: Format, cx: &SinkContext) -> Result<Self> {
+    /// Makes and locks the folder, and reads or begins its record; returns none where rows are known to have been written,
+    /// and there is no record of them. Destroys nothing.
+    pub(super) fn open(directory: PathBuf, format: Format, cx: &SinkContext) -> Result<Option<Self>> {
+        // Made anew, it would be in the way of the one that was moved away.
+        if cx.known.is_some() && matches!(directory.try_exists(), Ok(false)) {
+            return Ok(None);
+        }
         fs::create_dir_all(&directory).map_err(|error| failed("make the directory", &directory, error))?;
         let lock = lock(&directory)?;
         refuse_others(&directory, &cx.owner)?;
@@ -50,6 +55,9 @@ impl Folder {
             Some(record) => record,
             None => {
                 refuse_strangers(&directory, format, &tables)?;
+                if cx.known.is_some() {
+                    return Ok(None);
+                }
                 // Before the first row: then what is found beside a record is ours.
                 let record = Record::new(&cx.owner, format);
                 record.write(&record_path)?;
@@ -65,7 +73,7 @@ impl Folder {
             )));
         }
         let record_id = FileId::at(&record_path)?;
-        Ok(Self { directory, record_path, record, record_id, tables, format, _lock: lock })
+        Ok(Some(Self { directory, record_path, record, record_id, tables, format, _lock: lock }))
     }
 
     /// Returns the path of a file of this folder.

@@ -9,7 +9,6 @@ use std::{
     time::Instant,
 };
 
-use arrow_array::{Array, RecordBatch};
 use arrow_schema::Schema;
 use parquet::{
     arrow::ArrowWriter,
@@ -40,7 +39,7 @@ pub(super) struct Parquet {
     taken: Option<SpoolPosition>,
     /// By the table's number.
     parts: BTreeMap<usize, InWork>,
-    /// About how much has to stay in the spool until the next rotation.
+    /// About how much has to stay in the spool until the next rotation: what others take waits there as well.
     bytes: u64,
     /// When the first of it was.
     begun: Option<Instant>,
@@ -81,7 +80,6 @@ impl Parquet {
         part.writer
             .write(&rows.rows)
             .map_err(|error| broken("write to", &self.folder.path(&part.unfinished()), error))?;
-        self.bytes += size_of(&rows.rows);
         self.begun.get_or_insert_with(Instant::now);
         Ok(())
     }
@@ -147,9 +145,7 @@ impl Files for Parquet {
         for rows in &chunk.tables {
             self.add(rows)?;
         }
-        // What others take waits in the spool as well, until this sink has passed it.
-        let offsets = chunk.to.offset.saturating_sub(chunk.from.offset);
-        self.bytes += offsets.saturating_sub(chunk.rows() as u64) * BYTES_OF_ANOTHER_ROW;
+        self.bytes += chunk.bytes;
         self.bound_memory()?;
         if self.is_due() || self.parts.is_empty() {
             self.rotate(chunk.to)?;
@@ -217,12 +213,6 @@ fn rename(folder: &mut Folder) -> Result<()> {
     folder.commit(record)
 }
 
-/// Returns how many bytes the values take, whatever was set aside for them.
-fn size_of(rows: &RecordBatch) -> u64 {
-    let sizes = rows.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or_default());
-    sizes.sum::<usize>() as u64
-}
-
 fn exists(path: &Path) -> Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
@@ -248,9 +238,6 @@ fn broken(what: &str, path: &Path, error: ParquetError) -> Error {
     let error = cause.downcast::<io::Error>().map_or_else(io::Error::other, |error| *error);
     failed(what, path, error)
 }
-
-/// What a row that this sink does not take is counted as: about what a ticker takes in the spool.
-const BYTES_OF_ANOTHER_ROW: u64 = 256;
 
 /// How many bytes of rows, of all tables together, may be in memory on their way into their files.
 const MOST_IN_MEMORY: usize = 64 << 20;

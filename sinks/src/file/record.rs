@@ -75,7 +75,9 @@ impl Record {
         // The host's name proves nothing: a machine is renamed, a container made anew. The spool's id does.
         if record.spool != hex(owner.spool) {
             return Err(Error::permanent(format!(
-                "the files beside `{}` belong to spool {}, last of host `{}`; this is spool {} on host `{}`",
+                "the files beside `{}` belong to spool {}, last of host `{}`; this is spool {} on host `{}`, which knows \
+                 nothing of their rows: two data directories, or a feed and its replay, may not fill one folder. Bring back \
+                 the data directory of that spool, or give the sink another folder",
                 path.display(),
                 record.spool,
                 record.host,

@@ -55,8 +55,11 @@ impl Sink for FileSink {
         self.worker.reset().await;
         self.worker.set(None);
         let (config, cx) = (self.config.clone(), cx.clone());
-        let position = self.worker.run(move |files| Ok(files.insert(open_files(config, &cx)?).position()));
-        let position = Some(position.await?).filter(|position| *position != SpoolPosition::START);
+        let position = self.worker.run(move |files| {
+            *files = open_files(config, &cx)?;
+            Ok(files.as_ref().map(|files| files.position()))
+        });
+        let position = position.await?.filter(|position| *position != SpoolPosition::START);
         Ok(position.map(|position| (Part::spool(), position)).into_iter().collect())
     }
 
@@ -94,12 +97,12 @@ impl Sink for FileSink {
     }
 }
 
-fn open_files(config: FileConfig, cx: &SinkContext) -> Result<Box<dyn Files>> {
-    let folder = Folder::open(config.path.of(&cx.owner.pipeline), config.format, cx)?;
+fn open_files(config: FileConfig, cx: &SinkContext) -> Result<Option<Box<dyn Files>>> {
+    let Some(folder) = Folder::open(config.path.of(&cx.owner.pipeline), config.format, cx)? else { return Ok(None) };
     match config.format {
-        Format::Json => Ok(Box::new(Lines::open(folder, config.rotate)?)),
+        Format::Json => Ok(Some(Box::new(Lines::open(folder, config.rotate)?))),
         #[cfg(feature = "parquet")]
-        Format::Parquet => Ok(Box::new(super::parquet::Parquet::open(folder, config.rotate)?)),
+        Format::Parquet => Ok(Some(Box::new(super::parquet::Parquet::open(folder, config.rotate)?))),
         #[cfg(not(feature = "parquet"))]
         Format::Parquet => Err(super::config::no_parquet()),
     }

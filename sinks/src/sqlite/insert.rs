@@ -46,24 +46,35 @@ impl Inserter {
         &mut self,
         connection: &mut SqliteConnection,
         rows: &Rows<'_>,
-        range: Range<usize>,
+        mut range: Range<usize>,
     ) -> sqlx::Result<u64> {
-        let (mut start, mut inserted) = (range.start, 0);
-        while start < range.end {
-            let left = range.end - start;
-            // Few different statements, so that all stay prepared: the largest, and powers of two for the rest.
-            let count = if left >= self.most { self.most } else { 1 << left.ilog2() };
-            let mut arguments = SqliteArguments::default();
-            arguments.reserve(count * self.target.columns.len(), 0);
-            for row in start..start + count {
-                rows.bind(row, &mut arguments).map_err(sqlx::Error::Encode)?;
-            }
+        let mut inserted = 0;
+        let mut next = self.bind(rows, range.clone())?;
+        while let Some((count, arguments)) = next {
+            range.start += count;
             let statement = self.statement(count);
-            let done = sqlx::query_with(AssertSqlSafe(statement), arguments).execute(&mut *connection).await?;
-            inserted += done.rows_affected();
-            start += count;
+            let execute = sqlx::query_with(AssertSqlSafe(statement), arguments).execute(&mut *connection);
+            // SQLite works on a thread of its own: the values of the next statement are bound meanwhile.
+            let (done, bound) = tokio::join!(biased; execute, async { self.bind(rows, range.clone()) });
+            inserted += done?.rows_affected();
+            next = bound?;
         }
         Ok(inserted)
+    }
+
+    /// Binds the values of the first rows of a range, as many as one statement takes.
+    fn bind(&self, rows: &Rows<'_>, range: Range<usize>) -> sqlx::Result<Option<(usize, SqliteArguments)>> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        // Few different statements, so that all stay prepared: the largest, and powers of two for the rest.
+        let count = if range.len() >= self.most { self.most } else { 1 << range.len().ilog2() };
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(count * self.target.columns.len(), 0);
+        for row in range.start..range.start + count {
+            rows.bind(row, &mut arguments).map_err(sqlx::Error::Encode)?;
+        }
+        Ok(Some((count, arguments)))
     }
 
     /// Returns why a value of the row cannot be stored as it is, if one cannot.

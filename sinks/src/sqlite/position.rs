@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use sqlx::{Row, SqliteConnection};
 use tidegate_core::{
     Error, Result,
-    chunk::Part,
+    chunk::{Part, SinkTable},
     row::Timestamp,
-    sink::Owner,
+    sink::{Neighbour, Owner},
     spool::{Boot, SpoolPosition},
 };
 
@@ -62,6 +62,27 @@ pub(super) async fn read(connection: &mut SqliteConnection, owner: &Owner) -> sq
         all.push(Held { part: Part(part.into()), position, epoch, host, tables, spool });
     }
     Ok(Ok(all))
+}
+
+/// Reads which other pipelines have written to these tables.
+pub(super) async fn neighbours(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    tables: &[SinkTable],
+) -> sqlx::Result<Vec<Neighbour>> {
+    let rows: Vec<(String, String, String, String, String)> = sqlx::query_as(
+        "SELECT pipeline, sink, spool, host, tables FROM tidegate_position
+         WHERE pipeline <> ? AND \"offset\" > 0 ORDER BY updated DESC",
+    )
+    .bind(&owner.pipeline)
+    .fetch_all(connection)
+    .await?;
+    let neighbours = rows.into_iter().filter_map(|(pipeline, sink, spool, host, theirs)| {
+        let mut common: Vec<String> = serde_json::from_str(&theirs).ok()?;
+        common.retain(|theirs| tables.iter().any(|ours| ours.name.eq_ignore_ascii_case(theirs)));
+        (!common.is_empty()).then_some(Neighbour { pipeline, sink, spool: number(&spool)?, host, tables: common })
+    });
+    Ok(neighbours.collect())
 }
 
 /// Takes ownership of a part: from here on no older owner commits.

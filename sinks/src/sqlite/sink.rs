@@ -21,7 +21,7 @@ use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::{Chunk, Part},
-    sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
+    sink::{Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
 use tracing::info;
@@ -43,6 +43,8 @@ pub(super) struct Sqlite {
     epoch: Option<i64>,
     /// The index that is being made. It is there at the next opening if the last one was given up over it.
     making: Option<String>,
+    /// The other pipelines that have written to the tables of a sink that has not.
+    neighbours: Vec<Neighbour>,
 }
 
 /// What holds from one opening to the next.
@@ -65,6 +67,13 @@ struct Interrupt(Arc<AtomicBool>);
 /// Tells a file from another one of the same name.
 type FileId = (u64, u64);
 
+/// What taking over has given.
+struct Taken {
+    epoch: i64,
+    tables: Vec<Inserter>,
+    positions: Vec<(Part, SpoolPosition)>,
+}
+
 /// How a transaction ended that was not committed, and is no error.
 enum Undone {
     /// A row cannot be stored.
@@ -73,7 +82,7 @@ enum Undone {
 
 impl Sqlite {
     pub(super) fn new(config: SqliteConfig) -> Self {
-        Self { config, session: None, epoch: None, making: None }
+        Self { config, session: None, epoch: None, making: None, neighbours: Vec::new() }
     }
 
     #[cfg(test)]
@@ -81,11 +90,15 @@ impl Sqlite {
         self.session.as_mut().expect("the test has opened it")
     }
 
-    async fn connect(&self) -> Result<(SqliteConnection, Interrupt)> {
+    /// Connects; to nothing where a file is missing that is known to have been there.
+    async fn connect(&self, is_known: bool) -> Result<Option<(SqliteConnection, Interrupt)>> {
         let path = &self.config.path;
         match fs::metadata(path) {
             Ok(found) if found.is_dir() => return Err(is_directory(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if is_known {
+                    return Ok(None);
+                }
                 if !self.config.create {
                     return Err(is_missing(path));
                 }
@@ -95,7 +108,7 @@ impl Sqlite {
         }
         let options = SqliteConnectOptions::new()
             .filename(path)
-            .create_if_missing(self.config.create)
+            .create_if_missing(self.config.create && !is_known)
             .busy_timeout(self.config.lock_timeout.0)
             .journal_mode(SqliteJournalMode::Wal)
             // NORMAL would acknowledge commits that a power cut takes back.
@@ -104,17 +117,18 @@ impl Sqlite {
         let connected = async {
             let mut connection = options.connect().await?;
             let interrupt = Interrupt::new(&mut connection).await?;
-            Ok((connection, interrupt))
+            Ok(Some((connection, interrupt)))
         };
         connected.await.map_err(|error| sorted(path, error))
     }
 
-    /// Takes ownership and prepares the tables, all in one transaction.
+    /// Takes ownership and prepares the tables, all in one transaction. Without a position where one is known, nothing is
+    /// made and taken.
     async fn take_over(
         &mut self,
         connection: &mut SqliteConnection,
         cx: &SinkContext,
-    ) -> sqlx::Result<Result<(i64, Vec<Inserter>, Vec<(Part, SpoolPosition)>)>> {
+    ) -> sqlx::Result<Result<Option<Taken>>> {
         // Waits for a transaction of a session that is gone, which may still commit: it has the lock.
         sqlx::query("BEGIN IMMEDIATE").execute(&mut *connection).await?;
         let mut maker = Maker::new(self.config.create);
@@ -131,6 +145,15 @@ impl Sqlite {
             return Ok(Err(error));
         }
         let written: Vec<_> = held.iter().filter(|held| held.position != SpoolPosition::START).collect();
+        if written.is_empty() && cx.known.is_some() {
+            sqlx::query("ROLLBACK").execute(connection).await?;
+            return Ok(Ok(None));
+        }
+        self.neighbours = if written.is_empty() && can_be_read {
+            position::neighbours(connection, &cx.owner, &cx.tables).await?
+        } else {
+            Vec::new()
+        };
         let mut names: BTreeSet<String> = written.iter().flat_map(|held| held.tables.iter().cloned()).collect();
         let mut tables = Vec::with_capacity(cx.tables.len());
         for table in &cx.tables {
@@ -170,7 +193,8 @@ impl Sqlite {
                 sink, old, host, "the position was of host {old}, and the spool is the same: it is of {host} now"
             );
         }
-        Ok(Ok((epoch, tables, written.into_iter().map(|held| (held.part.clone(), held.position)).collect())))
+        let positions = written.into_iter().map(|held| (held.part.clone(), held.position)).collect();
+        Ok(Ok(Some(Taken { epoch, tables, positions })))
     }
 }
 
@@ -183,10 +207,13 @@ impl Sink for Sqlite {
         }
         self.config.check_tables(&cx.tables)?;
         let path = self.config.path.clone();
-        let (mut connection, interrupt) = self.connect().await?;
+        let Some((mut connection, interrupt)) = self.connect(cx.known.is_some()).await? else { return Ok(Vec::new()) };
         let file = file_id(&path);
         let taken = self.take_over(&mut connection, cx).await.map_err(|error| sorted(&path, error))?;
-        let (epoch, tables, positions) = taken?;
+        let Some(Taken { epoch, tables, positions }) = taken? else {
+            connection.close().await.map_err(|error| sorted(&path, error))?;
+            return Ok(Vec::new());
+        };
         let files = [file, file_id(&log_of(&path))];
         if files[0].is_none() || file_id(&path) != files[0] {
             return Err(Error::transient(format!("`{}` was replaced while it was opened", path.display())));
@@ -240,6 +267,10 @@ impl Sink for Sqlite {
         let Some(session) = self.session.take() else { return Ok(()) };
         let Session { connection, path, .. } = session;
         connection.close().await.map_err(|error| sorted(&path, error))
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        self.neighbours.clone()
     }
 
     fn guarantee(&self) -> Guarantee {

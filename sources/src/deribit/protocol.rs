@@ -481,5 +481,9 @@ fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, o
 /// Returns the instrument or index of a channel.
 #[inline]
 fn subject(channel: &str) -> &str {
-    channel.split('.').nth(1).unwrap_or_default()
+    // In bytes, which for so few is twice as fast as `split`.
+    let dot = |text: &str| text.bytes().position(|byte| byte == b'.');
+    let Some(at) = dot(channel) else { return "" };
+    let rest = &channel[at + 1..];
+    &rest[..dot(rest).unwrap_or(rest.len())]
 }

@@ -102,11 +102,13 @@ impl<T: Transport> Driver<T> {
             let (pipeline, stage, subject) =
                 (self.health.id().pipeline(), self.health.id().stage(), self.health.subject());
             let (count, error) = (std::mem::take(&mut self.unreadable), printable(error));
-            tracing::warn!(
-                pipeline,
-                stage,
-                "malformed {subject} {count} frames or events could not be read and are kept raw in the spool; the last: {error}"
-            );
+            let what = match count {
+                1 => format!("1 frame or event could not be read and is kept raw in the spool: {error}"),
+                _ => format!(
+                    "{count} frames or events could not be read and are kept raw in the spool; the last: {error}"
+                ),
+            };
+            tracing::warn!(pipeline, stage, "malformed {subject} {what}");
             self.unreadable_told = Some(now);
         }
     }

@@ -67,7 +67,7 @@ pub(super) struct Driver<T: Transport> {
     /// Sessions that were opened so far.
     sessions: u64,
     link: Link,
-    /// Whether the spool takes rows; while it does not, no line is open.
+    /// Whether the spool takes rows; while it does not, no line is open, and none outlives a change of it.
     room: watch::Receiver<bool>,
     asks: Asks,
     stop: CancellationToken,
@@ -150,6 +150,8 @@ enum Event<L> {
     Called(Called),
     Asks(bool),
     HandedOver(Result<()>),
+    /// There is no room in the spool any more, or room again, or there was none for a while.
+    Room,
     Timer,
     Stop,
 }
@@ -262,7 +264,7 @@ impl<T: Transport> Driver<T> {
                 event = next_event(&mut self.phase) => event,
                 Some(called) = self.calls.next() => Event::Called(called),
                 changed = self.asks.changed(), if may_hear_asks => Event::Asks(changed.is_ok()),
-                () = changed(&mut self.room) => Event::Timer,
+                () = changed(&mut self.room) => Event::Room,
                 outcome = taken(&mut self.link, waits_for_log), if waits_for_log || self.link.is_pending() => {
                     Event::HandedOver(outcome)
                 }
@@ -286,6 +288,11 @@ impl<T: Transport> Driver<T> {
             Event::Asks(true) => self.show_asks(),
             Event::Asks(false) => self.backfill.deafen(),
             Event::HandedOver(outcome) => outcome.map_err(Stop::Source)?,
+            Event::Room => {
+                if let Phase::Open(session) = &mut self.phase {
+                    session.is_refused = true;
+                }
+            }
             Event::Timer | Event::Stop => {}
         }
         self.is_dirty = true;

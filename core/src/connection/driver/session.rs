@@ -23,6 +23,8 @@ pub(super) struct Session<L> {
     pub(super) heard_at: Option<Instant>,
     /// When it will have held for the stable period; `None` once it has.
     pub(super) stable_at: Option<Instant>,
+    /// The spool was full for however short a time, and has taken for over what it was told of this session.
+    pub(super) is_refused: bool,
     /// Every wanted channel has been answered for.
     pub(super) is_subscribed: bool,
     /// Ends the calls that were made for this session.
@@ -144,6 +146,7 @@ impl<T: Transport> Driver<T> {
             alive_at: now,
             heard_at: None,
             stable_at: Some(now + self.config.reconnect.stable_after.0),
+            is_refused: !*self.room.borrow_and_update(),
             is_subscribed: false,
             over: CancellationToken::new(),
             outgoing: VecDeque::new(),
@@ -175,7 +178,7 @@ impl<T: Transport> Driver<T> {
         self.replace_protocol(now)?;
         if !self.has_room() {
             self.reconnect.put_off(now);
-            self.standing.line = Some(format!("line closed: {WAITING_FOR_ROOM}"));
+            self.standing.line = Some(format!("connection closed: {WAITING_FOR_ROOM}"));
             self.standing.show(&self.health);
             return Ok(());
         }

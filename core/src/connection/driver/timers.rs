@@ -18,11 +18,10 @@ impl<T: Transport> Driver<T> {
         if self.has_panicked {
             return Err(Stop::session("the protocol panicked", ReconnectReason::Refused));
         }
-        if matches!(self.phase, Phase::Open(_)) && !self.has_room() {
-            // What it has taken so far is all that the spool says of this session.
+        let Phase::Open(session) = &mut self.phase else { return Ok(()) };
+        if session.is_refused {
             return Err(Stop::session("the spool is full", ReconnectReason::Overflow));
         }
-        let Phase::Open(session) = &mut self.phase else { return Ok(()) };
         if session.greet_by.is_some_and(|at| at <= now) {
             let limit = humantime::format_duration(self.config.subscribe_timeout.0);
             return Err(Stop::session(format!("no end of the handshake for {limit}"), ReconnectReason::Silence));

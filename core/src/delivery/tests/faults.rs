@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     super::feeder::{Bounds, Feeder, Read},
-    driver::Bench,
+    bench::Bench,
     quote,
     store::{Fault, Store},
     trade,

@@ -216,7 +216,7 @@ impl World {
         };
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
-        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, tables };
+        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
         self.machine.is_writing();
         match self.store.write(&chunk, fault) {
             Ok(Written::Refused(refusals)) => {

@@ -1,8 +1,11 @@
 //! The delivery driver against a store in memory that fails in every way a store can.
 
+mod accepted;
+mod bench;
 mod driver;
 mod faults;
 mod histories;
+mod opening;
 mod spool;
 mod store;
 

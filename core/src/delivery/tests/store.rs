@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::{
     Error, Result,
     chunk::{Chunk, Part},
-    sink::{Guarantee, Refusal, Sink, SinkContext, Written},
+    sink::{Guarantee, Neighbour, Refusal, Sink, SinkContext, Written},
     spool::{Cause, SpoolPosition},
 };
 
@@ -57,6 +57,9 @@ pub(super) struct Store {
     pub(super) applied: Option<SpoolPosition>,
     pub(super) fails_to_close: bool,
     pub(super) guarantee: Option<Guarantee>,
+    pub(super) neighbours: Vec<Neighbour>,
+    /// What the last opening was told of it.
+    pub(super) known: Option<SpoolPosition>,
     pending: Option<(Vec<Cause>, SpoolPosition, SpoolPosition, bool)>,
 }
 
@@ -148,7 +151,8 @@ impl Memory {
 
 #[async_trait]
 impl Sink for Memory {
-    async fn open(&mut self, _: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
+    async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
+        self.store().known = cx.known;
         let position = self.store().open()?;
         Ok(position.map(|position| (Part::spool(), position)).into_iter().collect())
     }
@@ -188,6 +192,10 @@ impl Sink for Memory {
             store.applied = store.position;
         }
         Ok(())
+    }
+
+    fn neighbours(&self) -> Vec<Neighbour> {
+        self.store().neighbours.clone()
     }
 
     fn guarantee(&self) -> Guarantee {

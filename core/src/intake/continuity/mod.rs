@@ -107,7 +107,7 @@ impl Session {
 struct Journal {
     round: u64,
     is_open: bool,
-    /// Saved streams; those behind `saved` are kept for their memory.
+    /// Saved streams, whose names do not count; those behind `saved` are kept for their memory.
     streams: Vec<(u32, Stream)>,
     saved: usize,
     sessions: Option<BTreeMap<u32, Session>>,
@@ -443,6 +443,9 @@ impl Continuity {
         for (id, saved) in journal.streams[..journal.saved].iter_mut() {
             if let Some(stream) = self.streams.get_mut(*id) {
                 std::mem::swap(stream, saved);
+                // A stream keeps its name, so that was not saved.
+                std::mem::swap(&mut stream.key, &mut saved.key);
+                std::mem::swap(&mut stream.source, &mut saved.source);
             }
         }
         self.sources.truncate(journal.len_of_sources);

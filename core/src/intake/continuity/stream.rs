@@ -334,9 +334,9 @@ impl Window {
 }
 
 impl Stream {
-    /// Makes this a copy of `other` without allocating, as far as it has room.
+    /// Makes this a copy of what is known of `other`, all but its name, without allocating as far as it has room.
     pub(super) fn copy_from(&mut self, other: &Self) {
-        let Self { window, gaps, given_up, past, covered_by, key, .. } = other;
+        let Self { window, gaps, given_up, past, covered_by, .. } = other;
         self.given_up.copy_from(given_up);
         self.past.clone_from(past);
         self.window.records.clear();
@@ -344,10 +344,6 @@ impl Stream {
         self.window.next = window.next;
         self.gaps.clone_from(gaps);
         self.covered_by.clone_from(covered_by);
-        if self.key != *key {
-            self.key.clone_from(key);
-        }
-        self.source = other.source;
         self.numbering = other.numbering;
         self.epoch = other.epoch;
         self.last = other.last;

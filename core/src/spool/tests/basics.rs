@@ -119,3 +119,37 @@ fn a_spool_of_another_pipeline_is_refused_by_name() {
     let error = Recovery::open(Arc::new(disk), other).unwrap_err();
     assert_eq!(error.to_string(), "the spool `simulated` is that of the pipeline `eth`, not of `btc`");
 }
+
+#[test]
+fn a_source_that_is_named_no_more_is_known_as_long_as_it_has_streams() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    let mut items = ItemBuffer::default();
+    items.push_control(&stream(1, "ETH"));
+    append(&mut writer, &items);
+    sync(&mut writer).unwrap();
+    drop(writer);
+
+    let open = |name: &str| {
+        let source = SourceInfo { name: name.into(), venue: "deribit".into(), tables: Vec::new() };
+        let options = SpoolOptions { sources: vec![source], ..options() };
+        let recovery = Recovery::open(Arc::new(disk.clone()), options).unwrap().replay(|_| {}).unwrap();
+        let known: Vec<String> = recovery.sources().iter().map(|source| source.name.to_string()).collect();
+        (known, recovery.begin(snapshot(0), Timestamp(0), "0.0.0").unwrap().writer)
+    };
+    // However often: the newest head is by then one of a process that did not name it.
+    for _ in 0..3 {
+        let (known, mut writer) = open("venue");
+        assert_eq!(known, ["deribit"]);
+        append(&mut writer, &rows(1, b"row"));
+        sync(&mut writer).unwrap();
+    }
+    let (known, mut writer) = open("deribit");
+    assert_eq!(known, ["deribit"], "named again");
+    let mut items = ItemBuffer::default();
+    items.push_control(&Control::Retired { stream: 1 });
+    append(&mut writer, &items);
+    sync(&mut writer).unwrap();
+    drop(writer);
+    assert!(open("venue").0.is_empty(), "nothing is left of it");
+}

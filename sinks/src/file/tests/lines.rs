@@ -1,6 +1,6 @@
 //! JSON lines.
 
-use std::{fs, os::unix::fs::symlink, task::Poll};
+use std::{fs, os::unix::fs::symlink};
 
 use tidegate_core::{
     Kind,
@@ -10,7 +10,7 @@ use tidegate_core::{
     sink::Sink,
 };
 
-use super::{super::FileConfig, Bench, mark, written};
+use super::{super::FileConfig, Bench, dropped_after, mark, written};
 
 #[tokio::test]
 async fn every_table_has_its_lines_and_the_position_is_there_after_a_restart() {
@@ -57,21 +57,7 @@ async fn a_write_that_is_dropped_at_any_point_has_committed_all_or_nothing() {
     for polls in (0..4).cycle().take(120) {
         let to = bench.trades(3);
         let chunk = bench.log.chunk(at, to);
-        let ended = {
-            let mut write = sink.write(&chunk);
-            let mut left = polls;
-            std::future::poll_fn(|cx| {
-                if left == 0 {
-                    return Poll::Ready(None);
-                }
-                left -= 1;
-                if left == 0 {
-                    cx.waker().wake_by_ref();
-                }
-                write.as_mut().poll(cx).map(Some)
-            })
-            .await
-        };
+        let ended = dropped_after(polls, sink.write(&chunk)).await;
         let stands = bench.open(&mut sink).await.unwrap().unwrap_or(0);
         assert!(stands == at || stands == to, "at {stands}, neither before nor behind the chunk {at}..{to}");
         assert!(ended.is_none() || stands == to, "a commit that was answered is not there");
@@ -84,6 +70,23 @@ async fn a_write_that_is_dropped_at_any_point_has_committed_all_or_nothing() {
     bench.write(&mut sink, at, to).await.unwrap();
     assert_eq!(bench.sequence(), (1..=to).collect::<Vec<_>>(), "what did not count went with the next write");
     assert!(at > 0 && bench.files("trades").len() > 2, "the test wrote and rotated");
+}
+
+#[tokio::test]
+async fn where_rows_are_known_nothing_is_made_in_the_place_of_a_folder_that_was_moved_away() {
+    let bench = written().await;
+    let moved = bench.directory.path().join("moved");
+    let mut context = bench.log.context(bench.directory.path());
+    context.known = bench.sink().open(&context).await.unwrap().first().map(|(_, position)| *position);
+    fs::rename(bench.path(), &moved).unwrap();
+    assert!(bench.sink().open(&context).await.unwrap().is_empty(), "the driver compares, and stops");
+    assert!(!bench.path().exists());
+
+    fs::rename(&moved, bench.path()).unwrap();
+    fs::remove_file(bench.record()).unwrap();
+    bench.files("trades").iter().for_each(|file| fs::remove_file(file).unwrap());
+    assert!(bench.sink().open(&context).await.unwrap().is_empty());
+    assert!(!bench.record().exists(), "no record of nothing");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
+    pin::Pin,
+    task::Poll,
 };
 
 use tempfile::TempDir;
@@ -110,6 +112,25 @@ impl Bench {
         assert_eq!(sequence.iter().collect::<HashSet<_>>().len(), sequence.len(), "a row is there twice");
         sequence
     }
+}
+
+/// Polls a write so often, and then drops it; `None` if it had not ended.
+async fn dropped_after(
+    polls: u32,
+    mut write: impl Future<Output = Result<Written>> + Unpin,
+) -> Option<Result<Written>> {
+    let mut left = polls;
+    std::future::poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        if left == 0 {
+            cx.waker().wake_by_ref();
+        }
+        Pin::new(&mut write).poll(cx).map(Some)
+    })
+    .await
 }
 
 fn mark(n: u64) -> Mark<'static> {

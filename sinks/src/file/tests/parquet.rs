@@ -4,7 +4,6 @@ use std::{
     fs::{self, File},
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    task::Poll,
     time::Instant,
 };
 
@@ -18,7 +17,7 @@ use tidegate_core::{
     testkit::MemoryLog,
 };
 
-use super::{super::sink::FileSink, Bench, mark};
+use super::{super::sink::FileSink, Bench, dropped_after, mark};
 
 #[derive(Default)]
 struct Everything<'a> {
@@ -130,21 +129,7 @@ async fn a_write_that_is_dropped_at_any_point_counts_whole_or_not_at_all() {
     for polls in (0..4).cycle().take(120) {
         let to = bench.trades(3);
         let chunk = bench.log.chunk(at, to);
-        let ended = {
-            let mut write = sink.write(&chunk);
-            let mut left = polls;
-            std::future::poll_fn(|cx| {
-                if left == 0 {
-                    return Poll::Ready(None);
-                }
-                left -= 1;
-                if left == 0 {
-                    cx.waker().wake_by_ref();
-                }
-                write.as_mut().poll(cx).map(Some)
-            })
-            .await
-        };
+        let ended = dropped_after(polls, sink.write(&chunk)).await;
         match ended.transpose().unwrap() {
             Some(Written::Accepted) => at = to,
             Some(Written::Committed) => (at, counts) = (to, to),
@@ -267,7 +252,7 @@ async fn a_quiet_feed_is_rotated_by_time() {
 
 #[tokio::test]
 async fn rows_of_others_count_for_the_rotation_since_they_wait_in_the_spool_too() {
-    let bench = bench().rotate(ByteSize(100 * 256));
+    let bench = bench().rotate(ByteSize(100 * 64));
     let mut sink = bench.opened().await;
     let mut at = bench.trades(1);
     accepted(&bench, &mut sink, 0, at).await;

@@ -128,6 +128,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
         log: bench.log.clone(),
         synced: bench.log.synced(),
         stop: stopping,
+        others: Default::default(),
         health: Registry::new(),
     };
     (stop, Delivery::new(setup).unwrap().0.run())

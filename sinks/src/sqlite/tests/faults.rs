@@ -5,7 +5,7 @@ use std::{fs, task::Poll};
 use sqlx::Connection;
 use tidegate_core::{
     Kind,
-    sink::{Sink, Written},
+    sink::{Neighbour, Sink, Written},
     spool::{Boot, SpoolPosition},
 };
 
@@ -120,6 +120,67 @@ async fn a_file_that_was_removed_takes_no_commit_with_it_unnoticed() {
     assert!(error.to_string().contains("was removed or replaced"), "{error}");
     assert!(sink.check().await.is_err(), "the probe sees it, too");
     assert!(sink.open(&bench.context()).await.unwrap().is_empty(), "the driver compares, and stops");
+}
+
+#[tokio::test]
+async fn where_a_position_is_known_nothing_is_made_in_the_place_of_a_file_that_is_gone_or_another() {
+    let bench = Bench::new();
+    bench.trades(3);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 3).await);
+    sink.close().await.unwrap();
+    let mut context = bench.context();
+    context.known = Some(SpoolPosition { boot: Boot(1), offset: 3 });
+    assert_eq!(offset(&bench.sink().open(&context).await.unwrap()), Some(3), "it is the one that is known");
+
+    let moved = bench.directory.path().join("moved");
+    fs::rename(bench.path(), &moved).unwrap();
+    let mut sink = bench.sink();
+    assert!(sink.open(&context).await.unwrap().is_empty(), "the driver compares, and stops");
+    assert!(!bench.path().exists(), "and the file can be moved back");
+    assert!(bench.write(&mut sink, 3, 3).await.is_err(), "nothing is open");
+    bench.run("CREATE TABLE somebody_elses (x)").await;
+    assert!(bench.sink().open(&context).await.unwrap().is_empty());
+    assert_eq!(bench.text("SELECT group_concat(name) FROM sqlite_schema").await, "somebody_elses");
+
+    for name in ["", "-wal", "-shm"] {
+        drop(fs::remove_file(format!("{}{name}", bench.path().display())));
+    }
+    fs::rename(&moved, bench.path()).unwrap();
+    assert_eq!(offset(&bench.sink().open(&context).await.unwrap()), Some(3));
+}
+
+#[tokio::test]
+async fn other_pipelines_that_have_written_to_the_same_tables_are_named_to_a_sink_that_has_not() {
+    let bench = Bench::new();
+    bench.trades(2);
+    let mut old = bench.opened().await;
+    assert_committed(bench.write(&mut old, 0, 2).await);
+    assert_eq!(old.neighbours(), [], "itself is none");
+    let mut context = bench.context();
+    (context.owner.pipeline, context.owner.spool) = ("new".to_owned(), 2);
+    let mut new = bench.sink();
+    new.open(&context).await.unwrap();
+    let neighbour = Neighbour {
+        pipeline: "test".to_owned(),
+        sink: "sink".to_owned(),
+        spool: 1,
+        host: "here".to_owned(),
+        tables: vec!["quotes".to_owned(), "trades".to_owned()],
+    };
+    assert_eq!(new.neighbours(), [neighbour]);
+    old.open(&bench.context()).await.unwrap();
+    assert_eq!(old.neighbours(), [], "the new one has written nothing");
+
+    // Once it has written, both are known to share the tables.
+    assert_committed(bench.write(&mut new, 0, 1).await);
+    new.open(&context).await.unwrap();
+    assert_eq!(new.neighbours(), []);
+    context.owner.pipeline = "apart".to_owned();
+    context.tables.iter_mut().for_each(|table| table.name.push('2'));
+    let mut apart = bench.sink();
+    apart.open(&context).await.unwrap();
+    assert_eq!(apart.neighbours(), [], "other tables");
 }
 
 #[tokio::test]

@@ -87,10 +87,11 @@ impl<'de, F: Fn(&str) -> Option<Channel>> Visitor<'de> for Notification<'_, 'de,
         let Self { carried, channel, payload } = self;
         while let Some(key) = map.next_key()? {
             match key {
-                Key::Params => {
+                Key::Params if channel.is_empty() => {
                     let params = Params { carried: &carried, channel: &mut *channel, payload: &mut *payload };
                     map.next_value_seed(params)?;
                 }
+                Key::Params => return Err(de::Error::duplicate_field("params")),
                 Key::Channel | Key::Data | Key::Other => _ = map.next_value::<IgnoredAny>()?,
             }
         }

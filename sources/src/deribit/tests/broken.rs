@@ -27,6 +27,26 @@ fn one_broken_trade_costs_that_one() {
 }
 
 #[test]
+fn a_frame_that_says_something_twice_is_malformed_and_leaves_no_row() {
+    let mut script = listening(everything(), "");
+    let channel = r#""channel":"ticker.ETH-PERPETUAL.100ms""#;
+    let data = format!(r#""data":{TICKER}"#);
+    let frames = [
+        format!(r#"{{"method":"subscription","params":{{{channel},{data},{data}}}}}"#),
+        format!(r#"{{"method":"subscription","params":{{{channel},{channel},{data}}}}}"#),
+        format!(r#"{{"method":"subscription","params":{{{channel},{data},"channel":"quote.ETH-PERPETUAL"}}}}"#),
+        format!(r#"{{"method":"subscription","params":{{{channel},{data}}},"params":{{}}}}"#),
+        format!(r#"{{"method":"subscription","params":{{{channel},{data}}},"params":{{{channel},{data}}}}}"#),
+    ];
+    for frame in frames {
+        let error = script.frame(&frame).unwrap_err();
+        assert_eq!(error.kind(), Kind::Malformed, "{frame}");
+        assert!(error.to_string().contains("duplicate field"), "{frame}: {error}");
+    }
+    assert!(script.stored.is_empty(), "{:?}", script.stored);
+}
+
+#[test]
 fn a_trade_with_a_missing_or_impossible_member_is_rejected() {
     let changes = [
         (r#""price":0.0105"#, r#""price":null"#),

@@ -383,7 +383,7 @@ async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there
     world.room.send_replace(false);
     peer.gone().await;
     world.logged("ended: the spool is full").await;
-    world.told("degraded line closed: waiting for room in the spool").await;
+    world.told("degraded connection closed: waiting for room in the spool").await;
     tokio::time::sleep(SECOND * 3_600).await;
     assert!(world.try_dial().is_none(), "{}", world.reason());
     world.told("degraded no connection: waiting for room in the spool").await;
@@ -396,6 +396,20 @@ async fn while_the_spool_is_full_no_line_is_open_and_none_is_dialled_until_there
     let mut peer = dialled.accept();
     peer.say("welcome");
     assert_eq!(peer.heard().await, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_does_not_outlive_a_spool_that_was_full_for_a_moment() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    world.room.send_replace(false);
+    world.room.send_replace(true);
+    // The venue says nothing more by which it would show.
+    peer.gone().await;
+    world.logged("ended: the spool is full").await;
+    let _peer = world.subscribe("a").await;
+    world.settle().await;
+    assert!(world.reason().starts_with("healthy"), "{}", world.reason());
 }
 
 #[tokio::test(start_paused = true)]

@@ -614,6 +614,11 @@ fn memory_is_bounded_by_giving_up_the_oldest_gap_and_saying_so() {
 fn an_entry_that_was_not_written_leaves_no_trace() {
     let (mut host, stream) = with_baseline();
     live(&mut host, 1, stream, 11);
+    // What is put back goes where a stream of another name was kept before.
+    let earlier = host.stream("C");
+    host.continuity.begin();
+    live(&mut host, 1, earlier, 1);
+    host.continuity.commit();
     let (log, before) = (host.log.clone(), host.continuity.snapshot());
     host.continuity.begin();
     host.checked = false;

@@ -1,0 +1,182 @@
+//! A log, a store and what lies beside them: what the tests of the driver begin with.
+
+use std::{
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::{
+    super::{Delivery, Extent, Floor, Log, Others, Outcome, Seen, Setup, known::Known},
+    log,
+    store::{Memory, SharedStore, Store},
+};
+use crate::{
+    Result,
+    config::{DeliveryConfig, TableChoice},
+    deadletter::{self, DeadLetters},
+    health::{Registry, StageId, Status},
+    sink::Sink,
+    spool::{SpoolPosition, Standing, disk::RealDisk},
+    testkit::{MemoryLog, SimDisk},
+};
+
+/// A store, a log and a directory, and one process after the other between them.
+pub(super) struct Bench {
+    pub(super) log: MemoryLog,
+    pub(super) store: SharedStore,
+    pub(super) directory: TempDir,
+    tables: TableChoice,
+    config: DeliveryConfig,
+    pub(super) health: Registry,
+    pub(super) others: Others,
+    /// How often reading the log panics from now on.
+    pub(super) panics: Arc<AtomicU32>,
+    /// Where dead letters are, if not in the directory.
+    pub(super) disk: Option<SimDisk>,
+}
+
+pub(super) struct Running {
+    stop: watch::Sender<Option<Instant>>,
+    floor: watch::Receiver<Floor>,
+    pub(super) task: JoinHandle<Outcome>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let mut config = DeliveryConfig::default();
+        config.batch.rows = std::num::NonZeroUsize::new(5).unwrap();
+        Self {
+            log: log(),
+            store: SharedStore::default(),
+            directory: tempfile::tempdir().unwrap(),
+            tables: TableChoice::All,
+            config,
+            health: Registry::new(),
+            others: Others::default(),
+            panics: Arc::default(),
+            disk: None,
+        }
+    }
+
+    pub(super) fn tables(mut self, tables: &str) -> Self {
+        self.tables = serde_json::from_str(tables).unwrap();
+        self
+    }
+
+    pub(super) fn config(mut self, change: impl FnOnce(&mut DeliveryConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    pub(super) fn start(&self) -> Running {
+        let (stop, stopping) = watch::channel(None);
+        let store = self.store.clone();
+        let setup = Setup {
+            pipeline: "test".to_owned(),
+            sink: "memory".to_owned(),
+            factory: Arc::new(move || Ok(Box::new(Memory(store.clone())) as Box<dyn Sink>)),
+            config: self.config.clone(),
+            tables: self.tables.clone(),
+            sources: vec![self.log.source()],
+            spool: 1,
+            host: "here".to_owned(),
+            directory: self.directory.path().to_owned(),
+            log: Faulty { log: self.log.clone(), panics: self.panics.clone() },
+            synced: self.log.synced(),
+            stop: stopping,
+            others: self.others.clone(),
+            health: self.health.clone(),
+        };
+        let (mut delivery, floor) = Delivery::new(setup).unwrap();
+        if let Some(disk) = &self.disk {
+            delivery = delivery.with_letters_on(Arc::new(disk.clone()));
+        }
+        Running { stop, floor, task: tokio::spawn(delivery.run()) }
+    }
+
+    pub(super) async fn run_to_end(&self) -> (Outcome, Arc<Mutex<Store>>) {
+        let running = self.start();
+        (running.stop_within(Duration::from_secs(600)).await, self.store.clone())
+    }
+
+    pub(super) async fn until(&self, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(7_200);
+        while !condition() {
+            assert!(Instant::now() < deadline, "the condition never holds");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub(super) fn stored(&self) -> u64 {
+        self.store.lock().unwrap().position.map_or(0, |position| position.offset)
+    }
+
+    /// Makes durable what the store has accepted.
+    pub(super) fn apply(&self) {
+        let mut store = self.store.lock().unwrap();
+        store.applied = store.position;
+    }
+
+    pub(super) fn floor(&self, running: &Running) -> Floor {
+        *running.floor.borrow()
+    }
+
+    pub(super) fn status(&self) -> Option<Status> {
+        Some(self.health.stage(StageId::sink("test", "memory")).status())
+    }
+
+    pub(super) fn known(&self) -> Option<SpoolPosition> {
+        let disk = Arc::new(RealDisk::at(self.directory.path()));
+        Known::open(disk, "memory").unwrap().noted().position
+    }
+
+    pub(super) fn letters(&self) -> Vec<deadletter::DeadLetter> {
+        let path: &Path = &self.directory.path().join("memory").join(DeadLetters::FILE_NAME);
+        deadletter::list(path).unwrap().letters
+    }
+}
+
+impl Running {
+    pub(super) async fn stop(self) -> Outcome {
+        self.stop_within(Duration::from_secs(2)).await
+    }
+
+    pub(super) async fn stop_within(self, limit: Duration) -> Outcome {
+        self.stop.send_replace(Some(Instant::now() + limit));
+        self.task.await.unwrap()
+    }
+}
+
+/// A log that panics on demand.
+struct Faulty {
+    log: MemoryLog,
+    panics: Arc<AtomicU32>,
+}
+
+impl Log for Faulty {
+    fn extent(&self) -> Extent {
+        self.log.extent()
+    }
+
+    fn standing(&self, position: SpoolPosition) -> Standing {
+        self.log.standing(position)
+    }
+
+    fn seek(&mut self, position: SpoolPosition) -> Result<()> {
+        self.log.seek(position)
+    }
+
+    fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
+        let panics = self.panics.try_update(Relaxed, Relaxed, |left| left.checked_sub(1));
+        assert!(panics.is_err(), "a fault of the program");
+        self.log.read(upto, visit)
+    }
+}

@@ -1,0 +1,98 @@
+//! Instruments that are listed, expire and change their rank while the program follows them: the real program against the
+//! simulator.
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
+
+mod support;
+
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{
+    Bench,
+    chosen::{most_traded_option, traded_instruments},
+};
+use tidegate_sources::deribit::simulator::{Condition, Fault, Oracle, SimulatorConfig};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instruments_come_and_go_without_touching_the_rest() {
+    let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
+    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    let before = bench.venue.read(Oracle::clone);
+    assert_eq!(before.sessions.len(), 1);
+    assert_eq!(bench.venue.inject(Fault::List), 1);
+    let listed = bench.venue.read(|oracle| oracle.instruments.last().unwrap().instrument.name.clone());
+    let gone = before.trades.keys().find(|name| name.ends_with("-C")).unwrap().clone();
+    assert!(bench.venue.expire(&gone));
+    bench
+        .until_oracle(&mut program, "the new one is subscribed to", |oracle| {
+            let all = &oracle.sessions[0].subscriptions;
+            all.iter().any(|one| one.channel.starts_with(&format!("trades.{listed}.")))
+        })
+        .await;
+    program.until_committed(1_500).await;
+    let after = bench.settle(&mut program).await;
+    after.assert_exact(&program.log());
+    bench.venue.read(|oracle| {
+        assert_eq!(oracle.sessions.len(), 1, "the line was not touched");
+        for one in before.sessions[0].subscriptions.iter().filter(|one| !one.channel.contains(&gone)) {
+            let same: Vec<_> =
+                oracle.sessions[0].subscriptions.iter().filter(|other| other.channel == one.channel).collect();
+            assert!(same.len() == 1 && same[0].ended.is_none(), "{} was touched", one.channel);
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ranked_choice_takes_the_next_one_in_when_one_of_it_expires() {
+    let source =
+        format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\", top = 5, refresh = \"10s\" }}]\n");
+    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
+    let mut program = bench.run();
+    program.until_committed(300).await;
+    let chosen = bench.venue.read(traded_instruments);
+    assert_eq!(chosen.len(), 5, "{chosen:?}");
+    assert!(bench.venue.expire(&chosen[0]));
+    bench
+        .until_oracle(&mut program, "a sixth one is subscribed to", |oracle| traded_instruments(oracle).len() == 6)
+        .await;
+    assert_eq!(bench.venue.read(|oracle| oracle.sessions.len()), 1);
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trades_of_an_instrument_that_expires_during_a_cut_are_stored() {
+    let bench = Bench::start(busy(), QUICK, "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    // The option that trades most: it was subscribed to.
+    let option = bench.venue.read(most_traded_option);
+    bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
+    bench.venue.inject(Fault::Cut);
+    for _ in 0..3 {
+        assert!(bench.venue.make_trade(&option));
+    }
+    assert!(bench.venue.expire(&option));
+    let last = bench.venue.read(|oracle| oracle.trades[&option].last().unwrap().trade_id());
+    bench.venue.mend();
+    let query = format!("SELECT count(*) FROM trades WHERE symbol = '{option}' AND id = '{last}'");
+    // Only when nobody has subscribed to it for a minute is it taken for gone.
+    bench.until_number_within(Duration::from_secs(100), &mut program, &query, 1).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
+}
+
+const QUICK: &str = "connect_timeout = \"500ms\"\nsubscribe_timeout = \"2s\"\n\
+    breaker = { failures = 3, open_for = \"200ms\", successes = 1 }\n\
+    rest = { timeout = \"500ms\", breaker = { failures = 3, open_for = \"200ms\", successes = 1 } }\n";
+
+const LONG: Duration = Duration::from_secs(3_600);
+
+fn busy() -> SimulatorConfig {
+    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
+}
+
+fn source_of(report: &Value) -> &Value {
+    &report["checks"]["eth/source.deribit"]
+}
