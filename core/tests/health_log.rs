@@ -20,7 +20,7 @@ fn the_start_of_a_pipeline_is_one_line_and_not_one_for_each_stage() {
     let lines = lines_of(|| {
         running(&Registry::new());
     });
-    assert_eq!(lines, ["INFO healthy eth first rows stored 1.9 s after start"]);
+    assert_eq!(lines, ["INFO healthy eth 52 of 52 channels"]);
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn a_change_of_state_is_one_line_that_says_what_happens_next() {
         sink.stopped("told to; 3,204 rows stay in the spool");
     });
     let expected = [
-        "INFO healthy eth first rows stored 1.9 s after start",
+        "INFO healthy eth 52 of 52 channels",
         "WARN degraded eth connection lost: no pong for 10 s; trying again in 1 s (attempt 1)",
         "WARN degraded eth connection refused; trying again in 4 s (attempt 3)",
         "INFO healthy eth 52 of 52 channels, 11.8 s were missed",

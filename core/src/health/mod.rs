@@ -139,6 +139,13 @@ impl Registry {
         required.all(|stage| stage.status() == Status::Healthy)
     }
 
+    /// Returns what the source of a pipeline said last; of several, the first by name.
+    fn source_reason(&self, pipeline: &str) -> Option<String> {
+        let stages = self.stages();
+        let is_it = |stage: &&Arc<Stage>| stage.id.pipeline() == pipeline && stage.id.kind() == StageKind::Source;
+        stages.values().find(is_it).map(|stage| stage.reason())
+    }
+
     /// A panic while it was held leaves no half-made change behind.
     fn stages(&self) -> MutexGuard<'_, BTreeMap<StageId, Arc<Stage>>> {
         self.shared.stages.lock().unwrap_or_else(PoisonError::into_inner)

@@ -55,6 +55,11 @@ impl Stage {
         self.standing().status
     }
 
+    /// Returns what was said with the last move.
+    pub(super) fn reason(&self) -> String {
+        self.standing().reason.clone()
+    }
+
     /// Returns the state at `now`: what the driver says, unless the evidence shows that the driver is stuck.
     pub(super) fn judged(&self, now: Instant) -> Standing {
         let mut standing = self.standing().clone();
@@ -139,6 +144,11 @@ impl StageHealth {
             // One line when the last stage of a pipeline has begun, not one for each.
             Status::Healthy if from == Status::Starting && !self.registry.is_healthy(pipeline) => {
                 debug!(pipeline, stage, %status, "{status} {subject} {reason}");
+            }
+            // Whichever stage was the last, of a pipeline that is there people want to know what comes.
+            Status::Healthy if from == Status::Starting => {
+                let reason = self.registry.source_reason(pipeline).unwrap_or_else(|| reason.to_owned());
+                info!(pipeline, stage, %status, "{status} {subject} {reason}");
             }
             // The pipeline says in one line how all of its stages have ended.
             Status::Stopped => debug!(pipeline, stage, %status, "{status} {subject} {reason}"),
