@@ -12,13 +12,13 @@ use std::{
 
 use serde_json::Value;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
-use support::{Bench, PATIENCE, Program};
+use support::{Bench, PATIENCE, Program, busy};
 use tidegate_sources::deribit::simulator::{Condition, Fault, Oracle, SimulatorConfig, Trade};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_run_is_complete_and_its_totals_are_those_of_the_store() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(1_000).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
@@ -52,7 +52,7 @@ async fn a_clean_run_is_complete_and_its_totals_are_those_of_the_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_cuts_and_kills_every_interval_holds_what_the_venue_made_in_it() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     for fault in [Fault::Cut, Fault::Torn, Fault::Skip, Fault::Close { code: 1001 }] {
         let rows = bench.number("SELECT count(*) FROM trades").await;
@@ -160,7 +160,7 @@ async fn what_the_venue_has_forgotten_is_lost_from_the_last_trade_before_to_the_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(1_000).await;
     let ledger = bench.path("data/eth/ledger.sqlite");
@@ -184,15 +184,11 @@ async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_that_has_never_run_has_no_ledger_and_says_so() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let output = coverage(bench.folder(), &[]);
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("the pipeline has not run yet"), "{}", said(&output));
     bench.leave().await;
-}
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 1_000.0, ..SimulatorConfig::default() }
 }
 
 fn coverage(folder: &Path, args: &[&str]) -> Output {

@@ -9,13 +9,12 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Bench, Program};
+use support::{Bench, Program, busy};
 use tidegate::metrics;
-use tidegate_sources::deribit::simulator::SimulatorConfig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn screen_metrics_health_and_sql_show_the_same_numbers() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(1_000).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
@@ -48,7 +47,7 @@ async fn screen_metrics_health_and_sql_show_the_same_numbers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn health_has_the_documented_shape_and_is_green_when_all_is_well() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(200).await;
     let (status, body) = program.get("/health").await;
@@ -69,7 +68,7 @@ async fn health_has_the_documented_shape_and_is_green_when_all_is_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_are_those_of_the_one_list_with_their_labels() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(200).await;
     let (_, text) = program.get("/metrics").await;
@@ -91,7 +90,7 @@ async fn the_metrics_are_those_of_the_one_list_with_their_labels() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_venue_that_is_gone_is_degraded_and_not_ready_and_says_what_comes_next() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(200).await;
     assert_eq!(program.get("/health/ready").await.0, 200);
@@ -110,7 +109,7 @@ async fn a_venue_that_is_gone_is_degraded_and_not_ready_and_says_what_comes_next
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_cannot_be_opened_turns_health_red_while_the_feed_goes_on() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     std::fs::create_dir(bench.database()).unwrap();
     let mut program = bench.run();
     program.until("failed", |report| status(report, "sink.sqlite") == "failed").await;
@@ -133,7 +132,7 @@ async fn a_store_that_cannot_be_opened_turns_health_red_while_the_feed_goes_on()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_is_healthy_within_six_lines_and_its_last_line_says_what_it_did() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
     program.until_logged("  healthy     eth  ").await;
@@ -161,7 +160,7 @@ async fn a_pipeline_is_healthy_within_six_lines_and_its_last_line_says_what_it_d
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_report_and_the_figures_are_in_the_log_and_on_a_signal() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nstats = \"200ms\"\nreport = \"200ms\"\n");
     let mut program = bench.run();
     program.until_committed(200).await;
@@ -184,7 +183,7 @@ async fn the_report_and_the_figures_are_in_the_log_and_on_a_signal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_level_of_the_log_is_set_for_each_target() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let host = "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\nlevel = \"warn,tidegate_core::pipeline=info\"\n";
     bench.write("tidegate.toml", host);
     let mut program = bench.run();
@@ -195,7 +194,7 @@ async fn the_level_of_the_log_is_set_for_each_target() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_or_a_public_address_ends_the_program_with_2_before_anything_is_made() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap();
     for (listen, why) in [
@@ -213,7 +212,7 @@ async fn a_taken_or_a_public_address_ends_the_program_with_2_before_anything_is_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn several_pipelines_run_side_by_side_and_a_bad_file_leaves_the_others_running() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(1_000.0), "", "").await;
     let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"two\"").replace("eth.sqlite", "two.sqlite");
     bench.write("two.toml", &other);
     bench.write("bad.toml", "[pipeline]\nname = \"bad\"\n[source.deribyt]\n[sink.stdout]\n");
@@ -236,8 +235,4 @@ async fn several_pipelines_run_side_by_side_and_a_bad_file_leaves_the_others_run
 
 fn status<'a>(report: &'a Value, stage: &str) -> &'a str {
     report["checks"][format!("eth/{stage}")]["status"].as_str().unwrap_or_default()
-}
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 1_000.0, ..SimulatorConfig::default() }
 }

@@ -6,17 +6,16 @@ mod support;
 
 use std::time::Duration;
 
-use serde_json::Value;
 use support::{
-    Bench,
-    chosen::{most_traded_option, traded_instruments},
+    Bench, busy,
+    faulty::{LONG, QUICK, most_traded_option, source_of, traded_instruments},
 };
 use tidegate_sources::deribit::simulator::{Condition, Fault, Oracle, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instruments_come_and_go_without_touching_the_rest() {
     let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
-    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
+    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy(500.0) }, &source, "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
     let before = bench.venue.read(Oracle::clone);
@@ -48,7 +47,7 @@ async fn instruments_come_and_go_without_touching_the_rest() {
 async fn a_ranked_choice_takes_the_next_one_in_when_one_of_it_expires() {
     let source =
         format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\", top = 5, refresh = \"10s\" }}]\n");
-    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy() }, &source, "").await;
+    let bench = Bench::start(SimulatorConfig { instruments: 20, ..busy(500.0) }, &source, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     let chosen = bench.venue.read(traded_instruments);
@@ -63,7 +62,7 @@ async fn a_ranked_choice_takes_the_next_one_in_when_one_of_it_expires() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn trades_of_an_instrument_that_expires_during_a_cut_are_stored() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(1_000).await;
     // The option that trades most: it was subscribed to.
@@ -81,18 +80,4 @@ async fn trades_of_an_instrument_that_expires_during_a_cut_are_stored() {
     bench.until_number_within(Duration::from_secs(100), &mut program, &query, 1).await;
     bench.settle(&mut program).await.assert_exact(&program.log());
     program.until("no gap is left", |report| source_of(report)["gaps"]["open"] == 0).await;
-}
-
-const QUICK: &str = "connect_timeout = \"500ms\"\nsubscribe_timeout = \"2s\"\n\
-    breaker = { failures = 3, open_for = \"200ms\", successes = 1 }\n\
-    rest = { timeout = \"500ms\", breaker = { failures = 3, open_for = \"200ms\", successes = 1 } }\n";
-
-const LONG: Duration = Duration::from_secs(3_600);
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
-}
-
-fn source_of(report: &Value) -> &Value {
-    &report["checks"]["eth/source.deribit"]
 }

@@ -6,12 +6,11 @@ mod support;
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use support::{Bench, Program};
-use tidegate_sources::deribit::simulator::SimulatorConfig;
+use support::{Bench, Program, busy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_the_same_data_is_refused_with_the_first_ones_id() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut first = bench.run();
     first.until_committed(100).await;
     let (code, log) = bench.run().ended().await;
@@ -22,7 +21,7 @@ async fn a_second_process_on_the_same_data_is_refused_with_the_first_ones_id() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_five_files_one_is_broken_and_the_other_four_run() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     for name in ["a", "b", "c"] {
         bench.write(&format!("{name}.toml"), &named(&bench, name));
     }
@@ -46,7 +45,7 @@ async fn of_five_files_one_is_broken_and_the_other_four_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_panics_is_started_again_and_leaves_the_others_running() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let path = bench.path("faulty.sqlite");
     let faulty = "[pipeline]\nname = \"faulty\"\n[source.faulty]\nrows = 3\n[sink.sqlite]\n";
     bench.write("faulty.toml", &format!("{faulty}path = \"{}\"\n", path.display()));
@@ -63,7 +62,7 @@ async fn a_source_that_panics_is_started_again_and_leaves_the_others_running() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_panics_is_tried_again_and_leaves_the_others_running() {
     let bench =
-        Bench::start(busy(), "", "[sink.faulty]\nhangs = false\nretry = { first = \"20ms\", longest = \"50ms\" }")
+        Bench::start(busy(500.0), "", "[sink.faulty]\nhangs = false\nretry = { first = \"20ms\", longest = \"50ms\" }")
             .await;
     let mut program = run_faulty(&bench);
     program.until_committed(500).await;
@@ -77,7 +76,7 @@ async fn a_sink_that_panics_is_tried_again_and_leaves_the_others_running() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_hangs_holds_up_nobody_and_not_the_end() {
     let hanging = "[sink.faulty]\nhangs = true\ntimeout = \"300ms\"\nretry = { first = \"20ms\", longest = \"50ms\" }";
-    let bench = Bench::start(busy(), "", hanging).await;
+    let bench = Bench::start(busy(500.0), "", hanging).await;
     let mut program = run_faulty(&bench);
     program.until_committed(500).await;
     let hangs = |report: &Value| report["checks"]["eth/sink.faulty"]["status"] == "degraded";
@@ -92,7 +91,7 @@ async fn a_sink_that_hangs_holds_up_nobody_and_not_the_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_signal_drains_the_spool_says_so_and_ends_well() {
     for signal in ["TERM", "INT"] {
-        let bench = Bench::start(busy(), "", "").await;
+        let bench = Bench::start(busy(500.0), "", "").await;
         let mut program = bench.run();
         program.until_committed(300).await;
         program.signal(signal);
@@ -108,7 +107,7 @@ async fn the_first_signal_drains_the_spool_says_so_and_ends_well() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_store_that_is_down_cannot_take_stays_is_counted_and_is_sent_at_the_next_start() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     bench.write("store", "in the way");
     bench.write(
         "eth.toml",
@@ -137,7 +136,7 @@ async fn what_a_store_that_is_down_cannot_take_stays_is_counted_and_is_sent_at_t
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_signal_ends_at_once_and_loses_nothing() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     bench.write("store", "in the way");
     bench.write("eth.toml", &bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite"));
     let mut program = bench.run();
@@ -163,7 +162,7 @@ async fn a_second_signal_ends_at_once_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigusr1_prints_the_full_report() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(100).await;
     program.signal("USR1");
@@ -177,7 +176,7 @@ async fn sigusr1_prints_the_full_report() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn in_a_log_of_json_the_report_of_sigusr1_is_a_line_like_the_others() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n");
     let mut program = bench.run();
     program.until_committed(100).await;
@@ -194,17 +193,13 @@ async fn in_a_log_of_json_the_report_of_sigusr1_is_a_line_like_the_others() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_after_kill_9_says_where_it_resumes() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     program.kill().await;
     let mut program = bench.run();
     program.until_logged("the spool ends at offset ").await;
     bench.settle(&mut program).await.assert_exact(&program.log());
-}
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
 }
 
 /// Returns the pipeline under another name, with a database of its own.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Bench, Program, SmallDisk};
+use support::{Bench, Program, SmallDisk, busy};
 use tidegate_sources::deribit::simulator::{Fault, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,7 +73,7 @@ async fn a_disk_that_not_even_takes_the_note_of_a_position_is_drained_all_the_sa
     let Some(disk) = SmallDisk::mount("3m") else { return };
     let spool = "[spool]\nsegment_bytes = \"256KiB\"\nkeep = \"1s\"\nwhen_full = \"block\"\n";
     let rest = format!("lock_timeout = \"100ms\"\n{spool}");
-    let bench = Bench::start(busy(), "queue = \"256KiB\"\n", &rest).await;
+    let bench = Bench::start(busy(2_000.0), "queue = \"256KiB\"\n", &rest).await;
     put_data_at(&bench, disk.path());
     let mut program = bench.run();
     program.until_committed(500).await;
@@ -213,7 +213,7 @@ async fn a_spool_that_is_full_is_drained_after_any_number_of_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_frame_of_a_venue_ends_the_pipeline() {
     let source = "channels = [\"trades\", \"book_changes\"]\ninstruments = [\"ETH-PERPETUAL\"]\n";
-    let bench = Bench::start(busy(), source, "").await;
+    let bench = Bench::start(busy(2_000.0), source, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     // Many that cannot be read, together more than one entry may have.
@@ -238,7 +238,7 @@ async fn no_frame_of_a_venue_ends_the_pipeline() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_tail_is_cut_and_said_and_costs_nothing() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(2_000.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
     program.kill().await;
@@ -253,7 +253,8 @@ async fn a_torn_tail_is_cut_and_said_and_costs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn segments_come_and_go_under_load_and_kills_and_nothing_is_lost() {
     let bench =
-        Bench::start(busy(), "", "[spool]\nsegment_bytes = \"256KiB\"\nmax_bytes = \"8MiB\"\nkeep = \"0s\"\n").await;
+        Bench::start(busy(2_000.0), "", "[spool]\nsegment_bytes = \"256KiB\"\nmax_bytes = \"8MiB\"\nkeep = \"0s\"\n")
+            .await;
     let mut first = None;
     for _ in 0..4 {
         let mut program = bench.run();
@@ -288,7 +289,7 @@ const DOWN: &str = "store";
 
 /// Returns a bench whose store cannot be opened until [`heal`].
 async fn with_store_down(spool: &str) -> Bench {
-    let bench = Bench::start(busy(), "queue = \"256KiB\"\n", "").await.at("store/eth.sqlite");
+    let bench = Bench::start(busy(2_000.0), "queue = \"256KiB\"\n", "").await.at("store/eth.sqlite");
     bench.write(DOWN, "in the way");
     bench.write("eth.toml", &bench.pipeline("queue = \"256KiB\"\n", spool));
     bench
@@ -300,10 +301,6 @@ fn heal(bench: &Bench) {
 
 fn spool(when_full: &str) -> String {
     format!("[spool]\nmax_bytes = \"1MiB\"\nsegment_bytes = \"128KiB\"\nkeep = \"0s\"\nwhen_full = \"{when_full}\"\n")
-}
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 2_000.0, ..SimulatorConfig::default() }
 }
 
 fn put_data_at(bench: &Bench, directory: &Path) {

@@ -6,12 +6,12 @@ mod support;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Bench, Program, SmallDisk};
+use support::{Bench, Program, SmallDisk, busy};
 use tidegate_sources::deribit::simulator::SimulatorConfig;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_disk_that_can_only_be_read_is_written_to_again_when_it_can() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let Some(disk) = SmallDisk::mount("200m") else { return };
     let bench = bench.at(disk.path().join("eth.sqlite"));
     bench.write("eth.toml", &bench.pipeline("", "breaker = { open_for = \"200ms\" }"));
@@ -60,10 +60,6 @@ async fn what_sqlite_cannot_have_is_refused_when_the_file_is_loaded() {
         assert!(said.contains(mistake), "never said: {mistake}\n{said}");
     }
     assert!(said.contains("5 errors"), "{said}");
-}
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
 }
 
 fn spooled(report: &Value) -> u64 {

@@ -10,13 +10,12 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Bench, PATIENCE, Program};
-use tidegate_sources::deribit::simulator::SimulatorConfig;
+use support::{Bench, PATIENCE, Program, busy};
 use tokio::time::sleep;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_row_that_is_stored_is_printed_as_json_where_there_is_no_terminal() {
-    let bench = Bench::start(busy(), "", "start = \"earliest\"\n[sink.stdout]\nstart = \"earliest\"\n").await;
+    let bench = Bench::start(busy(500.0), "", "start = \"earliest\"\n[sink.stdout]\nstart = \"earliest\"\n").await;
     let mut program = Program::start(bench.folder(), &["run", "eth.toml"]);
     until(&program, "300 rows are printed", |printed| printed.lines().count() > 300).await;
     bench.venue.freeze();
@@ -44,7 +43,7 @@ async fn a_terminal_gets_columns() {
         eprintln!("SKIPPED: no `script` here, which makes a terminal");
         return;
     }
-    let bench = Bench::start(busy(), "", "[sink.stdout]\ntables = [\"trades\"]\n").await;
+    let bench = Bench::start(busy(500.0), "", "[sink.stdout]\ntables = [\"trades\"]\n").await;
     let command = format!("echo $$ > pid; exec {} run eth.toml", env!("CARGO_BIN_EXE_tidegate"));
     let mut program = Program::start_as(Path::new("script"), bench.folder(), &["-qec", &command, "/dev/null"]);
     let has_columns = |printed: &str| {
@@ -71,8 +70,4 @@ async fn until(program: &Program, what: &str, wanted: impl Fn(&str) -> bool) {
 
 fn rows(printed: &str) -> Vec<Value> {
     printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
 }

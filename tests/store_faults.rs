@@ -8,12 +8,11 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection};
-use support::{Bench, Program};
-use tidegate_sources::deribit::simulator::SimulatorConfig;
+use support::{Bench, Program, busy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_down_at_the_start_is_spooled_for_and_drained_to_later() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     // A file where the directory of the database has to be.
     bench.write("store", "in the way");
     bench.write("eth.toml", &bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite"));
@@ -35,7 +34,7 @@ async fn a_store_that_is_down_at_the_start_is_spooled_for_and_drained_to_later()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_another_program_has_locked_is_waited_for() {
-    let bench = Bench::start(busy(), "", "lock_timeout = \"100ms\"").await;
+    let bench = Bench::start(busy(500.0), "", "lock_timeout = \"100ms\"").await;
     let mut program = bench.run();
     program.until_committed(200).await;
     let mut other = bench.connection().await;
@@ -51,7 +50,7 @@ async fn a_database_that_another_program_has_locked_is_waited_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_removed_while_it_is_written_stops_the_sink_and_nothing_else() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     remove(&bench.database());
@@ -61,7 +60,7 @@ async fn a_database_that_is_removed_while_it_is_written_stops_the_sink_and_nothi
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_was_moved_away_is_filled_on_exactly_once_it_is_moved_back() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     let names = ["", "-wal", "-shm"].map(|end| format!("{}{end}", bench.database().display()));
@@ -76,7 +75,7 @@ async fn a_database_that_was_moved_away_is_filled_on_exactly_once_it_is_moved_ba
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_replaced_by_another_one_stops_the_sink_and_nothing_else() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     remove(&bench.database());
@@ -89,7 +88,7 @@ async fn a_database_that_is_replaced_by_another_one_stops_the_sink_and_nothing_e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_replaced_by_a_directory_stops_the_sink_and_nothing_else() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     remove(&bench.database());
@@ -101,7 +100,7 @@ async fn a_database_that_is_replaced_by_a_directory_stops_the_sink_and_nothing_e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_position_that_was_deleted_stops_the_sink_with_the_three_positions() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     let mut other = bench.connection().await;
@@ -111,7 +110,7 @@ async fn a_position_that_was_deleted_stops_the_sink_with_the_three_positions() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_database_is_written_to_again_when_it_has_room() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     // The limit is one of the connection, so it is a disk of its own that is full.
     let Some(disk) = support::SmallDisk::mount("512k") else { return };
     let bench = bench.at(disk.path().join("eth.sqlite"));
@@ -128,7 +127,7 @@ async fn a_full_database_is_written_to_again_when_it_has_room() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_restored_from_an_older_copy_is_fed_again_exactly() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     let copy = bench.path("copy.sqlite");
@@ -148,7 +147,7 @@ async fn a_database_restored_from_an_older_copy_is_fed_again_exactly() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_of_another_spool_is_refused_and_left_as_it_is() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     program.stop().await;
@@ -163,7 +162,7 @@ async fn a_database_of_another_spool_is_refused_and_left_as_it_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stored() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(100).await;
     program.stop().await;
@@ -206,7 +205,7 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     program.stop().await;
@@ -236,7 +235,7 @@ async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_renamed_is_held_back_however_often_it_is_started() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     program.stop().await;
@@ -264,7 +263,7 @@ async fn a_source_that_was_renamed_is_held_back_however_often_it_is_started() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_is_still_fed_from_the_spool_when_the_only_source_needs_a_person() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     bench.write("store", "in the way");
     let text = bench.pipeline("", "").replace("eth.sqlite", "store/eth.sqlite");
     bench.write("eth.toml", &text);
@@ -286,7 +285,7 @@ async fn a_store_is_still_fed_from_the_spool_when_the_only_source_needs_a_person
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_that_was_renamed_is_held_back_from_the_tables_that_its_old_name_has_filled() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     program.stop().await;
@@ -318,7 +317,7 @@ async fn a_pipeline_that_was_renamed_is_held_back_from_the_tables_that_its_old_n
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_tables_than_at_the_last_start_are_said_once() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     for (rest, is_said) in [("", false), ("tables = [\"trades\"]", true), ("tables = [\"trades\"]", false)] {
         bench.write("eth.toml", &bench.pipeline("", rest));
         let mut program = bench.run();
@@ -331,7 +330,7 @@ async fn other_tables_than_at_the_last_start_are_said_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sink_whose_file_beside_the_spool_is_damaged_fails_alone() {
-    let bench = Bench::start(busy(), "", "[sink.other]\ntype = \"file\"\npath = \"rows\"").await;
+    let bench = Bench::start(busy(500.0), "", "[sink.other]\ntype = \"file\"\npath = \"rows\"").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     program.stop().await;
@@ -348,7 +347,7 @@ async fn a_sink_whose_file_beside_the_spool_is_damaged_fails_alone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_stores_the_one_that_is_up_does_not_wait_for_the_one_that_is_down() {
-    let bench = Bench::start(busy(), "", "").await;
+    let bench = Bench::start(busy(500.0), "", "").await;
     bench.write("store", "in the way");
     let down = format!(
         "[sink.down]\ntype = \"sqlite\"\npath = \"{}\"\nretry = {{ first = \"20ms\", longest = \"300ms\" }}",
@@ -369,10 +368,6 @@ async fn of_two_stores_the_one_that_is_up_does_not_wait_for_the_one_that_is_down
 
 const TRADES: &str = "SELECT count(*) FROM trades";
 const TICKERS: &str = "SELECT count(*) FROM tickers";
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
-}
 
 fn spooled(report: &Value) -> u64 {
     report["checks"]["eth/spool"]["rows_appended"].as_u64().unwrap_or(0)

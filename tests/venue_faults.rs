@@ -6,13 +6,16 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
-use support::{Bench, Program, chosen::most_traded_option};
+use support::{
+    Bench, Program, busy,
+    faulty::{LONG, QUICK, most_traded_option, source_of},
+};
 use tidegate_sources::deribit::simulator::{Condition, Fault, Oracle, SimulatorConfig};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_venue_that_accepts_and_never_speaks_is_given_up_and_dialled_again() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     bench.venue.inject(Fault::Lasting(Condition::NeverSpeak, LONG));
     let mut program = bench.run();
     let report = degraded(&mut program).await;
@@ -26,7 +29,7 @@ async fn a_venue_that_accepts_and_never_speaks_is_given_up_and_dialled_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_venue_that_answers_with_a_web_page_is_dialled_again_and_the_reason_is_said() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     bench.venue.inject(Fault::Lasting(Condition::PlainHttp, LONG));
     let mut program = bench.run();
     let report = degraded(&mut program).await;
@@ -38,7 +41,7 @@ async fn a_venue_that_answers_with_a_web_page_is_dialled_again_and_the_reason_is
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wrong_kind_of_exchange_is_refused_and_other_pipelines_go_on() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let (ws, http) = (bench.venue.ws_url(), bench.venue.http_url());
     let wrong = format!("endpoint = {{ ws = \"{ws}\", http = \"{http}\", testnet = false }}\n{QUICK}");
     let wrong =
@@ -58,7 +61,7 @@ async fn the_wrong_kind_of_exchange_is_refused_and_other_pipelines_go_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_open_line_is_found_by_its_pings_and_the_gap_is_filled() {
     let source = format!("{QUICK}ping = {{ every = \"300ms\", timeout = \"300ms\" }}\n");
-    let bench = Bench::start(busy(), &source, "").await;
+    let bench = Bench::start(busy(500.0), &source, "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
     assert!(bench.venue.inject(Fault::HalfOpen) > 0);
@@ -72,7 +75,7 @@ async fn a_half_open_line_is_found_by_its_pings_and_the_gap_is_filled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_that_is_refused_without_a_word_is_reported_by_name() {
     let source = format!("{QUICK}channels = [\"trades\", \"tickers\"]\ninstruments = [\"ETH-PERPETUAL\"]\n");
-    let bench = Bench::start(busy(), &source, "").await;
+    let bench = Bench::start(busy(500.0), &source, "").await;
     bench.venue.inject(Fault::Lasting(Condition::Refuse { containing: "ticker.ETH-PERPETUAL".to_owned() }, LONG));
     let mut program = bench.run();
     let refused = |report: &Value| source_of(report)["subscriptions"]["refused"] == 1;
@@ -93,7 +96,7 @@ async fn a_channel_that_is_refused_without_a_word_is_reported_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_is_put_off_is_asked_for_again_and_costs_nobody_else_a_line() {
     let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
-    let bench = Bench::start(SimulatorConfig { instruments: 10, ..busy() }, &source, "").await;
+    let bench = Bench::start(SimulatorConfig { instruments: 10, ..busy(500.0) }, &source, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     bench.venue.inject(Fault::Lasting(Condition::PutOff { code: 10041 }, LONG));
@@ -113,7 +116,7 @@ async fn a_subscription_that_is_put_off_is_asked_for_again_and_costs_nobody_else
 
 #[tokio::test(flavor = "multi_thread")]
 async fn data_of_an_instrument_that_nobody_follows_make_no_stream() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     let ticker = |channel: &str, name: &str| {
@@ -139,7 +142,7 @@ async fn data_of_an_instrument_that_nobody_follows_make_no_stream() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_main_host_has_forgotten_comes_from_the_history_host() {
-    let forgetful = SimulatorConfig { history: Duration::from_millis(1), ..busy() };
+    let forgetful = SimulatorConfig { history: Duration::from_millis(1), ..busy(500.0) };
     let bench = Bench::start(forgetful, QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
@@ -189,7 +192,7 @@ async fn quiet_options_are_not_called_lost_where_no_host_remembers_their_last_tr
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_nobody_can_read_are_kept_raw_and_counted_and_disturb_nothing() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     let nested = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -231,7 +234,7 @@ async fn frames_that_nobody_can_read_are_kept_raw_and_counted_and_disturb_nothin
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_without_an_id_a_reply_nobody_asked_for_and_an_unknown_channel_change_nothing() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     for frame in [
@@ -250,7 +253,7 @@ async fn an_error_without_an_id_a_reply_nobody_asked_for_and_an_unknown_channel_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_is_too_long_ends_the_session_and_the_gap_is_filled() {
     let source = format!("{QUICK}max_message = \"1MiB\"\n");
-    let bench = Bench::start(busy(), &source, "").await;
+    let bench = Bench::start(busy(500.0), &source, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     assert!(bench.venue.inject(Fault::Oversized { bytes: 2 << 20 }) > 0);
@@ -266,7 +269,7 @@ async fn gaps_stay_open_while_the_api_fails_and_are_filled_when_it_is_back() {
     for condition in
         [Condition::RestDown, Condition::Http5xx, Condition::Http429 { retry_after: Duration::from_secs(1) }]
     {
-        let bench = Bench::start(busy(), QUICK, "").await;
+        let bench = Bench::start(busy(500.0), QUICK, "").await;
         let mut program = bench.run();
         program.until_committed(300).await;
         program.until("nothing is missing", |report| source_of(report)["gaps"]["open"] == 0).await;
@@ -287,7 +290,7 @@ async fn gaps_stay_open_while_the_api_fails_and_are_filled_when_it_is_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_that_lags_behind_the_feed_loses_nothing() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     bench.venue.inject(Fault::Lasting(Condition::RestLag { by: Duration::from_millis(800) }, LONG));
@@ -302,7 +305,7 @@ async fn an_api_that_lags_behind_the_feed_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_venue_that_numbers_its_trades_anew_loses_none_and_doubles_none() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(500).await;
     for rows in [800, 1_100, 1_400] {
@@ -338,7 +341,7 @@ async fn the_first_trade_of_a_stream_during_a_cut_is_stored() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_venue_whose_clock_is_wrong_loses_nothing() {
-    let bench = Bench::start(busy(), QUICK, "").await;
+    let bench = Bench::start(busy(500.0), QUICK, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
     for (by_ms, rows) in [(-1_500, 600), (2_500, 900)] {
@@ -358,7 +361,7 @@ async fn every_kind_of_row_is_stored_once_and_a_book_that_breaks_begins_anew() {
          \"instrument_status\"]\ninstruments = [{{ currency = \"ETH\", kind = \"option\", top = 8 }}, \
          \"ETH-PERPETUAL\"]\n"
     );
-    let bench = Bench::start(busy(), &source, "").await;
+    let bench = Bench::start(busy(500.0), &source, "").await;
     let mut program = bench.run();
     program.until_committed(1_000).await;
     for rows in [1_500, 2_000, 2_500] {
@@ -393,22 +396,8 @@ async fn every_kind_of_row_is_stored_once_and_a_book_that_breaks_begins_anew() {
     assert_eq!(bench.number("SELECT count(*) - count(DISTINCT ts_event) FROM index_prices").await, 0);
 }
 
-/// Times that a test can wait for.
-const QUICK: &str = "connect_timeout = \"500ms\"\nsubscribe_timeout = \"2s\"\n\
-    breaker = { failures = 3, open_for = \"200ms\", successes = 1 }\n\
-    rest = { timeout = \"500ms\", breaker = { failures = 3, open_for = \"200ms\", successes = 1 } }\n";
-const LONG: Duration = Duration::from_secs(3_600);
-
-fn busy() -> SimulatorConfig {
-    SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }
-}
-
 async fn degraded(program: &mut Program) -> Value {
     program.until("the source is degraded", |report| source_of(report)["status"] == "degraded").await
-}
-
-fn source_of(report: &Value) -> &Value {
-    &report["checks"]["eth/source.deribit"]
 }
 
 fn sink_of(report: &Value) -> &Value {

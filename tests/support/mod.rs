@@ -1,8 +1,8 @@
 //! A venue and the real program side by side: what every test over sockets needs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it; tests may fail")]
 
-pub mod chosen;
 mod comparison;
+pub mod faulty;
 mod program;
 mod small_disk;
 
@@ -26,6 +26,11 @@ pub use self::{
 
 /// How long a condition may take to come true before a test gives up. Generous: a test machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns a venue on which so many events a second happen.
+pub fn busy(rate: f64) -> SimulatorConfig {
+    SimulatorConfig { rate, ..SimulatorConfig::default() }
+}
 
 /// A simulated venue, and a folder with a pipeline that reads it.
 pub struct Bench {
