@@ -21,6 +21,49 @@ pub(super) struct Liveness {
     is_silent: bool,
 }
 
+/// Up to when all that the venue sent was read. A process that stood still reads late what has waited for it in the socket,
+/// and never what the venue has thrown away meanwhile: that a frame is read tells nothing of the time before. Reads no clock.
+#[derive(Debug)]
+pub(super) struct Heard {
+    /// When the last frame was read.
+    frame: Option<Instant>,
+    /// When nothing was left to read, as a later look has shown.
+    shown: Instant,
+    /// When nothing seemed to be left at the last look.
+    seen: Instant,
+}
+
+impl Heard {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { frame: None, shown: now, seen: now }
+    }
+
+    /// Notes that a frame was read.
+    pub(super) fn frame(&mut self, now: Instant) {
+        self.frame = Some(now);
+    }
+
+    /// Notes that nothing is left to read. Between two looks the runtime learns what has come: the first one alone may have
+    /// been blind.
+    pub(super) fn nothing_left(&mut self, now: Instant) {
+        self.shown = self.seen;
+        self.seen = now;
+    }
+
+    /// Returns up to when frames came and all of them were read.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.frame.map(|frame| frame.min(self.shown))
+    }
+
+    /// Returns when to look again, so that of the last frame it is known that it was the last one.
+    pub(super) fn next_at(&self) -> Option<Instant> {
+        self.frame.filter(|frame| *frame > self.shown).map(|_| self.seen + LOOK_AGAIN)
+    }
+}
+
+/// So long after the last look another one is made.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// What the watch has found.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Sign {

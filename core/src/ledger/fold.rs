@@ -28,6 +28,9 @@ pub(crate) struct Fold {
     gone: Vec<Line>,
     /// Up to when frames came, by session.
     heard: HashMap<u32, Timestamp, FixedState>,
+    /// Sessions that tell by themselves up to when they have read all that came: of these a row alone tells nothing, since it
+    /// may have waited while the process stood still.
+    telling: BTreeSet<u32>,
     /// Sessions of which nothing was heard since the ledger began, or since a part of the log that cannot be read: what they
     /// vouch for is claimed from then on.
     unheard: BTreeSet<u32>,
@@ -162,7 +165,7 @@ impl Fold {
         // What tells a repeat from another row is of no interest here: what is in the log is no repeat.
         self.continuity.apply_row(row, 0);
         let is_live = row.head.origin == Origin::Live;
-        if is_live {
+        if is_live && !self.telling.contains(&row.session) {
             self.hear(row.session, row.head.ts_recv);
         }
         if self.is_quiet || row.head.origin == Origin::Redrive {
@@ -202,6 +205,7 @@ impl Fold {
             }
             Control::Alive { session, at } => {
                 self.continuity.apply(control);
+                self.telling.insert(*session);
                 self.hear(*session, *at);
             }
             Control::GapOpened { gap, stream, .. } => {
@@ -255,7 +259,8 @@ impl Fold {
     /// Frames of a session came.
     #[inline]
     fn hear(&mut self, session: u32, at: Timestamp) {
-        let ahead = self.continuity.ahead(session).unwrap_or_default();
+        // Before the venue has confirmed anything nobody knows its clock, and nothing is claimed.
+        let Some(ahead) = self.continuity.ahead(session) else { return };
         let at = Timestamp(at.0.saturating_sub(ahead));
         self.heard.entry(session).and_modify(|heard| *heard = at.max(*heard)).or_insert(at);
         if !self.unheard.is_empty() && self.unheard.remove(&session) {
@@ -271,6 +276,7 @@ impl Fold {
         for session in sessions {
             self.heard.remove(&session);
             self.unheard.remove(&session);
+            self.telling.remove(&session);
         }
         for (end, streams) in ended {
             streams.into_iter().for_each(|stream| self.lapse(stream, &end));

@@ -18,7 +18,10 @@ impl<T: Transport> Driver<T> {
         for _ in 0..MOST_AT_ONCE {
             let Phase::Open(session) = &mut self.phase else { return Ok(()) };
             // The runtime's fairness budget makes a socket look empty that is not.
-            let Some(message) = unconstrained(session.line.next()).now_or_never() else { return Ok(()) };
+            let Some(message) = unconstrained(session.line.next()).now_or_never() else {
+                session.heard.nothing_left(Instant::now());
+                return Ok(());
+            };
             self.on_message(message)?;
         }
         Ok(())
@@ -33,10 +36,12 @@ impl<T: Transport> Driver<T> {
         let now = Instant::now();
         if let Phase::Open(session) = &mut self.phase {
             session.liveness.frame();
-            session.heard_at = Some(now);
+            session.heard.frame(now);
             if now >= session.alive_at {
                 session.alive_at = now + ALIVE_EVERY;
-                self.link.step(Step::Alive { at: self.transport.wall() });
+                session.told = session.heard.until().unwrap_or(now);
+                let told = session.told;
+                self.link.step(Step::Alive { at: self.wall_of(told) });
             }
         }
         self.health.frame(now);

@@ -27,6 +27,7 @@ use super::{
     backfill::Backfill,
     capture::{Capture, Event as Recorded},
     discovery::Discovery,
+    liveness::Heard,
     reconnect::Reconnect,
     rest::{CallId, RestQueue},
     standing::Standing,
@@ -333,11 +334,13 @@ impl<T: Transport> Driver<T> {
             return Err(error);
         }
         let why = error.to_string();
-        if !matches!(self.phase, Phase::Open(_)) {
+        let Phase::Open(session) = &mut self.phase else {
             // The end of a session may be in what was thrown away.
             self.link.step(Step::Ended { why });
             return Ok(());
-        }
+        };
+        // What was heard last is not in the log.
+        session.heard = Heard::new(session.opened_at);
         self.settle(Err(Stop::session(why, ReconnectReason::Overflow)))
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::{
-    connection::{liveness::Liveness, quiet::Quiet, vouch::ALIVE_EVERY},
+    connection::{liveness::Liveness, quiet::Quiet},
     protocol::Close,
 };
 
@@ -19,8 +19,9 @@ pub(super) struct Session<L> {
     pub(super) greet_by: Option<Instant>,
     /// When to say next that frames still come.
     pub(super) alive_at: Instant,
-    /// When the last frame came.
-    pub(super) heard_at: Option<Instant>,
+    pub(super) heard: Heard,
+    /// Up to when frames came, as the log was told.
+    pub(super) told: Instant,
     /// When it will have held for the stable period; `None` once it has.
     pub(super) stable_at: Option<Instant>,
     /// The spool was full for however short a time, and has taken for over what it was told of this session.
@@ -144,7 +145,8 @@ impl<T: Transport> Driver<T> {
             quiet: Quiet::new(self.config.quiet_after.0),
             greet_by: Some(now + self.config.subscribe_timeout.0),
             alive_at: now,
-            heard_at: None,
+            heard: Heard::new(now),
+            told: now,
             stable_at: Some(now + self.config.reconnect.stable_after.0),
             is_refused: !*self.room.borrow_and_update(),
             is_subscribed: false,
@@ -206,11 +208,9 @@ impl<T: Transport> Driver<T> {
             self.link.outbox().watch(channel, false);
         }
         self.subscriptions.reset();
-        if let Some(heard_at) = session.heard_at.filter(|heard_at| *heard_at + ALIVE_EVERY > session.alive_at) {
+        if let Some(heard) = session.heard.until().filter(|heard| *heard > session.told) {
             // From then on nobody has listened.
-            let silence = i64::try_from(heard_at.elapsed().as_nanos()).unwrap_or(i64::MAX);
-            let at = Timestamp(self.transport.wall().0.saturating_sub(silence));
-            self.link.step(Step::Alive { at });
+            self.link.step(Step::Alive { at: self.wall_of(heard) });
         }
         self.link.step(Step::Ended { why: why.to_owned() });
         self.note(|| Recorded::End { why: why.to_owned() });
@@ -221,6 +221,12 @@ impl<T: Transport> Driver<T> {
         self.metrics.connections.set(0.0);
         self.show_subscriptions();
         Some(session.line)
+    }
+
+    /// Returns what the wall clock would have shown, as it goes now.
+    pub(super) fn wall_of(&self, at: Instant) -> Timestamp {
+        let ago = i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        Timestamp(self.transport.wall().0.saturating_sub(ago))
     }
 
     /// Puts a new protocol in the place of one that panicked: nothing that it knew can be trusted.

@@ -279,7 +279,7 @@ impl<T: Transport> Driver<T> {
     pub(super) fn earliest(&mut self, now: Instant) -> Instant {
         let has_room = self.has_room();
         let discover_at = self.discovery.next_at().filter(|_| has_room);
-        let mut next = [discover_at, self.rest.next_at(now), None, None, None, None, None, None, None];
+        let mut next = [discover_at, self.rest.next_at(now), None, None, None, None, None, None, None, None];
         if let Phase::Open(session) = &self.phase {
             let is_ready = self.subscriptions.is_ready();
             next[2] = session.greet_by;
@@ -289,6 +289,7 @@ impl<T: Transport> Driver<T> {
             next[6] = self.wake_at.filter(|_| is_ready);
             next[7] = self.subscriptions.next_at();
             next[8] = self.backfill.next_at(now);
+            next[9] = session.heard.next_at();
         } else if self.may_dial() && (has_room || self.reconnect.at(now) > now) {
             let waits = self.held_up.map(|since| since + HELD_UP_TOLD);
             next[2] = waits.or_else(|| Some(self.reconnect.at(now))).filter(|at| waits.is_none() || *at > now);

@@ -47,6 +47,23 @@ async fn a_session_ends_with_the_word_when_its_last_frame_came() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_read_after_the_process_stood_still_tells_nothing_of_the_time_between() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    peer.say("row a 1");
+    world.logged("row a 1 live").await;
+    tokio::time::sleep(SECOND * 5).await;
+    peer.say("row a 2");
+    // The driver does not run meanwhile; the venue has given up then.
+    tokio::time::advance(SECOND * 100).await;
+    drop(peer);
+    world.logged("ended: the venue hung up").await;
+    let alive = world.alive.lock().unwrap().clone();
+    let heard = alive[alive.len() - 1].0 - alive[0].0;
+    assert!(heard < 10_000_000_000, "nobody has listened for 100 s: {alive:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_ends_the_session_in_the_log_and_takes_leave_of_the_venue() {
     let mut world = World::start(Toy::new(&["a"]));
     let mut peer = world.subscribe("a").await;

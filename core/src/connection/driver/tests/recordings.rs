@@ -23,7 +23,7 @@ use crate::{
 async fn a_replay_gives_the_same_rows_and_steps_in_the_same_order_and_closes_the_gap_of_its_own_pipeline() {
     let dir = tempfile::tempdir().unwrap();
     let world = record_everything(dir.path()).await;
-    let (live, live_rows) = (without_gaps(&world.log), world.rows.lock().unwrap().clone());
+    let (live, live_rows) = (in_common(&world.log), world.rows.lock().unwrap().clone());
     assert!(
         live.iter().any(|line| line.starts_with("malformed")) && live.contains(&"restart a".to_owned()),
         "{live:?}"
@@ -35,7 +35,7 @@ async fn a_replay_gives_the_same_rows_and_steps_in_the_same_order_and_closes_the
     let (log, rows) = (Arc::clone(&again.log), Arc::clone(&again.rows));
     again.ended().await.unwrap();
     assert_eq!(*rows.lock().unwrap(), live_rows, "with the times at which they came");
-    assert_eq!(without_gaps(&log), live);
+    assert_eq!(in_common(&log), live);
     assert!(log.lock().unwrap().contains(&"answered 77 ask 9".to_owned()), "{log:?}");
 }
 
@@ -350,12 +350,13 @@ async fn finish(world: World) {
     world.ended().await.unwrap();
 }
 
-fn without_gaps(log: &Mutex<Vec<String>>) -> Vec<String> {
-    log.lock().unwrap().iter().filter(|line| !is_about_gaps(line)).cloned().collect()
+fn in_common(log: &Mutex<Vec<String>>) -> Vec<String> {
+    log.lock().unwrap().iter().filter(|line| !is_of_one_run(line)).cloned().collect()
 }
 
-fn is_about_gaps(line: &str) -> bool {
-    line.starts_with("answered") || line.starts_with("asked")
+fn is_of_one_run(line: &str) -> bool {
+    // A live session knows when nothing was left to read, its capture does not.
+    line.starts_with("answered") || line.starts_with("asked") || line == "alive"
 }
 
 fn lines(dir: &Path) -> Vec<Event> {
