@@ -19,6 +19,8 @@ pub(super) struct Board {
     history_lag: Duration,
     tell: watch::Sender<Arc<[Ask]>>,
     gaps: HashMap<GapId, Shown>,
+    /// Streams that no session covers and nobody has left, and for how long sessions had been up when that began.
+    uncovered: HashMap<u32, Duration>,
     /// For how long sessions of the source have been up, all together, and until when that is known.
     up_for: Duration,
     looked: Option<Instant>,
@@ -52,7 +54,8 @@ impl Board {
     pub(super) fn new(source: Arc<str>, tables: Vec<Arc<str>>, history_lag: Duration) -> Self {
         let (tell, _) = watch::channel(Vec::new().into());
         let (gaps, up_for, looked) = (HashMap::new(), Duration::ZERO, None);
-        Self { source, tables, history_lag, tell, gaps, up_for, looked, was_up: false }
+        let uncovered = HashMap::new();
+        Self { source, tables, history_lag, tell, gaps, uncovered, up_for, looked, was_up: false }
     }
 
     pub(super) fn subscribe(&self) -> super::Asks {
@@ -72,10 +75,7 @@ impl Board {
         let mut gaps = HashMap::new();
         let mut asks = Vec::new();
         let mut look = Look::default();
-        let is_up = continuity.is_up(&self.source);
-        let since_last = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
-        self.up_for += if self.was_up { since_last } else { Duration::ZERO };
-        (self.looked, self.was_up) = (Some(now), is_up);
+        let is_up = self.pass(continuity, now);
         // What is not collected any more stays open until it is again: nobody could take an answer.
         let is_collected = |ask: &OpenAsk| self.tables.contains(&ask.gap.stream.table);
         for ask in continuity.open_gaps(&self.source).filter(is_collected) {
@@ -107,6 +107,26 @@ impl Board {
             is_new
         });
         look
+    }
+
+    /// Returns the streams that have gone while nobody listened: nobody subscribes to them anew, and nobody has left them.
+    pub(super) fn gone(&mut self, continuity: &Continuity, now: Instant) -> Vec<u32> {
+        let is_up = self.pass(continuity, now);
+        let since = |id: u32| (id, self.uncovered.get(&id).copied().unwrap_or(self.up_for));
+        self.uncovered = continuity.uncovered_streams(&self.source).map(since).collect();
+        let is_gone = |at: Duration| is_up && self.up_for >= at + SETTLED;
+        let mut gone: Vec<u32> = self.uncovered.iter().filter(|(_, at)| is_gone(**at)).map(|(id, _)| *id).collect();
+        gone.sort_unstable();
+        gone
+    }
+
+    /// Counts for how long sessions are up, and returns whether one is.
+    fn pass(&mut self, continuity: &Continuity, now: Instant) -> bool {
+        let is_up = continuity.is_up(&self.source);
+        let since_last = self.looked.map_or(Duration::ZERO, |looked| now.saturating_duration_since(looked));
+        self.up_for += if self.was_up { since_last } else { Duration::ZERO };
+        (self.looked, self.was_up) = (Some(now), is_up);
+        is_up
     }
 
     fn look(&self, ask: &OpenAsk, now: Instant) -> Shown {

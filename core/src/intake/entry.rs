@@ -257,6 +257,20 @@ impl Intake {
         self.append(Some(LinkId { source, line: 0 }), now)
     }
 
+    /// Enters that streams of a source have gone while nobody listened.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`SpoolWriter::append`].
+    pub(super) fn gone(&mut self, now: Now, source: u16, mut streams: Vec<u32>) -> Result<Accepted> {
+        streams.truncate(RETIRED_AT_ONCE);
+        self.begin();
+        let name = Arc::clone(&self.sources[usize::from(source)]);
+        self.continuity.gone(&name, streams, now.wall, &mut self.decisions);
+        self.decide();
+        self.append(Some(LinkId { source, line: 0 }), now)
+    }
+
     /// Forgets the streams that nobody subscribes to and that the spool has no row of: all before `floor` is gone, and no
     /// sink needs it.
     ///

@@ -435,8 +435,15 @@ impl Task {
         self.is_dirty |= self.intake.continuity.has_gaps();
     }
 
-    /// Forgets the streams that nothing is left of.
+    /// Forgets the streams that nothing is left of, and enters which ones have gone.
     fn retire(&mut self) -> Result<()> {
+        for source in 0..self.boards.len() {
+            let gone = self.boards[source].gone(&self.intake.continuity, Instant::now());
+            if !gone.is_empty() && matches!(self.intake.gone(self.now(), source as u16, gone)?, Accepted::Done(1..)) {
+                self.written();
+                self.is_dirty = true;
+            }
+        }
         let floor = self.floor().min(self.intake.spool.reader().oldest().offset);
         if matches!(self.intake.retire(self.now(), floor)?, Accepted::Done(1..)) {
             self.written();

@@ -64,6 +64,15 @@ impl Continuity {
         self.open_behind(session, &repeatable, at, out);
     }
 
+    /// Streams of a source have gone while nobody listened: from here on nobody subscribes to them.
+    pub(crate) fn gone(&self, source: &str, streams: Vec<u32>, at: Timestamp, out: &mut Vec<Control>) {
+        let source = self.sources.iter().position(|known| &**known == source);
+        let of_source = |session: &super::Session| Some(usize::from(session.source)) == source;
+        if let Some((session, _)) = self.sessions.iter().find(|(_, session)| of_source(session)) {
+            self.unsubscribed(*session, streams, at, out);
+        }
+    }
+
     /// Opens what a session leaves behind, from where it vouches for it no longer. Also where another one covers the stream:
     /// that may have begun after records were made that were still on the way here. Its next record closes the gap.
     fn open_behind(&self, session: u32, streams: &[u32], at: Timestamp, out: &mut Vec<Control>) {

@@ -63,6 +63,29 @@ fn a_gap_of_a_table_that_the_source_has_no_more_rows_of_is_not_asked_for() {
 }
 
 #[test]
+fn a_stream_that_went_while_nobody_listened_is_left_once_sessions_have_been_up_for_a_while() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A", "B"]);
+    host.take(&mut feed);
+    let mut host = host.kill();
+    let mut feed = Feed::new(0);
+    feed.link.step(Step::Opened);
+    feed.confirm(&["B"]);
+    host.take(&mut feed);
+    let start = Instant::now();
+    let mut board = board_at(&host, start);
+    assert!(board.gone(&host.intake.continuity, start + Duration::from_secs(59)).is_empty(), "it may come back");
+    let gone = board.gone(&host.intake.continuity, start + Duration::from_secs(119));
+    assert_eq!(gone.len(), 1);
+    assert_eq!(&*host.intake.continuity.key(gone[0]).unwrap().symbol, "A");
+    host.intake.gone(host.now, 0, gone).unwrap();
+    assert!(board.gone(&host.intake.continuity, start + Duration::from_secs(200)).is_empty(), "that is in the log");
+    assert!(host.entries().last().unwrap().join(" ").starts_with("Unsubscribed"), "{:?}", host.entries().last());
+    host.assert_recoverable();
+}
+
+#[test]
 fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_session_has_settled() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);
