@@ -285,12 +285,14 @@ pub enum ReconnectReason {
     Overflow,
     /// It was due, before the venue's own cut-off or on a change of what is wanted.
     Planned,
+    /// This process stood still, and nobody knows what the venue gave up meanwhile.
+    StoodStill,
 }
 
 impl LabelValue for ReconnectReason {
     const LABEL: &'static str = "reason";
     const NAMES: &'static [&'static str] =
-        &["connect_failed", "closed", "broken", "no_pong", "silence", "refused", "overflow", "planned"];
+        &["connect_failed", "closed", "broken", "no_pong", "silence", "refused", "overflow", "planned", "stood_still"];
 
     fn number(&self) -> usize {
         *self as usize

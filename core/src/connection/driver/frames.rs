@@ -3,7 +3,7 @@
 use tokio::task::unconstrained;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 
-use super::*;
+use super::{session::shown, *};
 use crate::{
     connection::vouch::{ALIVE_EVERY, malformed},
     health::printable,
@@ -19,6 +19,10 @@ impl<T: Transport> Driver<T> {
             let Phase::Open(session) = &mut self.phase else { return Ok(()) };
             // The runtime's fairness budget makes a socket look empty that is not.
             let Some(message) = unconstrained(session.line.next()).now_or_never() else {
+                if let Some(still) = session.stood_still {
+                    let why = format!("this process stood still for {}", shown(still));
+                    return Err(Stop::session(why, ReconnectReason::StoodStill));
+                }
                 session.heard.nothing_left(Instant::now());
                 return Ok(());
             };

@@ -275,8 +275,20 @@ impl<T: Transport> Driver<T> {
             if matches!(event, Event::Stop) {
                 return Ok(());
             }
+            self.look_for_standstill(timer.deadline());
             let outcome = self.on_event(event);
             self.settle(outcome)?;
+        }
+    }
+
+    /// Finds out whether the process stood still: a paused machine, a disk that hangs. The venue may have given up meanwhile,
+    /// and what it had not sent yet is behind what is left to read: that nothing is left then tells nothing.
+    fn look_for_standstill(&mut self, was_due: Instant) {
+        let late = Instant::now().saturating_duration_since(was_due);
+        if let Phase::Open(session) = &mut self.phase
+            && late > STANDSTILL
+        {
+            session.stood_still.get_or_insert(late);
         }
     }
 
@@ -422,6 +434,9 @@ impl<T: Transport> Driver<T> {
         }
     }
 }
+
+/// A driver that is so late has not run at all.
+const STANDSTILL: Duration = Duration::from_secs(10);
 
 /// Waits until the log takes what waits for it, or has it.
 ///

@@ -20,6 +20,8 @@ pub(super) struct Session<L> {
     /// When to say next that frames still come.
     pub(super) alive_at: Instant,
     pub(super) heard: Heard,
+    /// For how long the process stood still while it was open. What has waited in the socket is still read.
+    pub(super) stood_still: Option<Duration>,
     /// Up to when frames came, as the log was told.
     pub(super) told: Instant,
     /// When it will have held for the stable period; `None` once it has.
@@ -146,6 +148,7 @@ impl<T: Transport> Driver<T> {
             greet_by: Some(now + self.config.subscribe_timeout.0),
             alive_at: now,
             heard: Heard::new(now),
+            stood_still: None,
             told: now,
             stable_at: Some(now + self.config.reconnect.stable_after.0),
             is_refused: !*self.room.borrow_and_update(),
