@@ -193,6 +193,11 @@ impl Replay {
                 tracing::warn!(stage = %self.cx.health.id(), lines, "lines are missing in the capture");
                 self.end("lines are missing in the capture");
             }
+            Event::Cut { file } => {
+                let why = format!("the capture's file `{}` is cut, and what followed in it is missing", file.display());
+                tracing::warn!(stage = %self.cx.health.id(), "{why}");
+                self.end(&why);
+            }
             Event::Sent { .. } | Event::Closed { .. } => {}
         }
         Ok(())
