@@ -1,7 +1,8 @@
 //! Replays a capture: the same calls of the same protocol, so the same rows.
 //!
-//! The rows go through the spool like those of any source, with the times at which they came. What a protocol sends is
-//! thrown away, since its answers are in the capture.
+//! The rows go through the spool like those of any source, with the times at which they came, and so does what the log is
+//! told beside them: the ledger of a replay says what that of the recorded run said. What a protocol sends is thrown away,
+//! since its answers are in the capture.
 
 use std::{
     collections::BTreeSet,
@@ -158,6 +159,7 @@ impl Replay {
     /// Makes the call of one line.
     async fn line(&mut self, line: Line) -> Result<()> {
         let at = line.at;
+        self.link.recorded(at);
         match line.event {
             Event::Start { .. } | Event::Anew => {
                 self.end("the capture of another run begins");
