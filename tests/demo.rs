@@ -201,6 +201,17 @@ async fn a_demo_whose_reader_goes_away_still_ends_with_its_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_simulator_whose_reader_has_read_enough_ends_and_nothing_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut venue = Demo::start(dir.path(), &["simulate", "deribit", "--for", "1s"]);
+    venue.until("endpoint = {").await;
+    let Demo { mut child, lines, .. } = venue;
+    drop(lines);
+    let status = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tickers_that_are_taken_away_are_holes_all_of_them_too() {
     let dir = tempfile::tempdir().unwrap();
     // Before the faults begin: nothing was in flight.

@@ -4,9 +4,10 @@
 
 mod support;
 
-use std::{io::Write, path::Path, time::Duration};
+use std::{io::Write, path::Path, process::Command, time::Duration};
 
 use flate2::{Compression, write::GzEncoder};
+use serde_json::Value;
 use sqlx::Row;
 use support::{Bench, Comparison, Program, Stored};
 use tempfile::TempDir;
@@ -26,6 +27,10 @@ async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
                 assert_eq!(again.len(), live.len(), "{table} at {speed}, run {run}; the log:\n{log}");
                 let other = live.iter().zip(&again).find(|(live, again)| live != again);
                 assert!(other.is_none(), "{table} at {speed}, run {run}: {other:#?}");
+            }
+            for (live, again) in recorded.unknown_seconds.iter().zip(unknown_seconds(&bench)) {
+                // Live, intake hears a little later of what the capture has the time of.
+                assert!((live - again).abs() < 0.5, "{live} s unknown live, {again} s at {speed}, run {run}: {log}");
             }
         }
         std::fs::remove_dir_all(bench.path("data/eth/replay")).unwrap();
@@ -190,6 +195,8 @@ async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_wri
 struct Recorded {
     bench: std::cell::RefCell<Option<Bench>>,
     rows: Vec<(&'static str, Vec<String>)>,
+    /// What its ledger says.
+    unknown_seconds: Vec<f64>,
 }
 
 impl Recorded {
@@ -214,7 +221,9 @@ impl Recorded {
             assert!(rows.len() > 100, "{table}: {}", rows.len());
             all.push((table, rows));
         }
-        Self { bench: Some(bench).into(), rows: all }
+        let unknown_seconds = unknown_seconds(&bench);
+        assert!(unknown_seconds.iter().any(|seconds| *seconds > 0.0), "nobody repeats what was cut: {log}");
+        Self { bench: Some(bench).into(), rows: all, unknown_seconds }
     }
 
     /// Writes the same pipeline, which plays what it has captured into a database.
@@ -270,6 +279,15 @@ async fn rows(bench: &Bench, table: &str) -> Vec<String> {
     let columns: Vec<String> =
         columns.iter().map(|row| format!("'{0}=' || quote(\"{0}\")", row.get::<String, _>("name"))).collect();
     bench.texts(&format!("SELECT {} FROM {table}", columns.join(" || ' ' || "))).await
+}
+
+/// Returns for how long nobody knows what the venue sent, kind by kind, as the ledger has it.
+fn unknown_seconds(bench: &Bench) -> Vec<f64> {
+    let mut coverage = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let said = coverage.args(["coverage", "eth.toml", "--json"]).current_dir(bench.folder()).output().unwrap();
+    let document: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let kinds = document["coverage"]["kinds"].as_array().unwrap();
+    kinds.iter().map(|kind| kind["unknown_seconds"].as_f64().unwrap()).collect()
 }
 
 /// Returns the names and sizes of the live spool's files.

@@ -19,6 +19,9 @@ pub const HOST_FILE: &str = "tidegate.toml";
 /// A file larger than this is no configuration.
 const LARGEST: u64 = 4 << 20;
 
+/// What the shell hands over: it is open already.
+const GIVEN: [&str; 2] = ["/dev/stdin", "/dev/fd"];
+
 /// The files of a run, read.
 #[derive(Debug, Default)]
 pub struct Files {
@@ -134,6 +137,11 @@ impl Files {
 fn read(path: &Path) -> Result<String, (String, &'static str)> {
     if path.is_dir() {
         return Err(("is a folder, not a file".into(), "name a file in it"));
+    }
+    // A named pipe is opened only once somebody writes to it, which may be never.
+    let is_special = fs::metadata(path).is_ok_and(|file| !file.is_file());
+    if is_special && !GIVEN.iter().any(|given| path.starts_with(given)) {
+        return Err(("is no regular file".into(), "name a file, or /dev/stdin"));
     }
     let mut bytes = Vec::new();
     let read = fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));

@@ -1,7 +1,8 @@
 //! Replays a capture: the same calls of the same protocol, so the same rows.
 //!
-//! The rows go through the spool like those of any source, with the times at which they came. What a protocol sends is
-//! thrown away, since its answers are in the capture.
+//! The rows go through the spool like those of any source, with the times at which they came, and so does what the log is
+//! told beside them: the ledger of a replay says what that of the recorded run said. What a protocol sends is thrown away,
+//! since its answers are in the capture.
 
 use std::{
     collections::BTreeSet,
@@ -158,6 +159,7 @@ impl Replay {
     /// Makes the call of one line.
     async fn line(&mut self, line: Line) -> Result<()> {
         let at = line.at;
+        self.link.recorded(at);
         match line.event {
             Event::Start { .. } | Event::Anew => {
                 self.end("the capture of another run begins");
@@ -192,6 +194,11 @@ impl Replay {
             Event::Dropped { lines } => {
                 tracing::warn!(stage = %self.cx.health.id(), lines, "lines are missing in the capture");
                 self.end("lines are missing in the capture");
+            }
+            Event::Cut { file } => {
+                let why = format!("the capture's file `{}` is cut, and what followed in it is missing", file.display());
+                tracing::warn!(stage = %self.cx.health.id(), "{why}");
+                self.end(&why);
             }
             Event::Sent { .. } | Event::Closed { .. } => {}
         }

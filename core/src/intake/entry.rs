@@ -110,6 +110,8 @@ pub(super) struct Intake {
     pub(super) counts: Counts,
     /// By how much the wall clock is ahead of the monotonic one.
     drift: Option<i64>,
+    /// By source: how far the recording has got that it plays, if it plays one.
+    recorded: Vec<Option<Timestamp>>,
 }
 
 /// What is known of a link.
@@ -170,6 +172,7 @@ impl Intake {
             next_session: continuity.next_session().max(1),
             continuity,
             spool,
+            recorded: vec![None; sources.len()],
             sources,
             tallies,
             links: HashMap::default(),
@@ -216,12 +219,15 @@ impl Intake {
     /// Those of [`SpoolWriter::append`]: then the pipeline cannot go on.
     pub(super) fn accept(&mut self, now: Now, handover: &Handover, place: Place, rows: Rows) -> Result<Accepted> {
         let link = handover.link;
-        let drift = self.drift;
+        let (drift, recorded) = (self.drift, self.recorded[usize::from(link.source)]);
         self.link = self.links.remove(&link).unwrap_or_default();
         let (streams, session, is_shut) = (self.link.streams.len(), self.link.session, self.link.is_shut);
         let torn = self.link.torn.clone();
         self.begin();
-        self.note_clock(now);
+        // Where time is that of a recording our own clock does not matter.
+        if recorded.is_none() {
+            self.note_clock(now);
+        }
         let next = self.walk(now, handover, place, rows);
         let accepted = self.append(Some(link), now)?;
         let mut state = std::mem::take(&mut self.link);
@@ -231,7 +237,7 @@ impl Intake {
                 return Ok(Accepted::Part(next));
             }
             (Accepted::Behind | Accepted::Full, _) => {
-                self.drift = drift;
+                (self.drift, self.recorded[usize::from(link.source)]) = (drift, recorded);
                 state.streams.truncate(streams);
                 (state.session, state.is_shut, state.torn) = (session, is_shut, torn);
                 self.links.insert(link, state);
@@ -250,6 +256,7 @@ impl Intake {
     /// Those of [`SpoolWriter::append`].
     pub(super) fn give_up(&mut self, now: Now, source: u16, gaps: &[GapId], why: &str) -> Result<Accepted> {
         self.begin();
+        let now = self.time_of(source, now);
         for gap in gaps {
             self.continuity.lost(*gap, why, now.wall, &mut self.decisions);
             self.decide();
@@ -321,7 +328,7 @@ impl Intake {
     /// Returns whether a handover is rows alone, of a link that has no session: without it no claim is wrong.
     pub(super) fn claims_nothing(&self, handover: &Handover) -> bool {
         let is_open = self.links.get(&handover.link).is_some_and(|state| state.session.is_some());
-        !is_open && handover.steps.iter().all(|(_, step)| matches!(step, Step::Alive { .. }))
+        !is_open && handover.steps.iter().all(|(_, step)| matches!(step, Step::Alive { .. } | Step::Recorded { .. }))
     }
 
     fn begin(&mut self) {
@@ -380,6 +387,7 @@ impl Intake {
             if !self.has_room_for(0) {
                 return false;
             }
+            let now = self.time_of(handover.link.source, now);
             if let Step::Confirmed { streams, at } = step {
                 while place.confirmed == 0 || place.confirmed < streams.len() {
                     if !self.has_room_for(0) {
@@ -414,6 +422,8 @@ impl Intake {
 
     #[inline]
     fn record(&mut self, link: LinkId, head: Head, bytes: &[u8], neighbours: &Neighbours, (now, rows): (Now, Rows)) {
+        let is_recorded = self.recorded[usize::from(link.source)].is_some();
+        let now = if is_recorded { Now { wall: head.ts_recv, ..now } } else { now };
         let known = match self.link.streams.get(head.stream as usize) {
             Some(Known::As(stream)) => Some(*stream),
             Some(Known::Retired(key)) => {
@@ -504,6 +514,7 @@ impl Intake {
         let session = self.link.session;
         let source = self.sources[usize::from(link.source)].clone();
         match step {
+            Step::Recorded { at } => self.recorded[usize::from(link.source)] = Some(*at),
             Step::Opened => {
                 self.link.is_shut = false;
                 self.open();
@@ -544,6 +555,11 @@ impl Intake {
             }
             None => self.continuity.answered(gap, ask, now.wall, &mut self.decisions),
         }
+    }
+
+    /// Returns when that happens which a source says now: what it plays from a recording happened then.
+    fn time_of(&self, source: u16, now: Now) -> Now {
+        Now { wall: self.recorded[usize::from(source)].unwrap_or(now.wall), ..now }
     }
 
     /// Begins a session on the link.

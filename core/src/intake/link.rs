@@ -23,6 +23,12 @@ pub struct LinkId {
 /// Something that happened on a link besides records. Intake decides what it means and enters it in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
+    /// What follows is of a recording: it happened at this time, and each record when it came. Of a link that never says so
+    /// it happens when intake takes it.
+    Recorded {
+        /// When, by the clock of the machine that recorded it.
+        at: Timestamp,
+    },
     /// A session began; its streams follow as they are confirmed.
     Opened,
     /// The venue vouches for these streams from `at` on, by its own clock. Those of one channel come in one step.
@@ -137,6 +143,8 @@ pub struct Link {
     limit: usize,
     /// What the steps take, which a venue that sends nothing but what cannot be read could grow without end.
     step_bytes: usize,
+    /// When what comes next was recorded, where no step says so yet.
+    recorded_at: Option<Timestamp>,
     logged: u64,
     is_refused: bool,
     is_live: bool,
@@ -169,6 +177,7 @@ impl Link {
             idle: Vec::with_capacity(BUFFERS),
             limit,
             step_bytes: 0,
+            recorded_at: None,
             logged: 0,
             is_refused: false,
             is_live: false,
@@ -191,6 +200,11 @@ impl Link {
         &mut self.outbox
     }
 
+    /// Says that what follows was recorded at this time.
+    pub(crate) fn recorded(&mut self, at: Timestamp) {
+        self.recorded_at = Some(at);
+    }
+
     /// Notes something that happened behind the records so far.
     pub fn step(&mut self, step: Step) {
         self.step_before(self.outbox.records().len(), step);
@@ -198,6 +212,9 @@ impl Link {
 
     /// Notes something that happened before the record of this number, and behind what was noted so far.
     pub(crate) fn step_before(&mut self, record: usize, step: Step) {
+        if let Some(at) = self.recorded_at.take() {
+            self.step_before(record, Step::Recorded { at });
+        }
         // What was refused was of the session before.
         self.is_refused &= step != Step::Opened;
         self.step_bytes += size_of::<(usize, Step)>();

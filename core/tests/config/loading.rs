@@ -261,6 +261,8 @@ fn a_file_that_is_none_is_named_with_the_reason() {
     fs::write(at("deep.toml"), format!("x = {}", "[".repeat(100_000))).unwrap();
     fs::write(at("bom.toml"), "\u{feff}".to_owned() + GOOD).unwrap();
     fs::create_dir(at("folder.toml")).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(at("pipe.toml")).status().unwrap();
+    assert!(made.success());
     let said = |name: &str| {
         let loaded = load(&catalog(), Files::read(&[at(name)], None), &Environment::default());
         let lines: Vec<_> = loaded.report.lines().collect();
@@ -274,6 +276,7 @@ fn a_file_that_is_none_is_named_with_the_reason() {
     assert_eq!(said("latin1.toml"), "/latin1.toml: `/latin1.toml` is not UTF-8: line 2");
     assert_eq!(said("folder.toml"), "/folder.toml: `/folder.toml` is a folder without *.toml files");
     assert_eq!(said("none.toml"), "/none.toml: `/none.toml` cannot be read: there is no such file");
+    assert_eq!(said("pipe.toml"), "/pipe.toml: `/pipe.toml` is no regular file");
     assert!(said("deep.toml").starts_with("/deep.toml:1:"), "{}", said("deep.toml"));
     assert_eq!(said("bom.toml"), "");
     let host = Files::read(&[at("bom.toml")], Some(folder.path()));

@@ -1,7 +1,7 @@
 //! `simulate`: a venue of one's own, until it is told to end.
 
 use std::{
-    io::{self, Write},
+    io,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -12,7 +12,7 @@ use tidegate_sources::deribit::simulator::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, Outcome, SimulateArgs, text::grouped};
+use super::{Failure, Outcome, SimulateArgs, print, text::grouped};
 
 pub(super) fn run(args: &SimulateArgs) -> Outcome {
     if args.venue != VENUE {
@@ -22,7 +22,7 @@ pub(super) fn run(args: &SimulateArgs) -> Outcome {
     }
     let list = args.faults.as_deref().unwrap_or_default();
     if list == "help" {
-        print!("{}", fault_names());
+        print(fault_names())?;
         return Ok(ExitCode::SUCCESS);
     }
     check_rate(args.rate)?;
@@ -51,18 +51,18 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
         Failure::failed(format!("cannot start on {listen}{file}: {error}"))
     })?;
     let before = simulator.read(Oracle::totals);
-    show(&block(&simulator, &about))?;
+    print(block(&simulator, &about))?;
     if let Some(first) = simulator.read(|oracle| oracle.seed).filter(|first| *first != seed) {
-        show(&format!(
+        print(format!(
             "the file was begun with seed {first}: its instruments and numbers go on, what follows is of seed {seed}\n"
         ))?;
     }
     let lacks = simulator.lacks();
-    lacks.iter().try_for_each(|one| show(&format!("{one}\n")))?;
+    lacks.iter().try_for_each(|one| print(format!("{one}\n")))?;
     let played = async {
         simulator.played().await;
-        simulator.lacks().iter().skip(lacks.len()).try_for_each(|one| show(&format!("{one}\n")))?;
-        show("the capture has been played: the venue is quiet from now on\n")?;
+        simulator.lacks().iter().skip(lacks.len()).try_for_each(|one| print(format!("{one}\n")))?;
+        print("the capture has been played: the venue is quiet from now on\n")?;
         std::future::pending().await
     };
     let failure = tokio::select! {
@@ -73,8 +73,9 @@ async fn simulate(config: SimulatorConfig, duration: Option<Duration>) -> Outcom
     simulator.freeze();
     let made = since(simulator.read(Oracle::totals), before);
     let ended = failure.map_or(simulator.stop().await, Err);
-    show(&format!("{}\n", summary(&made, began.elapsed())))?;
+    let shown = print(format!("{}\n", summary(&made, began.elapsed())));
     ended.map_err(|error| Failure::failed(unwritable(&error)))?;
+    shown?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -175,13 +176,6 @@ fn since(now: Totals, before: Totals) -> Totals {
         books_sent: now.books_sent - before.books_sent,
         sessions: now.sessions - before.sessions,
     }
-}
-
-/// Prints at once: a parent process waits for it.
-fn show(text: &str) -> Result<(), Failure> {
-    let mut out = io::stdout().lock();
-    let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    printed.map_err(|error| Failure::failed(format!("cannot write to standard output: {error}")))
 }
 
 const VENUE: &str = "deribit";

@@ -185,7 +185,7 @@ async fn a_killed_venue_loses_only_the_line_it_was_writing() {
 async fn a_damaged_file_is_refused_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sent.jsonl");
-    drop(start(with_file(&path)).await);
+    start(with_file(&path)).await.stop().await.unwrap();
     let whole = fs::read_to_string(&path).unwrap();
 
     fs::write(&path, whole.replacen("{\"at_ms\"", "{at_ms", 3).replacen("{at_ms", "{\"at_ms\"", 2)).unwrap();

@@ -1,5 +1,7 @@
 //! One line of a capture.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::redact;
@@ -108,6 +110,12 @@ pub enum Event {
     Dropped {
         /// So many.
         lines: u64,
+    },
+    /// What a reader finds: a file ends in the middle of a line, and whatever came after it is missing. Never written.
+    #[serde(skip)]
+    Cut {
+        /// The file.
+        file: PathBuf,
     },
 }
 

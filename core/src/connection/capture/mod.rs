@@ -26,7 +26,8 @@
 //! what the protocol sends by [`Outbox::send_secret`](crate::protocol::Outbox::send_secret).
 //!
 //! A capture is never worth a row of the feed: when its disk is too slow lines are left out, and when it fails the capture
-//! ends, both in words. A process that is killed loses what came in its last second.
+//! ends, both in words. A process that is killed loses what came in its last second: its file is cut, as one that was not
+//! copied in full, and whoever reads it is told where.
 
 mod line;
 mod reader;

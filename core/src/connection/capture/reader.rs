@@ -9,7 +9,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 
 use super::{Event, Line, VERSION, writer::SUFFIX};
-use crate::{Error, Result};
+use crate::{Error, Result, row::Timestamp};
 
 /// The lines of a capture, in order.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Reader {
     current: Option<(PathBuf, BufReader<MultiGzDecoder<BufReader<File>>>)>,
     number: u64,
     text: String,
+    /// When the last line was written, and in which session.
+    last: Option<(Timestamp, u64)>,
 }
 
 /// Opens a capture: a folder of files, or one of them.
@@ -41,7 +43,7 @@ pub fn read(from: &Path) -> Result<Reader> {
     if let Err(error) = File::open(&files[0]) {
         return Err(none(error.to_string()));
     }
-    Ok(Reader { files: files.into_iter(), current: None, number: 0, text: String::new() })
+    Ok(Reader { files: files.into_iter(), current: None, number: 0, text: String::new(), last: None })
 }
 
 impl Iterator for Reader {
@@ -50,7 +52,7 @@ impl Iterator for Reader {
     fn next(&mut self) -> Option<Result<Line>> {
         loop {
             let Some((path, file)) = &mut self.current else {
-                let path = self.files.next()?;
+                let Some(path) = self.files.next() else { return self.nothing_read() };
                 match File::open(&path) {
                     Ok(file) => {
                         self.current = Some((path, BufReader::new(MultiGzDecoder::new(BufReader::new(file)))));
@@ -64,17 +66,51 @@ impl Iterator for Reader {
             self.number += 1;
             match file.read_line(&mut self.text) {
                 Ok(0) => self.current = None,
-                // The last line of a process that was killed is cut.
-                Ok(_) if !self.text.ends_with('\n') => self.current = None,
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.current = None,
-                Ok(_) => return Some(parse(&self.text, path, self.number)),
-                Err(error) => {
+                Ok(_) if self.text.ends_with('\n') => {
+                    let line = parse(&self.text, path, self.number);
+                    self.last = line.as_ref().ok().map(|line| (line.at, line.session)).or(self.last);
+                    return Some(line);
+                }
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
                     let error = unreadable(path, self.number, &error);
                     self.current = None;
                     return Some(Err(error));
                 }
+                // As a process leaves it that is killed, or a copy that was broken off.
+                Ok(_) | Err(_) => {
+                    let cut = self.cut();
+                    if cut.is_some() {
+                        return cut;
+                    }
+                }
             }
         }
+    }
+}
+
+impl Reader {
+    /// Leaves a file that ends before its end. With nothing before it the capture begins behind it.
+    fn cut(&mut self) -> Option<Result<Line>> {
+        let (file, reader) = self.current.take()?;
+        // What a killed process leaves has the head of a gzip file, or nothing.
+        let is_empty = fs::metadata(&file).is_ok_and(|file| file.len() == 0);
+        if reader.get_ref().header().is_none() && !is_empty {
+            return Some(Err(unreadable(&file, self.number, &"this is no gzip")));
+        }
+        let Some((at, session)) = self.last else {
+            tracing::warn!("the capture's file `{}` has no whole line: it is left out", file.display());
+            return None;
+        };
+        Some(Ok(Line { at, session, event: Event::Cut { file } }))
+    }
+
+    /// Ends; a capture without a line is none.
+    fn nothing_read(&mut self) -> Option<Result<Line>> {
+        if self.last.is_some() {
+            return None;
+        }
+        self.last = Some((Timestamp::default(), 0));
+        Some(Err(Error::permanent("no file of the capture has a whole line")))
     }
 }
 

@@ -21,6 +21,30 @@ fn a_handover_becomes_one_entry_with_its_decisions_in_front_of_what_they_are_abo
 }
 
 #[test]
+fn what_a_recording_says_happened_when_it_was_recorded() {
+    let mut host = Host::new(SpoolLimits { max_bytes: 10_000, ..SpoolLimits::default() });
+    let mut feed = Feed::new(0);
+    feed.link.recorded(Timestamp(2 * S));
+    feed.link.step(Step::Opened);
+    feed.confirm(&["A"]);
+    feed.trade("A", 5, Origin::Live);
+    feed.trade("A", 8, Origin::Live);
+    feed.link.recorded(Timestamp(9 * S));
+    feed.link.step(Step::Ended { why: "cut".into() });
+    host.take(&mut feed);
+    assert_eq!(host.times(), ["Confirmed 2", "GapOpened 2", "GapOpened 8", "Ended 9", "GapOpened 9"]);
+
+    feed.link.recorded(Timestamp(20 * S));
+    feed.link.step(Step::Opened);
+    (10..1_000).for_each(|n| feed.trade("A", n, Origin::Live));
+    let handover = feed.handover();
+    assert_eq!(host.accept(&handover), Accepted::Full);
+    let gaps: Vec<GapId> = host.intake.continuity.open_gaps("venue").map(|ask| ask.gap.id).collect();
+    host.intake.give_up(host.now, 0, &gaps[..1], "nobody wants it").unwrap();
+    assert_eq!(host.times().last().unwrap(), "GapClosed 9", "what there was no room for has not happened");
+}
+
+#[test]
 fn a_handover_that_brings_nothing_new_writes_nothing() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);

@@ -133,6 +133,28 @@ impl Host {
         self.entries().into_iter().flatten().collect()
     }
 
+    /// Returns what was decided since the boot and is durable, with the second in which it happened.
+    fn times(&mut self) -> Vec<String> {
+        self.entries();
+        let mut cursor = self.intake.spool.reader().cursor(SpoolPosition::START);
+        let mut times = Vec::new();
+        while let Some(step) = cursor.next(u64::MAX).unwrap() {
+            let spool::Step::Entry(entry) = step else { continue };
+            for (_, item) in entry.items() {
+                if let Item::Control(
+                    Control::Confirmed { at, .. }
+                    | Control::Ended { at, .. }
+                    | Control::GapOpened { at, .. }
+                    | Control::GapClosed { at, .. },
+                ) = &item
+                {
+                    times.push(format!("{} {}", word(&item).split(' ').next().unwrap_or_default(), at.0 / S));
+                }
+            }
+        }
+        times
+    }
+
     /// Returns the durable entries as words.
     fn entries(&mut self) -> Vec<Vec<String>> {
         if let Some(job) = self.intake.spool.sync_job() {

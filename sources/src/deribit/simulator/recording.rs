@@ -103,13 +103,14 @@ impl Recording {
 
     /// Returns what of the recorded feed is not played, a sentence each.
     pub(super) fn lacks(&self) -> Vec<String> {
-        let Survey { left_out, dropped, .. } = &self.survey;
+        let Survey { left_out, dropped, cut, .. } = &self.survey;
         let left_out = (*left_out > 0).then(|| {
             format!("{left_out} frames are not played: they are broken, or no options or futures of {CURRENCY}")
         });
         let dropped = (*dropped > 0).then(|| format!("{dropped} lines are not in the capture: its disk was too slow"));
+        let cut = cut.iter().map(|file| format!("what followed in `{}` is missing: the file is cut", file.display()));
         let unread = self.unread.as_ref().map(|why| format!("a part was not played: {why}"));
-        [left_out, dropped, unread].into_iter().flatten().collect()
+        [left_out, dropped, unread].into_iter().flatten().chain(cut).collect()
     }
 
     /// Returns what comes next, if its time has come.

@@ -188,6 +188,26 @@ async fn a_file_that_was_cut_is_read_up_to_the_cut() {
     std::fs::write(&file, &bytes[..bytes.len() - 40]).unwrap();
     let cut = lines(dir.path()).len();
     assert!(cut < whole, "{cut} of {whole}");
+    assert!(matches!(lines(dir.path()).last(), Some(Event::Cut { file: cut }) if *cut == file), "and that is said");
+}
+
+#[tokio::test]
+async fn what_is_missing_behind_a_cut_in_the_middle_of_a_capture_ends_the_session_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        record_rows(disk(dir.path()), 10, || {}).await;
+    }
+    let mut files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let bytes = std::fs::read(&files[0]).unwrap();
+    std::fs::write(&files[0], &bytes[..bytes.len() - 40]).unwrap();
+    let again = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Max), vec![]);
+    let log = Arc::clone(&again.log);
+    again.ended().await.unwrap();
+    let log = log.lock().unwrap();
+    let cut = format!("ended: the capture's file `{}` is cut", files[0].display());
+    let ends: Vec<&String> = log.iter().filter(|line| line.starts_with("ended")).collect();
+    assert!(ends.len() == 2 && ends[0].starts_with(&cut), "{ends:?}");
 }
 
 #[tokio::test]
@@ -243,6 +263,13 @@ fn what_is_no_capture_is_an_error_of_the_configuration() {
     assert!(error.to_string().contains("no file `*.jsonl.gz`"), "{error}");
     std::fs::write(dir.path().join("x.jsonl.gz"), "this is no gzip at all").unwrap();
     assert!(capture::read(dir.path()).unwrap().next().unwrap().is_err());
+    std::fs::write(dir.path().join("x.jsonl.gz"), "hello\n").unwrap();
+    assert!(capture::read(dir.path()).unwrap().next().unwrap().is_err(), "shorter than the head of a gzip file");
+    std::fs::write(dir.path().join("x.jsonl.gz"), "").unwrap();
+    let mut lines = capture::read(dir.path()).unwrap();
+    let error = lines.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("no file of the capture has a whole line"), "{error}");
+    assert!(lines.next().is_none());
 }
 
 fn is_row(event: &Event, text: &[u8]) -> bool {

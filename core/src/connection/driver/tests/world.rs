@@ -476,7 +476,9 @@ async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Recei
 
 fn written(handover: &Handover, streams: &[StreamKey]) -> (Vec<String>, Vec<WholeRow>) {
     let (mut lines, mut rows) = (Vec::new(), Vec::new());
-    let mut steps = handover.steps.iter().peekable();
+    // Of a replay; all else is as it was live.
+    let is_time = |(_, step): &&(usize, Step)| matches!(step, Step::Recorded { .. });
+    let mut steps = handover.steps.iter().filter(|step| !is_time(step)).peekable();
     for (number, (head, bytes)) in handover.records.iter().enumerate() {
         while let Some((_, step)) = steps.next_if(|(place, _)| *place <= number) {
             lines.push(worded(step));
@@ -493,6 +495,7 @@ fn written(handover: &Handover, streams: &[StreamKey]) -> (Vec<String>, Vec<Whol
 
 fn worded(step: &Step) -> String {
     match step {
+        Step::Recorded { at } => format!("recorded at {}", at.0),
         Step::Opened => "opened".to_owned(),
         Step::Confirmed { streams, at } => {
             let symbols: Vec<&str> = streams.iter().map(|stream| &*stream.key.symbol).collect();

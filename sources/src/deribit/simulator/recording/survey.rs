@@ -1,6 +1,9 @@
 //! What a capture tells before it is played: instruments, channels, replies, and every trade that it holds.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    path::PathBuf,
+};
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -31,6 +34,8 @@ pub(super) struct Survey {
     pub(super) left_out: u64,
     /// Lines that the recorder left out.
     pub(super) dropped: u64,
+    /// Files that end before their end.
+    pub(super) cut: Vec<PathBuf>,
 }
 
 impl Survey {
@@ -50,6 +55,7 @@ impl Survey {
                 Event::Discovered { request, status: 200, body } => survey.on_reply(&request, line.at, &body.bytes()),
                 Event::Reply { status: 200, body, .. } => survey.on_page(&body.bytes())?,
                 Event::Dropped { lines } => survey.dropped += lines,
+                Event::Cut { file } => survey.cut.push(file),
                 // What the recorder did, and replies that are errors or none.
                 Event::Start { .. } | Event::Anew | Event::Discover | Event::Open { .. } | Event::Wake => {}
                 Event::Unsubscribe { .. } | Event::Unended { .. } | Event::Sent { .. } | Event::Closed { .. } => {}

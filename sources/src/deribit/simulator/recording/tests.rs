@@ -115,6 +115,21 @@ fn what_cannot_be_played_is_left_out_in_words() {
 }
 
 #[test]
+fn a_capture_whose_file_is_cut_is_played_up_to_there_and_that_is_said() {
+    let capture = Capture::default().frame(10, "ticker", &ticker(0.0)).write();
+    let text: String = (0..10_000).map(|number| format!("{number} ")).collect();
+    let file = File::create(capture.path().join("deribit-000002.jsonl.gz")).unwrap();
+    let mut cut = GzEncoder::new(file, Compression::fast());
+    cut.write_all(text.as_bytes()).unwrap();
+    cut.finish().unwrap();
+    let mut recording = Recording::open(capture.path(), 1.0).unwrap();
+    let lacks = recording.lacks();
+    assert!(lacks.len() == 1 && lacks[0].contains("deribit-000002.jsonl.gz` is missing"), "{lacks:?}");
+    recording.pass(Duration::from_millis(40));
+    assert_eq!(due(&mut recording), ["ticker"]);
+}
+
+#[test]
 fn a_capture_with_nothing_to_play_is_refused() {
     let capture = Capture::default().discovered(10, &json!([])).write();
     let error = Recording::open(capture.path(), 1.0).unwrap_err().to_string();
