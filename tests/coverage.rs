@@ -103,6 +103,29 @@ async fn after_cuts_and_kills_every_interval_holds_what_the_venue_made_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_killed_pipeline_it_says_so_and_calls_nothing_complete_that_came_later() {
+    let bench = Bench::start(busy(1_000.0), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    until_page(&bench, &mut program, "\ntrades: complete since ").await;
+    assert!(!said(&coverage(bench.folder(), &[])).contains("nobody runs it"));
+    program.kill().await;
+    let page = said(&coverage(bench.folder(), &[]));
+    assert!(page.contains("\nnobody runs it since ") && !page.contains("open, asked for"), "{page}");
+    assert!(page.contains("\ntickers: nobody listened for "), "{page}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let page = said(&coverage(bench.folder(), &["--since", "1s"]));
+        if !page.contains("complete since") {
+            assert!(page.contains("\nnobody runs it since ") && page.contains("nobody listens to "), "{page}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody listens any more: {page}");
+    }
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_venue_has_forgotten_is_lost_from_the_last_trade_before_to_the_first_one_after() {
     let config = SimulatorConfig { paused: true, history: Duration::from_millis(1), ..SimulatorConfig::default() };
     let bench = Bench::start(config, "", "").await;
