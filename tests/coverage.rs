@@ -206,17 +206,25 @@ async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipeline_that_has_never_run_has_no_ledger_and_says_so() {
+async fn what_was_never_run_or_not_from_here_has_written_nothing_and_the_place_is_said() {
     let bench = Bench::start(busy(1_000.0), "", "").await;
-    let output = coverage(bench.folder(), &[]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("the pipeline has not run yet"), "{}", said(&output));
+    let place = std::path::absolute(bench.folder().join("data/eth/spool")).unwrap();
+    for command in [&["coverage", "eth.toml"][..], &["deadletter", "list", "eth.toml"]] {
+        let output = tidegate(bench.folder(), command);
+        let said = said(&output);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+        let named = format!("there is no spool `{}`: the pipeline has not run yet", place.display());
+        assert!(said.contains(&named) && said.contains("`data_dir` is relative to where you run"), "{said}");
+    }
     bench.leave().await;
 }
 
 fn coverage(folder: &Path, args: &[&str]) -> Output {
-    let binary = env!("CARGO_BIN_EXE_tidegate");
-    Command::new(binary).args(["coverage", "eth.toml"]).args(args).current_dir(folder).output().unwrap()
+    tidegate(folder, &[&["coverage", "eth.toml"], args].concat())
+}
+
+fn tidegate(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(args).current_dir(folder).output().unwrap()
 }
 
 fn said(output: &Output) -> String {

@@ -160,7 +160,7 @@ impl Coverage {
     pub async fn read(path: &Path, since: Option<Timestamp>, keeper: Keeper) -> Result<Self> {
         if !path.exists() {
             let shown = path.display();
-            return Err(Error::config(format!("there is no ledger `{shown}`: the pipeline has not run yet")));
+            return Err(Error::config(format!("there is no ledger `{shown}`: the next run makes it")));
         }
         let read = async {
             let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);

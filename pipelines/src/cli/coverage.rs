@@ -10,17 +10,14 @@ use std::{
 use tidegate_core::{
     catalog::Catalog,
     ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage},
-    pipeline::Folder,
     row::Timestamp,
     spool::disk::RealDisk,
 };
 
-use super::{By, CoverageArgs, Outcome, print, reference, run};
+use super::{By, CoverageArgs, Outcome, inspect, print, run};
 
 pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
-    let loaded = reference::load(catalog, std::slice::from_ref(&args.file), args.host.as_deref());
-    let (Some(host), Some(pipeline)) = (&loaded.host, loaded.pipelines.first()) else { return Ok(ExitCode::from(2)) };
-    let folder = Folder::of(&host.data_dir, pipeline);
+    let (pipeline, folder) = inspect::written_by(catalog, &args.file, args.host.as_deref())?;
     let keeper = match RealDisk::refusal(folder.spool()) {
         _ if pipeline.is_replay() => Keeper::Recording,
         Some(_) => Keeper::Running(Timestamp::now()),
