@@ -197,12 +197,29 @@ async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
     assert_eq!(totals(&kinds(&bench)), stored(&bench).await, "the spool reaches back to the beginning");
 
     std::fs::write(&ledger, "no database, and longer than the header of one".repeat(100)).unwrap();
+    assert_damaged(&bench);
     let mut program = bench.run();
     program.until_logged("ledger.sqlite.damaged").await;
     until_totals(&bench, &mut program).await;
     assert_eq!(program.stop().await.0, 0);
     assert!(bench.path("data/eth/ledger.sqlite.damaged").exists());
+
+    let options = SqliteConnectOptions::new().filename(&ledger);
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("DROP TABLE position").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    assert_damaged(&bench);
+    let mut program = bench.run();
+    program.until_logged("ledger.sqlite.damaged").await;
+    until_totals(&bench, &mut program).await;
+    assert_eq!(program.stop().await.0, 0);
     bench.leave().await;
+}
+
+fn assert_damaged(bench: &Bench) {
+    let output = coverage(bench.folder(), &[]);
+    assert_eq!(output.status.code(), Some(2), "1 is for what is lost: {}", said(&output));
+    assert!(said(&output).contains("the next run puts it aside and builds it again"), "{}", said(&output));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -156,7 +156,7 @@ impl Coverage {
     ///
     /// # Errors
     ///
-    /// `Config` when there is none; `Transient` when it cannot be read.
+    /// `Config` when there is none; `Permanent` when it is damaged; `Transient` when it cannot be read otherwise.
     pub async fn read(path: &Path, since: Option<Timestamp>, keeper: Keeper) -> Result<Self> {
         if !path.exists() {
             let shown = path.display();
@@ -171,7 +171,14 @@ impl Coverage {
             connection.close().await?;
             Ok(coverage)
         };
-        read.await.map_err(|error| store::failed(path, error))
+        read.await.map_err(|error| store::failed(path, error)).map_err(|error| {
+            if !store::is_damaged(&error) {
+                return error;
+            }
+            let shown = path.display();
+            let text = format!("the ledger `{shown}` is damaged: the next run puts it aside and builds it again");
+            Error::permanent(text).because(error)
+        })
     }
 
     async fn query(connection: &mut SqliteConnection, since: Option<Timestamp>, keeper: Keeper) -> sqlx::Result<Self> {

@@ -14,7 +14,7 @@ use tidegate_core::{
     spool::disk::RealDisk,
 };
 
-use super::{By, CoverageArgs, Outcome, inspect, print, run};
+use super::{By, CoverageArgs, Failure, Outcome, inspect, print, run};
 
 pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
     let (pipeline, folder) = inspect::written_by(catalog, &args.file, args.host.as_deref())?;
@@ -24,7 +24,9 @@ pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
         None => Keeper::Nobody(Timestamp::now()),
     };
     let since = args.since.map(before_now);
-    let mut coverage = run::runtime()?.block_on(Coverage::read(&folder.ledger(), since, keeper))?;
+    let read = run::runtime()?.block_on(Coverage::read(&folder.ledger(), since, keeper));
+    // That something is lost has a code of its own.
+    let mut coverage = read.map_err(|error| Failure::usage(error.chain()))?;
     let code = if coverage.is_lost { ExitCode::from(1) } else { ExitCode::SUCCESS };
     if args.json {
         if args.by == By::Table {
