@@ -236,6 +236,23 @@ async fn what_was_never_run_or_not_from_here_has_written_nothing_and_the_place_i
     bench.leave().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_several_pipelines_is_refused_since_only_one_would_be_shown() {
+    let bench = Bench::start(busy(1_000.0), "", "").await;
+    let text = bench.pipeline("", "");
+    std::fs::create_dir(bench.path("both")).unwrap();
+    for name in ["eth", "btc"] {
+        let named = text.replace("name = \"eth\"", &format!("name = \"{name}\""));
+        bench.write(&format!("both/{name}.toml"), &named.replace("eth.sqlite", &format!("{name}.sqlite")));
+    }
+    for command in [&["coverage", "both"][..], &["deadletter", "list", "both"]] {
+        let output = tidegate(bench.folder(), command);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{}", said(&output));
+        assert!(said(&output).contains("`both` holds 2 pipelines: name the file of one"), "{}", said(&output));
+    }
+    bench.leave().await;
+}
+
 fn coverage(folder: &Path, args: &[&str]) -> Output {
     tidegate(folder, &[&["coverage", "eth.toml"], args].concat())
 }

@@ -59,9 +59,14 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the pipeline of a file, with the folder of what its runs have written.
+/// Returns the only pipeline of a file, with the folder of what its runs have written.
 pub(super) fn written_by(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, Folder), Failure> {
     let loaded = reference::load(catalog, &[file.to_owned()], host);
+    let pipelines = loaded.pipelines.len() + loaded.refused.len();
+    if pipelines > 1 {
+        let text = format!("`{}` holds {pipelines} pipelines: name the file of one of them", file.display());
+        return Err(Failure::usage(text));
+    }
     let (Some(host), Some(pipeline)) = (loaded.host, loaded.pipelines.into_iter().next()) else {
         // What is wrong with the file has been said.
         return Err(Failure::usage(""));
