@@ -182,6 +182,30 @@ async fn what_the_venue_has_forgotten_is_lost_from_the_last_trade_before_to_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_book_that_was_cut_health_and_log_and_coverage_say_that_it_is_not_repeatable_and_none_that_it_is_lost() {
+    let bench = Bench::start(busy(1_000.0), "", "").await;
+    let source = "channels = [\"book_changes\"]\ninstruments = [\"ETH-PERPETUAL\"]\n";
+    bench.write("eth.toml", &bench.pipeline(source, ""));
+    let mut program = bench.run();
+    bench.until_number(&mut program, "SELECT count(*) FROM book_changes", 3).await;
+    assert!(bench.venue.inject(Fault::Cut) > 0);
+    let gaps = |report: &Value| report["checks"]["eth/source.deribit"]["gaps"].clone();
+    let report = program.until("the book began anew", |report| gaps(report)["resynchronised"] == 1).await;
+    assert_eq!(gaps(&report)["lost"], 0, "{report:#}");
+    program.until_logged("1 not repeatable: the changes of a book before its next whole state").await;
+    let is_known = |kinds: &Value| kind(kinds, "book_changes")["unknown_seconds"].as_f64() > Some(0.0);
+    let deadline = Instant::now() + PATIENCE;
+    while !is_known(&kinds(&bench)) {
+        assert!(Instant::now() < deadline, "the ledger never says so: {:#}", kinds(&bench));
+        program.next_report().await;
+    }
+    let output = coverage(bench.folder(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains(", 0 lost\n"), "{}", said(&output));
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
     let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
