@@ -32,14 +32,13 @@ async fn every_example_of_every_help_runs() {
     let shipped = bench.pipeline("", "").replace("name = \"eth\"", "name = \"deribit-eth-options\"");
     bench.write("pipelines/deribit-eth-options.toml", &shipped);
     let mut ran = 0;
-    // Those that look at what `run` leaves behind come after it.
+    // Those that look at what `run` leaves behind come after it, and before `new` makes another pipeline of the file.
     for command in [
         "",
         "run",
         "coverage",
         "check",
         "list",
-        "new",
         "schema",
         "graph",
         "spool",
@@ -48,6 +47,7 @@ async fn every_example_of_every_help_runs() {
         "spool dump",
         "deadletter",
         "deadletter list",
+        "new",
         "simulate",
         "demo",
     ] {

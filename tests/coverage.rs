@@ -103,6 +103,29 @@ async fn after_cuts_and_kills_every_interval_holds_what_the_venue_made_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_killed_pipeline_it_says_so_and_calls_nothing_complete_that_came_later() {
+    let bench = Bench::start(busy(1_000.0), "", "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    until_page(&bench, &mut program, "\ntrades: complete since ").await;
+    assert!(!said(&coverage(bench.folder(), &[])).contains("nobody runs it"));
+    program.kill().await;
+    let page = said(&coverage(bench.folder(), &[]));
+    assert!(page.contains("\nnobody runs it since ") && !page.contains("open, asked for"), "{page}");
+    assert!(page.contains("\ntickers: nobody listened for "), "{page}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let page = said(&coverage(bench.folder(), &["--since", "1s"]));
+        if !page.contains("complete since") {
+            assert!(page.contains("\nnobody runs it since ") && page.contains("nobody listens to "), "{page}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "nobody listens any more: {page}");
+    }
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_venue_has_forgotten_is_lost_from_the_last_trade_before_to_the_first_one_after() {
     let config = SimulatorConfig { paused: true, history: Duration::from_millis(1), ..SimulatorConfig::default() };
     let bench = Bench::start(config, "", "").await;
@@ -159,6 +182,30 @@ async fn what_the_venue_has_forgotten_is_lost_from_the_last_trade_before_to_the_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_a_book_that_was_cut_health_and_log_and_coverage_say_that_it_is_not_repeatable_and_none_that_it_is_lost() {
+    let bench = Bench::start(busy(1_000.0), "", "").await;
+    let source = "channels = [\"book_changes\"]\ninstruments = [\"ETH-PERPETUAL\"]\n";
+    bench.write("eth.toml", &bench.pipeline(source, ""));
+    let mut program = bench.run();
+    bench.until_number(&mut program, "SELECT count(*) FROM book_changes", 3).await;
+    assert!(bench.venue.inject(Fault::Cut) > 0);
+    let gaps = |report: &Value| report["checks"]["eth/source.deribit"]["gaps"].clone();
+    let report = program.until("the book began anew", |report| gaps(report)["resynchronised"] == 1).await;
+    assert_eq!(gaps(&report)["lost"], 0, "{report:#}");
+    program.until_logged("1 not repeatable: the changes of a book before its next whole state").await;
+    let is_known = |kinds: &Value| kind(kinds, "book_changes")["unknown_seconds"].as_f64() > Some(0.0);
+    let deadline = Instant::now() + PATIENCE;
+    while !is_known(&kinds(&bench)) {
+        assert!(Instant::now() < deadline, "the ledger never says so: {:#}", kinds(&bench));
+        program.next_report().await;
+    }
+    let output = coverage(bench.folder(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert!(said(&output).contains(", 0 lost\n"), "{}", said(&output));
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
     let bench = Bench::start(busy(1_000.0), "", "").await;
     let mut program = bench.run();
@@ -174,26 +221,68 @@ async fn a_ledger_that_was_removed_or_damaged_is_built_again_from_the_spool() {
     assert_eq!(totals(&kinds(&bench)), stored(&bench).await, "the spool reaches back to the beginning");
 
     std::fs::write(&ledger, "no database, and longer than the header of one".repeat(100)).unwrap();
+    assert_damaged(&bench);
     let mut program = bench.run();
     program.until_logged("ledger.sqlite.damaged").await;
     until_totals(&bench, &mut program).await;
     assert_eq!(program.stop().await.0, 0);
     assert!(bench.path("data/eth/ledger.sqlite.damaged").exists());
+
+    let options = SqliteConnectOptions::new().filename(&ledger);
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("DROP TABLE position").execute(&mut other).await.unwrap();
+    other.close().await.unwrap();
+    assert_damaged(&bench);
+    let mut program = bench.run();
+    program.until_logged("ledger.sqlite.damaged").await;
+    until_totals(&bench, &mut program).await;
+    assert_eq!(program.stop().await.0, 0);
+    bench.leave().await;
+}
+
+fn assert_damaged(bench: &Bench) {
+    let output = coverage(bench.folder(), &[]);
+    assert_eq!(output.status.code(), Some(2), "1 is for what is lost: {}", said(&output));
+    assert!(said(&output).contains("the next run puts it aside and builds it again"), "{}", said(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_never_run_or_not_from_here_has_written_nothing_and_the_place_is_said() {
+    let bench = Bench::start(busy(1_000.0), "", "").await;
+    let place = std::path::absolute(bench.folder().join("data/eth/spool")).unwrap();
+    for command in [&["coverage", "eth.toml"][..], &["deadletter", "list", "eth.toml"]] {
+        let output = tidegate(bench.folder(), command);
+        let said = said(&output);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+        let named = format!("there is no spool `{}`: the pipeline has not run yet", place.display());
+        assert!(said.contains(&named) && said.contains("`data_dir` is relative to where you run"), "{said}");
+    }
     bench.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipeline_that_has_never_run_has_no_ledger_and_says_so() {
+async fn a_folder_of_several_pipelines_is_refused_since_only_one_would_be_shown() {
     let bench = Bench::start(busy(1_000.0), "", "").await;
-    let output = coverage(bench.folder(), &[]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(said(&output).contains("the pipeline has not run yet"), "{}", said(&output));
+    let text = bench.pipeline("", "");
+    std::fs::create_dir(bench.path("both")).unwrap();
+    for name in ["eth", "btc"] {
+        let named = text.replace("name = \"eth\"", &format!("name = \"{name}\""));
+        bench.write(&format!("both/{name}.toml"), &named.replace("eth.sqlite", &format!("{name}.sqlite")));
+    }
+    for command in [&["coverage", "both"][..], &["deadletter", "list", "both"]] {
+        let output = tidegate(bench.folder(), command);
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{}", said(&output));
+        assert!(said(&output).contains("`both` holds 2 pipelines: name the file of one"), "{}", said(&output));
+    }
     bench.leave().await;
 }
 
 fn coverage(folder: &Path, args: &[&str]) -> Output {
-    let binary = env!("CARGO_BIN_EXE_tidegate");
-    Command::new(binary).args(["coverage", "eth.toml"]).args(args).current_dir(folder).output().unwrap()
+    tidegate(folder, &[&["coverage", "eth.toml"], args].concat())
+}
+
+fn tidegate(folder: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(args).current_dir(folder).output().unwrap()
 }
 
 fn said(output: &Output) -> String {

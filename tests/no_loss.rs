@@ -59,7 +59,7 @@ async fn what_nobody_can_repeat_is_said_after_a_stop_and_after_a_kill() {
         }
         let away = away.elapsed();
         let mut program = bench.run();
-        program.until_logged("tickers of that time are lost").await;
+        program.until_logged("tickers of that time are not repeatable").await;
         let missed = |report: &serde_json::Value| {
             report["checks"]["eth/source.deribit"]["gaps"]["unrepeatable_seconds"].as_f64().unwrap_or(0.0)
         };

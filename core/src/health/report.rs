@@ -110,12 +110,12 @@ pub struct Gaps {
     pub open: u64,
     /// Filled, or shown to be none.
     pub filled: u64,
-    /// Of books that began anew with a whole state: the changes before it are lost.
+    /// Of books: nobody repeats the changes before their next whole state.
     pub resynchronised: u64,
-    /// Nobody can fill them.
+    /// What was missing could have been had, and cannot any more: that of which `coverage` says that it is lost.
     pub lost: u64,
     /// For so long since the start, and before it since the last run, nobody listened to what the venue does not repeat, such
-    /// as tickers: those of that time are lost. An absence counts when it is over.
+    /// as tickers: nobody can tell those of that time. An absence counts when it is over.
     pub unrepeatable_seconds: f64,
 }
 

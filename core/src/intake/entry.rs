@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Result,
     protocol::{Covered, GapId},
-    row::{Head, Origin, StreamKey, Timestamp},
+    row::{Head, Numbering, Origin, StreamKey, Timestamp},
     spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
@@ -647,7 +647,12 @@ impl Intake {
             && !self.continuity.is_baseline(gap)
         {
             self.counts.opened.push(gap);
-        } else if let Control::GapClosed { gap, outcome, filled, .. } = control {
+        } else if let Control::GapClosed { gap, stream, outcome, filled, .. } = control {
+            let numbering = self.continuity.standing(stream).and_then(|standing| standing.numbering);
+            let is_lost = matches!(outcome, GapOutcome::Lost(_));
+            // As in the ledger: nobody repeats the changes of a book, so they could not have been had.
+            let is_book = numbering == Some(Numbering::Linked);
+            let outcome = if is_lost && is_book { GapOutcome::Resynchronised } else { outcome };
             self.counts.closed.push((gap, outcome, filled));
         }
     }

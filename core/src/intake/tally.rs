@@ -194,7 +194,7 @@ impl Episode {
     }
 
     fn tell(&self, pipeline: &str) {
-        if self.lost > 0 || !self.cut.is_empty() {
+        if self.lost + self.resynchronised > 0 || !self.cut.is_empty() {
             warn!(pipeline, "gap {pipeline} {self}");
         } else {
             info!(pipeline, "gap {pipeline} {self}");
@@ -230,13 +230,13 @@ impl fmt::Display for Episode {
             write!(f, "; {empty} held nothing at the venue")?;
         }
         if *resynchronised > 0 {
-            write!(f, "; {resynchronised} began anew with a whole state, the changes before it are lost")?;
+            write!(f, "; {resynchronised} not repeatable: the changes of a book before its next whole state")?;
         }
         if let (1.., Some(why)) = (lost, why) {
             write!(f, "; {lost} lost: {why}")?;
         }
         if !cut.is_empty() {
-            write!(f, "; {} of that time are lost", cut.join(" and "))?;
+            write!(f, "; {} of that time are not repeatable", cut.join(" and "))?;
         }
         Ok(())
     }
@@ -344,7 +344,10 @@ mod tests {
         tally.count(&cut(&[1, 2]));
         tally.count(&back(absence(20, &["tickers"])));
         tally.count(&closed(&[1, 2]));
-        assert_eq!(lines(&tally), ["2 streams, 20.0 s; filled: 6 rows in 0 ms; tickers of that time are lost"]);
+        assert_eq!(
+            lines(&tally),
+            ["2 streams, 20.0 s; filled: 6 rows in 0 ms; tickers of that time are not repeatable"]
+        );
         assert_eq!((&gaps(&registry)["unrepeatable_seconds"], &gaps(&registry)["filled"]), (&20.0.into(), &2.into()));
         tally.settle(0);
         assert_eq!(lines(&tally), [""; 0]);
@@ -356,7 +359,7 @@ mod tests {
         tally.count(&cut(&[]));
         tally.settle(0);
         tally.count(&back(absence(158_381, &["tickers"])));
-        assert_eq!(lines(&tally), ["1day 19h 59m 41s; tickers of that time are lost"]);
+        assert_eq!(lines(&tally), ["1day 19h 59m 41s; tickers of that time are not repeatable"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -368,7 +371,7 @@ mod tests {
         tally.settle(0);
         assert_eq!(lines(&tally).len(), 1, "nobody listens yet");
         tally.count(&back(absence(2, &["tickers"])));
-        assert_eq!(lines(&tally), ["1 stream, 5.0 s; filled: 3 rows in 0 ms; tickers of that time are lost"]);
+        assert_eq!(lines(&tally), ["1 stream, 5.0 s; filled: 3 rows in 0 ms; tickers of that time are not repeatable"]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -414,7 +417,7 @@ mod tests {
         let (mut tally, registry) = tally();
         tally.count(&opened(&[1]));
         tally.count(&Counts { closed: vec![(GapId(1), GapOutcome::Resynchronised, 0)], ..Counts::default() });
-        assert_eq!(lines(&tally), ["1 stream; 1 began anew with a whole state, the changes before it are lost"]);
+        assert_eq!(lines(&tally), ["1 stream; 1 not repeatable: the changes of a book before its next whole state"]);
         assert_eq!((&gaps(&registry)["filled"], &gaps(&registry)["resynchronised"]), (&0.into(), &1.into()));
     }
 }

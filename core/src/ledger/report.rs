@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use serde::Serialize;
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::{store, timeline::State};
+use super::{fold, store, timeline::State};
 use crate::{Error, Result, row::Timestamp};
 
 /// What is known of a pipeline's streams. Times are the venue's, in UTC nanoseconds.
@@ -15,8 +15,10 @@ pub struct Coverage {
     pub offset: u64,
     /// The first moment of which anything is said; `None` where nothing was subscribed to yet.
     pub from: Option<Timestamp>,
-    /// The last moment of which anything is known.
+    /// The last moment of which anything is known: now, where nobody runs it.
     pub to: Option<Timestamp>,
+    /// Since when nobody runs it; `None` while somebody does, and of what comes from a recording.
+    pub stopped: Option<Timestamp>,
     /// Whether anything is lost: what could have been had, and cannot any more.
     pub is_lost: bool,
     /// One for each table of each source.
@@ -138,57 +140,78 @@ pub struct Dropped {
     pub last_at: Timestamp,
 }
 
+/// Who keeps a ledger at present: the file does not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeper {
+    /// Somebody runs the pipeline, now.
+    Running(Timestamp),
+    /// Nobody does, now: since the last frame nobody has listened.
+    Nobody(Timestamp),
+    /// It is that of a recording, in which no time goes by.
+    Recording,
+}
+
 impl Coverage {
     /// Reads a ledger; of the time before `since` nothing is said.
     ///
     /// # Errors
     ///
-    /// `Config` when there is none; `Transient` when it cannot be read.
-    pub async fn read(path: &Path, since: Option<Timestamp>) -> Result<Self> {
+    /// `Config` when there is none; `Permanent` when it is damaged; `Transient` when it cannot be read otherwise.
+    pub async fn read(path: &Path, since: Option<Timestamp>, keeper: Keeper) -> Result<Self> {
         if !path.exists() {
             let shown = path.display();
-            return Err(Error::config(format!("there is no ledger `{shown}`: the pipeline has not run yet")));
+            return Err(Error::config(format!("there is no ledger `{shown}`: the next run makes it")));
         }
         let read = async {
             let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);
             let mut connection = options.disable_statement_logging().connect().await?;
             // One moment, however long it takes to read.
             sqlx::query("BEGIN").execute(&mut connection).await?;
-            let coverage = Self::query(&mut connection, since).await?;
+            let coverage = Self::query(&mut connection, since, keeper).await?;
             connection.close().await?;
             Ok(coverage)
         };
-        read.await.map_err(|error| store::failed(path, error))
+        read.await.map_err(|error| store::failed(path, error)).map_err(|error| {
+            if !store::is_damaged(&error) {
+                return error;
+            }
+            let shown = path.display();
+            let text = format!("the ledger `{shown}` is damaged: the next run puts it aside and builds it again");
+            Error::permanent(text).because(error)
+        })
     }
 
-    async fn query(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Self> {
+    async fn query(connection: &mut SqliteConnection, since: Option<Timestamp>, keeper: Keeper) -> sqlx::Result<Self> {
         let offset: Option<i64> =
             sqlx::query_scalar("SELECT \"offset\" FROM position").fetch_optional(&mut *connection).await?;
-        let mut streams = streams(connection, since).await?;
-        streams.retain(|(_, stream)| !stream.intervals.is_empty());
-        let last = |(heard, stream): &(Option<Timestamp>, StreamCoverage)| {
-            stream.intervals.last().map(|interval| heard.unwrap_or(interval.from).max(interval.from))
+        let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut *connection).await?;
+        let heard = heard.map(Timestamp);
+        let (stopped, to, now) = match keeper {
+            Keeper::Running(now) => (None, heard, heard.max(Some(now))),
+            Keeper::Nobody(now) => (heard, heard.max(Some(now)), heard.max(Some(now))),
+            Keeper::Recording => (None, heard, heard),
         };
-        let to = streams.iter().filter_map(last).max();
-        let from = streams.iter().filter_map(|(_, stream)| Some(stream.intervals.first()?.from)).min();
-        let streams: Vec<_> = streams.into_iter().map(|(_, stream)| stream).collect();
+        let streams = streams(connection, since, stopped.is_some()).await?;
+        let to = to.filter(|_| !streams.is_empty());
+        let from = streams.iter().filter_map(|stream| Some(stream.intervals.first()?.from)).min();
         let mut kinds: BTreeMap<(&str, &str), Vec<&StreamCoverage>> = BTreeMap::new();
         for stream in &streams {
             kinds.entry((&stream.source, &stream.table)).or_default().push(stream);
         }
-        let kinds: Vec<_> = kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default())).collect();
+        let kinds: Vec<_> =
+            kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default(), now.unwrap_or_default())).collect();
         let dropped = dropped(connection, since).await?;
         let unreadable = unreadable(connection, since).await?;
         let is_lost = kinds.iter().any(|kind| kind.lost > 0)
             || dropped.iter().any(|dropped| dropped.sink.is_some())
             || !unreadable.is_empty();
         let offset = offset.unwrap_or_default().cast_unsigned();
-        Ok(Self { offset, from, to, is_lost, kinds, dropped, unreadable, streams })
+        Ok(Self { offset, from, to, stopped, is_lost, kinds, dropped, unreadable, streams })
     }
 }
 
 impl Kind {
-    fn of(streams: &[&StreamCoverage], to: Timestamp) -> Self {
+    fn of(streams: &[&StreamCoverage], to: Timestamp, now: Timestamp) -> Self {
         let (source, table) = (streams[0].source.clone(), streams[0].table.clone());
         let from = streams.iter().map(|stream| stream.intervals[0].from).min().unwrap_or(to);
         let intervals = || streams.iter().flat_map(|stream| &stream.intervals);
@@ -218,17 +241,17 @@ impl Kind {
                 .filter(|one| one.to.is_none() && matches!(one.state, State::Open | State::Unknown))
                 .count(),
             lost: intervals().filter(|one| one.state == State::Lost).count(),
-            lost_seconds: seconds(intervals().filter(|one| one.state == State::Lost), to),
+            lost_seconds: seconds(intervals().filter(|one| one.state == State::Lost), now),
             lost_because,
-            unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), to),
+            unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), now),
             complete_since: streams.iter().map(|stream| stream.complete_since).max().flatten(),
         }
     }
 }
 
-/// Returns how long at least one of the intervals lasted.
-fn seconds<'a>(intervals: impl Iterator<Item = &'a Interval>, to: Timestamp) -> f64 {
-    let mut spans: Vec<_> = intervals.map(|one| (one.from, one.to.unwrap_or(to).max(one.from))).collect();
+/// Returns how long at least one of the intervals lasted; what goes on is as long as it is now.
+fn seconds<'a>(intervals: impl Iterator<Item = &'a Interval>, now: Timestamp) -> f64 {
+    let mut spans: Vec<_> = intervals.map(|one| (one.from, one.to.unwrap_or(now).max(one.from))).collect();
     spans.sort_unstable();
     let (mut sum, mut end) = (0_i64, Timestamp(i64::MIN));
     for (from, to) in spans {
@@ -239,6 +262,20 @@ fn seconds<'a>(intervals: impl Iterator<Item = &'a Interval>, to: Timestamp) -> 
 }
 
 impl StreamCoverage {
+    /// Adds what is received up to the last frame, and no further: of what came since then nothing is claimed.
+    fn add_last(&mut self, received: Interval, heard: Timestamp, since: Option<Timestamp>, is_stopped: bool) {
+        let heard = heard.max(received.from);
+        if !is_stopped || since.is_none_or(|since| since < heard) {
+            let since = since.map(|since| since.min(heard));
+            self.intervals.push(Interval { to: Some(heard), ..received }.clipped(since));
+        }
+        if is_stopped {
+            let why = if self.proof == Proof::None { fold::NOT_REPEATED } else { fold::NOBODY };
+            let unheard = Interval { from: heard, to: None, state: State::Unknown, why: Some(why.to_owned()) };
+            self.intervals.push(unheard.clipped(since));
+        }
+    }
+
     /// Returns from when on nothing is missing, where numbers can show that. What nobody listens to at present is left out.
     fn complete_since(&self) -> Option<Timestamp> {
         if self.proof == Proof::None {
@@ -252,18 +289,26 @@ impl StreamCoverage {
     }
 }
 
+impl Interval {
+    /// Returns what of it lies behind a moment.
+    fn clipped(self, since: Option<Timestamp>) -> Self {
+        Self { from: since.map_or(self.from, |since| since.max(self.from)), ..self }
+    }
+}
+
 async fn streams(
     connection: &mut SqliteConnection,
     since: Option<Timestamp>,
-) -> sqlx::Result<Vec<(Option<Timestamp>, StreamCoverage)>> {
+    is_stopped: bool,
+) -> sqlx::Result<Vec<StreamCoverage>> {
     let rows = sqlx::query(INTERVALS).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
-    let mut streams: Vec<(Option<Timestamp>, StreamCoverage)> = Vec::new();
+    let mut streams: Vec<StreamCoverage> = Vec::new();
     let mut current = None;
     for row in rows {
         let id: i64 = row.try_get("id")?;
         if current.replace(id) != Some(id) {
             let whole = |rows: i64| since.is_none().then(|| rows.unsigned_abs());
-            let stream = StreamCoverage {
+            streams.push(StreamCoverage {
                 source: row.try_get("source")?,
                 table: row.try_get("tbl")?,
                 symbol: row.try_get("symbol")?,
@@ -273,22 +318,22 @@ async fn streams(
                 rows_backfilled: whole(row.try_get("backfilled")?),
                 complete_since: None,
                 intervals: Vec::new(),
-            };
-            let heard: Option<i64> = row.try_get("heard")?;
-            streams.push((heard.map(Timestamp), stream));
+            });
         }
-        let Some((heard, stream)) = streams.last_mut() else { continue };
-        let from = Timestamp(row.try_get("start")?).max(since.unwrap_or(Timestamp(i64::MIN)));
-        let until: Option<i64> = row.try_get("until")?;
+        let Some(stream) = streams.last_mut() else { continue };
+        let (from, until) = (Timestamp(row.try_get("start")?), row.try_get::<Option<i64>, _>("until")?);
         let name: &str = row.try_get("state")?;
         let state =
             State::named(name).ok_or_else(|| sqlx::Error::Decode(format!("no state is called `{name}`").into()))?;
-        // What is received is claimed only up to the last frame.
-        let end = heard.filter(|_| state == State::Received).map(|heard| heard.max(from));
-        let to = until.map(Timestamp).or(end);
-        stream.intervals.push(Interval { from, to, state, why: row.try_get("why")? });
+        let interval = Interval { from, to: until.map(Timestamp), state, why: row.try_get("why")? };
+        if state == State::Received && until.is_none() {
+            let heard: Option<i64> = row.try_get("heard")?;
+            stream.add_last(interval, heard.map_or(from, Timestamp), since, is_stopped);
+        } else {
+            stream.intervals.push(interval.clipped(since));
+        }
     }
-    for (_, stream) in &mut streams {
+    for stream in &mut streams {
         stream.complete_since = stream.complete_since();
     }
     Ok(streams)
@@ -342,3 +387,7 @@ SELECT * FROM (
     LEFT JOIN sessions ON sessions.session = streams.session
 ) WHERE until IS NULL OR until > ?1
 ORDER BY source, tbl, symbol, listing, id, start";
+
+/// The last moment of which anything is known.
+const HEARD: &str = "
+SELECT max(moment) FROM (SELECT max(heard) AS moment FROM sessions UNION ALL SELECT max(start) FROM marks)";

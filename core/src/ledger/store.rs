@@ -264,12 +264,16 @@ pub(super) fn put_aside(path: &Path) -> Result<()> {
     moved.map_err(|error| Error::transient(format!("cannot put `{}` aside", path.display())).because(error))
 }
 
-/// Returns whether an error says that the file is no database any more.
+/// Returns whether an error says that the file is no database any more, or not a ledger's.
 pub(super) fn is_damaged(error: &Error) -> bool {
     let code = |error: &sqlx::Error| error.as_database_error()?.code()?.parse::<i32>().ok();
+    // SQLite has one code for all that is wrong with a statement; ours fit every ledger.
+    let lacks =
+        |error: &sqlx::Error| error.as_database_error().is_some_and(|error| error.message().contains("no such "));
     let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<sqlx::Error>());
     cause.is_some_and(|cause| {
         matches!(cause, sqlx::Error::Decode(_) | sqlx::Error::ColumnDecode { .. })
+            || lacks(cause)
             || code(cause).is_some_and(|code| matches!(code & 0xff, SQLITE_CORRUPT | SQLITE_NOTADB))
     })
 }

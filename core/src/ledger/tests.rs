@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use tempfile::TempDir;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Coverage, Setup, State, prepare};
+use super::{Coverage, Keeper, Setup, State, prepare};
 use crate::{
     delivery,
     health::{Registry, StageId, Status},
@@ -128,7 +128,12 @@ impl Spool {
     }
 
     async fn covered(&self, ledger: &str) -> Coverage {
-        Coverage::read(&self.path(ledger), None).await.unwrap()
+        self.covered_since(ledger, None, Keeper::Running(Timestamp(0))).await
+    }
+
+    async fn covered_since(&self, ledger: &str, since: Option<i64>, keeper: Keeper) -> Coverage {
+        let since = since.map(|second| Timestamp(second * S));
+        Coverage::read(&self.path(ledger), since, keeper).await.unwrap()
     }
 }
 
@@ -302,6 +307,44 @@ async fn a_boot_ends_what_was_received_at_the_last_frame_that_is_durable() {
     let states: Vec<_> = trades.intervals.iter().map(|interval| interval.state).collect();
     assert_eq!(states[0], State::Received);
     assert!(!states[1].is_complete(), "{states:?}");
+}
+
+#[tokio::test]
+async fn what_nobody_runs_is_received_up_to_the_last_frame_and_unknown_from_then_until_now() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow("one").await;
+    let (trades, tickers) = ("nobody listened", "nobody listened, and the venue does not repeat it");
+    let nobody = Keeper::Nobody(Timestamp(150 * S));
+    let coverage = spool.covered_since("one", None, nobody).await;
+    assert_eq!(said(&coverage, "trades"), format!("100 received, 106 unknown ({trades}), now"));
+    assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 unknown ({tickers}), now"));
+    assert_eq!((coverage.stopped, coverage.to), (Some(Timestamp(106 * S)), Some(Timestamp(150 * S))));
+    assert!(coverage.kinds.iter().all(|kind| (kind.away, kind.unknown_seconds) == (1, 44.0)), "{coverage:?}");
+
+    let coverage = spool.covered_since("one", Some(130), nobody).await;
+    assert_eq!(said(&coverage, "trades"), format!("130 unknown ({trades}), now"));
+    assert!(coverage.kinds.iter().all(|kind| (kind.away, kind.unknown_seconds) == (1, 20.0)), "{coverage:?}");
+    assert!(coverage.kinds.iter().all(|kind| kind.complete_since.is_none()), "{coverage:?}");
+    assert_eq!(coverage.stopped, Some(Timestamp(106 * S)), "whatever is looked at");
+}
+
+#[tokio::test]
+async fn of_what_somebody_runs_nothing_is_claimed_behind_the_last_frame() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow("one").await;
+    let coverage = spool.covered_since("one", Some(130), Keeper::Running(Timestamp(131 * S))).await;
+    assert_eq!(said(&coverage, "trades"), "106 received, 106");
+    assert_eq!((coverage.stopped, coverage.to), (None, Some(Timestamp(106 * S))));
+
+    spool.put(Put::Control(Control::Ended { session: 1, why: "cut".to_owned(), at: Timestamp(110 * S) }));
+    spool.follow("one").await;
+    let coverage = spool.covered_since("one", None, Keeper::Running(Timestamp(131 * S))).await;
+    let tickers = coverage.kinds.iter().find(|kind| kind.table == "tickers").unwrap();
+    assert_eq!(tickers.unknown_seconds, 25.0, "the venue is away until now");
+    let coverage = spool.covered_since("one", None, Keeper::Recording).await;
+    assert_eq!((coverage.stopped, coverage.kinds[0].unknown_seconds), (None, 0.0), "no time goes by in a recording");
 }
 
 #[tokio::test]

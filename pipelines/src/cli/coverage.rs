@@ -9,19 +9,24 @@ use std::{
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Interval, Kind, Proof, State, StreamCoverage},
-    pipeline::Folder,
+    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage},
     row::Timestamp,
+    spool::disk::RealDisk,
 };
 
-use super::{By, CoverageArgs, Outcome, print, reference, run};
+use super::{By, CoverageArgs, Failure, Outcome, inspect, print, run};
 
 pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
-    let loaded = reference::load(catalog, std::slice::from_ref(&args.file), args.host.as_deref());
-    let (Some(host), Some(pipeline)) = (&loaded.host, loaded.pipelines.first()) else { return Ok(ExitCode::from(2)) };
-    let path = Folder::of(&host.data_dir, pipeline).ledger();
+    let (pipeline, folder) = inspect::written_by(catalog, &args.file, args.host.as_deref())?;
+    let keeper = match RealDisk::refusal(folder.spool()) {
+        _ if pipeline.is_replay() => Keeper::Recording,
+        Some(_) => Keeper::Running(Timestamp::now()),
+        None => Keeper::Nobody(Timestamp::now()),
+    };
     let since = args.since.map(before_now);
-    let mut coverage = run::runtime()?.block_on(Coverage::read(&path, since))?;
+    let read = run::runtime()?.block_on(Coverage::read(&folder.ledger(), since, keeper));
+    // That something is lost has a code of its own.
+    let mut coverage = read.map_err(|error| Failure::usage(error.chain()))?;
     let code = if coverage.is_lost { ExitCode::from(1) } else { ExitCode::SUCCESS };
     if args.json {
         if args.by == By::Table {
@@ -48,17 +53,20 @@ struct Page<'a> {
 
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Coverage { from, to, kinds, .. } = self.coverage;
+        let Coverage { from, to, stopped, kinds, .. } = self.coverage;
         let (Some(from), Some(to)) = (from, to) else {
             return writeln!(f, "{}: nothing has been subscribed to yet", self.pipeline);
         };
         writeln!(f, "{}  {} to {} UTC", cut(self.pipeline, 30), moment(*from), moment(*to))?;
+        if let Some(stopped) = stopped {
+            writeln!(f, "nobody runs it since {}", moment(*stopped))?;
+        }
         match self.by {
             By::Table => tables(f, kinds)?,
             By::Stream => streams(f, &self.coverage.streams)?,
         }
         for kind in kinds {
-            sentences(f, kind)?;
+            sentences(f, kind, stopped.is_some())?;
         }
         self.losses(f)?;
         let sum = |count: fn(&Kind) -> usize| kinds.iter().map(count).sum::<usize>();
@@ -117,7 +125,7 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     Duration::from_nanos(to.0.saturating_sub(from.0).max(0).unsigned_abs()).as_secs_f64()
 }
 
-fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
+fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind, is_stopped: bool) -> fmt::Result {
     let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, .. } = kind;
     let table = cut(&kind.table, 17);
     if let Some(since) = complete_since {
@@ -127,7 +135,8 @@ fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind) -> fmt::Result {
         writeln!(f, "{table}: nobody listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
     if *open > 0 {
-        writeln!(f, "{table}: {} open, asked for", gaps(*open))?;
+        let when = if is_stopped { "to be asked for at the next start" } else { "asked for" };
+        writeln!(f, "{table}: {} open, {when}", gaps(*open))?;
     }
     if *away > 0 && *proof != Proof::None {
         writeln!(f, "{table}: nobody listens to {away} {} now; asked for later", plural(*away, "stream"))?;
@@ -286,6 +295,7 @@ mod tests {
             offset: u64::MAX,
             from: Some(Timestamp(1)),
             to: Some(LATE),
+            stopped: Some(LATE),
             is_lost: true,
             kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
             dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],

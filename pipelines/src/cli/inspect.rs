@@ -1,8 +1,13 @@
 //! `spool inspect | verify | dump`, `deadletter list`: what lies on the disk of a stopped pipeline.
 
-use std::{error::Error as _, io, process::ExitCode};
+use std::{
+    error::Error as _,
+    io,
+    path::{self, Path},
+    process::ExitCode,
+};
 
-use tidegate_core::{catalog::Catalog, deadletter, spool::inspect};
+use tidegate_core::{catalog::Catalog, config::Pipeline, deadletter, pipeline::Folder, spool::inspect};
 
 use super::{DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, print, reference, tell};
 
@@ -33,11 +38,10 @@ fn is_unread(error: &tidegate_core::Error) -> bool {
 
 pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
     let DeadletterCommand::List { file, host } = &args.command;
-    let loaded = reference::load(catalog, std::slice::from_ref(file), host.as_deref());
-    let (Some(host), Some(pipeline)) = (&loaded.host, loaded.pipelines.first()) else { return Ok(ExitCode::from(2)) };
+    let (pipeline, folder) = written_by(catalog, file, host.as_deref())?;
     let mut count = 0_u64;
     for sink in &pipeline.sinks {
-        let path = tidegate_core::pipeline::Folder::of(&host.data_dir, pipeline).dead_letters(&sink.name);
+        let path = folder.dead_letters(&sink.name);
         if !path.exists() {
             continue;
         }
@@ -53,4 +57,27 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
     }
     tell(format_args!("{count} dead letters of {}\n", pipeline.name));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Returns the only pipeline of a file, with the folder of what its runs have written.
+pub(super) fn written_by(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, Folder), Failure> {
+    let loaded = reference::load(catalog, &[file.to_owned()], host);
+    let pipelines = loaded.pipelines.len() + loaded.refused.len();
+    if pipelines > 1 {
+        let text = format!("`{}` holds {pipelines} pipelines: name the file of one of them", file.display());
+        return Err(Failure::usage(text));
+    }
+    let (Some(host), Some(pipeline)) = (loaded.host, loaded.pipelines.into_iter().next()) else {
+        // What is wrong with the file has been said.
+        return Err(Failure::usage(""));
+    };
+    let data_dir = path::absolute(&host.data_dir).unwrap_or_else(|_| host.data_dir.clone());
+    let folder = Folder::of(&data_dir, &pipeline);
+    let spool = folder.spool();
+    if spool.is_dir() {
+        return Ok((pipeline, folder));
+    }
+    let why =
+        if host.data_dir.is_relative() { ", or not from here: `data_dir` is relative to where you run" } else { "" };
+    Err(Failure::usage(format!("there is no spool `{}`: the pipeline has not run yet{why}", spool.display())))
 }
