@@ -227,6 +227,21 @@ async fn a_pipeline_that_cannot_run_is_shown_with_its_log_and_fails_the_demo() {
     let text = said(&finished(dir.path(), &["demo", "d", "--for", "2s", "--rate", "200"]).await, 1);
     assert!(text.contains("failed") || text.contains("has ended by itself"), "{text}");
     assert!(text.contains("data"), "it says what is wrong: {text}");
+    assert!(text.contains("\nnot compared: ") && !text.contains("in flight"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_whose_spool_is_gone_says_so_and_calls_nothing_in_flight_or_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    said(&finished(dir.path(), &["demo", "d", "--for", "1s", "--rate", "200", "--seed", "3"]).await, 0);
+    std::fs::remove_dir_all(dir.path().join("d/data")).unwrap();
+
+    let text = said(&finished(dir.path(), &["demo", "d", "--for", "2s", "--rate", "200"]).await, 1);
+    assert!(text.contains("\nnot compared: sink sqlite failed: "), "{text}");
+    assert!(text.contains("rows that came and are not stored wait in the spool"), "{text}");
+    for lie in ["in flight", "resumed: ", "--kill"] {
+        assert!(!text.contains(lie), "{lie}: {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
