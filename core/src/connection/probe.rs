@@ -14,8 +14,8 @@ use crate::{
     Error, Result,
     catalog::Factory,
     config::ConnectionConfig,
-    http::{HttpClient, NoAnswer, root_cause},
     error::Kind,
+    http::{HttpClient, NoAnswer, root_cause},
     protocol::{Close, Command, Discovery, Frame, Outbox, Protocol, Reply, Request},
     row::{Origin, Timestamp},
 };
@@ -47,7 +47,9 @@ pub async fn probe(factory: &Factory<Box<dyn Protocol>>, config: &ConnectionConf
         Ok(Ok(mut line)) => {
             let took = began.elapsed().as_millis();
             let late = |_| Error::transient(format!("{shown} does not end the handshake within {limit:?}"));
-            timeout(limit, shake_hands(&mut line, &mut *protocol, &shown)).await.unwrap_or_else(|over| Err(late(over)))?;
+            timeout(limit, shake_hands(&mut line, &mut *protocol, &shown))
+                .await
+                .unwrap_or_else(|over| Err(late(over)))?;
             Ok(format!("{shown} answers in {took} ms; {} channels to subscribe to", channels.len()))
         }
         Ok(Err(NotConnected::Answered { status, .. })) => {
