@@ -276,16 +276,18 @@ impl Stage {
         self.start_another().await
     }
 
-    /// Says that a child has ended by itself, and starts another one; returns false after too many.
+    /// Says that a child has ended by itself, and starts another one; returns false after too many, and where the next one
+    /// would refuse to start as this one did.
     async fn restart_after(&mut self, status: ExitStatus) -> Result<bool, Failure> {
         self.deaths += 1;
         let (log, log_path) = (tail(&self.folder.log_path()), self.folder.log_path());
-        let next = if self.deaths > MOST_DEATHS { "not started again" } else { "started again" };
+        let is_last = self.deaths > MOST_DEATHS || status.code() == Some(REFUSES_TO_START);
+        let next = if is_last { "not started again" } else { "started again" };
         self.screen.say(&format!(
             "the pipeline has ended by itself ({status}) and is {next}; the end of {}:\n{log}",
             log_path.display()
         ));
-        if self.deaths > MOST_DEATHS {
+        if is_last {
             return Ok(false);
         }
         self.start_another().await?;
@@ -346,6 +348,9 @@ const CALM: u32 = 2;
 const AFTER_KILLS: Duration = Duration::from_secs(3);
 
 const MOST_DEATHS: u32 = 3;
+
+/// The exit code of `run` for a mistake in its files or variables.
+const REFUSES_TO_START: i32 = 2;
 
 /// More cannot be compared in a moment.
 const MANY_ROWS: u64 = 500_000;
