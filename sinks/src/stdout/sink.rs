@@ -59,7 +59,9 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
             let text = printer.print(&chunk);
             output.write_all(&text).and_then(|()| output.flush()).map_err(|error| {
                 if error.kind() == io::ErrorKind::BrokenPipe {
-                    return Error::permanent("nobody reads standard output any more");
+                    return Error::permanent(
+                        "nobody reads standard output any more: rows stay in the spool, Ctrl-C ends it",
+                    );
                 }
                 Error::transient("cannot write to standard output").because(error)
             })
