@@ -69,12 +69,10 @@ async fn shake_hands(line: &mut <Sockets as Transport>::Line, protocol: &mut dyn
     loop {
         let commands: Vec<Command> = out.take_commands().collect();
         for command in commands {
-            match command {
-                Command::Send(text) | Command::SendSecret(text) => {
-                    line.send(Message::text(text)).await.map_err(broken)?;
-                }
-                Command::Ready => return outcome,
-                _ => {}
+            if let Command::Send(text) | Command::SendSecret(text) = command {
+                line.send(Message::text(text)).await.map_err(broken)?;
+            } else if command == Command::Ready {
+                return outcome;
             }
         }
         match outcome {
