@@ -16,7 +16,7 @@ use tidegate::{
     catalog::{Catalog, Role},
     config::{self, Environment, Files, Look},
 };
-use tidegate_sources::deribit::simulator::SimulatorConfig;
+use tidegate_sources::deribit::simulator::{Credentials, SimulatorConfig};
 
 const GOOD: &str = "[pipeline]\nname = \"eth\"\n[source.deribit]\ninstruments = [\"ETH-PERPETUAL\"]\n\
                     [sink.sqlite]\npath = \"eth.sqlite\"\n";
@@ -329,6 +329,24 @@ async fn check_connect_dials_and_fails_where_nobody_answers() {
     let output = tidegate(bench.folder(), &["check", "nobody.toml", "--connect"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     assert!(said(&output).contains("failed  eth/source.deribit"), "{}", said(&output));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_connect_logs_in_and_fails_where_the_run_would() {
+    let credentials = Credentials { client_id: "an-id".into(), client_secret: "a-secret".into() };
+    let config = SimulatorConfig { credentials: Some(credentials), ..SimulatorConfig::default() };
+    let bench = Bench::start(config, "client_id = \"an-id\"\nclient_secret = { file = \"key\" }", "").await;
+    for (key, code, word) in [
+        (&b"a-secret\n"[..], 0, "ok      eth/source.deribit"),
+        (b"wrong", 1, "mend `client_id` and `client_secret`, then restart"),
+        (b"\xff\xfe", 1, "the secret in `key` cannot be read"),
+    ] {
+        fs::write(bench.path("key"), key).unwrap();
+        let output = tidegate(bench.folder(), &["check", "eth.toml", "--connect"]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(word), "{word}: {text}");
+    }
 }
 
 /// No dead keys: whatever a shipped file says, saying something else makes a difference, and so does not saying it.

@@ -238,6 +238,30 @@ async fn a_pipeline_that_cannot_run_is_shown_with_its_log_and_fails_the_demo() {
     let text = said(&finished(dir.path(), &["demo", "d", "--for", "2s", "--rate", "200"]).await, 1);
     assert!(text.contains("failed") || text.contains("has ended by itself"), "{text}");
     assert!(text.contains("data"), "it says what is wrong: {text}");
+    assert!(text.contains("\nnot compared: ") && !text.contains("in flight"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_that_refuses_to_start_is_not_started_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut demo = command(dir.path(), &["demo", "d", "--for", "2s"]);
+    let text = said(&timeout(PATIENCE, demo.env("LOG_LEVEL", "verbose").output()).await.unwrap().unwrap(), 1);
+    assert_eq!(text.matches("has ended by itself (exit status: 2) and is not started again").count(), 1, "{text}");
+    assert_eq!(text.matches("the value of LOG_LEVEL does not fit").count(), 1, "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_demo_whose_spool_is_gone_says_so_and_calls_nothing_in_flight_or_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    said(&finished(dir.path(), &["demo", "d", "--for", "1s", "--rate", "200", "--seed", "3"]).await, 0);
+    std::fs::remove_dir_all(dir.path().join("d/data")).unwrap();
+
+    let text = said(&finished(dir.path(), &["demo", "d", "--for", "2s", "--rate", "200"]).await, 1);
+    assert!(text.contains("\nnot compared: sink sqlite failed: "), "{text}");
+    assert!(text.contains("rows that came and are not stored wait in the spool"), "{text}");
+    for lie in ["in flight", "resumed: ", "--kill"] {
+        assert!(!text.contains(lie), "{lie}: {text}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,11 +62,12 @@ async fn each_change_of_a_connection_is_one_line_that_names_what_is_quiet_and_no
     assert!(!lines.iter().any(|line| line.contains("hidden")), "{lines:#?}");
 }
 
-/// Confirms `a` and `b`, refuses `c` and `d`, and speaks on `a` until it may hang up.
+/// Confirms `a` and `b`, refuses `c` and then `d`, and speaks on `a` until it may hang up.
 fn serve(listener: &TcpListener, may_hang_up: &std::sync::mpsc::Receiver<()>) {
     let mut line = tungstenite::accept(listener.accept().unwrap().0).unwrap();
     assert_eq!(line.read().unwrap(), Message::text("a,b,c,d"));
     line.send(Message::text("answer")).unwrap();
+    line.send(Message::text("another answer")).unwrap();
     while may_hang_up.recv_timeout(Duration::from_millis(20)).is_err() {
         line.send(Message::text("a")).unwrap();
     }
@@ -118,11 +119,13 @@ impl Protocol for Venue {
     }
 
     fn on_frame(&mut self, frame: Frame<'_>, out: &mut Outbox) -> Result<()> {
-        if frame.text()? == "answer" {
+        let text = frame.text()?;
+        if text == "answer" {
             out.confirm("a");
             out.confirm("b");
             out.tell("chosen", "4 instruments");
             out.refuse("c", "no such channel");
+        } else if text == "another answer" {
             out.refuse("d", "no such channel");
         }
         out.heard("a");

@@ -223,7 +223,13 @@ pub(super) fn is_written_out(written: &str, is_secret: bool) -> bool {
     }
     // A secret may be an address that holds none.
     let is_plain_secret = is_secret && !literal.text.is_empty() && !literal.text.contains("://");
-    is_plain_secret || !passwords_in(&literal.text).is_empty()
+    is_plain_secret || passwords_in(&literal.text).into_iter().any(|span| is_certain(&literal.text, span))
+}
+
+/// Tells whether what is hidden is a password for sure: in front of an `@`, or a parameter's value. What else stands behind a `:`
+/// may be a port that was mistyped.
+fn is_certain(text: &str, password: Range<usize>) -> bool {
+    text[password.end..].starts_with('@') || text[..password.start].ends_with('=')
 }
 
 /// Returns where a file's text seems to hold secrets: what stands behind a key of such a name, and passwords of addresses.
@@ -376,6 +382,10 @@ mod tests {
             ("depot://me:${SECRET}@host", true, false),
             ("depot://me:${SECRET:-hunter2}@host", false, true),
             ("depot://${HOST:-localhost}/x", true, false),
+            ("ws://localhost:port/ws", false, false),
+            ("http://127.0.0.1:PORT/api", false, false),
+            ("ws://me:hunter2@host", false, true),
+            ("ws://host/?token=hunter2", false, true),
         ] {
             assert_eq!(is_written_out(written, is_secret), is_out, "{written}");
         }

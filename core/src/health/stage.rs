@@ -100,6 +100,12 @@ impl StageHealth {
         self.go(Status::Healthy, reason.into())
     }
 
+    /// Says how far a stage has come that has not begun yet; of any other one nothing changes. In no log: it changes often.
+    pub(crate) fn starting(&self, reason: impl Into<String>) {
+        let reason = printable(&reason.into()).into_owned();
+        let _: Move = self.stage.standing().move_to(Status::Starting, reason, Instant::now());
+    }
+
     /// Says that the stage does less than it should and mends itself. A sink's next commit is waited for.
     pub fn degraded(&self, reason: impl Into<String>) -> bool {
         if self.stage.id.kind() == StageKind::Sink {

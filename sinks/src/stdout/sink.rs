@@ -59,7 +59,9 @@ impl<W: Write + Send + 'static> Sink for Stdout<W> {
             let text = printer.print(&chunk);
             output.write_all(&text).and_then(|()| output.flush()).map_err(|error| {
                 if error.kind() == io::ErrorKind::BrokenPipe {
-                    return Error::permanent("nobody reads standard output any more");
+                    return Error::permanent(
+                        "nobody reads standard output any more: rows stay in the spool, Ctrl-C ends it",
+                    );
                 }
                 Error::transient("cannot write to standard output").because(error)
             })
@@ -139,7 +141,9 @@ mod tests {
 
         let mut sink = Stdout::new(Format::Json, || true, Box::new(|| io::pipe().unwrap().1));
         sink.open(&log.context(std::path::Path::new("."))).await.unwrap();
-        assert_eq!(sink.write(&log.chunk(0, 1)).await.unwrap_err().kind(), Kind::Permanent);
+        let error = sink.write(&log.chunk(0, 1)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Permanent);
+        assert!(error.to_string().ends_with("rows stay in the spool, Ctrl-C ends it"), "{error}");
     }
 
     #[tokio::test]

@@ -277,6 +277,10 @@ impl Deribit {
         // The venue may repeat what it was sent, the secret included.
         let secret = self.config.client_secret.as_ref();
         let why = secret.map_or_else(|| refusal.text(), |secret| secret.hide_in(&refusal.text()));
+        let is_login_over = matches!(asked, Some(Asked::Login))
+            && matches!(verdict, Verdict::Never | Verdict::LoginOver | Verdict::NoInstrument | Verdict::OurFault);
+        let why =
+            if is_login_over { format!("{why}; mend `client_id` and `client_secret`, then restart") } else { why };
         match (asked, verdict) {
             (_, Verdict::SessionOver(_)) => Err(refusal.error_that_says(why)),
             (Some(Asked::Login), Verdict::LoginOver) => Err(Error::permanent(why)),

@@ -1,14 +1,12 @@
 //! Carries out what a protocol asked for.
 
-use std::collections::BTreeMap;
-
 use super::{timers::named, *};
 use crate::{
     connection::vouch::{Confirmations, ended_streams},
     health::printable,
     protocol::Covered,
 };
-use session::shown;
+use session::{Refusals, shown};
 
 impl<T: Transport> Driver<T> {
     /// Carries out what the last call asked for, in order.
@@ -27,7 +25,6 @@ impl<T: Transport> Driver<T> {
         let mut ended = Vec::new();
         let mut outcome = Ok(());
         let (mut has_confirmed, mut has_answers) = (false, false);
-        let mut refused: BTreeMap<String, (Duration, Vec<String>)> = BTreeMap::new();
         for (place, command) in commands.drain(..) {
             if let Command::Confirm(channel, at) = command {
                 let Some(streams) = self.confirm(&channel, now) else { continue };
@@ -50,8 +47,11 @@ impl<T: Transport> Driver<T> {
                 }
                 Command::Ready => self.ready(now),
                 Command::Refuse(channel, why) => {
-                    if let Some(pause) = self.subscriptions.refused(&channel, now) {
-                        let (longest, channels) = refused.entry(why).or_default();
+                    has_answers = true;
+                    if let Some(pause) = self.subscriptions.refused(&channel, now)
+                        && let Phase::Open(session) = &mut self.phase
+                    {
+                        let (longest, channels) = session.refusals.entry(why).or_default();
                         *longest = pause.max(*longest);
                         channels.push(channel);
                     }
@@ -83,10 +83,6 @@ impl<T: Transport> Driver<T> {
             session.liveness.expect(now);
         }
         self.unsubscribed(&ended);
-        for (why, (pause, channels)) in refused {
-            has_answers = true;
-            self.tell_refused(&channels, &why, pause);
-        }
         if has_answers {
             self.show_subscriptions();
         }
@@ -122,11 +118,13 @@ impl<T: Transport> Driver<T> {
         Some(self.streams(channel))
     }
 
-    /// One line for all that one reply refused.
-    fn tell_refused(&self, channels: &[String], why: &str, pause: Duration) {
+    /// One line for all that were refused for the same reason, in however many replies.
+    pub(super) fn tell_refused(&self, refusals: &Refusals) {
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
-        let (subject, names, why, pause) = (self.health.subject(), named(channels), printable(why), shown(pause));
-        tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again in {pause}");
+        for (why, (pause, channels)) in refusals {
+            let (subject, names, why, pause) = (self.health.subject(), named(channels), printable(why), shown(*pause));
+            tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again in {pause}");
+        }
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.

@@ -1,6 +1,6 @@
 //! The life of a session: dialled, opened, ended.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::*;
 use crate::{
@@ -30,12 +30,17 @@ pub(super) struct Session<L> {
     pub(super) is_refused: bool,
     /// Every wanted channel has been answered for.
     pub(super) is_subscribed: bool,
+    /// What the venue refused and nobody was told of yet.
+    pub(super) refusals: Refusals,
     /// Ends the calls that were made for this session.
     pub(super) over: CancellationToken,
     outgoing: VecDeque<Message>,
     outgoing_bytes: usize,
     is_flushed: bool,
 }
+
+/// Refused channels by the reason, with the longest pause after which they are asked for again.
+pub(super) type Refusals = BTreeMap<String, (Duration, Vec<String>)>;
 
 impl<L> Session<L>
 where
@@ -153,6 +158,7 @@ impl<T: Transport> Driver<T> {
             stable_at: Some(now + self.config.reconnect.stable_after.0),
             is_refused: !*self.room.borrow_and_update(),
             is_subscribed: false,
+            refusals: Refusals::new(),
             over: CancellationToken::new(),
             outgoing: VecDeque::new(),
             outgoing_bytes: 0,
@@ -205,6 +211,7 @@ impl<T: Transport> Driver<T> {
         self.is_dirty = true;
         let Phase::Open(session) = std::mem::replace(&mut self.phase, Phase::Idle) else { return None };
         session.over.cancel();
+        self.tell_refused(&session.refusals);
         self.rest.retain(|job| matches!(job, Job::Discover(_)));
         self.backfill.session_ended();
         for channel in self.subscriptions.vouched() {

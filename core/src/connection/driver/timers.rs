@@ -142,17 +142,23 @@ impl<T: Transport> Driver<T> {
         gauges.of(&SubscriptionState::Wanted).set(wanted as f64);
         gauges.of(&SubscriptionState::Confirmed).set(confirmed as f64);
         gauges.of(&SubscriptionState::Refused).set(refused as f64);
-        let Phase::Open(session) = &mut self.phase else { return };
         let missing = refused + counts.unanswered;
+        if counts.open > 0 {
+            self.health.starting(format!("{confirmed} of {wanted} channels subscribed, {refused} refused"));
+        }
+        let Phase::Open(session) = &mut self.phase else { return };
         if counts.open > 0 || wanted == 0 {
             return;
         }
+        let is_news = counts.unanswered == 0 && !std::mem::replace(&mut session.is_subscribed, true);
+        let refusals = std::mem::take(&mut session.refusals);
+        self.tell_refused(&refusals);
         self.standing.channels = (missing > 0).then(|| {
             let refused: Vec<&str> = self.subscriptions.refusals().collect();
             let refused = if refused.is_empty() { String::new() } else { format!(", refused: {}", named(&refused)) };
             format!("{confirmed} of {wanted} channels subscribed{refused}; the others are asked for again")
         });
-        if counts.unanswered == 0 && !std::mem::replace(&mut session.is_subscribed, true) {
+        if is_news {
             self.health.subscribed();
             let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
             tracing::info!(pipeline, stage, "subscribed {} {confirmed} of {wanted} channels", self.health.subject());

@@ -16,6 +16,9 @@ pub(super) struct Comparison {
     pub(super) invented: u64,
     /// How long no session was up while the venue ran, in milliseconds.
     pub(super) silent_ms: i64,
+    /// How long the pipeline heard nothing while the venue ran, in milliseconds: from a session's last ticker that is stored to
+    /// the next one's first confirmation.
+    pub(super) unheard_ms: i64,
     /// The first of what is wrong, in words.
     pub(super) examples: Vec<String>,
     /// The instruments of which trades are missing.
@@ -77,9 +80,12 @@ impl Comparison {
     ///
     /// The venue made nothing after `ended_ms`, in milliseconds since 1970.
     pub(super) fn of(oracle: &Oracle, stored: &Stored, history: &History, ended_ms: i64) -> Self {
-        let silent_ms = silent_ms(&oracle.sessions, &history.began_ms, ended_ms);
-        let mut comparison = Self { silent_ms, ..Self::default() };
-        let stored_from = comparison.compare_tickers(oracle, stored, &history.settled);
+        let mut comparison = Self::default();
+        let heard = comparison.compare_tickers(oracle, stored, &history.settled);
+        let up = oracle.sessions.iter().map(|session| (session.opened_ms, session.ended_ms.unwrap_or(i64::MAX)));
+        comparison.silent_ms = time_outside(up, &history.began_ms, ended_ms);
+        comparison.unheard_ms = time_outside(times_heard(&oracle.sessions, &heard), &history.began_ms, ended_ms);
+        let stored_from = heard.keys().next().copied();
         // A pipeline that was killed between the venue's confirmation and its own first write claims nothing of that.
         let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
         comparison.compare_trades(oracle, &oracle.owed_since(owed_from), stored);
@@ -176,9 +182,9 @@ impl Comparison {
         }
     }
 
-    /// Compares tickers and returns the first session of which any is stored.
-    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored, settled: &BTreeSet<usize>) -> Option<usize> {
-        let mut stored_from = None;
+    /// Compares tickers.
+    fn compare_tickers(&mut self, oracle: &Oracle, stored: &Stored, settled: &BTreeSet<usize>) -> Heard {
+        let mut heard = Heard::new();
         let mut sent: HashMap<&str, Vec<Sent>> = HashMap::new();
         for (number, session) in (1..).zip(&oracle.sessions) {
             let is_settled = settled.contains(&number);
@@ -188,31 +194,34 @@ impl Comparison {
                     volume: ticker.volume.to_bits(),
                     session: number,
                     is_late: !is_settled && session.may_be_in_flight(symbol, ticker.at_ms),
+                    at_ms: ticker.at_ms,
                 }));
             }
         }
         for (symbol, sent) in &mut sent {
             sent.sort_unstable();
             let rows = stored.tickers.get(*symbol).map_or(&[][..], Vec::as_slice);
-            let first = self.compare_tickers_of(symbol, sent, rows);
-            stored_from = stored_from.into_iter().chain(first).min();
+            for (session, at_ms) in self.compare_tickers_of(symbol, sent, rows) {
+                let latest = heard.entry(session).or_insert(at_ms);
+                *latest = at_ms.max(*latest);
+            }
         }
         self.invented += stored.unknown_tickers;
         for (symbol, rows) in stored.tickers.iter().filter(|(symbol, _)| !sent.contains_key(symbol.as_str())) {
             self.invented += rows.len() as u64;
             self.note(|| format!("invented: {} tickers of `{symbol}`, of which none was sent", rows.len()));
         }
-        stored_from
+        heard
     }
 
-    /// Compares one instrument's tickers, and returns the first session of which any is stored. Volumes only grow, so that
-    /// sorted by them they are in the order of sending.
-    fn compare_tickers_of(&mut self, symbol: &str, sent: &[Sent], rows: &[f64]) -> Option<usize> {
+    /// Compares one instrument's tickers. Volumes only grow, so that sorted by them they are in the order of sending.
+    fn compare_tickers_of(&mut self, symbol: &str, sent: &[Sent], rows: &[f64]) -> Heard {
         let mut rows: Vec<u64> = rows.iter().map(|volume| volume.to_bits()).collect();
         rows.sort_unstable();
         let mut rows = rows.into_iter().peekable();
         let mut sessions: BTreeMap<usize, Share> = BTreeMap::new();
-        for &Sent { volume, session, is_late } in sent {
+        let mut heard = Heard::new();
+        for &Sent { volume, session, is_late, at_ms } in sent {
             while rows.next_if(|row| *row < volume).is_some() {
                 self.invented_ticker(symbol);
             }
@@ -224,13 +233,15 @@ impl Comparison {
                 self.tickers.twice += copies - 1;
                 self.note(|| format!("twice: a ticker of {symbol} is stored {copies} times"));
             }
+            if copies > 0 {
+                heard.insert(session, at_ms);
+            }
             sessions.entry(session).or_default().add(copies > 0, is_late);
         }
         for _ in rows {
             self.invented_ticker(symbol);
         }
         self.tickers.sent += sent.len() as u64;
-        let stored_from = sessions.iter().find(|(_, share)| share.stored > 0).map(|(session, _)| *session);
         for (session, Share { sent, stored, in_flight }) in sessions {
             let holes = sent - stored - in_flight;
             self.tickers.stored += stored;
@@ -240,7 +251,7 @@ impl Comparison {
                 self.note(|| format!("holes: {holes} of {sent} tickers of {symbol} in session {session}"));
             }
         }
-        stored_from
+        heard
     }
 
     fn invented_ticker(&mut self, symbol: &str) {
@@ -268,7 +279,12 @@ struct Sent {
     session: usize,
     /// In the last moments of its session.
     is_late: bool,
+    at_ms: i64,
 }
+
+/// When the last ticker that is stored of a session was sent, in milliseconds since 1970. Sessions of which none is stored are
+/// not in it.
+type Heard = BTreeMap<usize, i64>;
 
 /// What is stored of one session and instrument.
 #[derive(Debug, Default)]
@@ -305,19 +321,32 @@ fn is_as_made(row: &stored::Trade, trade: &simulator::Trade) -> bool {
         && row.ts_event_ms == trade.timestamp
 }
 
-/// Adds up the time in which no session was up, from the first session to `ended_ms`, while the venue ran.
-fn silent_ms(sessions: &[Session], began_ms: &[i64], ended_ms: i64) -> i64 {
-    let mut silent = 0;
-    let mut until: Option<i64> = None;
-    let opened = sessions.iter().map(|session| (session.opened_ms, session.ended_ms.unwrap_or(i64::MAX)));
-    for (opened_ms, closed_ms) in opened.chain([(ended_ms, i64::MAX)]) {
-        if let Some(until) = until.filter(|until| opened_ms > *until) {
-            let began = began_ms.iter().copied().rfind(|began| (until..opened_ms).contains(began));
-            silent += opened_ms - began.unwrap_or(until);
+/// Returns from when to when the pipeline heard each session. One that lives is still heard; of one that left nothing in the
+/// store only the beginning is known, and the line was up then.
+fn times_heard<'a>(sessions: &'a [Session], heard: &'a Heard) -> impl Iterator<Item = (i64, i64)> + 'a {
+    (1..).zip(sessions).map(|(number, session)| {
+        let confirmed_ms = session.subscriptions.iter().map(|one| one.confirmed_ms).min().unwrap_or(session.opened_ms);
+        match (heard.get(&number), session.ended_ms) {
+            (None, _) => (session.opened_ms, session.opened_ms),
+            (Some(_), None) => (confirmed_ms, i64::MAX),
+            // What is handed over in the moment of the end may be noted just behind it.
+            (Some(last_ms), Some(ended_ms)) => (confirmed_ms, ended_ms.min(*last_ms)),
         }
-        until = until.max(Some(closed_ms));
+    })
+}
+
+/// Adds up the time outside all of these spans, from the end of the first one to `ended_ms`, while the venue ran.
+fn time_outside(spans: impl Iterator<Item = (i64, i64)>, began_ms: &[i64], ended_ms: i64) -> i64 {
+    let mut outside = 0;
+    let mut until: Option<i64> = None;
+    for (from_ms, until_ms) in spans.chain([(ended_ms, i64::MAX)]) {
+        if let Some(until) = until.filter(|until| from_ms > *until) {
+            let began = began_ms.iter().copied().rfind(|began| (until..from_ms).contains(began));
+            outside += from_ms - began.unwrap_or(until);
+        }
+        until = until.max(Some(until_ms));
     }
-    silent
+    outside
 }
 
 /// Of each kind.

@@ -190,12 +190,29 @@ fn a_session_of_which_nothing_was_claimed_or_stored_is_not_owed() {
 
 #[test]
 fn while_the_venue_itself_was_not_running_is_not_silence() {
-    let session = |opened_ms, ended_ms| Session { opened_ms, ended_ms, ..Session::default() };
-    let sessions = [session(1_000, Some(5_000)), session(90_300, Some(95_000)), session(95_500, None)];
-    assert_eq!(silent_ms(&sessions, &[900, 90_000], 99_000), 300 + 500);
-    assert_eq!(silent_ms(&sessions, &[900], 99_000), 85_300 + 500);
-    assert_eq!(silent_ms(&[], &[900], 99_000), 0);
-    let overlapping = [session(1_000, Some(5_000)), session(4_000, Some(9_000)), session(9_100, None)];
-    assert_eq!(silent_ms(&overlapping, &[], 99_000), 100);
-    assert_eq!(silent_ms(&[session(1_000, Some(5_000))], &[900], 6_500), 1_500, "nobody came back");
+    let silent = |up: &[(i64, i64)], began_ms: &[i64], ended_ms| time_outside(up.iter().copied(), began_ms, ended_ms);
+    let up = [(1_000, 5_000), (90_300, 95_000), (95_500, i64::MAX)];
+    assert_eq!(silent(&up, &[900, 90_000], 99_000), 300 + 500);
+    assert_eq!(silent(&up, &[900], 99_000), 85_300 + 500);
+    assert_eq!(silent(&[], &[900], 99_000), 0);
+    let overlapping = [(1_000, 5_000), (4_000, 9_000), (9_100, i64::MAX)];
+    assert_eq!(silent(&overlapping, &[], 99_000), 100);
+    assert_eq!(silent(&[(1_000, 5_000)], &[900], 6_500), 1_500, "nobody came back");
+}
+
+#[test]
+fn not_heard_is_of_all_runs_as_not_sent_is_and_never_shorter() {
+    let mut oracle = oracle();
+    oracle.sessions[1].subscriptions[0].confirmed_ms = 5_750;
+    let unheard = |oracle: &Oracle, volumes: &[u32], began_ms: &[i64]| {
+        let history = History { began_ms: began_ms.to_vec(), ..History::default() };
+        let comparison = Comparison::of(oracle, &stored(&[4, 5, 6, 7], volumes), &history, 19_000);
+        assert!(comparison.unheard_ms >= comparison.silent_ms, "{comparison:?}");
+        comparison.unheard_ms
+    };
+    assert_eq!(unheard(&oracle, &ALL, &[800]), 750, "from the last ticker, 5,000, to the confirmation");
+    assert_eq!(unheard(&oracle, &ALL[..4], &[800]), 1_700 + 13_300, "of the second session nothing came");
+    assert_eq!(unheard(&oracle, &ALL, &[800, 5_500]), 250, "the venue stood still in between");
+    oracle.sessions[1].ended_ms = Some(11_500);
+    assert_eq!(unheard(&oracle, &ALL, &[800]), 750 + 9_000, "nobody came back");
 }

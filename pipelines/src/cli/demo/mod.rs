@@ -98,6 +98,13 @@ async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
 async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Outcome {
     let done = stage.end(ending).await?;
     let Stage { folder, simulator, .. } = &*stage;
+    let mut out = io::stdout();
+    // Whoever read it may have gone, as `head` does; the exit code says what the text would have said.
+    let mut put = |text: String| _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Some(failure) = &done.failure {
+        put(summary::failed(failure, folder.root(), &folder.log_path()));
+        return Ok(ExitCode::FAILURE);
+    }
     let began = Instant::now();
     let stored = reading.finish().await.map_err(|error| stage::unreadable(folder, &error))?;
     let mut comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
@@ -109,17 +116,13 @@ async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Out
         database: &folder.database(),
         database_bytes: folder.database_bytes(),
         gaps_open: done.gaps_open,
-        unheard: done.unrepeatable,
         seed: folder.seed(),
         kills: done.kills,
         compared_in: began.elapsed(),
         has_sqlite3: is_on_path("sqlite3"),
     };
-    let text = summary::summary(&comparison, &around);
-    let mut out = io::stdout();
-    // Whoever read it may have gone, as `head` does; the exit code says what the table would have said.
-    _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    Ok(if comparison.is_exact() && done.is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    put(summary::summary(&comparison, &around));
+    Ok(if comparison.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Everything that goes wrong in an ordinary month, so often that half a minute shows most of it. What lasts is short.

@@ -18,7 +18,7 @@ use super::{
     report::Report,
     screen::Screen,
     stored::Standing,
-    tally::{Resumed, Tally, Totals},
+    tally::{Resumed, Tally},
 };
 use crate::cli::{
     DemoArgs, Failure, simulate,
@@ -60,16 +60,14 @@ pub(super) enum Ending {
 }
 
 /// What the end left.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Done {
     /// When the venue made the last, in milliseconds since 1970.
     pub(super) ended_ms: i64,
-    /// Whether children ended only when they were told to, or killed, and the last one had nothing that needs a person.
-    pub(super) is_well: bool,
+    /// What needs a person, and kept the pipeline from storing what came.
+    pub(super) failure: Option<String>,
     /// Gaps that the last child still knew to be open.
     pub(super) gaps_open: u64,
-    /// For how many seconds nobody listened, as the children have it.
-    pub(super) unrepeatable: f64,
     pub(super) kills: u32,
     /// Whether somebody waited for the end, and gaps were not given the time to be filled.
     pub(super) is_hurried: bool,
@@ -156,9 +154,13 @@ impl Stage {
             let last = self.simulator.read(|oracle| oracle.sessions.len());
             self.folder.settle(last)?;
         }
-        let has_failed = self.tally.report().failure().is_some();
+        let failure = if ending == Ending::Broken {
+            Some("the pipeline has ended by itself; the end of its log is above".to_owned())
+        } else {
+            self.tally.report().failure()
+        };
         // The end of the last session opens a gap in every stream, which the next demo finds and fills.
-        let Totals { gaps_open, unrepeatable, .. } = self.tally.totals();
+        let gaps_open = self.tally.totals().gaps_open;
         let facts = self.facts(Instant::now());
         let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
         self.tally.end(last.as_deref(), standing(&self.folder).await?);
@@ -170,15 +172,14 @@ impl Stage {
         let rows = count(self.tally.rows().saturating_sub(before), "row");
         self.screen
             .say(&format!("stopping: connection closed, {rows} written, {:.2} s", began.elapsed().as_secs_f64()));
-        if self.tally.rows() > MANY_ROWS {
+        if failure.is_none() && self.tally.rows() > MANY_ROWS {
             self.screen.say(&format!(
                 "comparing {} rows with the simulator's own list; Ctrl-C ends it without",
                 grouped(self.tally.rows())
             ));
         }
-        let is_well = ending != Ending::Broken && !has_failed;
         let is_hurried = ending == Ending::Asked;
-        Ok(Done { ended_ms, is_well, gaps_open, unrepeatable, kills: self.kills.done, is_hurried })
+        Ok(Done { ended_ms, failure, gaps_open, kills: self.kills.done, is_hurried })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored; returns false if the time was up
@@ -275,16 +276,18 @@ impl Stage {
         self.start_another().await
     }
 
-    /// Says that a child has ended by itself, and starts another one; returns false after too many.
+    /// Says that a child has ended by itself, and starts another one; returns false after too many, and where the next one
+    /// would refuse to start as this one did.
     async fn restart_after(&mut self, status: ExitStatus) -> Result<bool, Failure> {
         self.deaths += 1;
         let (log, log_path) = (tail(&self.folder.log_path()), self.folder.log_path());
-        let next = if self.deaths > MOST_DEATHS { "not started again" } else { "started again" };
+        let is_last = self.deaths > MOST_DEATHS || status.code() == Some(REFUSES_TO_START);
+        let next = if is_last { "not started again" } else { "started again" };
         self.screen.say(&format!(
             "the pipeline has ended by itself ({status}) and is {next}; the end of {}:\n{log}",
             log_path.display()
         ));
-        if self.deaths > MOST_DEATHS {
+        if is_last {
             return Ok(false);
         }
         self.start_another().await?;
@@ -345,6 +348,9 @@ const CALM: u32 = 2;
 const AFTER_KILLS: Duration = Duration::from_secs(3);
 
 const MOST_DEATHS: u32 = 3;
+
+/// The exit code of `run` for a mistake in its files or variables.
+const REFUSES_TO_START: i32 = 2;
 
 /// More cannot be compared in a moment.
 const MANY_ROWS: u64 = 500_000;

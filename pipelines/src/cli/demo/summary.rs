@@ -13,9 +13,6 @@ pub(super) struct Around<'a> {
     pub(super) database_bytes: u64,
     /// Gaps that the pipeline still knew to be open when it was stopped.
     pub(super) gaps_open: u64,
-    /// For how many seconds nobody listened to the tickers, as the pipeline has it: longer than there was no line, since the
-    /// last frame came before its end, and the first one comes after a confirmation.
-    pub(super) unheard: f64,
     pub(super) seed: u64,
     /// How often the pipeline was killed in this run.
     pub(super) kills: u32,
@@ -44,10 +41,23 @@ pub(super) fn summary(comparison: &Comparison, around: &Around<'_>) -> String {
     text + &lines.join("\n") + "\n"
 }
 
+/// Returns the end's text for a pipeline that a failure kept from storing what came: to compare would only list that.
+pub(super) fn failed(failure: &str, root: &Path, log: &Path) -> String {
+    format!(
+        "not compared: {failure}\n\
+         {INDENT}rows that came and are not stored wait in the spool: bring back what is gone or\n\
+         {INDENT}mend what is wrong and start the demo again, or begin anew\n\
+         log      {}\n\
+         anew     rm -r {}\n",
+        log.display(),
+        shell_word(root),
+    )
+}
+
 fn table(comparison: &Comparison, around: &Around<'_>) -> String {
     let Trades { made, stored, by_rest, missing, to_fetch, twice, earlier } = comparison.trades;
     let Tickers { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } = comparison.tickers;
-    let (silent, unheard) = (short(comparison.silent_ms as f64 / 1000.0), short(around.unheard));
+    let (silent, unheard) = (short(comparison.silent_ms as f64 / 1000.0), short(comparison.unheard_ms as f64 / 1000.0));
     let kills =
         if around.kills > 0 { format!("; killed {}", count(around.kills.into(), "time")) } else { String::new() };
     let [made, sent, stored, stored_tickers, missing, holes, twice, twice_tickers] =
@@ -114,7 +124,6 @@ mod tests {
             database: Path::new("tidegate-demo/demo.sqlite"),
             database_bytes: 31 << 20,
             gaps_open: 0,
-            unheard: 12.9,
             seed: 7,
             kills: 0,
             compared_in: Duration::from_millis(120),
@@ -127,6 +136,7 @@ mod tests {
             trades: Trades { made: 12_044, stored: 12_044, by_rest: 212, ..Trades::default() },
             tickers: Tickers { sent: 156_076, stored: 156_038, in_flight: 38, ..Tickers::default() },
             silent_ms: 11_800,
+            unheard_ms: 12_900,
             ..Comparison::default()
         }
     }
@@ -164,8 +174,8 @@ next     tidegate new deribit sqlite > eth.toml
         let Comparison { trades, tickers, .. } = &mut comparison;
         (trades.made, trades.stored, trades.by_rest, trades.missing) = (1_741_000, 1_740_400, 82_012, 600);
         (tickers.sent, tickers.stored, tickers.in_flight) = (15_741_000, 15_740_400, 12_600);
-        comparison.silent_ms = 3_600_000;
-        for line in table(&comparison, &Around { kills: 20, unheard: 86_399.0, ..around() }).lines() {
+        (comparison.silent_ms, comparison.unheard_ms) = (3_600_000, 86_399_000);
+        for line in table(&comparison, &Around { kills: 20, ..around() }).lines() {
             assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }
     }
@@ -187,6 +197,15 @@ next     tidegate new deribit sqlite > eth.toml
         ] {
             assert!(text.contains(fact), "{fact}: {text}");
         }
+    }
+
+    #[test]
+    fn the_end_of_a_failed_run_says_why_and_what_to_do_and_compares_nothing() {
+        let text = failed("sink sqlite failed: the disk is gone", Path::new("my demo"), Path::new("my demo/demo.log"));
+        for fact in ["not compared: sink sqlite failed: the disk is gone\n", "wait in the spool", "rm -r 'my demo'\n"] {
+            assert!(text.contains(fact), "{fact}: {text}");
+        }
+        assert!(!text.contains("in flight") && !text.contains("--kill"), "{text}");
     }
 
     #[test]

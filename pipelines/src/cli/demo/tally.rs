@@ -78,7 +78,8 @@ impl Tally {
             self.subscribed_at.get_or_insert(report.spool.rows_appended);
         }
         let is_even = report.sink.oldest_uncommitted_seconds.is_none_or(|oldest| oldest < EVEN);
-        let is_through = report.is_healed() && report.source.rows_received > 0 && is_even;
+        let is_well = report.failure().is_none();
+        let is_through = is_well && report.is_healed() && report.source.rows_received > 0 && is_even;
         self.report = report;
         if !is_through || std::mem::replace(&mut self.has_resumed, true) {
             return None;
@@ -190,6 +191,9 @@ mod tests {
         assert_eq!(tally.hear(busy, now), None);
         let mut well = report(40, 43, 1_247);
         well.source.rows_backfilled = 3;
+        let mut failed = well.clone();
+        failed.sink.status = "failed".to_owned();
+        assert_eq!(tally.hear(failed, now), None, "what is not stored is not dealt with");
         let resumed = Resumed { from_spool: 1_204, by_rest: 3, newest_ms: Some(77) };
         assert_eq!(tally.hear(well.clone(), now), Some(resumed));
         assert_eq!(tally.hear(well, now), None);

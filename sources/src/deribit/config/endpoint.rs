@@ -8,7 +8,7 @@ use serde::{
     de::{self, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 use tidegate_core::{Error, Result, config::Faults};
-use url::Url;
+use url::{ParseError, Url};
 
 /// Where to connect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -95,7 +95,8 @@ impl Endpoint {
 }
 
 fn check(key: &str, address: &str, schemes: &[&str], faults: &mut Faults) {
-    let fits = Url::parse(address).is_ok_and(|url| {
+    let parsed = Url::parse(address);
+    let fits = parsed.as_ref().is_ok_and(|url| {
         let plain = url.query().is_none() && url.fragment().is_none();
         schemes.contains(&url.scheme()) && url.has_host() && plain && !address.ends_with('/')
     });
@@ -103,10 +104,12 @@ fn check(key: &str, address: &str, schemes: &[&str], faults: &mut Faults) {
         return;
     }
     // The address may hold a password, so it is not repeated.
-    let message = format!(
-        "`endpoint.{key}` is no address that begins with `{}://` and ends without `/` or `?…`",
-        schemes.join("://` or `")
-    );
+    let message = if parsed == Err(ParseError::InvalidPort) {
+        format!("`endpoint.{key}` has something behind the `:` of its host that is no port")
+    } else {
+        let schemes = schemes.join("://` or `");
+        format!("`endpoint.{key}` is no address that begins with `{schemes}://` and ends without `/` or `?…`")
+    };
     faults.at(key, message);
 }
 

@@ -130,6 +130,10 @@ fn mistakes_are_named() {
             "`endpoint.ws` is no address that begins with `ws://` or `wss://` and ends without `/` or `?…`",
         ),
         (
+            with("endpoint", json!({ "ws": "ws://localhost:port/ws", "http": "http://x/y" })),
+            "`endpoint.ws` has something behind the `:` of its host that is no port",
+        ),
+        (
             with("endpoint", json!({ "ws": "ws://x/y", "http": "http://user:secret@x/y/" })),
             "`endpoint.http` is no address that begins with `http://` or `https://` and ends without `/` or `?…`",
         ),

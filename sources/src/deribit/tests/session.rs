@@ -294,6 +294,7 @@ fn a_refused_login_ends_the_source_without_showing_the_secret() {
         let error = script.frame(&refusal(r#""id":3,"#, code)).unwrap_err();
         assert_eq!(error.kind(), Kind::Permanent, "{code}");
         assert!(!error.to_string().contains("marker"), "{error}");
+        assert!(error.to_string().contains("`client_id` and `client_secret`, then restart"), "{error}");
     }
     for code in [11051, 10028, 10041, 11094, 99_999] {
         let mut script = script(with_credentials());

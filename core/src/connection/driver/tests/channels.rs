@@ -85,6 +85,20 @@ async fn what_the_venue_does_not_have_degrades_the_source_until_it_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn while_channels_wait_for_their_answers_health_says_how_far_it_is() {
+    let mut world = World::start(Toy::discovering());
+    world.called().await.reply("a,b,c");
+    let peer = world.connect().await;
+    peer.say("welcome");
+    peer.say("ok a");
+    world.told("starting 1 of 3 channels subscribed, 0 refused").await;
+    peer.say("no b");
+    world.told("starting 1 of 3 channels subscribed, 1 refused").await;
+    peer.say("no c");
+    world.told("degraded 1 of 3 channels subscribed, refused: `b`, `c`").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_channel_is_told_by_name_and_asked_for_again_after_a_pause_and_at_the_next_discovery() {
     let mut world = World::start(Toy::discovering());
     world.called().await.reply("a,b");
