@@ -93,7 +93,8 @@ async fn after_cuts_and_kills_every_interval_holds_what_the_venue_made_in_it() {
             let times = times(&bench, &format!("SELECT ts_recv FROM tickers WHERE symbol = '{symbol}'")).await;
             for at in times {
                 let (from, _, state) = interval_at(&intervals, at);
-                let near = Duration::from_millis(500).as_nanos() as i64;
+                // That frames come is told once a second: behind the last word before a kill nothing is claimed.
+                let near = Duration::from_millis(1_500).as_nanos() as i64;
                 assert!(state != "unknown" || at - from < near, "a ticker at {at} in an unknown time: {intervals:?}");
             }
         }

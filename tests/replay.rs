@@ -281,13 +281,21 @@ async fn rows(bench: &Bench, table: &str) -> Vec<String> {
     bench.texts(&format!("SELECT {} FROM {table}", columns.join(" || ' ' || "))).await
 }
 
-/// Returns for how long nobody knows what the venue sent, kind by kind, as the ledger has it.
+/// Returns for how long nobody knows what the venue sent, stream by stream, as the ledger has it.
 fn unknown_seconds(bench: &Bench) -> Vec<f64> {
     let mut coverage = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    let said = coverage.args(["coverage", "eth.toml", "--json"]).current_dir(bench.folder()).output().unwrap();
+    let words = ["coverage", "eth.toml", "--by", "stream", "--json"];
+    let said = coverage.args(words).current_dir(bench.folder()).output().unwrap();
     let document: Value = serde_json::from_slice(&said.stdout).unwrap();
-    let kinds = document["coverage"]["kinds"].as_array().unwrap();
-    kinds.iter().map(|kind| kind["unknown_seconds"].as_f64().unwrap()).collect()
+    let mut streams: Vec<&Value> = document["coverage"]["streams"].as_array().unwrap().iter().collect();
+    streams.sort_by_key(|stream| (stream["table"].to_string(), stream["symbol"].to_string()));
+    // The time since it was stopped, which has no end, is no part of it.
+    let length = |interval: &Value| Some((interval["to"].as_i64()? - interval["from"].as_i64()?) as f64 / 1e9);
+    let of = |stream: &&Value| {
+        let intervals = stream["intervals"].as_array().unwrap().iter();
+        intervals.filter(|interval| interval["state"] == "unknown").filter_map(length).sum()
+    };
+    streams.iter().map(of).collect()
 }
 
 /// Returns the names and sizes of the live spool's files.
