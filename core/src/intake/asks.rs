@@ -19,7 +19,7 @@ pub(super) struct Board {
     history_lag: Duration,
     tell: watch::Sender<Arc<[Ask]>>,
     gaps: HashMap<GapId, Shown>,
-    /// Streams that no session covers and nobody has left, and for how long sessions had been up when that began.
+    /// Streams that no session covers, and for how long sessions had been up when that was seen first.
     uncovered: HashMap<u32, Duration>,
     /// For how long sessions of the source have been up, all together, and until when that is known.
     up_for: Duration,
@@ -41,8 +41,6 @@ pub(super) struct Look {
 struct Shown {
     number: u64,
     not_before: Instant,
-    /// For how long sessions had been up when none covered the stream any more; `None` while one does.
-    uncovered_at: Option<Duration>,
     /// Whether nothing was there at the first look.
     is_second_look: bool,
     dry_replies: u32,
@@ -83,7 +81,7 @@ impl Board {
             let shown = self.look(&ask, now);
             // What no session has subscribed to anew by then has gone: expired, or no longer wanted. However short each
             // of them was, it is together that they count.
-            let is_gone = is_up && shown.uncovered_at.is_some_and(|at| self.up_for >= at + SETTLED);
+            let is_gone = is_up && !ask.is_covered && self.is_gone(ask.stream);
             if is_gone && ask.gap.numbering == Numbering::Linked {
                 look.abandoned.push(ask.gap.id);
                 continue;
@@ -109,15 +107,18 @@ impl Board {
         look
     }
 
-    /// Returns the streams that have gone while nobody listened: nobody subscribes to them anew, and nobody has left them.
+    /// Looks which streams no session covers; returns those that have gone while nobody listened: nobody subscribes to them
+    /// anew, and nobody has left them.
     pub(super) fn gone(&mut self, continuity: &Continuity, now: Instant) -> Vec<u32> {
         let is_up = self.pass(continuity, now);
         let since = |id: u32| (id, self.uncovered.get(&id).copied().unwrap_or(self.up_for));
-        self.uncovered = continuity.uncovered_streams(&self.source).map(since).collect();
-        let is_gone = |at: Duration| is_up && self.up_for >= at + SETTLED;
-        let mut gone: Vec<u32> = self.uncovered.iter().filter(|(_, at)| is_gone(**at)).map(|(id, _)| *id).collect();
-        gone.sort_unstable();
-        gone
+        self.uncovered = continuity.uncovered_streams(&self.source).map(|(id, _)| since(id)).collect();
+        let left_alone = continuity.uncovered_streams(&self.source).filter(|(_, has_left)| !has_left);
+        left_alone.map(|(id, _)| id).filter(|id| is_up && self.is_gone(*id)).collect()
+    }
+
+    fn is_gone(&self, stream: u32) -> bool {
+        self.uncovered.get(&stream).is_some_and(|at| self.up_for >= *at + SETTLED)
     }
 
     /// Counts for how long sessions are up, and returns whether one is.
@@ -139,15 +140,11 @@ impl Board {
             () => self.history_lag,
         };
         let known = self.gaps.get(&ask.gap.id);
-        let uncovered_at = known.and_then(|known| known.uncovered_at).or(Some(self.up_for)).filter(|_| !ask.is_covered);
         match known {
-            Some(known) if known.number == ask.number && known.is_second_look == is_second_look => {
-                Shown { uncovered_at, ..known.clone() }
-            }
+            Some(known) if known.number == ask.number && known.is_second_look == is_second_look => known.clone(),
             known => Shown {
                 number: ask.number,
                 not_before: now + pause,
-                uncovered_at,
                 is_second_look,
                 dry_replies: if is_second_look { 0 } else { known.map_or(0, |known| known.dry_replies) },
                 filled: known.map_or(0, |known| known.filled),

@@ -121,12 +121,13 @@ impl Continuity {
         first.flat_map(|stream| &stream.gaps).filter(|gap| gap.edges().0.is_none()).map(|gap| gap.id).collect()
     }
 
-    /// Returns the streams of a source that were subscribed to, and that no session covers although nobody has left them.
-    pub(crate) fn uncovered_streams(&self, source: &str) -> impl Iterator<Item = u32> {
+    /// Returns the streams of a source that were subscribed to and that no session covers, with whether they were left on
+    /// purpose.
+    pub(crate) fn uncovered_streams(&self, source: &str) -> impl Iterator<Item = (u32, bool)> {
         let source = self.sources.iter().position(|known| &**known == source);
-        let is_uncovered = |stream: &Stream| stream.numbering.is_some() && !stream.is_covered() && !stream.has_left;
-        let is_it = move |stream: &Stream| Some(usize::from(stream.source)) == source && is_uncovered(stream);
-        self.streams.iter().filter(move |(_, stream)| is_it(stream)).map(|(id, _)| id)
+        let is_of_source = move |stream: &Stream| Some(usize::from(stream.source)) == source;
+        let is_it = move |stream: &Stream| is_of_source(stream) && stream.numbering.is_some() && !stream.is_covered();
+        self.streams.iter().filter(move |(_, stream)| is_it(stream)).map(|(id, stream)| (id, stream.has_left))
     }
 
     /// Returns whether a session of this source is up.

@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 
 use super::*;
-use crate::intake::asks::Board;
+use crate::intake::asks::{Board, Look};
 
 const LAG: Duration = Duration::from_secs(2);
 
@@ -13,8 +13,14 @@ fn board_of(host: &Host) -> Board {
 
 fn board_at(host: &Host, now: Instant) -> Board {
     let mut board = Board::new("venue".into(), vec!["trades".into(), "book_changes".into()], LAG);
-    board.publish(&host.intake.continuity, now);
+    refresh(&mut board, host, now);
     board
+}
+
+/// Brings a board up to date, as the task does once a second.
+fn refresh(board: &mut Board, host: &Host, now: Instant) -> Look {
+    board.gone(&host.intake.continuity, now);
+    board.publish(&host.intake.continuity, now)
 }
 
 #[test]
@@ -26,7 +32,7 @@ fn an_open_end_is_shown_while_somebody_listens_and_with_a_new_number_each_time()
     let mut board = board_of(&host);
     let asks = board.subscribe();
     let start = Instant::now();
-    board.publish(&host.intake.continuity, start);
+    refresh(&mut board, &host, start);
     let first = asks.borrow()[0].clone();
     assert!(
         first.not_before.is_some_and(|at| at > start + LAG - Duration::from_secs(1)),
@@ -35,12 +41,12 @@ fn an_open_end_is_shown_while_somebody_listens_and_with_a_new_number_each_time()
 
     feed.link.step(Step::Ended { why: "cut".into() });
     host.take(&mut feed);
-    let look = board.publish(&host.intake.continuity, start + Duration::from_secs(1));
+    let look = refresh(&mut board, &host, start + Duration::from_secs(1));
     assert_eq!((asks.borrow().len(), look.open), (0, 1), "it is open, but nobody listens");
 
     feed.confirm(&["A"]);
     host.take(&mut feed);
-    board.publish(&host.intake.continuity, start + Duration::from_secs(5));
+    refresh(&mut board, &host, start + Duration::from_secs(5));
     let second = asks.borrow()[0].clone();
     assert_ne!(second.number, first.number);
     assert_eq!(second.not_before, Some(start + Duration::from_secs(5) + LAG));
@@ -54,11 +60,11 @@ fn a_gap_of_a_table_that_the_source_has_no_more_rows_of_is_not_asked_for() {
     host.take(&mut feed);
     let mut board = Board::new("venue".into(), vec!["tickers".into()], LAG);
     let asks = board.subscribe();
-    let look = board.publish(&host.intake.continuity, Instant::now());
+    let look = refresh(&mut board, &host, Instant::now());
     assert_eq!((asks.borrow().len(), look.open), (0, 0), "nobody could take an answer");
     let mut board = board_of(&host);
     let asks = board.subscribe();
-    board.publish(&host.intake.continuity, Instant::now());
+    refresh(&mut board, &host, Instant::now());
     assert_eq!(asks.borrow().len(), 1, "it is still open for when its channel is collected again");
 }
 
@@ -97,9 +103,9 @@ fn a_stream_that_no_session_covers_any_more_is_asked_for_once_the_session_has_se
     let start = Instant::now();
     let mut board = board_at(&host, start);
     let asks = board.subscribe();
-    board.publish(&host.intake.continuity, start + Duration::from_secs(59));
+    refresh(&mut board, &host, start + Duration::from_secs(59));
     assert_eq!(asks.borrow().len(), 1, "A may still be subscribed to");
-    board.publish(&host.intake.continuity, start + Duration::from_secs(60));
+    refresh(&mut board, &host, start + Duration::from_secs(60));
     assert_eq!(asks.borrow().len(), 2, "A has expired");
 }
 
@@ -118,17 +124,17 @@ fn a_stream_that_nobody_subscribes_to_again_is_asked_for_although_no_session_las
     for session in 0..4 {
         feed.link.step(Step::Ended { why: "cut".into() });
         host.take(&mut feed);
-        board.publish(&host.intake.continuity, at);
+        refresh(&mut board, &host, at);
         assert!(!asked_for_a(), "while nobody listens nobody can say that it has gone");
         at += Duration::from_secs(if session == 0 { 3_600 } else { 1 });
-        board.publish(&host.intake.continuity, at);
+        refresh(&mut board, &host, at);
         feed.link.step(Step::Opened);
         feed.confirm(&["B"]);
         host.take(&mut feed);
-        board.publish(&host.intake.continuity, at);
+        refresh(&mut board, &host, at);
         assert_eq!(asked_for_a(), session == 3, "session {session}");
         at += Duration::from_secs(20);
-        board.publish(&host.intake.continuity, at);
+        refresh(&mut board, &host, at);
         assert_eq!(asked_for_a(), session >= 2, "session {session}");
     }
 }
@@ -154,8 +160,8 @@ fn a_broken_book_is_shown_at_once_and_one_that_is_gone_is_given_up() {
     feed.link.step(Step::Opened);
     feed.confirm(&["other"]);
     host.take(&mut feed);
-    assert!(board.publish(&host.intake.continuity, start).abandoned.is_empty());
-    let look = board.publish(&host.intake.continuity, start + Duration::from_secs(60));
+    assert!(refresh(&mut board, &host, start).abandoned.is_empty());
+    let look = refresh(&mut board, &host, start + Duration::from_secs(60));
     assert_eq!(look.abandoned.len(), 1);
     host.intake.give_up(host.now, 0, &look.abandoned, "gone").unwrap();
     assert_eq!(host.items().last().unwrap(), "GapClosed Lost(\"gone\")");
@@ -175,7 +181,7 @@ fn replies_that_bring_nothing_are_counted_until_one_brings_something() {
     let gap = asks.borrow()[0].gap.id;
     let mut reply = |filled| {
         board.replied(gap, filled);
-        board.publish(&host.intake.continuity, Instant::now());
+        refresh(&mut board, &host, Instant::now());
         asks.borrow()[0].gap.dry_replies
     };
     assert_eq!([reply(0), reply(0), reply(3), reply(3)], [1, 2, 0, 1]);

@@ -202,6 +202,17 @@ fn a_killed_process_has_received_up_to_its_last_frame() {
 }
 
 #[test]
+fn a_row_that_waited_while_the_process_stood_still_claims_nothing_of_the_time_between() {
+    let (mut host, stream) = begun(Numbering::Unnumbered);
+    host.now = 200;
+    host.live(1, stream, Position::Unnumbered, 112 * S, 12);
+    host.end(1);
+    confirm_again(&mut host, stream, Numbering::Unnumbered, 201);
+    let unknown = "unknown (nobody listened, and the venue does not repeat it)";
+    assert_eq!(said(&ledger_of(&host.log), stream), format!("100 received, 111 {unknown}, 201 received"));
+}
+
+#[test]
 fn a_restart_of_the_numbering_asks_for_what_was_before_its_first_number() {
     let (mut host, stream) = begun(Numbering::Sequence);
     host.end(1);
