@@ -21,5 +21,6 @@ mod tests;
 
 pub use board::{Ask, Asks};
 pub(crate) use continuity::{Continuity, Span, Standing};
+pub(crate) use entry::MAX_ROW;
 pub use link::{Handover, Link, LinkId, Step};
 pub use opening::{Running, Setup, SourceSetup, Started, start};
