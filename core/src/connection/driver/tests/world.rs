@@ -263,6 +263,22 @@ impl World {
         self.log.lock().unwrap().drain(..=place).collect()
     }
 
+    /// Waits until the log has an answer, takes it, and returns which gap it is of.
+    pub(super) async fn answered(&self) -> u64 {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            {
+                let mut log = self.log.lock().unwrap();
+                if let Some(place) = log.iter().position(|line| line.starts_with("answered ")) {
+                    let line = log.remove(place);
+                    return line.split(' ').nth(1).and_then(|gap| gap.parse().ok()).unwrap();
+                }
+                assert!(Instant::now() < deadline, "nothing was answered, but {log:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until the log has this line, and returns its place.
     pub(super) async fn seen(&self, line: &str) -> usize {
         let deadline = Instant::now() + self.patience;
