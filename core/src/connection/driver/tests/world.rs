@@ -58,7 +58,7 @@ pub(super) struct World {
     patience: Duration,
     /// Everything that is written is durable.
     _synced: watch::Sender<u64>,
-    _folder: tempfile::TempDir,
+    pub(super) folder: Arc<tempfile::TempDir>,
 }
 
 /// What is written down.
@@ -201,7 +201,7 @@ impl World {
         tokio::spawn(intake(handovers, may_take, seen));
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
-        let (_synced, _folder) = (synced, folder);
+        let (_synced, folder) = (synced, Arc::new(folder));
         Self {
             registry,
             stop,
@@ -217,7 +217,7 @@ impl World {
             driver,
             patience,
             _synced,
-            _folder,
+            folder,
         }
     }
 
