@@ -14,7 +14,7 @@ use super::{
     load::{Feed, Reader, SinkStage, SourceStage},
     options::{Options, Pattern},
     problem::{Problem, Spot},
-    report::Report,
+    report::{Report, SecretFile},
     secret,
     tables::TableChoice,
 };
@@ -250,7 +250,9 @@ impl<'a> Reader<'a> {
         let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
         layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
         let draft = Draft { at, component, layers: Layers::merge(layers), options };
-        guard_secrets(&draft.layers, &secrets(&draft.options), self.report);
+        let secrets = secrets(&draft.options);
+        guard_secrets(&draft.layers, &secrets, self.report);
+        note_secret_files(&draft.layers, &secrets, &self.document.file.path, self.report);
         Some(draft)
     }
 
@@ -313,6 +315,16 @@ impl<'a> Reader<'a> {
         };
         self.report.add(problem.help("what there is: tidegate list"));
         meant
+    }
+}
+
+/// Notes the files that hold the secrets of a stage: whoever runs it has to open them.
+fn note_secret_files(layers: &Layers<'_>, secrets: &[Pattern], pipeline: &str, report: &mut Report) {
+    for (at, value) in layers.singles() {
+        let is_file = secrets.iter().any(|secret| secret.holds(&at) && secret.is_file(&at));
+        if let (true, Some(path), Some(spot)) = (is_file, value.as_str(), layers.value(&at)) {
+            report.note_secret_file(SecretFile { path: path.into(), spot, pipeline: pipeline.into() });
+        }
     }
 }
 
