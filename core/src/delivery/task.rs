@@ -109,7 +109,9 @@ impl<L: Log> Delivery<L> {
             rows: config.batch.rows.get(),
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
-        let feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
+        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
+        let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
+        feeder.claim(passed, noted.entered.unwrap_or_default());
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
@@ -319,8 +321,7 @@ impl<L: Log> Delivery<L> {
         // A store that keeps its position itself needs no note: one that no disk takes must not keep the spool full.
         let is_needed = !(self.is_unnoted && self.keeps_position);
         let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
-        let (committed, on_its_way) = (self.machine.stored(), self.machine.on_its_way());
-        let floor = Floor { committed, replay_from, on_its_way };
+        let floor = Floor { committed: self.machine.stored(), replay_from };
         self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
         self.reporter.look(&self.machine, now);
     }
@@ -352,7 +353,7 @@ impl<L: Log> Delivery<L> {
         // A beginning in another history says nothing of this one: then nothing is left out.
         let begins_at = self.begins_at.filter(|at| fits(log.standing(*at)));
         let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };
-        feeder.opened();
+        feeder.opened(read_from);
         drop(feeder);
         match self.others.judge(&neighbours).filter(|_| at == SpoolPosition::START) {
             Some(Advice::Hold(why)) => return Ok(Event::Mismatch(why)),
@@ -416,6 +417,7 @@ impl<L: Log> Delivery<L> {
     }
 
     async fn write(&mut self) -> Event {
+        self.note_segment().await;
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
         let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };

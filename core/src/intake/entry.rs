@@ -314,14 +314,14 @@ impl Intake {
         Ok(accepted)
     }
 
-    /// Enters that a segment is dropped that sinks still needed.
+    /// Enters items that are no source's, all of them or none.
     ///
     /// # Errors
     ///
     /// Those of [`SpoolWriter::append`].
-    pub(super) fn enter(&mut self, now: Now, control: Control) -> Result<Accepted> {
+    pub(super) fn enter(&mut self, now: Now, controls: &[Control]) -> Result<Accepted> {
         self.begin();
-        self.put(control);
+        controls.iter().for_each(|control| self.put(control.clone()));
         self.append(None, now)
     }
 

@@ -152,7 +152,7 @@ impl Task {
     }
 
     fn keep_from(&self, position: SpoolPosition) {
-        let floor = Floor { committed: Some(position), replay_from: None, on_its_way: None };
+        let floor = Floor { committed: Some(position), replay_from: None };
         self.floor.send_replace(floor);
     }
 }
@@ -221,7 +221,7 @@ impl Reading {
                     *position = at;
                 }
                 Seen::Missing { position: at } => {
-                    is_dropped = at.offset <= reader.oldest().offset;
+                    is_dropped = reader.was_dropped(at.offset) || at.offset <= reader.oldest().offset;
                     if is_dropped {
                         return ControlFlow::Break(());
                     }

@@ -185,7 +185,6 @@ impl Parts {
             folder: folder.spool(),
             config: pipeline.spool,
             sources: feeds.iter().map(SourceFeed::intake_source).collect(),
-            sinks: names.into_iter().chain(vanished.iter().map(|sink| &*sink.name)).map(str::to_owned).collect(),
             registry: around.registry.clone(),
         })
         .await?;
@@ -316,6 +315,8 @@ impl Deliveries<'_> {
     fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
         self.vanished.iter().map(|sink| {
             sink.show(self.registry, self.pipeline);
+            let passed = sink.floor.committed.map_or(0, |position| position.offset);
+            self.intake.reader.claim(&sink.name, passed, sink.entered);
             watch::channel(sink.floor).1
         })
     }

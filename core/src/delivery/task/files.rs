@@ -75,13 +75,23 @@ impl<L: Log> Delivery<L> {
     pub(super) async fn note(&mut self) {
         let Some(known) = &self.known else { return };
         let position = self.machine.stored().or(self.noted.position);
+        let entered = Some(self.feeder().log().entered()).filter(|entered| *entered > 0);
         let noted = match position {
-            Some(_) => Noted { position, begins_at: None, chain: Some(self.chain) },
-            None => Noted { position, begins_at: self.begins_at, chain: None },
+            Some(_) => Noted { position, begins_at: None, chain: Some(self.chain), entered },
+            None => Noted { position, begins_at: self.begins_at, chain: None, entered },
         };
         let written = blocking(known, move |known| known.write(noted)).await;
         self.is_unnoted = written.is_err();
         self.reporter.noted(written, Instant::now());
+    }
+
+    /// Notes of which segment the store may have something from now on, before it gets the first of it: should nobody be able
+    /// to say what became of that, the segment stays.
+    pub(super) async fn note_segment(&mut self) {
+        let known = self.known.as_ref().and_then(|known| locked(known).noted().entered);
+        if self.feeder().log().entered() > known.unwrap_or_default() {
+            self.note().await;
+        }
     }
 
     pub(super) async fn end(mut self) -> Outcome {
