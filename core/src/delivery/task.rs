@@ -73,7 +73,8 @@ pub struct Delivery<L> {
     synced: watch::Receiver<SpoolPosition>,
     stop: watch::Receiver<Option<Instant>>,
     floor: watch::Sender<Floor>,
-    remembered_at: Option<Instant>,
+    /// When a position may be noted again.
+    remember_at: Instant,
     rows_stored: u64,
     /// The fault of the program that stopped the last run, until rows arrive again.
     fault: Option<String>,
@@ -142,7 +143,7 @@ impl<L: Log> Delivery<L> {
             synced: setup.synced,
             stop: setup.stop,
             floor,
-            remembered_at: None,
+            remember_at: Instant::now(),
             rows_stored: 0,
             fault: None,
             reporter,
@@ -221,6 +222,7 @@ impl<L: Log> Delivery<L> {
         }
         loop {
             let now = Instant::now();
+            self.note_in_time(now).await;
             self.look_around(now);
             let next = self.machine.next(now);
             // Behind the decision, which may let a probe through the breaker.
@@ -244,6 +246,7 @@ impl<L: Log> Delivery<L> {
     }
 
     async fn wait(&mut self, until: Option<Instant>) {
+        let until = until.into_iter().chain(self.note_at()).min();
         let alarm = async {
             match until {
                 Some(until) => tokio::time::sleep_until(until).await,
@@ -309,20 +312,13 @@ impl<L: Log> Delivery<L> {
                 locked(letters).committed();
             }
             self.rows_stored += self.reporter.moved(before.0.as_ref(), &self.machine, now);
-            if self.remembered_at.is_none_or(|at| now >= at + REMEMBER_EVERY) {
-                self.note().await;
-                self.remembered_at = Some(now);
-            }
+            self.note_in_time(now).await;
             self.fault = None;
         }
         if self.machine.is_idle() {
             self.fault = None;
         }
-        // A store that keeps its position itself needs no note: one that no disk takes must not keep the spool full.
-        let is_needed = !(self.is_unnoted && self.keeps_position);
-        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
-        let floor = Floor { committed: self.machine.stored(), replay_from };
-        self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
+        self.show_floor();
         self.reporter.look(&self.machine, now);
     }
 
@@ -494,6 +490,3 @@ fn fits(standing: Standing) -> bool {
 fn strange_refusals() -> Error {
     Error::permanent("the sink refused rows that the chunk does not hold: a fault of the sink")
 }
-
-/// How often a position is noted beside the log.
-const REMEMBER_EVERY: Duration = Duration::from_secs(1);

@@ -1,6 +1,9 @@
 //! What a delivery keeps beside the log, and what it says of it at the end: dead letters, the last known position.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -10,7 +13,7 @@ use super::{
         guard::{blocking, locked},
         known::Noted,
         log::Log,
-        setup::Outcome,
+        setup::{Floor, Outcome},
     },
     Delivery, fits, strange_refusals,
 };
@@ -71,6 +74,32 @@ impl<L: Log> Delivery<L> {
         Ok(())
     }
 
+    /// Returns when the position is to be noted, if it is not yet: also where no more is committed for a long time, since the
+    /// log keeps everything behind it.
+    pub(super) fn note_at(&self) -> Option<Instant> {
+        let noted = locked(self.known.as_ref()?).noted().position;
+        let is_news = self.machine.stored().is_some_and(|stored| noted != Some(stored));
+        is_news.then_some(self.remember_at)
+    }
+
+    /// Notes the position, if it is time.
+    pub(super) async fn note_in_time(&mut self, now: Instant) {
+        if self.note_at().is_some_and(|at| at <= now) {
+            self.note().await;
+            self.remember_at = now + REMEMBER_EVERY;
+            self.show_floor();
+        }
+    }
+
+    /// Says up to where the log is no longer needed.
+    pub(super) fn show_floor(&self) {
+        // A store that keeps its position itself needs no note: one that no disk takes must not keep the spool full.
+        let is_needed = !(self.is_unnoted && self.keeps_position);
+        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
+        let floor = Floor { committed: self.machine.stored(), replay_from };
+        self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
+    }
+
     /// Keeps what is known of the store beside the log.
     pub(super) async fn note(&mut self) {
         let Some(known) = &self.known else { return };
@@ -119,6 +148,9 @@ impl<L: Log> Delivery<L> {
         counted.await
     }
 }
+
+/// How often a position is noted beside the log.
+const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 
 /// How many offsets are looked at to say how many rows stay behind.
 const MOST_COUNTED: u64 = 1_000_000;

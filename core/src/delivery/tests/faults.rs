@@ -264,6 +264,18 @@ async fn of_which_segment_a_store_may_have_something_is_noted_before_it_gets_the
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_last_position_is_noted_although_no_more_is_committed_since_the_log_keeps_all_behind_it() {
+    let bench = Bench::new();
+    let running = bench.start();
+    for n in 1..=3 {
+        trade(&bench.log, n);
+        bench.until(|| bench.stored() == n).await;
+    }
+    bench.until(|| bench.floor(&running).replay_from.is_some_and(|noted| noted.offset == 3)).await;
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_balance_is_shown_and_each_offset_is_in_it_once() {
     let bench = Bench::new().tables(r#"["trades"]"#);
     bench.store.lock().unwrap().refuses.insert(1);
