@@ -23,6 +23,7 @@ use crate::{
     config::{SpoolConfig, WhenFull},
     delivery,
     health::Registry,
+    outside,
     row::Timestamp,
     spool::{Control, Floor, Housekeeping, SpoolPosition, SpoolWriter, SyncDone},
 };
@@ -335,7 +336,7 @@ impl Task {
         let mut most = 0;
         for (sink, passed) in sinks.into_iter().filter(|(_, passed)| *passed < last) {
             let counted = old.clone();
-            let rows = tokio::task::spawn_blocking(move || counted.rows(passed)).await;
+            let rows = outside::spawn_blocking(move || counted.rows(passed)).await;
             let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
             let count: u64 = rows.iter().map(|(_, count)| count).sum();
             most = most.max(count);
@@ -371,7 +372,7 @@ impl Task {
             && let Some(job) = self.intake.spool.sync_job()
         {
             self.sync_began = Some(Instant::now());
-            self.syncing = Some(tokio::task::spawn_blocking(move || job.run()));
+            self.syncing = Some(outside::spawn_blocking(move || job.run()));
         }
     }
 
@@ -470,7 +471,7 @@ impl Task {
 fn tidy(pipeline: &str, housekeeping: Housekeeping) {
     let pipeline = pipeline.to_owned();
     // Not waited for: what is left is found again at the next start.
-    drop(tokio::task::spawn_blocking(move || {
+    drop(outside::spawn_blocking(move || {
         if let Err(error) = housekeeping.run() {
             warn!(pipeline, error = error.chain(), "an old segment could not be removed");
         }
