@@ -25,6 +25,7 @@ pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod metrics;
+pub mod own;
 pub mod pipeline;
 pub mod policy;
 pub mod protocol;
