@@ -89,7 +89,7 @@ fn open(setup: Setup) -> Result<Started> {
 }
 
 /// Opens a spool on a disk of the caller's choice.
-pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
+pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let Setup { pipeline, folder: _, config, sources, registry } = setup;
     let limits =
         SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };

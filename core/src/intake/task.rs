@@ -23,6 +23,7 @@ use crate::{
     config::{SpoolConfig, WhenFull},
     delivery,
     health::Registry,
+    outside,
     row::Timestamp,
     spool::{Control, Floor, Housekeeping, Loss, SpoolPosition, SpoolWriter, SyncDone},
 };
@@ -329,7 +330,7 @@ impl Task {
     async fn drop_oldest(&mut self) -> Result<bool> {
         let Some(old) = self.intake.spool.take_oldest() else { return Ok(false) };
         let counted = old.clone();
-        let losses = tokio::task::spawn_blocking(move || counted.losses()).await;
+        let losses = outside::spawn_blocking(move || counted.losses()).await;
         let losses = match losses.map_err(|error| Error::permanent("counting rows has panicked").because(error))? {
             Ok(losses) => losses,
             Err(error) => {
@@ -388,7 +389,7 @@ impl Task {
             && let Some(job) = self.intake.spool.sync_job()
         {
             self.sync_began = Some(Instant::now());
-            self.syncing = Some(tokio::task::spawn_blocking(move || job.run()));
+            self.syncing = Some(outside::spawn_blocking(move || job.run()));
         }
     }
 
@@ -487,7 +488,7 @@ impl Task {
 /// Removes files where it holds up nobody.
 fn tidy(pipeline: &str, housekeeping: Housekeeping) -> JoinHandle<()> {
     let pipeline = pipeline.to_owned();
-    tokio::task::spawn_blocking(move || {
+    outside::spawn_blocking(move || {
         if let Err(error) = housekeeping.run() {
             warn!(pipeline, error = error.chain(), "an old segment could not be removed");
         }

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Items, SpoolWriter,
     disk::{Disk, fault, remove_any},
-    item::Item,
+    item::{Control, Item},
     reserve::Reserve,
     scan::{Found, Scanner},
     shared::{Segment, Shared},
@@ -123,9 +123,15 @@ impl OldSegment {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
                     for (offset, item) in Items::of(&header, scanner.entry()) {
-                        let Item::Row(row, _) = item else { continue };
                         for loss in losses.iter_mut().filter(|loss| (loss.offsets.0..=last).contains(&offset)) {
-                            *loss.rows.entry(row.head.stream).or_default() += 1;
+                            let row = match &item {
+                                Item::Row(row, _) => Some(row),
+                                Item::Control(Control::Redrive { sink, head, .. }) if *sink == loss.sink => Some(head),
+                                Item::Control(_) => None,
+                            };
+                            if let Some(row) = row {
+                                *loss.rows.entry(row.head.stream).or_default() += 1;
+                            }
                         }
                     }
                 }

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     Error, Result,
     caught::caught,
-    deadletter::{DeadLetter, DeadLetters},
+    deadletter::{DeadLetter, DeadLetters, Sent},
     row::Timestamp,
     spool::{SpoolPosition, Standing},
 };
@@ -98,6 +98,23 @@ impl<L: Log> Delivery<L> {
         let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
         let floor = Floor { committed: self.machine.stored(), replay_from };
         self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
+    }
+
+    /// Asks the dead letters which of the rows that send one again go to the store.
+    pub(super) async fn ask_letters(&mut self, rows: Vec<Sent>) -> Event {
+        let Some(letters) = &self.letters else {
+            return Event::NotBuried(Error::transient("the dead letters are not open"));
+        };
+        let asked = blocking(letters, move |letters| letters.redriven(&rows).map(|go| (rows, go, letters.count())));
+        match asked.await {
+            Ok((rows, go, letters)) => {
+                self.reporter.dead_letters(letters);
+                self.reporter.redriven(&go);
+                self.feeder().redriven(rows, &go);
+                Event::Buried
+            }
+            Err(error) => Event::NotBuried(error),
+        }
     }
 
     /// Keeps what is known of the store beside the log.
