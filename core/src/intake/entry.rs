@@ -18,6 +18,7 @@ use crate::{
     Result,
     protocol::{Covered, GapId},
     row::{Head, Numbering, Origin, StreamKey, Timestamp},
+    rules::{Rule, holds},
     spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
@@ -472,6 +473,9 @@ impl Intake {
             }
             Verdict::Drop(why) => {
                 self.decide();
+                if !holds(Rule::DropRepeats) && why == Drop::Repeat {
+                    self.items.push_row(&row, bytes);
+                }
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
             }
         }
@@ -536,7 +540,11 @@ impl Intake {
             }
             Step::Malformed { raw, error } => self.malformed(link, raw, error, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep && !self.link.is_shut => self.answered(*gap, *ask, now),
+            Step::Answered { gap, ask }
+                if rows == Rows::Keep && !self.link.is_shut || !holds(Rule::LeftOutIsNoAnswer) =>
+            {
+                self.answered(*gap, *ask, now);
+            }
             Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
             // A confirmation is taken in parts, by the caller.
             Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
@@ -583,7 +591,7 @@ impl Intake {
 
     /// Ends the link's session because there is no room, and says so to the link.
     fn shut(&mut self, now: Now) {
-        if !self.link.is_shut {
+        if !self.link.is_shut && holds(Rule::FullEndsSession) {
             self.link.is_shut = true;
             self.counts.refused = true;
             self.end("the spool is full", now);
@@ -662,7 +670,11 @@ impl Intake {
         let written = match self.spool.append(&self.items, now.mono) {
             Ok(Append::Written { last, .. }) => last,
             Ok(refused) => {
-                self.continuity.roll_back();
+                if holds(Rule::RollBack) {
+                    self.continuity.roll_back();
+                } else {
+                    self.continuity.commit();
+                }
                 return Ok(if refused == Append::Full { Accepted::Full } else { Accepted::Behind });
             }
             Err(error) => {
