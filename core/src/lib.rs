@@ -26,6 +26,7 @@ pub mod intake;
 pub mod ledger;
 pub mod metrics;
 mod outside;
+pub mod own;
 pub mod pipeline;
 pub mod policy;
 pub mod protocol;

@@ -401,6 +401,7 @@ impl<L: Log> Delivery<L> {
                 Event::Built { portion, border }
             }
             Ok(Read::Replanned) => Event::Again(None),
+            Ok(Read::Redrives(rows)) => self.ask_letters(rows).await,
             Ok(Read::Unreadable(letter)) => {
                 let cause = letter.cause();
                 match self.append(vec![*letter]).await {

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Result,
+    deadletter::Redrive,
     protocol::{Covered, GapId},
     row::{Head, Numbering, Origin, StreamKey, Timestamp},
     rules::{Rule, holds},
@@ -26,7 +27,7 @@ use crate::{
 const ENTRY_BYTES: usize = 4 << 20;
 
 /// A longer row fits into no entry beside the decisions that it may cause.
-const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
+pub(crate) const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
 
 /// Symbol and listing of a stream are not longer than this together: they are written again in the head of every segment.
 const MAX_NAME: usize = 1 << 10;
@@ -385,7 +386,8 @@ impl Intake {
     /// Goes through the events before a record; returns whether it has come to the last of them.
     fn steps(&mut self, handover: &Handover, place: &mut Place, record: usize, (now, rows): (Now, Rows)) -> bool {
         while let Some((_, step)) = handover.steps.get(place.step).filter(|(at, _)| *at <= record) {
-            if !self.has_room_for(0) {
+            let bytes = if let Step::Redrive(redrive) = step { redrive.row.len() } else { 0 };
+            if !self.has_room_for(bytes) {
                 return false;
             }
             let now = self.time_of(handover.link.source, now);
@@ -539,6 +541,9 @@ impl Intake {
                 }
             }
             Step::Malformed { raw, error } => self.malformed(link, raw, error, now),
+            // Whoever asked for it tries it again later.
+            Step::Redrive(_) if rows == Rows::Leave => self.counts.refused = true,
+            Step::Redrive(redrive) => self.redrive(link, redrive, now),
             // An answer whose rows were left out is none.
             Step::Answered { gap, ask }
                 if rows == Rows::Keep && !self.link.is_shut || !holds(Rule::LeftOutIsNoAnswer) =>
@@ -550,6 +555,15 @@ impl Intake {
             Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
         }
         self.decide();
+    }
+
+    /// A dead letter goes to its sink again. Continuity has no part in it: its row has come before.
+    fn redrive(&mut self, link: LinkId, redrive: &Redrive, now: Now) {
+        let Redrive { sink, letter, stream, head, row } = redrive;
+        let Some(stream) = self.stream(link, stream, now) else { return };
+        self.idle.remove(&stream);
+        let head = RowHead { head: Head { stream, ..head.head }, ..*head };
+        self.put(Control::Redrive { sink: sink.clone(), cause: *letter, head, row: row.clone() });
     }
 
     /// An answer is complete: closes its gap, unless a row of it could not be kept.

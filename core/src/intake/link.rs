@@ -4,6 +4,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Error, Result,
+    deadletter::Redrive,
     protocol::{Covered, GapId, Outbox},
     row::{Records, StreamKey, Table, Timestamp},
     rules::{Rule, holds},
@@ -75,6 +76,8 @@ pub enum Step {
         /// The gap.
         gap: GapId,
     },
+    /// A dead letter goes to its sink again.
+    Redrive(Box<Redrive>),
     /// Nothing can be done about this gap.
     Lost {
         /// The gap.
@@ -221,6 +224,9 @@ impl Link {
         self.step_bytes += size_of::<(usize, Step)>();
         if let Step::Malformed { raw, error } = &step {
             self.step_bytes += raw.len() + error.len();
+        }
+        if let Step::Redrive(redrive) = &step {
+            self.step_bytes += redrive.row.len();
         }
         let earliest = self.steps.last().map_or(0, |(last, _)| *last);
         self.steps.push((record.clamp(earliest, self.outbox.records().len().max(earliest)), step));

@@ -336,8 +336,8 @@ impl Task {
         let sinks: Vec<_> = self.sinks.iter().cloned().zip(self.floors.iter().map(passed)).collect();
         let mut most = 0;
         for (sink, passed) in sinks.into_iter().filter(|(_, passed)| *passed < last) {
-            let counted = old.clone();
-            let rows = outside::spawn_blocking(move || counted.rows(passed)).await;
+            let (counted, of) = (old.clone(), sink.clone());
+            let rows = outside::spawn_blocking(move || counted.rows(passed, &of)).await;
             let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
             let count: u64 = rows.iter().map(|(_, count)| count).sum();
             most = most.max(count);

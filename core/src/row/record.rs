@@ -126,7 +126,7 @@ impl StreamKey {
 }
 
 /// A record without its row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The stream: the link's number for it before intake, the pipeline's number for it in the spool.
     pub stream: u32,

@@ -513,6 +513,7 @@ fn worded(step: &Step) -> String {
         }
         Step::Answered { gap, ask } => format!("answered {} ask {ask}", gap.0),
         Step::Asked { gap } => format!("asked {}", gap.0),
+        Step::Redrive(redrive) => format!("redrive {}", redrive.letter),
         Step::Lost { gap, why } => format!("lost {}: {why}", gap.0),
     }
 }
