@@ -25,6 +25,7 @@ use crate::{
     health::Registry,
     outside,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{Control, Floor, Housekeeping, SpoolPosition, SpoolWriter, SyncDone},
 };
 
@@ -343,7 +344,7 @@ impl Task {
             let (first, now) = (first.max(passed + 1), self.now());
             let offsets = Some((first, last));
             let dropped = Control::Dropped { sinks: vec![sink.clone()], rows, offsets, at: now.wall };
-            while self.intake.enter(now, dropped.clone())? == Accepted::Behind {
+            while holds(Rule::DropsAreEntered) && self.intake.enter(now, dropped.clone())? == Accepted::Behind {
                 self.catch_up().await?;
             }
             self.written();
@@ -459,7 +460,7 @@ impl Task {
             let known = floor.committed.into_iter().chain(floor.replay_from);
             known.map(|position| position.offset).min().filter(|_| floor.committed.is_some()).unwrap_or(0)
         });
-        floor.min().unwrap_or(0)
+        if holds(Rule::SlowestSink) { floor.min().unwrap_or(0) } else { floor.max().unwrap_or(0) }
     }
 
     fn now(&self) -> Now {
