@@ -10,7 +10,9 @@ use crate::{
     Result,
     chunk::RowSource,
     row::Table,
-    spool::{Claim, Control, Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo},
+    spool::{
+        Claim, Control, Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo,
+    },
 };
 
 /// Reads a spool for one sink.

@@ -19,6 +19,7 @@ use crate::{
     deadletter::Redrive,
     protocol::{Covered, GapId},
     row::{Head, Numbering, Origin, StreamKey, Timestamp},
+    rules::{Rule, holds},
     spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
@@ -474,6 +475,9 @@ impl Intake {
             }
             Verdict::Drop(why) => {
                 self.decide();
+                if !holds(Rule::DropRepeats) && why == Drop::Repeat {
+                    self.items.push_row(&row, bytes);
+                }
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
             }
         }
@@ -541,7 +545,11 @@ impl Intake {
             Step::Redrive(_) if rows == Rows::Leave => self.counts.refused = true,
             Step::Redrive(redrive) => self.redrive(link, redrive, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep && !self.link.is_shut => self.answered(*gap, *ask, now),
+            Step::Answered { gap, ask }
+                if rows == Rows::Keep && !self.link.is_shut || !holds(Rule::LeftOutIsNoAnswer) =>
+            {
+                self.answered(*gap, *ask, now);
+            }
             Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
             // A confirmation is taken in parts, by the caller.
             Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
@@ -597,7 +605,7 @@ impl Intake {
 
     /// Ends the link's session because there is no room, and says so to the link.
     fn shut(&mut self, now: Now) {
-        if !self.link.is_shut {
+        if !self.link.is_shut && holds(Rule::FullEndsSession) {
             self.link.is_shut = true;
             self.counts.refused = true;
             self.end("the spool is full", now);
@@ -676,7 +684,11 @@ impl Intake {
         let written = match self.spool.append(&self.items, now.mono) {
             Ok(Append::Written { last, .. }) => last,
             Ok(refused) => {
-                self.continuity.roll_back();
+                if holds(Rule::RollBack) {
+                    self.continuity.roll_back();
+                } else {
+                    self.continuity.commit();
+                }
                 return Ok(if refused == Append::Full { Accepted::Full } else { Accepted::Behind });
             }
             Err(error) => {

@@ -7,6 +7,7 @@ use crate::{
     deadletter::Redrive,
     protocol::{Covered, GapId, Outbox},
     row::{Records, StreamKey, Table, Timestamp},
+    rules::{Rule, holds},
 };
 
 /// How many buffers go round between a link and intake: one is filled while intake works at the other.
@@ -267,6 +268,9 @@ impl Link {
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
             Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
                 self.forget();
+                if !holds(Rule::OverflowIsSaid) {
+                    return Ok(());
+                }
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),

@@ -15,6 +15,7 @@ use crate::{
     config::SpoolConfig,
     health::Registry,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{
         self, Begun, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition, SpoolReader,
         disk::{Disk, RealDisk},
@@ -101,7 +102,8 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let began = std::time::Instant::now();
     let recovery = Recovery::open(disk, options)?;
     let report = recovery.report().clone();
-    let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
+    let mut continuity =
+        Continuity::restore(recovery.snapshot().filter(|_| holds(Rule::Snapshot)).unwrap_or_default())?;
     for (id, stream) in recovery.streams() {
         continuity.add_stream(id, &stream.source, &stream.key);
     }

@@ -25,6 +25,7 @@ use crate::{
     health::Registry,
     outside,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{Control, Floor, Housekeeping, Loss, SpoolPosition, SpoolWriter, SyncDone},
 };
 
@@ -347,7 +348,8 @@ impl Task {
             offsets: Some(loss.offsets),
             at: now.wall,
         };
-        let gone = losses.iter().map(dropped).chain([Control::SegmentDropped { first, last }]).collect::<Vec<_>>();
+        let entered = losses.iter().filter(|_| holds(Rule::DropsAreEntered)).map(dropped);
+        let gone: Vec<_> = entered.chain([Control::SegmentDropped { first, last }]).collect();
         let written = loop {
             match self.intake.enter(now, &gone)? {
                 Accepted::Behind => self.catch_up().await?,
@@ -477,7 +479,7 @@ impl Task {
             let known = floor.committed.into_iter().chain(floor.replay_from);
             known.map(|position| position.offset).min().filter(|_| floor.committed.is_some()).unwrap_or(0)
         });
-        floor.min().unwrap_or(0)
+        if holds(Rule::SlowestSink) { floor.min().unwrap_or(0) } else { floor.max().unwrap_or(0) }
     }
 
     fn now(&self) -> Now {

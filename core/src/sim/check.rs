@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     engine::letters_of,
-    machine,
+    ledger, machine,
     store::{Kind, Store},
     venue::STREAMS,
     world::{World, locked},
@@ -23,7 +23,7 @@ pub(super) fn all_is_there(world: &mut World) -> Result<(), String> {
         the_store_has_all(world, &store, sink)?;
         world.summary.stored += store.rows().len();
     }
-    Ok(())
+    ledger::says_the_truth(world)
 }
 
 /// What holds also where somebody has restored something, and it was noticed: nothing is doubled, nothing made up.
@@ -32,6 +32,10 @@ pub(super) fn nothing_is_wrong(world: &World) -> Result<(), String> {
         once(world, &locked(store))?;
     }
     Ok(())
+}
+
+fn is_excused(world: &World, record: usize) -> bool {
+    world.recorder.lost.contains(&record) || world.recorder.trusted.contains(&record)
 }
 
 fn the_log_has_all(world: &World) -> Result<(), String> {
@@ -54,7 +58,7 @@ fn the_log_has_all(world: &World) -> Result<(), String> {
         let owed = world.recorder.owed_from[made.stream];
         let is_owed = owed.is_some_and(|(first, at)| record >= first && made.ts > at);
         let is_repeatable = STREAMS[made.stream].1 != Numbering::Unnumbered;
-        if is_owed && is_repeatable && !there.contains_key(&record) && !world.recorder.excused.contains(&record) {
+        if is_owed && is_repeatable && !there.contains_key(&record) && !is_excused(world, record) {
             lacking.push((record, made));
         }
     }
@@ -99,12 +103,12 @@ fn the_store_has_all(world: &World, store: &Store, sink: usize) -> Result<(), St
     for (offset, row) in &world.recorder.rows {
         let cause = Cause { boot: row.boot, offset: *offset, sub: 0 };
         let (is_stored, is_letter) = (offsets.contains(offset), keys.contains(&cause));
-        let is_refused = store.refuses.contains(&(row.record as u64));
+        let record = row.record as u64;
         if is_stored && is_letter {
             return Err(format!("I2: {} has {cause:?}, and it is a dead letter", store.name));
         }
-        if is_letter != is_refused && !is_in(&dropped, *offset) {
-            return Err(format!("I2: of {cause:?} {}: is refused {is_refused}, a dead letter {is_letter}", store.name));
+        if is_letter && !store.has_refused.contains(&record) {
+            return Err(format!("I2: {cause:?} is a dead letter of {}, which never refused it", store.name));
         }
         if !is_stored && !is_letter && !is_in(&dropped, *offset) {
             lacking.push((cause, row.record));

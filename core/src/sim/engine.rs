@@ -24,6 +24,7 @@ use crate::{
     outside,
     sink::Sink,
     spool::{SourceInfo, SpoolReader},
+    testkit::Failure,
 };
 
 /// Where the spool is.
@@ -54,7 +55,7 @@ pub(super) struct Ended {
 
 impl Engine {
     /// Starts a pipeline as `pipeline::Parts` does.
-    pub(super) fn start(setting: &Setting, stores: &[Shared], is_first: bool) -> Result<Self> {
+    pub(super) fn start(setting: &Setting, stores: &[Shared]) -> Result<Self> {
         let tables = venue::tables().into_iter().map(Arc::new).collect();
         let source = SourceInfo { name: "venue".into(), venue: "venue".into(), tables };
         let names: Vec<String> = (0..stores.len()).map(name).collect();
@@ -73,7 +74,6 @@ impl Engine {
                 registry: registry.clone(),
             },
         )?;
-        debug_assert!(is_first || !started.is_new);
         let (stop_sinks, told) = watch::channel(None);
         let (mut sinks, mut floors) = (Vec::new(), Vec::new());
         for (name, store) in names.into_iter().zip(stores) {
@@ -142,7 +142,7 @@ pub(super) fn letters_of(sink: usize) -> std::path::PathBuf {
 
 /// Makes all disks well.
 pub(super) fn mend_disks() {
-    machine::disks().iter().for_each(|(_, disk)| disk.fail(crate::testkit::Failure::None));
+    machine::disks().iter().for_each(|(_, disk)| disk.fail(Failure::None));
 }
 
 fn name(sink: usize) -> String {

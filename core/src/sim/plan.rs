@@ -69,6 +69,7 @@ pub(super) enum What {
     Down(usize),
     Up(usize),
     Refuse,
+    Take,
     EndTransaction(usize),
     StepClock(i64),
     Flip,
@@ -122,6 +123,7 @@ impl fmt::Display for What {
             Self::Down(sink) => write!(f, "the store of sink {sink} goes down"),
             Self::Up(sink) => write!(f, "the store of sink {sink} comes up"),
             Self::Refuse => f.write_str("the stores will never take the next record"),
+            Self::Take => f.write_str("the stores take all again"),
             Self::EndTransaction(sink) => write!(f, "a transaction of a dead session of sink {sink} ends"),
             Self::StepClock(by) => write!(f, "the wall clock is set by {} s", by / 1_000_000_000),
             Self::Flip => f.write_str("a bit of the spool flips"),
@@ -227,7 +229,7 @@ fn odds(setting: &Setting, random: &mut Random) -> Vec<(u64, What)> {
         some(2, &[(3, What::EmptyStore(sink))]);
     }
     if refuses {
-        odds.push((60, What::Refuse));
+        odds.extend([(60, What::Refuse), (20, What::Take)]);
     }
     odds
 }

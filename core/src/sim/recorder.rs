@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     market::Market,
-    venue::{BEGAN, SECOND, STREAMS},
+    venue::{SECOND, STREAMS},
 };
 use crate::{
     intake::{Continuity, row_hash},
+    ledger::Fold,
     protocol::GapId,
-    row::Timestamp,
     spool::{Boot, Control, GapOutcome, Item, ItemBuffer, RowHead, SpoolPosition, SpoolReader, Step},
 };
 
@@ -18,7 +18,6 @@ use crate::{
 pub(super) struct Row {
     pub(super) boot: Boot,
     pub(super) record: usize,
-    pub(super) session: u32,
     pub(super) epoch: u32,
 }
 
@@ -31,8 +30,12 @@ pub(super) struct Recorder {
     pub(super) continuity: Continuity,
     /// The first record and the time from which on each stream is owed.
     pub(super) owed_from: [Option<(usize, i64)>; STREAMS.len()],
-    /// Records that the log says are lost, or believes not to be.
-    pub(super) excused: BTreeSet<usize>,
+    /// Records that the log says are lost.
+    pub(super) lost: BTreeSet<usize>,
+    /// Records that were believed not to be, since the session that was the first one lasted.
+    pub(super) trusted: BTreeSet<usize>,
+    /// What is known of each stream's time: the ledger, which never forgets.
+    pub(super) ledger: Fold,
     /// Offsets that could not be read.
     pub(super) missing: Vec<(u64, u64)>,
     /// Offsets that were dropped, by sink.
@@ -50,7 +53,10 @@ impl Recorder {
         // What fails for a reader it reads later.
         while let Ok(Some(step)) = cursor.next(u64::MAX) {
             match step {
-                Step::Missing { first, last } => self.missing.push((first, last)),
+                Step::Missing { first, last } => {
+                    self.missing.push((first, last));
+                    self.ledger.unreadable(first, last);
+                }
                 Step::Entry(entry) => {
                     for (offset, item) in entry.items() {
                         self.items.insert(offset, (entry.boot, checksum(&mut self.items_of_one, &item)));
@@ -86,8 +92,9 @@ impl Recorder {
     fn row(&mut self, offset: u64, boot: Boot, row: &RowHead, bytes: &[u8]) {
         // Behind one word of presence bits.
         let record = bytes.get(8..16).and_then(|record| record.try_into().ok()).map_or(0, u64::from_le_bytes);
-        self.rows.insert(offset, Row { boot, record: record as usize, session: row.session, epoch: row.epoch });
+        self.rows.insert(offset, Row { boot, record: record as usize, epoch: row.epoch });
         self.continuity.apply_row(row, row_hash(&row.head, bytes));
+        self.ledger.row(row);
     }
 
     fn control(&mut self, control: &Control, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
@@ -99,6 +106,7 @@ impl Recorder {
             _ => {}
         }
         self.continuity.apply(control);
+        self.ledger.control(control);
         if let Control::Confirmed { streams, venue_at, .. } = control {
             for (stream, _) in streams {
                 let Some(stream) = self.stream(*stream) else { continue };
@@ -129,11 +137,11 @@ impl Recorder {
             GapOutcome::Absent if !lacking.is_empty() => {
                 return Err(format!("I15: records {lacking:?} were made, and are said to be absent"));
             }
-            GapOutcome::Lost(_) if has_given_up => self.excused.extend(lacking),
+            GapOutcome::Lost(_) if has_given_up => self.lost.extend(lacking),
             GapOutcome::Lost(why) => {
                 return Err(format!("a gap of stream {} is lost without a reason: {why}", STREAMS[stream].0));
             }
-            GapOutcome::Live if has_given_up => self.excused.extend(lacking),
+            GapOutcome::Live if has_given_up => self.trusted.extend(lacking),
             GapOutcome::Absent | GapOutcome::Live | GapOutcome::Backfilled | GapOutcome::Resynchronised => {}
         }
         Ok(())
@@ -153,7 +161,8 @@ impl Recorder {
 
     /// The spool was restored from a copy that ends here: all behind it has not happened.
     pub(super) fn went_back(&mut self) {
-        *self = Self { excused: std::mem::take(&mut self.excused), ..Self::default() };
+        let (lost, trusted) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.trusted));
+        *self = Self { lost, trusted, ..Self::default() };
     }
 }
 
@@ -164,9 +173,4 @@ fn checksum(buffer: &mut ItemBuffer, item: &Item<'_>) -> u32 {
         Item::Control(control) => _ = buffer.push_control(control),
     }
     crc32c::crc32c(buffer.bytes())
-}
-
-/// Returns a time of the venue as seconds since the beginning, for people.
-pub(super) fn shown(at: Timestamp) -> i64 {
-    at.0.div_euclid(SECOND) - BEGAN
 }

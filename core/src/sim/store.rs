@@ -56,8 +56,10 @@ pub(super) struct Store {
     /// What the next writes meet.
     pub(super) faults: VecDeque<Fault>,
     pub(super) is_down: bool,
-    /// Records that it will never take.
+    /// Records that it does not take.
     pub(super) refuses: BTreeSet<u64>,
+    /// Those and others that it has not taken for a time.
+    pub(super) has_refused: BTreeSet<u64>,
     /// Whether an opening waits for transactions of sessions that are gone.
     pub(super) waits: bool,
     /// Transactions of such sessions.
@@ -99,6 +101,7 @@ impl Store {
             faults: VecDeque::new(),
             is_down: false,
             refuses: BTreeSet::new(),
+            has_refused: BTreeSet::new(),
             waits,
             running: Vec::new(),
             accepted: None,
@@ -123,6 +126,12 @@ impl Store {
             Kind::Lazy => self.contents.applied,
             Kind::Keyed => None,
         }
+    }
+
+    /// From now on it does not take a record.
+    pub(super) fn refuse(&mut self, record: u64) {
+        self.refuses.insert(record);
+        self.has_refused.insert(record);
     }
 
     /// A transaction of a session that is gone ends, one way or the other.

@@ -1,5 +1,7 @@
 //! The venue with its lines, as a connection driver meets it: what is on its way, what is asked for, what is answered.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 
 use super::{
@@ -64,6 +66,8 @@ pub(super) struct Venue {
     uneven: i64,
     /// Gaps that nobody can fill any more.
     pub(super) gave_up: Vec<GapId>,
+    /// Records that have come live.
+    pub(super) delivered: BTreeSet<usize>,
 }
 
 /// A request on its way to the venue and back.
@@ -94,6 +98,7 @@ impl Venue {
             memory: setting.memory,
             uneven: setting.uneven,
             gave_up: Vec::new(),
+            delivered: BTreeSet::new(),
         }
     }
 
@@ -191,6 +196,7 @@ impl Venue {
             }
             Some(Sent::Record(record)) => {
                 link.outbox().begin(wall, Origin::Live);
+                self.delivered.insert(record);
                 self.emit(record, link);
             }
         }

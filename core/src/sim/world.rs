@@ -19,6 +19,7 @@ use super::{
     venue::{BEGAN, SECOND, Venue},
 };
 use crate::{
+    Kind,
     row::Timestamp,
     spool::Standing,
     testkit::{Failure, SimDisk},
@@ -42,6 +43,8 @@ pub(super) struct World {
     pub(super) summary: Summary,
     /// What happened, in words.
     pub(super) story: Vec<String>,
+    /// Whether that is all that happened.
+    tells_all: bool,
     /// How long it has lasted, by the monotonic clock.
     elapsed: Duration,
     copies: Vec<Option<Contents>>,
@@ -53,6 +56,7 @@ pub(super) struct World {
 }
 
 /// How a process ended.
+#[derive(Debug)]
 enum End {
     Killed,
     /// The disk failed, and a person starts the pipeline again.
@@ -78,6 +82,7 @@ impl World {
             recorder: Recorder::default(),
             summary: Summary::default(),
             story: Vec::new(),
+            tells_all: false,
             elapsed: Duration::ZERO,
             spool_copy: None,
             has_restored: false,
@@ -91,6 +96,7 @@ impl World {
     pub(super) fn run(setting: &Setting, ops: &[Op]) -> (Self, Result<(), String>) {
         machine::build(setting.seed, Timestamp(BEGAN * SECOND));
         let mut world = Self::new(setting.clone());
+        world.tells_all = ops.len() < FEW_STEPS;
         let mut result = world.live(ops);
         let panics = machine::scrap();
         if let Some(panic) = panics.into_iter().next() {
@@ -153,12 +159,15 @@ impl World {
         let before: Vec<_> = self.stores.iter().map(|store| locked(store).rows()).collect();
         let end = self.process(&mut [].iter())?;
         if !matches!(end, End::Done) {
-            return Err("I20: a restart after all was delivered did not end well".to_owned());
+            return Err(format!("I20: a restart after all was delivered did not end well: {end:?}"));
         }
         for (store, before) in self.stores.iter().zip(before) {
             let store = locked(store);
-            if store.rows() != before {
-                return Err(format!("I20: a restart has changed the rows of {}", store.name));
+            let now = store.rows();
+            if now != before {
+                let gone: Vec<_> = before.iter().filter(|row| !now.contains(row)).collect();
+                let new: Vec<_> = now.iter().filter(|row| !before.contains(row)).collect();
+                return Err(format!("I20: a restart has changed {}: gone {gone:?}, new {new:?}", store.name));
             }
         }
         Ok(())
@@ -179,8 +188,7 @@ struct Life<'a> {
 
 impl Life<'_> {
     async fn run<'o>(&mut self, ops: &mut impl Iterator<Item = &'o Op>) -> Result<End, String> {
-        let is_first = self.world.summary.processes == 0;
-        let mut engine = match Engine::start(&self.world.setting, &self.world.stores, is_first) {
+        let mut engine = match Engine::start(&self.world.setting, &self.world.stores) {
             Ok(engine) => engine,
             Err(error) => {
                 self.world.tell(format!("it does not start: {}", error.chain()));
@@ -189,6 +197,9 @@ impl Life<'_> {
                 }
                 if std::mem::take(&mut self.world.is_failing) {
                     return Ok(End::Failed);
+                }
+                if self.world.has_flipped && error.kind() == Kind::Permanent {
+                    return Ok(End::Noticed(error.chain()));
                 }
                 return Err(format!("the pipeline does not start: {}", error.chain()));
             }
@@ -231,7 +242,7 @@ impl Life<'_> {
     fn step(&mut self, engine: &mut Engine, op: &Op) -> Result<Option<End>, String> {
         let mut random = Random::new(op.luck);
         let wall = machine::wall_clock().unwrap_or_default();
-        if op.what.is_fault() {
+        if op.what.is_fault() || self.world.tells_all {
             self.world.tell(op.what.to_string());
         }
         let World { venue, stores, recorder, copies, has_restored, .. } = &mut *self.world;
@@ -278,8 +289,9 @@ impl Life<'_> {
             What::Up(sink) => locked(&stores[sink]).is_down = false,
             What::Refuse => {
                 let next = venue.market.made.len() as u64;
-                stores.iter().for_each(|store| _ = locked(store).refuses.insert(next));
+                stores.iter().for_each(|store| locked(store).refuse(next));
             }
+            What::Take => stores.iter().for_each(|store| locked(store).refuses.clear()),
             What::EndTransaction(sink) => locked(&stores[sink]).end_transaction(),
             What::StepClock(by) => machine::step_clock(by),
             What::Flip => self.flip(&mut random),
@@ -423,6 +435,7 @@ impl Life<'_> {
     async fn heal(&mut self, mut engine: Engine) -> Result<End, String> {
         self.world.tell("all faults are over".to_owned());
         engine::mend_disks();
+        machine::disks().iter().for_each(|(_, disk)| disk.spare());
         machine::slow_down(5);
         self.world.venue.heal();
         for store in &self.world.stores {
@@ -472,6 +485,9 @@ pub(super) fn locked(store: &Shared) -> MutexGuard<'_, Store> {
 fn disk() -> SimDisk {
     machine::disk_with(Path::new(SPOOL)).unwrap_or_default()
 }
+
+/// Of so few steps each one is told.
+const FEW_STEPS: usize = 250;
 
 /// After so many rounds all has to be there.
 const ROUNDS: u32 = 4_000;

@@ -14,7 +14,10 @@ use super::{
     scan::{Found, Scanner},
     shared::{Segment, Shared},
 };
-use crate::Result;
+use crate::{
+    Result,
+    rules::{Rule, holds},
+};
 
 /// How far a spool may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +223,7 @@ impl SpoolWriter {
 
     /// A later segment, durable at least in its head, must hold all that a restart needs.
     fn is_dispensable(&self, segment: &Segment) -> bool {
-        segment.first < self.restart_at() && segment.end() <= self.shared().synced()
+        (segment.first < self.restart_at() || !holds(Rule::RestartPoint)) && segment.end() <= self.shared().synced()
     }
 
     /// Takes the oldest segments out of the spool, `names` in their order.

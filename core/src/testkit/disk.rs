@@ -109,6 +109,11 @@ impl SimDisk {
         self.state().dies_in = Some(changes);
     }
 
+    /// The process is killed no more.
+    pub fn spare(&self) {
+        self.state().dies_in = None;
+    }
+
     /// Returns whether the process is gone that [`kill_after`](Self::kill_after) was to end.
     pub fn is_dead(&self) -> bool {
         self.state().dies_in == Some(0)
