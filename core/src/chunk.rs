@@ -73,6 +73,8 @@ pub struct TableRows {
     pub rows: RecordBatch,
     /// What caused each row, in the order of the rows: growing.
     pub causes: Vec<Cause>,
+    /// The number of each row's stream in the spool.
+    pub streams: Vec<u32>,
 }
 
 impl SinkTable {

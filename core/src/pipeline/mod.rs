@@ -10,6 +10,7 @@
 mod check;
 mod folder;
 mod own;
+pub mod redrive;
 mod supervise;
 mod vanished;
 
@@ -31,6 +32,7 @@ use tracing::info;
 pub use check::{Check, check_connections};
 pub use folder::Folder;
 use own::{Own, OwnSetup};
+use redrive::Redrives;
 use supervise::{MakeSource, SourceEnd, Supervised};
 use vanished::Vanished;
 
@@ -169,6 +171,7 @@ struct Parts {
     intake: JoinHandle<Result<()>>,
     deliveries: JoinSet<SinkEnd>,
     own: Own,
+    redrives: JoinSet<()>,
     vanished: Vec<String>,
     spool: StageHealth,
     stop_sinks: watch::Sender<Option<Instant>>,
@@ -205,15 +208,23 @@ impl Parts {
             stop: told,
             registry: &around.registry,
         };
+        let sinks: Vec<String> = pipeline.sinks.iter().map(|sink| sink.name.clone()).collect();
         let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
+        let sinks = sinks.into_iter().zip(floors.clone()).collect();
         floors.extend(around_sinks.show_vanished());
         let (follow, floor) = around_sinks.ledger();
         floors.push(floor);
         let stop_sources = CancellationToken::new();
         let held = vanished::renamed(&around_sinks.sources, &intake.known);
+        let known = around_sinks.sources;
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let (number, registry) = (feeds.len() as u16, &around.registry);
         let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
+        let (name, stop) = (pipeline.name.clone(), stop_sources.clone());
+        let asked =
+            Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
+        let mut redrives = JoinSet::new();
+        redrives.spawn(asked.run());
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
             let supervised = Supervised {
@@ -242,6 +253,7 @@ impl Parts {
             intake: running.task,
             deliveries,
             own,
+            redrives,
             stop_sinks,
             stop: around.stop,
             drain: around.drain,
@@ -275,6 +287,7 @@ impl Parts {
         while let Some(ended) = self.sources.join_next().await {
             needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
         }
+        while self.redrives.join_next().await.is_some() {}
         // What the pipeline says of itself comes last.
         self.own.say_last_word();
         // The queue is closed soon: intake writes what is in it, makes it durable, and ends.
