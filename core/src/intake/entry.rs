@@ -712,7 +712,9 @@ impl Intake {
     fn show(&mut self, link: Option<LinkId>) {
         let Some(link) = link else { return };
         self.counts.is_absent = self.continuity.is_absent(&self.sources[usize::from(link.source)]);
-        self.tallies[usize::from(link.source)].count(&self.counts);
+        if let Some(tally) = self.tallies.get_mut(usize::from(link.source)) {
+            tally.count(&self.counts);
+        }
     }
 
     /// Returns how many rows the last entry had.

@@ -96,7 +96,7 @@ pub struct Handover {
     pub records: Records,
     /// What else happened, each before the record of this number.
     pub steps: Vec<(usize, Step)>,
-    /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
+    /// Set by intake: the log's end behind what came of this.
     pub logged: u64,
     /// Set by intake: it had no room for the rows, and has ended the session in the log.
     pub(super) is_refused: bool,
@@ -243,6 +243,11 @@ impl Link {
             self.take_back(buffer);
         }
         !self.is_pending() && self.idle.len() == BUFFERS
+    }
+
+    /// Returns the end of what is known to be in the log: of all links, at the time that intake took what was handed over.
+    pub(crate) fn logged_upto(&self) -> u64 {
+        self.logged
     }
 
     /// Hands over what has been collected, if intake is ready for it; never waits.
