@@ -344,7 +344,7 @@ impl Task {
             let (first, now) = (first.max(passed + 1), self.now());
             let offsets = Some((first, last));
             let dropped = Control::Dropped { sinks: vec![sink.clone()], rows, offsets, at: now.wall };
-            while holds(Rule::DropsAreEntered) && self.intake.enter(now, dropped.clone())? == Accepted::Behind {
+            while self.intake.enter(now, dropped.clone())? == Accepted::Behind {
                 self.catch_up().await?;
             }
             self.written();
