@@ -350,7 +350,7 @@ impl Task {
             offsets: Some(loss.offsets),
             at: now.wall,
         };
-        let entered = losses.iter().filter(|_| holds(Rule::DropsAreEntered)).map(dropped);
+        let entered = losses.iter().map(dropped);
         let gone: Vec<_> = entered.chain([Control::SegmentDropped { first, last }]).collect();
         let written = loop {
             match self.intake.enter(now, &gone)? {
