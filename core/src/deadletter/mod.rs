@@ -30,6 +30,7 @@ use serde_json::{Map, Value};
 use crate::{
     Error, Result,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{
         Boot, Cause, SpoolPosition,
         disk::{self, Disk, DiskFile, FileId},
@@ -204,7 +205,8 @@ impl DeadLetters {
                 self.is_broken = file.truncate(self.len).is_err();
                 return Err(self.failed("append to", error));
             }
-            if let Err(error) = file.sync_data() {
+            let synced = if holds(Rule::LettersFirst) { file.sync_data() } else { Ok(()) };
+            if let Err(error) = synced {
                 // After a failed fsync the kernel may call lost pages clean: this file proves nothing any more.
                 self.is_broken = true;
                 return Err(self.failed("fsync", error));
@@ -270,7 +272,7 @@ impl DeadLetters {
             None => self.make()?,
         };
         let mut lines = Lines::read(&*file).map_err(|error| self.failed("read", error))?;
-        let discarded = lines.discard(comes_again);
+        let discarded = if holds(Rule::LettersComeAgain) { lines.discard(comes_again) } else { 0 };
         if lines.is_to_be_rewritten() {
             self.replace_by(|new| lines.copy_kept(&*file, new))?;
         } else {

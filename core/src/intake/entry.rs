@@ -19,6 +19,7 @@ use crate::{
     deadletter::Redrive,
     protocol::{Covered, GapId},
     row::{Head, Numbering, Origin, StreamKey, Timestamp},
+    rules::{Rule, holds},
     spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
@@ -318,14 +319,14 @@ impl Intake {
         Ok(accepted)
     }
 
-    /// Enters that a segment is dropped that sinks still needed.
+    /// Enters items that are no source's, all of them or none.
     ///
     /// # Errors
     ///
     /// Those of [`SpoolWriter::append`].
-    pub(super) fn enter(&mut self, now: Now, control: Control) -> Result<Accepted> {
+    pub(super) fn enter(&mut self, now: Now, controls: &[Control]) -> Result<Accepted> {
         self.begin();
-        self.put(control);
+        controls.iter().for_each(|control| self.put(control.clone()));
         self.append(None, now)
     }
 
@@ -477,6 +478,9 @@ impl Intake {
             }
             Verdict::Drop(why) => {
                 self.decide();
+                if !holds(Rule::DropRepeats) && why == Drop::Repeat {
+                    self.items.push_row(&row, bytes);
+                }
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
             }
         }
@@ -544,7 +548,11 @@ impl Intake {
             Step::Redrive(_) if rows == Rows::Leave => self.counts.refused = true,
             Step::Redrive(redrive) => self.redrive(link, redrive, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep && !self.link.is_shut => self.answered(*gap, *ask, now),
+            Step::Answered { gap, ask }
+                if rows == Rows::Keep && !self.link.is_shut || !holds(Rule::LeftOutIsNoAnswer) =>
+            {
+                self.answered(*gap, *ask, now);
+            }
             Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
             // A confirmation is taken in parts, by the caller.
             Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
@@ -600,7 +608,7 @@ impl Intake {
 
     /// Ends the link's session because there is no room, and says so to the link.
     fn shut(&mut self, now: Now) {
-        if !self.link.is_shut {
+        if !self.link.is_shut && holds(Rule::FullEndsSession) {
             self.link.is_shut = true;
             self.counts.refused = true;
             self.end("the spool is full", now);
@@ -679,7 +687,11 @@ impl Intake {
         let written = match self.spool.append(&self.items, now.mono) {
             Ok(Append::Written { last, .. }) => last,
             Ok(refused) => {
-                self.continuity.roll_back();
+                if holds(Rule::RollBack) {
+                    self.continuity.roll_back();
+                } else {
+                    self.continuity.commit();
+                }
                 return Ok(if refused == Append::Full { Accepted::Full } else { Accepted::Behind });
             }
             Err(error) => {
@@ -703,7 +715,9 @@ impl Intake {
     fn show(&mut self, link: Option<LinkId>) {
         let Some(link) = link else { return };
         self.counts.is_absent = self.continuity.is_absent(&self.sources[usize::from(link.source)]);
-        self.tallies[usize::from(link.source)].count(&self.counts);
+        if let Some(tally) = self.tallies.get_mut(usize::from(link.source)) {
+            tally.count(&self.counts);
+        }
     }
 
     /// Returns how many streams are remembered by the numbers of links.

@@ -7,6 +7,7 @@ use crate::{
     deadletter::Redrive,
     protocol::{Covered, GapId, Outbox},
     row::{Records, StreamKey, Table, Timestamp},
+    rules::{Rule, holds},
 };
 
 /// How many buffers go round between a link and intake: one is filled while intake works at the other.
@@ -95,7 +96,7 @@ pub struct Handover {
     pub records: Records,
     /// What else happened, each before the record of this number.
     pub steps: Vec<(usize, Step)>,
-    /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
+    /// Set by intake: the log's end behind what came of this.
     pub logged: u64,
     /// Set by intake: it had no room for the rows, and has ended the session in the log.
     pub(super) is_refused: bool,
@@ -258,6 +259,11 @@ impl Link {
         !self.is_pending() && self.idle.len() == BUFFERS
     }
 
+    /// Returns the end of what is known to be in the log: of all links, at the time that intake took what was handed over.
+    pub(crate) fn logged_upto(&self) -> u64 {
+        self.logged
+    }
+
     /// Hands over what has been collected, if intake is ready for it; never waits.
     ///
     /// # Errors
@@ -281,6 +287,9 @@ impl Link {
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
             Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
                 self.forget();
+                if !holds(Rule::OverflowIsSaid) {
+                    return Ok(());
+                }
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),
