@@ -269,7 +269,7 @@ mod tests {
     fn a_socket_that_is_empty_tells_nothing_of_what_came_after_a_ping_that_is_not_answered() {
         let start = Instant::now();
         let mut heard = Heard::new(start);
-        let mut read = |heard: &mut Heard, second: u32| {
+        let read = |heard: &mut Heard, second: u32| {
             heard.frame(start + SECOND * second);
             heard.nothing_left(start + SECOND * second);
             heard.nothing_left(start + SECOND * second);

@@ -345,12 +345,12 @@ async fn a_panic_costs_the_session_and_a_new_protocol_goes_on() {
     let made = std::sync::Arc::clone(&toy.made);
     let mut world = World::start(toy);
     let peer = world.subscribe("a").await;
-    let before = made.load(std::sync::atomic::Ordering::SeqCst);
+    let before = made.load(Ordering::SeqCst);
     peer.say("row a 1\npanic");
     let log = world.logged("ended: the protocol panicked: a fault of the protocol").await;
     assert!(!log.contains(&"row a 1 live".to_owned()), "its rows are taken back: {log:?}");
     assert!(world.reason().contains("the protocol panicked"));
-    assert_eq!(made.load(std::sync::atomic::Ordering::SeqCst), before + 1);
+    assert_eq!(made.load(Ordering::SeqCst), before + 1);
     let peer = world.subscribe("a").await;
     peer.say("row a 2");
     world.logged("row a 2 live").await;
