@@ -8,7 +8,7 @@ use serde::{
 };
 
 use super::{Book, BookTop, InstrumentState, PriceIndex, Quote, Ticker, Trades};
-use crate::deribit::channel::Channel;
+use crate::{deribit::channel::Channel, json::Reader};
 
 /// The data of a notification.
 #[derive(Debug)]
@@ -56,9 +56,12 @@ impl<'n, 'a, F: Fn(&str) -> Option<Channel>> Notification<'n, 'a, F> {
     /// Reads the frame, and returns the name of its channel. `None`: it is none of a channel whose data are read, is
     /// written in another way (the data in front of the channel, escapes in its name), or is broken.
     #[inline]
-    pub(in super::super) fn read(text: &'a str, carried: F, payload: &'n mut Option<Payload<'a>>) -> Option<&'a str> {
+    pub(in super::super) fn read(
+        mut reader: Reader<'a, '_>,
+        carried: F,
+        payload: &'n mut Option<Payload<'a>>,
+    ) -> Option<&'a str> {
         let mut channel = "";
-        let mut reader = serde_json::Deserializer::from_str(text);
         Notification { carried, channel: &mut channel, payload: &mut *payload }.deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         payload.is_some().then_some(channel)
@@ -70,7 +73,7 @@ impl<'de, F: Fn(&str) -> Option<Channel>> DeserializeSeed<'de> for Notification<
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, frame: D) -> Result<(), D::Error> {
-        frame.deserialize_map(self)
+        frame.deserialize_struct("Notification", &["jsonrpc", "method", "params"], self)
     }
 }
 
@@ -110,7 +113,7 @@ impl<'de, F: Fn(&str) -> Option<Channel>> DeserializeSeed<'de> for Params<'_, 'd
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, params: D) -> Result<(), D::Error> {
-        params.deserialize_map(self)
+        params.deserialize_struct("Params", &["channel", "data"], self)
     }
 }
 
