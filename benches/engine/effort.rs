@@ -17,6 +17,8 @@ pub(crate) struct Effort {
     pub(crate) seconds: u64,
     /// For how many seconds memory is watched under load.
     pub(crate) soak_seconds: u64,
+    /// How large the spool is behind which the program starts.
+    pub(crate) spool_bytes: u64,
     /// The one kind of frame that is measured; `None`: each.
     pub(crate) kind: Option<Kind>,
 }
@@ -35,12 +37,29 @@ impl Effort {
         stored: 200_000,
         seconds: 30,
         soak_seconds: 600,
+        spool_bytes: 4 << 30,
         kind: None,
     };
     /// Enough to see what a change does.
-    pub(crate) const QUICK: Self =
-        Self { rounds: 3, frames: 50_000, durable: 200_000, stored: 60_000, seconds: 5, soak_seconds: 30, kind: None };
+    pub(crate) const QUICK: Self = Self {
+        rounds: 3,
+        frames: 50_000,
+        durable: 200_000,
+        stored: 60_000,
+        seconds: 5,
+        soak_seconds: 30,
+        spool_bytes: 256 << 20,
+        kind: None,
+    };
     /// Enough to see that it runs.
-    pub(crate) const SMOKE: Self =
-        Self { rounds: 1, frames: 200, durable: 200, stored: 500, seconds: 1, soak_seconds: 2, kind: None };
+    pub(crate) const SMOKE: Self = Self {
+        rounds: 1,
+        frames: 200,
+        durable: 200,
+        stored: 500,
+        seconds: 1,
+        soak_seconds: 2,
+        spool_bytes: 1 << 20,
+        kind: None,
+    };
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cargo bench --bench engine                       everything, about 20 minutes
-//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency, start, soak, idle, size
+//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency, start, soak, idle, size, recovery
 //! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs
 //! cargo bench --bench engine -- decode trades      one kind of frame, for a profiler
 //! ```
@@ -17,6 +17,7 @@ mod frames;
 mod latency;
 mod memory;
 mod program;
+mod recovery;
 mod store;
 mod table;
 
@@ -30,7 +31,7 @@ use frames::Kind;
 /// A part of the bench: its name, and what it does.
 type Part = (&'static str, fn(Effort, &Path));
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("decode", |effort, _| decode::run(effort)),
     ("durable", durable::run),
     ("store", store::run),
@@ -39,6 +40,7 @@ const PARTS: [Part; 8] = [
     ("soak", program::soak),
     ("idle", program::idle),
     ("size", |_, _| program::size()),
+    ("recovery", recovery::run),
 ];
 
 fn main() {
