@@ -173,3 +173,28 @@ enum Key {
     #[serde(other)]
     Other,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::{deribit::message, json::Orders};
+
+    #[test]
+    fn every_frame_of_a_channel_is_read_in_one_pass_and_means_what_serde_json_says() {
+        let fixtures = [include_str!("../fixtures/option.jsonl"), include_str!("../fixtures/perpetual.jsonl")];
+        let mut orders = Orders::default();
+        for frame in fixtures.iter().flat_map(|fixture| fixture.lines()) {
+            let message: message::Message<'_> = serde_json::from_str(frame).unwrap();
+            let slowly: message::Data<'_, &RawValue> = serde_json::from_str(message.params.unwrap().get()).unwrap();
+            let channel = Channel::of(&slowly.channel).unwrap();
+            let theirs = Payload::read(channel, slowly.data).unwrap();
+
+            let mut ours = None;
+            let name = Notification::read(Reader::new(frame, &mut orders), Channel::of, &mut ours);
+            assert_eq!(name, Some(&*slowly.channel), "{frame}");
+            assert_eq!(format!("{:?}", ours.unwrap()), format!("{theirs:?}"), "{frame}");
+        }
+    }
+}
