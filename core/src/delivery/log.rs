@@ -33,6 +33,17 @@ pub trait Log: Send + 'static {
     ///
     /// `Transient` when the log cannot be read.
     fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()>;
+
+    /// Says up to where everything has its fate, and the first offset of the newest segment of which the store may have
+    /// something since; 0 where it is known to have nothing. What lies between the log does not drop, from now on together
+    /// with each segment that is read.
+    fn claim(&mut self, sink: &str, passed: u64, entered: u64);
+
+    /// Says that everything up to an offset has its fate.
+    fn passed(&mut self, upto: u64);
+
+    /// Returns the first offset of the newest segment that was read since the claim.
+    fn entered(&self) -> u64;
 }
 
 /// What a log shows.
@@ -46,7 +57,8 @@ pub enum Seen<'a> {
         segment: u64,
         /// The item.
         item: Item<'a>,
-        /// For a row, where it came from; `None` if the log does not know its stream.
+        /// For a row, also one that is sent to one sink again, where it came from; `None` if the log does not know its
+        /// stream.
         source: Option<RowSource<'a>>,
     },
     /// Offsets that the log does not have any more, or never had.
@@ -61,6 +73,7 @@ impl Seen<'_> {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Item { item: Item::Row(_, bytes), .. } => HEAD + bytes.len() as u64,
+            Self::Item { item: Item::Control(Control::Redrive { row, .. }), .. } => HEAD + row.len() as u64,
             Self::Item { item: Item::Control(Control::Malformed { raw, .. }), .. } => HEAD + raw.len() as u64,
             Self::Item { item: Item::Control(_), .. } => HEAD,
             Self::Missing { .. } => 0,

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Kind,
     policy::{Backoff, Breaker, BreakerSnapshot},
+    rules::{Rule, holds},
     spool::SpoolPosition,
 };
 
@@ -203,7 +204,11 @@ impl Machine {
             }
             Event::Accepted => {
                 let portion = self.written(now);
-                self.accept(now, portion);
+                if holds(Rule::AcceptedIsNotStored) {
+                    self.accept(now, portion);
+                } else {
+                    self.commit(&portion);
+                }
             }
             Event::Refused => {
                 self.answered(now);
@@ -274,13 +279,6 @@ impl Machine {
             State::Failed(why) => Some(why),
             State::Closed | State::Opened | State::Ready | State::Built | State::Refused | State::Ended => None,
         }
-    }
-
-    /// Returns up to where rows are on their way into the store, or may have arrived: read, being written, accepted, or in
-    /// doubt.
-    pub(crate) fn on_its_way(&self) -> Option<SpoolPosition> {
-        let is_out = self.in_doubt || matches!(self.state, State::Built | State::Refused);
-        is_out.then_some(self.in_hand.to).or_else(|| self.accepted.back().map(|newest| newest.portion.to))
     }
 
     /// Returns when a failed call is made again, and how many have failed in a row. The breaker may hold it back.
@@ -466,7 +464,9 @@ impl Machine {
         match error.kind() {
             Kind::Transient { retry_after } => {
                 self.retry_at = Some(now + self.backoff.failed(retry_after));
-                self.state = State::Closed;
+                if holds(Rule::OpenAgain) || self.state != State::Built {
+                    self.state = State::Closed;
+                }
             }
             // `Malformed` blames a row, which only `Written::Refused` may do: anything else must not turn the log into
             // dead letters.

@@ -15,6 +15,7 @@ use crate::{
     config::SpoolConfig,
     health::Registry,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{
         self, Begun, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition, SpoolReader,
         disk::{Disk, RealDisk},
@@ -32,8 +33,6 @@ pub struct Setup {
     pub config: SpoolConfig,
     /// The sources, by their numbers.
     pub sources: Vec<SourceSetup>,
-    /// The sinks' names.
-    pub sinks: Vec<String>,
     /// Where it is shown.
     pub registry: Registry,
 }
@@ -91,8 +90,8 @@ fn open(setup: Setup) -> Result<Started> {
 }
 
 /// Opens a spool on a disk of the caller's choice.
-pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
-    let Setup { pipeline, folder: _, config, sources, sinks, registry } = setup;
+pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
+    let Setup { pipeline, folder: _, config, sources, registry } = setup;
     let limits =
         SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };
     let options = SpoolOptions {
@@ -103,7 +102,8 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let began = std::time::Instant::now();
     let recovery = Recovery::open(disk, options)?;
     let report = recovery.report().clone();
-    let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
+    let mut continuity =
+        Continuity::restore(recovery.snapshot().filter(|_| holds(Rule::Snapshot)).unwrap_or_default())?;
     for (id, stream) in recovery.streams() {
         continuity.add_stream(id, &stream.source, &stream.key);
     }
@@ -124,7 +124,7 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     tell_recovery(&pipeline, &report, rows, began.elapsed());
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());
-    let prepared = Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced };
+    let prepared = Prepared { pipeline, continuity, writer, config, sources, registry, synced };
     Ok(Started { reader, synced: synced_seen, is_new: report.new, known, task: Task::new(prepared)? })
 }
 

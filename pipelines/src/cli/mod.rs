@@ -1,6 +1,7 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
 mod coverage;
+mod deadletter;
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 mod demo;
 mod inspect;
@@ -43,7 +44,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Graph(args) => reference::graph(catalog, &args),
         Command::Coverage(args) => coverage::coverage(catalog, &args),
         Command::Spool(args) => inspect::spool(&args),
-        Command::Deadletter(args) => inspect::deadletters(catalog, &args),
+        Command::Deadletter(args) => deadletter::run(catalog, &args),
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate::run(&args),
         #[cfg(all(feature = "simulator", feature = "sqlite"))]
@@ -190,8 +191,8 @@ pub(crate) enum Command {
     Coverage(CoverageArgs),
     /// Look into a stopped pipeline's spool.
     Spool(SpoolArgs),
-    /// Look at rows that a store would not take.
-    Deadletter(DeadletterArgs),
+    /// Look at rows that a store would not take, and send them again.
+    Deadletter(deadletter::DeadletterArgs),
     /// Run a venue of one's own: WebSocket and HTTP, with faults and an exact list of what it made.
     #[cfg(feature = "simulator")]
     #[command(after_help = SIMULATE_EXAMPLES)]
@@ -294,7 +295,7 @@ pub(crate) struct CheckArgs {
     /// The host file.
     #[arg(long, value_name = "FILE")]
     pub(crate) host: Option<PathBuf>,
-    /// Dial too: the venues' discovery, the stores' probe.
+    /// Dial too: the venues' discovery, the stores' probe; and open the files of secrets, as a run does.
     #[arg(long)]
     pub(crate) connect: bool,
     /// Print every value and where it came from.
@@ -399,27 +400,6 @@ impl SpoolDir {
         let within = self.dir.join("spool");
         if within.is_dir() { within } else { self.dir.clone() }
     }
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate deadletter list eth.toml")]
-pub(crate) struct DeadletterArgs {
-    #[command(subcommand)]
-    pub(crate) command: DeadletterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeadletterCommand {
-    /// The rows that a store would not take, with the reason, one line each.
-    #[command(after_help = "Example:\n  tidegate deadletter list eth.toml")]
-    List {
-        /// A pipeline file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// The host file.
-        #[arg(long, value_name = "FILE")]
-        host: Option<PathBuf>,
-    },
 }
 
 #[cfg(feature = "simulator")]
