@@ -81,6 +81,7 @@ async fn kills_and_power_cuts_at_any_moment_lose_nothing_double_nothing_and_the_
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 % 1_000_000_000);
     let seeds = number("TIDEGATE_SEEDS").unwrap_or(3);
     println!("TIDEGATE_SEED={begin} TIDEGATE_SEEDS={seeds} TIDEGATE_KILLS={kills}");
+    let mut tails = [false, true].map(|of_power_cuts| (of_power_cuts, Vec::new()));
     for seed in begin..begin + seeds {
         let mut history = History::start(seed).await;
         while history.kills < kills.div_ceil(seeds) {
@@ -95,6 +96,14 @@ async fn kills_and_power_cuts_at_any_moment_lose_nothing_double_nothing_and_the_
         let (code, log) = program.stop().await;
         assert_eq!(code, 0, "{}\n{log}", story());
         println!("{}", summary(seed, &history, &comparison));
+        for (of_power_cuts, tails) in &mut tails {
+            tails.extend(history.tails_ms(&comparison, *of_power_cuts));
+        }
+    }
+    for (of_power_cuts, tails) in &mut tails {
+        tails.sort_unstable();
+        let what = if *of_power_cuts { "power cut" } else { "kill" };
+        println!("from the last frame that is stored to a {what}, in milliseconds: {tails:?}");
     }
 }
 
