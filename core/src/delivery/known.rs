@@ -148,6 +148,8 @@ const LONGEST: u64 = 4_096;
 mod tests {
     use std::fs;
 
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
     use crate::spool::disk::RealDisk;
 
@@ -176,6 +178,26 @@ mod tests {
             fs::write(directory.path().join("sqlite.json"), content).unwrap();
             let error = Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap_err();
             assert!(error.to_string().contains("sqlite.json"), "{content}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_is_a_position_or_no_position_and_never_a_fresh_start(
+            changes in vec((0_usize..200, any::<u8>()), 1..6),
+            cut in 0_usize..200,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = Arc::new(RealDisk::at(directory.path()));
+            let mut known = Known::open(disk, "sqlite").unwrap();
+            known.write(Noted { position: Some(AT), chain: Some(7), ..Noted::default() }).unwrap();
+            let mut bytes = fs::read(directory.path().join("sqlite.json")).unwrap();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.max(1));
+            prop_assert!(parse(&bytes).is_none_or(|noted| noted != Noted::default()));
         }
     }
 
