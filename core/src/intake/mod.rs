@@ -10,6 +10,7 @@ mod asks;
 mod board;
 mod continuity;
 mod entry;
+mod filling;
 pub(crate) mod inline;
 mod link;
 mod neighbour;

@@ -70,7 +70,6 @@ impl Engine {
                     info: source.clone(),
                     history_lag: Duration::from_secs(venue::LAG as u64 + 1),
                 }],
-                sinks: names.clone(),
                 registry: registry.clone(),
             },
         )?;
