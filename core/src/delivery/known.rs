@@ -32,6 +32,8 @@ pub(crate) struct Noted {
     pub(crate) begins_at: Option<SpoolPosition>,
     /// The tables that it was written with: [`Plan::chain`](crate::chunk::Plan::chain).
     pub(crate) chain: Option<u64>,
+    /// The first offset of the newest segment of which the store may have something.
+    pub(crate) entered: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ struct Content {
     /// In hexadecimal, as the boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     chain: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    entered: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -90,6 +94,7 @@ impl Known {
             position: noted.position.map(Place::of),
             begins_at: noted.begins_at.map(Place::of),
             chain: noted.chain.map(|chain| format!("{chain:016x}")),
+            entered: noted.entered,
         };
         let replaced = disk::replace(&*self.disk, &self.name, |file| Ok(serde_json::to_writer(file, &content)?));
         replaced.map_err(|error| {
@@ -123,7 +128,7 @@ fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
 }
 
 fn parse(bytes: &[u8]) -> Option<Noted> {
-    let Content { position, begins_at, chain } = serde_json::from_slice(bytes).ok()?;
+    let Content { position, begins_at, chain, entered } = serde_json::from_slice(bytes).ok()?;
     let place = |place: Option<Place>| match place {
         Some(place) => place.position().map(Some),
         None => Some(None),
@@ -132,8 +137,8 @@ fn parse(bytes: &[u8]) -> Option<Noted> {
         Some(chain) => Some(u64::from_str_radix(&chain, 16).ok()?),
         None => None,
     };
-    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain };
-    (noted.position.is_some() || noted.begins_at.is_some()).then_some(noted)
+    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain, entered };
+    (noted.position.is_some() || noted.begins_at.is_some() || entered.is_some()).then_some(noted)
 }
 
 /// No such file is longer; what is may be a device.

@@ -232,6 +232,7 @@ impl Fold {
             | Control::Restart { .. }
             | Control::Malformed { .. }
             | Control::ClockStep { .. }
+            | Control::SegmentDropped { .. }
             | Control::Redrive { .. } => self.continuity.apply(control),
         }
     }

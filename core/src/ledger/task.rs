@@ -215,7 +215,7 @@ impl Ledger {
     }
 
     fn keep_from(&self, position: SpoolPosition) {
-        let floor = Floor { committed: Some(position), replay_from: None, on_its_way: None };
+        let floor = Floor { committed: Some(position), replay_from: None };
         self.floor.send_replace(floor);
     }
 }
@@ -287,7 +287,7 @@ impl Reading {
                     *position = at;
                 }
                 Seen::Missing { position: at } => {
-                    is_dropped = at.offset <= reader.oldest().offset;
+                    is_dropped = reader.was_dropped(at.offset) || at.offset <= reader.oldest().offset;
                     if is_dropped {
                         return ControlFlow::Break(());
                     }

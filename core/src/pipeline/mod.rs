@@ -22,7 +22,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -192,7 +192,6 @@ impl Parts {
             folder: folder.spool(),
             config: pipeline.spool,
             sources: feeds.iter().map(SourceFeed::intake_source).chain(own.clone().map(own::intake_source)).collect(),
-            sinks: names.into_iter().chain(vanished.iter().map(|sink| &*sink.name)).map(str::to_owned).collect(),
             registry: around.registry.clone(),
         })
         .await?;
@@ -225,23 +224,15 @@ impl Parts {
             Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
         let mut redrives = JoinSet::new();
         redrives.spawn(asked.run());
-        let mut sources = JoinSet::new();
-        for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            let supervised = Supervised {
-                held,
-                folder: folder.source(&feed.name),
-                lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
-                asks: running.asks[number].clone(),
-                synced: running.synced_offset.clone(),
-                room: running.room.clone(),
-                stop: stop_sources.clone(),
-                http: around.http.clone(),
-                health: feed.health(&around.registry, &pipeline.name),
-                name: feed.name,
-                make: feed.make,
-            };
-            sources.spawn(supervised.run());
-        }
+        let around_sources = Sources {
+            pipeline: &pipeline.name,
+            folder: &folder,
+            running: &running,
+            queue,
+            stop: &stop_sources,
+            around: &around,
+        };
+        let sources = around_sources.start(feeds, held);
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
         Ok(Self {
@@ -309,6 +300,40 @@ impl Parts {
     }
 }
 
+/// What the sources of a pipeline have in common.
+struct Sources<'a> {
+    pipeline: &'a str,
+    folder: &'a Folder,
+    running: &'a intake::Running,
+    queue: mpsc::Sender<intake::Handover>,
+    stop: &'a CancellationToken,
+    around: &'a Surroundings,
+}
+
+impl Sources<'_> {
+    /// Starts all of them; one that is held waits for a person, who is told why.
+    fn start(&self, feeds: Vec<SourceFeed>, held: Vec<Option<String>>) -> JoinSet<SourceEnd> {
+        let mut sources = JoinSet::new();
+        for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
+            let supervised = Supervised {
+                held,
+                folder: self.folder.source(&feed.name),
+                lines: Lines::new(number as u16, feed.owned_tables(), self.queue.clone()),
+                asks: self.running.asks[number].clone(),
+                synced: self.running.synced_offset.clone(),
+                room: self.running.room.clone(),
+                stop: self.stop.clone(),
+                http: self.around.http.clone(),
+                health: feed.health(&self.around.registry, self.pipeline),
+                name: feed.name,
+                make: feed.make,
+            };
+            sources.spawn(supervised.run());
+        }
+        sources
+    }
+}
+
 /// What the deliveries of a pipeline have in common.
 struct Deliveries<'a> {
     pipeline: &'a str,
@@ -337,6 +362,8 @@ impl Deliveries<'_> {
     fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
         self.vanished.iter().map(|sink| {
             sink.show(self.registry, self.pipeline);
+            let passed = sink.floor.committed.map_or(0, |position| position.offset);
+            self.intake.reader.claim(&sink.name, passed, sink.entered);
             watch::channel(sink.floor).1
         })
     }

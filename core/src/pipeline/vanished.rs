@@ -17,6 +17,8 @@ pub(super) struct Vanished {
     pub(super) name: String,
     /// What the spool keeps for it.
     pub(super) floor: Floor,
+    /// The first offset of the newest segment of which its store may have something; 0 for none.
+    pub(super) entered: u64,
     remedy: String,
 }
 
@@ -45,9 +47,10 @@ impl Vanished {
         // Where nobody can tell what it has, it may need everything.
         let noted = Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()).unwrap_or_default();
         let at = noted.position.or(noted.begins_at);
+        let entered = noted.entered.unwrap_or_default();
         let file = folder.join(format!("{name}.json"));
         let remedy = format!("give the sink its name back, `[sink.{name}]`, or forget it: remove `{}`", file.display());
-        Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at, on_its_way: None }, remedy }
+        Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at }, entered, remedy }
     }
 
     /// Shows it as a failed stage.

@@ -87,8 +87,9 @@ pub struct SegmentHead {
     pub boot: Boot,
     /// All boots that are still of interest, this one last.
     pub boots: Vec<BootSpan>,
-    /// The last offset that was dropped because the spool was full; 0 if none ever was.
-    pub dropped: u64,
+    /// Offsets that were dropped because the spool was full, as first and last: those directly before the oldest one, and
+    /// those behind it.
+    pub dropped: Vec<(u64, u64)>,
     /// The sources.
     pub sources: Vec<SourceInfo>,
     /// The streams known so far, by number.
