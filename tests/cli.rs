@@ -47,6 +47,8 @@ async fn every_example_of_every_help_runs() {
         "spool dump",
         "deadletter",
         "deadletter list",
+        "deadletter show",
+        "deadletter redrive",
         "new",
         "simulate",
         "demo",

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::PathBuf,
     process::ExitCode,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use clap::{Args, Subcommand};
@@ -18,7 +18,7 @@ use tidegate_core::{
     spool::{Cause, disk::RealDisk},
 };
 
-use super::{Failure, Outcome, inspect, look, print, tell};
+use super::{Failure, Outcome, inspect, look, print, run, tell};
 use crate::page::in_one_line;
 
 #[derive(Debug, Args)]
@@ -110,7 +110,7 @@ struct RedriveArgs {
     dry_run: bool,
 }
 
-pub(super) fn run(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
+pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
     match &args.command {
         DeadletterCommand::List(selection) => Letters::read(catalog, selection)?.list(selection.json),
         DeadletterCommand::Show(selection) => Letters::read(catalog, selection)?.show(selection.json),
@@ -384,9 +384,14 @@ impl Letters {
         for (sink, letters) in asked {
             requests.push(redrive::ask(&self.folder, sink, letters)?);
         }
-        let deadline = Instant::now() + PATIENCE;
-        while is_running && Instant::now() < deadline && requests.iter().any(|request| request.exists()) {
-            std::thread::sleep(LOOK_EVERY);
+        if is_running {
+            let is_gone = async {
+                while requests.iter().any(|request| request.exists()) {
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+            };
+            // What is not stored by then is told as on the way.
+            drop(run::runtime()?.block_on(async { tokio::time::timeout(PATIENCE, is_gone).await }));
         }
         for (sink, letters) in asked {
             let wanted: HashSet<Cause> = letters.iter().map(DeadLetter::cause).collect();
@@ -454,7 +459,7 @@ fn repair(letter: &DeadLetter, set: &[(String, String)], tables: &redrive::Table
     for (name, text) in set {
         let column = table.columns.iter().find(|column| *column.name == **name).map(|column| column.column_type);
         let is_time_of_venue = name == "ts_event";
-        let Some(column) = column.or(is_time_of_venue.then_some(ColumnType::Time)) else {
+        let Some(column) = column.or_else(|| is_time_of_venue.then_some(ColumnType::Time)) else {
             let known: Vec<&str> = table.columns.iter().map(|column| &*column.name).chain(["ts_event"]).collect();
             let meant = nearest(name, known.iter().copied());
             let hint = meant

@@ -46,7 +46,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Coverage(args) => coverage::coverage(catalog, &args),
         Command::Verify(args) => verify::verify(catalog, &args),
         Command::Spool(args) => inspect::spool(&args),
-        Command::Deadletter(args) => deadletter::run(catalog, &args),
+        Command::Deadletter(args) => deadletter::deadletters(catalog, &args),
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate::run(&args),
         #[cfg(all(feature = "simulator", feature = "sqlite"))]
