@@ -219,20 +219,13 @@ impl Parts {
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let (number, registry) = (feeds.len() as u16, &around.registry);
         let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
-        let (name, stop) = (pipeline.name.clone(), stop_sources.clone());
-        let asked =
-            Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
-        let mut redrives = JoinSet::new();
-        redrives.spawn(asked.run());
-        let around_sources = Sources {
-            pipeline: &pipeline.name,
-            folder: &folder,
-            running: &running,
-            queue,
-            stop: &stop_sources,
-            around: &around,
-        };
-        let sources = around_sources.start(feeds, held);
+        let (name, stop) = (pipeline.name.as_str(), &stop_sources);
+        let way = Way { pipeline: name, folder: &folder, running: &running, queue: &queue, stop, around: &around };
+        let redrives = way.redrives(sinks, known);
+        let mut sources = JoinSet::new();
+        for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
+            sources.spawn(way.source(number, feed, held).run());
+        }
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
         Ok(Self {
@@ -300,37 +293,41 @@ impl Parts {
     }
 }
 
-/// What the sources of a pipeline have in common.
-struct Sources<'a> {
+/// What all that writes to the log has in common.
+struct Way<'a> {
     pipeline: &'a str,
     folder: &'a Folder,
     running: &'a intake::Running,
-    queue: mpsc::Sender<intake::Handover>,
+    queue: &'a mpsc::Sender<intake::Handover>,
     stop: &'a CancellationToken,
     around: &'a Surroundings,
 }
 
-impl Sources<'_> {
-    /// Starts all of them; one that is held waits for a person, who is told why.
-    fn start(&self, feeds: Vec<SourceFeed>, held: Vec<Option<String>>) -> JoinSet<SourceEnd> {
-        let mut sources = JoinSet::new();
-        for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            let supervised = Supervised {
-                held,
-                folder: self.folder.source(&feed.name),
-                lines: Lines::new(number as u16, feed.owned_tables(), self.queue.clone()),
-                asks: self.running.asks[number].clone(),
-                synced: self.running.synced_offset.clone(),
-                room: self.running.room.clone(),
-                stop: self.stop.clone(),
-                http: self.around.http.clone(),
-                health: feed.health(&self.around.registry, self.pipeline),
-                name: feed.name,
-                make: feed.make,
-            };
-            sources.spawn(supervised.run());
+impl Way<'_> {
+    /// Returns a source, to be run.
+    fn source(&self, number: usize, feed: SourceFeed, held: Option<String>) -> Supervised {
+        Supervised {
+            held,
+            folder: self.folder.source(&feed.name),
+            lines: Lines::new(number as u16, feed.owned_tables(), self.queue.clone()),
+            asks: self.running.asks[number].clone(),
+            synced: self.running.synced_offset.clone(),
+            room: self.running.room.clone(),
+            stop: self.stop.clone(),
+            http: self.around.http.clone(),
+            health: feed.health(&self.around.registry, self.pipeline),
+            name: feed.name,
+            make: feed.make,
         }
-        sources
+    }
+
+    /// Starts to look for dead letters that are to be sent again, of these sinks.
+    fn redrives(&self, sinks: Vec<(String, watch::Receiver<Floor>)>, sources: Vec<SourceInfo>) -> JoinSet<()> {
+        let (pipeline, folder) = (self.pipeline.to_owned(), self.folder.clone());
+        let (queue, stop) = (self.queue.clone(), self.stop.clone());
+        let mut redrives = JoinSet::new();
+        redrives.spawn(Redrives { pipeline, folder, sinks, sources, queue, stop }.run());
+        redrives
     }
 }
 
