@@ -37,6 +37,7 @@ async fn every_example_of_every_help_runs() {
         "",
         "run",
         "coverage",
+        "verify",
         "check",
         "list",
         "schema",

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_healthy_pipeline_agrees_while_it_runs_and_after_cuts_kills_and_the_stop() {
-    let sinks = "tables = [\"trades\", \"tickers\", \"coverage\"]\n\
+    let sinks = "tables = [\"trades\", \"tickers\", \"coverage\", \"status\"]\n\
         [sink.file]\npath = \"rows\"\n[sink.late]\ntype = \"sqlite\"\npath = \"late.sqlite\"\nstart = \"latest\"\n";
     let bench = Bench::start(busy(1_000.0), "", sinks).await;
     let mut program = bench.run();
@@ -42,7 +42,8 @@ async fn a_healthy_pipeline_agrees_while_it_runs_and_after_cuts_kills_and_the_st
     let sink = sink(&document, "sqlite");
     let fates: u64 = sink["fates"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
     assert_eq!((code, sink["upto"].as_u64()), (0, Some(fates)), "every offset has one fate: {document:#}");
-    let stored = bench.number("SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM tickers)").await;
+    let all = "SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM tickers) + (SELECT count(*) FROM status)";
+    let stored = bench.number(all).await;
     assert_eq!(sink["rows"].as_i64(), Some(stored), "all were compared");
     let (code, page) = verify(&bench, &["--since", "1h"]);
     assert_eq!(code, 0, "{page}");

@@ -1,14 +1,31 @@
 //! `verify`: spool, ledger and stores held against each other, as a page or as JSON.
 
-use std::{fmt, process::ExitCode};
+use std::{fmt, path::PathBuf, process::ExitCode};
 
+use clap::Args;
 use tidegate_core::{
     catalog::Catalog,
     delivery::Fates,
     verify::{self, Difference, SinkVerified, Verdict, Verified},
 };
 
-use super::{Failure, Outcome, VerifyArgs, coverage::before_now, inspect, print, run};
+use super::{Failure, Outcome, coverage::before_now, inspect, print, run};
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Leave out rows that came before: 1d, 12h, 30m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// Print one JSON document, with every difference.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The host file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+}
 
 pub(super) fn verify(catalog: &Catalog, args: &VerifyArgs) -> Outcome {
     let (pipeline, folder) = inspect::written_by(catalog, &args.file, args.host.as_deref())?;
@@ -85,3 +102,20 @@ fn listed(f: &mut fmt::Formatter<'_>, differences: &[Difference], notes: &[Strin
 
 /// So many differences of one store are shown.
 const MOST: usize = 50;
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  tidegate verify eth.toml
+  tidegate verify eth.toml --since 1h
+  tidegate verify eth.toml --json
+
+Each offset that the spool still has gets its fate anew for each sink: delivered, filtered (a table that the sink does not
+take), refused (a dead letter), control, missing (dropped, or unreadable). What was delivered is looked for in the store by
+SQL of its own, stream by stream; where the sums differ, row by row. What the spool has let go of is compared by the
+ledger's count alone. Nothing is changed. With --since, only rows that came since then are compared.
+
+What can be done: rows that are missing are in the spool, with their offsets: `tidegate spool dump` shows them once the
+pipeline is stopped. Of rows that are there twice, one has to be deleted.
+
+Exit codes: 0 all agrees; 1 there are differences; 2 nobody can tell: a store could not be read, or none can be asked.
+sqlite can be asked; file and stdout cannot.";
