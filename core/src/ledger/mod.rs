@@ -9,6 +9,9 @@
 //! pipeline. Where its file is gone, or the log does not reach back to it, it begins with the oldest head that is left, and
 //! says that what lies before is unknown.
 //!
+//! It belongs to one pipeline, which stands in it: another one's is put aside. Where the spool went back to an older state,
+//! it goes on behind the last offset that both have, so that no row is counted twice.
+//!
 //! All times are the venue's, in UTC nanoseconds.
 
 mod fold;
@@ -21,7 +24,7 @@ mod timeline;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;
-pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, StreamCoverage};
+pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, StreamCoverage, Unread};
 pub(crate) use task::{Setup, prepare};
 #[cfg(test)]
 pub(crate) use timeline::Mark;

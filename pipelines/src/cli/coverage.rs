@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage},
+    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage, Unread},
     row::Timestamp,
     spool::disk::RealDisk,
 };
@@ -164,8 +164,9 @@ impl Page<'_> {
                 None => writeln!(f, "{table}: {rows} rows thrown away: spool full")?,
             }
         }
-        for (first, last) in &self.coverage.unreadable {
-            writeln!(f, "spool: offsets {first} to {last} cannot be read")?;
+        for Unread { first, last, sinks } in &self.coverage.unreadable {
+            let by = if sinks.is_empty() { String::new() } else { format!(" by {}", cut(&sinks.join(" and "), 16)) };
+            writeln!(f, "spool: offsets {first} to {last} cannot be read{by}")?;
         }
         Ok(())
     }
@@ -299,7 +300,7 @@ mod tests {
             is_lost: true,
             kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
             dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
-            unreadable: vec![(u64::MAX, u64::MAX)],
+            unreadable: vec![Unread { first: u64::MAX, last: u64::MAX, sinks: vec![LONG.to_owned()] }],
             streams: vec![stream()],
         };
         for by in [By::Table, By::Stream] {
