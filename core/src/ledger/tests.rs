@@ -353,10 +353,9 @@ async fn what_a_spool_that_went_back_still_has_is_not_counted_twice() {
         let trades = coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap();
         assert_eq!(trades.rows_received, Some(5), "5 and 6 were there before; {coverage:?}");
         let tickers = said(&coverage, "tickers");
-        assert!(
-            tickers.starts_with("100 received, 108 unknown (") && tickers.ends_with(", 300 received, 300"),
-            "{tickers}"
-        );
+        let last = if is_older_boot { 106 } else { 108 };
+        assert!(tickers.starts_with(&format!("100 received, {last} unknown (")), "{tickers}");
+        assert!(tickers.ends_with(", 300 received, 300"), "{tickers}");
     }
 }
 
