@@ -395,16 +395,19 @@ impl Proof {
 /// How long a commit of the running pipeline may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const INTERVALS: &str = "
-SELECT * FROM (
-    SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why,
-        lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
-    FROM marks
-    JOIN streams ON streams.id = marks.stream
-    LEFT JOIN sessions ON sessions.session = streams.session
-) WHERE until IS NULL OR until > ?1
-ORDER BY source, tbl, symbol, listing, id, start";
+/// Of each stream the mark that holds at `?1`, and those behind it: older ones are not read.
+pub(super) const INTERVALS: &str = "
+SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why,
+    lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
+FROM streams
+CROSS JOIN marks ON marks.stream = streams.id AND marks.start >= coalesce(
+    (SELECT max(held.start) FROM marks AS held WHERE held.stream = streams.id AND held.start <= ?1), ?1)
+LEFT JOIN sessions ON sessions.session = streams.session
+ORDER BY source, tbl, symbol, listing, streams.id, start";
 
 /// The last moment of which anything is known.
-const HEARD: &str = "
-SELECT max(moment) FROM (SELECT max(heard) AS moment FROM sessions UNION ALL SELECT max(start) FROM marks)";
+pub(super) const HEARD: &str = "
+SELECT max(moment) FROM (
+    SELECT max(heard) AS moment FROM sessions
+    UNION ALL
+    SELECT (SELECT max(start) FROM marks WHERE marks.stream = streams.id) FROM streams)";

@@ -392,6 +392,26 @@ async fn what_the_ledger_has_read_and_a_sink_has_not_is_lost_at_that_sink_when_i
 }
 
 #[tokio::test]
+async fn what_is_older_than_what_is_asked_for_is_not_read() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning().into_iter().chain(cut()));
+    spool.follow("one").await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(spool.path("one")).read_only(true);
+    let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    for query in [super::report::INTERVALS, super::report::HEARD] {
+        let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(plan).bind(7).fetch_all(&mut file).await.unwrap();
+        let of_marks: Vec<_> = plan.into_iter().map(|(.., step)| step).filter(|step| step.contains("marks")).collect();
+        let is_seek = |step: &String| step.starts_with("SEARCH marks") || step.starts_with("SEARCH held");
+        assert!(of_marks.iter().any(is_seek) && !of_marks.iter().any(|step| step.contains("SCAN")), "{of_marks:?}");
+    }
+    let coverage = spool.covered_since("one", Some(107), Keeper::Running(Timestamp(0))).await;
+    assert_eq!(said(&coverage, "trades"), DENSE_SAID.replace("100 received, 106", "107"), "what holds then is told");
+    let coverage = spool.covered_since("one", Some(108), Keeper::Running(Timestamp(0))).await;
+    assert!(said(&coverage, "trades").starts_with("108 lost"), "{}", said(&coverage, "trades"));
+}
+
+#[tokio::test]
 async fn a_boot_ends_what_was_received_at_the_last_frame_that_is_durable() {
     let mut spool = Spool::new();
     spool.put_all(beginning());
