@@ -81,7 +81,7 @@ async fn bench(sink: &str) -> Bench {
 }
 
 async fn killed_and_killed_again(bench: &Bench) {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("kills by seed {seed}");
     let mut random = seed;
     for _ in 0..12 {

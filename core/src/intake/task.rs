@@ -23,7 +23,7 @@ use crate::{
     config::{SpoolConfig, WhenFull},
     delivery,
     health::Registry,
-    outside,
+    outside, own,
     row::Timestamp,
     rules::{Rule, holds},
     spool::{Control, Floor, Housekeeping, Loss, SpoolPosition, SpoolWriter, SyncDone},
@@ -97,7 +97,9 @@ impl Task {
     pub(super) fn new(prepared: Prepared) -> Result<Self> {
         let Prepared { pipeline, continuity, writer, config, sources, registry, synced } = prepared;
         let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
-        let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
+        // The pipeline's own source, which comes last, is no stage.
+        let shown = names.iter().filter(|name| ***name != *own::SOURCE);
+        let tallies = shown.map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
         let board = |source: &SourceSetup| {
             let tables = source.info.tables.iter().map(|table| table.name.clone()).collect();
             Board::new(source.info.name.clone(), tables, source.history_lag)
@@ -233,7 +235,7 @@ impl Task {
         self.tell_board(&handover);
         // Live records may narrow a gap without a word.
         self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_stirred();
-        handover.done(logged);
+        handover.done(logged.max(self.intake.spool.next_offset().saturating_sub(1)));
         if self.intake.spool.wants_roll()
             && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
         {
@@ -348,7 +350,7 @@ impl Task {
             offsets: Some(loss.offsets),
             at: now.wall,
         };
-        let entered = losses.iter().filter(|_| holds(Rule::DropsAreEntered)).map(dropped);
+        let entered = losses.iter().map(dropped);
         let gone: Vec<_> = entered.chain([Control::SegmentDropped { first, last }]).collect();
         let written = loop {
             match self.intake.enter(now, &gone)? {

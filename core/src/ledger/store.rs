@@ -16,6 +16,7 @@ use sqlx::{
 use super::{
     fold::{Fold, Line, StoredLine},
     timeline::{KEPT, Known, Mark, State, Timeline},
+    told::{Statement, Told},
 };
 use crate::{
     Error, Result,
@@ -32,6 +33,8 @@ pub(super) struct Store {
     file: (u64, u64),
     position: Option<Place>,
     owner: Owner,
+    /// What the table `coverage` is told, where a sink takes it.
+    told: Option<Told>,
 }
 
 /// Whose ledger it is.
@@ -108,7 +111,7 @@ impl Store {
             let text = format!("the ledger `{shown}` is that of the pipeline `{whose}`, not of `{}`", owner.pipeline);
             return Err(Error::transient(text).because(Foreign));
         }
-        Ok(Self { path: path.to_owned(), connection, file, position, owner })
+        Ok(Self { path: path.to_owned(), connection, file, position, owner, told: None })
     }
 
     /// Returns up to where the log was read.
@@ -157,6 +160,25 @@ impl Store {
         Ok(())
     }
 
+    /// Begins to note what the table `coverage` has to be told.
+    pub(super) async fn tell(&mut self) -> Result<()> {
+        let told = Told::open(&mut self.connection).await;
+        self.told = Some(told.map_err(|error| failed(&self.path, error))?);
+        Ok(())
+    }
+
+    /// Returns what the table `coverage` is told, where a sink takes it.
+    pub(super) fn told(&mut self) -> Option<&mut Told> {
+        self.told.as_mut()
+    }
+
+    /// Returns the next statements that the log lacks.
+    pub(super) async fn unsaid(&mut self, behind: u64, most: usize) -> Result<Vec<Statement>> {
+        let Some(told) = &self.told else { return Ok(Vec::new()) };
+        let unsaid = told.unsaid(&mut self.connection, behind, most).await;
+        unsaid.map_err(|error| failed(&self.path, error))
+    }
+
     /// Ends it: what it is in then is one file.
     pub(super) async fn close(self) -> Result<()> {
         self.connection.close().await.map_err(|error| failed(&self.path, error))
@@ -200,7 +222,13 @@ impl Store {
         let owner = sqlx::query("INSERT OR IGNORE INTO owner VALUES (1, ?)").bind(&self.owner.pipeline);
         owner.execute(&mut *transaction).await?;
         write_losses(&mut transaction, fold, &news.unreadable).await?;
+        if let Some(told) = &mut self.told {
+            told.note(&mut transaction, fold).await?;
+        }
         transaction.commit().await?;
+        if let Some(told) = &mut self.told {
+            told.noted();
+        }
         Ok(true)
     }
 }

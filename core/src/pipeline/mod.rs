@@ -9,6 +9,7 @@
 
 mod check;
 mod folder;
+mod own;
 pub mod redrive;
 mod supervise;
 mod vanished;
@@ -30,6 +31,7 @@ use tracing::info;
 
 pub use check::{Check, check_connections};
 pub use folder::Folder;
+use own::{Own, OwnSetup};
 use redrive::Redrives;
 use supervise::{MakeSource, SourceEnd, Supervised};
 use vanished::Vanished;
@@ -42,7 +44,8 @@ use crate::{
     delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
-    intake, ledger,
+    intake,
+    ledger::{self, Ledger},
     metrics::PipelineMetrics,
     row::Table,
     source::{Lines, Source},
@@ -167,7 +170,7 @@ struct Parts {
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
     deliveries: JoinSet<SinkEnd>,
-    ledger: JoinSet<()>,
+    own: Own,
     redrives: JoinSet<()>,
     vanished: Vec<String>,
     spool: StageHealth,
@@ -182,12 +185,13 @@ impl Parts {
         let folder = Folder::of(&around.data_dir, &pipeline).create()?;
         let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
         let vanished = Vanished::find(&folder.sinks(), &names)?;
+        let own = crate::own::source(&pipeline.sinks);
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
             folder: folder.spool(),
             config: pipeline.spool,
-            sources: feeds.iter().map(SourceFeed::intake_source).collect(),
+            sources: feeds.iter().map(SourceFeed::intake_source).chain(own.clone().map(own::intake_source)).collect(),
             registry: around.registry.clone(),
         })
         .await?;
@@ -197,7 +201,7 @@ impl Parts {
             pipeline: &pipeline.name,
             folder: &folder,
             intake: &intake,
-            sources: feeds.iter().map(SourceFeed::info).collect(),
+            sources: feeds.iter().map(SourceFeed::info).chain(own.clone()).collect(),
             vanished: &vanished,
             others: others(&around.data_dir, &around.strays),
             stop: told,
@@ -207,12 +211,14 @@ impl Parts {
         let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
         let sinks = sinks.into_iter().zip(floors.clone()).collect();
         floors.extend(around_sinks.show_vanished());
-        let (ledger, floor) = around_sinks.ledger();
+        let (follow, floor) = around_sinks.ledger();
         floors.push(floor);
         let stop_sources = CancellationToken::new();
         let held = vanished::renamed(&around_sinks.sources, &intake.known);
         let known = around_sinks.sources;
         let (running, queue) = intake.run(floors, stop_sources.clone());
+        let (number, registry) = (feeds.len() as u16, &around.registry);
+        let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
         let (name, stop) = (pipeline.name.clone(), stop_sources.clone());
         let asked =
             Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
@@ -245,7 +251,7 @@ impl Parts {
             stop_sources,
             intake: running.task,
             deliveries,
-            ledger,
+            own,
             redrives,
             stop_sinks,
             stop: around.stop,
@@ -281,7 +287,9 @@ impl Parts {
             needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
         }
         while self.redrives.join_next().await.is_some() {}
-        // The queue is closed now: intake writes what is in it, makes it durable, and ends.
+        // What the pipeline says of itself comes last.
+        self.own.say_last_word();
+        // The queue is closed soon: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
             None => joined((&mut self.intake).await, &self.spool),
@@ -292,7 +300,7 @@ impl Parts {
             // Its panic was caught, and nobody aborts it.
             sinks.extend(ended);
         }
-        while self.ledger.join_next().await.is_some() {}
+        self.own.ended().await;
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
@@ -334,19 +342,16 @@ impl Deliveries<'_> {
         })
     }
 
-    /// Returns the running ledger, and what it no longer needs.
-    fn ledger(&self) -> (JoinSet<()>, watch::Receiver<Floor>) {
-        let (follow, floor) = ledger::prepare(ledger::Setup {
+    /// Returns the ledger, to be run, and what it no longer needs.
+    fn ledger(&self) -> (Ledger, watch::Receiver<Floor>) {
+        ledger::prepare(ledger::Setup {
             pipeline: self.pipeline.to_owned(),
             path: self.folder.ledger(),
             reader: self.intake.reader.clone(),
             synced: self.intake.synced.clone(),
             stop: self.stop.clone(),
             health: self.registry.stage(StageId::ledger(self.pipeline)),
-        });
-        let mut running = JoinSet::new();
-        running.spawn(follow);
-        (running, floor)
+        })
     }
 
     /// Returns the delivery of a sink, to be run, and what it no longer needs.

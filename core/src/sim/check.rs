@@ -34,7 +34,8 @@ pub(super) fn nothing_is_wrong(world: &World) -> Result<(), String> {
     Ok(())
 }
 
-fn is_excused(world: &World, record: usize) -> bool {
+/// Returns whether the log says that a record cannot be had, or believes that it is not.
+pub(super) fn is_excused(world: &World, record: usize) -> bool {
     world.recorder.lost.contains(&record) || world.recorder.trusted.contains(&record)
 }
 

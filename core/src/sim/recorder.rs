@@ -1,16 +1,24 @@
 //! What the log has said so far: every durable item, read as soon as it is, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use super::{
     market::Market,
-    venue::{SECOND, STREAMS},
+    venue::{SECOND, STREAMS, Venue},
 };
 use crate::{
     intake::{Continuity, row_hash},
     ledger::Fold,
     protocol::GapId,
-    spool::{Boot, Control, GapOutcome, Item, ItemBuffer, RowHead, SpoolPosition, SpoolReader, Step},
+    row::Timestamp,
+    spool::{
+        Boot, Control, Cursor, GapOutcome, Item, ItemBuffer, Recovery, RowHead, SpoolOptions, SpoolPosition,
+        SpoolReader, Standing, Step,
+    },
+    testkit::{Failure, SimDisk},
 };
 
 /// A row of the log.
@@ -44,14 +52,16 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Reads on.
-    pub(super) fn read(&mut self, reader: &SpoolReader, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
-        let mut cursor = reader.cursor(self.position.unwrap_or(SpoolPosition::START));
-        if self.position.is_some_and(|position| position.offset >= reader.end().offset) {
-            return Ok(());
-        }
+    /// Returns a cursor that goes on where it has got to.
+    pub(super) fn cursor(&self, reader: &SpoolReader) -> Cursor {
+        reader.cursor(self.position.unwrap_or(SpoolPosition::START))
+    }
+
+    /// Reads on, up to an offset at most.
+    pub(super) fn read(&mut self, cursor: &mut Cursor, upto: u64, venue: &Venue) -> Result<(), String> {
+        let Venue { market, gave_up, .. } = venue;
         // What fails for a reader it reads later.
-        while let Ok(Some(step)) = cursor.next(u64::MAX) {
+        while let Ok(Some(step)) = cursor.next(upto) {
             match step {
                 Step::Missing { first, last } => {
                     self.missing.push((first, last));
@@ -68,6 +78,37 @@ impl Recorder {
                 }
             }
             self.position = Some(cursor.position());
+        }
+        Ok(())
+    }
+
+    /// I6, I7: what a restart finds on a disk is what was seen, and what follows from its last head is what follows from all.
+    pub(super) fn compare_recovery(
+        &mut self,
+        disk: SimDisk,
+        options: SpoolOptions,
+        venue: &Venue,
+    ) -> Result<(), String> {
+        disk.kill();
+        disk.fail(Failure::None);
+        let failed = |error: crate::Error| format!("I7: a copy cannot be opened: {}", error.chain());
+        let recovery = Recovery::open(Arc::new(disk), options).map_err(failed)?;
+        let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default()).map_err(failed)?;
+        recovery.streams().into_iter().for_each(|(id, info)| continuity.add_stream(id, &info.source, &info.key));
+        let recovery = recovery.replay(|step| fold(&mut continuity, &step)).map_err(failed)?;
+        let end = recovery.report().end;
+        let begun = recovery.begin(Vec::new(), Timestamp(0), "").map_err(failed)?;
+        let reader = begun.writer.reader();
+        if let Some(position) = self.position {
+            let standing = reader.check(position);
+            if standing != Standing::Retained || end < position.offset {
+                return Err(format!("I7: {position} was durable, and a restart ends at {end}: {standing:?}"));
+            }
+        }
+        let mut cursor = self.cursor(&reader);
+        self.read(&mut cursor, end, venue)?;
+        if self.missing.is_empty() && self.continuity != continuity {
+            return Err(format!("I6: a head and what follows say {continuity:#?}, all items {:#?}", self.continuity));
         }
         Ok(())
     }
@@ -163,6 +204,16 @@ impl Recorder {
     pub(super) fn went_back(&mut self) {
         let (lost, trusted) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.trusted));
         *self = Self { lost, trusted, ..Self::default() };
+    }
+}
+
+fn fold(continuity: &mut Continuity, step: &Step<'_>) {
+    let Step::Entry(entry) = step else { return };
+    for (_, item) in entry.items() {
+        match item {
+            Item::Row(row, bytes) => continuity.apply_row(&row, row_hash(&row.head, bytes)),
+            Item::Control(control) => continuity.apply(&control),
+        }
     }
 }
 

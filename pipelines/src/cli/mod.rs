@@ -304,7 +304,7 @@ pub(crate) struct CheckArgs {
     /// The host file.
     #[arg(long, value_name = "FILE")]
     pub(crate) host: Option<PathBuf>,
-    /// Dial too: the venues' discovery, the stores' probe.
+    /// Dial too: the venues' discovery, the stores' probe; and open the files of secrets, as a run does.
     #[arg(long)]
     pub(crate) connect: bool,
     /// Print every value and where it came from.

@@ -164,6 +164,7 @@ impl<T: Transport> Driver<T> {
             outgoing_bytes: 0,
             is_flushed: true,
         }));
+        self.link.forget_streams();
         self.link.step(Step::Opened);
         self.sessions += 1;
         self.health.connections(1);

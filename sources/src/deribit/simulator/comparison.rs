@@ -316,11 +316,12 @@ impl<'a> Sessions<'a> {
         let mut sent: BTreeMap<&str, Vec<Sent<L>>> = BTreeMap::new();
         for (number, session) in (1..).zip(self.all) {
             let is_settled = self.settled.contains(&number);
+            let last_moments = session.last_moments();
             for (symbol, handed) in kind(session) {
                 sent.entry(symbol).or_default().extend(handed.iter().map(|one| Sent {
                     key: key(&one.key),
                     session: number,
-                    is_late: !is_settled && session.may_be_in_flight(symbol, one.at_ms),
+                    is_late: !is_settled && last_moments.hold(symbol, one.at_ms),
                     at_ms: one.at_ms,
                 }));
             }

@@ -477,7 +477,7 @@ fn of_stream(ask: Ask, symbol: &str) -> Ask {
     Ask { gap: Gap { stream: StreamKey::new("prints", symbol), ..ask.gap }, ..ask }
 }
 
-fn ask(id: u64, number: u64) -> Ask {
+pub(super) fn ask(id: u64, number: u64) -> Ask {
     let gap = Gap {
         id: GapId(id),
         stream: StreamKey::new("prints", "a"),

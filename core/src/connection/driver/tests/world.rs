@@ -480,6 +480,9 @@ async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Recei
         if takes.wait_for(|takes| *takes).await.is_err() {
             return;
         }
+        if handover.is_anew {
+            streams.clear();
+        }
         streams.extend_from_slice(handover.records.new_streams());
         let (lines, whole) = written(&handover, &streams);
         rows.lock().unwrap().extend(whole);
