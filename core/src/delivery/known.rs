@@ -66,10 +66,16 @@ impl Known {
         let name = file_name(sink);
         let shown = || format!("`{}/{name}`", disk.place());
         let noted = match read(&*disk, &name) {
-            Ok(bytes) => parse(&bytes).ok_or_else(|| {
-                let remedy = "bring it back from a copy, or remove it together with what this sink has stored";
-                Error::permanent(format!("{} is damaged: it holds no position; {remedy}", shown()))
-            })?,
+            Ok(bytes) => {
+                let noted = parse(&bytes).ok_or_else(|| {
+                    let remedy = "bring it back from a copy, or remove it together with what this sink has stored";
+                    Error::permanent(format!("{} is damaged: it holds no position; {remedy}", shown()))
+                })?;
+                // A process that was killed may have put it there and not made its name durable: the spool must not be let
+                // go for what a power cut takes back.
+                disk.sync_dir().map_err(|error| Error::permanent(format!("cannot keep {}", shown())).because(error))?;
+                noted
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Noted::default(),
             Err(error) => return Err(Error::permanent(format!("cannot read {}", shown())).because(error)),
         };
@@ -148,8 +154,10 @@ const LONGEST: u64 = 4_096;
 mod tests {
     use std::fs;
 
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
-    use crate::spool::disk::RealDisk;
+    use crate::{spool::disk::RealDisk, testkit::SimDisk};
 
     const AT: SpoolPosition = SpoolPosition { boot: Boot(u64::MAX - 1), offset: 1 << 60 };
 
@@ -170,12 +178,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_has_noted_outlives_a_power_cut_once_it_was_read() {
+        let disk = SimDisk::default();
+        let open = || Known::open(Arc::new(disk.clone()), "sqlite").unwrap();
+        let first = Noted { begins_at: Some(AT), ..Noted::default() };
+        open().write(first).unwrap();
+        // Each change of a note in turn is the last one that the killed process makes.
+        let next = Noted { position: Some(AT), ..Noted::default() };
+        for changes in 1..12 {
+            let disk = disk.copy();
+            let mut known = Known::open(Arc::new(disk.clone()), "sqlite").unwrap();
+            disk.kill_after(changes);
+            drop(known.write(next));
+            disk.kill();
+            let read = Known::open(Arc::new(disk.clone()), "sqlite").unwrap().noted();
+            disk.cut_power(|_| 0);
+            let again = Known::open(Arc::new(disk), "sqlite").unwrap().noted();
+            assert_eq!(again, read, "killed at change {changes}");
+        }
+    }
+
+    #[test]
     fn a_damaged_file_is_no_fresh_start() {
         let directory = tempfile::tempdir().unwrap();
         for content in ["", "{}", "{\"boot\":\"x\",\"offset\":1}", "{\"boot\":\"1\"", "{\"chain\":\"1\"}"] {
             fs::write(directory.path().join("sqlite.json"), content).unwrap();
             let error = Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap_err();
             assert!(error.to_string().contains("sqlite.json"), "{content}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_is_a_position_or_no_position_and_never_a_fresh_start(
+            changes in vec((0_usize..200, any::<u8>()), 1..6),
+            cut in 0_usize..200,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = Arc::new(RealDisk::at(directory.path()));
+            let mut known = Known::open(disk, "sqlite").unwrap();
+            known.write(Noted { position: Some(AT), chain: Some(7), ..Noted::default() }).unwrap();
+            let mut bytes = fs::read(directory.path().join("sqlite.json")).unwrap();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.max(1));
+            prop_assert!(parse(&bytes).is_none_or(|noted| noted != Noted::default()));
         }
     }
 

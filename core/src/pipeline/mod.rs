@@ -22,7 +22,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -219,27 +219,12 @@ impl Parts {
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let (number, registry) = (feeds.len() as u16, &around.registry);
         let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
-        let (name, stop) = (pipeline.name.clone(), stop_sources.clone());
-        let asked =
-            Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
-        let mut redrives = JoinSet::new();
-        redrives.spawn(asked.run());
+        let (name, stop) = (pipeline.name.as_str(), &stop_sources);
+        let way = Way { pipeline: name, folder: &folder, running: &running, queue: &queue, stop, around: &around };
+        let redrives = way.redrives(sinks, known);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            let supervised = Supervised {
-                held,
-                folder: folder.source(&feed.name),
-                lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
-                asks: running.asks[number].clone(),
-                synced: running.synced_offset.clone(),
-                room: running.room.clone(),
-                stop: stop_sources.clone(),
-                http: around.http.clone(),
-                health: feed.health(&around.registry, &pipeline.name),
-                name: feed.name,
-                make: feed.make,
-            };
-            sources.spawn(supervised.run());
+            sources.spawn(way.source(number, feed, held).run());
         }
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
@@ -305,6 +290,44 @@ impl Parts {
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
         outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
+    }
+}
+
+/// What all that writes to the log has in common.
+struct Way<'a> {
+    pipeline: &'a str,
+    folder: &'a Folder,
+    running: &'a intake::Running,
+    queue: &'a mpsc::Sender<intake::Handover>,
+    stop: &'a CancellationToken,
+    around: &'a Surroundings,
+}
+
+impl Way<'_> {
+    /// Returns a source, to be run.
+    fn source(&self, number: usize, feed: SourceFeed, held: Option<String>) -> Supervised {
+        Supervised {
+            held,
+            folder: self.folder.source(&feed.name),
+            lines: Lines::new(number as u16, feed.owned_tables(), self.queue.clone()),
+            asks: self.running.asks[number].clone(),
+            synced: self.running.synced_offset.clone(),
+            room: self.running.room.clone(),
+            stop: self.stop.clone(),
+            http: self.around.http.clone(),
+            health: feed.health(&self.around.registry, self.pipeline),
+            name: feed.name,
+            make: feed.make,
+        }
+    }
+
+    /// Starts to look for dead letters that are to be sent again, of these sinks.
+    fn redrives(&self, sinks: Vec<(String, watch::Receiver<Floor>)>, sources: Vec<SourceInfo>) -> JoinSet<()> {
+        let (pipeline, folder) = (self.pipeline.to_owned(), self.folder.clone());
+        let (queue, stop) = (self.queue.clone(), self.stop.clone());
+        let mut redrives = JoinSet::new();
+        redrives.spawn(Redrives { pipeline, folder, sinks, sources, queue, stop }.run());
+        redrives
     }
 }
 

@@ -5,10 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    market::Market,
-    venue::{SECOND, STREAMS, Venue},
-};
+use super::venue::{SECOND, STREAMS, Venue};
 use crate::{
     intake::{Continuity, row_hash},
     ledger::Fold,
@@ -59,7 +56,6 @@ impl Recorder {
 
     /// Reads on, up to an offset at most.
     pub(super) fn read(&mut self, cursor: &mut Cursor, upto: u64, venue: &Venue) -> Result<(), String> {
-        let Venue { market, gave_up, .. } = venue;
         // What fails for a reader it reads later.
         while let Ok(Some(step)) = cursor.next(upto) {
             match step {
@@ -72,7 +68,7 @@ impl Recorder {
                         self.items.insert(offset, (entry.boot, checksum(&mut self.items_of_one, &item)));
                         match item {
                             Item::Row(row, bytes) => self.row(offset, entry.boot, &row, bytes),
-                            Item::Control(control) => self.control(&control, market, gave_up)?,
+                            Item::Control(control) => self.control(&control, venue)?,
                         }
                     }
                 }
@@ -83,13 +79,27 @@ impl Recorder {
     }
 
     /// I6, I7: what a restart finds on a disk is what was seen, and what follows from its last head is what follows from all.
-    pub(super) fn compare_recovery(
+    /// Reads on to the end that a restart will find.
+    pub(super) fn compare_restart(
         &mut self,
         disk: SimDisk,
         options: SpoolOptions,
         venue: &Venue,
     ) -> Result<(), String> {
-        disk.kill();
+        let (continuity, end, reader) = self.recover(disk, options)?;
+        let mut cursor = self.cursor(&reader);
+        self.read(&mut cursor, end, venue)?;
+        self.compare_continuity(&continuity)
+    }
+
+    /// The same of a disk whose power fails now, which goes on all the same.
+    pub(super) fn compare_power_cut(&self, disk: SimDisk, options: SpoolOptions) -> Result<(), String> {
+        let (continuity, end, _) = self.recover(disk, options)?;
+        let is_known = self.position.is_some_and(|position| position.offset == end);
+        if is_known { self.compare_continuity(&continuity) } else { Ok(()) }
+    }
+
+    fn recover(&self, disk: SimDisk, options: SpoolOptions) -> Result<(Continuity, u64, SpoolReader), String> {
         disk.fail(Failure::None);
         let failed = |error: crate::Error| format!("I7: a copy cannot be opened: {}", error.chain());
         let recovery = Recovery::open(Arc::new(disk), options).map_err(failed)?;
@@ -97,17 +107,18 @@ impl Recorder {
         recovery.streams().into_iter().for_each(|(id, info)| continuity.add_stream(id, &info.source, &info.key));
         let recovery = recovery.replay(|step| fold(&mut continuity, &step)).map_err(failed)?;
         let end = recovery.report().end;
-        let begun = recovery.begin(Vec::new(), Timestamp(0), "").map_err(failed)?;
-        let reader = begun.writer.reader();
+        let reader = recovery.begin(Vec::new(), Timestamp(0), "").map_err(failed)?.writer.reader();
         if let Some(position) = self.position {
             let standing = reader.check(position);
             if standing != Standing::Retained || end < position.offset {
                 return Err(format!("I7: {position} was durable, and a restart ends at {end}: {standing:?}"));
             }
         }
-        let mut cursor = self.cursor(&reader);
-        self.read(&mut cursor, end, venue)?;
-        if self.missing.is_empty() && self.continuity != continuity {
+        Ok((continuity, end, reader))
+    }
+
+    fn compare_continuity(&self, continuity: &Continuity) -> Result<(), String> {
+        if self.missing.is_empty() && self.continuity != *continuity {
             return Err(format!("I6: a head and what follows say {continuity:#?}, all items {:#?}", self.continuity));
         }
         Ok(())
@@ -138,9 +149,9 @@ impl Recorder {
         self.ledger.row(row);
     }
 
-    fn control(&mut self, control: &Control, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
+    fn control(&mut self, control: &Control, venue: &Venue) -> Result<(), String> {
         match control {
-            Control::GapClosed { gap, stream, outcome, .. } => self.closed(*gap, *stream, outcome, market, gave_up)?,
+            Control::GapClosed { gap, stream, outcome, .. } => self.closed(*gap, *stream, outcome, venue)?,
             Control::Dropped { sinks, offsets: Some((first, last)), .. } => {
                 self.dropped.extend(sinks.iter().map(|sink| (sink.clone(), *first, *last)));
             }
@@ -152,25 +163,23 @@ impl Recorder {
             for (stream, _) in streams {
                 let Some(stream) = self.stream(*stream) else { continue };
                 let at = venue_at.0 / SECOND;
-                let first = market.made.iter().position(|made| made.ts > at);
-                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(market.made.len()), at));
+                let first = venue.market.made.iter().position(|made| made.ts > at);
+                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(venue.market.made.len()), at));
             }
         }
         Ok(())
     }
 
-    fn closed(
-        &mut self,
-        gap: GapId,
-        stream: u32,
-        outcome: &GapOutcome,
-        market: &Market,
-        gave_up: &[GapId],
-    ) -> Result<(), String> {
-        let Some(stream) = self.stream(stream) else { return Ok(()) };
+    fn closed(&mut self, gap: GapId, number: u32, outcome: &GapOutcome, venue: &Venue) -> Result<(), String> {
+        let Some(stream) = self.stream(number) else { return Ok(()) };
+        let Venue { market, gave_up, .. } = venue;
+        // A gap that is open at the right also has what was made since the venue has numbered anew and nobody heard of it.
+        let known = self.continuity.epoch_of(number).unwrap_or_default();
+        let is_open = self.continuity.missing_in(number, gap).iter().any(|(_, to)| *to == Timestamp(i64::MAX));
         let is_lacking = |record: &usize| {
             let made = &market.made[*record];
-            made.stream == stream && self.continuity.lacks(gap, made.epoch, made.n)
+            let is_unheard = is_open && made.epoch > known && !matches!(outcome, GapOutcome::Absent);
+            made.stream == stream && (is_unheard || self.continuity.lacks(gap, made.epoch, made.n))
         };
         let lacking: Vec<usize> = (0..market.made.len()).filter(is_lacking).collect();
         let has_given_up = gave_up.contains(&gap);

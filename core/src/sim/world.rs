@@ -51,6 +51,8 @@ pub(super) struct World {
     spool_copy: Option<SimDisk>,
     /// Whether somebody brought back what was older, so that it may be noticed.
     pub(super) has_restored: bool,
+    /// Whether the log went back, so that what it had said is no longer known.
+    pub(super) log_went_back: bool,
     pub(super) has_flipped: bool,
     is_failing: bool,
 }
@@ -86,6 +88,7 @@ impl World {
             elapsed: Duration::ZERO,
             spool_copy: None,
             has_restored: false,
+            log_went_back: false,
             has_flipped: false,
             is_failing: false,
             setting,
@@ -158,6 +161,9 @@ impl World {
     fn restart_changes_nothing(&mut self) -> Result<(), String> {
         let before: Vec<_> = self.stores.iter().map(|store| locked(store).rows()).collect();
         let end = self.process(&mut [].iter())?;
+        if matches!(end, End::Noticed(_)) {
+            return Ok(());
+        }
         if !matches!(end, End::Done) {
             return Err(format!("I20: a restart after all was delivered did not end well: {end:?}"));
         }
@@ -196,10 +202,12 @@ struct Life<'a> {
 
 impl Life<'_> {
     async fn run<'o>(&mut self, ops: &mut impl Iterator<Item = &'o Op>) -> Result<End, String> {
-        let World { recorder, venue, has_restored, has_flipped, summary, .. } = &mut *self.world;
-        let is_known = !*has_restored && !*has_flipped && summary.processes > 0;
+        let is_known = self.is_known();
         if is_known {
-            recorder.compare_recovery(disk().copy(), engine::spool_options(), venue)?;
+            let World { recorder, venue, .. } = &mut *self.world;
+            let copy = disk().copy();
+            copy.kill();
+            recorder.compare_restart(copy, engine::spool_options(), venue)?;
         }
         let mut engine = match Engine::start(&self.world.setting, &self.world.stores) {
             Ok(engine) => engine,
@@ -236,6 +244,11 @@ impl Life<'_> {
             }
         }
         self.heal(engine).await
+    }
+
+    /// Returns whether the spool's files are what processes have left.
+    fn is_known(&self) -> bool {
+        !self.world.has_restored && !self.world.has_flipped && self.world.recorder.position.is_some()
     }
 
     /// Takes note of the time.
@@ -357,6 +370,12 @@ impl Life<'_> {
             return Err("intake has ended on a disk that is well".to_owned());
         }
         self.stores_are_behind(engine)?;
+        if self.world.setting.seed.is_multiple_of(EACH_STEP) && self.is_known() {
+            let copy = disk().copy();
+            let mut random = Random::new(self.world.elapsed.as_nanos() as u64);
+            copy.cut_power(|most| random.below(most + 1));
+            self.world.recorder.compare_power_cut(copy, engine::spool_options())?;
+        }
         Ok(None)
     }
 
@@ -373,7 +392,7 @@ impl Life<'_> {
 
     /// I3: no store is ahead of what is durable.
     fn stores_are_behind(&self, engine: &Engine) -> Result<(), String> {
-        if self.world.has_restored {
+        if self.world.has_restored || self.world.has_flipped {
             return Ok(());
         }
         for store in &self.world.stores {
@@ -408,6 +427,7 @@ impl Life<'_> {
         copy.fail(Failure::None);
         machine::replace_disk(Path::new(SPOOL), copy);
         self.world.recorder.went_back();
+        self.world.log_went_back = true;
         self.world.has_restored = true;
         Some(End::Killed)
     }
@@ -437,7 +457,7 @@ impl Life<'_> {
                 return Err(format!("I2: the balance of sink {sink} is not even: {balance:?}"));
             }
             if let Some(why) = outcome.failure {
-                if self.world.has_restored {
+                if self.world.has_restored || self.world.has_flipped {
                     return Ok(End::Noticed(why));
                 }
                 if !std::mem::take(&mut self.world.is_failing) {
@@ -510,6 +530,9 @@ fn disk() -> SimDisk {
 
 /// Of so few steps each one is told.
 const FEW_STEPS: usize = 250;
+
+/// One history of so many is looked at as if the power failed after each step.
+const EACH_STEP: u64 = 1_000;
 
 /// How long a round lasts when all faults are over.
 const PAUSE: Duration = Duration::from_millis(250);

@@ -5,7 +5,7 @@ use std::{fmt, path::Path, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    BootSpan, Control, Item, SourceInfo,
+    BootSpan, Control, Item, SourceInfo, SpoolReader,
     disk::{Disk, RealDisk},
     recovery::{list, share},
     shared::Shared,
@@ -107,6 +107,17 @@ pub struct Missing {
     pub first: u64,
     /// The last of them.
     pub last: u64,
+}
+
+/// Returns a reader of what is on the disk now, also beside the process that has the spool: what comes later it does not see.
+///
+/// # Errors
+///
+/// `Config` when there is no spool, or none that can be read; `Transient` when the disk fails, or a segment went meanwhile.
+pub(crate) fn beside(directory: &Path) -> Result<SpoolReader> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::at(directory));
+    let opened = Opened::read(&*disk)?;
+    Ok(SpoolReader::new(Arc::new(opened.share(disk)?)))
 }
 
 /// Reads the heads.

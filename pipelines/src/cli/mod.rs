@@ -12,6 +12,7 @@ mod simulate;
 #[cfg(feature = "simulator")]
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "most of it is for the demo"))]
 mod text;
+mod verify;
 
 use std::{
     ffi::OsString,
@@ -43,6 +44,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Schema(args) => reference::schema(catalog, &args),
         Command::Graph(args) => reference::graph(catalog, &args),
         Command::Coverage(args) => coverage::coverage(catalog, &args),
+        Command::Verify(args) => verify::verify(catalog, &args),
         Command::Spool(args) => inspect::spool(&args),
         Command::Deadletter(args) => deadletter::run(catalog, &args),
         #[cfg(feature = "simulator")]
@@ -197,6 +199,9 @@ pub(crate) enum Command {
     /// Say of each stream what was received, filled, lost, and when; of a running or a stopped pipeline.
     #[command(after_help = COVERAGE_EXAMPLES)]
     Coverage(CoverageArgs),
+    /// Compare spool, ledger and stores, row by row; of a running or a stopped pipeline.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// Look into a stopped pipeline's spool.
     Spool(SpoolArgs),
     /// Look at rows that a store would not take, and send them again.
@@ -256,6 +261,23 @@ behind the spool; where nobody runs the pipeline, what is received ends with its
 In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
 is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on. What cannot
 be read any more of the spool is in `unreadable`, with the `sinks` that had not got it.";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  tidegate verify eth.toml
+  tidegate verify eth.toml --since 1h
+  tidegate verify eth.toml --json
+
+Each offset that the spool still has gets its fate anew for each sink: delivered, filtered (a table that the sink does not
+take), refused (a dead letter), control, missing (dropped, or unreadable). What was delivered is looked for in the store by
+SQL of its own, stream by stream; where the sums differ, row by row. What the spool has let go of is compared by the
+ledger's count alone. Nothing is changed. With --since, only rows that came since then are compared.
+
+What can be done: rows that are missing are in the spool, with their offsets: `tidegate spool dump` shows them once the
+pipeline is stopped. Of rows that are there twice, one has to be deleted.
+
+Exit codes: 0 all agrees; 1 there are differences; 2 nobody can tell: a store could not be read, or none can be asked.
+sqlite can be asked; file and stdout cannot.";
 
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
@@ -358,6 +380,22 @@ pub(crate) struct CoverageArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) since: Option<std::time::Duration>,
     /// Print one JSON document; with --by stream every interval is in it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The host file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Leave out rows that came before: 1d, 12h, 30m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// Print one JSON document, with every difference.
     #[arg(long)]
     pub(crate) json: bool,
     /// The host file.
