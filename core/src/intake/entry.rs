@@ -664,8 +664,8 @@ impl Intake {
             self.unsaid += 1;
             return;
         }
-        if let Control::Confirmed { source, at, .. } = &control {
-            self.counts.absences.extend(self.continuity.absence_until(source, *at));
+        if let Control::Confirmed { source, venue_at, .. } = &control {
+            self.counts.absences.extend(self.continuity.absence_until(source, *venue_at));
         }
         self.continuity.apply(&control);
         if let Control::GapOpened { gap, .. } = control

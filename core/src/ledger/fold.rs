@@ -35,12 +35,10 @@ pub(crate) struct Fold {
     /// Sessions of which nothing was heard since the ledger began, or since a part of the log that cannot be read: what they
     /// vouch for is claimed from then on.
     unheard: BTreeSet<u32>,
-    /// By how much our clock is ahead of that of each source's venue.
+    /// By how much our clock is ahead of that of each source's venue, as far as it was compared since the boot.
     ahead: HashMap<Arc<str>, i64>,
     /// Rows that were thrown away, since the store was told.
     drops: Vec<Drops>,
-    /// Offsets that cannot be read, since the store was told.
-    unreadable: Vec<(u64, u64)>,
     /// Only continuity is restored: the store has the rest already.
     is_quiet: bool,
 }
@@ -90,6 +88,11 @@ impl Fold {
     /// all between `continuity` and there, and [`resume`](Self::resume) was called.
     pub(crate) fn restoring(continuity: Continuity) -> Self {
         Self { continuity, is_quiet: true, ..Self::default() }
+    }
+
+    /// Ends, and leaves continuity as it is.
+    pub(crate) fn into_continuity(self) -> Continuity {
+        self.continuity
     }
 
     /// Goes on with what the store has.
@@ -187,6 +190,8 @@ impl Fold {
     pub(crate) fn control(&mut self, control: &Control) {
         match control {
             Control::Boot { .. } => {
+                // Our clock may have been set while nobody was there.
+                self.ahead.clear();
                 let ended = self.continuity.open_sessions().collect();
                 self.ended(ended, control);
             }
@@ -227,22 +232,24 @@ impl Fold {
                 self.continuity.apply(control);
                 self.dropped(sinks, rows, *at);
             }
+            Control::ClockStep { step, .. } => {
+                self.continuity.apply(control);
+                self.ahead.values_mut().for_each(|ahead| *ahead = ahead.saturating_add(*step));
+            }
             Control::Stream { .. }
             | Control::GapEmpty { .. }
             | Control::Restart { .. }
             | Control::Malformed { .. }
-            | Control::ClockStep { .. }
             | Control::SegmentDropped { .. }
             | Control::Redrive { .. } => self.continuity.apply(control),
         }
     }
 
     /// Offsets that were durable cannot be read: whatever was in them is lost, of all that was vouched for.
-    pub(crate) fn unreadable(&mut self, first: u64, last: u64) {
+    pub(crate) fn unreadable(&mut self) {
         if self.is_quiet {
             return;
         }
-        self.unreadable.push((first, last));
         for session in self.continuity.open_sessions().collect::<Vec<_>>() {
             let heard = self.heard.get(&session).copied();
             for stream in self.continuity.streams_of(session) {
@@ -355,9 +362,8 @@ impl Fold {
             Known::new(State::Received)
         };
         let still_missing = self.continuity.missing_beside(id, gap);
-        let ahead =
-            self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source)).copied().unwrap_or_default();
-        let now = Timestamp(closing.at.0.saturating_sub(ahead));
+        let ahead = self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source));
+        let now = ahead.map(|ahead| Timestamp(closing.at.0.saturating_sub(*ahead)));
         let heard = self.heard_of(&standing);
         let vouched = standing.covered_by.iter().map(|session| self.continuity.vouched(*session)).min();
         let vouched = vouched.unwrap_or(END);
@@ -371,7 +377,12 @@ impl Fold {
         for &(from, to) in &open {
             // Where nobody listens, nothing is said of the time that is still to come.
             let known = closing.missing.iter().map(|(_, to)| *to).filter(|to| *to < END).max();
-            let to = if to < END { to } else { now.max(from).max(known.unwrap_or(from)) };
+            let to = match now {
+                _ if to < END => to,
+                // And where nobody knows the venue's time, what is lost is lost until somebody listens.
+                None if bad.as_ref().is_some_and(|bad| bad.state == State::Lost) => END,
+                now => now.max(known).unwrap_or(from).max(from),
+            };
             for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
                 let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
                 // What is lost stays lost, whatever comes of another gap of that time.
@@ -381,7 +392,7 @@ impl Fold {
                 }
             }
         }
-        let Some(bad) = bad else { return self.look(id, now) };
+        let Some(bad) = bad else { return self.look_now(id, now) };
         for &(from, to) in &closing.missing {
             let is_seen = open.iter().any(|&(first, last)| first < to && from < last);
             if !is_seen {
@@ -391,7 +402,14 @@ impl Fold {
                 line.time.paint(span, |known| known.state.is_complete().then(|| bad.clone()));
             }
         }
-        self.look(id, now);
+        self.look_now(id, now);
+    }
+
+    /// Says how a stream stands now; where nobody knows the venue's time, how it stood last goes on.
+    fn look_now(&mut self, id: u32, now: Option<Timestamp>) {
+        if let Some(now) = now {
+            self.look(id, now);
+        }
     }
 
     fn dropped(&mut self, sinks: &[String], rows: &[(u32, u64)], at: Timestamp) {
@@ -444,9 +462,9 @@ impl Fold {
         self.heard.iter().map(|(session, heard)| (*session, *heard))
     }
 
-    /// Returns what was thrown away, and what cannot be read.
-    pub(crate) fn losses(&self) -> (&[Drops], &[(u64, u64)]) {
-        (&self.drops, &self.unreadable)
+    /// Returns what was thrown away.
+    pub(crate) fn drops(&self) -> &[Drops] {
+        &self.drops
     }
 
     /// Returns of how many streams something is asked for.
@@ -459,7 +477,6 @@ impl Fold {
     pub(crate) fn saved(&mut self) {
         self.gone.clear();
         self.drops.clear();
-        self.unreadable.clear();
         for line in self.lines.values_mut() {
             line.time.saved();
             (line.is_news, line.received, line.backfilled) = (false, 0, 0);

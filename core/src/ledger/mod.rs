@@ -9,6 +9,9 @@
 //! pipeline. Where its file is gone, or the log does not reach back to it, it begins with the oldest head that is left, and
 //! says that what lies before is unknown.
 //!
+//! It belongs to one pipeline, which stands in it: another one's is put aside. Where the spool went back to an older state,
+//! it goes on behind the last offset that both have, so that no row is counted twice.
+//!
 //! Where a sink takes the table `coverage`, each stretch that is new or another one is a row of it, appended by intake like any
 //! other. What was told is what the ledger reads in the log: a row that it does not find there it tells again.
 //!
@@ -26,7 +29,7 @@ mod told;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;
-pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, StreamCoverage};
+pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, StreamCoverage, Unread};
 pub(crate) use task::{Ledger, Setup, prepare};
 pub(crate) use teller::Telling;
 #[cfg(test)]

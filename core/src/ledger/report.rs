@@ -25,8 +25,8 @@ pub struct Coverage {
     pub kinds: Vec<Kind>,
     /// Rows that were thrown away since the spool was full.
     pub dropped: Vec<Dropped>,
-    /// Offsets of the spool that cannot be read any more, as first and last.
-    pub unreadable: Vec<(u64, u64)>,
+    /// Offsets of the spool that cannot be read any more.
+    pub unreadable: Vec<Unread>,
     /// Every stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamCoverage>,
@@ -138,6 +138,17 @@ pub struct Dropped {
     pub first_at: Timestamp,
     /// The last time.
     pub last_at: Timestamp,
+}
+
+/// Offsets of the spool that cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Unread {
+    /// The first of them.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+    /// The sinks that had not got them; without any it was the ledger, and what was in them is lost of every stream.
+    pub sinks: Vec<String>,
 }
 
 /// Who keeps a ledger at present: the file does not tell.
@@ -358,10 +369,16 @@ async fn dropped(connection: &mut SqliteConnection, since: Option<Timestamp>) ->
     dropped.collect()
 }
 
-async fn unreadable(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<(u64, u64)>> {
-    let query = sqlx::query_as("SELECT first, last FROM unreadable WHERE at >= ? ORDER BY first");
-    let rows: Vec<(i64, i64)> = query.bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
-    Ok(rows.into_iter().map(|(first, last)| (first.unsigned_abs(), last.unsigned_abs())).collect())
+async fn unreadable(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Unread>> {
+    let query = sqlx::query_as("SELECT first, last, sinks FROM unreadable WHERE at >= ? ORDER BY first");
+    let query = query.bind(since.map_or(i64::MIN, |since| since.0));
+    let rows: Vec<(i64, i64, String)> = query.fetch_all(connection).await?;
+    let unread = |(first, last, sinks): (i64, i64, String)| Unread {
+        first: first.unsigned_abs(),
+        last: last.unsigned_abs(),
+        sinks: sinks.split_whitespace().map(str::to_owned).collect(),
+    };
+    Ok(rows.into_iter().map(unread).collect())
 }
 
 impl Proof {
@@ -391,16 +408,19 @@ impl Proof {
 /// How long a commit of the running pipeline may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-const INTERVALS: &str = "
-SELECT * FROM (
-    SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why,
-        lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
-    FROM marks
-    JOIN streams ON streams.id = marks.stream
-    LEFT JOIN sessions ON sessions.session = streams.session
-) WHERE until IS NULL OR until > ?1
-ORDER BY source, tbl, symbol, listing, id, start";
+/// Of each stream the mark that holds at `?1`, and those behind it: older ones are not read.
+pub(super) const INTERVALS: &str = "
+SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why,
+    lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
+FROM streams
+CROSS JOIN marks ON marks.stream = streams.id AND marks.start >= coalesce(
+    (SELECT max(held.start) FROM marks AS held WHERE held.stream = streams.id AND held.start <= ?1), ?1)
+LEFT JOIN sessions ON sessions.session = streams.session
+ORDER BY source, tbl, symbol, listing, streams.id, start";
 
 /// The last moment of which anything is known.
-const HEARD: &str = "
-SELECT max(moment) FROM (SELECT max(heard) AS moment FROM sessions UNION ALL SELECT max(start) FROM marks)";
+pub(super) const HEARD: &str = "
+SELECT max(moment) FROM (
+    SELECT max(heard) AS moment FROM sessions
+    UNION ALL
+    SELECT (SELECT max(start) FROM marks WHERE marks.stream = streams.id) FROM streams)";

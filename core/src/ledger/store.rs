@@ -21,7 +21,7 @@ use super::{
 use crate::{
     Error, Result,
     row::{Numbering, StreamKey, Timestamp},
-    spool::{Boot, SpoolPosition},
+    spool::{Boot, SpoolPosition, Unreadable},
 };
 
 /// An open ledger.
@@ -32,9 +32,30 @@ pub(super) struct Store {
     /// Tells the file from another one of the same name.
     file: (u64, u64),
     position: Option<Place>,
+    owner: Owner,
     /// What the table `coverage` is told, where a sink takes it.
     told: Option<Told>,
 }
+
+/// Whose ledger it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) pipeline: String,
+    pub(super) spool: u64,
+}
+
+/// What was met in the log besides its items.
+#[derive(Debug, Default)]
+pub(super) struct News {
+    /// What cannot be read any more.
+    pub(super) unreadable: Vec<Unreadable>,
+    /// The last place of each boot that is over.
+    pub(super) boots: Vec<SpoolPosition>,
+}
+
+/// What an error stands for that says that a ledger is another pipeline's.
+#[derive(Debug)]
+struct Foreign;
 
 /// Up to where in which log a ledger goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,8 +69,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// `Permanent` for a file of a newer format, else `Transient`; [`is_damaged`] tells which may be put aside.
-    pub(super) async fn open(path: &Path) -> Result<Self> {
+    /// `Permanent` for a file of a newer format, else `Transient`; [`aside`] tells which may be put aside.
+    pub(super) async fn open(path: &Path, owner: Owner) -> Result<Self> {
         let opened = async {
             let mut connection = SqliteConnectOptions::new()
                 .filename(path)
@@ -61,14 +82,17 @@ impl Store {
                 .connect()
                 .await?;
             let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
-            if version == 0 {
-                sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
+            match version {
+                0 => _ = sqlx::raw_sql(SCHEMA).execute(&mut connection).await?,
+                1 => _ = sqlx::raw_sql(FROM_1).execute(&mut connection).await?,
+                _ => {}
             }
             let place =
                 sqlx::query("SELECT spool, boot, \"offset\" FROM position").fetch_optional(&mut connection).await?;
-            Ok((connection, version, place))
+            let known = if version > VERSION { None } else { pipeline_of(&mut connection).await? };
+            Ok((connection, version, place, known))
         };
-        let (connection, version, place) = opened.await.map_err(|error| failed(path, error))?;
+        let (connection, version, place, known) = opened.await.map_err(|error| failed(path, error))?;
         if version > VERSION {
             let shown = path.display();
             return Err(Error::permanent(format!(
@@ -77,7 +101,17 @@ impl Store {
         }
         let file = file_id(path).ok_or_else(|| gone(path))?;
         let position = place.as_ref().map(Place::read).transpose().map_err(|error| failed(path, error))?;
-        Ok(Self { path: path.to_owned(), connection, file, position, told: None })
+        let is_foreign = match &known {
+            Some(pipeline) => *pipeline != owner.pipeline,
+            // Of a ledger that does not say it only the spool tells.
+            None => position.is_some_and(|place: Place| place.spool != owner.spool),
+        };
+        if is_foreign {
+            let (shown, whose) = (path.display(), known.unwrap_or_else(|| "another".to_owned()));
+            let text = format!("the ledger `{shown}` is that of the pipeline `{whose}`, not of `{}`", owner.pipeline);
+            return Err(Error::transient(text).because(Foreign));
+        }
+        Ok(Self { path: path.to_owned(), connection, file, position, owner, told: None })
     }
 
     /// Returns up to where the log was read.
@@ -92,13 +126,25 @@ impl Store {
         lines.map_err(|error| failed(&self.path, error))
     }
 
+    /// Returns the last offset that was read of each of the newest boots.
+    pub(super) async fn boots(&mut self) -> Result<Vec<(Boot, u64)>> {
+        let read = async {
+            let rows: Vec<(String, i64)> =
+                sqlx::query_as("SELECT boot, last FROM boots").fetch_all(&mut self.connection).await?;
+            rows.into_iter()
+                .map(|(boot, last)| Ok((Boot(number(&boot)?), last.cast_unsigned())))
+                .collect::<sqlx::Result<_>>()
+        };
+        read.await.map_err(|error| failed(&self.path, error))
+    }
+
     /// Writes all that is new, and up to where that goes; nothing at all where it fails.
-    pub(super) async fn save(&mut self, fold: &mut Fold, place: Place) -> Result<()> {
+    pub(super) async fn save(&mut self, fold: &mut Fold, place: Place, news: &News) -> Result<()> {
         // A file that was removed takes every commit with it.
         if file_id(&self.path) != Some(self.file) {
             return Err(gone(&self.path));
         }
-        let saved = self.write(fold, place).await;
+        let saved = self.write(fold, place, news).await;
         let is_next = saved.map_err(|error| failed(&self.path, error))?;
         if !is_next {
             return Err(Error::transient(format!(
@@ -138,7 +184,7 @@ impl Store {
         self.connection.close().await.map_err(|error| failed(&self.path, error))
     }
 
-    async fn write(&mut self, fold: &mut Fold, place: Place) -> sqlx::Result<bool> {
+    async fn write(&mut self, fold: &mut Fold, place: Place, news: &News) -> sqlx::Result<bool> {
         let before = self.position;
         let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
         let moved = match before {
@@ -168,7 +214,14 @@ impl Store {
             let insert = sqlx::query("INSERT INTO sessions VALUES (?, ?)").bind(session).bind(heard.0);
             insert.execute(&mut *transaction).await?;
         }
-        write_losses(&mut transaction, fold, place).await?;
+        for SpoolPosition { boot, offset } in news.boots.iter().chain([&place.position]) {
+            let boot = sqlx::query(INSERT_BOOT).bind(hex(boot.0)).bind(*offset as i64);
+            boot.execute(&mut *transaction).await?;
+        }
+        sqlx::query(FORGET_BOOTS).bind(MOST_BOOTS).execute(&mut *transaction).await?;
+        let owner = sqlx::query("INSERT OR IGNORE INTO owner VALUES (1, ?)").bind(&self.owner.pipeline);
+        owner.execute(&mut *transaction).await?;
+        write_losses(&mut transaction, fold, &news.unreadable).await?;
         if let Some(told) = &mut self.told {
             told.note(&mut transaction, fold).await?;
         }
@@ -225,9 +278,8 @@ async fn write_line(connection: &mut SqliteConnection, line: &mut Line) -> sqlx:
     Ok(())
 }
 
-async fn write_losses(connection: &mut SqliteConnection, fold: &Fold, place: Place) -> sqlx::Result<()> {
-    let (drops, unreadable) = fold.losses();
-    for drops in drops {
+async fn write_losses(connection: &mut SqliteConnection, fold: &Fold, unreadable: &[Unreadable]) -> sqlx::Result<()> {
+    for drops in fold.drops() {
         let Some(row) = fold.row_of(drops.stream) else { continue };
         sqlx::query(
             "INSERT INTO dropped VALUES (?1, ?2, ?3, ?4, ?4)
@@ -240,17 +292,24 @@ async fn write_losses(connection: &mut SqliteConnection, fold: &Fold, place: Pla
         .execute(&mut *connection)
         .await?;
     }
-    for (first, last) in unreadable {
-        let insert = sqlx::query("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?, ?)");
-        let insert = insert.bind(hex(place.position.boot.0)).bind(*first as i64).bind(*last as i64);
-        insert.bind(Timestamp::now().0).execute(&mut *connection).await?;
+    for Unreadable { boot, first, last, sinks } in unreadable {
+        let insert = sqlx::query("INSERT OR IGNORE INTO unreadable VALUES (?, ?, ?, ?, ?)");
+        let insert = insert.bind(hex(boot.0)).bind(*first as i64).bind(*last as i64);
+        insert.bind(Timestamp::now().0).bind(sinks.join(" ")).execute(&mut *connection).await?;
     }
     Ok(())
 }
 
+impl std::fmt::Display for Foreign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a ledger belongs to one pipeline")
+    }
+}
+
+impl std::error::Error for Foreign {}
+
 impl Place {
     fn read(row: &SqliteRow) -> sqlx::Result<Self> {
-        let number = |text: &str| u64::from_str_radix(text, 16).map_err(|error| sqlx::Error::Decode(error.into()));
         let (spool, boot): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         let offset: i64 = row.try_get(2)?;
         let position = SpoolPosition { boot: Boot(number(&boot)?), offset: offset.cast_unsigned() };
@@ -282,10 +341,25 @@ fn lines(rows: &[SqliteRow]) -> sqlx::Result<Vec<StoredLine>> {
     Ok(lines)
 }
 
-/// Puts a file aside that is no ledger any more, so that another one can be made.
-pub(super) fn put_aside(path: &Path) -> Result<()> {
+fn number(text: &str) -> sqlx::Result<u64> {
+    u64::from_str_radix(text, 16).map_err(|error| sqlx::Error::Decode(error.into()))
+}
+
+async fn pipeline_of(connection: &mut SqliteConnection) -> sqlx::Result<Option<String>> {
+    sqlx::query_scalar("SELECT pipeline FROM owner").fetch_optional(connection).await
+}
+
+/// Returns under which name a file is put aside because of an error, if it is: one that is no ledger any more, and one that is
+/// another pipeline's.
+pub(super) fn aside(error: &Error) -> Option<&'static str> {
+    let is_foreign = std::error::Error::source(error).is_some_and(|cause| cause.is::<Foreign>());
+    if is_foreign { Some(".foreign") } else { is_damaged(error).then_some(".damaged") }
+}
+
+/// Puts a file aside, so that another one can be made.
+pub(super) fn put_aside(path: &Path, suffix: &str) -> Result<()> {
     let beside = |suffix: &str| PathBuf::from(format!("{}{suffix}", path.display()));
-    let moved = fs::rename(path, beside(".damaged"));
+    let moved = fs::rename(path, beside(suffix));
     for suffix in ["-wal", "-shm"] {
         drop(fs::remove_file(beside(suffix)));
     }
@@ -336,8 +410,22 @@ const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_NOTADB: i32 = 26;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The only format so far.
-const VERSION: i64 = 1;
+/// So many boots are remembered, the newest ones.
+const MOST_BOOTS: i64 = 256;
+const INSERT_BOOT: &str = "INSERT INTO boots VALUES (?1, ?2) ON CONFLICT (boot) DO UPDATE SET last = max(last, ?2)";
+const FORGET_BOOTS: &str = "DELETE FROM boots WHERE boot NOT IN (SELECT boot FROM boots ORDER BY last DESC LIMIT ?)";
+
+/// The newest format. The first one lacks what [`FROM_1`] adds.
+const VERSION: i64 = 2;
+
+const FROM_1: &str = "
+BEGIN IMMEDIATE;
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), pipeline TEXT NOT NULL) STRICT;
+CREATE TABLE boots (boot TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+ALTER TABLE unreadable ADD COLUMN sinks TEXT NOT NULL DEFAULT '';
+PRAGMA user_version = 2;
+COMMIT;
+";
 
 /// A mark holds until the next one of its stream, so that intervals have neither overlaps nor holes.
 const SCHEMA: &str = "
@@ -361,13 +449,16 @@ CREATE TABLE dropped (
     last_at INTEGER NOT NULL, PRIMARY KEY (stream, sink)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE unreadable (
-    boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (boot, first)
+    boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL,
+    sinks TEXT NOT NULL DEFAULT '', PRIMARY KEY (boot, first)
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), pipeline TEXT NOT NULL) STRICT;
+CREATE TABLE boots (boot TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE VIEW intervals AS
     SELECT source, tbl AS \"table\", symbol, listing, start,
         lead(start) OVER (PARTITION BY stream ORDER BY start) AS until, state, why
     FROM marks JOIN streams ON streams.id = marks.stream;
-PRAGMA user_version = 1;
+PRAGMA user_version = 2;
 COMMIT;
 ";
 

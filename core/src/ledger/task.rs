@@ -1,13 +1,13 @@
 //! The task that keeps the ledger: follows the log, about a second behind, and begins anew after whatever went wrong.
 
-use std::{ops::ControlFlow, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, ops::ControlFlow, path::PathBuf, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 
 use super::{
     fold::{Fold, StoredLine},
-    store::{self, Place, Store},
+    store::{self, News, Owner, Place, Store},
     teller::{self, Teller, Telling},
     told::Statement,
 };
@@ -17,7 +17,7 @@ use crate::{
     delivery::{Floor, Log, Seen, SpoolLog},
     health::StageHealth,
     intake::Continuity,
-    spool::{Boot, Item, SpoolPosition, SpoolReader, Standing},
+    spool::{Boot, Item, SpoolPosition, SpoolReader, Standing, Unreadable},
 };
 
 /// What a ledger needs.
@@ -78,10 +78,10 @@ impl Ledger {
             health.failed(format!("{why}; the pipeline goes on without it"));
             return false;
         }
-        if store::is_damaged(error) {
+        if let Some(suffix) = store::aside(error) {
             let path = self.setup.path.display();
-            match store::put_aside(&self.setup.path) {
-                Ok(()) => health.degraded(format!("{why}; it is put aside as `{path}.damaged` and built again")),
+            match store::put_aside(&self.setup.path, suffix) {
+                Ok(()) => health.degraded(format!("{why}; it is put aside as `{path}{suffix}` and built again")),
                 Err(error) => health.degraded(format!("{why}; {}", error.chain())),
             };
         } else {
@@ -101,7 +101,8 @@ impl Ledger {
 
     /// Follows the log until the pipeline stops.
     async fn follow(&mut self) -> Result<()> {
-        let mut store = Store::open(&self.setup.path).await?;
+        let owner = Owner { pipeline: self.setup.pipeline.clone(), spool: self.setup.reader.spool_id() };
+        let mut store = Store::open(&self.setup.path, owner).await?;
         if self.teller.is_some() {
             store.tell().await?;
         }
@@ -144,12 +145,12 @@ impl Ledger {
 
     /// Reads up to an offset.
     async fn catch_up(&self, store: &mut Store, mut reading: Reading, upto: u64) -> Result<Reading> {
-        while reading.position.offset < upto {
+        while reading.position.offset < upto || reading.has_losses() {
             if self.setup.stop.borrow().is_some_and(|deadline| deadline <= Instant::now()) {
                 return Err(too_late());
             }
             let read;
-            (reading, read) = blocking(reading, move |reading| reading.read(upto)).await?;
+            (reading, read) = blocking(reading, move |reading| reading.read_on(upto)).await?;
             read?;
             self.save(store, &mut reading).await?;
         }
@@ -162,7 +163,10 @@ impl Ledger {
             told.hear(said);
         }
         let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
-        store.save(&mut reading.fold, place).await?;
+        let news = News { unreadable: reading.losses(), boots: std::mem::take(&mut reading.passed) };
+        store.save(&mut reading.fold, place, &news).await?;
+        reading.unread.clear();
+        reading.known_lost.extend(news.unreadable.iter().map(|loss| (loss.first, loss.last)));
         self.setup.health.ledger(Instant::now(), reading.position.offset, reading.fold.open());
         self.keep_from(reading.position);
         Ok(())
@@ -193,7 +197,7 @@ impl Ledger {
     async fn start(&self, store: &mut Store) -> Result<Reading> {
         let lines = store.lines().await?;
         let (reader, pipeline) = (self.setup.reader.clone(), self.setup.pipeline.clone());
-        let place = store.place();
+        let (place, boots) = (store.place(), store.boots().await?);
         let (_, begun) = blocking(reader, move |reader| {
             let Some(place) = place else { return Reading::begin(reader, lines, NEW) };
             let why = match standing(reader, &place) {
@@ -206,6 +210,14 @@ impl Ledger {
                 Standing::Ahead => WENT_BACK,
                 Standing::OtherBoot => OTHER_SPOOL,
             };
+            // What is there as it was has been counted.
+            let common = reader.in_common(&boots).filter(|_| place.spool == reader.spool_id());
+            if let Some(common) = common.filter(|_| matches!(why, WENT_BACK | OTHER_SPOOL))
+                && let Some((at, snapshot)) = reader.snapshot(common.offset)?
+            {
+                warn!(pipeline, "ledger {pipeline} {WENT_BACK}: it goes on behind offset {}", common.offset);
+                return Reading::turn(reader, lines, (at, &snapshot), common);
+            }
             let oldest = reader.oldest().offset;
             warn!(pipeline, "ledger {pipeline} {why}: from there to offset {oldest} nothing is known");
             Reading::begin(reader, lines, why)
@@ -230,6 +242,12 @@ struct Reading {
     log: SpoolLog,
     reader: SpoolReader,
     position: SpoolPosition,
+    /// The last place of each boot that it has passed, since the store was told.
+    passed: Vec<SpoolPosition>,
+    /// What it could not read itself, since the store was told.
+    unread: Vec<Unreadable>,
+    /// Ranges of offsets that the store knows to be unreadable.
+    known_lost: BTreeSet<(u64, u64)>,
     /// Statements of the ledger's own that were read since the store was told.
     said: Vec<Statement>,
 }
@@ -253,23 +271,59 @@ impl Reading {
         (at, snapshot): (SpoolPosition, &[u8]),
         position: SpoolPosition,
     ) -> Result<Self> {
+        let mut reading = Self::restored(reader, (at, snapshot), position)?;
+        reading.fold.resume(lines);
+        Ok(reading)
+    }
+
+    /// Goes on behind `position`, after which the log is another one than was read.
+    fn turn(
+        reader: &SpoolReader,
+        lines: Vec<StoredLine>,
+        head: (SpoolPosition, &[u8]),
+        position: SpoolPosition,
+    ) -> Result<Self> {
+        let Self { fold, .. } = Self::restored(reader, head, position)?;
+        Self::at(reader, Fold::begin(fold.into_continuity(), lines, WENT_BACK), position)
+    }
+
+    /// Returns continuity as it is at `position`, from a head before it.
+    fn restored(reader: &SpoolReader, (at, snapshot): (SpoolPosition, &[u8]), position: SpoolPosition) -> Result<Self> {
         let mut reading = Self::at(reader, Fold::restoring(Continuity::restore(snapshot)?), at)?;
         while reading.position.offset < position.offset {
             reading.read(position.offset)?;
         }
-        reading.fold.resume(lines);
         Ok(reading)
+    }
+
+    /// Returns whether there is something to be told that cannot be read.
+    fn has_losses(&self) -> bool {
+        !self.losses().is_empty()
+    }
+
+    /// Returns what cannot be read any more and the store does not know of: what is not in the ledger, and what a sink has
+    /// not got.
+    fn losses(&self) -> Vec<Unreadable> {
+        let of_sinks = self.reader.unreadable().into_iter().filter(|loss| !loss.sinks.is_empty());
+        let is_news = |loss: &Unreadable| !self.known_lost.contains(&(loss.first, loss.last));
+        of_sinks.chain(self.unread.iter().cloned()).filter(is_news).collect()
     }
 
     fn at(reader: &SpoolReader, fold: Fold, position: SpoolPosition) -> Result<Self> {
         let mut log = SpoolLog::new(reader.clone());
         log.seek(position)?;
-        Ok(Self { fold, log, reader: reader.clone(), position, said: Vec::new() })
+        let (passed, unread, known_lost) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Ok(Self { fold, log, reader: reader.clone(), position, passed, unread, known_lost, said: Vec::new() })
+    }
+
+    /// Reads on, if there is more.
+    fn read_on(&mut self, upto: u64) -> Result<()> {
+        if self.position.offset < upto { self.read(upto) } else { Ok(()) }
     }
 
     /// Reads on, so far that what has to be written then is bounded.
     fn read(&mut self, upto: u64) -> Result<()> {
-        let Self { fold, log, reader, position, said } = self;
+        let Self { fold, log, reader, position, passed, unread, said, .. } = self;
         let (mut items, mut is_dropped) = (0, false);
         let before = *position;
         log.read(upto, &mut |seen| {
@@ -284,6 +338,7 @@ impl Reading {
                         Item::Row(row, _) => fold.row(&row),
                         Item::Control(control) => fold.control(&control),
                     }
+                    passed.extend(Some(*position).filter(|left| left.boot != at.boot && left.offset > 0));
                     *position = at;
                 }
                 Seen::Missing { position: at } => {
@@ -291,7 +346,9 @@ impl Reading {
                     if is_dropped {
                         return ControlFlow::Break(());
                     }
-                    fold.unreadable(position.offset + 1, at.offset);
+                    fold.unreadable();
+                    let (boot, first, last) = (at.boot, position.offset + 1, at.offset);
+                    unread.push(Unreadable { boot, first, last, sinks: Vec::new() });
                     reader.streams().iter().for_each(|(id, stream)| fold.name(*id, &stream.source, &stream.key));
                     *position = at;
                 }

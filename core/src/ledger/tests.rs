@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::{sync::watch, time::Instant};
 
@@ -112,9 +113,13 @@ impl Spool {
 
     /// Runs a ledger until it has all; returns how it stands then, and what the spool is kept for.
     async fn follow(&self, ledger: &str) -> (Status, delivery::Floor) {
-        let health = Registry::new().stage(StageId::ledger("eth"));
+        self.follow_as("eth", ledger).await
+    }
+
+    async fn follow_as(&self, pipeline: &str, ledger: &str) -> (Status, delivery::Floor) {
+        let health = Registry::new().stage(StageId::ledger(pipeline));
         let setup = Setup {
-            pipeline: "eth".to_owned(),
+            pipeline: pipeline.to_owned(),
             path: self.path(ledger),
             reader: self.writer.reader(),
             synced: watch::channel(self.writer.synced_position()).1,
@@ -287,6 +292,123 @@ async fn a_spool_that_was_replaced_leaves_what_was_known_and_says_that_it_is_ano
     let coverage = other.covered("one").await;
     let known = "100 received, 106 unknown (the spool is another one), 300 received, 300";
     assert_eq!(said(&coverage, "trades"), known);
+}
+
+#[tokio::test]
+async fn a_ledger_of_another_pipeline_is_put_aside_and_none_of_its_streams_is_taken_over() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow_as("btc", "one").await;
+    // It is put aside, and built again by the next try.
+    assert_eq!(spool.follow("one").await.0, Status::Degraded);
+    assert_eq!(spool.follow("one").await.0, Status::Stopped);
+    assert_eq!(said(&spool.covered("one").await, "trades"), "100 received, 106");
+    assert!(spool.path("one.foreign").exists() && !spool.path("one.damaged").exists());
+
+    // One that does not say whose it is, beside another spool.
+    let old = async |path: PathBuf| {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+        let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        let back =
+            "DROP TABLE owner; DROP TABLE boots; ALTER TABLE unreadable DROP COLUMN sinks; PRAGMA user_version = 1";
+        sqlx::raw_sql(back).execute(&mut file).await.unwrap();
+        file.close().await.unwrap();
+    };
+    old(spool.path("one")).await;
+    assert_eq!(spool.follow("one").await.0, Status::Stopped);
+    let trades = |coverage: &Coverage| coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap().rows_received;
+    assert_eq!(trades(&spool.covered("one").await), Some(2), "the first format goes on as it was");
+    old(spool.path("one")).await;
+    let Spool { folder, .. } = spool;
+    std::fs::remove_file(folder.path().join("one.foreign")).unwrap();
+    let mut other = Spool::on(SimDisk::default(), folder);
+    other.put_all(beginning().into_iter().take(2).chain([confirmed(1, 300)]));
+    assert_eq!(other.follow("one").await.0, Status::Degraded);
+    assert_eq!(other.follow("one").await.0, Status::Stopped);
+    assert!(other.path("one.foreign").exists());
+    assert_eq!(said(&other.covered("one").await, "trades"), "300 received, 300");
+}
+
+#[tokio::test]
+async fn what_a_spool_that_went_back_still_has_is_not_counted_twice() {
+    for is_older_boot in [false, true] {
+        let mut spool = Spool::new();
+        spool.put_all(beginning());
+        let copy = spool.disk.copy();
+        if is_older_boot {
+            let Spool { disk, writer, folder, .. } = spool;
+            disk.kill();
+            drop(writer);
+            spool = Spool::on(disk, folder);
+        }
+        spool.follow("one").await;
+        spool.put_all([confirmed(2, 106), Put::Row(DENSE, 7, Origin::Live), Put::Row(DENSE, 8, Origin::Live)]);
+        spool.follow("one").await;
+        let Spool { folder, .. } = spool;
+        copy.kill();
+        let mut restored = Spool::on(copy, folder);
+        restored.put_all([confirmed(3, 300), Put::Row(DENSE, 9, Origin::Live)]);
+        assert_eq!(restored.follow("one").await.0, Status::Stopped);
+        let coverage = restored.covered("one").await;
+        let trades = coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap();
+        assert_eq!(trades.rows_received, Some(5), "5 and 6 were there before; {coverage:?}");
+        let tickers = said(&coverage, "tickers");
+        let last = if is_older_boot { 106 } else { 108 };
+        assert!(tickers.starts_with(&format!("100 received, {last} unknown (")), "{tickers}");
+        assert!(tickers.ends_with(", 300 received, 300"), "{tickers}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_ledger_has_read_and_a_sink_has_not_is_lost_at_that_sink_when_it_rots_or_goes() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    let (slow, fast) = (spool.writer.reader().claim("slow", 2, 0), spool.writer.reader().claim("fast", 99, 0));
+    spool.follow("one").await;
+    assert!(!spool.covered("one").await.is_lost);
+    let segment = spool.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let row = spool.disk.bytes(&segment).len() - 30;
+    spool.disk.flip(&segment, row, 3);
+    let mut cursor = spool.writer.reader().claiming_cursor(crate::spool::SpoolPosition::START, &slow);
+    while cursor.next(u64::MAX).unwrap().is_some() {}
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    let [unread] = &coverage.unreadable[..] else { panic!("{:?}", coverage.unreadable) };
+    assert_eq!((&unread.sinks[..], coverage.is_lost), (&["slow".to_owned()][..], true));
+    assert_eq!(unread.last, spool.writer.synced_position().offset);
+    assert_eq!(said(&coverage, "trades"), "100 received, 106", "the ledger had read it");
+    spool.follow("one").await;
+    assert_eq!(spool.covered("one").await.unreadable.len(), 1, "said once");
+    drop(fast);
+
+    spool.roll();
+    spool.put(Put::Control(Control::Alive { session: 1, at: Timestamp(150 * S) }));
+    let oldest = spool.writer.synced_position().offset - 1;
+    spool.forget();
+    spool.follow("one").await;
+    let unreadable = spool.covered("one").await.unreadable;
+    let gone = unreadable.iter().find(|unread| unread.first == 3).expect("what is gone behind offset 2");
+    assert_eq!((gone.last, &gone.sinks[..]), (oldest, &["slow".to_owned()][..]));
+}
+
+#[tokio::test]
+async fn what_is_older_than_what_is_asked_for_is_not_read() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning().into_iter().chain(cut()));
+    spool.follow("one").await;
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(spool.path("one")).read_only(true);
+    let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    for query in [super::report::INTERVALS, super::report::HEARD] {
+        let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(plan).bind(7).fetch_all(&mut file).await.unwrap();
+        let of_marks: Vec<_> = plan.into_iter().map(|(.., step)| step).filter(|step| step.contains("marks")).collect();
+        let is_seek = |step: &String| step.starts_with("SEARCH marks") || step.starts_with("SEARCH held");
+        assert!(of_marks.iter().any(is_seek) && !of_marks.iter().any(|step| step.contains("SCAN")), "{of_marks:?}");
+    }
+    let coverage = spool.covered_since("one", Some(107), Keeper::Running(Timestamp(0))).await;
+    assert_eq!(said(&coverage, "trades"), DENSE_SAID.replace("100 received, 106", "107"), "what holds then is told");
+    let coverage = spool.covered_since("one", Some(108), Keeper::Running(Timestamp(0))).await;
+    assert!(said(&coverage, "trades").starts_with("108 lost"), "{}", said(&coverage, "trades"));
 }
 
 #[tokio::test]

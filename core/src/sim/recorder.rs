@@ -61,7 +61,7 @@ impl Recorder {
             match step {
                 Step::Missing { first, last } => {
                     self.missing.push((first, last));
-                    self.ledger.unreadable(first, last);
+                    self.ledger.unreadable();
                 }
                 Step::Entry(entry) => {
                     for (offset, item) in entry.items() {

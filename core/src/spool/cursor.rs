@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    EntryView, SpoolPosition,
+    Boot, EntryView, SpoolPosition,
     claims::Claim,
     disk::{fault, is_unreadable},
     entry::Header,
@@ -16,6 +16,19 @@ use crate::Result;
 /// The readers' side of a spool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct SpoolReader(Arc<Shared>);
+
+/// Offsets that were durable and cannot be read any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The boot that wrote the first of them.
+    pub boot: Boot,
+    /// The first of them.
+    pub first: u64,
+    /// The last of them.
+    pub last: u64,
+    /// The sinks that have not got them.
+    pub sinks: Vec<String>,
+}
 
 /// Where a position that a store remembers stands in the spool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +112,33 @@ impl SpoolReader {
     /// Returns whether an offset was dropped because the spool was full.
     pub fn was_dropped(&self, offset: u64) -> bool {
         self.0.read().was_dropped(offset)
+    }
+
+    /// Returns what was durable and cannot be read any more, as far as somebody has come upon it, or a sink would.
+    pub fn unreadable(&self) -> Vec<Unreadable> {
+        let state = self.0.read();
+        let unreadable = |(first, last, sinks)| Unreadable { boot: state.position(first).boot, first, last, sinks };
+        let behind = |last| self.0.claims.behind(last).into_iter().map(|(sink, _)| sink).collect();
+        let lost = self.0.lost_ranges().into_iter().map(|(first, last)| unreadable((first, last, behind(last))));
+        // A sink that has something is owed all that follows.
+        let oldest = state.oldest().offset;
+        let owed = self.0.claims.behind(oldest).into_iter().filter(|(_, passed)| *passed > 0);
+        let gone = owed.filter(|(_, passed)| !state.was_all_dropped(*passed));
+        let gone = gone.map(|(sink, passed)| unreadable((passed + 1, oldest, vec![sink])));
+        lost.chain(gone).collect()
+    }
+
+    /// Returns the newest place up to which the spool is what it was: each boot is given with the last offset that is known
+    /// of it.
+    pub fn in_common(&self, boots: &[(Boot, u64)]) -> Option<SpoolPosition> {
+        let state = self.0.read();
+        let synced = self.0.synced();
+        let common = |&(boot, last): &(Boot, u64)| {
+            let span = state.boots.iter().find(|span| span.boot == boot)?;
+            let offset = last.min(span.last).min(synced);
+            (offset >= span.first).then_some(SpoolPosition { boot, offset })
+        };
+        boots.iter().filter_map(common).max_by_key(|position| position.offset)
     }
 
     /// Says how far a sink has got for sure, and the first offset of the newest segment of which it may have got something

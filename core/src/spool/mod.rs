@@ -39,7 +39,7 @@ mod writer;
 
 pub use buffer::ItemBuffer;
 pub use claims::Claim;
-pub use cursor::{Cursor, SpoolReader, Standing, Step};
+pub use cursor::{Cursor, SpoolReader, Standing, Step, Unreadable};
 pub use entry::{EntryView, Items, MAX_ENTRY};
 pub use head::{BootSpan, SegmentHead, SourceInfo, StreamInfo};
 pub use item::{Control, GapOutcome, Item, RowHead};

@@ -220,6 +220,12 @@ impl Shared {
         }
     }
 
+    /// Returns the ranges of offsets that are known to be lost.
+    pub(super) fn lost_ranges(&self) -> Vec<(u64, u64)> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        lost.iter().map(|(first, last)| (*first, *last)).collect()
+    }
+
     /// Returns how many offsets are known to be lost.
     pub(super) fn lost(&self) -> u64 {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);

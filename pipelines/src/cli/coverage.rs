@@ -2,14 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
+    fmt::{self, Write},
     process::ExitCode,
     time::{Duration, SystemTime},
 };
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage},
+    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage, Unread},
     row::Timestamp,
     spool::disk::RealDisk,
 };
@@ -35,7 +35,8 @@ pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
         let document = serde_json::json!({ "pipeline": pipeline.name, "coverage": coverage });
         print(format_args!("{document:#}\n"))?;
     } else {
-        print(Page { pipeline: &pipeline.name, coverage: &coverage, by: args.by })?;
+        let width = super::columns().min(WIDEST);
+        print(Page { pipeline: &pipeline.name, coverage: &coverage, by: args.by, width })?;
     }
     Ok(code)
 }
@@ -44,26 +45,39 @@ pub(super) fn before_now(age: Duration) -> Timestamp {
     Timestamp(Timestamp::now().0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
 }
 
-/// What is shown of a ledger: at most 80 columns.
+/// What is shown of a ledger, in so many columns at most.
 struct Page<'a> {
     pipeline: &'a str,
     coverage: &'a Coverage,
     by: By,
+    width: usize,
 }
 
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut page = String::new();
+        self.write(&mut page)?;
+        page.lines().try_for_each(|line| wrapped(f, line, self.width))
+    }
+}
+
+impl Page<'_> {
+    /// Writes it in lines that may be too long.
+    fn write(&self, f: &mut dyn Write) -> fmt::Result {
         let Coverage { from, to, stopped, kinds, .. } = self.coverage;
         let (Some(from), Some(to)) = (from, to) else {
             return writeln!(f, "{}: nothing has been subscribed to yet", self.pipeline);
         };
-        writeln!(f, "{}  {} to {} UTC", cut(self.pipeline, 30), moment(*from), moment(*to))?;
+        let is_narrow = self.width < WIDEST;
+        let between = if is_narrow { "\n" } else { "  " };
+        writeln!(f, "{}{between}{} to {} UTC", cut(self.pipeline, 30), moment(*from), moment(*to))?;
         if let Some(stopped) = stopped {
             writeln!(f, "nobody runs it since {}", moment(*stopped))?;
         }
         match self.by {
+            By::Table if is_narrow => narrow_tables(f, kinds, self.width)?,
             By::Table => tables(f, kinds)?,
-            By::Stream => streams(f, &self.coverage.streams)?,
+            By::Stream => streams(f, &self.coverage.streams, self.width)?,
         }
         for kind in kinds {
             sentences(f, kind, stopped.is_some())?;
@@ -75,7 +89,7 @@ impl fmt::Display for Page<'_> {
     }
 }
 
-fn tables(f: &mut fmt::Formatter<'_>, kinds: &[Kind]) -> fmt::Result {
+fn tables(f: &mut dyn Write, kinds: &[Kind]) -> fmt::Result {
     let wide = column(kinds.iter().map(|kind| kind.table.as_str()), 17);
     writeln!(f, "{:wide$}  streams     received  backfilled      lost   unknown  proof", "table")?;
     for kind in kinds {
@@ -89,16 +103,36 @@ fn tables(f: &mut fmt::Formatter<'_>, kinds: &[Kind]) -> fmt::Result {
     Ok(())
 }
 
-fn streams(f: &mut fmt::Formatter<'_>, streams: &[StreamCoverage]) -> fmt::Result {
+/// As [`tables`], for a narrow terminal: what does not change stands in a line of its own.
+fn narrow_tables(f: &mut dyn Write, kinds: &[Kind], width: usize) -> fmt::Result {
+    let numbers = 45;
+    let wide = column(kinds.iter().map(|kind| kind.table.as_str()), width.saturating_sub(numbers).clamp(6, 17));
+    writeln!(f, "{:wide$}     received  backfilled      lost   unknown", "table")?;
+    for kind in kinds {
+        let Kind { rows_received, rows_backfilled, lost_seconds, unknown_seconds, .. } = kind;
+        let is_numbered = kind.proof != Proof::None;
+        let (received, backfilled) = (rows(*rows_received, true), rows(*rows_backfilled, is_numbered));
+        let (table, lost, unknown) = (cut(&kind.table, wide), span(*lost_seconds), span(*unknown_seconds));
+        writeln!(f, "{table:wide$}  {received:>11}  {backfilled:>10}  {lost:>8}  {unknown:>8}")?;
+    }
+    for Kind { table, streams, proof, .. } in kinds {
+        writeln!(f, "{}: {streams} {}, proof: {}", cut(table, 17), plural(*streams, "stream"), words(*proof))?;
+    }
+    Ok(())
+}
+
+fn streams(f: &mut dyn Write, streams: &[StreamCoverage], width: usize) -> fmt::Result {
+    // A narrow terminal has the figures below the name.
+    let between = if width < WIDEST { "\n" } else { "" };
     let wide = column(streams.iter().map(|stream| stream.symbol.as_str()), 20);
     let table_wide = column(streams.iter().map(|stream| stream.table.as_str()), 12);
-    writeln!(f, "{:wide$}  {:table_wide$}    received  backfilled  complete since", "stream", "table")?;
+    writeln!(f, "{:wide$}  {:table_wide$}{between}    received  backfilled  complete since", "stream", "table")?;
     for stream in streams {
         let is_numbered = stream.proof != Proof::None;
         let (received, backfilled) = (rows(stream.rows_received, true), rows(stream.rows_backfilled, is_numbered));
         let (symbol, table) = (cut(&stream.symbol, wide), cut(&stream.table, table_wide));
         let since = stream.complete_since.map_or_else(|| "–".to_owned(), moment);
-        writeln!(f, "{symbol:wide$}  {table:table_wide$}  {received:>10}  {backfilled:>10}  {since}")?;
+        writeln!(f, "{symbol:wide$}  {table:table_wide$}{between}  {received:>10}  {backfilled:>10}  {since}")?;
         for interval in stream.intervals.iter().filter(|interval| is_worth_a_line(interval)) {
             writeln!(f, "  {}", worded(interval))?;
         }
@@ -125,7 +159,7 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     Duration::from_nanos(to.0.saturating_sub(from.0).max(0).unsigned_abs()).as_secs_f64()
 }
 
-fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind, is_stopped: bool) -> fmt::Result {
+fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
     let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, .. } = kind;
     let table = cut(&kind.table, 17);
     if let Some(since) = complete_since {
@@ -152,7 +186,7 @@ fn sentences(f: &mut fmt::Formatter<'_>, kind: &Kind, is_stopped: bool) -> fmt::
 }
 
 impl Page<'_> {
-    fn losses(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn losses(&self, f: &mut dyn Write) -> fmt::Result {
         let mut dropped: BTreeMap<_, u64> = BTreeMap::new();
         for one in &self.coverage.dropped {
             *dropped.entry((&one.sink, &one.table)).or_default() += one.rows;
@@ -164,10 +198,26 @@ impl Page<'_> {
                 None => writeln!(f, "{table}: {rows} rows thrown away: spool full")?,
             }
         }
-        for (first, last) in &self.coverage.unreadable {
-            writeln!(f, "spool: offsets {first} to {last} cannot be read")?;
+        for Unread { first, last, sinks } in &self.coverage.unreadable {
+            let by = if sinks.is_empty() { String::new() } else { format!(" by {}", cut(&sinks.join(" and "), 16)) };
+            writeln!(f, "spool: offsets {first} to {last} cannot be read{by}")?;
         }
         Ok(())
+    }
+}
+
+/// Writes a line; what is too long for one goes on in the next, further in.
+fn wrapped(f: &mut dyn Write, line: &str, width: usize) -> fmt::Result {
+    let (mut rest, mut indent) = (line.trim_end(), "");
+    loop {
+        let room = width.saturating_sub(indent.len()).max(1);
+        let Some((end, _)) = rest.char_indices().nth(room) else { return writeln!(f, "{indent}{rest}") };
+        let lead = rest.len() - rest.trim_start().len();
+        let is_word = !rest[end..].starts_with(' ');
+        let word = rest.get(lead..end).filter(|_| is_word).and_then(|some| some.rfind(' '));
+        let end = word.map_or(end, |at| lead + at);
+        writeln!(f, "{indent}{}", rest[..end].trim_end())?;
+        (rest, indent) = (rest[end..].trim_start(), "    ");
     }
 }
 
@@ -235,6 +285,9 @@ fn span(seconds: f64) -> String {
     }
 }
 
+/// More columns than these are not used.
+const WIDEST: usize = 80;
+
 fn moment(at: Timestamp) -> String {
     let since = Duration::from_nanos(at.0.max(0).unsigned_abs());
     let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string();
@@ -287,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn no_line_is_wider_than_80_columns_whatever_stands_in_it() {
+    fn no_line_is_wider_than_the_terminal_whatever_stands_in_it() {
         let (table, symbol, sink) = (LONG.to_owned(), LONG.to_owned(), Some(LONG.to_owned()));
         let dropped =
             tidegate_core::ledger::Dropped { table, symbol, sink, rows: u64::MAX, first_at: LATE, last_at: LATE };
@@ -299,14 +352,48 @@ mod tests {
             is_lost: true,
             kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
             dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
-            unreadable: vec![(u64::MAX, u64::MAX)],
+            unreadable: vec![Unread { first: u64::MAX, last: u64::MAX, sinks: vec![LONG.to_owned()] }],
             streams: vec![stream()],
         };
-        for by in [By::Table, By::Stream] {
-            let page = Page { pipeline: LONG, coverage: &coverage, by }.to_string();
-            let wide: Vec<&str> = page.lines().filter(|line| line.chars().count() > 80).collect();
-            assert!(wide.is_empty(), "{wide:#?}");
+        for (by, width) in [40, 60, 79, 80].into_iter().flat_map(|width| [(By::Table, width), (By::Stream, width)]) {
+            let page = Page { pipeline: LONG, coverage: &coverage, by, width }.to_string();
+            let wide: Vec<&str> = page.lines().filter(|line| line.chars().count() > width).collect();
+            assert!(wide.is_empty(), "{width}: {wide:#?}");
+            assert!(page.contains("a name that is") && page.contains("99,999,9"), "{width}: {page}");
         }
+    }
+
+    #[test]
+    fn a_narrow_page_says_all_that_a_wide_one_says() {
+        let coverage = Coverage {
+            offset: 1,
+            from: Some(Timestamp(1)),
+            to: Some(LATE),
+            stopped: None,
+            is_lost: false,
+            kinds: vec![Kind { table: "trades".to_owned(), ..kind(Proof::History) }],
+            dropped: Vec::new(),
+            unreadable: Vec::new(),
+            streams: vec![StreamCoverage { table: "trades".to_owned(), symbol: "ETH".to_owned(), ..stream() }],
+        };
+        for by in [By::Table, By::Stream] {
+            let words = |width| {
+                let page = Page { pipeline: "eth", coverage: &coverage, by, width }.to_string();
+                let words =
+                    page.split([' ', '\n', ',']).map(|word| word.trim_end_matches([':', ','])).map(str::to_owned);
+                words.collect::<std::collections::BTreeSet<_>>()
+            };
+            let missing: Vec<_> = words(80).difference(&words(60)).cloned().collect();
+            assert_eq!(missing, ["streams"; 0].into_iter().collect::<Vec<&str>>(), "{by:?}");
+        }
+    }
+
+    #[test]
+    fn the_help_names_every_state_and_every_exit_code() {
+        for (_, name) in State::ALL {
+            assert!(super::super::COVERAGE_EXAMPLES.contains(name), "{name}");
+        }
+        assert!(["Exit code 1 if", "; 2 where"].iter().all(|code| super::super::COVERAGE_EXAMPLES.contains(code)));
     }
 
     #[test]

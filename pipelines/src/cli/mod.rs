@@ -131,6 +131,14 @@ impl From<tidegate_core::Error> for Failure {
     }
 }
 
+/// Returns how wide a page on standard output may be; 80 columns where that is no terminal.
+fn columns() -> usize {
+    let told = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let seen =
+        || terminal_size::terminal_size_of(io::stdout()).map(|(terminal_size::Width(columns), _)| columns.into());
+    told.or_else(seen).unwrap_or(80).max(40)
+}
+
 /// Returns how messages are to look on standard error.
 pub(crate) fn look() -> Look {
     let colours = has_colours(&io::stderr());
@@ -251,7 +259,8 @@ the time in which nobody listened; that is said, and is no loss. Times are the v
 behind the spool; where nobody runs the pipeline, what is received ends with its last frame.
 
 In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
-is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on.";
+is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on. What cannot
+be read any more of the spool is in `unreadable`, with the `sinks` that had not got it.";
 
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\

@@ -4,13 +4,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::Continuity;
+use super::{Continuity, Session};
 use crate::row::{Numbering, Timestamp};
 
 /// Whether anybody listens to a source: follows from control items alone.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Listening {
-    /// When a session last vouched for what came, by this machine's clock.
+    /// Up to when a session vouched for what came, by the venue's clock: ours may be set meanwhile.
     heard: Option<Timestamp>,
     /// Set from the end of a session to the next confirmation: tables of which nobody can repeat a record.
     cut: Option<BTreeSet<Arc<str>>>,
@@ -26,11 +26,12 @@ pub(crate) struct Absence {
 }
 
 impl Continuity {
-    /// Returns the absence that ends with a confirmation at this time, if it ends one.
-    pub(crate) fn absence_until(&self, source: &str, at: Timestamp) -> Option<Absence> {
+    /// Returns the absence that ends with a confirmation at this time of the venue, if it ends one.
+    pub(crate) fn absence_until(&self, source: &str, venue_at: Timestamp) -> Option<Absence> {
         let Listening { heard, cut } = self.listening_of(source)?;
-        let nanos = |since: &Timestamp| u64::try_from(i128::from(at.0) - i128::from(since.0)).unwrap_or(0);
-        let length = heard.as_ref().map(nanos).map(Duration::from_nanos);
+        // Where the venue's own clock went back nobody knows.
+        let nanos = |since: Timestamp| u64::try_from(i128::from(venue_at.0) - i128::from(since.0)).ok();
+        let length = heard.and_then(nanos).map(Duration::from_nanos);
         Some(Absence { length, unrepeatable: cut.as_ref()?.iter().cloned().collect() })
     }
 
@@ -45,13 +46,14 @@ impl Continuity {
     }
 
     /// A session vouches for what comes from here on.
-    pub(super) fn listen(&mut self, source: u16, at: Timestamp) {
-        self.listening_mut().insert(source, Listening { heard: Some(at), cut: None });
+    pub(super) fn listen(&mut self, source: u16, venue_at: Timestamp) {
+        self.listening_mut().insert(source, Listening { heard: Some(venue_at), cut: None });
     }
 
-    /// A session has vouched for what came until then.
+    /// A session has vouched for what came until then, by this machine's clock.
     pub(super) fn hear(&mut self, session: u32, at: Timestamp) {
-        let Some(source) = self.sessions.get(&session).map(|session| session.source) else { return };
+        let Some(&Session { source, ahead: Some(ahead), .. }) = self.sessions.get(&session) else { return };
+        let at = Timestamp(at.0.saturating_sub(ahead));
         let listening = self.listening_mut().entry(source).or_default();
         listening.heard = listening.heard.max(Some(at));
     }
@@ -61,13 +63,6 @@ impl Continuity {
         let Some(source) = self.sessions.get(&session).map(|session| session.source) else { return };
         let unrepeatable = self.unrepeatable(session);
         self.listening_mut().entry(source).or_default().cut.get_or_insert_default().extend(unrepeatable);
-    }
-
-    /// Our clock was set.
-    pub(super) fn move_heard(&mut self, step: i64) {
-        for heard in self.listening_mut().values_mut().filter_map(|listening| listening.heard.as_mut()) {
-            heard.0 = heard.0.saturating_add(step);
-        }
     }
 
     /// Returns the tables of a session's streams of which nobody can repeat a record.

@@ -146,7 +146,7 @@ impl Continuity {
             Control::Confirmed { session, source, line, streams, venue_at, at } => {
                 self.confirm(*session, source, *line, streams, *venue_at);
                 let source = self.source_id(source);
-                self.listen(source, *at);
+                self.listen(source, *venue_at);
                 self.compare_clocks(*session, *venue_at, *at);
             }
             Control::Alive { session, at } => {
@@ -167,10 +167,7 @@ impl Continuity {
             Control::Restart { stream, epoch } => {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
-            Control::ClockStep { step, .. } => {
-                self.step_clock(*step);
-                self.move_heard(*step);
-            }
+            Control::ClockStep { step, .. } => self.step_clock(*step),
             Control::Dropped { .. } | Control::Redrive { .. } | Control::SegmentDropped { .. } => {}
         }
     }

@@ -529,49 +529,61 @@ fn a_link_that_begins_its_numbers_again_keeps_streams_apart_and_takes_memory_for
 }
 
 #[test]
-fn an_absence_begins_where_a_session_last_vouched_however_many_starts_came_to_nothing() {
-    let mut host = Host::new(SpoolLimits::default());
-    let mut feed = Feed::new(0);
-    let tickers = Covered { key: StreamKey::new("tickers", "A"), numbering: Numbering::Unnumbered };
-    let confirmed = Step::Confirmed { streams: vec![tickers], at: Timestamp(0) };
-    feed.link.step(Step::Opened);
-    feed.link.step(confirmed.clone());
-    feed.link.step(Step::Alive { at: Timestamp(1_005 * S) });
-    host.take(&mut feed);
-    assert!(!host.intake.continuity.is_absent("venue"));
-    // Killed, and started and killed before anything was confirmed.
-    let mut host = host.kill().kill().kill();
-    assert!(host.intake.continuity.is_absent("venue"));
-    let at = Timestamp(1_065 * S);
-    let absence = host.intake.continuity.absence_until("venue", at).unwrap();
-    assert_eq!(absence.length, Some(Duration::from_secs(60)));
-    assert_eq!(absence.unrepeatable, ["tickers".into()]);
+fn an_absence_begins_where_a_session_last_vouched_however_many_starts_came_to_nothing_and_clocks_were_set() {
+    for year in [0, 31_536_000 * S, -31_536_000 * S] {
+        let mut host = Host::new(SpoolLimits::default());
+        let mut feed = Feed::new(0);
+        let tickers = Covered { key: StreamKey::new("tickers", "A"), numbering: Numbering::Unnumbered };
+        // The venue's clock is 400 s behind ours.
+        let confirmed = |at: i64| Step::Confirmed { streams: vec![tickers.clone()], at: Timestamp(at * S) };
+        feed.link.step(Step::Opened);
+        feed.link.step(confirmed(600));
+        feed.link.step(Step::Alive { at: Timestamp(1_005 * S) });
+        host.take(&mut feed);
+        assert!(!host.intake.continuity.is_absent("venue"));
+        // Killed, and started and killed before anything was confirmed.
+        let mut host = host.kill().kill().kill();
+        assert!(host.intake.continuity.is_absent("venue"));
+        let absence = host.intake.continuity.absence_until("venue", Timestamp(665 * S)).unwrap();
+        assert_eq!(absence.length, Some(Duration::from_secs(60)));
+        assert_eq!(absence.unrepeatable, ["tickers".into()]);
 
-    host.now.wall = at;
-    let mut feed = Feed::new(0);
-    feed.link.step(Step::Opened);
-    feed.link.step(confirmed);
-    host.take(&mut feed);
-    assert_eq!(host.intake.counts.absences, [absence]);
-    assert!(!host.intake.continuity.is_absent("venue"));
-    host.assert_recoverable();
+        // Whatever our clock was set to meanwhile.
+        host.now.wall = Timestamp(1_065 * S + year);
+        let mut feed = Feed::new(0);
+        feed.link.step(Step::Opened);
+        feed.link.step(confirmed(665));
+        host.take(&mut feed);
+        assert_eq!(host.intake.counts.absences, [absence]);
+        assert!(!host.intake.continuity.is_absent("venue"));
+        host.assert_recoverable();
+    }
 }
 
 #[test]
 fn a_clock_that_is_set_makes_no_absence_longer() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);
+    let key = StreamKey::new("tickers", "A");
+    let confirmed = |at: i64| {
+        let streams = vec![Covered { key: key.clone(), numbering: Numbering::Unnumbered }];
+        Step::Confirmed { streams, at: Timestamp(at * S) }
+    };
     feed.link.step(Step::Opened);
-    feed.confirm(&["A"]);
+    feed.link.step(confirmed(600));
     host.take(&mut feed);
     feed.link.step(Step::Ended { why: "cut".into() });
     host.take(&mut feed);
     // A year is set, and ten seconds pass.
     let year = 31_536_000 * S;
     host.now = Now { wall: Timestamp(host.now.wall.0 + year + 10 * S), mono: Duration::from_secs(10) };
-    feed.confirm(&["A"]);
+    feed.link.step(confirmed(610));
     host.take(&mut feed);
     assert_eq!(host.intake.counts.absences[0].length, Some(Duration::from_secs(10)));
+    feed.link.step(Step::Ended { why: "cut".into() });
+    feed.link.step(confirmed(605));
+    host.take(&mut feed);
+    assert_eq!(host.intake.counts.absences[0].length, None, "the venue's clock went back: nobody knows");
     host.assert_recoverable();
 }
 

@@ -275,7 +275,7 @@ fn rows_that_a_full_spool_threw_away_are_lost_where_nobody_repeats_them() {
     let ledger = ledger_of(&host.log);
     assert_eq!(said(&ledger, stream), "100 received, 111 lost (the spool was full), 150 received");
     assert_eq!(said(&ledger, dense), "111 open", "it is asked for");
-    let drops: Vec<_> = ledger.losses().0.iter().map(|drops| (drops.stream, drops.sink.clone(), drops.rows)).collect();
+    let drops: Vec<_> = ledger.drops().iter().map(|drops| (drops.stream, drops.sink.clone(), drops.rows)).collect();
     assert_eq!(drops, [(stream, None, 3), (dense, None, 2), (dense, Some("sqlite".into()), 9)]);
 }
 
@@ -291,6 +291,41 @@ fn our_clock_may_be_wrong_since_the_venues_time_is_what_counts() {
     host.end(1);
     let unknown = "unknown (nobody listened, and the venue does not repeat it)";
     assert_eq!(said(&ledger_of(&host.log), stream), format!("100 received, 115 {unknown}"));
+}
+
+#[test]
+fn a_year_that_our_clock_is_set_by_is_a_year_of_no_stream() {
+    for year in [31_536_000, -31_536_000] {
+        for is_restarted in [false, true] {
+            let (mut host, stream) = begun(Numbering::Sequence);
+            let plain = host.stream("B");
+            host.confirm(1, 0, &[(plain, Numbering::Unnumbered)], 111 * S);
+            let step = |host: &mut Host| {
+                host.now += year;
+                let (at, step) = (host.at(), year * S);
+                host.log([Control::ClockStep { at, step }]);
+            };
+            if is_restarted {
+                host.now += year;
+                host.boot();
+            } else {
+                step(&mut host);
+                host.alive(1);
+                host.end(1);
+            }
+            host.now += 9;
+            let gap = host.only().gap.id;
+            host.lost(gap);
+            let now = 1_000 + 111;
+            host.confirm(2, 0, &[(stream, Numbering::Sequence), (plain, Numbering::Unnumbered)], now * S);
+            let fold = ledger_of(&host.log);
+            let moments = [stream, plain].map(|stream| fold.marks(stream).iter().map(|mark| mark.from.0 / S).max());
+            assert_eq!(moments, [Some(now); 2], "{year} {is_restarted}: {}", said(&fold, stream));
+            assert!(said(&fold, stream).contains("111 lost (venue forgot)"), "{}", said(&fold, stream));
+            let unknown = "111 unknown (nobody listened, and the venue does not repeat it)";
+            assert!(said(&fold, plain).contains(unknown), "{}", said(&fold, plain));
+        }
+    }
 }
 
 #[test]
@@ -331,13 +366,12 @@ fn a_ledger_that_begins_in_the_middle_says_that_it_does_not_know_what_was_before
 fn what_was_in_a_part_of_the_log_that_cannot_be_read_is_lost_until_frames_come_again() {
     let (mut host, stream) = begun(Numbering::Unnumbered);
     let mut ledger = ledger_of(&host.log);
-    ledger.unreadable(7, 9);
+    ledger.unreadable();
     let from = host.log.len();
     live(&mut host, 1, stream, 15);
     show(&mut ledger, &host.log[from..]);
     let lost = "lost (a part of the spool cannot be read any more)";
     assert_eq!(said(&ledger, stream), format!("100 received, 111 {lost}, 115 received"));
-    assert_eq!(ledger.losses().1, [(7, 9)]);
 }
 
 #[test]
