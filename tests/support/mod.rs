@@ -4,6 +4,7 @@
 mod comparison;
 pub mod faulty;
 mod program;
+mod remedy;
 mod small_disk;
 
 use std::{
@@ -21,6 +22,7 @@ use tokio::time::{Instant, sleep};
 pub use self::{
     comparison::{Comparison, Stored},
     program::Program,
+    remedy::{Ran, tidegate},
     small_disk::{SmallDisk, skipped},
 };
 

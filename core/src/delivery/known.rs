@@ -62,14 +62,17 @@ impl Known {
         let name = file_name(sink);
         let shown = || format!("`{}/{name}`", disk.place());
         let noted = match read(&*disk, &name) {
-            Ok(bytes) => parse(&bytes).ok_or_else(|| {
-                let remedy = "bring it back from a copy, or remove it together with what this sink has stored";
-                Error::permanent(format!("{} is damaged: it holds no position; {remedy}", shown()))
-            })?,
+            Ok(bytes) => parse(&bytes)
+                .ok_or_else(|| Error::permanent(format!("{} is damaged: it holds no position", shown())))?,
             Err(error) if error.kind() == ErrorKind::NotFound => Noted::default(),
             Err(error) => return Err(Error::permanent(format!("cannot read {}", shown())).because(error)),
         };
         Ok(Self { disk, name, noted })
+    }
+
+    /// Begins anew, whatever the file says: a person has decided to do without it.
+    pub(crate) fn blank(disk: Arc<dyn Disk>, sink: &str) -> Self {
+        Self { disk, name: file_name(sink), noted: Noted::default() }
     }
 
     /// Returns what the file holds.

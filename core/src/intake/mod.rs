@@ -22,4 +22,5 @@ mod tests;
 pub use board::{Ask, Asks};
 pub(crate) use continuity::{Continuity, Span, Standing};
 pub use link::{Handover, Link, LinkId, Step};
+pub(crate) use opening::restore;
 pub use opening::{Running, Setup, SourceSetup, Started, start};

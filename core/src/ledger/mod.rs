@@ -21,7 +21,7 @@ mod timeline;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;
-pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, StreamCoverage};
+pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, Skipped, StreamCoverage};
 pub(crate) use task::{Setup, prepare};
 #[cfg(test)]
 pub(crate) use timeline::Mark;

@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use super::{
-    fold::{Fold, Line, StoredLine},
+    fold::{Fold, Line, Skip, StoredLine},
     timeline::{KEPT, Known, Mark, State, Timeline},
 };
 use crate::{
@@ -58,20 +58,19 @@ impl Store {
                 .connect()
                 .await?;
             let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
-            if version == 0 {
-                sqlx::raw_sql(SCHEMA).execute(&mut connection).await?;
+            if version > VERSION {
+                return Ok((connection, version, None));
+            }
+            // A new file goes the way of all that are older.
+            for step in FORMATS.iter().skip(version.max(0) as usize) {
+                sqlx::raw_sql(*step).execute(&mut connection).await?;
             }
             let place =
                 sqlx::query("SELECT spool, boot, \"offset\" FROM position").fetch_optional(&mut connection).await?;
             Ok((connection, version, place))
         };
         let (connection, version, place) = opened.await.map_err(|error| failed(path, error))?;
-        if version > VERSION {
-            let shown = path.display();
-            return Err(Error::permanent(format!(
-                "the ledger `{shown}` has format {version}, this program knows up to {VERSION}"
-            )));
-        }
+        refuse_newer(path, version)?;
         let file = file_id(path).ok_or_else(|| gone(path))?;
         let position = place.as_ref().map(Place::read).transpose().map_err(|error| failed(path, error))?;
         Ok(Self { path: path.to_owned(), connection, file, position })
@@ -147,6 +146,7 @@ impl Store {
             insert.execute(&mut *transaction).await?;
         }
         write_losses(&mut transaction, fold, place).await?;
+        write_skips(&mut transaction, fold, place).await?;
         transaction.commit().await?;
         Ok(true)
     }
@@ -216,6 +216,19 @@ async fn write_losses(connection: &mut SqliteConnection, fold: &Fold, place: Pla
         let insert = sqlx::query("INSERT OR REPLACE INTO unreadable VALUES (?, ?, ?, ?)");
         let insert = insert.bind(hex(place.position.boot.0)).bind(*first as i64).bind(*last as i64);
         insert.bind(Timestamp::now().0).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+async fn write_skips(connection: &mut SqliteConnection, fold: &Fold, place: Place) -> sqlx::Result<()> {
+    for Skip { sink, offsets: (first, last), rows, why, at } in fold.skips() {
+        let counted = rows.iter().map(|(table, rows)| (&**table, Some(*rows as i64)));
+        let uncounted = rows.is_empty().then_some(("", None));
+        for (table, rows) in counted.chain(uncounted) {
+            let insert = sqlx::query("INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+            let insert = insert.bind(sink).bind(hex(place.position.boot.0)).bind(*first as i64).bind(*last as i64);
+            insert.bind(table).bind(rows).bind(why).bind(at.0).execute(&mut *connection).await?;
+        }
     }
     Ok(())
 }
@@ -308,11 +321,23 @@ const SQLITE_CORRUPT: i32 = 11;
 const SQLITE_NOTADB: i32 = 26;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The only format so far.
-const VERSION: i64 = 1;
+/// Refuses a file that a newer program has written.
+pub(super) fn refuse_newer(path: &Path, version: i64) -> Result<()> {
+    if version <= VERSION {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Error::permanent(format!("the ledger `{shown}` has format {version}, this program knows up to {VERSION}")))
+}
+
+/// A file of an older format is brought up to this one when it is opened for writing.
+const VERSION: i64 = FORMATS.len() as i64;
+
+/// What makes each format of the one before, the first one of nothing: a new format is a step behind the others.
+const FORMATS: [&str; 2] = [FORMAT_1, FORMAT_2];
 
 /// A mark holds until the next one of its stream, so that intervals have neither overlaps nor holes.
-const SCHEMA: &str = "
+const FORMAT_1: &str = "
 BEGIN IMMEDIATE;
 CREATE TABLE position (
     id INTEGER PRIMARY KEY CHECK (id = 1), spool TEXT NOT NULL, boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL,
@@ -340,6 +365,17 @@ CREATE VIEW intervals AS
         lead(start) OVER (PARTITION BY stream ORDER BY start) AS until, state, why
     FROM marks JOIN streams ON streams.id = marks.stream;
 PRAGMA user_version = 1;
+COMMIT;
+";
+
+/// What sinks never get.
+const FORMAT_2: &str = "
+BEGIN IMMEDIATE;
+CREATE TABLE skipped (
+    sink TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, tbl TEXT NOT NULL,
+    rows INTEGER, why TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (sink, boot, first, tbl)
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
 COMMIT;
 ";
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    EntryView, SpoolPosition,
+    Boot, EntryView, SpoolPosition,
     disk::{fault, is_unreadable},
     entry::Header,
     head::{FoundHead, SourceInfo, StreamInfo, read_head},
@@ -49,6 +49,13 @@ impl SpoolReader {
     /// Returns the place that everything retained lies behind.
     pub fn oldest(&self) -> SpoolPosition {
         self.0.read().oldest()
+    }
+
+    /// Returns the last place that a boot has written, as far as the spool has it; `None` for a boot that it does not know.
+    pub fn end_of(&self, boot: Boot) -> Option<SpoolPosition> {
+        let state = self.0.read();
+        let span = state.boots.iter().find(|span| span.boot == boot)?;
+        Some(SpoolPosition { boot, offset: span.last.min(self.0.synced()) })
     }
 
     /// Returns what a stream's number stands for. Known before the first row of the stream can be read.

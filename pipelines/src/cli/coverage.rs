@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage},
+    ledger::{Coverage, Interval, Keeper, Kind, Proof, Skipped, State, StreamCoverage},
     row::Timestamp,
     spool::disk::RealDisk,
 };
@@ -164,6 +164,14 @@ impl Page<'_> {
                 None => writeln!(f, "{table}: {rows} rows thrown away: spool full")?,
             }
         }
+        for Skipped { sink, first, last, table, rows, why, .. } in &self.coverage.skipped {
+            let sink = cut(sink, 16);
+            let what = match rows {
+                Some(rows) => format!("{}: {} rows lost at {sink}", cut(table, 17), short(*rows)),
+                None => format!("offsets {first} to {last} lost at {sink}"),
+            };
+            writeln!(f, "{}", cut(&format!("{what}: {why}"), 80))?;
+        }
         for (first, last) in &self.coverage.unreadable {
             writeln!(f, "spool: offsets {first} to {last} cannot be read")?;
         }
@@ -286,6 +294,11 @@ mod tests {
         }
     }
 
+    fn skipped(rows: Option<u64>) -> Skipped {
+        let (sink, table, why) = (LONG.to_owned(), LONG.to_owned(), LONG.to_owned());
+        Skipped { sink, first: u64::MAX, last: u64::MAX, table, rows, why, at: LATE }
+    }
+
     #[test]
     fn no_line_is_wider_than_80_columns_whatever_stands_in_it() {
         let (table, symbol, sink) = (LONG.to_owned(), LONG.to_owned(), Some(LONG.to_owned()));
@@ -300,6 +313,7 @@ mod tests {
             kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
             dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
             unreadable: vec![(u64::MAX, u64::MAX)],
+            skipped: [None, Some(u64::MAX)].map(skipped).into(),
             streams: vec![stream()],
         };
         for by in [By::Table, By::Stream] {

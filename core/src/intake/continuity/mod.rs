@@ -170,7 +170,7 @@ impl Continuity {
                 self.step_clock(*step);
                 self.move_heard(*step);
             }
-            Control::Dropped { .. } | Control::Redrive { .. } => {}
+            Control::Dropped { .. } | Control::Redrive { .. } | Control::Skipped { .. } => {}
         }
     }
 
