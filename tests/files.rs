@@ -6,12 +6,15 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use serde_json::Value;
-use support::{Bench, Comparison, PATIENCE, Stored};
-use tidegate_sources::deribit::simulator::{Faults, SimulatorConfig};
+use support::{Bench, PATIENCE};
+use tidegate_sources::deribit::simulator::{
+    Faults, SimulatorConfig,
+    comparison::{Comparison, Stored, StoredTrade},
+};
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,8 +52,9 @@ async fn a_signal_ends_the_parquet_files_in_work_and_leaves_nothing_behind() {
     assert_eq!(files(&bench, "part"), Vec::<PathBuf>::new());
     assert_eq!(files(&bench, "parquet").len(), 2);
     // What was on its way when the lines were closed is asked for at the next start.
-    let Comparison { twice, invented, holes, .. } = compare(&bench);
-    assert!(rows > 1_000 && twice.len() + invented.len() + holes.len() == 0, "{twice:?} {invented:?} {holes:?}");
+    let comparison = compare(&bench);
+    let Comparison { trades, tickers, invented, .. } = &comparison;
+    assert!(rows > 1_000 && trades.twice + tickers.twice + tickers.holes + invented == 0, "{comparison:?}");
 }
 
 #[cfg(feature = "parquet")]
@@ -93,7 +97,7 @@ async fn killed_and_killed_again(bench: &Bench) {
     bench.venue.mend();
     bench.venue.freeze();
     let deadline = Instant::now() + PATIENCE;
-    while !compare(bench).missing.is_empty() && Instant::now() < deadline {
+    while compare(bench).trades.missing > 0 && Instant::now() < deadline {
         program.next_report().await;
     }
     let (code, log) = program.stop().await;
@@ -109,14 +113,25 @@ fn compare(bench: &Bench) -> Comparison {
         for row in rows(&path) {
             let symbol = row["symbol"].as_str().unwrap().to_owned();
             if name.starts_with("trades-") {
-                let id = row["id"].as_str().unwrap().to_owned();
-                *stored.trades.entry((symbol, id)).or_default() += 1;
+                stored.trades.entry(symbol).or_default().push(trade(&row));
             } else {
-                *stored.tickers.entry((symbol, row["volume_24h"].as_f64().unwrap().to_bits())).or_default() += 1;
+                stored.tickers.entry(symbol).or_default().push(row["volume_24h"].as_f64().unwrap());
             }
         }
     }
-    bench.venue.read(|oracle| Comparison::of(oracle, &stored))
+    bench.compare_with(&stored)
+}
+
+fn trade(row: &Value) -> StoredTrade {
+    let at = humantime::parse_rfc3339(row["ts_event"].as_str().unwrap()).unwrap();
+    StoredTrade {
+        id: row["id"].as_str().unwrap().to_owned(),
+        price: row["price"].as_f64().unwrap(),
+        size: row["size"].as_f64().unwrap(),
+        side: row["side"].as_str().unwrap().to_owned(),
+        ts_event_ms: at.duration_since(UNIX_EPOCH).unwrap().as_millis() as i64,
+        backfilled: row["origin"] == "backfill",
+    }
 }
 
 /// Returns the rows of a file; of one that is being written, those that are whole.

@@ -3,10 +3,10 @@
 
 mod support;
 
-use std::time::Duration;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use support::Bench;
-use tidegate_sources::deribit::simulator::{Fault, Faults, SimulatorConfig};
+use support::{Bench, History};
+use tidegate_sources::deribit::simulator::{Fault, SimulatorConfig, comparison::Comparison};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_made_from_the_first_confirmation_on_is_stored_once() {
@@ -75,43 +75,46 @@ async fn what_nobody_can_repeat_is_said_after_a_stop_and_after_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tickers_that_are_not_stored_are_holes_unless_they_were_in_flight() {
-    let bench = Bench::start(SimulatorConfig { rate: 1_000.0, ..SimulatorConfig::default() }, "", "").await;
-    let mut program = bench.run();
-    program.until_committed(1_000).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
-    let mut stored = support::Stored::read(&bench.database()).await;
-    let volumes = stored.tickers.len();
-    let holes =
-        |stored: &support::Stored| bench.venue.read(|oracle| support::Comparison::of(oracle, stored).holes.len());
-    let newest = stored.tickers.keys().next_back().unwrap().clone();
-    stored.tickers.remove(&newest);
-    assert_eq!(holes(&stored), 1, "the line is up: the last one is owed too");
-    stored.tickers.clear();
-    assert_eq!(holes(&stored), volumes, "all of them");
+async fn kills_and_power_cuts_at_any_moment_lose_nothing_double_nothing_and_the_ledger_tells_the_truth() {
+    let kills = number("TIDEGATE_KILLS").unwrap_or(21);
+    let begin = number("TIDEGATE_SEED")
+        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 % 1_000_000_000);
+    let seeds = number("TIDEGATE_SEEDS").unwrap_or(3);
+    println!("TIDEGATE_SEED={begin} TIDEGATE_SEEDS={seeds} TIDEGATE_KILLS={kills}");
+    for seed in begin..begin + seeds {
+        let mut history = History::start(seed).await;
+        while history.kills < kills.div_ceil(seeds) {
+            history.live_and_die().await;
+        }
+        let (mut program, comparison) = history.heal().await;
+        let story = || format!("TIDEGATE_SEED={seed} TIDEGATE_SEEDS=1: {:#?}", history.story);
+        comparison.assert_exact(&format!("{}\nthe log:\n{}", story(), program.log()));
+        let ledger = history.bench.until_ledger(&mut program).await;
+        history.bench.assert_ledger_is_true(&ledger).await;
+        assert_eq!(ledger.count("lost"), 0, "{}", story());
+        let (code, log) = program.stop().await;
+        assert_eq!(code, 0, "{}\n{log}", story());
+        println!("{}", summary(seed, &history, &comparison));
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn kill_9_at_any_moment_loses_nothing_and_doubles_nothing() {
-    let kills: u64 = std::env::var("TIDEGATE_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(20);
-    let seed: u64 = std::env::var("TIDEGATE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
-    });
-    println!("TIDEGATE_SEED={seed} TIDEGATE_KILLS={kills}");
-    let faults = Faults::parse("cut=12/m,malformed=6/m,duplicate=20/m,reorder=20/m,skip=10/m").unwrap();
-    let config = SimulatorConfig { rate: 2_000.0, seed, faults, ..SimulatorConfig::default() };
-    let bench = Bench::start(config, "", "").await;
-    let mut random = seed;
-    for _ in 0..kills {
-        let program = bench.run();
-        // Any moment: before the spool is open, in the middle of a handshake, of a backfill, of a commit.
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        tokio::time::sleep(Duration::from_millis(20 + (random >> 33) % 900)).await;
-        program.kill().await;
-    }
-    let mut program = bench.run();
-    program.until_committed(1_000).await;
-    let comparison = bench.settle(&mut program).await;
-    comparison.assert_exact(&program.log());
-    println!("{} trades owed over {kills} kills, none missing, none twice", comparison.owed);
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|number| number.parse().ok())
+}
+
+fn summary(seed: u64, history: &History, comparison: &Comparison) -> String {
+    let History { kills, cuts, taken, .. } = history;
+    let Comparison { trades, tickers, quotes, books, .. } = comparison;
+    format!(
+        "seed {seed}: {kills} deaths, {cuts} of them power cuts that took back {} pages and {} names; {} trades owed, {} by \
+         REST, {} tickers, {} quotes, {} book messages stored, {} in flight at cuts and deaths",
+        taken.pages,
+        taken.names,
+        trades.made,
+        trades.by_rest,
+        tickers.stored,
+        quotes.stored,
+        books.stored,
+        tickers.in_flight + quotes.in_flight + books.in_flight,
+    )
 }

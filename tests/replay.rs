@@ -9,7 +9,7 @@ use std::{io::Write, path::Path, process::Command, time::Duration};
 use flate2::{Compression, write::GzEncoder};
 use serde_json::Value;
 use sqlx::Row;
-use support::{Bench, Comparison, Program, Stored};
+use support::{Bench, Program, compare, stored};
 use tempfile::TempDir;
 use tidegate_core::connection::capture::{self, Body, Event};
 use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, Oracle, SimulatorConfig};
@@ -131,7 +131,7 @@ async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_ora
     assert!(played.is_ok(), "the capture does not end; the log:\n{}", program.log());
     let comparison = bench.settle(&mut program).await;
     comparison.assert_exact(&program.log());
-    assert!(Stored::read(&bench.database()).await.backfilled > 0, "the cuts were filled");
+    assert!(comparison.trades.by_rest > 0, "the cuts were filled");
     let twice =
         bench.number("SELECT count(*) FROM (SELECT 1 FROM tickers GROUP BY symbol, volume_24h HAVING count(*) = 2)");
     assert!(twice.await > 100, "what the venue repeats is kept");
@@ -175,9 +175,9 @@ async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_wri
     venue.until("its end", |line| line.as_str().is_some_and(|line| line.contains("has been played"))).await;
     let deadline = tokio::time::Instant::now() + support::PATIENCE;
     loop {
-        let stored = Stored::read(&bench.database()).await;
-        let comparison = Comparison::of(&Oracle::load(bench.path("sent.jsonl")).unwrap(), &stored);
-        if comparison.missing.is_empty() && comparison.holes.is_empty() || tokio::time::Instant::now() > deadline {
+        let stored = stored(&bench.database()).await;
+        let comparison = compare(&Oracle::load(bench.path("sent.jsonl")).unwrap(), &stored);
+        if comparison.trades.missing + comparison.tickers.holes == 0 || tokio::time::Instant::now() > deadline {
             comparison.assert_exact(&program.log());
             break;
         }

@@ -38,7 +38,8 @@ async fn what_sqlite_cannot_have_is_refused_when_the_file_is_loaded() {
     let bench = Bench::start(SimulatorConfig::default(), "", "").await;
     let sinks = "[sink.first]\ntype = \"sqlite\"\npath = \"x.sqlite\"\ntables = [\"trades\"]\n\
                  [sink.second]\ntype = \"sqlite\"\npath = \"./other/../x.sqlite\"\ntables = { trades = \"TRADES\" }\n\
-                 [sink.key]\ntype = \"sqlite\"\npath = \"a.sqlite\"\nkey = { trades = [\"nonsense\"] }\n\
+                 [sink.key]\ntype = \"sqlite\"\npath = \"a.sqlite\"\n\
+                 tables = { trades = { key = [\"nonsense\"], on_conflict = \"replace\" } }\n\
                  [sink.own]\ntype = \"sqlite\"\npath = \"b.sqlite\"\ntables = { trades = \"sqlite_trades\" }\n\
                  [sink.one]\ntype = \"sqlite\"\npath = \"c.sqlite\"\ntables = { trades = \"x\", tickers = \"X\" }\n\
                  [sink.symbols]\ntype = \"sqlite\"\npath = \"d.sqlite\"\ntables = { trades = \"{symbol}\" }\n";
@@ -52,7 +53,7 @@ async fn what_sqlite_cannot_have_is_refused_when_the_file_is_loaded() {
     assert_eq!(checked.status.code(), Some(2), "{said}");
     for mistake in [
         "sinks `first` and `second` write table `TRADES` to one store",
-        "`key.trades` names column `nonsense`, which table `trades` does not have",
+        "table `trades` has no column `nonsense`",
         "a table cannot be called `sqlite_trades` in SQLite",
         "tables `X` and `x` are one for SQLite",
         "`{symbol}` has a table for each symbol",

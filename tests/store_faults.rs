@@ -190,7 +190,7 @@ async fn a_row_that_the_table_refuses_becomes_a_dead_letter_and_the_rest_is_stor
     assert!(said < 10, "a line at once and one a minute, not {said} for each row:\n{log}");
 
     let listed = std::process::Command::new(env!("CARGO_BIN_EXE_tidegate"))
-        .args(["deadletter", "list", "eth.toml"])
+        .args(["deadletter", "list", "eth.toml", "--json"])
         .current_dir(bench.folder())
         .output()
         .unwrap();

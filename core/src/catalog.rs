@@ -31,6 +31,10 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// What a first file needs besides the defaults, as lines of TOML: `instruments = ["ETH-PERPETUAL"]`.
     const EXAMPLE: &'static str = "";
 
+    /// Whether a sink does what [`SinkTable::on_conflict`] says. One that does not stores every row, and no table of its can
+    /// have a key.
+    const HAS_KEYS: bool = false;
+
     /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
     type Built;
 
@@ -212,6 +216,8 @@ pub(crate) struct Made<B> {
     pub(crate) wrong: Vec<Path>,
     pub(crate) store: Option<String>,
     pub(crate) check_tables: TableCheck,
+    /// Whether the tables of a sink may have keys.
+    pub(crate) has_keys: bool,
 }
 
 impl<B> Default for Shelf<B> {
@@ -268,7 +274,8 @@ fn read<C: Component>(
             let config = Arc::new(config);
             let of_tables = config.clone();
             let check_tables = Box::new(move |tables: &[SinkTable]| of_tables.check_tables(tables));
-            Some(Made { factory: Arc::new(move || config.build()), first, values, wrong, store, check_tables })
+            let (factory, has_keys) = (Arc::new(move || config.build()), C::HAS_KEYS);
+            Some(Made { factory, first, values, wrong, store, check_tables, has_keys })
         }
         Err(error) => {
             // It may follow from what was left out.

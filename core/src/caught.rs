@@ -15,7 +15,7 @@ pub(crate) async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Resu
 /// Returns the pauses between the runs of a task that begins again and again.
 pub(crate) fn pauses() -> Backoff {
     // Those that fail at the same moment, in one process or in many, must not come back at the same one.
-    let seed = Timestamp::now().0.cast_unsigned() ^ u64::from(std::process::id()).rotate_left(32);
+    let seed = Timestamp::now().0.cast_unsigned() ^ u64::from(crate::outside::process_id()).rotate_left(32);
     Backoff::new(FIRST_PAUSE, LONGEST_PAUSE).seeded(seed)
 }
 

@@ -16,6 +16,7 @@ pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time,
 use arrow_array::RecordBatch;
 
 use crate::{
+    config::OnConflict,
     row::Table,
     spool::{Cause, SpoolPosition},
 };
@@ -40,6 +41,8 @@ pub struct SinkTable {
     pub name: String,
     /// The columns of the key that the user asked for; empty for none. Exactly-once never rests on it.
     pub key: Vec<String>,
+    /// What becomes of a row whose key is there already.
+    pub on_conflict: OnConflict,
     /// The column that orders it by time.
     pub time_column: String,
 }
@@ -70,6 +73,15 @@ pub struct TableRows {
     pub rows: RecordBatch,
     /// What caused each row, in the order of the rows: growing.
     pub causes: Vec<Cause>,
+    /// The number of each row's stream in the spool.
+    pub streams: Vec<u32>,
+}
+
+impl SinkTable {
+    /// Returns whether it has a column of this name, in any case.
+    pub fn has_column(&self, name: &str) -> bool {
+        self.table.schema().fields().iter().any(|field| field.name().eq_ignore_ascii_case(name))
+    }
 }
 
 impl Chunk {

@@ -25,10 +25,15 @@ pub mod http;
 pub mod intake;
 pub mod ledger;
 pub mod metrics;
+mod outside;
+pub mod own;
 pub mod pipeline;
 pub mod policy;
 pub mod protocol;
 pub mod row;
+mod rules;
+#[cfg(test)]
+mod sim;
 pub mod sink;
 pub mod source;
 pub mod spool;

@@ -61,7 +61,12 @@ pub trait Sink: Send + 'static {
 
     /// Looks whether the store can be reached, without taking ownership or changing anything, and says in a few words what
     /// it found. Asked by `tidegate check --connect` instead of `open`, beside a host that may be running.
-    async fn reach(&mut self) -> Result<String> {
+    ///
+    /// # Errors
+    ///
+    /// As those of `open`, for what can be seen without it: that a table lacks what a person has to make, with the statement.
+    async fn reach(&mut self, tables: &[SinkTable]) -> Result<String> {
+        _ = tables;
         Ok("this sink has nothing to dial".to_owned())
     }
 

@@ -1,29 +1,39 @@
 //! A venue and the real program side by side: what every test over sockets needs.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it; tests may fail")]
 
-mod comparison;
 pub mod faulty;
+pub mod history;
+pub mod ledger;
+pub mod power;
 mod program;
+mod random;
 mod remedy;
 mod small_disk;
+mod store;
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::Value;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tidegate_sources::deribit::simulator::{Fault, Oracle, Simulator, SimulatorConfig};
+use tidegate_sources::deribit::simulator::{
+    Fault, Oracle, Simulator, SimulatorConfig,
+    comparison::{self, Comparison, Stored},
+};
 use tokio::time::{Instant, sleep};
 
 #[allow(unused_imports, reason = "each test file uses a part of it")]
 pub use self::{
-    comparison::{Comparison, Stored},
+    history::History,
+    power::Power,
     program::Program,
+    random::Random,
     remedy::{Ran, tidegate},
     small_disk::{SmallDisk, skipped},
+    store::stored,
 };
 
 /// How long a condition may take to come true before a test gives up. Generous: a test machine may be busy.
@@ -113,6 +123,12 @@ impl Bench {
     /// Starts the program on the pipeline.
     pub fn run(&self) -> Program {
         Program::start(self.folder.path(), &["run", "eth.toml", "--supervised", "50ms"])
+    }
+
+    /// Starts the program on the pipeline, with variables.
+    pub fn run_with(&self, variables: &[(&str, &str)]) -> Program {
+        let program = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+        Program::start_with(program, self.folder.path(), &["run", "eth.toml", "--supervised", "50ms"], variables)
     }
 
     /// Starts the program on every pipeline of the folder.
@@ -206,8 +222,8 @@ impl Bench {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let comparison = self.compare().await;
-            let is_complete = comparison.missing.is_empty() && comparison.holes.is_empty();
-            if is_complete || Instant::now() > deadline {
+            let holes: u64 = comparison.unrepeated().map(|kind| kind.holes).sum();
+            if comparison.trades.missing + holes == 0 || Instant::now() > deadline {
                 return comparison;
             }
             program.next_report().await;
@@ -222,7 +238,17 @@ impl Bench {
 
     /// Compares the store with what the venue made.
     pub async fn compare(&self) -> Comparison {
-        let stored = Stored::read(&self.database()).await;
-        self.venue.read(|oracle| Comparison::of(oracle, &stored))
+        self.compare_with(&stored(&self.database()).await)
     }
+
+    /// Compares what a store holds with what the venue made.
+    pub fn compare_with(&self, stored: &Stored) -> Comparison {
+        self.venue.read(|oracle| compare(oracle, stored))
+    }
+}
+
+/// Compares what a store holds with what the venue made, up to now.
+pub fn compare(oracle: &Oracle, stored: &Stored) -> Comparison {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+    Comparison::of(oracle, stored, &comparison::History::default(), now_ms)
 }

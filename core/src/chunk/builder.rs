@@ -58,7 +58,8 @@ pub struct ChunkBuilder {
 struct Route {
     /// The table that the route was made for.
     written: Arc<Table>,
-    symbol: Arc<str>,
+    source: Arc<str>,
+    key: StreamKey,
     venue: i32,
     target: Option<Target>,
 }
@@ -151,6 +152,12 @@ impl ChunkBuilder {
         all
     }
 
+    /// Returns the source and the name of a stream that rows were given of.
+    pub fn stream(&self, number: u32) -> Option<(&Arc<str>, &StreamKey)> {
+        let route = self.routes.get(number as usize)?.as_ref()?;
+        Some((&route.source, &route.key))
+    }
+
     /// Forgets the rows.
     pub fn clear(&mut self) {
         (self.rows, self.bytes) = (0, 0);
@@ -172,8 +179,8 @@ impl ChunkBuilder {
         if self.routes.len() <= stream {
             self.routes.resize_with(stream + 1, || None);
         }
-        let (written, symbol) = (from.table.clone(), from.key.symbol.clone());
-        self.routes[stream] = Some(Route { written, symbol, venue: way.venue as i32, target });
+        let (written, source, key) = (from.table.clone(), from.source.clone(), from.key.clone());
+        self.routes[stream] = Some(Route { written, source, key, venue: way.venue as i32, target });
         true
     }
 }
@@ -283,7 +290,7 @@ impl TableBuilder {
         }
         arrays.extend(self.columns.into_iter().map(ColumnBuilder::finish));
         let rows = RecordBatch::try_new(self.schema, arrays).expect("the builders were made from the same schema");
-        TableRows { table: number, rows, causes: self.causes }
+        TableRows { table: number, rows, causes: self.causes, streams: self.streams }
     }
 }
 
@@ -296,7 +303,7 @@ fn symbols(streams: &[u32], routes: &[Option<Route>]) -> ArrayRef {
         let key = &mut key_of[*stream as usize];
         if *key < 0 {
             *key = names.len() as i32;
-            names.push(routes[*stream as usize].as_ref().map_or("", |route| &route.symbol));
+            names.push(routes[*stream as usize].as_ref().map_or("", |route| &route.key.symbol));
         }
         keys.push(*key);
     }

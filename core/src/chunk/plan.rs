@@ -7,7 +7,8 @@ use arrow_schema::SchemaRef;
 use super::SinkTable;
 use crate::{
     Error, Result,
-    config::{NameParts, TableChoice},
+    config::{NameParts, OnConflict, TableChoice},
+    own,
     row::{Column, Table},
     spool::SourceInfo,
 };
@@ -126,15 +127,25 @@ impl Plan {
         Ok(Some(template.fill(parts)))
     }
 
+    /// Returns the columns of a table's key, and what it is for. The pipeline's own tables have one that nobody has to name.
+    fn key(&self, table: &Table) -> (Vec<String>, OnConflict) {
+        let config = self.wanted.config(&table.name);
+        let on_conflict = config.and_then(|config| config.on_conflict);
+        let named = config.map(|config| config.key.clone()).unwrap_or_default();
+        if !own::has_key(&table.name) || !named.is_empty() {
+            return (named, on_conflict.unwrap_or_default());
+        }
+        let on_conflict = on_conflict.unwrap_or(OnConflict::Replace);
+        let key = if on_conflict == OnConflict::Append { Vec::new() } else { own::key(table) };
+        (key, on_conflict)
+    }
+
     fn join(&mut self, name: String, table: &Arc<Table>) -> Result<usize> {
         let Some(number) = self.tables.iter().position(|known| known.name == name) else {
             self.schemas.push(checked_schema(&name, table)?);
-            self.tables.push(SinkTable {
-                table: table.clone(),
-                name,
-                key: Vec::new(),
-                time_column: "ts_event".to_owned(),
-            });
+            let (key, on_conflict) = self.key(table);
+            let time_column = "ts_event".to_owned();
+            self.tables.push(SinkTable { table: table.clone(), name, key, on_conflict, time_column });
             return Ok(self.tables.len() - 1);
         };
         let known = &mut self.tables[number];

@@ -30,6 +30,7 @@ use crate::{
     row::Table,
     sink::Sink,
     source::Source,
+    spool::SourceInfo,
 };
 
 /// What came of the files.
@@ -98,6 +99,14 @@ pub struct SourceStage {
     pub tables: Vec<Table>,
     /// How it is made and driven.
     pub feed: Feed,
+}
+
+impl SourceStage {
+    /// Returns what the spool is told of it.
+    pub(crate) fn info(&self) -> SourceInfo {
+        let tables = self.tables.iter().cloned().map(Arc::new).collect();
+        SourceInfo { name: self.name.as_str().into(), venue: self.component.as_str().into(), tables }
+    }
 }
 
 /// How records come.

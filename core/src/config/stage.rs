@@ -134,6 +134,8 @@ pub(super) struct SinkDraft<'a> {
     pub(super) store: Option<String>,
     /// How it looks at its tables, when nothing is wrong with its own keys.
     pub(super) check_tables: Option<TableCheck>,
+    /// Whether its tables may have keys.
+    pub(super) has_keys: bool,
     /// The most bytes of rows that it lets wait in the spool.
     pub(super) holds_back: u64,
     /// The sink, when nothing is wrong with it.
@@ -202,12 +204,13 @@ impl<'a> Reader<'a> {
             tables: common.as_ref().filter(is_told).map(|common| common.value.tables.clone()),
             store: None,
             check_tables: None,
+            has_keys: false,
             holds_back: 0,
             stage: None,
             draft,
         };
         let Some(made) = made.filter(|made| made.wrong.is_empty()) else { return Some(sink) };
-        sink.check_tables = Some(made.check_tables);
+        (sink.check_tables, sink.has_keys) = (Some(made.check_tables), made.has_keys);
         if sink.draft.layers.is_broken(&[]) {
             return Some(sink);
         }
@@ -313,6 +316,13 @@ impl<'a> Reader<'a> {
         };
         self.report.add(problem.help("what there is: tidegate list"));
         meant
+    }
+}
+
+impl SinkDraft<'_> {
+    /// Returns the place of a value, or of its key, in the sink's table.
+    pub(super) fn place(&self, path: &[String]) -> Option<Spot> {
+        self.draft.layers.value(path).or_else(|| self.draft.layers.key(path))
     }
 }
 

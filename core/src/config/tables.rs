@@ -15,6 +15,7 @@ use serde::{
 
 use super::{
     hints,
+    keys::OnConflict,
     layers::{join, path},
     load::Reader,
     names::{NameParts, NameTemplate},
@@ -44,6 +45,19 @@ pub enum TableChoice {
 pub struct TableConfig {
     /// What it is called in the store; without it, as the table.
     pub name: Option<NameTemplate>,
+    /// The columns that two rows of one thing have in common: `key = ["symbol", "seq"]`. Goes with `on_conflict`, and with
+    /// stores that have keys. No row is ever stored twice without it.
+    pub key: Vec<String>,
+    /// What becomes of a row whose key is in the store already; a row that lacks a column of the key has none. Without it,
+    /// rows are appended.
+    pub on_conflict: Option<OnConflict>,
+}
+
+impl TableConfig {
+    /// Tells whether rows are anything but appended, or meant to be.
+    pub(super) fn has_key(&self) -> bool {
+        !self.key.is_empty() || self.on_conflict.is_some_and(|on_conflict| on_conflict != OnConflict::Append)
+    }
 }
 
 impl TableChoice {
@@ -57,9 +71,14 @@ impl TableChoice {
 
     /// Returns what the user calls this table in the store; `None` for the store's own choice.
     pub fn name(&self, table: &str) -> Option<&NameTemplate> {
+        self.config(table)?.name.as_ref()
+    }
+
+    /// Returns what differs for this table, if anything may.
+    pub(crate) fn config(&self, table: &str) -> Option<&TableConfig> {
         match self {
             Self::All => None,
-            Self::Only(tables) => tables.get(table)?.name.as_ref(),
+            Self::Only(tables) => tables.get(table),
         }
     }
 }
@@ -86,7 +105,7 @@ impl<'de> Deserialize<'de> for TableChoice {
                 let mut tables = BTreeMap::new();
                 while let Some((table, config)) = map.next_entry::<String, TextOr<NameTemplate, TableConfig>>()? {
                     let config = match config {
-                        TextOr::Text(name) => TableConfig { name: Some(name) },
+                        TextOr::Text(name) => TableConfig { name: Some(name), ..TableConfig::default() },
                         TextOr::Table(config) => config,
                     };
                     tables.insert(table, config);
@@ -102,7 +121,7 @@ impl Serialize for TableChoice {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::All => serializer.serialize_none(),
-            Self::Only(tables) if tables.values().all(|table| table.name.is_none()) => {
+            Self::Only(tables) if tables.values().all(|table| *table == TableConfig::default()) => {
                 serializer.collect_seq(tables.keys())
             }
             Self::Only(tables) => serializer.collect_map(tables),
@@ -256,8 +275,17 @@ impl Reader<'_> {
     /// Joins and names a sink's tables as they will be, and shows them to the sink.
     fn check_names(&mut self, sink: &SinkDraft<'_>, choice: &TableChoice, pipeline: &str, sources: &[SourceInfo]) {
         let Some(check) = &sink.check_tables else { return };
-        let plan = Plan::new(pipeline, sources.to_vec(), choice.clone());
-        if let Err(error) = plan.and_then(|plan| check(plan.tables())) {
+        let plan = match Plan::new(pipeline, sources.to_vec(), choice.clone()) {
+            Ok(plan) => plan,
+            Err(error) => return self.refuse_tables(sink, &error),
+        };
+        let mistakes = self.report.errors();
+        self.check_keys(sink, choice, plan.tables());
+        // What the store would say of a key was said.
+        if self.report.errors() > mistakes {
+            return;
+        }
+        if let Err(error) = check(plan.tables()) {
             self.refuse_tables(sink, &error);
         }
     }

@@ -1,7 +1,7 @@
 //! Which open gaps are to be asked for now.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +12,11 @@ use crate::{
     intake::Ask,
     policy::Backoff,
     protocol::{Gap, GapId},
+    row::Timestamp,
 };
+
+/// Orders gaps as the board does: what the venue forgets first comes first.
+type Age = (Timestamp, GapId);
 
 /// The open gaps of a source as intake shows them, without those that are taken care of. Reads no clock.
 ///
@@ -24,8 +28,9 @@ pub(super) struct Backfill {
     /// Where a gap stands in `asks`.
     places: HashMap<GapId, usize>,
     held: HashMap<GapId, Hold>,
-    /// For each host the gaps that a request to it was refused room for, as the protocol put them together.
-    queued: BTreeMap<String, VecDeque<Vec<GapId>>>,
+    /// For each host the gaps that a request to it was refused room for, as the protocol put them together, by the first of
+    /// them.
+    queued: BTreeMap<String, BTreeMap<Age, Vec<GapId>>>,
     backoff: Backoff,
     seed: u64,
     /// Nobody writes on the board any more.
@@ -100,16 +105,19 @@ impl Backfill {
     /// Holds gaps until there is room for a request to this host: then the protocol is asked anew.
     pub(super) fn queue(&mut self, host: String, gaps: Vec<GapId>) {
         self.fetching(&gaps);
-        self.queued.entry(host).or_default().push_back(gaps);
+        let first = gaps.iter().filter_map(|id| self.ask(*id)).map(|ask| (ask.gap.since, ask.gap.id)).min();
+        let Some(first) = first else { return };
+        self.queued.entry(host).or_default().insert(first, gaps);
     }
 
-    /// Frees as many requests' gaps of each host as there is room for.
+    /// Frees as many requests' gaps of each host as there is room for, the oldest first.
     pub(super) fn admit(&mut self, room: impl Fn(&str) -> usize, now: Instant) {
         if self.queued.is_empty() {
             return;
         }
         for (host, queued) in &mut self.queued {
-            for gap in queued.drain(..queued.len().min(room(host))).flatten() {
+            let freed = (0..room(host)).map_while(|_| queued.pop_first());
+            for gap in freed.flat_map(|(_, gaps)| gaps) {
                 if let Some(hold) = self.held.get_mut(&gap) {
                     (hold.until, hold.settling) = (Some(now), None);
                 }
@@ -301,6 +309,24 @@ mod tests {
         assert_eq!(due(&backfill, start), [1, 3]);
         backfill.admit(|_| 1, start);
         assert_eq!(due(&backfill, start), [1, 2, 3]);
+    }
+
+    #[test]
+    fn of_gaps_that_a_host_has_no_room_for_the_oldest_are_free_first_whenever_they_came() {
+        let start = Instant::now();
+        let mut backfill = backfill();
+        let old = |id, seconds| Ask { gap: Gap { since: Timestamp(seconds), ..ask(id, 0).gap }, ..ask(id, 0) };
+        backfill.show([old(7, 1), old(3, 2), old(5, 3)].into());
+        for gap in [3, 5, 7] {
+            backfill.queue("slow".to_owned(), vec![GapId(gap)]);
+        }
+        let mut freed = Vec::new();
+        for _ in 0..3 {
+            backfill.admit(|_| 1, start);
+            freed.extend(due(&backfill, start));
+            backfill.fetching(&freed.iter().copied().map(GapId).collect::<Vec<_>>());
+        }
+        assert_eq!(freed, [7, 3, 5]);
     }
 
     #[test]

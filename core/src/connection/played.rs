@@ -17,35 +17,43 @@ pub(super) struct Played {
     file: File,
 }
 
+/// What is known of a recording that is to be played.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// It was begun just now.
+    New(Played),
+    /// It was played before: `to its end`, or with what was missing.
+    Before(String),
+}
+
 impl Played {
-    /// Notes that a recording is being played by the source that keeps its files in `folder`. `None` if it was played
-    /// there to its end.
+    /// Notes that a recording is being played by the source that keeps its files in `folder`, unless it was played there.
     ///
     /// # Errors
     ///
     /// `Config` when another recording was played there, or this one in part. `Permanent` when it cannot be noted.
-    pub(super) fn begin(folder: &Path, from: &Path) -> Result<Option<Self>> {
+    pub(super) fn begin(folder: &Path, from: &Path) -> Result<Begun> {
         let path = folder.join(NAME);
         match fs::read_to_string(&path) {
-            Ok(note) => Self::before(&note, folder, from).map(|()| None),
+            Ok(note) => Self::before(&note, folder, from).map(Begun::Before),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let file = create(folder, &path, from);
-                file.map(|file| Some(Self { file })).map_err(|error| unnoted(&path, error))
+                file.map(|file| Begun::New(Self { file })).map_err(|error| unnoted(&path, error))
             }
             Err(error) => Err(unnoted(&path, error)),
         }
     }
 
     /// Sorts the note of an earlier replay.
-    fn before(note: &str, folder: &Path, from: &Path) -> Result<()> {
+    fn before(note: &str, folder: &Path, from: &Path) -> Result<String> {
         let (earlier, end) = note.split_once('\n').unwrap_or((note, ""));
         // `data_dir/PIPELINE/replay/sources/SOURCE`
         let files = folder.ancestors().nth(2).unwrap_or(folder).display();
-        let state = match end {
-            FINISHED if Path::new(earlier) == from => return Ok(()),
-            FINISHED => "holds a replay of",
-            _ => "holds an unfinished replay of",
-        };
+        let is_over = end.starts_with(FINISHED) && end.ends_with('\n');
+        if is_over && Path::new(earlier) == from {
+            return Ok(end.trim_end().to_owned());
+        }
+        let state = if is_over { "holds a replay of" } else { "holds an unfinished replay of" };
         Err(Error::config(format!(
             "`{files}` {state} `{earlier}`, and rows would be doubled: to play `{}` from its beginning, remove this folder \
              and what the stores have of it",
@@ -53,13 +61,16 @@ impl Played {
         )))
     }
 
-    /// Notes that the recording was played to its end, and that all of it is on disk.
+    /// Notes that the recording was played to its end, as far as there is one, and that all of it is on disk. `cut` is a file
+    /// of it that ends before its end.
     ///
     /// # Errors
     ///
     /// `Permanent` when it cannot be noted.
-    pub(super) fn end(mut self) -> Result<()> {
-        let written = self.file.write_all(FINISHED.as_bytes()).and_then(|()| self.file.sync_all());
+    pub(super) fn end(mut self, cut: Option<&Path>) -> Result<()> {
+        let lack = cut.map(|file| format!(", without what is missing behind the cut of its file `{}`", file.display()));
+        let note = format!("{FINISHED}{}\n", lack.unwrap_or_default());
+        let written = self.file.write_all(note.as_bytes()).and_then(|()| self.file.sync_all());
         written.map_err(|error| Error::permanent("cannot note the end of the replay").because(error))
     }
 }
@@ -78,7 +89,7 @@ fn unnoted(path: &Path, error: io::Error) -> Error {
 }
 
 const NAME: &str = "played";
-const FINISHED: &str = "to its end\n";
+const FINISHED: &str = "to its end";
 
 #[cfg(test)]
 mod tests {
@@ -89,16 +100,30 @@ mod tests {
     fn a_recording_is_played_into_a_folder_once() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("replay/sources/toy");
-        let played = Played::begin(&folder, Path::new("captures")).unwrap().unwrap();
+        let Begun::New(played) = Played::begin(&folder, Path::new("captures")).unwrap() else { panic!("it is new") };
         let error = Played::begin(&folder, Path::new("captures")).unwrap_err();
         assert_eq!(error.kind(), Kind::Config);
         let text = error.to_string();
         let place = dir.path().join("replay").display().to_string();
         assert!(text.starts_with(&format!("`{place}` holds an unfinished replay of `captures`")), "{text}");
 
-        played.end().unwrap();
-        assert!(Played::begin(&folder, Path::new("captures")).unwrap().is_none(), "nothing is left to be played");
+        played.end(None).unwrap();
+        let before = Played::begin(&folder, Path::new("captures")).unwrap();
+        assert!(matches!(before, Begun::Before(how) if how == "to its end"), "nothing is left to be played");
         let error = Played::begin(&folder, Path::new("others")).unwrap_err().to_string();
         assert!(error.contains("holds a replay of `captures`"), "{error}");
+    }
+
+    #[test]
+    fn of_one_that_was_cut_it_is_known_that_its_end_is_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let Begun::New(played) = Played::begin(folder.path(), Path::new("captures")).unwrap() else {
+            panic!("it is new")
+        };
+        played.end(Some(Path::new("captures/last.jsonl.gz"))).unwrap();
+        let Begun::Before(how) = Played::begin(folder.path(), Path::new("captures")).unwrap() else {
+            panic!("not twice")
+        };
+        assert_eq!(how, "to its end, without what is missing behind the cut of its file `captures/last.jsonl.gz`");
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
 
 use super::{
     capture::{self, Body, Event, Line},
-    played::Played,
+    played::{Begun, Played},
     vouch::{ALIVE_EVERY, Confirmations, ended_streams, malformed},
 };
 use crate::{
@@ -61,10 +61,13 @@ impl Source for ReplaySource {
 
     async fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
         let lines = capture::read(&self.from)?;
-        let Some(played) = Played::begin(&cx.folder, &self.from)? else {
-            let from = self.from.display();
-            tracing::info!(pipeline = cx.health.id().pipeline(), "replayed `{from}` was played to its end before");
-            return Ok(());
+        let played = match Played::begin(&cx.folder, &self.from)? {
+            Begun::New(played) => played,
+            Begun::Before(how) => {
+                let from = self.from.display();
+                tracing::info!(pipeline = cx.health.id().pipeline(), "replayed `{from}` was played before, {how}");
+                return Ok(());
+            }
         };
         let (queue, mut read) = mpsc::channel(LINES_AHEAD);
         // Reading waits for the disk and unpacks, which is no work for the runtime's threads.
@@ -87,6 +90,7 @@ impl Source for ReplaySource {
             heard_at: None,
             commands: Vec::new(),
             is_open: false,
+            cut: None,
         };
         let outcome = replay.run(&mut read, self.speed).await;
         drop(read);
@@ -96,7 +100,7 @@ impl Source for ReplaySource {
         // At a stop a full spool is not waited for.
         if outcome? == End::OfRecording && !replay.link.was_refused() {
             replay.cx.synced(logged).await?;
-            played.end()?;
+            played.end(replay.cut.as_deref())?;
         }
         Ok(())
     }
@@ -123,6 +127,8 @@ struct Replay {
     heard_at: Option<Timestamp>,
     commands: Vec<(usize, Command)>,
     is_open: bool,
+    /// The last file that ended before its end.
+    cut: Option<PathBuf>,
 }
 
 impl Replay {
@@ -199,6 +205,7 @@ impl Replay {
                 let why = format!("the capture's file `{}` is cut, and what followed in it is missing", file.display());
                 tracing::warn!(stage = %self.cx.health.id(), "{why}");
                 self.end(&why);
+                self.cut = Some(file);
             }
             Event::Sent { .. } | Event::Closed { .. } => {}
         }

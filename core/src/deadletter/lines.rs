@@ -1,7 +1,7 @@
 //! Reading a file of dead letters: which lines are whole, which are letters, which replace others.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, BufRead, BufReader, Write},
     path::Path,
 };
@@ -45,7 +45,13 @@ pub fn list(path: &Path) -> Result<Listing> {
     })
 }
 
-fn listing(file: &dyn DiskFile) -> io::Result<Listing> {
+/// Returns the letters that have these keys.
+pub(super) fn find(file: &dyn DiskFile, wanted: &HashSet<Cause>) -> io::Result<HashMap<Cause, DeadLetter>> {
+    let letters = listing(file)?.letters.into_iter();
+    Ok(letters.map(|letter| (letter.cause(), letter)).filter(|(cause, _)| wanted.contains(cause)).collect())
+}
+
+pub(super) fn listing(file: &dyn DiskFile) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let mut places: HashMap<(String, Cause), usize> = HashMap::new();
     let mut each = |line: &[u8]| {
@@ -81,6 +87,8 @@ pub(super) struct Lines {
 struct Line {
     /// `None`: no letter. Nobody but a person may throw that away.
     cause: Option<Cause>,
+    /// Whether the letter was not sent again.
+    is_waiting: bool,
     is_kept: bool,
 }
 
@@ -96,13 +104,14 @@ impl Lines {
                 break;
             }
             let letter: Option<DeadLetter> = serde_json::from_slice(&line).ok();
-            let cause = letter.map(|letter| letter.cause());
+            let cause = letter.as_ref().map(DeadLetter::cause);
+            let is_waiting = letter.is_some_and(|letter| letter.redriven.is_none());
             let number = found.lines.len();
             if let Some(replaced) = cause.and_then(|cause| newest.insert(cause, number)) {
                 found.lines[replaced].is_kept = false;
             }
             found.bytes += line.len() as u64;
-            found.lines.push(Line { cause, is_kept: true });
+            found.lines.push(Line { cause, is_waiting, is_kept: true });
         }
         Ok(found)
     }
@@ -130,6 +139,10 @@ impl Lines {
 
     pub(super) fn letters(&self) -> u64 {
         self.kept().filter(|line| line.cause.is_some()).count() as u64
+    }
+
+    pub(super) fn waiting(&self) -> u64 {
+        self.kept().filter(|line| line.is_waiting).count() as u64
     }
 
     /// Returns the highest offset of a letter.

@@ -7,9 +7,16 @@
 //! The file belongs to the person, too: who has dealt with the letters may remove it, empty it or take lines out at any
 //! time, also while the pipeline runs.
 //!
+//! A letter is sent again by an item of the log, [`Redrive`], and the letter says which one: the first that the sink comes
+//! to is noted in the letter before the row is written, and no other counts. So however often it is asked for, and
+//! whenever the program dies, the row arrives once; and a letter that is no longer there, because its row came again from a
+//! log that the store had gone back in, or because a person took it out, withdraws it. What the store refuses again is a
+//! letter of its own.
+//!
 //! All calls block until the disk has answered.
 
 mod lines;
+mod redrive;
 
 use std::{
     collections::HashSet,
@@ -23,6 +30,7 @@ use serde_json::{Map, Value};
 use crate::{
     Error, Result,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{
         Boot, Cause, SpoolPosition,
         disk::{self, Disk, DiskFile, FileId},
@@ -31,6 +39,7 @@ use crate::{
 
 use lines::Lines;
 pub use lines::{Listing, list};
+pub use redrive::Redrive;
 
 /// A row that the store will never take, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,10 +53,15 @@ pub struct DeadLetter {
     pub offset: u64,
     /// The row's number among those that the offset made.
     pub sub: u32,
+    /// The source's name.
+    pub source: String,
     /// The table.
     pub table: String,
     /// The instrument.
     pub symbol: String,
+    /// Which of the instruments that have had this name; empty where the venue never gives one twice.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub listing: String,
     /// The venue's time, in UTC nanoseconds.
     pub ts_event: Timestamp,
     /// The row as the store was asked to take it.
@@ -56,6 +70,21 @@ pub struct DeadLetter {
     pub error: String,
     /// When it was refused, in UTC nanoseconds.
     pub when: Timestamp,
+    /// The letter that this row was sent again from: it was refused once more.
+    #[serde(default, with = "key", skip_serializing_if = "Option::is_none")]
+    pub redrive_of: Option<Cause>,
+    /// What made the row that was sent again: the key of the next letter, if that is refused too.
+    #[serde(default, with = "key", skip_serializing_if = "Option::is_none")]
+    pub redriven: Option<Cause>,
+}
+
+/// A row of the log that sends a letter again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sent {
+    /// The letter's key.
+    pub letter: Cause,
+    /// What made the row.
+    pub row: Cause,
 }
 
 impl DeadLetter {
@@ -73,6 +102,7 @@ pub struct DeadLetters {
     id: FileId,
     /// The bytes that are known to be on disk and whole.
     len: u64,
+    /// Letters that were not sent again.
     letters: u64,
     /// The highest offset of a letter.
     newest: u64,
@@ -111,7 +141,7 @@ impl DeadLetters {
         Ok((letters, recovered))
     }
 
-    /// Returns how many letters there are.
+    /// Returns how many letters wait for a person: those that were sent again do not.
     pub fn count(&self) -> u64 {
         self.letters
     }
@@ -124,6 +154,42 @@ impl DeadLetters {
     /// As [`open`](Self::open). None of the letters counts then, whatever of them has reached the disk; the same ones may
     /// be appended again.
     pub fn append(&mut self, letters: &[DeadLetter]) -> Result<()> {
+        self.write(letters)?;
+        for letter in letters {
+            self.letters += u64::from(self.pending.insert(letter.cause()));
+            self.newest = self.newest.max(letter.offset);
+        }
+        Ok(())
+    }
+
+    /// Says of each of these rows whether it goes to the store: if its letter is there, and has not been sent again by
+    /// another one. From then on, durably, this is the row that the letter was sent again by.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open). The same question may be put again.
+    pub fn redriven(&mut self, rows: &[Sent]) -> Result<Vec<bool>> {
+        let file = self.whole()?;
+        let wanted = rows.iter().map(|sent| sent.letter).collect();
+        let mut known = lines::find(&*file, &wanted).map_err(|error| self.failed("read", error))?;
+        let mut marked = Vec::new();
+        let mut goes = |sent: &Sent| {
+            let Some(letter) = known.get_mut(&sent.letter) else { return false };
+            let is_first = letter.redriven.is_none();
+            if is_first {
+                letter.redriven = Some(sent.row);
+                marked.push(letter.clone());
+            }
+            letter.redriven == Some(sent.row)
+        };
+        let go = rows.iter().map(&mut goes).collect();
+        self.write(&marked)?;
+        self.letters = self.letters.saturating_sub(marked.len() as u64);
+        Ok(go)
+    }
+
+    /// Appends lines, and returns when they are on disk, in the file that has the name.
+    fn write(&mut self, letters: &[DeadLetter]) -> Result<()> {
         if letters.is_empty() {
             return Ok(());
         }
@@ -139,7 +205,8 @@ impl DeadLetters {
                 self.is_broken = file.truncate(self.len).is_err();
                 return Err(self.failed("append to", error));
             }
-            if let Err(error) = file.sync_data() {
+            let synced = if holds(Rule::LettersFirst) { file.sync_data() } else { Ok(()) };
+            if let Err(error) = synced {
                 // After a failed fsync the kernel may call lost pages clean: this file proves nothing any more.
                 self.is_broken = true;
                 return Err(self.failed("fsync", error));
@@ -147,14 +214,15 @@ impl DeadLetters {
             self.len += lines.len() as u64;
             // Removed meanwhile: the letters went with it.
             if self.named()?.is_some_and(|(_, id)| id == self.id) {
-                break;
+                return Ok(());
             }
         }
-        for letter in letters {
-            self.letters += u64::from(self.pending.insert(letter.cause()));
-            self.newest = self.newest.max(letter.offset);
-        }
-        Ok(())
+    }
+
+    /// Returns the letters on disk.
+    #[cfg(test)]
+    pub(crate) fn all(&mut self) -> Vec<DeadLetter> {
+        lines::listing(&*self.whole().expect("a disk without faults")).expect("a disk without faults").letters
     }
 
     /// Notes that everything appended so far is settled: the chunk without the rows is committed, and none of its keys
@@ -204,7 +272,7 @@ impl DeadLetters {
             None => self.make()?,
         };
         let mut lines = Lines::read(&*file).map_err(|error| self.failed("read", error))?;
-        let discarded = lines.discard(comes_again);
+        let discarded = if holds(Rule::LettersComeAgain) { lines.discard(comes_again) } else { 0 };
         if lines.is_to_be_rewritten() {
             self.replace_by(|new| lines.copy_kept(&*file, new))?;
         } else {
@@ -212,7 +280,7 @@ impl DeadLetters {
             self.disk.sync_dir().map_err(|error| self.failed("keep", error))?;
             (self.id, self.len, self.is_broken) = (id, lines.bytes(), false);
         }
-        (self.letters, self.newest) = (lines.letters(), lines.newest());
+        (self.letters, self.newest) = (lines.waiting(), lines.newest());
         self.pending.clear();
         let (letters, is_torn, unreadable) = (lines.letters(), lines.is_torn(), lines.unreadable());
         Ok(Recovered { letters, discarded, is_torn, unreadable })
@@ -256,6 +324,25 @@ impl DeadLetters {
 
 fn failed(doing: &str, file: &str, error: io::Error) -> Error {
     Error::transient(format!("cannot {doing} the dead letters `{file}`")).because(error)
+}
+
+/// A key as one text.
+mod key {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::spool::Cause;
+
+    pub(super) fn serialize<S: Serializer>(key: &Option<Cause>, to: S) -> Result<S::Ok, S::Error> {
+        match key {
+            Some(key) => to.collect_str(key),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Cause>, D::Error> {
+        let text: Option<String> = Deserialize::deserialize(from)?;
+        text.map(|text| text.parse().map_err(D::Error::custom)).transpose()
+    }
 }
 
 mod hex {

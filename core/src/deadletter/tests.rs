@@ -40,8 +40,8 @@ fn a_line_can_be_read_without_this_program() {
     open(&path).append(&[letter(7, 2)]).unwrap();
     let line: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let expected = json!({
-        "sink": "sqlite", "boot": "fedcba9876543210", "offset": 7, "sub": 2, "table": "trades", "symbol": "ETH",
-        "ts_event": 1, "row": { "price": 1.5 }, "error": "value too long for column `side`", "when": 2,
+        "sink": "sqlite", "boot": "fedcba9876543210", "offset": 7, "sub": 2, "source": "deribit", "table": "trades",
+        "symbol": "ETH", "ts_event": 1, "row": { "price": 1.5 }, "error": "value too long for column `side`", "when": 2,
     });
     assert_eq!(line, expected);
 }
@@ -268,7 +268,20 @@ fn reopen(path: &Path, comes_again: impl Fn(SpoolPosition) -> bool) -> Result<(D
 
 fn letter(offset: u64, sub: u32) -> DeadLetter {
     let row = json!({ "price": 1.5 }).as_object().unwrap().clone();
-    let (table, symbol, error) = ("trades".into(), "ETH".into(), "value too long for column `side`".into());
-    let (ts_event, when) = (Timestamp(1), Timestamp(2));
-    DeadLetter { sink: "sqlite".into(), boot: BOOT, offset, sub, table, symbol, ts_event, row, error, when }
+    DeadLetter {
+        sink: "sqlite".into(),
+        boot: BOOT,
+        offset,
+        sub,
+        source: "deribit".into(),
+        table: "trades".into(),
+        symbol: "ETH".into(),
+        listing: String::new(),
+        ts_event: Timestamp(1),
+        row,
+        error: "value too long for column `side`".into(),
+        when: Timestamp(2),
+        redrive_of: None,
+        redriven: None,
+    }
 }

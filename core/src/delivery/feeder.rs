@@ -1,6 +1,10 @@
 //! From the log to chunks: reads on, gives each offset its fate, and keeps what has to be built again.
 
-use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::ControlFlow,
+    sync::Arc,
+};
 
 use serde_json::{Map, Value};
 
@@ -12,10 +16,10 @@ use crate::{
     Error, Result,
     chunk::{ChunkBuilder, ColumnView, Fate, JsonRows, Plan, RowSource, TableRows},
     config::TableChoice,
-    deadletter::DeadLetter,
+    deadletter::{DeadLetter, Sent},
     row::Timestamp,
     sink::Refusal,
-    spool::{Cause, Item, RowHead, SourceInfo, SpoolPosition},
+    spool::{Cause, Control, Item, RowHead, SourceInfo, SpoolPosition},
 };
 
 /// How much one chunk may hold.
@@ -34,8 +38,17 @@ pub(crate) struct Feeder<L> {
     bounds: Bounds,
     /// Rows that are dead letters of chunks that are not committed yet.
     refused: HashSet<Cause>,
+    /// By what made them: rows that send a dead letter again, of chunks that are not committed yet.
+    redrives: HashMap<Cause, Redriven>,
     segment: Option<u64>,
     position: Option<SpoolPosition>,
+}
+
+/// What is known of a row that sends a dead letter again.
+#[derive(Debug, Clone, Copy)]
+struct Redriven {
+    letter: Cause,
+    goes: bool,
 }
 
 /// What was read.
@@ -44,6 +57,8 @@ pub(crate) enum Read {
     Range { portion: Portion, border: bool, rows: Vec<TableRows> },
     /// A row whose bytes are none of its table's. It has to become a dead letter before the range is read again.
     Unreadable(Box<DeadLetter>),
+    /// Rows that send dead letters again. The letters have to say whether they go before the range is read again.
+    Redrives(Vec<Sent>),
     /// The plan was extended by a table of rows that no source declares any more: the sink has to be opened again.
     Replanned,
 }
@@ -65,7 +80,8 @@ impl<L: Log> Feeder<L> {
     ) -> Result<Self> {
         let plan = Arc::new(Plan::new(pipeline, sources, tables)?);
         let (builder, sink) = (ChunkBuilder::new(plan.clone()), sink.to_owned());
-        Ok(Self { log, sink, plan, builder, bounds, refused: HashSet::new(), segment: None, position: None })
+        let (refused, redrives) = (HashSet::new(), HashMap::new());
+        Ok(Self { log, sink, plan, builder, bounds, refused, redrives, segment: None, position: None })
     }
 
     pub(crate) fn log(&self) -> &L {
@@ -81,6 +97,12 @@ impl<L: Log> Feeder<L> {
         self.refused.extend(causes);
     }
 
+    /// Learns of rows that send dead letters again whether they go to the store.
+    pub(crate) fn redriven(&mut self, rows: Vec<Sent>, go: &[bool]) {
+        let known = rows.into_iter().zip(go).map(|(Sent { letter, row }, &goes)| (row, Redriven { letter, goes }));
+        self.redrives.extend(known);
+    }
+
     /// Returns whether this row is left out.
     pub(crate) fn leaves_out(&self, cause: &Cause) -> bool {
         self.refused.contains(cause)
@@ -88,14 +110,16 @@ impl<L: Log> Feeder<L> {
 
     /// Forgets what was left out up to `position`: it does not come again.
     pub(crate) fn committed(&mut self, position: SpoolPosition) {
-        if !self.refused.is_empty() {
+        if !self.refused.is_empty() || !self.redrives.is_empty() {
             self.refused.retain(|cause| cause.offset > position.offset);
+            self.redrives.retain(|cause, _| cause.offset > position.offset);
         }
     }
 
     /// Begins anew, whatever was under way. Nothing is left out any more: its dead letters are gone.
     pub(crate) fn opened(&mut self) {
         self.refused.clear();
+        self.redrives.clear();
         self.position = None;
         self.builder = ChunkBuilder::new(self.plan.clone());
     }
@@ -120,14 +144,16 @@ impl<L: Log> Feeder<L> {
         self.position = None;
         self.builder.clear();
         let (mut portion, mut border, mut stop) = (Portion::new(from), false, None);
-        let Self { log, builder, bounds, refused, segment, sink, .. } = self;
+        let Self { log, builder, bounds, refused, redrives, segment, sink, .. } = self;
+        let mut taker = Taker { builder, sink, refused, redrives, asked: Vec::new() };
         let most_offsets = (bounds.rows as u64).saturating_mul(OFFSETS_FOR_A_ROW);
         log.read(upto, &mut |seen| {
             let is_long = portion.fates.offsets() - portion.fates.missing >= most_offsets;
-            if builder.rows() >= bounds.rows || builder.bytes() >= bounds.bytes || is_long {
+            let is_full = taker.builder.rows() >= bounds.rows || taker.builder.bytes() >= bounds.bytes || is_long;
+            if is_full || taker.is_too_early(&seen, from) {
                 return ControlFlow::Break(());
             }
-            if let Some(why) = take(builder, sink, &seen, refused, &mut portion) {
+            if let Some(why) = taker.take(&seen, &mut portion) {
                 stop = Some(why);
                 return ControlFlow::Break(());
             }
@@ -141,6 +167,7 @@ impl<L: Log> Feeder<L> {
             };
             ControlFlow::Continue(())
         })?;
+        let asked = taker.asked;
         match stop {
             Some(Stop::Unreadable(letter)) => return Ok(Read::Unreadable(letter)),
             Some(Stop::Unplanned(source)) => {
@@ -148,6 +175,7 @@ impl<L: Log> Feeder<L> {
                 self.builder = ChunkBuilder::new(self.plan.clone());
                 return Ok(Read::Replanned);
             }
+            None if !asked.is_empty() => return Ok(Read::Redrives(asked)),
             None => {}
         }
         if portion.to == from {
@@ -160,7 +188,7 @@ impl<L: Log> Feeder<L> {
     /// Counts the rows behind `from` that the sink takes; stops counting at `most` offsets, and then says so.
     pub(crate) fn count_rows(&mut self, from: SpoolPosition, upto: u64, most: u64) -> Result<(u64, bool)> {
         self.position = None;
-        let Self { log, plan, .. } = self;
+        let Self { log, plan, sink, .. } = self;
         log.seek(from)?;
         let (mut rows, mut offsets) = (0, 0);
         log.read(upto, &mut |seen| {
@@ -169,8 +197,8 @@ impl<L: Log> Feeder<L> {
             }
             offsets += 1;
             let is_taken = match seen {
-                Seen::Item { item: Item::Row(..), source, .. } => {
-                    // A row of an unknown stream becomes a dead letter.
+                // A row of an unknown stream becomes a dead letter.
+                Seen::Item { item, source, .. } if row_for(sink, &item).is_some() => {
                     source.is_none_or(|source| plan.takes(source.source, &source.table.name))
                 }
                 Seen::Item { .. } | Seen::Missing { .. } => false,
@@ -188,67 +216,133 @@ impl<L: Log> Feeder<L> {
 
     fn letter(&self, rows: &[TableRows], refusal: &Refusal, at: Timestamp) -> Option<DeadLetter> {
         let part = rows.iter().find(|part| part.table == refusal.table)?;
-        let row = part.causes.binary_search_by_key(&refusal.cause.offset, |cause| cause.offset).ok()?;
+        let number = part.causes.binary_search_by_key(&refusal.cause.offset, |cause| cause.offset).ok()?;
         let mut text = Vec::new();
-        JsonRows::new(&part.rows.slice(row, 1)).write(0, &mut text);
+        JsonRows::new(&part.rows.slice(number, 1)).write(0, &mut text);
         let row: Map<String, Value> = serde_json::from_slice(&text).ok()?;
-        let of = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let table = self.plan.tables().get(refusal.table)?;
+        let (source, stream) = self.builder.stream(*part.streams.get(number)?)?;
+        let redriven = self.redrives.get(&refusal.cause);
         Some(DeadLetter {
             sink: self.sink.clone(),
             boot: refusal.cause.boot,
             offset: refusal.cause.offset,
             sub: refusal.cause.sub,
-            table: table.table.name.to_string(),
-            symbol: of("symbol"),
-            ts_event: time_of(part, refusal.cause)?,
+            source: source.to_string(),
+            table: stream.table.to_string(),
+            symbol: stream.symbol.to_string(),
+            listing: stream.listing.to_string(),
+            ts_event: time_of(part, number)?,
             row,
             error: refusal.error.chain(),
             when: at,
+            redrive_of: redriven.map(|redriven| redriven.letter),
+            redriven: None,
         })
     }
 }
 
-/// Gives an item its fate.
-fn take(
-    builder: &mut ChunkBuilder,
-    sink: &str,
-    seen: &Seen<'_>,
-    refused: &HashSet<Cause>,
-    portion: &mut Portion,
-) -> Option<Stop> {
-    let (position, item, source) = match seen {
-        Seen::Item { position, item, source, .. } => (position, item, source),
-        Seen::Missing { position } => {
-            portion.fates.missing += position.offset.saturating_sub(portion.to.offset);
-            return None;
-        }
-    };
-    // Offsets are counted without holes, so what the log does not show it does not have.
-    let missing = position.offset.saturating_sub(portion.to.offset + 1);
-    let mut fates = Fates { missing, ..Fates::default() };
-    match (item, source) {
-        (Item::Control(_), _) => fates.control = 1,
-        (Item::Row(head, bytes), Some(source)) => {
-            let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
-            match builder.push(cause, head, bytes, *source, refused) {
+/// Gives items their fates.
+struct Taker<'a> {
+    builder: &'a mut ChunkBuilder,
+    sink: &'a str,
+    refused: &'a HashSet<Cause>,
+    redrives: &'a HashMap<Cause, Redriven>,
+    /// Rows that send dead letters again, and of which nobody has said whether they go.
+    asked: Vec<Sent>,
+}
+
+impl Taker<'_> {
+    fn take(&mut self, seen: &Seen<'_>, portion: &mut Portion) -> Option<Stop> {
+        let (position, item, source) = match seen {
+            Seen::Item { position, item, source, .. } => (position, item, source),
+            Seen::Missing { position } => {
+                portion.fates.missing += position.offset.saturating_sub(portion.to.offset);
+                return None;
+            }
+        };
+        // Offsets are counted without holes, so what the log does not show it does not have.
+        let missing = position.offset.saturating_sub(portion.to.offset + 1);
+        let mut fates = Fates { missing, ..Fates::default() };
+        let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
+        match row_for(self.sink, item).filter(|_| self.goes(item, cause)) {
+            None => fates.control = 1,
+            Some((head, bytes)) => match self.push(cause, head, bytes, *source) {
                 Fate::Taken => fates.delivered = 1,
                 Fate::Filtered => fates.filtered = 1,
                 Fate::Skipped => fates.refused = 1,
-                Fate::Unreadable => return Some(unreadable(sink, cause, head, bytes, Some(source))),
-                Fate::Unplanned => return Some(unplanned(source)),
-            }
+                Fate::Unreadable => return Some(self.unreadable(cause, head, bytes, source.as_ref())),
+                Fate::Unplanned => return source.as_ref().map(unplanned),
+            },
         }
-        (Item::Row(head, bytes), None) => {
-            let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
-            if !refused.contains(&cause) {
-                return Some(unreadable(sink, cause, head, bytes, None));
-            }
-            fates.refused = 1;
+        portion.fates.add(&fates);
+        None
+    }
+
+    /// Returns whether a row sends a letter again whose own row is still in front of it: whether that is refused this time
+    /// too, the store has to say first.
+    fn is_too_early(&self, seen: &Seen<'_>, from: SpoolPosition) -> bool {
+        let Seen::Item { position, item: Item::Control(Control::Redrive { sink, cause, .. }), .. } = seen else {
+            return false;
+        };
+        sink == self.sink && from.offset < cause.offset && cause.offset < position.offset
+    }
+
+    /// Returns whether a row goes to the store; one that sends a letter again does if the letter says so.
+    fn goes(&mut self, item: &Item<'_>, cause: Cause) -> bool {
+        let Item::Control(Control::Redrive { cause: letter, .. }) = item else { return true };
+        let known = self.redrives.get(&cause);
+        if known.is_none() {
+            self.asked.push(Sent { letter: *letter, row: cause });
+        }
+        known.is_some_and(|redriven| redriven.goes)
+    }
+
+    fn push(&mut self, cause: Cause, head: &RowHead, bytes: &[u8], source: Option<RowSource<'_>>) -> Fate {
+        match source {
+            Some(source) => self.builder.push(cause, head, bytes, source, self.refused),
+            None if self.refused.contains(&cause) => Fate::Skipped,
+            None => Fate::Unreadable,
         }
     }
-    portion.fates.add(&fates);
-    None
+
+    /// Makes the dead letter of a row whose bytes say nothing to us: they are kept as they are.
+    fn unreadable(&self, cause: Cause, head: &RowHead, bytes: &[u8], source: Option<&RowSource<'_>>) -> Stop {
+        let raw: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = |text: Option<&Arc<str>>| text.map_or_else(String::new, ToString::to_string);
+        Stop::Unreadable(Box::new(DeadLetter {
+            sink: self.sink.to_owned(),
+            boot: cause.boot,
+            offset: cause.offset,
+            sub: cause.sub,
+            source: name(source.map(|source| source.source)),
+            table: name(source.map(|source| &source.key.table)),
+            symbol: name(source.map(|source| &source.key.symbol)),
+            listing: name(source.map(|source| &source.key.listing)),
+            ts_event: head.head.ts_event,
+            row: Map::from_iter([("raw".to_owned(), Value::String(raw))]),
+            error: match source {
+                Some(_) => "the row's bytes do not fit its table".to_owned(),
+                None => {
+                    let stream = head.head.stream;
+                    format!(
+                        "the spool has lost what its stream, number {stream}, stands for: its table and its symbol are unknown"
+                    )
+                }
+            },
+            when: Timestamp::now(),
+            redrive_of: self.redrives.get(&cause).map(|redriven| redriven.letter),
+            redriven: None,
+        }))
+    }
+}
+
+/// Returns the row of an item, if the sink may get it.
+fn row_for<'a>(sink: &str, item: &'a Item<'a>) -> Option<(&'a RowHead, &'a [u8])> {
+    match item {
+        Item::Row(head, bytes) => Some((head, bytes)),
+        Item::Control(Control::Redrive { sink: to, head, row, .. }) if to == sink => Some((head, row)),
+        Item::Control(_) => None,
+    }
 }
 
 fn does_not_fit(error: Error) -> Error {
@@ -264,34 +358,7 @@ fn unplanned(source: &RowSource<'_>) -> Stop {
     Stop::Unplanned(SourceInfo { name, venue, tables: vec![source.table.clone()] })
 }
 
-/// Makes the dead letter of a row whose bytes say nothing to us: they are kept as they are.
-fn unreadable(sink: &str, cause: Cause, head: &RowHead, bytes: &[u8], source: Option<&RowSource<'_>>) -> Stop {
-    let raw: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let name = |text: Option<&Arc<str>>| text.map_or_else(String::new, ToString::to_string);
-    Stop::Unreadable(Box::new(DeadLetter {
-        sink: sink.to_owned(),
-        boot: cause.boot,
-        offset: cause.offset,
-        sub: cause.sub,
-        table: name(source.map(|source| &source.key.table)),
-        symbol: name(source.map(|source| &source.key.symbol)),
-        ts_event: head.head.ts_event,
-        row: Map::from_iter([("raw".to_owned(), Value::String(raw))]),
-        error: match source {
-            Some(_) => "the row's bytes do not fit its table".to_owned(),
-            None => {
-                let stream = head.head.stream;
-                format!(
-                    "the spool has lost what its stream, number {stream}, stands for: its table and its symbol are unknown"
-                )
-            }
-        },
-        when: Timestamp::now(),
-    }))
-}
-
-fn time_of(part: &TableRows, cause: Cause) -> Option<Timestamp> {
-    let row = part.causes.binary_search_by_key(&cause.offset, |cause| cause.offset).ok()?;
+fn time_of(part: &TableRows, row: usize) -> Option<Timestamp> {
     let ColumnView::Time(times) = ColumnView::of(part.rows.column(0)) else { return None };
     Some(Timestamp(times.value(row)))
 }

@@ -24,6 +24,7 @@ impl Guard<'_> {
     pub(super) async fn call<T>(&mut self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let Self { what, limit, .. } = *self;
         let ended = tokio::select! {
+            biased;
             ended = tokio::time::timeout(limit, caught(what, call)) => ended,
             () = given_up(self.stop) => return Err(Error::transient(format!("{what} was cut off at the stop"))),
         };
@@ -44,7 +45,7 @@ pub(super) async fn blocking<T: Send + 'static, R: Send + 'static>(
     work: impl FnOnce(&mut T) -> R + Send + 'static,
 ) -> R {
     let owned = owned.clone();
-    match tokio::task::spawn_blocking(move || work(&mut locked(&owned))).await {
+    match crate::outside::spawn_blocking(move || work(&mut locked(&owned))).await {
         Ok(result) => result,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => resume_unwind(panic),

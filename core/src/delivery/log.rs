@@ -46,7 +46,8 @@ pub enum Seen<'a> {
         segment: u64,
         /// The item.
         item: Item<'a>,
-        /// For a row, where it came from; `None` if the log does not know its stream.
+        /// For a row, also one that is sent to one sink again, where it came from; `None` if the log does not know its
+        /// stream.
         source: Option<RowSource<'a>>,
     },
     /// Offsets that the log does not have any more, or never had.
@@ -61,6 +62,7 @@ impl Seen<'_> {
     pub fn bytes(&self) -> u64 {
         match self {
             Self::Item { item: Item::Row(_, bytes), .. } => HEAD + bytes.len() as u64,
+            Self::Item { item: Item::Control(Control::Redrive { row, .. }), .. } => HEAD + row.len() as u64,
             Self::Item { item: Item::Control(Control::Malformed { raw, .. }), .. } => HEAD + raw.len() as u64,
             Self::Item { item: Item::Control(_), .. } => HEAD,
             Self::Missing { .. } => 0,

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     Error, Kind,
     policy::{Backoff, Breaker, BreakerSnapshot},
+    rules::{Rule, holds},
     spool::SpoolPosition,
 };
 
@@ -203,7 +204,11 @@ impl Machine {
             }
             Event::Accepted => {
                 let portion = self.written(now);
-                self.accept(now, portion);
+                if holds(Rule::AcceptedIsNotStored) {
+                    self.accept(now, portion);
+                } else {
+                    self.commit(&portion);
+                }
             }
             Event::Refused => {
                 self.answered(now);
@@ -466,7 +471,9 @@ impl Machine {
         match error.kind() {
             Kind::Transient { retry_after } => {
                 self.retry_at = Some(now + self.backoff.failed(retry_after));
-                self.state = State::Closed;
+                if holds(Rule::OpenAgain) || self.state != State::Built {
+                    self.state = State::Closed;
+                }
             }
             // `Malformed` blames a row, which only `Written::Refused` may do: anything else must not turn the log into
             // dead letters.

@@ -1,7 +1,10 @@
 //! Where a sink goes on: the store's position, the last one known beside the log, and the log are held against each
 //! other. Nothing is repaired silently.
 
-use crate::spool::{SpoolPosition, Standing};
+use crate::{
+    rules::{Rule, holds},
+    spool::{SpoolPosition, Standing},
+};
 
 /// What a log holds: offsets behind `first`, up to and including `last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,7 @@ pub fn compare(
 ) -> Opening {
     let why = match (store, known) {
         (None, None) => return Opening::Start,
+        (None, Some(_)) if !keeps_none && !holds(Rule::KnownBeside) => return Opening::Start,
         (Some((at, Standing::Retained | Standing::Dropped)), _) => return Opening::Again(at),
         (None, Some((at, Standing::Retained | Standing::Dropped))) if keeps_none => return Opening::Again(at),
         (None, Some((_, standing))) if keeps_none => without(standing),

@@ -294,6 +294,21 @@ impl Reporter {
         self.tell_refused(now);
     }
 
+    /// Says what becomes of rows that send dead letters again.
+    pub(super) fn redriven(&self, go: &[bool]) {
+        let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
+        let rows = go.iter().filter(|goes| **goes).count();
+        let left = go.len() - rows;
+        if rows > 0 {
+            let noun = if rows == 1 { "dead letter" } else { "dead letters" };
+            info!(pipeline, sink, rows, "redriven {subject} {rows} {noun} sent again");
+        }
+        if left > 0 {
+            let what = "not sent again: each was before, or is no dead letter any more";
+            info!(pipeline, sink, rows = left, "redriven {subject} {left} {what}");
+        }
+    }
+
     fn tell_refused(&mut self, now: Instant) {
         let Some(rows) = self.refusals.due(now) else { return };
         let (pipeline, sink, subject, why) = (&self.pipeline, &self.sink, self.health.subject(), &self.last_refusal);

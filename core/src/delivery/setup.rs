@@ -83,10 +83,9 @@ pub struct Outcome {
 }
 
 pub(super) fn settings(config: &DeliveryConfig, pipeline: &str, sink: &str) -> Settings {
-    let seed = pipeline
-        .bytes()
-        .chain(sink.bytes())
-        .fold(u64::from(std::process::id()), |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    let seed = pipeline.bytes().chain(sink.bytes()).fold(u64::from(crate::outside::process_id()), |seed, byte| {
+        seed.wrapping_mul(31).wrapping_add(u64::from(byte))
+    });
     Settings {
         batch_rows: config.batch.rows.get(),
         linger: config.batch.linger.0,

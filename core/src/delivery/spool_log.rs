@@ -10,7 +10,7 @@ use crate::{
     Result,
     chunk::RowSource,
     row::Table,
-    spool::{Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo},
+    spool::{Control, Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo},
 };
 
 /// Reads a spool for one sink.
@@ -123,7 +123,7 @@ fn show(
     for (offset, item) in items.by_ref() {
         let position = SpoolPosition { boot: entry.boot, offset };
         let stream = match &item {
-            Item::Row(head, _) => directory.find(head.head.stream),
+            Item::Row(head, _) | Item::Control(Control::Redrive { head, .. }) => directory.find(head.head.stream),
             Item::Control(_) => None,
         };
         let source = stream.map(|Stream { info, venue, table }| RowSource {

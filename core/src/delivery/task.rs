@@ -32,11 +32,9 @@ use crate::{
     chunk::{Chunk, Part, TableRows},
     config::{Commands, DeliveryConfig, Start},
     deadletter::DeadLetters,
+    outside,
     sink::{Owner, Refusal, Sink, SinkContext, Written},
-    spool::{
-        SpoolPosition, Standing,
-        disk::{Disk, RealDisk},
-    },
+    spool::{SpoolPosition, Standing, disk::Disk},
 };
 
 /// The delivery driver of one sink.
@@ -94,10 +92,10 @@ impl<L: Log> Delivery<L> {
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
         let Setup { pipeline, sink: name, config, .. } = setup;
         let directory = setup.directory.join(&name);
-        let made = std::fs::create_dir_all(&directory).map_err(|error| {
+        let made = outside::make_directory(&directory).map_err(|error| {
             Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
         });
-        let known = made.and_then(|()| Known::open(Arc::new(RealDisk::at(setup.directory)), &name));
+        let known = made.and_then(|()| Known::open(outside::disk_with(&setup.directory), &name));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
             Err(error) => {
@@ -133,7 +131,7 @@ impl<L: Log> Delivery<L> {
             owner: (setup.spool, setup.host),
             others: setup.others,
             commands: setup.commands,
-            disk: Arc::new(RealDisk::at(&directory)),
+            disk: outside::disk_with(&directory),
             directory,
             chain: feeder.plan().chain(),
             feeder: Arc::new(Mutex::new(feeder)),
@@ -225,6 +223,7 @@ impl<L: Log> Delivery<L> {
             self.reporter.panicked(&panic.chain(), pause, pauses.attempt(), now);
             self.fault = Some(panic.chain());
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(pause) => {}
                 () = given_up(&mut self.stop) => return,
             }
@@ -268,6 +267,7 @@ impl<L: Log> Delivery<L> {
         };
         let (synced, stop) = (&mut self.synced, &mut self.stop);
         tokio::select! {
+            biased;
             () = alarm => {}
             () = changed(synced) => {}
             () = stopped(stop, &mut self.machine) => {}
@@ -413,6 +413,7 @@ impl<L: Log> Delivery<L> {
                 Event::Built { portion, border }
             }
             Ok(Read::Replanned) => Event::Again(None),
+            Ok(Read::Redrives(rows)) => self.ask_letters(rows).await,
             Ok(Read::Unreadable(letter)) => {
                 let cause = letter.cause();
                 match self.append(vec![*letter]).await {

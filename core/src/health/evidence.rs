@@ -11,6 +11,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::report::Filling;
 use crate::{delivery::Balance, policy::BreakerSnapshot};
 
 /// The evidence of one stage. Each kind of stage fills its part.
@@ -52,6 +53,8 @@ pub(super) struct Evidence {
     pub(super) is_subscribed: AtomicBool,
     pub(super) is_committed_or_idle: AtomicBool,
     pub(super) is_side_input: AtomicBool,
+    /// Set at most each 20 ms, so a lock does.
+    filling: Mutex<Option<Filling>>,
     /// Set for each chunk, so a lock does.
     balance: Mutex<Option<Balance>>,
     /// Set on change only, so a lock does.
@@ -103,6 +106,14 @@ impl Evidence {
             shown.push((name.clone(), snapshot));
         }
         shown
+    }
+
+    pub(super) fn set_filling(&self, filling: Option<Filling>) {
+        *self.filling.lock().unwrap_or_else(PoisonError::into_inner) = filling;
+    }
+
+    pub(super) fn filling(&self) -> Option<Filling> {
+        *self.filling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn set_balance(&self, balance: Balance) {

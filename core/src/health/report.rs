@@ -103,6 +103,21 @@ pub struct Subscriptions {
     pub refused: u64,
 }
 
+/// How far the filling of gaps has come, since somebody listens again.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Filling {
+    /// Gaps that are filled, or shown to be none.
+    pub filled: u64,
+    /// Gaps of which something is lost.
+    pub lost: u64,
+    /// How many there were in all.
+    pub of: u64,
+    /// Rows that the venue's history gave.
+    pub rows: u64,
+    /// About how long the rest will take; absent as long as nothing tells.
+    pub seconds_left: Option<f64>,
+}
+
 /// Gaps by what became of them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Gaps {
@@ -114,6 +129,8 @@ pub struct Gaps {
     pub resynchronised: u64,
     /// What was missing could have been had, and cannot any more: that of which `coverage` says that it is lost.
     pub lost: u64,
+    /// How far the filling of those that are open has come; absent where nobody is asked.
+    pub filling: Option<Filling>,
     /// For so long since the start, and before it since the last run, nobody listened to what the venue does not repeat, such
     /// as tickers: nobody can tell those of that time. An absence counts when it is over.
     pub unrepeatable_seconds: f64,
@@ -283,6 +300,7 @@ impl Detail {
                     filled: evidence.gaps_filled.number(),
                     resynchronised: evidence.gaps_resynchronised.number(),
                     lost: evidence.gaps_lost.number(),
+                    filling: evidence.filling(),
                     unrepeatable_seconds: evidence.unrepeatable.duration().as_secs_f64(),
                 },
                 breakers: breakers(stage, clock),

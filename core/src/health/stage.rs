@@ -15,6 +15,7 @@ use crate::{delivery::Balance, metrics::stage_status, policy::BreakerSnapshot};
 use super::{
     Registry, StageId, StageKind,
     evidence::Evidence,
+    report::Filling,
     state::{Move, Standing, Status},
 };
 
@@ -240,6 +241,11 @@ impl StageHealth {
     /// Sets how many gaps are open.
     pub fn gaps_open(&self, gaps: u64) {
         self.stage.evidence.gaps_open.set(gaps);
+    }
+
+    /// Shows how far the filling of gaps has come.
+    pub fn filling(&self, filling: Option<Filling>) {
+        self.stage.evidence.set_filling(filling);
     }
 
     /// Counts gaps that were filled, or shown to be none.

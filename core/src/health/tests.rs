@@ -252,7 +252,9 @@ fn the_report_has_the_documented_shape() {
     assert_eq!(source["subscriptions"], json!({ "wanted": 52, "confirmed": 51, "refused": 1 }));
     assert_eq!(
         source["gaps"],
-        json!({ "open": 1, "filled": 4, "resynchronised": 3, "lost": 2, "unrepeatable_seconds": 2.5 })
+        json!({
+            "open": 1, "filled": 4, "resynchronised": 3, "lost": 2, "filling": null, "unrepeatable_seconds": 2.5,
+        })
     );
     assert_eq!([&source["rows_received"], &source["rows_backfilled"], &source["connections"]], [3, 212, 1]);
     assert!(is_time(&source["last_frame"]) && is_time(&source["last_row"]));

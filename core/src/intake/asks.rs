@@ -8,7 +8,11 @@ use super::{
     board::Ask,
     continuity::{Continuity, LOOK_AGAIN, OpenAsk},
 };
-use crate::{protocol::GapId, row::Numbering};
+use crate::{
+    protocol::GapId,
+    row::Numbering,
+    rules::{Rule, holds},
+};
 
 /// The board of one source.
 #[derive(Debug)]
@@ -137,6 +141,7 @@ impl Board {
             () if is_second_look => LOOK_AGAIN + LOOK_MARGIN,
             // A broken book is of no use until it is subscribed to anew.
             () if is_break => Duration::ZERO,
+            () if !holds(Rule::HistoryLag) => Duration::ZERO,
             () => self.history_lag,
         };
         let known = self.gaps.get(&ask.gap.id);

@@ -16,8 +16,10 @@ use super::{
 };
 use crate::{
     Result,
+    deadletter::Redrive,
     protocol::{Covered, GapId},
     row::{Head, Numbering, Origin, StreamKey, Timestamp},
+    rules::{Rule, holds},
     spool::{Append, Control, GapOutcome, ItemBuffer, MAX_ENTRY, RowHead, SpoolWriter},
 };
 
@@ -25,7 +27,7 @@ use crate::{
 const ENTRY_BYTES: usize = 4 << 20;
 
 /// A longer row fits into no entry beside the decisions that it may cause.
-const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
+pub(crate) const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
 
 /// Symbol and listing of a stream are not longer than this together: they are written again in the head of every segment.
 const MAX_NAME: usize = 1 << 10;
@@ -384,7 +386,8 @@ impl Intake {
     /// Goes through the events before a record; returns whether it has come to the last of them.
     fn steps(&mut self, handover: &Handover, place: &mut Place, record: usize, (now, rows): (Now, Rows)) -> bool {
         while let Some((_, step)) = handover.steps.get(place.step).filter(|(at, _)| *at <= record) {
-            if !self.has_room_for(0) {
+            let bytes = if let Step::Redrive(redrive) = step { redrive.row.len() } else { 0 };
+            if !self.has_room_for(bytes) {
                 return false;
             }
             let now = self.time_of(handover.link.source, now);
@@ -472,6 +475,9 @@ impl Intake {
             }
             Verdict::Drop(why) => {
                 self.decide();
+                if !holds(Rule::DropRepeats) && why == Drop::Repeat {
+                    self.items.push_row(&row, bytes);
+                }
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
             }
         }
@@ -535,13 +541,29 @@ impl Intake {
                 }
             }
             Step::Malformed { raw, error } => self.malformed(link, raw, error, now),
+            // Whoever asked for it tries it again later.
+            Step::Redrive(_) if rows == Rows::Leave => self.counts.refused = true,
+            Step::Redrive(redrive) => self.redrive(link, redrive, now),
             // An answer whose rows were left out is none.
-            Step::Answered { gap, ask } if rows == Rows::Keep && !self.link.is_shut => self.answered(*gap, *ask, now),
+            Step::Answered { gap, ask }
+                if rows == Rows::Keep && !self.link.is_shut || !holds(Rule::LeftOutIsNoAnswer) =>
+            {
+                self.answered(*gap, *ask, now);
+            }
             Step::Lost { gap, why } => self.continuity.lost(*gap, &words(why), at, &mut self.decisions),
             // A confirmation is taken in parts, by the caller.
             Step::Answered { .. } | Step::Asked { .. } | Step::Confirmed { .. } => {}
         }
         self.decide();
+    }
+
+    /// A dead letter goes to its sink again. Continuity has no part in it: its row has come before.
+    fn redrive(&mut self, link: LinkId, redrive: &Redrive, now: Now) {
+        let Redrive { sink, letter, stream, head, row } = redrive;
+        let Some(stream) = self.stream(link, stream, now) else { return };
+        self.idle.remove(&stream);
+        let head = RowHead { head: Head { stream, ..head.head }, ..*head };
+        self.put(Control::Redrive { sink: sink.clone(), cause: *letter, head, row: row.clone() });
     }
 
     /// An answer is complete: closes its gap, unless a row of it could not be kept.
@@ -583,7 +605,7 @@ impl Intake {
 
     /// Ends the link's session because there is no room, and says so to the link.
     fn shut(&mut self, now: Now) {
-        if !self.link.is_shut {
+        if !self.link.is_shut && holds(Rule::FullEndsSession) {
             self.link.is_shut = true;
             self.counts.refused = true;
             self.end("the spool is full", now);
@@ -662,7 +684,11 @@ impl Intake {
         let written = match self.spool.append(&self.items, now.mono) {
             Ok(Append::Written { last, .. }) => last,
             Ok(refused) => {
-                self.continuity.roll_back();
+                if holds(Rule::RollBack) {
+                    self.continuity.roll_back();
+                } else {
+                    self.continuity.commit();
+                }
                 return Ok(if refused == Append::Full { Accepted::Full } else { Accepted::Behind });
             }
             Err(error) => {

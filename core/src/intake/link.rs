@@ -4,8 +4,10 @@ use tokio::sync::mpsc;
 
 use crate::{
     Error, Result,
+    deadletter::Redrive,
     protocol::{Covered, GapId, Outbox},
     row::{Records, StreamKey, Table, Timestamp},
+    rules::{Rule, holds},
 };
 
 /// How many buffers go round between a link and intake: one is filled while intake works at the other.
@@ -74,6 +76,8 @@ pub enum Step {
         /// The gap.
         gap: GapId,
     },
+    /// A dead letter goes to its sink again.
+    Redrive(Box<Redrive>),
     /// Nothing can be done about this gap.
     Lost {
         /// The gap.
@@ -221,6 +225,9 @@ impl Link {
         if let Step::Malformed { raw, error } = &step {
             self.step_bytes += raw.len() + error.len();
         }
+        if let Step::Redrive(redrive) = &step {
+            self.step_bytes += redrive.row.len();
+        }
         let earliest = self.steps.last().map_or(0, |(last, _)| *last);
         self.steps.push((record.clamp(earliest, self.outbox.records().len().max(earliest)), step));
     }
@@ -261,6 +268,9 @@ impl Link {
             Err(mpsc::error::TryRecvError::Empty) if self.queue.is_closed() => Err(gone()),
             Err(mpsc::error::TryRecvError::Empty) if self.outbox.records().bytes() + self.step_bytes > self.limit => {
                 self.forget();
+                if !holds(Rule::OverflowIsSaid) {
+                    return Ok(());
+                }
                 Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),

@@ -10,6 +10,7 @@ mod asks;
 mod board;
 mod continuity;
 mod entry;
+mod filling;
 pub(crate) mod inline;
 mod link;
 mod neighbour;
@@ -20,7 +21,12 @@ mod task;
 mod tests;
 
 pub use board::{Ask, Asks};
+#[cfg(test)]
+pub(crate) use continuity::row_hash;
 pub(crate) use continuity::{Continuity, Span, Standing};
+pub(crate) use entry::MAX_ROW;
 pub use link::{Handover, Link, LinkId, Step};
+#[cfg(test)]
+pub(crate) use opening::open_on;
 pub(crate) use opening::restore;
 pub use opening::{Running, Setup, SourceSetup, Started, start};

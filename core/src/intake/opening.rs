@@ -15,6 +15,7 @@ use crate::{
     config::SpoolConfig,
     health::Registry,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{
         self, Begun, Item, Recovery, RecoveryReport, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition, SpoolReader,
         disk::{Disk, RealDisk},
@@ -91,7 +92,7 @@ fn open(setup: Setup) -> Result<Started> {
 }
 
 /// Opens a spool on a disk of the caller's choice.
-pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
+pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let Setup { pipeline, folder: _, config, sources, sinks, registry } = setup;
     let limits =
         SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };
@@ -129,7 +130,8 @@ pub(super) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
 ///
 /// `Permanent` when the head says nothing to us; `Transient` when the disk fails.
 pub(crate) fn restore(recovery: Recovery) -> Result<(Recovery, Continuity, u64)> {
-    let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default())?;
+    let mut continuity =
+        Continuity::restore(recovery.snapshot().filter(|_| holds(Rule::Snapshot)).unwrap_or_default())?;
     for (id, stream) in recovery.streams() {
         continuity.add_stream(id, &stream.source, &stream.key);
     }

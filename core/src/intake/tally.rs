@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::{continuity::Absence, entry::Counts};
+use super::{continuity::Absence, entry::Counts, filling::Work};
 use crate::{
     health::{Registry, StageHealth, StageId},
     metrics::{SourceMetrics, SpoolMetrics},
@@ -21,6 +21,8 @@ pub(super) struct SourceTally {
     metrics: SourceMetrics,
     /// What is not told yet, oldest first: each open gap that was counted is in one of them.
     episodes: Vec<Episode>,
+    /// The gaps that the venue's history is asked for.
+    work: Option<Work>,
     /// Nobody listens.
     is_absent: bool,
     /// For how long nobody listened to what nobody can repeat.
@@ -55,7 +57,7 @@ impl SourceTally {
         let metrics = SourceMetrics::new(&id);
         let health = registry.stage(id);
         let (pipeline, episodes, unrepeatable) = (pipeline.into(), Vec::new(), Duration::ZERO);
-        Self { pipeline, health, metrics, episodes, is_absent: false, unrepeatable }
+        Self { pipeline, health, metrics, episodes, work: None, is_absent: false, unrepeatable }
     }
 
     /// Shows what an entry changed, or what the last boot left open.
@@ -66,6 +68,7 @@ impl SourceTally {
         if counts.backfilled > 0 {
             self.health.backfilled(counts.backfilled);
             self.metrics.backfilled_rows.increment(counts.backfilled);
+            self.work.iter_mut().for_each(|work| work.came(counts.backfilled));
         }
         self.opened(counts);
         counts.absences.iter().for_each(|absence| self.heard_again(absence, counts.is_absent));
@@ -120,6 +123,7 @@ impl SourceTally {
         // The question for a stream's beginning is no gap, unless its session ended before the answer.
         let Some(episode) = self.episodes.iter_mut().find_map(|episode| episode.take(gap)) else { return };
         self.metrics.gaps_closed.of(outcome).increment(1);
+        self.work.iter_mut().for_each(|work| work.closed(outcome));
         episode.rows += filled;
         match outcome {
             GapOutcome::Lost(why) => {
@@ -144,6 +148,7 @@ impl SourceTally {
     pub(super) fn settle(&mut self, open: u64) {
         self.health.gaps_open(open);
         self.metrics.gaps_open.set(open as f64);
+        self.show_work(open, Instant::now());
         for episode in self.episodes.iter_mut().filter(|episode| episode.is_due()) {
             if episode.is_worth_a_line() {
                 episode.tell(&self.pipeline);
@@ -151,6 +156,26 @@ impl SourceTally {
             episode.told();
         }
         self.episodes.retain(|episode| episode.is_waiting || !episode.open.is_empty());
+    }
+}
+
+impl SourceTally {
+    /// Shows how far the filling of gaps has come; a line from time to time where it takes long.
+    fn show_work(&mut self, open: u64, now: Instant) {
+        if open == 0 || self.is_absent {
+            if self.work.take().is_some() {
+                self.health.filling(None);
+            }
+            return;
+        }
+        let work = self.work.get_or_insert_with(|| Work::new(now));
+        let is_due = work.is_due(open, now);
+        let shown = work.shown(now);
+        self.health.filling(Some(shown));
+        if is_due {
+            let pipeline = &*self.pipeline;
+            info!(pipeline, "gap {pipeline} {shown}");
+        }
     }
 }
 
@@ -351,6 +376,24 @@ mod tests {
         assert_eq!((&gaps(&registry)["unrepeatable_seconds"], &gaps(&registry)["filled"]), (&20.0.into(), &2.into()));
         tally.settle(0);
         assert_eq!(lines(&tally), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn health_says_how_far_the_filling_has_come_while_somebody_listens() {
+        let (mut tally, registry) = tally();
+        tally.count(&cut(&[1, 2, 3]));
+        tally.settle(3);
+        assert_eq!(gaps(&registry)["filling"], serde_json::Value::Null, "nobody can be asked");
+        tally.count(&back(absence(1, &[])));
+        tally.settle(3);
+        tokio::time::advance(Duration::from_secs(4)).await;
+        tally.count(&Counts { backfilled: 6, ..closed(&[1, 2]) });
+        tally.settle(1);
+        let filling = serde_json::json!({ "filled": 2, "lost": 0, "of": 3, "rows": 6, "seconds_left": 2.0 });
+        assert_eq!(gaps(&registry)["filling"], filling);
+        tally.count(&closed(&[3]));
+        tally.settle(0);
+        assert_eq!(gaps(&registry)["filling"], serde_json::Value::Null, "all is done");
     }
 
     #[test]

@@ -23,7 +23,9 @@ use crate::{
     config::{SpoolConfig, WhenFull},
     delivery,
     health::Registry,
+    outside,
     row::Timestamp,
+    rules::{Rule, holds},
     spool::{Control, Floor, Housekeeping, SpoolPosition, SpoolWriter, SyncDone},
 };
 
@@ -334,15 +336,15 @@ impl Task {
         let sinks: Vec<_> = self.sinks.iter().cloned().zip(self.floors.iter().map(passed)).collect();
         let mut most = 0;
         for (sink, passed) in sinks.into_iter().filter(|(_, passed)| *passed < last) {
-            let counted = old.clone();
-            let rows = tokio::task::spawn_blocking(move || counted.rows(passed)).await;
+            let (counted, of) = (old.clone(), sink.clone());
+            let rows = outside::spawn_blocking(move || counted.rows(passed, &of)).await;
             let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
             let count: u64 = rows.iter().map(|(_, count)| count).sum();
             most = most.max(count);
             let (first, now) = (first.max(passed + 1), self.now());
             let offsets = Some((first, last));
             let dropped = Control::Dropped { sinks: vec![sink.clone()], rows, offsets, at: now.wall };
-            while self.intake.enter(now, dropped.clone())? == Accepted::Behind {
+            while holds(Rule::DropsAreEntered) && self.intake.enter(now, dropped.clone())? == Accepted::Behind {
                 self.catch_up().await?;
             }
             self.written();
@@ -371,7 +373,7 @@ impl Task {
             && let Some(job) = self.intake.spool.sync_job()
         {
             self.sync_began = Some(Instant::now());
-            self.syncing = Some(tokio::task::spawn_blocking(move || job.run()));
+            self.syncing = Some(outside::spawn_blocking(move || job.run()));
         }
     }
 
@@ -458,7 +460,7 @@ impl Task {
             let known = floor.committed.into_iter().chain(floor.replay_from);
             known.map(|position| position.offset).min().filter(|_| floor.committed.is_some()).unwrap_or(0)
         });
-        floor.min().unwrap_or(0)
+        if holds(Rule::SlowestSink) { floor.min().unwrap_or(0) } else { floor.max().unwrap_or(0) }
     }
 
     fn now(&self) -> Now {
@@ -470,7 +472,7 @@ impl Task {
 fn tidy(pipeline: &str, housekeeping: Housekeeping) {
     let pipeline = pipeline.to_owned();
     // Not waited for: what is left is found again at the next start.
-    drop(tokio::task::spawn_blocking(move || {
+    drop(outside::spawn_blocking(move || {
         if let Err(error) = housekeeping.run() {
             warn!(pipeline, error = error.chain(), "an old segment could not be removed");
         }

@@ -2,7 +2,8 @@
 
 use crate::{
     Result,
-    config::{Feed, Pipeline},
+    chunk::Plan,
+    config::{Feed, Pipeline, SourceStage},
     connection,
 };
 
@@ -27,10 +28,14 @@ pub async fn check_connections(pipeline: &Pipeline) -> Vec<Check> {
         };
         checks.push(Check { stage, outcome });
     }
+    let declared: Vec<_> = pipeline.sources.iter().map(SourceStage::info).collect();
     for sink in &pipeline.sinks {
         let stage = format!("{}/sink.{}", pipeline.name, sink.name);
         let reached = match (sink.factory)() {
-            Ok(mut store) => store.reach().await,
+            Ok(mut store) => match Plan::new(&pipeline.name, declared.clone(), sink.tables.clone()) {
+                Ok(plan) => store.reach(plan.tables()).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         checks.push(Check { stage, outcome: reached });

@@ -9,6 +9,7 @@
 
 mod check;
 mod folder;
+pub mod redrive;
 pub mod remedies;
 mod supervise;
 mod vanished;
@@ -30,6 +31,7 @@ use tracing::info;
 
 pub use check::{Check, check_connections};
 pub use folder::Folder;
+use redrive::Redrives;
 use supervise::{MakeSource, SourceEnd, Supervised};
 use vanished::Vanished;
 
@@ -167,6 +169,7 @@ struct Parts {
     intake: JoinHandle<Result<()>>,
     deliveries: JoinSet<SinkEnd>,
     ledger: JoinSet<()>,
+    redrives: JoinSet<()>,
     vanished: Vec<String>,
     spool: StageHealth,
     stop_sinks: watch::Sender<Option<Instant>>,
@@ -205,13 +208,21 @@ impl Parts {
             registry: &around.registry,
             commands: &commands,
         };
+        let sinks: Vec<String> = pipeline.sinks.iter().map(|sink| sink.name.clone()).collect();
         let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
+        let sinks = sinks.into_iter().zip(floors.clone()).collect();
         floors.extend(around_sinks.show_vanished());
         let (ledger, floor) = around_sinks.ledger();
         floors.push(floor);
         let stop_sources = CancellationToken::new();
         let held = vanished::renamed(&around_sinks.sources, &intake.known);
+        let known = around_sinks.sources;
         let (running, queue) = intake.run(floors, stop_sources.clone());
+        let (name, stop) = (pipeline.name.clone(), stop_sources.clone());
+        let asked =
+            Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
+        let mut redrives = JoinSet::new();
+        redrives.spawn(asked.run());
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
             let supervised = Supervised {
@@ -240,6 +251,7 @@ impl Parts {
             intake: running.task,
             deliveries,
             ledger,
+            redrives,
             stop_sinks,
             stop: around.stop,
             drain: around.drain,
@@ -273,6 +285,7 @@ impl Parts {
         while let Some(ended) = self.sources.join_next().await {
             needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
         }
+        while self.redrives.join_next().await.is_some() {}
         // The queue is closed now: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,

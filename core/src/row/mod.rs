@@ -6,12 +6,14 @@
 //! that was put together at run time, is worth as much as a built-in one.
 
 mod bytes;
+mod json;
 pub mod kinds;
 mod record;
 mod schema;
 mod value;
 
 pub use bytes::Reader;
+pub(crate) use json::time;
 pub(crate) use record::Directory;
 pub use record::{Head, Mark, Numbering, Origin, Position, Records, StreamKey, Timestamp};
 pub(crate) use schema::level_fields;

@@ -13,8 +13,7 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// Returns the time of the wall clock.
     pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+        crate::outside::wall_clock()
     }
 
     /// Returns the time that is `millis` milliseconds after 1970; the farthest time there is where that does not fit.
@@ -127,7 +126,7 @@ impl StreamKey {
 }
 
 /// A record without its row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// The stream: the link's number for it before intake, the pipeline's number for it in the spool.
     pub stream: u32,

@@ -43,6 +43,7 @@ impl ItemBuffer {
         if let Control::Retired { stream } = control {
             self.retired.push(*stream);
         }
+        self.rows += u32::from(matches!(control, Control::Redrive { .. }));
         self.count += 1;
         true
     }
@@ -57,7 +58,7 @@ impl ItemBuffer {
         self.count == 0
     }
 
-    /// Returns how many of the items are rows.
+    /// Returns how many of the items are rows, those that are addressed to one sink too.
     pub fn rows(&self) -> u32 {
         self.rows
     }

@@ -1,7 +1,5 @@
 //! The names of a spool's files, and random numbers for what must never be the same twice.
 
-use std::hash::{BuildHasher, RandomState};
-
 /// A segment that has no name of its own yet.
 pub(super) const NEXT: &str = "next.tmp";
 
@@ -23,7 +21,7 @@ pub(super) fn segment_first(name: &str) -> Option<u64> {
     digits.parse().ok().filter(|&first| plain && first > 0)
 }
 
-/// Draws a number that is not 0. The standard library seeds its hash maps with the system's randomness.
+/// Draws a number that is not 0.
 pub(super) fn random() -> u64 {
-    RandomState::new().hash_one("tidegate").max(1)
+    crate::outside::draw().max(1)
 }

@@ -231,10 +231,9 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "spool     {} of the pipeline `{}` in {}", self.spool, self.pipeline, self.directory)?;
         let (bytes, segments, streams) = (self.bytes, self.segments.len(), self.streams);
-        writeln!(
-            f,
-            "size      {bytes} bytes in {segments} segments; {streams} streams were known when the newest began"
-        )?;
+        let segments = if segments == 1 { "1 segment".to_owned() } else { format!("{segments} segments") };
+        let streams = if streams == 1 { "1 stream was".to_owned() } else { format!("{streams} streams were") };
+        writeln!(f, "size      {bytes} bytes in {segments}; {streams} known when the newest began")?;
         for source in &self.sources {
             writeln!(f, "source    {} ({}): {}", source.name, source.venue, source.tables.join(", "))?;
         }

@@ -18,7 +18,7 @@ const ROW: u8 = 0;
 const CONTROL: u8 = 1;
 
 /// What the spool knows of a row besides its columns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowHead {
     /// As the link gave it, with the pipeline's number for the stream.
     pub head: Head,
@@ -177,12 +177,17 @@ pub enum Control {
         /// By how many nanoseconds.
         step: i64,
     },
-    /// A dead letter goes to one sink again; its row follows at the next offset.
+    /// A dead letter goes to one sink again, and to no other. Row and addressee are one item, so that no reader ever has the
+    /// one without the other.
     Redrive {
         /// The sink.
         sink: String,
         /// The dead letter's key.
         cause: Cause,
+        /// What is known of the row besides its columns.
+        head: RowHead,
+        /// The row, in the compact form of its table.
+        row: Vec<u8>,
     },
     /// A stream is forgotten: nobody subscribes to it, no gap of it is open, and the spool has no row of it any more. Its
     /// number is not given again.

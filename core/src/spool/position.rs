@@ -1,6 +1,6 @@
 //! Places in a spool.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,4 +41,25 @@ pub struct Cause {
     pub offset: u64,
     /// The number among the rows that the offset made.
     pub sub: u32,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}.{}.{}", self.boot.0, self.offset, self.sub)
+    }
+}
+
+impl FromStr for Cause {
+    type Err = &'static str;
+
+    /// Reads what [`Display`](fmt::Display) has written.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let read = || {
+            let (boot, rest) = text.split_once('.')?;
+            let (offset, sub) = rest.split_once('.')?;
+            let boot = u64::from_str_radix(boot, 16).ok().map(Boot)?;
+            Some(Self { boot, offset: offset.parse().ok()?, sub: sub.parse().ok()? })
+        };
+        read().ok_or("a key has the form BOOT.OFFSET.NUMBER")
+    }
 }

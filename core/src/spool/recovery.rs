@@ -13,7 +13,11 @@ use super::{
     survey::{File, Verdict, survey},
     writer::{Append, Beginning},
 };
-use crate::{Error, Result, row::Timestamp};
+use crate::{
+    Error, Result,
+    row::Timestamp,
+    rules::{Rule, holds},
+};
 
 /// Whose spool it is.
 #[derive(Debug, Clone)]
@@ -102,7 +106,9 @@ impl Recovery {
         let mut report =
             RecoveryReport { corrupt: verdict.corrupt.clone(), end: verdict.end, ..RecoveryReport::default() };
         cut(&*disk, &mut files, &verdict, &mut report)?;
-        harden(&*disk, &files, survey.durable())?;
+        if holds(Rule::Harden) {
+            harden(&*disk, &files, survey.durable())?;
+        }
         let base = files.first_mut().and_then(|file| file.head.as_mut());
         report.new = base.is_none();
         let replay_from = base.as_ref().map_or(0, |head| head.previous_end);
@@ -191,7 +197,7 @@ impl Recovery {
         let alone = Arc::into_inner(recovery.shared);
         let mut shared = alone.ok_or_else(|| Error::permanent("somebody still reads the spool that is to be begun"))?;
         shared.sources = sources;
-        let boot = Boot(random());
+        let boot = Boot(if holds(Rule::FreshBoot) { random() } else { 1 });
         let mut writer = SpoolWriter::begin(Beginning {
             disk: recovery.disk,
             lock: recovery.lock,

@@ -9,12 +9,15 @@ use std::{
 use super::{
     Items, SpoolWriter,
     disk::{Disk, fault, remove_any},
-    item::Item,
+    item::{Control, Item},
     reserve::Reserve,
     scan::{Found, Scanner},
     shared::{Segment, Shared},
 };
-use crate::Result;
+use crate::{
+    Result,
+    rules::{Rule, holds},
+};
 
 /// How far a spool may be forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,12 +95,13 @@ impl OldSegment {
         (self.segment.first, self.segment.end())
     }
 
-    /// Counts the rows of each stream behind an offset; reads the whole file, so it belongs on a thread that may block.
+    /// Counts the rows of each stream behind an offset that a sink could have got; reads the whole file, so it belongs on a
+    /// thread that may block.
     ///
     /// # Errors
     ///
     /// `Transient` when the file cannot be read.
-    pub fn rows(&self, behind: u64) -> Result<Vec<(u32, u64)>> {
+    pub fn rows(&self, behind: u64, sink: &str) -> Result<Vec<(u32, u64)>> {
         let Shared { disk, sources, .. } = &*self.shared;
         let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
         let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
@@ -108,9 +112,12 @@ impl OldSegment {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
                     for (offset, item) in Items::of(&header, scanner.entry()) {
-                        if let Item::Row(row, _) = item
-                            && offset > behind
-                        {
+                        let row = match &item {
+                            Item::Row(row, _) => Some(row),
+                            Item::Control(Control::Redrive { sink: to, head, .. }) if to == sink => Some(head),
+                            Item::Control(_) => None,
+                        };
+                        if let Some(row) = row.filter(|_| offset > behind) {
                             *rows.entry(row.head.stream).or_insert(0) += 1;
                         }
                     }
@@ -182,7 +189,7 @@ impl SpoolWriter {
 
     /// A later segment, durable at least in its head, must hold all that a restart needs.
     fn is_dispensable(&self, segment: &Segment) -> bool {
-        segment.first < self.restart_at() && segment.end() <= self.shared().synced()
+        (segment.first < self.restart_at() || !holds(Rule::RestartPoint)) && segment.end() <= self.shared().synced()
     }
 
     /// Takes the oldest segments out of the spool, `names` in their order.

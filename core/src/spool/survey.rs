@@ -13,7 +13,10 @@ use super::{
     head::{FoundHead, SegmentHead, read_head},
     scan::{Found, Scanner},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    rules::{Rule, holds},
+};
 
 /// So many damaged places are remembered.
 const MAX_HOLES: usize = 1 << 16;
@@ -198,7 +201,7 @@ impl Survey {
             if hole.first <= self.mark {
                 verdict.corrupt.push((hole.first, hole.last.min(self.mark)));
             }
-            if hole.last > self.mark {
+            if hole.last > self.mark || !holds(Rule::TornOrRot) {
                 verdict.end = self.mark.max(hole.first - 1);
                 verdict.cut = Some(hole.at);
                 return verdict;

@@ -14,7 +14,10 @@ use super::{
     reserve::Reserve,
     shared::Segment,
 };
-use crate::Result;
+use crate::{
+    Result,
+    rules::{Rule, holds},
+};
 
 /// A buffer that had to grow beyond this in a burst is given back.
 const KEPT: usize = 8 << 20;
@@ -234,7 +237,7 @@ impl SpoolWriter {
             }
             (Err(error), SyncState::Running) => {
                 tracing::warn!(%error, "fsync failed, writing everything since the last one into a new segment");
-                self.sync = SyncState::Failed;
+                self.sync = if holds(Rule::MendAnew) { SyncState::Failed } else { SyncState::Idle };
                 return Ok(());
             }
             (Err(error), _) => return Err(self.fail("fsync", error)),

@@ -11,7 +11,10 @@ use super::{
     shared::{Segment, Shared},
     sync::{Part, SyncState, Unsynced},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    rules::{Rule, holds},
+};
 
 mod roll;
 
@@ -246,6 +249,10 @@ impl SpoolWriter {
         }
         self.next += u64::from(items.len());
         self.learn(items);
+        if !holds(Rule::SyncedOnly) {
+            self.active.segment.set_synced_len(self.active.segment.len());
+            self.shared.set_synced(header.last());
+        }
         Ok(Append::Written { first: header.first, last: header.last() })
     }
 

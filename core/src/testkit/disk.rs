@@ -57,6 +57,8 @@ struct State {
     next_file: u64,
     failure: Failure,
     locked: bool,
+    /// After so many more changes the process that makes them is gone.
+    dies_in: Option<u32>,
     /// Counts crashes: handles of a process that is gone do nothing.
     life: u32,
     syncs: u64,
@@ -98,6 +100,23 @@ impl SimDisk {
         let mut state = self.state();
         state.life += 1;
         state.locked = false;
+        state.dies_in = None;
+    }
+
+    /// The process is killed in the middle of what it does: so many more changes succeed, then nothing does any more, until
+    /// [`kill`](Self::kill) or [`cut_power`](Self::cut_power) says that it is over.
+    pub fn kill_after(&self, changes: u32) {
+        self.state().dies_in = Some(changes);
+    }
+
+    /// The process is killed no more.
+    pub fn spare(&self) {
+        self.state().dies_in = None;
+    }
+
+    /// Returns whether the process is gone that [`kill_after`](Self::kill_after) was to end.
+    pub fn is_dead(&self) -> bool {
+        self.state().dies_in == Some(0)
     }
 
     /// The power fails: what was synced stays, of the rest a part that `luck` decides. Returns numbers up to its argument,
@@ -106,6 +125,7 @@ impl SimDisk {
         let mut state = self.state();
         state.life += 1;
         state.locked = false;
+        state.dies_in = None;
         let pending = std::mem::take(&mut state.pending);
         let survived = luck(pending.len() as u64) as usize;
         let mut names = std::mem::take(&mut state.durable_names);
@@ -169,7 +189,7 @@ impl SimDisk {
     /// Returns a copy: a backup, or the same disk in another machine.
     #[must_use]
     pub fn copy(&self) -> Self {
-        let state = State { locked: false, ..self.state().clone() };
+        let state = State { locked: false, dies_in: None, ..self.state().clone() };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -221,6 +241,13 @@ impl NameChange {
 }
 
 impl State {
+    /// Counts a change that a process makes.
+    fn live_on(&mut self) -> io::Result<()> {
+        let Some(left) = &mut self.dies_in else { return Ok(()) };
+        *left = left.saturating_sub(1);
+        if *left == 0 { Err(io::Error::other("the process is gone")) } else { Ok(()) }
+    }
+
     fn change_name(&mut self, change: NameChange) -> io::Result<()> {
         self.writable()?;
         if self.failure == Failure::Names {
@@ -231,7 +258,8 @@ impl State {
         Ok(())
     }
 
-    fn writable(&self) -> io::Result<()> {
+    fn writable(&mut self) -> io::Result<()> {
+        self.live_on()?;
         if self.failure == Failure::ReadOnly { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
@@ -274,6 +302,7 @@ impl State {
     }
 
     fn admit_sync(&mut self) -> io::Result<()> {
+        self.live_on()?;
         self.syncs += 1;
         match &mut self.failure {
             Failure::Syncs => Err(io::Error::other("input/output error")),
@@ -331,13 +360,15 @@ impl Contents {
         let (before, after) = (self.durable.len(), self.written.len());
         let len = before.min(after) + luck(before.abs_diff(after) as u64) as usize;
         let pages: Vec<_> = self.dirty.union(&self.dropped).copied().collect();
-        for page in pages {
+        for page in &pages {
             if luck(1) == 1 {
-                self.keep(page);
+                self.keep(*page);
             }
         }
         self.durable.resize(len, 0);
-        self.written = self.durable.clone();
+        if before != after || !pages.is_empty() {
+            self.written.clone_from(&self.durable);
+        }
         self.dirty.clear();
         self.dropped.clear();
     }
@@ -393,6 +424,7 @@ impl Disk for SimDisk {
 
     fn sync_dir(&self) -> io::Result<()> {
         let mut state = self.state();
+        state.live_on()?;
         if state.failure == Failure::OneDirSync {
             state.failure = Failure::None;
             return Err(io::Error::other("input/output error"));
@@ -440,6 +472,7 @@ impl DiskFile for SimFile {
     fn write_all_at(&self, bytes: &[u8], at: u64) -> io::Result<()> {
         self.with(|state, contents| {
             state.writes += 1;
+            state.live_on()?;
             let grows = (at + bytes.len() as u64).saturating_sub(contents.written.len() as u64);
             let (written, result) = state.admit(grows, bytes.len());
             contents.write(&bytes[..written], at as usize);

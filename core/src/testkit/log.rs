@@ -49,8 +49,23 @@ struct State {
 struct Entry {
     position: SpoolPosition,
     segment: u64,
-    /// `None` for a control item.
-    row: Option<(RowHead, Vec<u8>)>,
+    item: Kept,
+}
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Row(RowHead, Vec<u8>),
+    Control(Control),
+}
+
+impl Kept {
+    /// Returns the row, also one that is sent to one sink again.
+    fn row(&self) -> Option<&RowHead> {
+        match self {
+            Self::Row(head, _) | Self::Control(Control::Redrive { head, .. }) => Some(head),
+            Self::Control(_) => None,
+        }
+    }
 }
 
 impl MemoryLog {
@@ -87,7 +102,7 @@ impl MemoryLog {
             state.outbox.records().iter().last().map(|(head, row)| (head, row.to_vec())).expect("emitted");
         let new: Vec<StreamKey> = state.outbox.records().new_streams()[state.streams.len()..].to_vec();
         state.streams.extend(new);
-        self.push(&mut state, Some((row_head(head), bytes)))
+        self.push(&mut state, Kept::Row(row_head(head), bytes))
     }
 
     /// Appends a row of an existing stream whose bytes may be anything.
@@ -99,12 +114,28 @@ impl MemoryLog {
             ts_recv: Timestamp(0),
             origin: Origin::Live,
         };
-        self.push(&mut self.state(), Some((row_head(head), bytes.to_vec())))
+        self.push(&mut self.state(), Kept::Row(row_head(head), bytes.to_vec()))
     }
 
     /// Appends a control item.
     pub fn control(&self) -> u64 {
-        self.push(&mut self.state(), None)
+        self.push(&mut self.state(), Kept::Control(Control::Alive { session: 1, at: Timestamp(0) }))
+    }
+
+    /// Sends the row that a dead letter's key names to a sink again.
+    ///
+    /// # Panics
+    ///
+    /// If the log has no such row.
+    pub fn redrive(&self, sink: &str, cause: Cause) -> u64 {
+        let mut state = self.state();
+        let made = state.items.iter().find(|entry| entry.position.offset == cause.offset).map(|entry| &entry.item);
+        let (head, row) = match made {
+            Some(Kept::Row(head, row) | Kept::Control(Control::Redrive { head, row, .. })) => (*head, row.clone()),
+            _ => panic!("no row has made {cause}"),
+        };
+        let head = RowHead { head: Head { origin: Origin::Redrive, ..head.head }, ..head };
+        self.push(&mut state, Kept::Control(Control::Redrive { sink: sink.to_owned(), cause, head, row }))
     }
 
     /// Leaves out so many offsets, as a torn tail does.
@@ -153,7 +184,8 @@ impl MemoryLog {
     pub fn rows(&self, table: &str) -> Vec<u64> {
         let state = self.state();
         let of_table = state.items.iter().filter(|entry| {
-            let stream = entry.row.as_ref().map(|(head, _)| head.head.stream as usize);
+            let Kept::Row(head, _) = &entry.item else { return false };
+            let stream = Some(head.head.stream as usize);
             stream.and_then(|stream| state.streams.get(stream)).is_some_and(|key| *key.table == *table)
         });
         of_table.map(|entry| entry.position.offset).collect()
@@ -196,11 +228,11 @@ impl MemoryLog {
         SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned(), known: None }
     }
 
-    fn push(&self, state: &mut State, row: Option<(RowHead, Vec<u8>)>) -> u64 {
+    fn push(&self, state: &mut State, item: Kept) -> u64 {
         state.last += 1;
         let position = SpoolPosition { boot: state.boot, offset: state.last };
         let segment = state.segment;
-        state.items.push(Entry { position, segment, row });
+        state.items.push(Entry { position, segment, item });
         self.shared.synced.send_replace(position);
         position.offset
     }
@@ -249,7 +281,7 @@ impl Log for MemoryLog {
         let state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
         let first = state.items.partition_point(|entry| entry.position.offset <= self.at);
         for entry in state.items[first..].iter().take_while(|entry| entry.position.offset <= upto) {
-            let key = entry.row.as_ref().and_then(|(head, _)| state.streams.get(head.head.stream as usize));
+            let key = entry.item.row().and_then(|head| state.streams.get(head.head.stream as usize));
             let table = key.and_then(|key| state.source.tables.iter().find(|table| table.name == key.table));
             let source = key.zip(table).map(|(key, table)| RowSource {
                 source: &state.source.name,
@@ -257,9 +289,9 @@ impl Log for MemoryLog {
                 key,
                 table,
             });
-            let item = match &entry.row {
-                Some((head, bytes)) => Item::Row(*head, bytes),
-                None => Item::Control(Control::Alive { session: 1, at: Timestamp(0) }),
+            let item = match &entry.item {
+                Kept::Row(head, bytes) => Item::Row(*head, bytes),
+                Kept::Control(control) => Item::Control(control.clone()),
             };
             if visit(Seen::Item { position: entry.position, segment: entry.segment, item, source }).is_break() {
                 return Ok(());

@@ -197,6 +197,7 @@ pub(crate) struct Depot {
 impl Component for Depot {
     const TYPE: &'static str = "depot";
     const EXAMPLE: &'static str = "url = \"${DEPOT_URL:-depot://localhost/tides}\"";
+    const HAS_KEYS: bool = true;
     type Built = Box<dyn Sink>;
 
     fn build(&self) -> Result<Self::Built> {

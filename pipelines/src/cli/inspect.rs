@@ -1,4 +1,4 @@
-//! `spool inspect | verify | dump`, `deadletter list`: what lies on the disk of a stopped pipeline.
+//! `spool inspect | verify | dump`: what lies on the disk of a stopped pipeline.
 
 use std::{
     error::Error as _,
@@ -7,11 +7,9 @@ use std::{
     process::ExitCode,
 };
 
-use tidegate_core::{catalog::Catalog, config::Pipeline, deadletter, pipeline::Folder, spool::inspect};
+use tidegate_core::{catalog::Catalog, config::Pipeline, pipeline::Folder, spool::inspect};
 
-use super::{
-    DeadletterArgs, DeadletterCommand, Failure, Outcome, SpoolArgs, SpoolCommand, print, reference, remedies, tell,
-};
+use super::{Failure, Outcome, SpoolArgs, SpoolCommand, print, reference, remedies};
 
 pub(super) fn spool(catalog: &Catalog, args: &SpoolArgs) -> Outcome {
     match &args.command {
@@ -37,29 +35,6 @@ pub(super) fn spool(catalog: &Catalog, args: &SpoolArgs) -> Outcome {
 fn is_unread(error: &tidegate_core::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
-}
-
-pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
-    let DeadletterCommand::List { file, host } = &args.command;
-    let (pipeline, folder) = written_by(catalog, file, host.as_deref())?;
-    let mut count = 0_u64;
-    for sink in &pipeline.sinks {
-        let path = folder.dead_letters(&sink.name);
-        if !path.exists() {
-            continue;
-        }
-        let listing = deadletter::list(&path)?;
-        if listing.unreadable > 0 {
-            tell(format_args!("{}: {} lines cannot be read\n", path.display(), listing.unreadable));
-        }
-        for letter in listing.letters {
-            let line = serde_json::to_string(&letter).map_err(|error| Failure::failed(error.to_string()))?;
-            print(format_args!("{line}\n"))?;
-            count += 1;
-        }
-    }
-    tell(format_args!("{count} dead letters of {}\n", pipeline.name));
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Returns the only pipeline of a file, with the folder of what its runs have written.

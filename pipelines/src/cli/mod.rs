@@ -1,6 +1,7 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
 mod coverage;
+mod deadletter;
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
 mod demo;
 mod inspect;
@@ -46,7 +47,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Adopt(args) => remedies::adopt(catalog, &args),
         Command::Sink(args) => remedies::sink(catalog, &args),
         Command::Spool(args) => inspect::spool(catalog, &args),
-        Command::Deadletter(args) => inspect::deadletters(catalog, &args),
+        Command::Deadletter(args) => deadletter::run(catalog, &args),
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate::run(&args),
         #[cfg(all(feature = "simulator", feature = "sqlite"))]
@@ -192,14 +193,14 @@ pub(crate) enum Command {
     #[command(after_help = COVERAGE_EXAMPLES)]
     Coverage(CoverageArgs),
     /// Go by the store, or by the spool, where the two do not fit any more; of a stopped pipeline.
-    #[command(after_help = ADOPT_HELP)]
-    Adopt(AdoptArgs),
+    #[command(after_help = remedies::ADOPT_HELP)]
+    Adopt(remedies::AdoptArgs),
     /// Rename or forget a sink that is not in the file any more; of a stopped pipeline.
-    Sink(SinkArgs),
+    Sink(remedies::SinkArgs),
     /// Look into a stopped pipeline's spool, or give it its pipeline's new name.
     Spool(SpoolArgs),
-    /// Look at rows that a store would not take.
-    Deadletter(DeadletterArgs),
+    /// Look at rows that a store would not take, and send them again.
+    Deadletter(deadletter::DeadletterArgs),
     /// Run a venue of one's own: WebSocket and HTTP, with faults and an exact list of what it made.
     #[cfg(feature = "simulator")]
     #[command(after_help = SIMULATE_EXAMPLES)]
@@ -254,35 +255,6 @@ behind the spool; where nobody runs the pipeline, what is received ends with its
 
 In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
 is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on.";
-
-const ADOPT_HELP: &str = "\
-Examples:
-  tidegate adopt eth.toml sqlite --from-log
-  tidegate adopt eth.toml sqlite --from-store --yes
-
-A sink stops with the three positions where its store, the note beside the spool and the spool do not fit. What each option
-means then:
-
-                                     --from-log                         --from-store
-  the store has no position          all that the spool has is sent     goes on where the note says; what was
-  (emptied, replaced, row deleted)                                      stored in the last second may come twice
-  the store is ahead of the spool    sent is what lies behind the last  all that the spool has by now is left out
-  (spool restored from a copy)       place that both have
-  another history (spool deleted,    sent is what lies behind the last  all that the spool has by now is left out
-  copied, another host's)            place that both have, else all
-  the store is behind what the       all that the spool has is sent     the same
-  spool still has (old backup)
-  a table of the store is gone       all that the spool has is sent     it is made anew; what was in it is lost
-  the note cannot be read            goes on where the store is, or,    goes on where the store is, or, without
-                                     without a position, all is sent    one, leaves out what the spool has
-  they fit                           nothing is done                    nothing is done
-
-So --from-log leaves nothing out that the spool has, and what the store had got otherwise may be there twice (a `key` of the
-table makes dead letters of those); --from-store sends nothing twice, and what it leaves out is lost at that sink. The
-ledger says so: see tidegate coverage. Rows are neither changed nor removed in the store.
-
-What will happen is shown in numbers first, and asked about on a terminal; otherwise --yes is needed. Exit code 0 when it is
-done, or nothing was to be done, and 2 when it was not confirmed.";
 
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
@@ -402,110 +374,6 @@ pub(crate) enum By {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct AdoptArgs {
-    /// A pipeline file.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// A sink of it.
-    #[arg(value_name = "SINK")]
-    pub(crate) sink: String,
-    /// Feed the store from what the spool retains.
-    #[arg(long, required_unless_present = "from_store", conflicts_with = "from_store")]
-    pub(crate) from_log: bool,
-    /// Take the store's position.
-    #[arg(long)]
-    pub(crate) from_store: bool,
-    #[command(flatten)]
-    pub(crate) common: RemedyArgs,
-}
-
-/// What all commands have in common that change what an accident has left.
-#[derive(Debug, Args)]
-pub(crate) struct RemedyArgs {
-    /// Do it without asking.
-    #[arg(long)]
-    pub(crate) yes: bool,
-    /// The host file.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) host: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  tidegate sink rename eth.toml sqlite archive\n  tidegate sink forget eth.toml sqlite"
-)]
-pub(crate) struct SinkArgs {
-    #[command(subcommand)]
-    pub(crate) command: SinkCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum SinkCommand {
-    /// Give what is known of a sink, its dead letters and its position in the store to the new name that it has in the file.
-    #[command(after_help = SINK_RENAME_HELP)]
-    Rename {
-        /// A pipeline file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// The name that the sink had.
-        #[arg(value_name = "OLD")]
-        old: String,
-        /// The name that it has now.
-        #[arg(value_name = "NEW")]
-        new: String,
-        #[command(flatten)]
-        common: RemedyArgs,
-    },
-    /// Give up a sink that is not in the file any more: the spool keeps nothing for it from then on.
-    #[command(after_help = SINK_FORGET_HELP)]
-    Forget {
-        /// A pipeline file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// The name that the sink had.
-        #[arg(value_name = "NAME")]
-        name: String,
-        #[command(flatten)]
-        common: RemedyArgs,
-    },
-}
-
-const SINK_RENAME_HELP: &str = "\
-Example:
-  tidegate sink rename eth.toml sqlite archive
-
-The file says [sink.archive] now, with the same store. It goes on where `sqlite` was: nothing is sent again and nothing left
-out. Asked about on a terminal; otherwise --yes is needed.";
-
-const SINK_FORGET_HELP: &str = "\
-Example:
-  tidegate sink forget eth.toml sqlite
-
-What the sink had not got is counted, and lost at that sink in the ledger: see tidegate coverage. Its store is not touched,
-and its dead letters stay. Asked about on a terminal; otherwise --yes is needed.";
-
-#[derive(Debug, Args)]
-pub(crate) struct SpoolRenameArgs {
-    /// A pipeline file, with the new name in it.
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// The name that the pipeline had.
-    #[arg(value_name = "OLD")]
-    pub(crate) old: String,
-    #[command(flatten)]
-    pub(crate) common: RemedyArgs,
-}
-
-const SPOOL_RENAME_HELP: &str = "\
-Example:
-  tidegate spool rename ether.toml eth
-
-The file says name = \"ether\" now. The folder data_dir/eth becomes data_dir/ether, the spool in it that of `ether`, and the
-positions in the stores go by the new name: nothing is sent again and nothing left out, and what was made since it was left
-is asked for. A spool that a start under the new name has begun makes way: it stays in the folder, and no store gets its
-rows. Asked about on a terminal; otherwise --yes is needed.";
-
-#[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  tidegate spool inspect data/eth\n  tidegate spool verify data/eth\n  tidegate spool dump data/eth"
 )]
@@ -526,8 +394,8 @@ pub(crate) enum SpoolCommand {
     #[command(after_help = "Example:\n  tidegate spool dump data/eth")]
     Dump(SpoolDir),
     /// Give the spool of a pipeline that was renamed, and what it has stored, the new name.
-    #[command(after_help = SPOOL_RENAME_HELP)]
-    Rename(SpoolRenameArgs),
+    #[command(after_help = remedies::SPOOL_RENAME_HELP)]
+    Rename(remedies::SpoolRenameArgs),
 }
 
 #[derive(Debug, Args)]
@@ -543,27 +411,6 @@ impl SpoolDir {
         let within = self.dir.join("spool");
         if within.is_dir() { within } else { self.dir.clone() }
     }
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  tidegate deadletter list eth.toml")]
-pub(crate) struct DeadletterArgs {
-    #[command(subcommand)]
-    pub(crate) command: DeadletterCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum DeadletterCommand {
-    /// The rows that a store would not take, with the reason, one line each.
-    #[command(after_help = "Example:\n  tidegate deadletter list eth.toml")]
-    List {
-        /// A pipeline file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-        /// The host file.
-        #[arg(long, value_name = "FILE")]
-        host: Option<PathBuf>,
-    },
 }
 
 #[cfg(feature = "simulator")]

@@ -1,6 +1,6 @@
 //! The keys of `[sink.NAME]` with `type = "sqlite"`.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::SinkTable,
-    config::{Duration, Faults, nearest, one_path},
+    config::{Duration, Faults, one_path},
     sink::Sink,
 };
 
@@ -20,15 +20,11 @@ use super::{schema, sink::Sqlite};
 pub struct SqliteConfig {
     /// The database file.
     pub path: PathBuf,
-    /// Makes what is missing: the file, tables, columns, indexes, and `tidegate_position`, which holds the position. Without
-    /// it nothing is made: the sink stops and shows the statements to run.
+    /// Makes what is missing: the file, tables, columns, the unique indexes of keys, and `tidegate_position`, which holds the
+    /// position. Without it nothing is made: the sink stops and shows the statements to run. A table that somebody else has
+    /// made gets columns only: the index of its key is for them to make.
     #[serde(default = "create")]
     pub create: bool,
-    /// For each table named here, the columns of a unique index: `key = { trades = ["symbol", "seq"] }`. A row that it
-    /// forbids becomes a dead letter. No row is ever stored twice without it. Taken out or changed, the index goes or
-    /// changes at the next start.
-    #[serde(default)]
-    pub key: BTreeMap<String, Vec<String>>,
     /// How long to wait for another program that is writing to the file, before the write is tried again later.
     #[serde(default = "lock_timeout")]
     pub lock_timeout: Duration,
@@ -37,17 +33,13 @@ pub struct SqliteConfig {
 impl Component for SqliteConfig {
     const TYPE: &'static str = "sqlite";
     const EXAMPLE: &'static str = "path = \"data.sqlite\"";
+    const HAS_KEYS: bool = true;
     type Built = Box<dyn Sink>;
 
     fn check(&self, faults: &mut Faults) {
         if self.path.as_os_str().is_empty() {
             faults.at("path", "`path` is empty");
         }
-        faults.within("key", |faults| {
-            for (table, _) in self.key.iter().filter(|(_, columns)| columns.is_empty()) {
-                faults.at(table, format!("`key` names no column for table `{table}`"));
-            }
-        });
     }
 
     fn build(&self) -> Result<Self::Built> {
@@ -67,34 +59,15 @@ impl Component for SqliteConfig {
                 return Err(Error::config(format!("tables `{other}` and `{one}` are one for SQLite")));
             }
         }
-        for (of, key) in &self.key {
-            let mut keyed = tables.iter().filter(|table| *table.table.name == **of).peekable();
-            if keyed.peek().is_none() {
-                let hint = hint(of, tables.iter().map(|table| &*table.table.name));
-                return Err(Error::config(format!("`key.{of}` is for a table that the sink does not take{hint}")));
-            }
-            for table in keyed {
-                let schema = table.table.schema();
-                let known = || schema.fields().iter().map(|field| field.name().as_str());
-                let Some(column) = key.iter().find(|column| !known().any(|k| k.eq_ignore_ascii_case(column))) else {
-                    continue;
-                };
-                let hint = hint(column, known());
+        for table in tables {
+            if let Some(column) = table.key.iter().find(|column| !table.has_column(column)) {
                 let name = &table.name;
                 return Err(Error::config(format!(
-                    "`key.{of}` names column `{column}`, which table `{name}` does not have{hint}"
+                    "the key of table `{name}` names column `{column}`, which it lacks"
                 )));
             }
         }
         Ok(())
-    }
-}
-
-/// Answers a wrong name with the right one, or with all.
-fn hint<'a>(wrong: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
-    match nearest(wrong, known.clone()) {
-        Some(near) => format!(": did you mean {near}?"),
-        None => format!(", known are: {}", known.collect::<Vec<_>>().join(", ")),
     }
 }
 

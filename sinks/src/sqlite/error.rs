@@ -32,9 +32,27 @@ pub(super) fn blames_a_row(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| matches!(code & 0xff, CONSTRAINT | MISMATCH | TOOBIG))
 }
 
+/// Returns whether the store says that another row is equal in these columns.
+pub(super) fn is_equal_in_a_key(error: &sqlx::Error, key: &[String]) -> bool {
+    // `UNIQUE constraint failed: trades.symbol, trades.seq`: there may be other indexes, of the user's own.
+    let message = error.as_database_error().map(|error| error.message().to_owned()).unwrap_or_default();
+    let named = message.strip_prefix("UNIQUE constraint failed: ").unwrap_or_default();
+    let mut named: Vec<String> =
+        named.split(", ").filter_map(|name| Some(name.rsplit_once('.')?.1.to_ascii_lowercase())).collect();
+    let mut key: Vec<String> = key.iter().map(|column| column.to_ascii_lowercase()).collect();
+    named.sort_unstable();
+    key.sort_unstable();
+    named == key
+}
+
 /// Returns whether there was no transaction to roll back: the error before, a trigger's `RAISE(ROLLBACK)` say, has
 /// ended it. For these statements SQLite has no other reason for this code.
 pub(super) fn is_without_transaction(error: &sqlx::Error) -> bool {
+    is_wrong(error)
+}
+
+/// Returns whether the statement does not fit what there is.
+pub(super) fn is_wrong(error: &sqlx::Error) -> bool {
     code(error).is_some_and(|code| code & 0xff == ERROR)
 }
 

@@ -5,9 +5,16 @@ use std::{ops::Range, sync::Arc};
 use arrow_array::{Array, RecordBatch};
 use sqlx::Arguments as _;
 use sqlx::{AssertSqlSafe, SqliteConnection, sqlite::SqliteArguments};
-use tidegate_core::chunk::{ColumnView, integers, levels, write_number};
+use tidegate_core::{
+    Error,
+    chunk::{ColumnView, SinkTable, integers, levels, write_number},
+    config::OnConflict,
+};
 
-use super::schema::Target;
+use super::{
+    error::is_equal_in_a_key,
+    schema::{Target, quoted},
+};
 
 /// The statements of one table.
 #[derive(Debug)]
@@ -16,10 +23,20 @@ pub(super) struct Inserter {
     prefix: String,
     /// The placeholders of one row.
     row: String,
+    /// What becomes of a row whose key is there.
+    suffix: String,
+    key: Key,
     /// How many rows the largest statement holds.
     most: usize,
     /// Statements by the number of their rows.
     statements: Vec<(usize, Arc<str>)>,
+}
+
+/// Which rows are one thing.
+#[derive(Debug)]
+struct Key {
+    columns: Vec<String>,
+    on_conflict: OnConflict,
 }
 
 /// The columns of one batch, ready to be bound.
@@ -32,13 +49,31 @@ enum Values<'a> {
 }
 
 impl Inserter {
-    pub(super) fn new(target: Target) -> Self {
+    pub(super) fn new(target: Target, table: &SinkTable) -> Self {
         let columns = target.columns.join(", ");
         // Spelt out, since a table of the user's may say what to do about a conflict, and could drop rows silently.
         let prefix = format!("INSERT OR ABORT INTO {} ({columns}) VALUES ", target.name);
         let row = format!("({})", vec!["?"; target.columns.len()].join(","));
         let most = (MOST_BINDS / target.columns.len()).clamp(1, MOST_ROWS);
-        Self { target, prefix, row, most, statements: Vec::new() }
+        let key = Key { columns: table.key.clone(), on_conflict: table.on_conflict };
+        let suffix = key.clause(&target.columns);
+        Self { target, prefix, row, suffix, key, most, statements: Vec::new() }
+    }
+
+    /// Returns whether rows may be left out without a word, since others with their keys are there.
+    pub(super) fn leaves_out(&self) -> bool {
+        self.key.on_conflict == OnConflict::Ignore
+    }
+
+    /// Says why the table does not take a row.
+    pub(super) fn refusal(&self, error: sqlx::Error) -> Error {
+        let Key { columns, on_conflict } = &self.key;
+        let text = if *on_conflict == OnConflict::Refuse && is_equal_in_a_key(&error, columns) {
+            format!("a row with the same key is there: {}", columns.join(", "))
+        } else {
+            "the table does not take it".to_owned()
+        };
+        Error::malformed(text).because(error)
     }
 
     /// Inserts rows; returns how many SQLite says it has inserted.
@@ -113,7 +148,8 @@ impl Inserter {
         if let Some((_, statement)) = self.statements.iter().find(|(count, _)| *count == rows) {
             return statement.clone();
         }
-        let mut statement = String::with_capacity(self.prefix.len() + rows * (self.row.len() + 1));
+        let length = self.prefix.len() + rows * (self.row.len() + 1) + self.suffix.len();
+        let mut statement = String::with_capacity(length);
         statement.push_str(&self.prefix);
         for row in 0..rows {
             if row > 0 {
@@ -121,9 +157,26 @@ impl Inserter {
             }
             statement.push_str(&self.row);
         }
+        statement.push_str(&self.suffix);
         let statement: Arc<str> = statement.into();
         self.statements.push((rows, statement.clone()));
         statement
+    }
+}
+
+impl Key {
+    /// Returns what stands behind the values, where the quoted `columns` are those of the table.
+    fn clause(&self, columns: &[String]) -> String {
+        let key: Vec<String> = self.columns.iter().map(|column| quoted(column)).collect();
+        let target = key.join(", ");
+        match self.on_conflict {
+            OnConflict::Append | OnConflict::Refuse => String::new(),
+            OnConflict::Ignore => format!(" ON CONFLICT ({target}) DO NOTHING"),
+            OnConflict::Replace => {
+                let set: Vec<String> = columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
+                format!(" ON CONFLICT ({target}) DO UPDATE SET {}", set.join(", "))
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! A table that is there already is taken as it is, if each column can hold what comes; columns that it lacks are added.
 //! The position stands in `tidegate_position`, beside it the names of the sink's tables: one of them that vanished is not
-//! made again silently. The unique index of a `key` is called `tidegate_key/PIPELINE/SINK/TABLE`. A commit counts only if
+//! made again silently. The unique index of a `key` is called `tidegate_key/PIPELINE/SINK/TABLE`; one of the user's own serves as well. A commit counts only if
 //! the file under the path is still the one that was opened: SQLite itself goes on committing into a file that somebody
 //! removed.
 
@@ -22,6 +22,7 @@ mod adopt;
 mod config;
 mod error;
 mod insert;
+mod keys;
 mod position;
 mod schema;
 mod sink;

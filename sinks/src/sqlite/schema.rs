@@ -5,7 +5,6 @@ use tidegate_core::{
     Error, Result,
     chunk::SinkTable,
     row::{Column, ColumnType},
-    sink::Owner,
 };
 
 /// What values a column of SQLite turns into others. Decided by its declared type, by SQLite's own rules.
@@ -45,13 +44,15 @@ pub(super) struct Maker {
     create: bool,
     /// What has to be run by somebody who may.
     wanted: Vec<String>,
+    /// Tables of somebody else's, which lack something that is not ours to make.
+    foreign: Vec<String>,
     /// The tables that lost an index.
     pub(super) dropped: Vec<String>,
 }
 
 impl Maker {
     pub(super) fn new(create: bool) -> Self {
-        Self { create, wanted: Vec::new(), dropped: Vec::new() }
+        Self { create, wanted: Vec::new(), foreign: Vec::new(), dropped: Vec::new() }
     }
 
     /// Runs a statement, or keeps it.
@@ -63,12 +64,24 @@ impl Maker {
         Ok(())
     }
 
+    /// Keeps a statement about a table that somebody else has made.
+    pub(super) fn leave(&mut self, table: &str, sql: String) {
+        self.foreign.push(table.to_owned());
+        self.wanted.push(sql);
+    }
+
     /// Returns what has to be run before this can go on, if anything has.
     pub(super) fn wants(&self) -> Option<Error> {
         let statements = self.wanted.join("; ");
-        (!self.wanted.is_empty()).then(|| {
-            Error::permanent(format!("`create` is off, and the file lacks something. To be run: {statements}"))
-        })
+        let why = match self.foreign.as_slice() {
+            _ if self.wanted.is_empty() => return None,
+            _ if !self.create => "`create` is off, and the file lacks something".to_owned(),
+            foreign => {
+                let tables = foreign.join("`, `");
+                format!("somebody else has made the table `{tables}`, which lacks the unique index of its `key`")
+            }
+        };
+        Some(Error::permanent(format!("{why}. To be run: {statements}")))
     }
 }
 
@@ -110,53 +123,6 @@ pub(super) async fn prepare(
         Err(error) => return Ok(Err(error)),
     };
     Ok(Ok(target(&table.name, &wanted, &found)))
-}
-
-/// Makes the unique indexes that the user asks for, and drops those of this sink that nobody asks for any more. `making`
-/// holds the statement while it runs.
-///
-/// # Errors
-///
-/// The inner one `Permanent`, naming the table, when it holds rows that the key forbids; the outer one is SQLite's.
-pub(super) async fn keys(
-    connection: &mut SqliteConnection,
-    owner: &Owner,
-    keys: &[(&SinkTable, &[String])],
-    maker: &mut Maker,
-    making: &mut Option<String>,
-) -> sqlx::Result<Result<()>> {
-    // No name of a pipeline or a sink has a slash: two sinks that write to one table leave each other's keys alone.
-    let prefix = format!("tidegate_key/{}/{}/", owner.pipeline, owner.sink);
-    let wanted = keys.iter().map(|(table, key)| {
-        let columns: Vec<String> = key.iter().map(|column| quoted(column)).collect();
-        let (name, on, columns) = (quoted(&format!("{prefix}{}", table.name)), quoted(&table.name), columns.join(", "));
-        (*table, format!("CREATE UNIQUE INDEX {name} ON {on} ({columns})"))
-    });
-    // With those of an earlier build, whose names did not say whose they are.
-    let there: Vec<(String, String, String)> = sqlx::query_as(
-        "SELECT name, tbl_name, sql FROM sqlite_schema
-         WHERE type = 'index' AND (substr(name, 1, length(?1)) = ?1 OR substr(name, 1, 13) = 'tidegate_key_')",
-    )
-    .bind(&prefix)
-    .fetch_all(&mut *connection)
-    .await?;
-    for (name, table, _) in there.iter().filter(|(_, _, sql)| !wanted.clone().any(|(_, wanted)| wanted == *sql)) {
-        maker.make(connection, format!("DROP INDEX {}", quoted(name))).await?;
-        maker.dropped.push(table.clone());
-    }
-    for (table, statement) in wanted.filter(|(_, wanted)| !there.iter().any(|(_, _, sql)| sql == wanted)) {
-        *making = Some(statement.clone());
-        let made = maker.make(connection, statement).await;
-        *making = None;
-        match made {
-            Err(error) if super::error::blames_a_row(&error) => {
-                let text = format!("table `{}` already holds rows that are equal in its key", table.name);
-                return Ok(Err(Error::permanent(text).because(error)));
-            }
-            made => made?,
-        }
-    }
-    Ok(Ok(()))
 }
 
 /// Returns a name as SQLite reads it literally.

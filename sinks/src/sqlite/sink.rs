@@ -20,7 +20,7 @@ use sqlx::{
 use tidegate_core::{
     Error, Result,
     catalog::Component,
-    chunk::{Chunk, Part},
+    chunk::{Chunk, Part, SinkTable},
     sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
@@ -30,8 +30,9 @@ use super::{
     SqliteConfig, adopt,
     error::{blames_a_row, is_without_transaction, sorted},
     insert::{Inserter, Rows},
+    keys::{keys, lacking},
     position::{self, Held},
-    schema::{Maker, keys, prepare},
+    schema::{Maker, prepare},
 };
 
 /// An SQLite file.
@@ -159,16 +160,11 @@ impl Sqlite {
         for table in &cx.tables {
             let was_there = names.iter().any(|name| name.eq_ignore_ascii_case(&table.name));
             match prepare(connection, table, was_there, &mut maker).await? {
-                Ok(target) => tables.push(Inserter::new(target)),
+                Ok(target) => tables.push(Inserter::new(target, table)),
                 Err(error) => return Ok(Err(error)),
             }
         }
-        let of_table = cx.tables.iter().map(|table| {
-            let key = self.config.key.get(&*table.table.name).unwrap_or(&table.key);
-            (table, key.as_slice())
-        });
-        let wanted: Vec<_> = of_table.filter(|(_, key)| !key.is_empty()).collect();
-        if let Err(error) = keys(connection, &cx.owner, &wanted, &mut maker, &mut self.making).await? {
+        if let Err(error) = keys(connection, &cx.owner, &cx.tables, &mut maker, &mut self.making).await? {
             return Ok(Err(error));
         }
         if let Some(error) = maker.wants() {
@@ -243,7 +239,7 @@ impl Sink for Sqlite {
         if epoch == Some(session.epoch) { Ok(()) } else { Err(missed()) }
     }
 
-    async fn reach(&mut self) -> Result<String> {
+    async fn reach(&mut self, tables: &[SinkTable]) -> Result<String> {
         let path = &self.config.path;
         let shown = path.display();
         match fs::metadata(path) {
@@ -257,9 +253,22 @@ impl Sink for Sqlite {
         let options =
             SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(self.config.lock_timeout.0);
         let mut connection = options.connect().await.map_err(|error| sorted(path, error))?;
-        let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table'");
-        let tables: i64 = tables.fetch_one(&mut connection).await.map_err(|error| sorted(path, error))?;
-        connection.close().await.map_err(|error| sorted(path, error))?;
+        let mut maker = Maker::new(self.config.create);
+        let looked = async {
+            for table in tables {
+                if let Some(statement) = lacking(&mut connection, table).await? {
+                    maker.leave(&table.name, statement);
+                }
+            }
+            let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table'");
+            let tables: i64 = tables.fetch_one(&mut connection).await?;
+            connection.close().await?;
+            Ok(tables)
+        };
+        let tables = looked.await.map_err(|error| sorted(path, error))?;
+        if let Some(error) = maker.wants() {
+            return Err(error);
+        }
         Ok(format!("`{shown}` can be read and has {tables} {}", if tables == 1 { "table" } else { "tables" }))
     }
 
@@ -324,7 +333,7 @@ impl Session {
         for (part, rows) in chunk.tables.iter().zip(rows) {
             let count = part.rows.num_rows();
             match self.tables[part.table].insert(&mut self.connection, rows, 0..count).await {
-                Ok(inserted) if inserted == count as u64 => {}
+                Ok(inserted) if inserted == count as u64 || self.tables[part.table].leaves_out() => {}
                 Ok(inserted) => {
                     self.roll_back().await?;
                     return Ok(Err(swallowed(count as u64 - inserted)));
@@ -372,7 +381,7 @@ impl Session {
                                 return Ok(Err(missed()));
                             }
                             if range.len() == 1 {
-                                blame(range.start, Error::malformed("the table does not take it").because(error));
+                                blame(range.start, self.tables[part.table].refusal(error));
                                 continue;
                             }
                         }

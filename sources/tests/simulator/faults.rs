@@ -108,7 +108,7 @@ async fn bad_frames_come_besides_the_good_ones() {
     venue.update_book(PERPETUAL);
     let volume = client.data(&channel).await["stats"]["volume"].as_f64().unwrap();
     let sent = venue.oracle().sessions[0].tickers[PERPETUAL].clone();
-    assert_eq!((sent.len(), sent[1].volume), (2, volume));
+    assert_eq!((sent.len(), sent[1].key), (2, volume));
 }
 
 #[tokio::test]

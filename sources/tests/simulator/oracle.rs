@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, fs, io::Write, path::Path, time::Instant};
 
 use serde_json::{Value, json};
-use tidegate_sources::deribit::simulator::{
-    self, BookKey, Fault, Mark, Oracle, Session, Simulator, SimulatorConfig, Trade,
-};
+use tidegate_sources::deribit::simulator::{BookKey, Fault, Handed, Mark, Oracle, Simulator, SimulatorConfig, Trade};
 
 use crate::client::{Client, DEADLINE, PERPETUAL, busy_options, result, start, still_venue, until};
 
@@ -39,11 +37,11 @@ async fn what_a_client_received_is_what_the_oracle_says_was_made_and_sent() {
         owed
     );
     let session = &oracle.sessions[0];
-    assert_eq!(received.tickers, volumes(session));
-    assert_eq!(received.quotes, session.quotes);
-    assert_eq!(received.books, session.books);
-    assert!(session.tickers[PERPETUAL].windows(2).all(|pair| pair[0].volume < pair[1].volume), "volumes only grow");
-    assert!(session.quotes[PERPETUAL].windows(2).all(|pair| pair[0] < pair[1]), "times of quotes only grow");
+    assert_eq!(received.tickers, keys(&session.tickers));
+    assert_eq!(received.quotes, keys(&session.quotes));
+    assert_eq!(received.books, keys(&session.books));
+    assert!(session.tickers[PERPETUAL].windows(2).all(|pair| pair[0].key < pair[1].key), "volumes only grow");
+    assert!(session.quotes[PERPETUAL].windows(2).all(|pair| pair[0].key < pair[1].key), "times of quotes only grow");
 
     let totals = oracle.totals();
     assert_eq!(totals.trades_made, oracle.trades_made);
@@ -108,7 +106,7 @@ async fn whatever_a_client_receives_is_in_the_file_already() {
     let (trades, ticker) = (format!("trades.{PERPETUAL}.100ms"), format!("ticker.{PERPETUAL}.100ms"));
     let mut client = Client::subscribed(&venue, &[&trades, &ticker]).await;
     let volume = client.data(&ticker).await["stats"]["volume"].as_f64().unwrap();
-    assert_eq!(volumes(&Oracle::load(&path).unwrap().sessions[0])[PERPETUAL], [volume]);
+    assert_eq!(keys(&Oracle::load(&path).unwrap().sessions[0].tickers)[PERPETUAL], [volume]);
 
     for _ in 0..20 {
         assert!(venue.make_trade(PERPETUAL));
@@ -146,9 +144,9 @@ async fn a_venue_started_again_goes_on_where_it_was() {
     assert!(venue.make_trade(PERPETUAL));
 
     let volume = client.data(channels[0]).await["stats"]["volume"].as_f64().unwrap();
-    assert!(volume > before.sessions[0].tickers[PERPETUAL].last().unwrap().volume);
+    assert!(volume > before.sessions[0].tickers[PERPETUAL].last().unwrap().key);
     let change_id = client.data(channels[1]).await["change_id"].as_u64().unwrap();
-    assert!(change_id > before.sessions[0].books[PERPETUAL].last().unwrap().change_id);
+    assert!(change_id > before.sessions[0].books[PERPETUAL].last().unwrap().key.change_id);
     let trade = client.data(channels[2]).await;
     let last = before.trades[PERPETUAL].last().unwrap();
     assert_eq!(trade[0]["trade_seq"], last.seq + 1);
@@ -247,12 +245,10 @@ async fn a_stopped_venue_says_goodbye_and_listens_no_more() {
     assert!(tokio_tungstenite::connect_async(url).await.is_err());
 }
 
-/// Returns the volumes of what was sent.
-fn volumes(session: &Session) -> BTreeMap<String, Vec<f64>> {
-    let volumes = |(name, sent): (&String, &Vec<_>)| {
-        (name.clone(), sent.iter().map(|ticker: &simulator::Ticker| ticker.volume).collect())
-    };
-    session.tickers.iter().map(volumes).collect()
+/// Returns what makes recognisable what was sent.
+fn keys<K: Copy>(sent: &BTreeMap<String, Vec<Handed<K>>>) -> BTreeMap<String, Vec<K>> {
+    let keys = |(name, sent): (&String, &Vec<Handed<K>>)| (name.clone(), sent.iter().map(|one| one.key).collect());
+    sent.iter().map(keys).collect()
 }
 
 /// What came, sorted by what it was.

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     Error, Result,
     caught::caught,
-    deadletter::{DeadLetter, DeadLetters},
+    deadletter::{DeadLetter, DeadLetters, Sent},
     row::Timestamp,
     spool::{SpoolPosition, Standing},
 };
@@ -69,6 +69,23 @@ impl<L: Log> Delivery<L> {
         let letters = blocking(letters, move |letters| letters.append(&batch).map(|()| letters.count())).await?;
         self.reporter.dead_letters(letters);
         Ok(())
+    }
+
+    /// Asks the dead letters which of the rows that send one again go to the store.
+    pub(super) async fn ask_letters(&mut self, rows: Vec<Sent>) -> Event {
+        let Some(letters) = &self.letters else {
+            return Event::NotBuried(Error::transient("the dead letters are not open"));
+        };
+        let asked = blocking(letters, move |letters| letters.redriven(&rows).map(|go| (rows, go, letters.count())));
+        match asked.await {
+            Ok((rows, go, letters)) => {
+                self.reporter.dead_letters(letters);
+                self.reporter.redriven(&go);
+                self.feeder().redriven(rows, &go);
+                Event::Buried
+            }
+            Err(error) => Event::NotBuried(error),
+        }
     }
 
     /// Keeps what is known of the store beside the log.

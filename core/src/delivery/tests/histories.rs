@@ -1,7 +1,12 @@
 //! Random histories of the state machine: failures, lost answers, late commits, kills, restarts, refusals. No clock, no
 //! task: thousands of them in a second.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    num::NonZeroU32,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -19,11 +24,12 @@ use super::{
 use crate::{
     chunk::{Chunk, Part, TableRows},
     config::TableChoice,
+    deadletter::{DeadLetter, DeadLetters},
     delivery::Log,
     row::Timestamp,
     sink::{Refusal, Written},
-    spool::SpoolPosition,
-    testkit::MemoryLog,
+    spool::{Cause, SpoolPosition},
+    testkit::{MemoryLog, SimDisk},
 };
 
 const SEEDS: u64 = 1_500;
@@ -49,8 +55,13 @@ struct World {
     refusals: Vec<Refusal>,
     /// The file beside the log.
     known: Option<SpoolPosition>,
-    /// The dead letters on disk, by offset.
-    letters: BTreeMap<u64, SpoolPosition>,
+    /// The disk of the dead letters, which are open once the sink is.
+    disk: SimDisk,
+    letters: Option<DeadLetters>,
+    /// The rows that were refused at any time.
+    refused: BTreeSet<Cause>,
+    /// By offset: rows that send a dead letter again, and which one.
+    redrives: BTreeMap<u64, Cause>,
     seed: u64,
     made: u64,
 }
@@ -71,7 +82,10 @@ impl World {
             rows: Vec::new(),
             refusals: Vec::new(),
             known: None,
-            letters: BTreeMap::new(),
+            disk: SimDisk::default(),
+            letters: None,
+            refused: BTreeSet::new(),
+            redrives: BTreeMap::new(),
             seed,
             made: 0,
         }
@@ -85,6 +99,7 @@ impl World {
                 6 => {
                     (self.machine, self.feeder) = process(&self.log, self.seed);
                     self.rows.clear();
+                    self.letters = None;
                     kills += 1;
                 }
                 _ => self.step(true),
@@ -102,7 +117,7 @@ impl World {
     fn venue(&mut self) {
         self.made += 1;
         let n = self.made;
-        match self.up_to(10) {
+        match self.up_to(14) {
             0 => drop(self.log.control()),
             1 => self.log.roll(),
             2 => self.log.skip(3),
@@ -112,7 +127,36 @@ impl World {
             }
             4 | 5 => drop(quote(&self.log, n)),
             6 if !self.log.rows("trades").is_empty() => drop(self.log.emit_raw(0, &[7; 5])),
+            7 | 8 => self.redrive(),
+            // What it has refused it would take now.
+            9 => {
+                let one = self.up_to(self.store.refuses.len() as u64 + 1) as usize;
+                self.store.refuses = self
+                    .store
+                    .refuses
+                    .iter()
+                    .copied()
+                    .enumerate()
+                    .filter(|(n, _)| *n != one)
+                    .map(|(_, offset)| offset)
+                    .collect();
+            }
             _ => drop(trade(&self.log, n)),
+        }
+    }
+
+    /// Sends any row again that was ever refused, for this sink or another one, and it may be refused once more.
+    fn redrive(&mut self) {
+        let refused: Vec<_> = self.refused.iter().copied().collect();
+        let Some(cause) = refused.get(self.up_to(refused.len() as u64 + 1) as usize) else { return };
+        if self.up_to(5) == 0 {
+            self.log.redrive("another", *cause);
+            return;
+        }
+        let offset = self.log.redrive("memory", *cause);
+        self.redrives.insert(offset, *cause);
+        if self.up_to(3) == 0 {
+            self.store.refuses.insert(offset);
         }
     }
 
@@ -134,7 +178,11 @@ impl World {
             }
             Do::Discard => {
                 let from = self.machine.read_to().offset;
-                self.letters.retain(|offset, _| *offset <= from);
+                let comes_again = |row: SpoolPosition| row.offset > from;
+                match &mut self.letters {
+                    Some(letters) => drop(letters.discard(from, comes_again).unwrap()),
+                    None => self.letters = Some(DeadLetters::open(Arc::new(self.disk.clone()), comes_again).unwrap().0),
+                }
                 Event::Discarded
             }
             Do::Bury => self.bury(),
@@ -159,6 +207,7 @@ impl World {
         self.machine.on(self.now, event);
         if let Some(stored) = self.machine.stored() {
             self.feeder.committed(stored);
+            self.letters.as_mut().into_iter().for_each(DeadLetters::committed);
             // The file lags behind.
             if self.up_to(3) == 0 || self.known.is_none() {
                 self.known = Some(stored);
@@ -198,8 +247,12 @@ impl World {
                 Event::Built { portion, border }
             }
             Read::Unreadable(letter) => {
-                self.letters.insert(letter.offset, self.machine.read_to());
-                self.feeder.leave_out([letter.cause()]);
+                self.keep(&[*letter]);
+                Event::Buried
+            }
+            Read::Redrives(rows) => {
+                let go = self.letters().redriven(&rows).unwrap();
+                self.feeder.redriven(rows, &go);
                 Event::Buried
             }
             Read::Replanned => panic!("the plan has every table"),
@@ -234,26 +287,49 @@ impl World {
 
     fn bury(&mut self) -> Event {
         let letters = self.feeder.letters(&self.rows, &self.refusals, Timestamp(0)).expect("rows of the chunk");
-        for letter in &letters {
-            self.letters.insert(letter.offset, self.machine.read_to());
-        }
-        self.feeder.leave_out(letters.iter().map(crate::deadletter::DeadLetter::cause));
+        self.keep(&letters);
         Event::Buried
     }
 
-    fn check(&self) {
+    fn keep(&mut self, letters: &[DeadLetter]) {
+        self.letters().append(letters).unwrap();
+        self.refused.extend(letters.iter().map(DeadLetter::cause));
+        self.feeder.leave_out(letters.iter().map(DeadLetter::cause));
+    }
+
+    fn letters(&mut self) -> &mut DeadLetters {
+        self.letters.as_mut().expect("open before anything is read")
+    }
+
+    fn check(&mut self) {
         let seed = self.seed;
         let synced = self.log.synced().borrow().offset;
         assert_eq!(self.machine.next_is_end(), Some(true), "seed {seed} did not come to its end: {:?}", self.machine);
         let stored: Vec<u64> = self.store.rows.iter().map(|cause| cause.offset).collect();
         let all = self.log.rows("trades");
-        let letters: Vec<u64> = self.letters.keys().copied().collect();
-        let want: Vec<u64> = all.iter().copied().filter(|offset| !self.letters.contains_key(offset)).collect();
+        let letters: HashMap<u64, DeadLetter> =
+            self.letters().all().into_iter().map(|letter| (letter.offset, letter)).collect();
+        // By what it is a row of at last: a row that is sent again stands for the one that was refused.
+        let sent = |letter: &DeadLetter| letter.redriven.map(|row| row.offset);
+        let counts: BTreeSet<u64> = all.iter().copied().chain(letters.values().filter_map(sent)).collect();
+        let want: Vec<u64> = counts.iter().copied().filter(|offset| !letters.contains_key(offset)).collect();
         assert_eq!(stored, want, "seed {seed}: stored rows are not those of the log, each once, in order");
         assert!(
-            self.store.refuses.iter().all(|offset| letters.contains(offset)),
+            self.store
+                .refuses
+                .iter()
+                .filter(|offset| counts.contains(offset))
+                .all(|offset| letters.contains_key(offset)),
             "seed {seed}: a refused row is nowhere"
         );
+        for (offset, cause) in &self.redrives {
+            let of = letters.get(&cause.offset);
+            assert!(of.is_none_or(|letter| letter.redriven.is_some()), "seed {seed}: {offset} does not send {cause}");
+            let again = letters.get(offset);
+            assert!(again.is_none_or(|letter| letter.redrive_of == Some(*cause)), "seed {seed}: {again:?}");
+        }
+        let waiting = letters.values().filter(|letter| letter.redriven.is_none()).count() as u64;
+        assert_eq!(self.letters.as_ref().map_or(0, DeadLetters::count), waiting, "seed {seed}");
         assert_eq!(self.store.position.unwrap_or(SpoolPosition::START).offset, synced, "seed {seed}");
     }
 

@@ -6,6 +6,7 @@ use super::{Continuity, gap::OpenGap, stream::Stream};
 use crate::{
     protocol::{Gap, GapId},
     row::{Numbering, StreamKey, Timestamp},
+    rules::{Rule, holds},
     spool::{Control, GapOutcome},
 };
 
@@ -33,7 +34,7 @@ impl Continuity {
     /// An answer was complete: what it did not bring does not exist, as far as it can show that.
     pub(crate) fn answered(&self, gap: GapId, ask: u64, at: Timestamp, out: &mut Vec<Control>) {
         let Some((id, stream, open)) = self.gap(gap) else { return };
-        if open.ask != ask {
+        if open.ask != ask && holds(Rule::AskNumber) {
             return;
         }
         let closed = |outcome| Control::GapClosed { gap, stream: id, outcome, filled: open.filled, at };
@@ -41,6 +42,7 @@ impl Continuity {
             return out.push(closed(GapOutcome::Backfilled));
         }
         match open.empty_seen_at {
+            None if !holds(Rule::LookTwice) => out.push(closed(GapOutcome::Absent)),
             None => out.push(Control::GapEmpty { gap, stream: id, at }),
             Some(seen) if i128::from(at.0) - i128::from(seen.0) >= LOOK_AGAIN.as_nanos() as i128 => {
                 out.push(closed(GapOutcome::Absent));

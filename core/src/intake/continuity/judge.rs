@@ -8,6 +8,7 @@ use super::{
 use crate::{
     protocol::{Edge, GapId},
     row::{Numbering, Origin, Position, Timestamp},
+    rules::{Rule, holds},
     spool::{Control, GapOutcome, RowHead},
 };
 
@@ -105,7 +106,7 @@ impl Case<'_> {
     fn numbered(&self, n: u64, numbering: Numbering, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
-        if stream.epoch > 0 && self.is_of_old_numbering(n) {
+        if stream.epoch > 0 && holds(Rule::OldNumbering) && self.is_of_old_numbering(n) {
             return self.in_old_numbering(n, neighbour, out);
         }
         if !stream.gaps.is_empty()

@@ -78,6 +78,20 @@ impl Continuity {
         gaps.iter().filter(|open| open.id != gap).flat_map(spans).collect()
     }
 
+    /// Returns whether a number is missing in an open gap.
+    #[cfg(test)]
+    pub(crate) fn lacks(&self, gap: GapId, epoch: u32, n: u64) -> bool {
+        let stream = self.gaps.get(&gap).and_then(|stream| self.streams.get(*stream));
+        let gaps = stream.map_or(&[][..], |stream: &Stream| &stream.gaps);
+        gaps.iter().any(|open| open.id == gap && open.epoch == epoch && open.hole_of(n).is_some())
+    }
+
+    /// Returns how often a stream was numbered anew, once a record of that numbering is known.
+    #[cfg(test)]
+    pub(crate) fn epoch_of(&self, stream: u32) -> Option<u32> {
+        self.streams.get(stream).filter(|stream| stream.last.is_some()).map(|stream| stream.epoch)
+    }
+
     /// Returns the open gaps of a stream.
     pub(crate) fn gaps_of(&self, stream: u32) -> impl Iterator<Item = GapId> {
         let gaps = self.streams.get(stream).map_or(&[][..], |stream: &Stream| &stream.gaps);

@@ -6,6 +6,7 @@ use super::{Continuity, Hole, MAX_HOLES, stream::Stream};
 use crate::{
     protocol::GapId,
     row::{Numbering, Timestamp},
+    rules::{Rule, holds},
     spool::{Control, GapOutcome},
 };
 
@@ -81,7 +82,9 @@ impl Continuity {
         for &id in streams {
             let Some(stream) = self.streams.get(id) else { continue };
             let is_numbered = stream.numbering() != Numbering::Unnumbered;
-            if is_numbered && stream.covered_by.contains(&session) && !stream.is_open_right() {
+            let is_alone = stream.covered_by == [session];
+            let was_covered = is_alone || holds(Rule::EachLine) && stream.covered_by.contains(&session);
+            if is_numbered && was_covered && !stream.is_open_right() {
                 make_place(id, stream, at, out);
                 out.push(open_right(&mut next, id, stream, stream.owed_since().max(vouched), at));
             }

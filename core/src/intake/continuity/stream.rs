@@ -9,6 +9,7 @@ use super::{
 use crate::{
     protocol::Edge,
     row::{Numbering, Origin, Position, StreamKey, Timestamp},
+    rules::{Rule, holds},
     spool::RowHead,
 };
 
@@ -105,6 +106,9 @@ impl Stream {
     /// Returns whether a gap will hold what comes while nobody listens. A linked stream needs only one gap of any kind,
     /// since the next whole state ends all of them.
     pub(super) fn is_open_right(&self) -> bool {
+        if !holds(Rule::OpenRightEnd) && self.last.is_some() || !holds(Rule::Baseline) && self.last.is_none() {
+            return true;
+        }
         let linked = self.numbering() == Numbering::Linked;
         self.gaps.iter().any(|gap| gap.epoch == self.epoch && !gap.is_over() && (linked || gap.is_open_right()))
     }

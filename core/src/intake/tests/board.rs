@@ -53,6 +53,26 @@ fn an_open_end_is_shown_while_somebody_listens_and_with_a_new_number_each_time()
 }
 
 #[test]
+fn what_the_venue_forgets_first_stands_in_front_whenever_it_was_found() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    feed.confirm(&["A", "B", "C"]);
+    host.take(&mut feed);
+    // Holes that begin at 70, 30 and 50 s, found in this order.
+    for (symbol, n) in [("A", 70), ("B", 30), ("C", 50)] {
+        feed.trade(symbol, n, Origin::Live);
+        feed.trade(symbol, n + 5, Origin::Live);
+    }
+    host.take(&mut feed);
+    let board = board_of(&host);
+    let asks = board.subscribe().borrow().clone();
+    let holes: Vec<_> =
+        asks.iter().filter_map(|ask| Some((ask.gap.after?.position.number()?, &*ask.gap.stream.symbol))).collect();
+    assert_eq!(holes, [(30, "B"), (50, "C"), (70, "A")]);
+    assert!(asks.is_sorted_by_key(|ask| (ask.gap.since, ask.gap.id)));
+}
+
+#[test]
 fn a_gap_of_a_table_that_the_source_has_no_more_rows_of_is_not_asked_for() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);

@@ -69,6 +69,13 @@ fn entry_lines(shared: &Shared, entry: &EntryView<'_>) -> Vec<Value> {
                 if let Control::Stream { id, source, key } = &control {
                     shared.write().name(*id, StreamInfo { source: source.as_str().into(), key: key.clone() });
                 }
+                if let Control::Redrive { sink, cause, head, row } = &control {
+                    let cause = json!({ "boot": hex(cause.boot.0), "offset": cause.offset, "sub": cause.sub });
+                    line.insert("redrive".to_owned(), json!({ "sink": sink, "cause": cause }));
+                    row_line(shared, &mut line, entry.sources, head, row);
+                    lines.push(Value::Object(line));
+                    continue;
+                }
                 let control = serde_json::to_value(&control).unwrap_or_else(|error| error.to_string().into());
                 line.insert("control".to_owned(), control);
             }

@@ -111,6 +111,7 @@ fn inspect_shows_whose_spool_it_is_and_changes_nothing() {
     assert_eq!(inspection.sources[0].tables, ["trades"]);
     assert_eq!(inspection.boots[0].boot, format!("{:016x}", boot.0));
     assert!(inspection.to_string().contains("source    deribit (deribit): trades"), "{inspection}");
+    assert!(inspection.to_string().contains(" bytes in 1 segment; 0 streams were known"), "{inspection}");
     serde_json::to_string(&inspection).unwrap();
     assert_eq!(std::fs::read(dir.path().join("00000000000000000001.seg")).unwrap(), before);
 }

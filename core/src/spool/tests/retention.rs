@@ -116,9 +116,9 @@ fn the_oldest_segment_is_counted_dropped_and_remembered_as_dropped() {
     let mut writer = long(&disk, LIMITS);
     let oldest = writer.oldest_segment().unwrap();
     let (first, last) = oldest.offsets();
-    let rows = oldest.rows(0).unwrap();
+    let rows = oldest.rows(0, "sqlite").unwrap();
     assert_eq!(rows, [(1, last - first)], "all but the boot's item are rows");
-    assert_eq!(oldest.rows(last - 3).unwrap(), [(1, 3)], "those behind a place");
+    assert_eq!(oldest.rows(last - 3, "sqlite").unwrap(), [(1, 3)], "those behind a place");
 
     let behind = SpoolPosition { boot: writer.boot(), offset: first };
     assert_eq!(writer.reader().check(behind), Standing::Retained);

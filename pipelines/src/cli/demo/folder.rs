@@ -8,9 +8,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidegate_sources::deribit::simulator::comparison::History;
 use tokio::time::{Instant, sleep};
 
-use super::comparison::History;
 use crate::cli::Failure;
 
 /// A folder that belongs to this process until it is dropped.

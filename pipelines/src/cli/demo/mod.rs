@@ -7,10 +7,9 @@
 //! ```
 //!
 //! Where to look: `stage` (the run: children, kills, the end), `folder` (files and locks), `child`, `report`, `tally` (what
-//! children say), `picture` and `screen`, `stored` and `comparison`, `summary`.
+//! children say), `picture` and `screen`, `stored` (what the database holds), `summary`.
 
 mod child;
-mod comparison;
 mod folder;
 mod kills;
 mod picture;
@@ -27,14 +26,15 @@ use std::{
     time::Duration,
 };
 
-use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, Simulator, SimulatorConfig};
+use tidegate_sources::deribit::simulator::{
+    Condition, Fault, Faults, Simulator, SimulatorConfig, comparison::Comparison,
+};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     time::Instant,
 };
 
 use self::{
-    comparison::Comparison,
     folder::Folder,
     screen::{Look, Screen},
     stage::{Ending, Stage},

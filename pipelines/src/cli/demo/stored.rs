@@ -8,24 +8,21 @@ use std::{
 
 use futures_util::TryStreamExt;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use tidegate_sources::deribit::simulator::comparison::{Stored, StoredTrade};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// All rows that were read so far, by instrument.
+/// All rows that were read so far.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Stored {
-    pub(super) trades: HashMap<String, Vec<Trade>>,
-    /// 24-hour volumes: each tells one ticker from all others of its instrument.
-    pub(super) tickers: HashMap<String, Vec<f64>>,
-    /// Tickers without a volume, which no ticker of the simulator is.
-    pub(super) unknown_tickers: u64,
-    pub(super) trades_read: Read,
-    pub(super) tickers_read: Read,
+pub(super) struct SoFar {
+    pub(super) stored: Stored,
+    trades: Read,
+    tickers: Read,
 }
 
 /// How much of a table was read.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Read {
+struct Read {
     rows: i64,
     /// The last one's number: rows are only ever added behind it.
     last: i64,
@@ -36,19 +33,7 @@ pub(super) struct Read {
 pub(super) struct Reading {
     path: PathBuf,
     stop: CancellationToken,
-    task: JoinHandle<Stored>,
-}
-
-/// A stored trade.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Trade {
-    pub(super) id: String,
-    pub(super) price: f64,
-    pub(super) size: f64,
-    pub(super) side: String,
-    /// Milliseconds since 1970.
-    pub(super) ts_event_ms: i64,
-    pub(super) backfilled: bool,
+    task: JoinHandle<SoFar>,
 }
 
 /// Where the database stands before a child is started, or after the last one.
@@ -61,7 +46,7 @@ pub(super) struct Standing {
     pub(super) newest_ms: Option<i64>,
 }
 
-impl Stored {
+impl SoFar {
     /// Reads what has come since the last time. A database or table that is not there is empty.
     ///
     /// # Errors
@@ -81,10 +66,10 @@ impl Stored {
     async fn read_trades(&mut self, database: &mut SqliteConnection) -> sqlx::Result<()> {
         let columns = "rowid, symbol, id, price, size, side, ts_event / 1000000, origin = 'backfill'";
         let query = format!("SELECT {columns} FROM trades WHERE rowid > ? ORDER BY rowid");
-        let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(self.trades_read.last);
+        let query = sqlx::query(sqlx::AssertSqlSafe(query)).bind(self.trades.last);
         let mut rows = query.fetch(database);
         while let Some(row) = rows.try_next().await? {
-            let trade = Trade {
+            let trade = StoredTrade {
                 id: row.try_get::<Option<_>, _>(2)?.unwrap_or_default(),
                 price: row.try_get(3)?,
                 size: row.try_get(4)?,
@@ -92,21 +77,21 @@ impl Stored {
                 ts_event_ms: row.try_get(6)?,
                 backfilled: row.try_get(7)?,
             };
-            add(&mut self.trades, row.try_get(1)?, trade);
-            self.trades_read.note(row.try_get(0)?);
+            add(&mut self.stored.trades, row.try_get(1)?, trade);
+            self.trades.note(row.try_get(0)?);
         }
         Ok(())
     }
 
     async fn read_tickers(&mut self, database: &mut SqliteConnection) -> sqlx::Result<()> {
         let query = "SELECT rowid, symbol, volume_24h FROM tickers WHERE rowid > ? ORDER BY rowid";
-        let mut rows = sqlx::query(query).bind(self.tickers_read.last).fetch(database);
+        let mut rows = sqlx::query(query).bind(self.tickers.last).fetch(database);
         while let Some(row) = rows.try_next().await? {
             match row.try_get(2)? {
-                Some(volume) => add(&mut self.tickers, row.try_get(1)?, volume),
-                None => self.unknown_tickers += 1,
+                Some(volume) => add(&mut self.stored.tickers, row.try_get(1)?, volume),
+                None => self.stored.unknown_tickers += 1,
             }
-            self.tickers_read.note(row.try_get(0)?);
+            self.tickers.note(row.try_get(0)?);
         }
         Ok(())
     }
@@ -115,7 +100,7 @@ impl Stored {
     async fn is_whole(&self, path: &Path) -> sqlx::Result<bool> {
         let Some(mut database) = open(path).await? else { return Ok(*self == Self::default()) };
         let mut is_whole = true;
-        for (table, read) in [("trades", self.trades_read), ("tickers", self.tickers_read)] {
+        for (table, read) in [("trades", self.trades), ("tickers", self.tickers)] {
             let count = if has_table(&mut database, table).await? {
                 let query = format!("SELECT count(*) FROM {table}");
                 sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&mut database).await?
@@ -142,15 +127,15 @@ impl Reading {
         let stop = CancellationToken::new();
         let (stopped, database) = (stop.clone(), path.clone());
         let task = tokio::spawn(async move {
-            let mut stored = Stored::default();
+            let mut so_far = SoFar::default();
             while !stopped.is_cancelled() {
                 // What goes wrong here goes wrong again at the end, and is said then.
-                if stored.read(&database).await.is_err() {
-                    stored = Stored::default();
+                if so_far.read(&database).await.is_err() {
+                    so_far = SoFar::default();
                 }
                 stopped.run_until_cancelled(tokio::time::sleep(EVERY)).await;
             }
-            stored
+            so_far
         });
         Self { path, stop, task }
     }
@@ -162,12 +147,12 @@ impl Reading {
     /// If it cannot be read.
     pub(super) async fn finish(&mut self) -> sqlx::Result<Stored> {
         self.stop.cancel();
-        let mut stored = (&mut self.task).await.unwrap_or_default();
-        if stored.read(&self.path).await.is_err() || !stored.is_whole(&self.path).await? {
-            stored = Stored::default();
-            stored.read(&self.path).await?;
+        let mut so_far = (&mut self.task).await.unwrap_or_default();
+        if so_far.read(&self.path).await.is_err() || !so_far.is_whole(&self.path).await? {
+            so_far = SoFar::default();
+            so_far.read(&self.path).await?;
         }
-        Ok(stored)
+        Ok(so_far.stored)
     }
 }
 
@@ -235,12 +220,12 @@ mod tests {
     async fn a_database_that_is_not_there_or_has_no_tables_is_empty() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("demo.sqlite");
-        let mut stored = Stored::default();
-        stored.read(&path).await.unwrap();
+        let mut so_far = SoFar::default();
+        so_far.read(&path).await.unwrap();
         assert!(!path.exists(), "reading makes no file");
         std::fs::write(&path, "").unwrap();
-        stored.read(&path).await.unwrap();
-        assert_eq!(stored, Stored::default());
+        so_far.read(&path).await.unwrap();
+        assert_eq!(so_far, SoFar::default());
         assert_eq!(Standing::read(&path).await.unwrap(), Standing::default());
     }
 
@@ -250,9 +235,9 @@ mod tests {
         let path = dir.path().join("demo.sqlite");
         do_to(&path, SCRIPT).await;
 
-        let mut stored = Stored::default();
-        stored.read(&path).await.unwrap();
-        let trade = |id: &str, price, size, side: &str, ts_event_ms, backfilled| Trade {
+        let mut so_far = SoFar::default();
+        so_far.read(&path).await.unwrap();
+        let trade = |id: &str, price, size, side: &str, ts_event_ms, backfilled| StoredTrade {
             id: id.into(),
             price,
             size,
@@ -261,8 +246,8 @@ mod tests {
             backfilled,
         };
         let expected = [trade("ETH-1", 0.5, 2.0, "buy", 1001, false), trade("ETH-2", 0.6, 3.0, "", 1002, true)];
-        assert_eq!(stored.trades["A"], expected);
-        assert_eq!((&stored.tickers["B"][..], stored.unknown_tickers), (&[12.5][..], 1));
+        assert_eq!(so_far.stored.trades["A"], expected);
+        assert_eq!((&so_far.stored.tickers["B"][..], so_far.stored.unknown_tickers), (&[12.5][..], 1));
         assert_eq!(Standing::read(&path).await.unwrap(), Standing { rows: 4, backfilled: 1, newest_ms: Some(9) });
     }
     #[tokio::test]
@@ -272,18 +257,22 @@ mod tests {
         do_to(&path, SCRIPT).await;
         let mut reading = Reading { stop: CancellationToken::new(), ..Reading::begin(path.clone()) };
         reading.task.abort();
-        let mut stored = Stored::default();
-        stored.read(&path).await.unwrap();
+        let mut so_far = SoFar::default();
+        so_far.read(&path).await.unwrap();
         let more = "INSERT INTO tickers VALUES (9000000, 'B', 13.5);
                     INSERT INTO trades VALUES (1003000000, 9500000, 'A', 'live', 'ETH-3', 0.7, 4, 'sell');";
         do_to(&path, more).await;
-        stored.read(&path).await.unwrap();
-        assert_eq!((stored.trades["A"].len(), &stored.tickers["B"][..]), (3, &[12.5, 13.5][..]), "each row once");
-        assert!(stored.is_whole(&path).await.unwrap());
+        so_far.read(&path).await.unwrap();
+        assert_eq!(
+            (so_far.stored.trades["A"].len(), &so_far.stored.tickers["B"][..]),
+            (3, &[12.5, 13.5][..]),
+            "each row once"
+        );
+        assert!(so_far.is_whole(&path).await.unwrap());
 
         do_to(&path, "DELETE FROM trades WHERE id = 'ETH-1'").await;
-        assert!(!stored.is_whole(&path).await.unwrap());
-        reading.task = tokio::spawn(async { stored });
+        assert!(!so_far.is_whole(&path).await.unwrap());
+        reading.task = tokio::spawn(async { so_far });
         assert_eq!(reading.finish().await.unwrap().trades["A"].len(), 2, "it looks again");
     }
 

@@ -3,8 +3,8 @@
 use std::{fmt::Write, path::Path, time::Duration};
 
 use tidegate_core::config::shell_word;
+use tidegate_sources::deribit::simulator::comparison::{Comparison, Trades, Unrepeated};
 
-use super::comparison::{Comparison, Tickers, Trades};
 use crate::cli::text::{count, grouped, short, size};
 
 /// What the end needs to know beside the comparison.
@@ -57,8 +57,9 @@ pub(super) fn failed(failure: &str, root: &Path, log: &Path) -> String {
 }
 
 fn table(comparison: &Comparison, around: &Around<'_>) -> String {
-    let Trades { made, stored, by_rest, missing, to_fetch, twice, earlier } = comparison.trades;
-    let Tickers { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } = comparison.tickers;
+    let Trades { made, stored, by_rest, missing, to_fetch, twice, earlier } = comparison.trades.clone();
+    let Unrepeated { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } =
+        comparison.tickers.clone();
     let (silent, unheard) = (short(comparison.silent_ms as f64 / 1000.0), short(comparison.unheard_ms as f64 / 1000.0));
     let kills =
         if around.kills > 0 { format!("; killed {}", count(around.kills.into(), "time")) } else { String::new() };
@@ -136,7 +137,7 @@ mod tests {
     fn exact() -> Comparison {
         Comparison {
             trades: Trades { made: 12_044, stored: 12_044, by_rest: 212, ..Trades::default() },
-            tickers: Tickers { sent: 156_076, stored: 156_038, in_flight: 38, ..Tickers::default() },
+            tickers: Unrepeated { sent: 156_076, stored: 156_038, in_flight: 38, ..Unrepeated::default() },
             silent_ms: 11_800,
             unheard_ms: 12_900,
             ..Comparison::default()

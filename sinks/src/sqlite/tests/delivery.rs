@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tidegate_core::{
-    config::{Commands, DeliveryConfig, Start, TableChoice},
+    config::{Commands, DeliveryConfig, OnConflict, Start},
     delivery::{Delivery, Outcome, Setup},
     health::Registry,
     row::kinds::{Quote, Trade},
@@ -80,7 +80,7 @@ async fn a_copy_of_the_spool_on_another_host_writes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn refused_rows_are_dead_letters_and_the_balance_is_even() {
     let mut bench = Bench::new();
-    bench.config.key.insert("trades".to_owned(), vec!["id".to_owned()]);
+    bench.key("trades", OnConflict::Refuse, &["id"]);
     for n in 0..500 {
         let id = (n % 400).to_string();
         let price = if n % 100 == 7 { f64::NAN } else { 1.0 };
@@ -98,7 +98,7 @@ async fn refused_rows_are_dead_letters_and_the_balance_is_even() {
     assert_eq!(letters, 5 + 99);
 }
 
-async fn to_the_end(bench: &Bench) -> Outcome {
+pub(super) async fn to_the_end(bench: &Bench) -> Outcome {
     to_the_end_on(bench, "here").await
 }
 
@@ -120,7 +120,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
         sink: "sqlite".to_owned(),
         factory: Arc::new(move || Ok(Box::new(Sqlite::new(config.clone())) as Box<dyn Sink>)),
         config: delivery,
-        tables: TableChoice::All,
+        tables: bench.choice(),
         sources: vec![bench.log.source()],
         spool: 1,
         host: host.to_owned(),

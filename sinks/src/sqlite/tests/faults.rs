@@ -85,25 +85,25 @@ async fn a_full_disk_is_transient_and_stores_nothing_of_the_chunk() {
 async fn reaching_looks_at_the_file_and_leaves_everything_as_it_is() {
     let bench = Bench::new();
     let last = bench.trades(3);
-    let found = bench.sink().reach().await.unwrap();
+    let found = bench.sink().reach(&[]).await.unwrap();
     assert!(found.ends_with("is not there yet; it will be made"), "{found}");
     assert!(!bench.path().exists() && !bench.path().parent().unwrap().exists(), "nothing was made");
 
     // Beside a host that has it open: neither the owner nor its epoch changes.
     let mut sink = bench.opened().await;
-    let found = bench.sink().reach().await.unwrap();
+    let found = bench.sink().reach(&[]).await.unwrap();
     assert!(found.ends_with("can be read and has 3 tables"), "{found}");
     assert_committed(bench.write(&mut sink, 0, last).await);
 
     let lost = SqliteConfig { create: false, path: bench.directory.path().join("nowhere"), ..bench.config.clone() };
-    let error = Sqlite::new(lost).reach().await.unwrap_err();
+    let error = Sqlite::new(lost).reach(&[]).await.unwrap_err();
     assert!(error.to_string().contains("does not exist"), "{error}");
     let folder = SqliteConfig { path: bench.directory.path().to_owned(), ..bench.config.clone() };
-    let error = Sqlite::new(folder).reach().await.unwrap_err();
+    let error = Sqlite::new(folder).reach(&[]).await.unwrap_err();
     assert!(error.to_string().contains("is a directory"), "{error}");
     let text = bench.directory.path().join("text");
     fs::write(&text, "x".repeat(2_000)).unwrap();
-    let error = Sqlite::new(SqliteConfig { path: text, ..bench.config.clone() }).reach().await.unwrap_err();
+    let error = Sqlite::new(SqliteConfig { path: text, ..bench.config.clone() }).reach(&[]).await.unwrap_err();
     assert!(error.to_string().contains("is no SQLite database"), "{error}");
 }
 

@@ -1,17 +1,18 @@
 //! The sink on real files.
 
+mod conflicts;
 mod delivery;
 mod faults;
 mod kills;
 mod tables;
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 use tidegate_core::{
     Result,
-    config::Duration,
+    config::{Duration, OnConflict, TableChoice, TableConfig},
     row::{
         Mark, Position, Table, Timestamp,
         kinds::{Quote, Trade},
@@ -28,6 +29,8 @@ struct Bench {
     log: MemoryLog,
     directory: TempDir,
     config: SqliteConfig,
+    /// Tables with their keys.
+    keys: Vec<(String, OnConflict, Vec<String>)>,
 }
 
 impl Bench {
@@ -40,10 +43,9 @@ impl Bench {
         let config = SqliteConfig {
             path: directory.path().join("data").join("test.sqlite"),
             create: true,
-            key: Default::default(),
             lock_timeout: Duration::from_millis(200),
         };
-        Self { log: MemoryLog::new("deribit", tables), directory, config }
+        Self { log: MemoryLog::new("deribit", tables), directory, config, keys: Vec::new() }
     }
 
     fn path(&self) -> PathBuf {
@@ -51,7 +53,31 @@ impl Bench {
     }
 
     fn context(&self) -> SinkContext {
-        self.log.context(self.directory.path())
+        let mut context = self.log.context(self.directory.path());
+        for (name, on_conflict, key) in &self.keys {
+            for table in context.tables.iter_mut().filter(|table| table.name == *name) {
+                (table.on_conflict, table.key) = (*on_conflict, key.clone());
+            }
+        }
+        context
+    }
+
+    /// Returns the tables with their keys as a pipeline's file has them.
+    fn choice(&self) -> TableChoice {
+        if self.keys.is_empty() {
+            return TableChoice::All;
+        }
+        let mut tables: BTreeMap<String, TableConfig> =
+            self.context().tables.into_iter().map(|table| (table.name, TableConfig::default())).collect();
+        for (name, on_conflict, key) in self.keys.iter().cloned() {
+            tables.insert(name, TableConfig { name: None, key, on_conflict: Some(on_conflict) });
+        }
+        TableChoice::Only(tables)
+    }
+
+    /// Gives a table a key, in place of all that have one.
+    fn key(&mut self, table: &str, on_conflict: OnConflict, key: &[&str]) {
+        self.keys = vec![(table.to_owned(), on_conflict, key.iter().map(|&column| column.to_owned()).collect())];
     }
 
     fn sink(&self) -> Sqlite {

@@ -3,7 +3,7 @@
 use tidegate_core::{
     Kind,
     catalog::Component,
-    config::Duration,
+    config::{Duration, OnConflict},
     row::{Label, Level, Mark, Position, Table, Timestamp, kinds::Quote, kinds::Trade},
     sink::{Sink, SinkContext, Written},
     testkit::MemoryLog,
@@ -118,7 +118,7 @@ async fn nan_is_a_refusal_and_never_null() {
 #[tokio::test]
 async fn rows_that_a_key_forbids_are_found_all_together_and_nothing_is_written() {
     let mut bench = Bench::new();
-    bench.config.key.insert("trades".to_owned(), vec!["symbol".to_owned(), "id".to_owned()]);
+    bench.key("trades", OnConflict::Refuse, &["symbol", "id"]);
     let ids = ["a", "b", "a", "c", "b", "a", "d"];
     for id in ids {
         bench.trade(&Trade { id: Some(id), ..Trade::default() });
@@ -128,31 +128,13 @@ async fn rows_that_a_key_forbids_are_found_all_together_and_nothing_is_written()
     let mut sink = bench.opened().await;
     let Ok(Written::Refused(refused)) = bench.write(&mut sink, 0, 9).await else { panic!("taken") };
     assert_eq!(refused.iter().map(|refusal| refusal.cause.offset).collect::<Vec<_>>(), [3, 5, 6, 8]);
-    assert!(refused[0].error.chain().contains("UNIQUE constraint failed"), "{}", refused[0].error.chain());
+    assert!(
+        refused[0].error.chain().starts_with("a row with the same key is there: symbol, id"),
+        "{}",
+        refused[0].error
+    );
     assert_eq!(bench.number("SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM quotes)").await, 0);
     assert_eq!(offset(&sink.open(&bench.context()).await.unwrap()), None, "the position has not moved");
-}
-
-#[test]
-fn a_key_of_a_column_or_table_that_is_not_there_is_said_before_anything_is_opened() {
-    for (table, column, said) in [
-        (
-            "trades",
-            "nonsense",
-            "`key.trades` names column `nonsense`, which table `trades` does not have, known are: ts",
-        ),
-        (
-            "trades",
-            "prise",
-            "`key.trades` names column `prise`, which table `trades` does not have: did you mean price?",
-        ),
-        ("nonsense", "symbol", "`key.nonsense` is for a table that the sink does not take, known are: trades, quotes"),
-    ] {
-        let mut bench = Bench::new();
-        bench.config.key.insert(table.to_owned(), vec![column.to_owned()]);
-        let error = bench.config.check_tables(&bench.context().tables).unwrap_err();
-        assert!(error.kind() == Kind::Config && error.to_string().starts_with(said), "{error}");
-    }
 }
 
 #[tokio::test]
@@ -162,8 +144,7 @@ async fn a_key_that_is_changed_or_taken_out_changes_the_table() {
     bench.run("CREATE UNIQUE INDEX tidegate_key_trades_symbol ON trades (symbol)").await;
     let mut from = 0;
     for (key, taken) in [(&["id"][..], false), (&["id", "symbol"], false), (&["id", "seq"], true), (&[], true)] {
-        bench.config.key = [("trades".to_owned(), key.iter().map(|&column| column.to_owned()).collect())].into();
-        bench.config.key.retain(|_, columns| !columns.is_empty());
+        bench.key("trades", OnConflict::Refuse, key);
         let mut sink = bench.opened().await;
         let indexes = bench.number("SELECT count(*) FROM pragma_index_list('trades')").await;
         assert_eq!(indexes, i64::from(!key.is_empty()), "{key:?}: the old one is gone");
@@ -190,13 +171,15 @@ async fn keys_whose_names_run_together_are_two_and_other_sinks_keep_theirs() {
     let bench = Bench::new();
     let mut other = bench.context();
     other.owner.sink = "other".to_owned();
-    let with = |key: &[&str]| {
-        let key = [("trades".to_owned(), key.iter().map(|&column| column.to_owned()).collect())].into();
-        Sqlite::new(SqliteConfig { key, ..bench.config.clone() })
+    let with = |context: &SinkContext, key: &[&str]| {
+        let mut context = context.clone();
+        context.tables[0].key = key.iter().map(|&column| column.to_owned()).collect();
+        context.tables[0].on_conflict = OnConflict::Refuse;
+        context
     };
-    with(&["block_trade_id"]).open(&other).await.unwrap();
-    with(&["mark_price", "id"]).open(&bench.context()).await.unwrap();
-    with(&["mark_price", "id", "seq"]).open(&bench.context()).await.unwrap();
+    bench.sink().open(&with(&other, &["block_trade_id"])).await.unwrap();
+    bench.sink().open(&with(&bench.context(), &["mark_price", "id"])).await.unwrap();
+    bench.sink().open(&with(&bench.context(), &["mark_price", "id", "seq"])).await.unwrap();
     let columns = "SELECT group_concat((SELECT group_concat(name) FROM pragma_index_info(i.name)), ' ')
                    FROM (SELECT name FROM pragma_index_list('trades') ORDER BY name) AS i";
     assert_eq!(bench.text(columns).await, "block_trade_id mark_price,id,seq");
@@ -216,14 +199,14 @@ async fn a_key_that_takes_too_long_to_make_is_said_with_the_statement() {
         )
         .await;
     let error = loop {
-        bench.config.key.insert("trades".to_owned(), vec!["id".to_owned()]);
+        bench.key("trades", OnConflict::Refuse, &["id"]);
         let mut sink = bench.sink();
         _ = tokio::time::timeout(std::time::Duration::from_millis(50), sink.open(&bench.context())).await;
         // It may have been given up over something else on a busy machine.
         if let Err(error) = sink.open(&bench.context()).await {
             break error;
         }
-        bench.config.key.clear();
+        bench.keys.clear();
         sink = bench.opened().await;
         sink.close().await.unwrap();
     };
@@ -295,7 +278,7 @@ async fn with_create_off_what_is_missing_is_named_and_nothing_is_made() {
     assert!(error.to_string().contains("does not exist"), "{error}");
     assert!(!bench.path().exists());
 
-    bench.config.key.insert("trades".to_owned(), vec!["id".to_owned()]);
+    bench.key("trades", OnConflict::Refuse, &["id"]);
     bench.run("CREATE TABLE trades (symbol TEXT) STRICT").await;
     let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
     for part in [
@@ -313,8 +296,14 @@ async fn with_create_off_what_is_missing_is_named_and_nothing_is_made() {
     let mut sink = bench.opened().await;
     assert_committed(bench.write(&mut sink, 0, last).await);
 
-    bench.config.key.clear();
-    let error = bench.sink().open(&bench.context()).await.unwrap_err();
+    bench.keys.clear();
+    bench.opened().await;
+    assert_eq!(bench.number("SELECT count(*) FROM pragma_index_list('trades')").await, 1, "it is theirs");
+
+    bench.run("CREATE UNIQUE INDEX \"tidegate_key/test/depot/quotes\" ON quotes (symbol)").await;
+    let mut ours = bench.context();
+    ours.owner.sink = "depot".to_owned();
+    let error = bench.sink().open(&ours).await.unwrap_err();
     assert!(error.to_string().contains("To be run: DROP INDEX"), "{error}");
 }
 
@@ -428,7 +417,7 @@ async fn a_chunk_of_any_size_is_stored_whole() {
 fn the_configuration_is_checked_before_anything_is_opened() {
     let config: SqliteConfig = serde_json::from_str(r#"{"path":"x"}"#).unwrap();
     assert!(config.create && config.build().is_ok());
-    let config: SqliteConfig = serde_json::from_str(r#"{"path":"x","key":{"trades":[]}}"#).unwrap();
-    assert!(config.build().err().unwrap().to_string().contains("`trades`"));
+    let config: SqliteConfig = serde_json::from_str(r#"{"path":""}"#).unwrap();
+    assert!(config.build().err().unwrap().to_string().contains("`path` is empty"));
     assert!(serde_json::from_str::<SqliteConfig>(r#"{"path":"x","pth":1}"#).is_err());
 }

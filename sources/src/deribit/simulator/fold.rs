@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     channel::{Channel, Topic},
     instrument::Instrument,
-    oracle::{BookKey, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Trade},
+    oracle::{BookKey, Ended, Handed, Listed, Mark, Oracle, Session, Subscription, Trade},
 };
 
 /// What has happened, as it is folded and as it is written to the file.
@@ -137,10 +137,10 @@ impl Oracle {
             self.highest.change_id = self.highest.change_id.max(key.change_id);
         }
         self.session_mut(session, |session| {
-            let tickers = frames.tickers.into_iter().map(|(name, volume)| (name, Ticker { volume, at_ms }));
-            tickers.for_each(|(name, ticker)| push(&mut session.tickers, name, ticker));
-            frames.quotes.into_iter().for_each(|(name, key)| push(&mut session.quotes, name, key));
-            frames.books.into_iter().for_each(|(name, key)| push(&mut session.books, name, key));
+            let SentFrames { tickers, quotes, books } = frames;
+            tickers.into_iter().for_each(|(name, key)| push(&mut session.tickers, name, Handed { key, at_ms }));
+            quotes.into_iter().for_each(|(name, key)| push(&mut session.quotes, name, Handed { key, at_ms }));
+            books.into_iter().for_each(|(name, key)| push(&mut session.books, name, Handed { key, at_ms }));
         });
     }
 

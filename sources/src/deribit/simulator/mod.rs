@@ -9,7 +9,7 @@
 //! Instead of a market it can play a capture: `recording` (pure: what is due), with `replay` (who is told).
 //!
 //! Where to look: `market` (pure: instruments, prices, books, trades), `venue` with `events`, `requests` and `trouble` (what
-//! happens and who is told), `session`, `rest` and `server` (sockets), `oracle` (what was made).
+//! happens and who is told), `session`, `rest` and `server` (sockets), `oracle` (what was made), `comparison` (a store beside it).
 //!
 //! It follows `protocols/deribit.md`. Where that leaves something open it does this: channels send each event whatever their
 //! interval, so that a rate is a rate; replies come in another order than the channels were asked for; `sorting=default` is
@@ -21,6 +21,7 @@
 mod book;
 mod calendar;
 mod channel;
+pub mod comparison;
 mod conditions;
 mod config;
 mod credits;
@@ -63,7 +64,7 @@ pub use self::{
     fault::Fault,
     faults::{FAULT_NAMES, Faults},
     instrument::{Instrument, OptionTerms},
-    oracle::{BookKey, Direction, Ended, Listed, Mark, Oracle, Session, Subscription, Ticker, Totals, Trade},
+    oracle::{BookKey, Direction, Ended, Handed, Listed, Mark, Oracle, Session, Subscription, Totals, Trade},
 };
 use self::{recording::Recording, shared::Shared, venue::Venue};
 

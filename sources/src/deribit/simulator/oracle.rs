@@ -7,12 +7,7 @@ use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    channel::{Channel, Topic},
-    fold::Highest,
-    instrument::Instrument,
-    sent_file,
-};
+use super::{channel::Channel, fold::Highest, instrument::Instrument, sent_file};
 
 /// Everything the venue made since it first started, whether or not somebody received it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -101,20 +96,21 @@ pub struct Session {
     pub why: Option<String>,
     /// Every confirmed subscription, in order.
     pub subscriptions: Vec<Subscription>,
-    /// The ticker messages handed to the socket, per instrument, in order.
-    pub tickers: BTreeMap<String, Vec<Ticker>>,
-    /// Timestamps of the quote messages handed to the socket, per instrument; each is in one message only, but for those
-    /// of a replay.
-    pub quotes: BTreeMap<String, Vec<i64>>,
+    /// The ticker messages handed to the socket, per instrument, in order. Their key is the 24-hour volume: it only grows, and
+    /// is in one message of the instrument only, but for those of a replay.
+    pub tickers: BTreeMap<String, Vec<Handed<f64>>>,
+    /// The quote messages handed to the socket, per instrument. Their key is the timestamp, which is in one message only, but
+    /// for those of a replay.
+    pub quotes: BTreeMap<String, Vec<Handed<i64>>>,
     /// The book messages handed to the socket, per instrument.
-    pub books: BTreeMap<String, Vec<BookKey>>,
+    pub books: BTreeMap<String, Vec<Handed<BookKey>>>,
 }
 
-/// A ticker message that was handed to a socket.
+/// A message that was handed to a socket.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Ticker {
-    /// The 24-hour volume: it only grows, and is in one message of the instrument only, but for those of a replay.
-    pub volume: f64,
+pub struct Handed<K> {
+    /// What makes it recognisable.
+    pub key: K,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,
 }
@@ -144,7 +140,7 @@ pub struct Ended {
 }
 
 /// What makes a book message recognisable. A snapshot repeats the id of the change before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct BookKey {
     /// The venue's `change_id`.
     pub change_id: u64,
@@ -206,7 +202,7 @@ impl Session {
         let mut left = left.filter(|(_, ended)| ended.unsubscribed && is_late(ended.at_ms));
         let is_of = |channel: &str| {
             let topic = Channel::parse(channel).map(|channel| channel.topic);
-            matches!(topic, Some(Topic::Ticker(name)) if name == instrument)
+            topic.is_some_and(|topic| topic.instrument() == Some(instrument))
         };
         // What is handed over in the moment of the end may be noted just behind it.
         self.ended_ms.is_some_and(|ended_ms| at_ms >= ended_ms - IN_FLIGHT_MS)

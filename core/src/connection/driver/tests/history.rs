@@ -410,6 +410,56 @@ async fn many_gaps_are_asked_for_a_few_at_a_time_so_that_each_is_asked_for_as_it
     assert!(shown.lock().unwrap().last().unwrap().iter().all(|gap| *gap > 10), "{:?}", shown.lock().unwrap());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_venue_forgets_first_is_asked_for_first_also_where_it_was_found_last() {
+    let toy = Toy { has_host_for_each: true, ..Toy::new(&["a"]) };
+    let mut world = World::start(toy);
+    world.subscribe("a").await.chatter("nothing");
+    // As the board shows them: the oldest first.
+    let since = |id: u64, since: i64| Ask { gap: Gap { since: Timestamp(since), ..ask(id, 1).gap }, ..ask(id, 1) };
+    let mut asks: Vec<Ask> = (1..=14).map(|id| since(id, 100 + id as i64)).collect();
+    world.show(asks.clone());
+    world.settle().await;
+    // Four are out, and a few wait for their turn, when an older one is found.
+    asks.insert(0, since(99, 5));
+    world.show(asks.clone());
+    let mut order = Vec::new();
+    while !asks.is_empty() {
+        world.called().await.reply("all");
+        let answered = world.answered().await;
+        asks.retain(|ask| ask.gap.id.0 != answered);
+        world.show(asks.clone());
+        world.settle().await;
+        order.push(answered);
+    }
+    let found = order.iter().position(|id| *id == 99).unwrap();
+    assert!(found < 10, "{order:?}");
+    order.remove(found);
+    assert!(order.is_sorted(), "{order:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_that_is_down_for_hours_is_asked_until_it_answers_and_nothing_is_given_up() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let peer = world.subscribe("a").await;
+    peer.chatter("row a 1");
+    world.show(vec![ask(1, 1), ask(2, 1)]);
+    let start = Instant::now();
+    let mut calls = 0;
+    while start.elapsed() < SECOND * 3_600 * 3 {
+        world.called().await.fail();
+        calls += 1;
+    }
+    assert!(calls < 400, "{calls} in three hours");
+    world.called().await.reply("all");
+    let log = world.logged("answered 2 ask 1").await;
+    assert!(
+        log.contains(&"answered 1 ask 1".to_owned()) && !log.iter().any(|line| line.starts_with("lost")),
+        "{log:?}"
+    );
+    assert!(!peer.is_gone(), "the feed is none the worse for it");
+}
+
 const POOL: Pool = Pool { name: "", per_second: 2.0, burst: 3 };
 
 /// Waits for a call to an address; those to others fail.

@@ -202,9 +202,11 @@ async fn what_is_missing_behind_a_cut_in_the_middle_of_a_capture_ends_the_sessio
     let bytes = std::fs::read(&files[0]).unwrap();
     std::fs::write(&files[0], &bytes[..bytes.len() - 40]).unwrap();
     let again = World::replaying(Toy::new(&["a"]), replay(dir.path(), Speed::Max), vec![]);
-    let log = Arc::clone(&again.log);
+    let (log, folder) = (Arc::clone(&again.log), Arc::clone(&again.folder));
     again.ended().await.unwrap();
     let log = log.lock().unwrap();
+    let note = std::fs::read_to_string(folder.path().join("replay/sources/toy/played")).unwrap();
+    assert!(note.contains(&format!("behind the cut of its file `{}`", files[0].display())), "{note}");
     let cut = format!("ended: the capture's file `{}` is cut", files[0].display());
     let ends: Vec<&String> = log.iter().filter(|line| line.starts_with("ended")).collect();
     assert!(ends.len() == 2 && ends[0].starts_with(&cut), "{ends:?}");

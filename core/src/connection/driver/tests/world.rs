@@ -58,7 +58,7 @@ pub(super) struct World {
     patience: Duration,
     /// Everything that is written is durable.
     _synced: watch::Sender<u64>,
-    _folder: tempfile::TempDir,
+    pub(super) folder: Arc<tempfile::TempDir>,
 }
 
 /// What is written down.
@@ -201,7 +201,7 @@ impl World {
         tokio::spawn(intake(handovers, may_take, seen));
         let (dials, calls) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
         let (driver, patience) = (start(factory, cx), Duration::from_secs(20));
-        let (_synced, _folder) = (synced, folder);
+        let (_synced, folder) = (synced, Arc::new(folder));
         Self {
             registry,
             stop,
@@ -217,7 +217,7 @@ impl World {
             driver,
             patience,
             _synced,
-            _folder,
+            folder,
         }
     }
 
@@ -261,6 +261,22 @@ impl World {
     pub(super) async fn logged(&self, line: &str) -> Vec<String> {
         let place = self.seen(line).await;
         self.log.lock().unwrap().drain(..=place).collect()
+    }
+
+    /// Waits until the log has an answer, takes it, and returns which gap it is of.
+    pub(super) async fn answered(&self) -> u64 {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            {
+                let mut log = self.log.lock().unwrap();
+                if let Some(place) = log.iter().position(|line| line.starts_with("answered ")) {
+                    let line = log.remove(place);
+                    return line.split(' ').nth(1).and_then(|gap| gap.parse().ok()).unwrap();
+                }
+                assert!(Instant::now() < deadline, "nothing was answered, but {log:#?}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until the log has this line, and returns its place.
@@ -513,6 +529,7 @@ fn worded(step: &Step) -> String {
         }
         Step::Answered { gap, ask } => format!("answered {} ask {ask}", gap.0),
         Step::Asked { gap } => format!("asked {}", gap.0),
+        Step::Redrive(redrive) => format!("redrive {}", redrive.letter),
         Step::Lost { gap, why } => format!("lost {}: {why}", gap.0),
     }
 }

@@ -6,15 +6,15 @@ mod ledger;
 
 use std::collections::BTreeSet;
 
-use super::{
-    host::{Host, Logged},
-    random::Random,
-    venue::{Line, Market, Sent},
-};
+use super::host::{Host, Logged};
 use crate::{
     intake::continuity::OpenAsk,
     protocol::GapId,
     row::Numbering,
+    sim::{
+        market::{Line, Made, Market, Sent},
+        random::Random,
+    },
     spool::{Control, GapOutcome},
 };
 
@@ -287,7 +287,7 @@ impl World {
         let (id, _) = self.host.continuity.gap_filled(gap).expect("the gap is open");
         let stream = self.host.continuity.streams.get(id).unwrap();
         let open = stream.gaps.iter().find(|open| open.id == gap).expect("the gap is open");
-        let inside = |(record, made): (usize, &super::venue::Made)| {
+        let inside = |(record, made): (usize, &Made)| {
             let is_inside = made.stream == id as usize && made.epoch == open.epoch && open.hole_of(made.n).is_some();
             is_inside.then_some(record)
         };

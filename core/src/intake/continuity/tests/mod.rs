@@ -3,6 +3,4 @@
 mod history;
 mod host;
 mod ledger;
-mod random;
 mod rules;
-mod venue;

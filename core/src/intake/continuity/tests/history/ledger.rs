@@ -4,7 +4,6 @@ use super::{
     super::{
         host::Logged,
         ledger::{ledger_of, show},
-        venue::Made,
     },
     *,
 };

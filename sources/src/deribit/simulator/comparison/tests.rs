@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use tidegate_sources::deribit::simulator::{Direction, Mark, Subscription, Ticker};
-
-use super::*;
+use super::{
+    super::oracle::{Direction, Mark, Subscription},
+    *,
+};
 
 const OPTION: &str = "ETH-26SEP26-2760-C";
 
@@ -20,7 +21,7 @@ fn oracle() -> Oracle {
         ended: None,
     };
     let tickers = |volumes: std::ops::Range<u32>| {
-        let sent = |volume| Ticker { volume: f64::from(volume) / 2.0, at_ms: 1_000 + 1_000 * i64::from(volume) };
+        let sent = |volume| Handed { key: f64::from(volume) / 2.0, at_ms: 1_000 + 1_000 * i64::from(volume) };
         BTreeMap::from([(OPTION.to_owned(), volumes.map(sent).collect())])
     };
     let first = Session { opened_ms: 900, ended_ms: Some(5_100), tickers: tickers(0..5), ..Session::default() };
@@ -30,8 +31,8 @@ fn oracle() -> Oracle {
     oracle
 }
 
-fn made(seq: u64) -> simulator::Trade {
-    simulator::Trade {
+fn made(seq: u64) -> Trade {
+    Trade {
         epoch: 0,
         seq,
         id: 100 + seq,
@@ -47,8 +48,8 @@ fn made(seq: u64) -> simulator::Trade {
     }
 }
 
-fn row(seq: u64) -> stored::Trade {
-    stored::Trade {
+fn row(seq: u64) -> StoredTrade {
+    StoredTrade {
         id: format!("ETH-{}", 100 + seq),
         price: 0.015,
         size: 2.0,
@@ -89,7 +90,7 @@ fn a_store_that_holds_what_is_owed_is_exact() {
     assert!(comparison.is_exact(), "{comparison:?}");
     let Comparison { trades, tickers, silent_ms, .. } = comparison;
     assert_eq!(trades, Trades { made: 4, stored: 4, by_rest: 1, ..Trades::default() });
-    assert_eq!(tickers, Tickers { sent: 10, stored: 10, ..Tickers::default() });
+    assert_eq!(tickers, Unrepeated { sent: 10, stored: 10, ..Unrepeated::default() });
     assert_eq!(silent_ms, 600);
 }
 
@@ -115,7 +116,7 @@ fn a_row_too_many_is_counted_once_for_each_copy() {
 fn tickers_that_are_gone_are_holes_wherever_they_were() {
     let holes = |volumes: &[u32]| {
         let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], volumes), &history(), 19_000);
-        let Tickers { sent, stored, holes, in_flight, .. } = comparison.tickers;
+        let Unrepeated { sent, stored, holes, in_flight, .. } = comparison.tickers;
         assert_eq!(stored + holes + in_flight, sent, "every one has one fate");
         assert_eq!(comparison.is_exact(), holes == 0, "{comparison:?}");
         (holes, in_flight)

@@ -9,57 +9,57 @@ const BEGINS: [u64; 4] = [1_000, 400, 150, 1];
 
 /// A record that the venue made. Its place in `Market::made` is its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Made {
-    pub(super) stream: usize,
-    pub(super) n: u64,
-    pub(super) ts: i64,
-    pub(super) epoch: u32,
+pub(crate) struct Made {
+    pub(crate) stream: usize,
+    pub(crate) n: u64,
+    pub(crate) ts: i64,
+    pub(crate) epoch: u32,
 }
 
 /// One stream of the venue.
 #[derive(Debug)]
-pub(super) struct Book {
-    pub(super) numbering: Numbering,
+pub(crate) struct Book {
+    pub(crate) numbering: Numbering,
     next: u64,
     epoch: u32,
     /// Numbers that the venue left out, as (epoch, number).
-    pub(super) skipped: Vec<(u32, u64)>,
+    pub(crate) skipped: Vec<(u32, u64)>,
     /// No record of the present numbering was made before.
     begun: i64,
 }
 
 /// What travels to the host on one line, in order.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Sent {
+pub(crate) enum Sent {
     Confirmed { stream: usize, at: i64 },
     Record(usize),
 }
 
 #[derive(Debug)]
-pub(super) struct Market {
-    pub(super) now: i64,
-    pub(super) made: Vec<Made>,
-    pub(super) books: Vec<Book>,
+pub(crate) struct Market {
+    pub(crate) now: i64,
+    pub(crate) made: Vec<Made>,
+    pub(crate) books: Vec<Book>,
 }
 
 /// A connection and what is under way on it.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(crate) struct Line {
     /// The host's number of the session, while it is up.
-    pub(super) session: Option<u32>,
-    pub(super) subscribed: Vec<usize>,
-    pub(super) wire: VecDeque<Sent>,
+    pub(crate) session: Option<u32>,
+    pub(crate) subscribed: Vec<usize>,
+    pub(crate) wire: VecDeque<Sent>,
 }
 
 impl Book {
     /// Returns how often it was numbered anew.
-    pub(super) fn epoch(&self) -> u32 {
+    pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }
 }
 
 impl Market {
-    pub(super) fn new(numberings: &[Numbering]) -> Self {
+    pub(crate) fn new(numberings: &[Numbering]) -> Self {
         let book = |&numbering| Book { numbering, next: BEGINS[0], epoch: 0, skipped: Vec::new(), begun: 0 };
         Self { now: 1_000, made: Vec::new(), books: numberings.iter().map(book).collect() }
     }
@@ -67,7 +67,7 @@ impl Market {
     /// Makes the next record of a stream; one with `skip` leaves out a number first.
     ///
     /// It was made `early` before now: times need not grow with the numbers.
-    pub(super) fn make(&mut self, stream: usize, skip: bool, early: i64) -> usize {
+    pub(crate) fn make(&mut self, stream: usize, skip: bool, early: i64) -> usize {
         let book = &mut self.books[stream];
         if skip {
             book.skipped.push((book.epoch, book.next));
@@ -79,7 +79,7 @@ impl Market {
     }
 
     /// Numbers a stream anew, some times: from a smaller number on, and clearly later than the last record.
-    pub(super) fn restart(&mut self, stream: usize) {
+    pub(crate) fn restart(&mut self, stream: usize) {
         let book = &mut self.books[stream];
         let next = BEGINS.get(book.epoch as usize + 1);
         if let Some(next) = next.filter(|_| book.numbering == Numbering::Sequence) {
@@ -90,17 +90,18 @@ impl Market {
         }
     }
 
-    pub(super) fn position(&self, record: usize) -> Position {
+    pub(crate) fn position(&self, record: usize) -> Position {
         let made = self.made[record];
         match self.books[made.stream].numbering {
             Numbering::Ordered => Position::Ordered(made.n),
-            Numbering::Sequence | Numbering::Unnumbered | Numbering::Linked => Position::Sequence(made.n),
+            Numbering::Unnumbered => Position::Unnumbered,
+            Numbering::Sequence | Numbering::Linked => Position::Sequence(made.n),
         }
     }
 
     /// Answers a request: all records of a stream between two times, as far as they are neither too new for the history
     /// (`lag`) nor forgotten (older than `memory`), with the newest one before if that was asked for.
-    pub(super) fn history(
+    pub(crate) fn history(
         &self,
         stream: usize,
         (from, to): (i64, i64),

@@ -1,0 +1,176 @@
+//! What the log has said so far: every durable item, read as soon as it is, and what follows from it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    market::Market,
+    venue::{SECOND, STREAMS},
+};
+use crate::{
+    intake::{Continuity, row_hash},
+    ledger::Fold,
+    protocol::GapId,
+    spool::{Boot, Control, GapOutcome, Item, ItemBuffer, RowHead, SpoolPosition, SpoolReader, Step},
+};
+
+/// A row of the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub(super) boot: Boot,
+    pub(super) record: usize,
+    pub(super) epoch: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Recorder {
+    pub(super) position: Option<SpoolPosition>,
+    pub(super) rows: BTreeMap<u64, Row>,
+    /// What each offset holds, by its boot and a checksum.
+    items: BTreeMap<u64, (Boot, u32)>,
+    pub(super) continuity: Continuity,
+    /// The first record and the time from which on each stream is owed.
+    pub(super) owed_from: [Option<(usize, i64)>; STREAMS.len()],
+    /// Records that the log says are lost.
+    pub(super) lost: BTreeSet<usize>,
+    /// Records that were believed not to be, since the session that was the first one lasted.
+    pub(super) trusted: BTreeSet<usize>,
+    /// What is known of each stream's time: the ledger, which never forgets.
+    pub(super) ledger: Fold,
+    /// Offsets that could not be read.
+    pub(super) missing: Vec<(u64, u64)>,
+    /// Offsets that were dropped, by sink.
+    pub(super) dropped: Vec<(String, u64, u64)>,
+    items_of_one: ItemBuffer,
+}
+
+impl Recorder {
+    /// Reads on.
+    pub(super) fn read(&mut self, reader: &SpoolReader, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
+        let mut cursor = reader.cursor(self.position.unwrap_or(SpoolPosition::START));
+        if self.position.is_some_and(|position| position.offset >= reader.end().offset) {
+            return Ok(());
+        }
+        // What fails for a reader it reads later.
+        while let Ok(Some(step)) = cursor.next(u64::MAX) {
+            match step {
+                Step::Missing { first, last } => {
+                    self.missing.push((first, last));
+                    self.ledger.unreadable(first, last);
+                }
+                Step::Entry(entry) => {
+                    for (offset, item) in entry.items() {
+                        self.items.insert(offset, (entry.boot, checksum(&mut self.items_of_one, &item)));
+                        match item {
+                            Item::Row(row, bytes) => self.row(offset, entry.boot, &row, bytes),
+                            Item::Control(control) => self.control(&control, market, gave_up)?,
+                        }
+                    }
+                }
+            }
+            self.position = Some(cursor.position());
+        }
+        Ok(())
+    }
+
+    /// Reads all that is retained once more: nothing that was seen may have changed (I4).
+    pub(super) fn compare(&mut self, reader: &SpoolReader) -> Result<(), String> {
+        let mut cursor = reader.cursor(reader.oldest());
+        while let Ok(Some(step)) = cursor.next(u64::MAX) {
+            let Step::Entry(entry) = step else { continue };
+            for (offset, item) in entry.items() {
+                let now = (entry.boot, checksum(&mut self.items_of_one, &item));
+                if let Some(before) = self.items.get(&offset)
+                    && *before != now
+                {
+                    return Err(format!("I4: offset {offset} was {before:x?} and is {now:x?}: {item:?}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, offset: u64, boot: Boot, row: &RowHead, bytes: &[u8]) {
+        // Behind one word of presence bits.
+        let record = bytes.get(8..16).and_then(|record| record.try_into().ok()).map_or(0, u64::from_le_bytes);
+        self.rows.insert(offset, Row { boot, record: record as usize, epoch: row.epoch });
+        self.continuity.apply_row(row, row_hash(&row.head, bytes));
+        self.ledger.row(row);
+    }
+
+    fn control(&mut self, control: &Control, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
+        match control {
+            Control::GapClosed { gap, stream, outcome, .. } => self.closed(*gap, *stream, outcome, market, gave_up)?,
+            Control::Dropped { sinks, offsets: Some((first, last)), .. } => {
+                self.dropped.extend(sinks.iter().map(|sink| (sink.clone(), *first, *last)));
+            }
+            _ => {}
+        }
+        self.continuity.apply(control);
+        self.ledger.control(control);
+        if let Control::Confirmed { streams, venue_at, .. } = control {
+            for (stream, _) in streams {
+                let Some(stream) = self.stream(*stream) else { continue };
+                let at = venue_at.0 / SECOND;
+                let first = market.made.iter().position(|made| made.ts > at);
+                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(market.made.len()), at));
+            }
+        }
+        Ok(())
+    }
+
+    fn closed(
+        &mut self,
+        gap: GapId,
+        stream: u32,
+        outcome: &GapOutcome,
+        market: &Market,
+        gave_up: &[GapId],
+    ) -> Result<(), String> {
+        let Some(stream) = self.stream(stream) else { return Ok(()) };
+        let is_lacking = |record: &usize| {
+            let made = &market.made[*record];
+            made.stream == stream && self.continuity.lacks(gap, made.epoch, made.n)
+        };
+        let lacking: Vec<usize> = (0..market.made.len()).filter(is_lacking).collect();
+        let has_given_up = gave_up.contains(&gap);
+        match outcome {
+            GapOutcome::Absent if !lacking.is_empty() => {
+                return Err(format!("I15: records {lacking:?} were made, and are said to be absent"));
+            }
+            GapOutcome::Lost(_) if has_given_up => self.lost.extend(lacking),
+            GapOutcome::Lost(why) => {
+                return Err(format!("a gap of stream {} is lost without a reason: {why}", STREAMS[stream].0));
+            }
+            GapOutcome::Live if has_given_up => self.trusted.extend(lacking),
+            GapOutcome::Absent | GapOutcome::Live | GapOutcome::Backfilled | GapOutcome::Resynchronised => {}
+        }
+        Ok(())
+    }
+
+    /// Returns which stream of the venue a number stands for.
+    pub(super) fn stream(&self, number: u32) -> Option<usize> {
+        let (_, key) = self.continuity.name(number)?;
+        STREAMS.iter().position(|(symbol, _)| **symbol == *key.symbol)
+    }
+
+    /// Returns whether the log knows a record of the present numbering of a stream of the venue.
+    pub(super) fn knows_numbering(&self, stream: usize, epoch: u32) -> bool {
+        let number = self.continuity.stream_ids().find(|number| self.stream(*number) == Some(stream));
+        number.and_then(|number| self.continuity.epoch_of(number)) == Some(epoch)
+    }
+
+    /// The spool was restored from a copy that ends here: all behind it has not happened.
+    pub(super) fn went_back(&mut self) {
+        let (lost, trusted) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.trusted));
+        *self = Self { lost, trusted, ..Self::default() };
+    }
+}
+
+fn checksum(buffer: &mut ItemBuffer, item: &Item<'_>) -> u32 {
+    buffer.clear();
+    match item {
+        Item::Row(row, bytes) => buffer.push_row(row, bytes),
+        Item::Control(control) => _ = buffer.push_control(control),
+    }
+    crc32c::crc32c(buffer.bytes())
+}

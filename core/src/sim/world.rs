@@ -1,0 +1,493 @@
+//! One history: a process after the other between a venue that makes records and stores that take them.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    check,
+    engine::{self, Ended, Engine, SPOOL},
+    machine,
+    plan::{Op, Setting, What},
+    random::Random,
+    recorder::Recorder,
+    store::{Contents, Shared, Store},
+    venue::{BEGAN, SECOND, Venue},
+};
+use crate::{
+    Kind,
+    row::Timestamp,
+    spool::Standing,
+    testkit::{Failure, SimDisk},
+};
+
+/// What came of a history that broke no rule.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) made: usize,
+    pub(super) stored: usize,
+    pub(super) processes: u32,
+    /// Why it ended early: somebody restored something, and it was noticed.
+    pub(super) noticed: Option<String>,
+}
+
+pub(super) struct World {
+    pub(super) setting: Setting,
+    pub(super) venue: Venue,
+    pub(super) stores: Vec<Shared>,
+    pub(super) recorder: Recorder,
+    pub(super) summary: Summary,
+    /// What happened, in words.
+    pub(super) story: Vec<String>,
+    /// Whether that is all that happened.
+    tells_all: bool,
+    /// How long it has lasted, by the monotonic clock.
+    elapsed: Duration,
+    copies: Vec<Option<Contents>>,
+    spool_copy: Option<SimDisk>,
+    /// Whether somebody brought back what was older, so that it may be noticed.
+    pub(super) has_restored: bool,
+    pub(super) has_flipped: bool,
+    is_failing: bool,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+enum End {
+    Killed,
+    /// The disk failed, and a person starts the pipeline again.
+    Failed,
+    PowerCut(u64),
+    Restarted,
+    Noticed(String),
+    /// All is delivered, and the pipeline was stopped.
+    Done,
+}
+
+impl World {
+    fn new(setting: Setting) -> Self {
+        let store = |(sink, kind): (usize, &_)| {
+            let seed = setting.seed.wrapping_add(sink as u64);
+            Arc::new(Mutex::new(Store::new(&format!("sink{sink}"), *kind, setting.stores_wait, seed)))
+        };
+        let stores: Vec<Shared> = setting.sinks.iter().enumerate().map(store).collect();
+        Self {
+            venue: Venue::new(&setting),
+            copies: vec![None; stores.len()],
+            stores,
+            recorder: Recorder::default(),
+            summary: Summary::default(),
+            story: Vec::new(),
+            tells_all: false,
+            elapsed: Duration::ZERO,
+            spool_copy: None,
+            has_restored: false,
+            has_flipped: false,
+            is_failing: false,
+            setting,
+        }
+    }
+
+    /// Lives through a history, to the end and a bit further; returns it with what rule was broken, if one was.
+    pub(super) fn run(setting: &Setting, ops: &[Op]) -> (Self, Result<(), String>) {
+        machine::build(setting.seed, Timestamp(BEGAN * SECOND));
+        let mut world = Self::new(setting.clone());
+        world.tells_all = ops.len() < FEW_STEPS;
+        let mut result = world.live(ops);
+        let panics = machine::scrap();
+        if let Some(panic) = panics.into_iter().next() {
+            result = Err(panic);
+        }
+        world.summary.made = world.venue.market.made.len();
+        (world, result)
+    }
+
+    fn live(&mut self, ops: &[Op]) -> Result<(), String> {
+        let mut ops = ops.iter();
+        // Whoever starts it again after each failure mends the disk first.
+        loop {
+            let end = self.process(&mut ops)?;
+            self.venue.hang_up();
+            match end {
+                End::Killed => machine::disks().iter().for_each(|(_, disk)| disk.kill()),
+                End::Failed => {
+                    engine::mend_disks();
+                    machine::disks().iter().for_each(|(_, disk)| disk.kill());
+                }
+                End::PowerCut(luck) => {
+                    let mut random = Random::new(luck);
+                    for (_, disk) in machine::disks() {
+                        disk.cut_power(|most| random.below(most + 1));
+                    }
+                }
+                End::Restarted => {}
+                End::Noticed(text) => {
+                    self.tell(format!("noticed: {text}"));
+                    self.summary.noticed = Some(text);
+                    return check::nothing_is_wrong(self);
+                }
+                End::Done => break,
+            }
+        }
+        check::all_is_there(self)?;
+        self.restart_changes_nothing()
+    }
+
+    /// Runs a process to its end.
+    fn process<'a>(&mut self, ops: &mut impl Iterator<Item = &'a Op>) -> Result<End, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let before = self.elapsed;
+        let end = runtime.block_on(async {
+            let began = Instant::now();
+            machine::start_clock(began);
+            let mut life = Life { world: self, began, before };
+            life.run(ops).await
+        });
+        drop(runtime);
+        machine::stop_clock();
+        self.summary.processes += 1;
+        end
+    }
+
+    /// I20: a restart without faults changes no row.
+    fn restart_changes_nothing(&mut self) -> Result<(), String> {
+        let before: Vec<_> = self.stores.iter().map(|store| locked(store).rows()).collect();
+        let end = self.process(&mut [].iter())?;
+        if !matches!(end, End::Done) {
+            return Err(format!("I20: a restart after all was delivered did not end well: {end:?}"));
+        }
+        for (store, before) in self.stores.iter().zip(before) {
+            let store = locked(store);
+            let now = store.rows();
+            if now != before {
+                let gone: Vec<_> = before.iter().filter(|row| !now.contains(row)).collect();
+                let new: Vec<_> = now.iter().filter(|row| !before.contains(row)).collect();
+                return Err(format!("I20: a restart has changed {}: gone {gone:?}, new {new:?}", store.name));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell(&mut self, what: String) {
+        let at = self.elapsed.as_secs_f64();
+        self.story.push(format!("{at:8.3} s  {what}"));
+    }
+}
+
+/// A process and the world around it.
+struct Life<'a> {
+    world: &'a mut World,
+    began: Instant,
+    before: Duration,
+}
+
+impl Life<'_> {
+    async fn run<'o>(&mut self, ops: &mut impl Iterator<Item = &'o Op>) -> Result<End, String> {
+        let mut engine = match Engine::start(&self.world.setting, &self.world.stores) {
+            Ok(engine) => engine,
+            Err(error) => {
+                self.world.tell(format!("it does not start: {}", error.chain()));
+                if machine::disks().iter().any(|(_, disk)| disk.is_dead()) {
+                    return Ok(End::Killed);
+                }
+                if std::mem::take(&mut self.world.is_failing) {
+                    return Ok(End::Failed);
+                }
+                if self.world.has_flipped && error.kind() == Kind::Permanent {
+                    return Ok(End::Noticed(error.chain()));
+                }
+                return Err(format!("the pipeline does not start: {}", error.chain()));
+            }
+        };
+        self.world.tell(format!("the pipeline runs, behind {}", engine.reader.end()));
+        if !self.world.has_restored && !self.world.has_flipped {
+            self.world.recorder.compare(&engine.reader)?;
+        }
+        for op in ops {
+            self.at();
+            if let Some(end) = self.step(&mut engine, op)? {
+                if matches!(end, End::Restarted) {
+                    return self.stop(engine, End::Restarted).await;
+                }
+                return Ok(end);
+            }
+            self.pass(op.pause).await;
+            if let Some(end) = self.look(&engine)? {
+                return Ok(end);
+            }
+        }
+        self.heal(engine).await
+    }
+
+    /// Takes note of the time.
+    fn at(&mut self) {
+        self.world.elapsed = self.before + self.began.elapsed();
+        self.world.venue.market.now = BEGAN + self.world.elapsed.as_secs() as i64;
+    }
+
+    async fn pass(&mut self, pause: Duration) {
+        if pause.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+        self.at();
+    }
+
+    fn step(&mut self, engine: &mut Engine, op: &Op) -> Result<Option<End>, String> {
+        let mut random = Random::new(op.luck);
+        let wall = machine::wall_clock().unwrap_or_default();
+        if op.what.is_fault() || self.world.tells_all {
+            self.world.tell(op.what.to_string());
+        }
+        let World { venue, stores, recorder, copies, has_restored, .. } = &mut *self.world;
+        match op.what {
+            What::Make => _ = venue.make(&mut random),
+            What::Deliver(line) => {
+                for _ in 0..=random.below(3) {
+                    venue.deliver(line, &mut engine.links[line], wall);
+                }
+            }
+            What::Connect(line) => venue.connect(line, &mut engine.links[line]),
+            What::Ask => {
+                let asks = engine.running.asks[0].borrow().clone();
+                venue.ask(&asks, &mut engine.links, &mut random);
+            }
+            What::Answer => venue.answer(&mut random),
+            What::Receive => venue.receive(&mut engine.links, wall),
+            What::Cut(line) => venue.cut(line, &mut engine.links[line], "cut"),
+            What::Leave(line) => venue.leave(line, &mut engine.links[line], &mut random),
+            What::Renumber if recorder.knows_numbering(2, venue.market.books[2].epoch()) => {
+                venue.market.restart(2);
+                // What follows is clearly later.
+                self.before += Duration::from_secs(3);
+                machine::step_clock(3 * SECOND);
+            }
+            What::Renumber => {}
+            What::Misdeliver(line) => venue.misdeliver(line, &mut random),
+            What::Kill => return Ok(Some(End::Killed)),
+            What::KillAfter(changes) => {
+                let disks = machine::disks();
+                disks[random.below(disks.len() as u64) as usize].1.kill_after(changes);
+            }
+            What::CutPower => return Ok(Some(End::PowerCut(op.luck))),
+            What::Restart => return Ok(Some(End::Restarted)),
+            What::Fail(failure) => {
+                let disks = machine::disks();
+                disks[random.below(disks.len() as u64) as usize].1.fail(failure);
+                self.world.is_failing = true;
+            }
+            What::Mend => engine::mend_disks(),
+            What::SlowDisk(millis) => machine::slow_down(millis),
+            What::Meet(sink, fault) => locked(&stores[sink]).faults.push_back(fault),
+            What::Down(sink) => locked(&stores[sink]).is_down = true,
+            What::Up(sink) => locked(&stores[sink]).is_down = false,
+            What::Refuse => {
+                let next = venue.market.made.len() as u64;
+                stores.iter().for_each(|store| locked(store).refuse(next));
+            }
+            What::Take => stores.iter().for_each(|store| locked(store).refuses.clear()),
+            What::EndTransaction(sink) => locked(&stores[sink]).end_transaction(),
+            What::StepClock(by) => machine::step_clock(by),
+            What::Flip => self.flip(&mut random),
+            What::CopySpool => {
+                self.world.spool_copy = Some(disk().copy());
+            }
+            What::RestoreSpool => return Ok(self.restore_spool()),
+            What::CopyStore(sink) => copies[sink] = Some(locked(&stores[sink]).contents.clone()),
+            What::RestoreStore(sink) => {
+                if let Some(copy) = copies[sink].clone() {
+                    locked(&stores[sink]).restore(copy);
+                    *has_restored = true;
+                }
+            }
+            What::EmptyStore(sink) => {
+                locked(&stores[sink]).restore(Contents::default());
+                *has_restored = true;
+            }
+        }
+        self.hand_over(engine);
+        Ok(None)
+    }
+
+    /// Links hand over what they have; one that is refused begins another session, as its driver does.
+    fn hand_over(&mut self, engine: &mut Engine) {
+        for (line, link) in engine.links.iter_mut().enumerate() {
+            if let Err(error) = link.hand_over() {
+                let why = error.to_string();
+                self.world.venue.cut(line, link, &why);
+                self.world.tell(format!("line {line} ends its session: {why}"));
+            }
+        }
+    }
+
+    /// Looks at what may be seen after each step.
+    fn look(&mut self, engine: &Engine) -> Result<Option<End>, String> {
+        if let Some(panic) = machine::first_panic() {
+            return Err(panic);
+        }
+        if machine::disks().iter().any(|(_, disk)| disk.is_dead()) {
+            return Ok(Some(End::Killed));
+        }
+        self.record(engine)?;
+        if engine.has_failed() {
+            if std::mem::take(&mut self.world.is_failing) {
+                self.world.tell("the pipeline has failed, and a person mends the disk".to_owned());
+                return Ok(Some(End::Failed));
+            }
+            return Err("intake has ended on a disk that is well".to_owned());
+        }
+        self.stores_are_behind(engine)?;
+        Ok(None)
+    }
+
+    fn record(&mut self, engine: &Engine) -> Result<(), String> {
+        let World { recorder, venue, .. } = &mut *self.world;
+        recorder.read(&engine.reader, &venue.market, &venue.gave_up)?;
+        let position = recorder.position;
+        let floor = crate::delivery::Floor { committed: position, ..Default::default() };
+        engine.ledger.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
+        Ok(())
+    }
+
+    /// I3: no store is ahead of what is durable.
+    fn stores_are_behind(&self, engine: &Engine) -> Result<(), String> {
+        if self.world.has_restored {
+            return Ok(());
+        }
+        for store in &self.world.stores {
+            let store = locked(store);
+            if let Some(broken) = &store.broken {
+                return Err(broken.clone());
+            }
+            let Some(position) = store.contents.position else { continue };
+            let standing = engine.reader.check(position);
+            if !matches!(standing, Standing::Retained | Standing::Dropped) {
+                let end = engine.reader.end();
+                return Err(format!("I3: {} is at {position}, the log ends at {end}: {standing:?}", store.name));
+            }
+        }
+        Ok(())
+    }
+
+    fn flip(&mut self, random: &mut Random) {
+        let disk = disk();
+        let names: Vec<String> = disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
+        let name = &names[random.below(names.len() as u64) as usize];
+        let len = disk.bytes(name).len() as u64;
+        if len > 0 {
+            disk.flip(name, random.below(len) as usize, random.below(8) as u8);
+            self.world.has_flipped = true;
+        }
+    }
+
+    fn restore_spool(&mut self) -> Option<End> {
+        let copy = self.world.spool_copy.as_ref()?.copy();
+        copy.kill();
+        copy.fail(Failure::None);
+        machine::replace_disk(Path::new(SPOOL), copy);
+        self.world.recorder.went_back();
+        self.world.has_restored = true;
+        Some(End::Killed)
+    }
+
+    async fn stop(&mut self, engine: Engine, end: End) -> Result<End, String> {
+        let (reader, ledger) = (engine.reader.clone(), engine.ledger.clone());
+        let Ended { intake, sinks } = engine.stop().await;
+        self.at();
+        let World { recorder, venue, .. } = &mut *self.world;
+        recorder.read(&reader, &venue.market, &venue.gave_up)?;
+        drop(ledger);
+        if machine::disks().iter().any(|(_, disk)| disk.is_dead()) {
+            return Ok(End::Killed);
+        }
+        if let Err(error) = intake {
+            if std::mem::take(&mut self.world.is_failing) {
+                return Ok(End::Failed);
+            }
+            return Err(format!("intake has ended on a disk that is well: {}", error.chain()));
+        }
+        for (sink, outcome) in sinks.into_iter().enumerate() {
+            if let Some(balance) = outcome.balance
+                && !balance.is_even()
+            {
+                return Err(format!("I2: the balance of sink {sink} is not even: {balance:?}"));
+            }
+            if let Some(why) = outcome.failure {
+                if self.world.has_restored {
+                    return Ok(End::Noticed(why));
+                }
+                if !std::mem::take(&mut self.world.is_failing) {
+                    return Err(format!("sink {sink} needs a person, for no reason: {why}"));
+                }
+                return Ok(End::Failed);
+            }
+        }
+        Ok(end)
+    }
+
+    /// All faults are over: what is missing comes, and is delivered.
+    async fn heal(&mut self, mut engine: Engine) -> Result<End, String> {
+        self.world.tell("all faults are over".to_owned());
+        engine::mend_disks();
+        machine::disks().iter().for_each(|(_, disk)| disk.spare());
+        machine::slow_down(5);
+        self.world.venue.heal();
+        for store in &self.world.stores {
+            let mut store = locked(store);
+            store.is_down = false;
+            store.faults.clear();
+        }
+        let mut random = Random::new(self.world.setting.seed);
+        let is_begun = self.world.summary.made > 0;
+        for round in 0..ROUNDS {
+            let wall = machine::wall_clock().unwrap_or_default();
+            let venue = &mut self.world.venue;
+            venue.connect(0, &mut engine.links[0]);
+            if round == 0 && !is_begun {
+                (0..2).for_each(|stream| venue.make_last(stream));
+            }
+            for _ in 0..4 {
+                venue.deliver(0, &mut engine.links[0], wall);
+            }
+            venue.deliver(1, &mut engine.links[1], wall);
+            let asks = engine.running.asks[0].borrow().clone();
+            venue.ask(&asks, &mut engine.links, &mut random);
+            venue.answer(&mut random);
+            venue.receive(&mut engine.links, wall);
+            self.hand_over(&mut engine);
+            self.pass(Duration::from_millis(250)).await;
+            if let Some(end) = self.look(&engine)? {
+                return Ok(end);
+            }
+            let is_logged = engine.links.iter_mut().all(crate::intake::Link::is_logged);
+            let is_quiet = self.world.venue.is_idle() && asks.is_empty() && is_logged;
+            if is_quiet && round > 20 {
+                self.world.summary.made = self.world.venue.market.made.len();
+                self.world.tell("all is quiet".to_owned());
+                return self.stop(engine, End::Done).await;
+            }
+        }
+        Err(format!("gaps stay open: {:?}", *engine.running.asks[0].borrow()))
+    }
+}
+
+pub(super) fn locked(store: &Shared) -> MutexGuard<'_, Store> {
+    store.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns the spool's disk.
+fn disk() -> SimDisk {
+    machine::disk_with(Path::new(SPOOL)).unwrap_or_default()
+}
+
+/// Of so few steps each one is told.
+const FEW_STEPS: usize = 250;
+
+/// After so many rounds all has to be there.
+const ROUNDS: u32 = 4_000;
