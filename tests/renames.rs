@@ -15,7 +15,7 @@ async fn a_sink_that_was_renamed_goes_on_under_the_new_name_with_its_dead_letter
     program.until_committed(300).await;
     // Killed: rows wait for the store.
     program.kill().await;
-    let letter = r#"{"sink":"sqlite","boot":"0000000000000007","offset":3,"sub":0,"table":"trades","symbol":"X","ts_event":1,"row":{},"error":"x","when":2}"#;
+    let letter = r#"{"sink":"sqlite","boot":"0000000000000007","offset":3,"sub":0,"source":"deribit","table":"trades","symbol":"X","ts_event":1,"row":{},"error":"x","when":2}"#;
     bench.write("data/eth/sinks/sqlite/dead-letters.jsonl", &format!("{letter}\nno letter\n"));
     bench.write("eth.toml", &renamed(&bench, "archive"));
     let mut program = bench.run();

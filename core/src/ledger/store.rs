@@ -396,3 +396,39 @@ JOIN (SELECT *, row_number() OVER (PARTITION BY stream ORDER BY start DESC) AS a
 WHERE gone = 0 AND (age <= ?1
     OR start >= (SELECT min(open.start) FROM marks AS open WHERE open.stream = kept.stream AND open.state = 'open'))
 ORDER BY streams.id, start";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ledger_of_each_older_format_is_brought_up_to_this_one_and_a_newer_one_refused() {
+        for version in 0..=FORMATS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger.sqlite");
+            let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+            let mut connection = options.connect().await.unwrap();
+            for step in &FORMATS[..version] {
+                sqlx::raw_sql(*step).execute(&mut connection).await.unwrap();
+            }
+            if version > 0 {
+                let position = "INSERT INTO position VALUES (1, '000000000000000a', '0000000000000007', 42, 1)";
+                sqlx::query(position).execute(&mut connection).await.unwrap();
+            }
+            connection.close().await.unwrap();
+            let mut store = Store::open(&path).await.unwrap();
+            let place = Place { spool: 10, position: SpoolPosition { boot: Boot(7), offset: 42 } };
+            assert_eq!(store.place(), (version > 0).then_some(place), "format {version}");
+            let skipped = sqlx::query_scalar("SELECT count(*) FROM skipped").fetch_one(&mut store.connection).await;
+            assert_eq!(skipped.unwrap_or(-1_i64), 0, "format {version}");
+
+            sqlx::raw_sql("PRAGMA user_version = 99").execute(&mut store.connection).await.unwrap();
+            store.close().await.unwrap();
+            let newer = format!("has format 99, this program knows up to {VERSION}");
+            let error = Store::open(&path).await.unwrap_err();
+            assert!(error.to_string().contains(&newer), "{error}");
+            let error = super::super::Coverage::read(&path, None, super::super::Keeper::Recording).await.unwrap_err();
+            assert!(error.to_string().contains(&newer), "{error}");
+        }
+    }
+}

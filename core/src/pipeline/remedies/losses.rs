@@ -93,6 +93,16 @@ impl Count<'_> {
     }
 }
 
+/// Returns how many dead letters are on their way to a sink again, behind an offset.
+pub(super) fn redriven_behind(reader: &SpoolReader, sink: &str, had: u64) -> Result<u64> {
+    let mut waiting = 0;
+    each(reader, |offset, item, _| {
+        let is_meant = matches!(item, Item::Control(Control::Redrive { sink: to, .. }) if to == sink);
+        waiting += u64::from(is_meant && offset > had);
+    })?;
+    Ok(waiting)
+}
+
 /// Shows every item that there is, a row with the names of its source and its table.
 fn each(reader: &SpoolReader, mut visit: impl FnMut(u64, &Item<'_>, Option<(&Arc<str>, &Arc<str>)>)) -> Result<()> {
     let mut log = log_of(reader);

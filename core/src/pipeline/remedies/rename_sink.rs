@@ -62,6 +62,15 @@ impl Stopped {
                 "`[sink.{new}]` has been fed up to {at}: it is a sink of its own, and `{old}` can only be forgotten"
             )));
         }
+        let had = known.noted().position.map_or(0, |at| at.offset);
+        let waiting = if is_there { super::losses::redriven_behind(&self.reader(), old, had)? } else { 0 };
+        if waiting > 0 {
+            // They are addressed to the old name, and no other gets them.
+            return Err(Error::config(format!(
+                "{waiting} dead letters that are sent again wait for `{old}`: give it its name back, let them be stored, and \
+                 rename it then"
+            )));
+        }
         let owner = Owner { sink: old.to_owned(), ..self.owner(stage)? };
         let mut store = (stage.factory)()?;
         let keeps_position = store.guarantee().keeps_position();
