@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{Bench, PATIENCE};
+use support::{Bench, PATIENCE, Power, Random};
 use tidegate_sources::deribit::simulator::{
     Faults, SimulatorConfig,
     comparison::{Comparison, Stored, StoredTrade},
@@ -18,7 +18,7 @@ use tidegate_sources::deribit::simulator::{
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_at_any_moment_loses_no_line_and_doubles_none() {
+async fn kills_and_power_cuts_at_any_moment_lose_no_line_and_double_none() {
     let bench = bench("format = \"json\"\nrotate = { bytes = \"64KiB\" }").await;
     killed_and_killed_again(&bench).await;
     assert!(files(&bench, "jsonl").len() > 4, "rotated: {:?}", files(&bench, "jsonl"));
@@ -26,7 +26,7 @@ async fn kill_9_at_any_moment_loses_no_line_and_doubles_none() {
 
 #[cfg(feature = "parquet")]
 #[tokio::test(flavor = "multi_thread")]
-async fn kill_9_at_any_moment_loses_no_row_of_parquet_and_doubles_none() {
+async fn kills_and_power_cuts_at_any_moment_lose_no_row_of_parquet_and_double_none() {
     let bench = bench("format = \"parquet\"\nrotate = { bytes = \"256KiB\", every = \"300ms\" }").await;
     killed_and_killed_again(&bench).await;
     assert!(files(&bench, "parquet").len() > 4, "rotated: {:?}", files(&bench, "parquet"));
@@ -80,16 +80,22 @@ async fn bench(sink: &str) -> Bench {
     bench
 }
 
+/// Kills the program at any moment: before the spool is open, in the middle of a write, of a rotation, of the renames. Of three
+/// deaths one is a power cut, where that can be had.
 async fn killed_and_killed_again(bench: &Bench) {
-    let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let seed = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64;
     println!("kills by seed {seed}");
-    let mut random = seed;
+    let mut random = Random::new(seed);
+    let power = Power::of(bench.folder());
+    let variables = power.as_ref().map_or_else(Vec::new, Power::variables);
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     for _ in 0..12 {
-        let program = bench.run();
-        // Any moment: before the spool is open, in the middle of a write, of a rotation, of the renames.
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        tokio::time::sleep(Duration::from_millis(20 + (random >> 33) % 1_200)).await;
+        let program = bench.run_with(&variables);
+        tokio::time::sleep(Duration::from_millis(20 + random.below(1_200))).await;
         program.kill().await;
+        if let Some(power) = power.as_ref().filter(|_| random.below(3) == 0) {
+            println!("{:?}", power.cut(&mut random));
+        }
     }
     let mut program = bench.run();
     let committed = |report: &Value| report["checks"]["eth/sink.file"]["rows_committed"].as_u64() > Some(1_000);

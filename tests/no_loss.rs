@@ -3,9 +3,12 @@
 
 mod support;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    os::unix::fs::FileExt,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use support::{Bench, History};
+use support::{Bench, History, power::layer};
 use tidegate_sources::deribit::simulator::{Fault, SimulatorConfig, comparison::Comparison};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +84,7 @@ async fn kills_and_power_cuts_at_any_moment_lose_nothing_double_nothing_and_the_
         .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 % 1_000_000_000);
     let seeds = number("TIDEGATE_SEEDS").unwrap_or(3);
     println!("TIDEGATE_SEED={begin} TIDEGATE_SEEDS={seeds} TIDEGATE_KILLS={kills}");
+    let mut tails = [false, true].map(|of_power_cuts| (of_power_cuts, Vec::new()));
     for seed in begin..begin + seeds {
         let mut history = History::start(seed).await;
         while history.kills < kills.div_ceil(seeds) {
@@ -95,7 +99,59 @@ async fn kills_and_power_cuts_at_any_moment_lose_nothing_double_nothing_and_the_
         let (code, log) = program.stop().await;
         assert_eq!(code, 0, "{}\n{log}", story());
         println!("{}", summary(seed, &history, &comparison));
+        for (of_power_cuts, tails) in &mut tails {
+            tails.extend(history.tails_ms(&comparison, *of_power_cuts));
+        }
     }
+    for (of_power_cuts, tails) in &mut tails {
+        tails.sort_unstable();
+        let what = if *of_power_cuts { "power cut" } else { "kill" };
+        println!("from the last frame that is stored to a {what}, in milliseconds: {tails:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_jumps_a_year_ahead_and_a_year_back_loses_nothing_and_doubles_nothing() {
+    const YEAR: i64 = 365 * 24 * 3_600;
+    let bench = Bench::start(SimulatorConfig { rate: 2_000.0, ..SimulatorConfig::default() }, "", "").await;
+    // By name: what is chosen by its time to live has none left in a year.
+    let all = bench.venue.read(|oracle| oracle.instruments.clone());
+    let names: Vec<_> = all.into_iter().take(20).map(|listed| listed.instrument.name).collect();
+    let rest = "[spool]\nsegment_bytes = \"256KiB\"\n";
+    bench.write("eth.toml", &bench.pipeline(&format!("instruments = {names:?}\n"), rest));
+    let Some(library) = layer("clock", bench.folder()) else { return };
+    let clock = bench.path("clock");
+    let set = |seconds: i64| {
+        std::fs::File::options().write(true).open(&clock).unwrap().write_all_at(&seconds.to_le_bytes(), 0)
+    };
+    std::fs::write(&clock, 0_i64.to_le_bytes()).unwrap();
+    let variables = [("LD_PRELOAD", library.to_str().unwrap()), ("CLOCK_FILE", clock.to_str().unwrap())];
+    let mut program = bench.run_with(&variables);
+    program.until_committed(1_000).await;
+    let mut steps = 0;
+    for ahead in [YEAR, -YEAR, 0] {
+        set(ahead).unwrap();
+        // While it runs, over a cut, and over a death.
+        steps += 1;
+        let log =
+            program.until("it goes on", |report| report["checks"]["eth/sink.sqlite"]["rows_committed"].is_u64()).await;
+        let rows = log["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().unwrap();
+        program.until_committed(rows + 1_000).await;
+        bench.until_it_hits(&mut program, &Fault::Cut).await;
+        program.until_committed(rows + 2_000).await;
+        program.kill().await;
+        program = bench.run_with(&variables);
+        program.until_committed(500).await;
+    }
+    let comparison = bench.settle(&mut program).await;
+    comparison.assert_exact(&program.log());
+    let ledger = bench.until_ledger(&mut program).await;
+    bench.assert_ledger_is_true(&ledger).await;
+    assert_eq!(ledger.count("lost"), 0);
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    let stepped = bench.dump().iter().filter(|item| item["control"].get("ClockStep").is_some()).count();
+    assert!(stepped >= steps, "{stepped} steps of the clock are in the spool");
 }
 
 fn number(variable: &str) -> Option<u64> {

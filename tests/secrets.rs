@@ -47,6 +47,31 @@ async fn no_secret_reaches_an_output_a_page_or_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_whose_file_is_not_there_is_an_error_of_run_and_of_check_connect_with_its_line() {
+    let source = "client_id = \"me\"\nclient_secret = { file = \"key\" }\n";
+    let bench = Bench::start(SimulatorConfig::default(), source, "").await;
+    let text = fs::read_to_string(bench.path("eth.toml")).unwrap();
+    let line = 1 + text.lines().position(|line| line.starts_with("client_secret")).unwrap();
+    let tidegate = |args: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_tidegate")).args(args).current_dir(bench.folder()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // A checker of files may stand where the secrets are not.
+    assert_eq!(tidegate(&["check", "eth.toml"]).0, Some(0));
+    for args in [&["check", "eth.toml", "--connect"][..], &["run", "eth.toml"]] {
+        let (code, said) = tidegate(args);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains("error: the secret in `key` cannot be read"), "{said}");
+        assert!(said.contains(&format!("eth.toml:{line}:")) && said.contains("No such file"), "{said}");
+    }
+    bench.write("key", "  \n");
+    assert!(tidegate(&["run", "eth.toml"]).1.contains("it is empty"));
+    assert!(!bench.path("data").exists(), "nothing was started");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_key_is_refused_without_being_shown() {
     let credentials = Credentials { client_id: "me".to_owned(), client_secret: "another".to_owned() };
     let config = SimulatorConfig { credentials: Some(credentials), ..SimulatorConfig::default() };

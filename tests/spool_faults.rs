@@ -7,9 +7,11 @@ use std::{
     fs,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use serde_json::Value;
+use sqlx::Connection;
 use support::{Bench, Program, SmallDisk, busy};
 use tidegate_sources::deribit::simulator::{Fault, SimulatorConfig};
 
@@ -117,6 +119,43 @@ async fn a_full_spool_that_drops_the_oldest_says_for_whom_and_goes_on() {
     program.until_logged("rows, for sqlite").await;
     heal(&bench);
     goes_on_without_doubles(&bench, &mut program).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_pipeline_had_in_hand_when_its_spool_dropped_the_oldest_is_stored_or_said_to_be_dropped() {
+    let bench = Bench::start(busy(2_000.0), "", &spool("drop_oldest")).await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    for _ in 0..2 {
+        let mut store = bench.connection().await;
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut store).await.unwrap();
+        program.until("rows are dropped", |report| dropped(report) > 2_000).await;
+        program.kill().await;
+        sqlx::query("ROLLBACK").execute(&mut store).await.unwrap();
+        store.close().await.unwrap();
+        program = bench.run();
+        goes_on_without_doubles(&bench, &mut program).await;
+        bench.venue.resume();
+    }
+    bench.venue.freeze();
+    let idle = |report: &Value| report["checks"]["eth/sink.sqlite"]["oldest_uncommitted_seconds"].is_null();
+    program.until("all that is spooled is stored", idle).await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    let args = ["coverage", "eth.toml", "--json"];
+    let said = Command::new(env!("CARGO_BIN_EXE_tidegate")).args(args).current_dir(bench.folder()).output().unwrap();
+    let said: Value = serde_json::from_slice(&said.stdout).unwrap();
+    let coverage = &said["coverage"];
+    for kind in coverage["kinds"].as_array().unwrap() {
+        let table = kind["table"].as_str().unwrap();
+        let of_table = |dropped: &&Value| dropped["table"] == table && dropped["sink"] == "sqlite";
+        let dropped = coverage["dropped"].as_array().unwrap().iter().filter(of_table);
+        let dropped: i64 = dropped.map(|dropped| dropped["rows"].as_i64().unwrap()).sum();
+        let spooled = kind["rows_received"].as_i64().unwrap() + kind["rows_backfilled"].as_i64().unwrap();
+        let stored = bench.number(&format!("SELECT count(*) FROM {table}")).await;
+        assert_eq!((stored + dropped, dropped > 100), (spooled, true), "{table}: {stored} stored, {dropped} dropped");
+    }
+    bench.leave().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

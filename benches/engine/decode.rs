@@ -8,7 +8,7 @@ use crate::{
     clock::{Spent, Stopwatch, race},
     effort::Effort,
     feeder::{self, Feeder},
-    frames::{Feed, Kind},
+    frames::Feed,
     memory::Memory,
     table::{Table, at_least},
 };
@@ -30,7 +30,7 @@ pub(crate) fn run(effort: Effort) {
         "to log bytes, each frame an entry",
         "ratio",
     ]);
-    for kind in [Kind::Tickers, Kind::Trades] {
+    for kind in effort.kinds() {
         for feed in [Some(Feed::own(kind, effort.frames)), Feed::recorded(kind, effort.frames)].into_iter().flatten() {
             let bare = || to_nothing(&feed);
             let rows = race(effort.rounds, || to_rows(&feed), bare);

@@ -36,7 +36,8 @@ pub(crate) fn run(effort: Effort, folder: &Path) {
         "plain file + fdatasync, a second",
         "share",
     ]);
-    for (kind, target) in [(Kind::Tickers, 500.0), (Kind::Trades, 800.0)] {
+    for kind in effort.kinds() {
+        let target = if kind == Kind::Tickers { 500.0 } else { 800.0 };
         let feed = Feed::own(kind, effort.durable);
         let mut best: Option<(Spent, Spent)> = None;
         let mut bytes = 0;

@@ -1,5 +1,7 @@
 //! How much is measured.
 
+use crate::frames::Kind;
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Effort {
@@ -15,16 +17,49 @@ pub(crate) struct Effort {
     pub(crate) seconds: u64,
     /// For how many seconds memory is watched under load.
     pub(crate) soak_seconds: u64,
+    /// How large the spool is behind which the program starts.
+    pub(crate) spool_bytes: u64,
+    /// The one kind of frame that is measured; `None`: each.
+    pub(crate) kind: Option<Kind>,
 }
 
 impl Effort {
+    /// Returns the kinds of frames that are measured.
+    pub(crate) fn kinds(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |kind| self.kind.is_none_or(|asked| asked == *kind))
+    }
+
     /// Enough for figures that can be told.
-    pub(crate) const FULL: Self =
-        Self { rounds: 9, frames: 100_000, durable: 400_000, stored: 200_000, seconds: 30, soak_seconds: 600 };
+    pub(crate) const FULL: Self = Self {
+        rounds: 9,
+        frames: 100_000,
+        durable: 400_000,
+        stored: 200_000,
+        seconds: 30,
+        soak_seconds: 600,
+        spool_bytes: 4 << 30,
+        kind: None,
+    };
     /// Enough to see what a change does.
-    pub(crate) const QUICK: Self =
-        Self { rounds: 3, frames: 50_000, durable: 200_000, stored: 60_000, seconds: 5, soak_seconds: 30 };
+    pub(crate) const QUICK: Self = Self {
+        rounds: 3,
+        frames: 50_000,
+        durable: 200_000,
+        stored: 60_000,
+        seconds: 5,
+        soak_seconds: 30,
+        spool_bytes: 256 << 20,
+        kind: None,
+    };
     /// Enough to see that it runs.
-    pub(crate) const SMOKE: Self =
-        Self { rounds: 1, frames: 200, durable: 200, stored: 500, seconds: 1, soak_seconds: 2 };
+    pub(crate) const SMOKE: Self = Self {
+        rounds: 1,
+        frames: 200,
+        durable: 200,
+        stored: 500,
+        seconds: 1,
+        soak_seconds: 2,
+        spool_bytes: 1 << 20,
+        kind: None,
+    };
 }

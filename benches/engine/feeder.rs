@@ -70,7 +70,6 @@ pub(crate) fn setup(folder: &std::path::Path) -> Setup {
         folder: folder.to_owned(),
         config: tidegate_core::config::SpoolConfig::default(),
         sources: vec![SourceSetup { info: source(), history_lag: Duration::from_secs(1) }],
-        sinks: Vec::new(),
         registry: Registry::new(),
     }
 }

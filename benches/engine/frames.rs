@@ -75,13 +75,24 @@ impl Feed {
         });
         let frames: Vec<String> = frames.collect();
         let rows = frames.iter().filter_map(|frame| kind.rows_of(frame)).sum();
-        let what = if kind == Kind::Tickers { "tickers" } else { "trades" };
-        let name = format!("{what}, {origin}, {} B a frame", frames.iter().map(String::len).sum::<usize>() / count);
+        let name =
+            format!("{}, {origin}, {} B a frame", kind.name(), frames.iter().map(String::len).sum::<usize>() / count);
         Self { name, kind, frames, rows }
     }
 }
 
 impl Kind {
+    /// Every kind.
+    pub(crate) const ALL: [Self; 2] = [Self::Tickers, Self::Trades];
+
+    /// Returns its name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Tickers => "tickers",
+            Self::Trades => "trades",
+        }
+    }
+
     /// Reads a frame as a program without an engine would; returns how many rows it holds, `None` if it cannot be read.
     #[inline]
     pub(crate) fn rows_of(self, frame: &str) -> Option<usize> {

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //! cargo bench --bench engine                       everything, about 20 minutes
-//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency, start, soak, idle, size
+//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency, start, soak, idle, size, recovery
 //! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs
+//! cargo bench --bench engine -- decode trades      one kind of frame, for a profiler
 //! ```
 
 mod clock;
@@ -16,6 +17,7 @@ mod frames;
 mod latency;
 mod memory;
 mod program;
+mod recovery;
 mod store;
 mod table;
 
@@ -24,11 +26,12 @@ use std::{fs, path::Path};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use effort::Effort;
+use frames::Kind;
 
 /// A part of the bench: its name, and what it does.
 type Part = (&'static str, fn(Effort, &Path));
 
-const PARTS: [Part; 8] = [
+const PARTS: [Part; 9] = [
     ("decode", |effort, _| decode::run(effort)),
     ("durable", durable::run),
     ("store", store::run),
@@ -37,21 +40,25 @@ const PARTS: [Part; 8] = [
     ("soak", program::soak),
     ("idle", program::idle),
     ("size", |_, _| program::size()),
+    ("recovery", recovery::run),
 ];
 
 fn main() {
     // Cargo adds `--bench`.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
     let is_asked = |name: &str| words.iter().any(|word| word == name);
+    let kind = Kind::ALL.into_iter().find(|kind| is_asked(kind.name()));
     let effort = match () {
         () if is_asked("smoke") => Effort::SMOKE,
         () if is_asked("quick") => Effort::QUICK,
         () => Effort::FULL,
     };
-    let known = |word: &String| ["smoke", "quick"].contains(&&**word) || PARTS.iter().any(|(name, _)| name == word);
-    if let Some(unknown) = words.iter().find(|word| !known(word)) {
-        let names: Vec<_> = PARTS.iter().map(|(name, _)| *name).collect();
-        eprintln!("unknown `{unknown}`; known are: quick, smoke, {}", names.join(", "));
+    let effort = Effort { kind, ..effort };
+    let mut known = vec!["quick", "smoke"];
+    known.extend(Kind::ALL.map(Kind::name));
+    known.extend(PARTS.iter().map(|(name, _)| *name));
+    if let Some(unknown) = words.iter().find(|word| !known.contains(&&***word)) {
+        eprintln!("unknown `{unknown}`; known are: {}", known.join(", "));
         return;
     }
     // Counted as in the program: without a recorder counters would cost nothing.

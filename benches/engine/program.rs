@@ -114,24 +114,24 @@ pub(crate) fn size() {
     println!("\n8. the program: {:.1} MiB ({PROGRAM})", bytes as f64 / f64::from(1 << 20));
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
 }
 
-fn venue(runtime: &Runtime, config: SimulatorConfig) -> Simulator {
+pub(crate) fn venue(runtime: &Runtime, config: SimulatorConfig) -> Simulator {
     runtime.block_on(Simulator::start(config)).expect("a port is free")
 }
 
 /// Lets the venues and the program go on for a while.
-fn wait(runtime: &Runtime, pause: Duration) {
+pub(crate) fn wait(runtime: &Runtime, pause: Duration) {
     runtime.block_on(async { tokio::time::sleep(pause).await });
 }
 
 /// A folder with pipelines.
-struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    fn new(parent: &Path) -> Self {
+    pub(crate) fn new(parent: &Path) -> Self {
         let folder = Self(tempfile::tempdir_in(parent).expect("a folder for files"));
         folder.write(
             "tidegate.toml",
@@ -140,18 +140,23 @@ impl Folder {
         folder
     }
 
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     fn pipeline(&self, name: &str, venue: &Simulator, top: &str) {
+        self.pipeline_with(name, venue, top, "");
+    }
+
+    /// Writes a pipeline that ends with `more`, which goes on with the sink's table.
+    pub(crate) fn pipeline_with(&self, name: &str, venue: &Simulator, top: &str, more: &str) {
         let (ws, http, history) = (venue.ws_url(), venue.http_url(), venue.history_url());
         let text = format!(
             "[pipeline]\nname = \"{name}\"\n[source.deribit]\n\
              endpoint = {{ ws = \"{ws}\", http = \"{http}\", history = \"{history}\" }}\n\
              channels = [\"trades\", \"tickers\"]\n\
              instruments = [{{ currency = \"ETH\", kind = \"option\", top = {top} }}]\n\
-             [sink.sqlite]\npath = \"{name}.sqlite\"\n",
+             [sink.sqlite]\npath = \"{name}.sqlite\"\n{more}",
         );
         self.write(&format!("{name}.toml"), &text);
     }
@@ -162,7 +167,7 @@ impl Folder {
 }
 
 /// A running program, killed at the end.
-struct Program {
+pub(crate) struct Program {
     child: Child,
     began: Instant,
     lines: Receiver<String>,
@@ -170,7 +175,7 @@ struct Program {
 }
 
 impl Program {
-    fn start(folder: &Folder) -> Self {
+    pub(crate) fn start(folder: &Folder) -> Self {
         let began = Instant::now();
         let mut command = Command::new(PROGRAM);
         command.args(["run", "."]).current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
@@ -183,7 +188,7 @@ impl Program {
     }
 
     /// Waits until so many lines hold these words.
-    fn until(&mut self, words: &str, times: usize) {
+    pub(crate) fn until(&mut self, words: &str, times: usize) {
         let mut seen = 0;
         while seen < times {
             let line = self.lines.recv_timeout(PATIENCE).expect("the program says it in time");
@@ -197,10 +202,22 @@ impl Program {
     }
 
     /// Returns a number of `/proc/PID/status`; sizes are in KiB.
-    fn status(&self, name: &str) -> u64 {
+    pub(crate) fn status(&self, name: &str) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the program runs");
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).expect("Linux says it")
+    }
+
+    /// Returns when it was called.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Returns how many bytes it has read, of files and whatever else.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/io", self.child.id())).expect("the program runs");
+        let read = text.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok());
+        read.expect("Linux says it")
     }
 
     /// Returns what its threads have used, in hundredths of a second.
@@ -229,7 +246,7 @@ impl Drop for Program {
     }
 }
 
-fn mebibytes(kibibytes: u64) -> String {
+pub(crate) fn mebibytes(kibibytes: u64) -> String {
     format!("{:.1} MiB", kibibytes as f64 / 1024.0)
 }
 

@@ -38,7 +38,7 @@ pub(crate) fn run(effort: Effort, folder: &Path) {
     let mut chunks = Table::new(&["rows", "ns a row", "a second"]);
     let mut stores =
         Table::new(&["rows", "log → sqlite", "CPU", "bare loop, 1 statement", "CPU", "ratio", "ratio of CPU"]);
-    for kind in [Kind::Tickers, Kind::Trades] {
+    for kind in effort.kinds() {
         let feed = Feed::own(kind, effort.stored);
         let folder = tempfile::tempdir_in(folder).expect("a folder for files");
         let intake = filled(&feed, &folder.path().join("spool"));

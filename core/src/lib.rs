@@ -38,5 +38,6 @@ pub mod sink;
 pub mod source;
 pub mod spool;
 pub mod testkit;
+pub mod verify;
 
 pub use error::{Error, Kind, Result};

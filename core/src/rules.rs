@@ -57,8 +57,6 @@ pub(crate) enum Rule {
     DropRepeats,
     /// A record of before the venue numbered anew is told by its time.
     OldNumbering,
-    /// What was dropped since the spool was full is entered, by sink.
-    DropsAreEntered,
 }
 
 /// Returns whether a rule holds: always, but for the one that a test leaves out.
@@ -93,7 +91,7 @@ mod mutant {
 
     impl Rule {
         /// All of them.
-        pub(crate) const ALL: [Self; 27] = [
+        pub(crate) const ALL: [Self; 26] = [
             Self::Guard,
             Self::OpenAgain,
             Self::AcceptedIsNotStored,
@@ -120,7 +118,6 @@ mod mutant {
             Self::HistoryLag,
             Self::DropRepeats,
             Self::OldNumbering,
-            Self::DropsAreEntered,
         ];
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     Error, Result,
     chunk::{Chunk, Part, SinkTable},
     spool::{Cause, SpoolPosition},
+    verify::Audit,
 };
 
 /// A store.
@@ -68,6 +69,17 @@ pub trait Sink: Send + 'static {
     async fn reach(&mut self, tables: &[SinkTable]) -> Result<String> {
         _ = tables;
         Ok("this sink has nothing to dial".to_owned())
+    }
+
+    /// Opens a look at what the store holds, without taking ownership or changing anything, beside a host that may be running;
+    /// `None` for a store that cannot be asked. Used by `tidegate verify`, instead of `open`.
+    ///
+    /// # Errors
+    ///
+    /// Any, when the store cannot be reached.
+    async fn audit(&mut self, cx: &SinkContext) -> Result<Option<Box<dyn Audit>>> {
+        _ = cx;
+        Ok(None)
     }
 
     /// Makes durable what was accepted, and ends the connection in good order. Everything was written before; `Ok` says

@@ -122,7 +122,8 @@ impl Lines {
         }
     }
 
-    fn link(&self, limit: usize) -> Link {
+    /// Returns a new link that collects at most `limit` bytes while intake is busy.
+    pub(crate) fn link(&self, limit: usize) -> Link {
         let line = self.next.fetch_add(1, Ordering::Relaxed);
         Link::new(LinkId { source: self.source, line }, self.tables.clone(), self.queue.clone(), limit)
     }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "deribit")]
 pub mod deribit;
+#[cfg(feature = "deribit")]
+mod json;
 
 use tidegate_core::catalog::Catalog;
 

@@ -19,6 +19,8 @@ pub struct History {
     pub kills: u64,
     pub cuts: u64,
     pub taken: Taken,
+    /// When each death was, in milliseconds since 1970, and whether it was a power cut.
+    deaths: Vec<(i64, bool)>,
 }
 
 impl History {
@@ -42,7 +44,7 @@ impl History {
         let bench = Bench::start(config, &source, rest).await;
         let power = Power::of(bench.folder());
         let (story, taken) = (Vec::new(), Taken::default());
-        Self { bench, random: Random::new(seed), power, story, kills: 0, cuts: 0, taken }
+        Self { bench, random: Random::new(seed), power, story, kills: 0, cuts: 0, taken, deaths: Vec::new() }
     }
 
     /// Starts the program, whose power can be cut where that can be had.
@@ -55,7 +57,7 @@ impl History {
     /// Lets the program live for a while, in which its store may be locked or moved away, and kills it. Of three deaths one is
     /// a power cut.
     pub async fn live_and_die(&mut self) {
-        let began = SystemTime::now();
+        let at = now_ms();
         let program = self.run();
         // Any moment: before the spool is open, in the middle of a handshake, of a backfill, of a commit.
         let lives = Duration::from_millis(20 + self.random.below(1_300));
@@ -71,6 +73,7 @@ impl History {
             self.unlock(lock).await;
         }
         sleep(lives.mul_f64(0.3)).await;
+        let death_ms = now_ms();
         program.kill().await;
         self.kills += 1;
         if is_moved {
@@ -84,7 +87,7 @@ impl History {
             self.cuts += 1;
             how = "power cut";
         }
-        let at = began.duration_since(UNIX_EPOCH).unwrap().as_millis();
+        self.deaths.push((death_ms, how == "power cut"));
         let store = if is_locked {
             "locked"
         } else if is_moved {
@@ -101,6 +104,26 @@ impl History {
         program.until_committed(1_000).await;
         let comparison = self.bench.settle(&mut program).await;
         (program, comparison)
+    }
+
+    /// Returns from the last frame that is stored to the death how long each took that met a session at its work, in
+    /// milliseconds: as long as what a death can cost of what nobody repeats.
+    pub fn tails_ms(&self, comparison: &Comparison, of_power_cuts: bool) -> Vec<i64> {
+        let tail = |death_ms: &i64| {
+            self.bench.venue.read(|oracle| {
+                let is_met = |at: usize| {
+                    let session = &oracle.sessions[at];
+                    let last_ms = session.tickers.values().filter_map(|sent| sent.last()).map(|one| one.at_ms).max();
+                    let is_met =
+                        session.ended_ms.is_some_and(|ended_ms| (*death_ms..*death_ms + 200).contains(&ended_ms));
+                    last_ms.filter(|last_ms| is_met && *last_ms + 20 >= *death_ms)
+                };
+                let met = (0..oracle.sessions.len()).find(|at| is_met(*at).is_some())?;
+                Some((*death_ms - comparison.heard_ms.get(&(met + 1))?).max(0))
+            })
+        };
+        let deaths = self.deaths.iter().filter(|(_, is_cut)| *is_cut == of_power_cuts);
+        deaths.map(|(death_ms, _)| death_ms).filter_map(tail).collect()
     }
 
     /// Locks the store as another program would; where there is none yet, nothing is locked.
@@ -129,4 +152,8 @@ impl History {
             drop(std::fs::rename(path(from), path(to)));
         }
     }
+}
+
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }

@@ -219,7 +219,8 @@ impl Bench {
 
     /// Waits until all that is owed or was sent is stored, and compares.
     pub async fn until_complete(&self, program: &mut Program) -> Comparison {
-        let deadline = Instant::now() + PATIENCE;
+        // What a first answer cannot prove is asked for again a minute later.
+        let deadline = Instant::now() + 2 * PATIENCE;
         loop {
             let comparison = self.compare().await;
             let holes: u64 = comparison.unrepeated().map(|kind| kind.holes).sum();

@@ -31,18 +31,11 @@ pub struct Taken {
 }
 
 impl Power {
-    /// Builds the layer. `None`, with a word on standard error, where there is no C compiler or no such layer.
+    /// Builds the layer, where that can be had.
     pub fn of(root: &Path) -> Option<Self> {
         let notes = tempfile::tempdir().unwrap();
-        let library = notes.path().join("power.so");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/power.c");
-        let mut cc = Command::new("cc");
-        let built = cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-lpthread").output();
-        if cfg!(target_os = "linux") && built.as_ref().is_ok_and(|built| built.status.success()) {
-            return Some(Self { root: fs::canonicalize(root).unwrap(), notes, library });
-        }
-        skipped(&format!("no power cuts, kills alone: the layer cannot be built ({built:?})"));
-        None
+        let library = layer("power", notes.path())?;
+        Some(Self { root: fs::canonicalize(root).unwrap(), notes, library })
     }
 
     /// Returns the variables that the program has to be started with.
@@ -82,6 +75,20 @@ impl Power {
         notes.iter().filter(|path| **path != self.library).for_each(|path| fs::remove_file(path).unwrap());
         taken
     }
+}
+
+/// Builds a layer between a program and the operating system, from its source beside this file. `None`, with a word on
+/// standard error, where there is no C compiler or no such layer.
+pub fn layer(name: &str, folder: &Path) -> Option<PathBuf> {
+    let library = folder.join(format!("{name}.so"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/support/{name}.c"));
+    let mut cc = Command::new("cc");
+    let built = cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-lpthread").output();
+    if cfg!(target_os = "linux") && built.as_ref().is_ok_and(|built| built.status.success()) {
+        return Some(library);
+    }
+    skipped(&format!("no `{name}.c` under the program, the rest is done: it cannot be built ({built:?})"));
+    None
 }
 
 /// Takes back the last changes of a folder's names: luck says how many.

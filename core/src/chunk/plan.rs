@@ -87,6 +87,11 @@ impl Plan {
         }
     }
 
+    /// Returns the number of the table that a source's table goes into; `None` where the sink does not take it.
+    pub(crate) fn number(&self, source: &Arc<str>, table: &Arc<str>) -> Option<usize> {
+        self.way(source, table)?.table
+    }
+
     /// Returns a table with its schema.
     pub(super) fn table(&self, number: usize) -> (&Table, &SchemaRef) {
         (&self.tables[number].table, &self.schemas[number])

@@ -402,6 +402,13 @@ impl SpoolConfig {
                 "a spool of {max_bytes} has no room for two segments of {segment_bytes}: raise `max_bytes` or lower `segment_bytes`"
             );
             faults.at("segment_bytes", message).and("max_bytes");
+        } else if self.when_full == WhenFull::DropOldest && segment_bytes.0.saturating_mul(4) > max_bytes.0 {
+            // Two that a sink has in hand, one that is written, and one that may go.
+            let message = format!(
+                "with `when_full = \"drop_oldest\"` a spool of {max_bytes} has no room for four segments of \
+                 {segment_bytes}: raise `max_bytes` or lower `segment_bytes`"
+            );
+            faults.at("segment_bytes", message).and("max_bytes");
         }
     }
 }
@@ -417,6 +424,6 @@ pub enum WhenFull {
     Block,
     /// Drop what comes, and say so.
     DropNewest,
-    /// Drop the oldest file, and say for which sinks.
+    /// Drop the oldest file that no sink is reading, and say for which sinks; refuse rows while there is none.
     DropOldest,
 }

@@ -6,6 +6,7 @@ use super::{
     load::{Loaded, Pipeline, SinkStage},
     names::NameParts,
 };
+use crate::own;
 
 /// Returns, for each pipeline, the way of every table.
 pub fn graph(loaded: &Loaded) -> String {
@@ -17,10 +18,16 @@ pub fn graph(loaded: &Loaded) -> String {
             _ = writeln!(text, "  source {}", named(&source.name, &source.component));
             let width = source.tables.iter().map(|table| table.name.len()).max().unwrap_or(0);
             for table in &source.tables {
-                let ways = pipeline.sinks.iter().filter(|sink| sink.tables.takes(&table.name));
-                let ways: Vec<_> = ways.map(|sink| way(pipeline, &source.component, &table.name, sink)).collect();
+                let ways = ways_of(pipeline, &source.component, &table.name);
                 let ways = if ways.is_empty() { "nowhere".into() } else { ways.join(", ") };
                 _ = writeln!(text, "    {:width$}  →  {ways}", table.name);
+            }
+        }
+        let own: Vec<_> = own::NAMES.iter().map(|name| (*name, ways_of(pipeline, own::VENUE, name))).collect();
+        if own.iter().any(|(_, ways)| !ways.is_empty()) {
+            _ = writeln!(text, "  pipeline");
+            for (name, ways) in own.into_iter().filter(|(_, ways)| !ways.is_empty()) {
+                _ = writeln!(text, "    {name:8}  →  {}", ways.join(", "));
             }
         }
         for sink in &pipeline.sinks {
@@ -28,6 +35,11 @@ pub fn graph(loaded: &Loaded) -> String {
         }
     }
     text
+}
+
+fn ways_of(pipeline: &Pipeline, venue: &str, table: &str) -> Vec<String> {
+    let ways = pipeline.sinks.iter().filter(|sink| sink.tables.takes(table));
+    ways.map(|sink| way(pipeline, venue, table, sink)).collect()
 }
 
 fn way(pipeline: &Pipeline, venue: &str, table: &str, sink: &SinkStage) -> String {

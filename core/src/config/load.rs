@@ -18,8 +18,9 @@ use super::{
     names::{self, Name},
     options::Options,
     problem::{Problem, Spot, Text},
-    report::Report,
+    report::{Report, SecretFile},
     resolved::{self, Setting},
+    secret,
     stage::SinkDraft,
     tables::TableChoice,
     units::ByteSize,
@@ -45,6 +46,28 @@ pub struct Loaded {
     /// All mistakes of all files.
     pub report: Report,
     pub(super) host_settings: Vec<Setting>,
+}
+
+impl Loaded {
+    /// Opens the files that hold secrets, as whoever runs the pipelines here has to. One that cannot be read is an error, and
+    /// the pipeline that needs it is refused.
+    pub fn open_secrets(&mut self) {
+        let problem = |SecretFile { path, spot, pipeline }: &SecretFile| {
+            let why = secret::refusal(path)?;
+            let problem = Problem::error(format!("the secret in `{}` cannot be read", path.display()));
+            Some((pipeline.clone(), problem.at(Some(spot.clone()), why)))
+        };
+        let found: Vec<_> = self.report.secret_files().iter().filter_map(problem).collect();
+        for (file, problem) in found {
+            let before = self.pipelines.len();
+            self.pipelines.retain(|pipeline| pipeline.file != file);
+            if self.pipelines.len() < before {
+                self.refused.push(Refused { file, why: problem.line() });
+            }
+            self.report.add(problem);
+        }
+        self.report.sort();
+    }
 }
 
 /// A pipeline that cannot run.

@@ -1,6 +1,6 @@
 //! All problems of all files, in the order of their lines.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use super::{
     problem::{Look, Problem, Severity, Spot, Text},
@@ -19,7 +19,18 @@ pub struct Report {
     problems: Vec<Problem>,
     /// Where secrets are written out: not to be shown with the lines around them.
     secrets: Vec<Spot>,
+    secret_files: Vec<SecretFile>,
     files: usize,
+}
+
+/// A file that holds a secret.
+#[derive(Debug)]
+pub(crate) struct SecretFile {
+    pub(crate) path: PathBuf,
+    /// Where it is named.
+    pub(crate) spot: Spot,
+    /// The file of the pipeline that needs it.
+    pub(crate) pipeline: PathBuf,
 }
 
 impl Report {
@@ -102,6 +113,16 @@ impl Report {
     /// Keeps the value at this place out of what is shown.
     pub(crate) fn hide(&mut self, spot: Spot) {
         self.secrets.push(spot);
+    }
+
+    /// Notes a file that holds a secret.
+    pub(crate) fn note_secret_file(&mut self, file: SecretFile) {
+        self.secret_files.push(file);
+    }
+
+    /// Returns the files that hold secrets.
+    pub(crate) fn secret_files(&self) -> &[SecretFile] {
+        &self.secret_files
     }
 
     /// Counts a file.

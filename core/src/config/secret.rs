@@ -52,6 +52,17 @@ impl Secret {
     }
 }
 
+/// Says why a file cannot hold a secret here. A pipe in its place is not opened: it would be waited for.
+pub(super) fn refusal(path: &std::path::Path) -> Option<String> {
+    let open = || if fs::metadata(path)?.is_file() { fs::read_to_string(path).map(Some) } else { Ok(None) };
+    match open() {
+        Ok(Some(text)) if text.trim_end().is_empty() => Some("it is empty".to_owned()),
+        Ok(Some(_)) => None,
+        Ok(None) => Some("it is no file".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 /// What is shown in a secret's place.
 pub(super) const HIDDEN: &str = "•••";
 /// What a secret may be, for the mistake's label.

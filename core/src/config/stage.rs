@@ -14,7 +14,7 @@ use super::{
     load::{Feed, Reader, SinkStage, SourceStage},
     options::{Options, Pattern},
     problem::{Problem, Spot},
-    report::Report,
+    report::{Report, SecretFile},
     secret,
     tables::TableChoice,
 };
@@ -56,7 +56,9 @@ impl Default for SourceKeys {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SinkKeys {
-    /// Which tables it takes, and what they are called in the store. Without it, all.
+    /// Which tables it takes, and what they are called in the store. Without it, all that the sources have. The pipeline's
+    /// own come only where they are named: `coverage`, what the ledger says of each stream's time, and `status`, how each
+    /// stage is, once a minute.
     pub(super) tables: TableChoice,
 }
 
@@ -253,7 +255,9 @@ impl<'a> Reader<'a> {
         let mut layers = self.defaults.of_stage(role, &component, &keys_of(&options));
         layers.push(Layer::File { document: self.document, at: at.clone(), dict: table });
         let draft = Draft { at, component, layers: Layers::merge(layers), options };
-        guard_secrets(&draft.layers, &secrets(&draft.options), self.report);
+        let secrets = secrets(&draft.options);
+        guard_secrets(&draft.layers, &secrets, self.report);
+        note_secret_files(&draft.layers, &secrets, &self.document.file.path, self.report);
         Some(draft)
     }
 
@@ -323,6 +327,16 @@ impl SinkDraft<'_> {
     /// Returns the place of a value, or of its key, in the sink's table.
     pub(super) fn place(&self, path: &[String]) -> Option<Spot> {
         self.draft.layers.value(path).or_else(|| self.draft.layers.key(path))
+    }
+}
+
+/// Notes the files that hold the secrets of a stage: whoever runs it has to open them.
+fn note_secret_files(layers: &Layers<'_>, secrets: &[Pattern], pipeline: &str, report: &mut Report) {
+    for (at, value) in layers.singles() {
+        let is_file = secrets.iter().any(|secret| secret.holds(&at) && secret.is_file(&at));
+        if let (true, Some(path), Some(spot)) = (is_file, value.as_str(), layers.value(&at)) {
+            report.note_secret_file(SecretFile { path: path.into(), spot, pipeline: pipeline.into() });
+        }
     }
 }
 

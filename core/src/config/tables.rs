@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     chunk::Plan,
+    own,
     row::{ColumnType, Table},
     spool::SourceInfo,
 };
@@ -32,7 +33,7 @@ use crate::{
 /// The tables that a sink takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TableChoice {
-    /// All that the sources have.
+    /// All that the sources have, and none of the pipeline's own.
     #[default]
     All,
     /// These.
@@ -49,7 +50,7 @@ pub struct TableConfig {
     /// stores that have keys. No row is ever stored twice without it.
     pub key: Vec<String>,
     /// What becomes of a row whose key is in the store already; a row that lacks a column of the key has none. Without it,
-    /// rows are appended.
+    /// rows are appended, but for those of `coverage`, which has a key without being told, and replaces.
     pub on_conflict: Option<OnConflict>,
 }
 
@@ -61,10 +62,10 @@ impl TableConfig {
 }
 
 impl TableChoice {
-    /// Tells whether the sink takes this table.
+    /// Tells whether the sink takes this table. Those of the pipeline's own have to be named.
     pub fn takes(&self, table: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All => !own::is_own(table),
             Self::Only(tables) => tables.contains_key(table),
         }
     }
@@ -150,9 +151,6 @@ impl JsonSchema for TableChoice {
     }
 }
 
-/// Tables that every pipeline will have of its own.
-const PLANNED: [&str; 2] = ["coverage", "status"];
-
 impl Reader<'_> {
     /// Holds what the sinks take against what the sources have. What could not be read at all is `None`.
     pub(super) fn check_tables(
@@ -164,7 +162,9 @@ impl Reader<'_> {
         let sources_of = Sources::of(sources);
         let columns_fit = self.check_columns(&sources_of.tables);
         let pipeline = pipeline.unwrap_or("pipeline");
-        let declared: Vec<SourceInfo> = sources.iter().flatten().map(declared).collect();
+        self.check_own(&sources_of.tables);
+        let mut declared: Vec<SourceInfo> = sources.iter().flatten().map(declared).collect();
+        declared.push(own::whole_source());
         // What each sink means to take; `None` where that is not known.
         let mut meant: Vec<Option<(&SinkDraft<'_>, TableChoice)>> = Vec::new();
         for sink in sinks {
@@ -189,6 +189,16 @@ impl Reader<'_> {
                 let problem = Problem::warning(format!("no sink takes table `{}`", table.name));
                 self.report.add(problem.at(spot, "it would be read, spooled and dropped"));
             }
+        }
+    }
+
+    /// The pipeline's own tables have their names for themselves.
+    fn check_own(&mut self, tables: &[(&SourceDraft, &Table)]) {
+        for (source, table) in tables.iter().filter(|(_, table)| own::is_own(&table.name)) {
+            let title =
+                format!("[source.{}] has a table `{}`, which the pipeline has of its own", source.name, table.name);
+            let spot = self.place_of_table(&source.name, &table.name);
+            self.report.add(Problem::error(title).at(spot, "").help("call it something else"));
         }
     }
 
@@ -237,7 +247,7 @@ impl Reader<'_> {
         let own = self.document.data.get("table").and_then(|tables| tables.as_dict());
         let mut meant = Some(BTreeMap::new());
         for (table, config) in named {
-            let name = if sources.have(&table) {
+            let name = if sources.have(&table) || own::is_own(&table) {
                 Some(table)
             } else if own.is_some_and(|tables| tables.contains_key(&table)) || self.document.is_broken(&at) {
                 None
@@ -255,13 +265,8 @@ impl Reader<'_> {
     /// Reports a table that no source has, if that is sure, and returns the one that was meant.
     fn unknown_table(&mut self, at: &[String], table: &str, sources: &Sources<'_>) -> Option<String> {
         let spot = self.place_in(at, table);
-        if PLANNED.contains(&table) {
-            let problem = Problem::error(format!("table `{table}` is not in this version"));
-            self.report.add(problem.at(spot, "").help("take it out: /health tells what there is to tell"));
-            return None;
-        }
         let others = sources.others.as_ref().filter(|others| !others.iter().any(|other| other == table))?;
-        let known: Vec<&str> = sources.names().chain(others.iter().map(String::as_str)).collect();
+        let known: Vec<&str> = sources.names().chain(others.iter().map(String::as_str)).chain(own::NAMES).collect();
         let mut problem = Problem::error(format!("no source has the table `{table}`"));
         problem = match hints::alias(table, &known) {
             Some(alias) => problem.at_alias(spot, alias),
@@ -301,12 +306,13 @@ impl Reader<'_> {
         let mut first_of: BTreeMap<(&str, String), &str> = BTreeMap::new();
         for (sink, choice) in sinks.iter().flatten() {
             let Some(store) = &sink.store else { continue };
-            let names: BTreeMap<(&str, String), String> = tables
-                .iter()
-                .filter(|(_, table)| choice.takes(&table.name))
-                .map(|(source, table)| {
-                    let row = NameParts { pipeline, venue: &source.component, table: &table.name, symbol: "{symbol}" };
-                    let name = choice.name(&table.name).map_or_else(|| table.name.to_string(), |n| n.fill(row));
+            let of_sources = tables.iter().map(|(source, table)| (&*source.component, &*table.name));
+            let names: BTreeMap<(&str, String), String> = of_sources
+                .chain(own::NAMES.map(|name| (own::VENUE, name)))
+                .filter(|(_, table)| choice.takes(table))
+                .map(|(venue, table)| {
+                    let row = NameParts { pipeline, venue, table, symbol: "{symbol}" };
+                    let name = choice.name(table).map_or_else(|| table.to_owned(), |n| n.fill(row));
                     ((&**store, name.to_ascii_lowercase()), name)
                 })
                 .collect();

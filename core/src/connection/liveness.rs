@@ -1,6 +1,6 @@
 //! Whether a connection lives: no frame is a dead link, no record is a silent venue. Two timers, kept apart.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
@@ -21,8 +21,12 @@ pub(super) struct Liveness {
     is_silent: bool,
 }
 
-/// Up to when all that the venue sent was read. A process that stood still reads late what has waited for it in the socket,
-/// and never what the venue has thrown away meanwhile: that a frame is read tells nothing of the time before. Reads no clock.
+/// Up to when all that the venue sent was read. Reads no clock.
+///
+/// A process that stood still reads late what has waited for it in the socket, and never what the venue has thrown away
+/// meanwhile: that a frame is read tells nothing of the time before. And a venue that is behind with sending leaves a socket
+/// empty, too: what it has made since a ping that it has not answered may wait in front of the answer, and goes with the
+/// line.
 #[derive(Debug)]
 pub(super) struct Heard {
     /// When the last frame was read.
@@ -31,11 +35,14 @@ pub(super) struct Heard {
     shown: Instant,
     /// When nothing seemed to be left at the last look.
     seen: Instant,
+    /// The pings that are not answered, by their numbers, and when each was sent.
+    unanswered: VecDeque<(u64, Instant)>,
+    pings: u64,
 }
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { frame: None, shown: now, seen: now }
+        Self { frame: None, shown: now, seen: now, unanswered: VecDeque::new(), pings: 0 }
     }
 
     /// Notes that a frame was read.
@@ -50,9 +57,28 @@ impl Heard {
         self.seen = now;
     }
 
+    /// Notes that a ping goes out, and returns what it carries; none where far too many are unanswered.
+    pub(super) fn ping(&mut self, now: Instant) -> Option<[u8; 8]> {
+        if self.unanswered.len() >= MOST_PINGS {
+            return None;
+        }
+        self.pings += 1;
+        self.unanswered.push_back((self.pings, now));
+        Some(self.pings.to_be_bytes())
+    }
+
+    /// Notes an answer: all that was sent before its ping came has been read. A venue may answer only the newest of several.
+    pub(super) fn pong(&mut self, payload: &[u8]) {
+        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
+        if number <= self.pings {
+            self.unanswered.retain(|(ping, _)| *ping > number);
+        }
+    }
+
     /// Returns up to when frames came and all of them were read.
     pub(super) fn until(&self) -> Option<Instant> {
-        self.frame.map(|frame| frame.min(self.shown))
+        let read = self.frame?.min(self.shown);
+        Some(self.unanswered.front().map_or(read, |(_, sent)| read.min(*sent)))
     }
 
     /// Returns when to look again, so that of the last frame it is known that it was the last one.
@@ -61,6 +87,8 @@ impl Heard {
     }
 }
 
+/// More pings than these need not be told apart: a venue that is so far behind is lost.
+const MOST_PINGS: usize = 4_096;
 /// So long after the last look another one is made.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -128,6 +156,11 @@ impl Liveness {
         let is_news = !self.is_silent && !self.warn.is_zero() && silent_for >= self.warn;
         self.is_silent |= is_news;
         is_news.then_some(Sign::Silent(silent_for))
+    }
+
+    /// Returns whether data is owed, and pings are wanted at all: then it matters up to when it has come.
+    pub(super) fn asks_for_proof(&self) -> bool {
+        !self.ping_every.is_zero() && self.last_record.is_some()
     }
 
     /// Returns when to look again.
@@ -230,6 +263,28 @@ mod tests {
         liveness.expect(start);
         assert_eq!(liveness.poll(start + SECOND * 100_000), None);
         assert_eq!(liveness.next_at(), None);
+    }
+
+    #[test]
+    fn a_socket_that_is_empty_tells_nothing_of_what_came_after_a_ping_that_is_not_answered() {
+        let start = Instant::now();
+        let mut heard = Heard::new(start);
+        let read = |heard: &mut Heard, second: u32| {
+            heard.frame(start + SECOND * second);
+            heard.nothing_left(start + SECOND * second);
+            heard.nothing_left(start + SECOND * second);
+            heard.until().map(|until| (until - start).as_secs())
+        };
+        assert_eq!(read(&mut heard, 10), Some(10), "nobody was asked");
+        let pings: Vec<_> = (11..20).filter_map(|second| heard.ping(start + SECOND * second)).collect();
+        assert_eq!(read(&mut heard, 100), Some(11), "frames come, and are of before the first ping");
+        heard.pong(&pings[0]);
+        assert_eq!(read(&mut heard, 101), Some(12));
+        heard.pong(b"unasked");
+        heard.pong(&u64::MAX.to_be_bytes());
+        assert_eq!(read(&mut heard, 102), Some(12), "a pong that answers nothing");
+        heard.pong(&pings[8]);
+        assert_eq!(read(&mut heard, 103), Some(103), "the newest answer is one to all before it");
     }
 
     fn liveness() -> (Liveness, Instant) {

@@ -110,14 +110,21 @@ impl<L: Log> Feeder<L> {
 
     /// Forgets what was left out up to `position`: it does not come again.
     pub(crate) fn committed(&mut self, position: SpoolPosition) {
+        self.log.passed(position.offset);
         if !self.refused.is_empty() || !self.redrives.is_empty() {
             self.refused.retain(|cause| cause.offset > position.offset);
             self.redrives.retain(|cause, _| cause.offset > position.offset);
         }
     }
 
-    /// Begins anew, whatever was under way. Nothing is left out any more: its dead letters are gone.
-    pub(crate) fn opened(&mut self) {
+    /// Says how far the store is known to be, and what it may have besides: [`Log::claim`].
+    pub(crate) fn claim(&mut self, passed: u64, entered: u64) {
+        self.log.claim(&self.sink, passed, entered);
+    }
+
+    /// Begins anew behind `at`, whatever was under way. Nothing is left out any more: its dead letters are gone.
+    pub(crate) fn opened(&mut self, at: SpoolPosition) {
+        self.claim(at.offset, 0);
         self.refused.clear();
         self.redrives.clear();
         self.position = None;
@@ -126,18 +133,6 @@ impl<L: Log> Feeder<L> {
 
     /// Reads on behind `from`, up to offset `upto` at most, as far as the bounds of a chunk let it.
     pub(crate) fn read(&mut self, from: SpoolPosition, upto: u64) -> Result<Read> {
-        loop {
-            let oldest = self.log.extent().first.offset.max(from.offset);
-            let read = self.read_once(from, upto)?;
-            // What is dropped while it is read has been counted as dropped: it must not arrive as well.
-            if self.log.extent().first.offset <= oldest {
-                return Ok(read);
-            }
-            self.position = None;
-        }
-    }
-
-    fn read_once(&mut self, from: SpoolPosition, upto: u64) -> Result<Read> {
         if self.position != Some(from) {
             self.log.seek(from)?;
         }

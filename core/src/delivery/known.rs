@@ -32,6 +32,8 @@ pub(crate) struct Noted {
     pub(crate) begins_at: Option<SpoolPosition>,
     /// The tables that it was written with: [`Plan::chain`](crate::chunk::Plan::chain).
     pub(crate) chain: Option<u64>,
+    /// The first offset of the newest segment of which the store may have something.
+    pub(crate) entered: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,6 +45,8 @@ struct Content {
     /// In hexadecimal, as the boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     chain: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    entered: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -69,8 +73,14 @@ impl Known {
                     shown()
                 )));
             }
-            Ok(bytes) => parse(&bytes)
-                .ok_or_else(|| Error::permanent(format!("{} is damaged: it holds no position", shown())))?,
+            Ok(bytes) => {
+                let noted = parse(&bytes)
+                    .ok_or_else(|| Error::permanent(format!("{} is damaged: it holds no position", shown())))?;
+                // A process that was killed may have put it there and not made its name durable: the spool must not be let
+                // go for what a power cut takes back.
+                disk.sync_dir().map_err(|error| Error::permanent(format!("cannot keep {}", shown())).because(error))?;
+                noted
+            }
             Err(error) if error.kind() == ErrorKind::NotFound => Noted::default(),
             Err(error) => return Err(Error::permanent(format!("cannot read {}", shown())).because(error)),
         };
@@ -100,6 +110,7 @@ impl Known {
             position: noted.position.map(Place::of),
             begins_at: noted.begins_at.map(Place::of),
             chain: noted.chain.map(|chain| format!("{chain:016x}")),
+            entered: noted.entered,
         };
         let replaced = disk::replace(&*self.disk, &self.name, |file| Ok(serde_json::to_writer(file, &content)?));
         replaced.map_err(|error| {
@@ -142,7 +153,7 @@ fn format_of(bytes: &[u8]) -> u64 {
 }
 
 fn parse(bytes: &[u8]) -> Option<Noted> {
-    let Content { position, begins_at, chain } = serde_json::from_slice(bytes).ok()?;
+    let Content { position, begins_at, chain, entered } = serde_json::from_slice(bytes).ok()?;
     let place = |place: Option<Place>| match place {
         Some(place) => place.position().map(Some),
         None => Some(None),
@@ -151,8 +162,8 @@ fn parse(bytes: &[u8]) -> Option<Noted> {
         Some(chain) => Some(u64::from_str_radix(&chain, 16).ok()?),
         None => None,
     };
-    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain };
-    (noted.position.is_some() || noted.begins_at.is_some()).then_some(noted)
+    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain, entered };
+    (noted.position.is_some() || noted.begins_at.is_some() || entered.is_some()).then_some(noted)
 }
 
 /// The only format so far. The next one names itself: `"format":2`.
@@ -165,8 +176,10 @@ const LONGEST: u64 = 4_096;
 mod tests {
     use std::fs;
 
+    use proptest::{collection::vec, prelude::*};
+
     use super::*;
-    use crate::spool::disk::RealDisk;
+    use crate::{spool::disk::RealDisk, testkit::SimDisk};
 
     const AT: SpoolPosition = SpoolPosition { boot: Boot(u64::MAX - 1), offset: 1 << 60 };
 
@@ -187,12 +200,53 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_process_has_noted_outlives_a_power_cut_once_it_was_read() {
+        let disk = SimDisk::default();
+        let open = || Known::open(Arc::new(disk.clone()), "sqlite").unwrap();
+        let first = Noted { begins_at: Some(AT), ..Noted::default() };
+        open().write(first).unwrap();
+        // Each change of a note in turn is the last one that the killed process makes.
+        let next = Noted { position: Some(AT), ..Noted::default() };
+        for changes in 1..12 {
+            let disk = disk.copy();
+            let mut known = Known::open(Arc::new(disk.clone()), "sqlite").unwrap();
+            disk.kill_after(changes);
+            drop(known.write(next));
+            disk.kill();
+            let read = Known::open(Arc::new(disk.clone()), "sqlite").unwrap().noted();
+            disk.cut_power(|_| 0);
+            let again = Known::open(Arc::new(disk), "sqlite").unwrap().noted();
+            assert_eq!(again, read, "killed at change {changes}");
+        }
+    }
+
+    #[test]
     fn a_damaged_file_is_no_fresh_start() {
         let directory = tempfile::tempdir().unwrap();
         for content in ["", "{}", "{\"boot\":\"x\",\"offset\":1}", "{\"boot\":\"1\"", "{\"chain\":\"1\"}"] {
             fs::write(directory.path().join("sqlite.json"), content).unwrap();
             let error = Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap_err();
             assert!(error.to_string().contains("sqlite.json"), "{content}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_is_a_position_or_no_position_and_never_a_fresh_start(
+            changes in vec((0_usize..200, any::<u8>()), 1..6),
+            cut in 0_usize..200,
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let disk = Arc::new(RealDisk::at(directory.path()));
+            let mut known = Known::open(disk, "sqlite").unwrap();
+            known.write(Noted { position: Some(AT), chain: Some(7), ..Noted::default() }).unwrap();
+            let mut bytes = fs::read(directory.path().join("sqlite.json")).unwrap();
+            for (at, byte) in changes {
+                let at = at % bytes.len();
+                bytes[at] = byte;
+            }
+            bytes.truncate(cut.max(1));
+            prop_assert!(parse(&bytes).is_none_or(|noted| noted != Noted::default()));
         }
     }
 
@@ -208,7 +262,7 @@ mod tests {
         // As programs of the first format have written it.
         let position = Some(SpoolPosition { boot: Boot(7), offset: 3 });
         let first = open(r#"{"boot":"0000000000000007","offset":3,"chain":"00000000000000ff"}"#).unwrap();
-        assert_eq!(first, Noted { position, begins_at: None, chain: Some(255) });
+        assert_eq!(first, Noted { position, chain: Some(255), ..Noted::default() });
         let begun = open(r#"{"begins_at":{"boot":"0000000000000007","offset":3}}"#).unwrap();
         assert_eq!(begun, Noted { begins_at: position, ..Noted::default() });
     }

@@ -33,6 +33,17 @@ pub trait Log: Send + 'static {
     ///
     /// `Transient` when the log cannot be read.
     fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()>;
+
+    /// Says up to where everything has its fate, and the first offset of the newest segment of which the store may have
+    /// something since; 0 where it is known to have nothing. What lies between the log does not drop, from now on together
+    /// with each segment that is read.
+    fn claim(&mut self, sink: &str, passed: u64, entered: u64);
+
+    /// Says that everything up to an offset has its fate.
+    fn passed(&mut self, upto: u64);
+
+    /// Returns the first offset of the newest segment that was read since the claim.
+    fn entered(&self) -> u64;
 }
 
 /// What a log shows.

@@ -281,13 +281,6 @@ impl Machine {
         }
     }
 
-    /// Returns up to where rows are on their way into the store, or may have arrived: read, being written, accepted, or in
-    /// doubt.
-    pub(crate) fn on_its_way(&self) -> Option<SpoolPosition> {
-        let is_out = self.in_doubt || matches!(self.state, State::Built | State::Refused);
-        is_out.then_some(self.in_hand.to).or_else(|| self.accepted.back().map(|newest| newest.portion.to))
-    }
-
     /// Returns when a failed call is made again, and how many have failed in a row. The breaker may hold it back.
     pub(crate) fn retry(&self, now: Instant) -> Option<(Instant, u32)> {
         Some((self.retry_at?.max(now + self.breaker.wait(now)), self.backoff.attempt()))

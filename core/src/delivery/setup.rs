@@ -54,17 +54,6 @@ pub struct Floor {
     pub committed: Option<SpoolPosition>,
     /// Where reading would begin after a restart: the position that is known beside the log.
     pub replay_from: Option<SpoolPosition>,
-    /// Up to where rows are on their way into the store, or may have arrived: they are not lost with the log.
-    pub on_its_way: Option<SpoolPosition>,
-}
-
-impl Floor {
-    /// Returns the last offset that the sink does not need any more from the log to have it delivered, as far as anybody
-    /// knows now.
-    pub fn read_upto(&self) -> u64 {
-        let known = [self.committed, self.replay_from, self.on_its_way];
-        known.into_iter().flatten().map(|position| position.offset).max().unwrap_or(0)
-    }
 }
 
 /// How a delivery ended.

@@ -10,7 +10,9 @@ use crate::{
     Result,
     chunk::RowSource,
     row::Table,
-    spool::{Control, Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo},
+    spool::{
+        Claim, Control, Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo,
+    },
 };
 
 /// Reads a spool for one sink.
@@ -18,6 +20,8 @@ use crate::{
 pub struct SpoolLog {
     reader: SpoolReader,
     cursor: Cursor,
+    /// Of the sink that it reads for; the ledger has none.
+    claim: Option<Claim>,
     /// The segment that is being read, and the sources as it knows them.
     segment: Option<u64>,
     sources: Arc<[SourceInfo]>,
@@ -46,7 +50,16 @@ impl SpoolLog {
     pub fn new(reader: SpoolReader) -> Self {
         let cursor = reader.cursor(reader.oldest());
         let sources = cursor.sources().clone();
-        Self { reader, cursor, segment: None, sources, streams: Vec::new() }
+        Self { reader, cursor, claim: None, segment: None, sources, streams: Vec::new() }
+    }
+
+    /// Begins anew behind a place.
+    fn place(&mut self, position: SpoolPosition) {
+        self.cursor = match &self.claim {
+            Some(claim) => self.reader.claiming_cursor(position, claim),
+            None => self.reader.cursor(position),
+        };
+        self.segment = None;
     }
 
     fn border(&mut self, segment: u64) {
@@ -69,8 +82,7 @@ impl Log for SpoolLog {
 
     fn seek(&mut self, position: SpoolPosition) -> Result<()> {
         if self.cursor.position() != position {
-            self.cursor = self.reader.cursor(position);
-            self.segment = None;
+            self.place(position);
         }
         Ok(())
     }
@@ -78,14 +90,13 @@ impl Log for SpoolLog {
     fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
         loop {
             let before = self.cursor.position();
-            let Self { reader, cursor, segment, sources, streams } = self;
+            let Self { reader, cursor, segment, sources, streams, .. } = self;
             let cut = match cursor.next(upto)? {
                 None => return Ok(()),
                 Some(Step::Missing { .. }) => {
                     let position = cursor.position();
                     if visit(Seen::Missing { position }).is_break() {
-                        self.cursor = self.reader.cursor(before);
-                        self.segment = None;
+                        self.place(before);
                         return Ok(());
                     }
                     continue;
@@ -108,6 +119,20 @@ impl Log for SpoolLog {
                 }
             }
         }
+    }
+
+    fn claim(&mut self, sink: &str, passed: u64, entered: u64) {
+        self.claim = Some(self.reader.claim(sink, passed, entered));
+        // What it has entered so far is not in hand any more.
+        self.place(self.cursor.position());
+    }
+
+    fn passed(&mut self, upto: u64) {
+        self.claim.iter().for_each(|claim| claim.passed(upto));
+    }
+
+    fn entered(&self) -> u64 {
+        self.claim.as_ref().map_or(0, Claim::entered)
     }
 }
 

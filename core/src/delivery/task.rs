@@ -73,7 +73,8 @@ pub struct Delivery<L> {
     synced: watch::Receiver<SpoolPosition>,
     stop: watch::Receiver<Option<Instant>>,
     floor: watch::Sender<Floor>,
-    remembered_at: Option<Instant>,
+    /// When a position may be noted again.
+    remember_at: Instant,
     rows_stored: u64,
     /// The fault of the program that stopped the last run, until rows arrive again.
     fault: Option<String>,
@@ -115,7 +116,9 @@ impl<L: Log> Delivery<L> {
             rows: config.batch.rows.get(),
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
-        let feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
+        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
+        let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
+        feeder.claim(passed, noted.entered.unwrap_or_default());
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
@@ -147,7 +150,7 @@ impl<L: Log> Delivery<L> {
             synced: setup.synced,
             stop: setup.stop,
             floor,
-            remembered_at: None,
+            remember_at: Instant::now(),
             rows_stored: 0,
             fault: None,
             reporter,
@@ -236,6 +239,7 @@ impl<L: Log> Delivery<L> {
         }
         loop {
             let now = Instant::now();
+            self.note_in_time(now).await;
             self.look_around(now);
             let next = self.machine.next(now);
             // Behind the decision, which may let a probe through the breaker.
@@ -259,6 +263,7 @@ impl<L: Log> Delivery<L> {
     }
 
     async fn wait(&mut self, until: Option<Instant>) {
+        let until = until.into_iter().chain(self.note_at()).min();
         let alarm = async {
             match until {
                 Some(until) => tokio::time::sleep_until(until).await,
@@ -325,21 +330,13 @@ impl<L: Log> Delivery<L> {
                 locked(letters).committed();
             }
             self.rows_stored += self.reporter.moved(before.0.as_ref(), &self.machine, now);
-            if self.remembered_at.is_none_or(|at| now >= at + REMEMBER_EVERY) {
-                self.note().await;
-                self.remembered_at = Some(now);
-            }
+            self.note_in_time(now).await;
             self.fault = None;
         }
         if self.machine.is_idle() {
             self.fault = None;
         }
-        // A store that keeps its position itself needs no note: one that no disk takes must not keep the spool full.
-        let is_needed = !(self.is_unnoted && self.keeps_position);
-        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
-        let (committed, on_its_way) = (self.machine.stored(), self.machine.on_its_way());
-        let floor = Floor { committed, replay_from, on_its_way };
-        self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
+        self.show_floor();
         self.reporter.look(&self.machine, now);
     }
 
@@ -374,7 +371,7 @@ impl<L: Log> Delivery<L> {
         // A beginning in another history says nothing of this one: then nothing is left out.
         let begins_at = self.begins_at.filter(|at| fits(log.standing(*at)));
         let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };
-        feeder.opened();
+        feeder.opened(read_from);
         drop(feeder);
         match self.others.judge(&neighbours, &self.commands).filter(|_| at == SpoolPosition::START) {
             Some(Advice::Hold(why)) => return Ok(Event::Mismatch(why)),
@@ -429,6 +426,7 @@ impl<L: Log> Delivery<L> {
     }
 
     async fn write(&mut self) -> Event {
+        self.note_segment().await;
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
         let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
@@ -505,6 +503,3 @@ fn fits(standing: Standing) -> bool {
 fn strange_refusals() -> Error {
     Error::permanent("the sink refused rows that the chunk does not hold: a fault of the sink")
 }
-
-/// How often a position is noted beside the log.
-const REMEMBER_EVERY: Duration = Duration::from_secs(1);

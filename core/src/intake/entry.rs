@@ -223,6 +223,9 @@ impl Intake {
         let link = handover.link;
         let (drift, recorded) = (self.drift, self.recorded[usize::from(link.source)]);
         self.link = self.links.remove(&link).unwrap_or_default();
+        if handover.is_anew && place == Place::default() {
+            self.link.streams.clear();
+        }
         let (streams, session, is_shut) = (self.link.streams.len(), self.link.session, self.link.is_shut);
         let torn = self.link.torn.clone();
         self.begin();
@@ -316,14 +319,14 @@ impl Intake {
         Ok(accepted)
     }
 
-    /// Enters that a segment is dropped that sinks still needed.
+    /// Enters items that are no source's, all of them or none.
     ///
     /// # Errors
     ///
     /// Those of [`SpoolWriter::append`].
-    pub(super) fn enter(&mut self, now: Now, control: Control) -> Result<Accepted> {
+    pub(super) fn enter(&mut self, now: Now, controls: &[Control]) -> Result<Accepted> {
         self.begin();
-        self.put(control);
+        controls.iter().for_each(|control| self.put(control.clone()));
         self.append(None, now)
     }
 
@@ -712,7 +715,15 @@ impl Intake {
     fn show(&mut self, link: Option<LinkId>) {
         let Some(link) = link else { return };
         self.counts.is_absent = self.continuity.is_absent(&self.sources[usize::from(link.source)]);
-        self.tallies[usize::from(link.source)].count(&self.counts);
+        if let Some(tally) = self.tallies.get_mut(usize::from(link.source)) {
+            tally.count(&self.counts);
+        }
+    }
+
+    /// Returns how many streams are remembered by the numbers of links.
+    #[cfg(test)]
+    pub(super) fn streams_of_links(&self) -> usize {
+        self.links.values().map(|link| link.streams.len()).sum()
     }
 
     /// Returns how many rows the last entry had.

@@ -96,13 +96,15 @@ pub struct Handover {
     pub records: Records,
     /// What else happened, each before the record of this number.
     pub steps: Vec<(usize, Step)>,
-    /// Set by intake: the offset of the last entry that came of this, 0 when nothing did.
+    /// Set by intake: the log's end behind what came of this.
     pub logged: u64,
     /// Set by intake: it had no room for the rows, and has ended the session in the log.
     pub(super) is_refused: bool,
     home: mpsc::Sender<Self>,
     /// Whether its source cannot wait for room in the spool.
     pub(super) is_live: bool,
+    /// Whether the link numbers its streams from the beginning again.
+    pub(crate) is_anew: bool,
     /// Whether nothing comes of this link behind it.
     is_last: bool,
 }
@@ -113,7 +115,7 @@ impl Handover {
         let (home, _) = mpsc::channel(1);
         let steps = vec![(0, Step::Ended { why: why.to_owned() })];
         let (records, logged) = (Records::default(), 0);
-        Self { link, records, steps, logged, is_refused: false, home, is_live: true, is_last: true }
+        Self { link, records, steps, logged, is_refused: false, home, is_live: true, is_anew: false, is_last: true }
     }
 
     /// Returns whether the link is gone, and this is the last of it.
@@ -152,6 +154,7 @@ pub struct Link {
     logged: u64,
     is_refused: bool,
     is_live: bool,
+    is_anew: bool,
 }
 
 impl Link {
@@ -168,6 +171,7 @@ impl Link {
                 is_refused: false,
                 home: home_again,
                 is_live: false,
+                is_anew: false,
                 is_last: false,
             };
             home.try_send(handover).expect("the channel was made for this many");
@@ -185,6 +189,16 @@ impl Link {
             logged: 0,
             is_refused: false,
             is_live: false,
+            is_anew: false,
+        }
+    }
+
+    /// Forgets the streams that have no record any more, so that a link takes memory for those of one session: their numbers
+    /// begin again. Does nothing while something is on the way that has the old ones.
+    pub(crate) fn forget_streams(&mut self) {
+        if self.is_logged() {
+            self.outbox.forget_streams();
+            self.is_anew = true;
         }
     }
 
@@ -243,6 +257,11 @@ impl Link {
             self.take_back(buffer);
         }
         !self.is_pending() && self.idle.len() == BUFFERS
+    }
+
+    /// Returns the end of what is known to be in the log: of all links, at the time that intake took what was handed over.
+    pub(crate) fn logged_upto(&self) -> u64 {
+        self.logged
     }
 
     /// Hands over what has been collected, if intake is ready for it; never waits.
@@ -346,6 +365,7 @@ impl Link {
         std::mem::swap(&mut self.steps, &mut buffer.steps);
         self.step_bytes = 0;
         buffer.is_live = self.is_live;
+        buffer.is_anew = std::mem::take(&mut self.is_anew);
         // The pipeline's queue has a place for every buffer of every link.
         self.queue.try_send(buffer).map_err(|_| gone())
     }

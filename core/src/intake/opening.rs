@@ -33,8 +33,6 @@ pub struct Setup {
     pub config: SpoolConfig,
     /// The sources, by their numbers.
     pub sources: Vec<SourceSetup>,
-    /// The sinks' names.
-    pub sinks: Vec<String>,
     /// Where it is shown.
     pub registry: Registry,
 }
@@ -93,7 +91,7 @@ fn open(setup: Setup) -> Result<Started> {
 
 /// Opens a spool on a disk of the caller's choice.
 pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
-    let Setup { pipeline, folder: _, config, sources, sinks, registry } = setup;
+    let Setup { pipeline, folder: _, config, sources, registry } = setup;
     let limits =
         SpoolLimits { segment_bytes: config.segment_bytes.0, max_bytes: config.max_bytes.0, keep: config.keep.0 };
     let options = SpoolOptions {
@@ -120,7 +118,7 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     tell_recovery(&pipeline, &report, rows, began.elapsed());
     let reader = writer.reader();
     let (synced, synced_seen) = watch::channel(reader.end());
-    let prepared = Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced };
+    let prepared = Prepared { pipeline, continuity, writer, config, sources, registry, synced };
     Ok(Started { reader, synced: synced_seen, is_new: report.new, known, task: Task::new(prepared)? })
 }
 

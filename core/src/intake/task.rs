@@ -23,10 +23,10 @@ use crate::{
     config::{SpoolConfig, WhenFull},
     delivery,
     health::Registry,
-    outside,
+    outside, own,
     row::Timestamp,
     rules::{Rule, holds},
-    spool::{Control, Floor, Housekeeping, SpoolPosition, SpoolWriter, SyncDone},
+    spool::{Control, Floor, Housekeeping, Loss, SpoolPosition, SpoolWriter, SyncDone},
 };
 
 impl Started {
@@ -55,7 +55,6 @@ pub(super) struct Prepared {
     pub(super) writer: SpoolWriter,
     pub(super) config: SpoolConfig,
     pub(super) sources: Vec<SourceSetup>,
-    pub(super) sinks: Vec<String>,
     pub(super) registry: Registry,
     pub(super) synced: watch::Sender<SpoolPosition>,
 }
@@ -67,7 +66,6 @@ pub(super) struct Task {
     intake: Intake,
     boards: Vec<Board>,
     spool: SpoolTally,
-    sinks: Vec<String>,
     when_full: WhenFull,
     sync_pause: Duration,
     began: Instant,
@@ -97,9 +95,11 @@ type Taking = (Handover, Place);
 impl Task {
     /// Returns a task that has entered what the last boot left open.
     pub(super) fn new(prepared: Prepared) -> Result<Self> {
-        let Prepared { pipeline, continuity, writer, config, sources, sinks, registry, synced } = prepared;
+        let Prepared { pipeline, continuity, writer, config, sources, registry, synced } = prepared;
         let names: Vec<Arc<str>> = sources.iter().map(|source| source.info.name.clone()).collect();
-        let tallies = names.iter().map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
+        // The pipeline's own source, which comes last, is no stage.
+        let shown = names.iter().filter(|name| ***name != *own::SOURCE);
+        let tallies = shown.map(|name| SourceTally::new(&registry, &pipeline, name)).collect();
         let board = |source: &SourceSetup| {
             let tables = source.info.tables.iter().map(|table| table.name.clone()).collect();
             Board::new(source.info.name.clone(), tables, source.history_lag)
@@ -110,7 +110,6 @@ impl Task {
             boards,
             spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0),
             pipeline,
-            sinks,
             when_full: config.when_full,
             sync_pause: config.sync.0,
             began: Instant::now(),
@@ -236,7 +235,7 @@ impl Task {
         self.tell_board(&handover);
         // Live records may narrow a gap without a word.
         self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_stirred();
-        handover.done(logged);
+        handover.done(logged.max(self.intake.spool.next_offset().saturating_sub(1)));
         if self.intake.spool.wants_roll()
             && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
         {
@@ -309,6 +308,11 @@ impl Task {
         if self.when_full != WhenFull::DropNewest {
             self.room.send_replace(false);
         }
+        if self.when_full == WhenFull::DropOldest {
+            self.spool.health.degraded(
+                "the spool is full: nothing more is taken, since a sink has rows of every segment that could go in hand",
+            );
+        }
         Ok(false)
     }
 
@@ -324,35 +328,51 @@ impl Task {
         self.publish()
     }
 
-    /// Drops the oldest segment, and says for whom what is lost; returns whether there was one.
+    /// Drops the oldest segment that no sink has in hand, and says for whom what is lost; returns whether there was one. The
+    /// word is durable before the file goes: whoever starts next finds either both or neither.
     async fn drop_oldest(&mut self) -> Result<bool> {
-        let Some(old) = self.intake.spool.oldest_segment() else { return Ok(false) };
-        // Before the sinks are looked at: now none of them reads on in it.
-        if !self.intake.spool.drop_oldest(&old) {
-            return Ok(false);
-        }
-        let (first, last) = old.offsets();
-        let passed = |floor: &watch::Receiver<delivery::Floor>| floor.borrow().read_upto();
-        let sinks: Vec<_> = self.sinks.iter().cloned().zip(self.floors.iter().map(passed)).collect();
-        let mut most = 0;
-        for (sink, passed) in sinks.into_iter().filter(|(_, passed)| *passed < last) {
-            let (counted, of) = (old.clone(), sink.clone());
-            let rows = outside::spawn_blocking(move || counted.rows(passed, &of)).await;
-            let rows = rows.map_err(|error| Error::permanent("counting rows has panicked").because(error))??;
-            let count: u64 = rows.iter().map(|(_, count)| count).sum();
-            most = most.max(count);
-            let (first, now) = (first.max(passed + 1), self.now());
-            let offsets = Some((first, last));
-            let dropped = Control::Dropped { sinks: vec![sink.clone()], rows, offsets, at: now.wall };
-            while holds(Rule::DropsAreEntered) && self.intake.enter(now, dropped.clone())? == Accepted::Behind {
-                self.catch_up().await?;
+        let Some(old) = self.intake.spool.take_oldest() else { return Ok(false) };
+        let counted = old.clone();
+        let losses = outside::spawn_blocking(move || counted.losses()).await;
+        let losses = match losses.map_err(|error| Error::permanent("counting rows has panicked").because(error))? {
+            Ok(losses) => losses,
+            Err(error) => {
+                warn!(pipeline = self.pipeline, error = error.chain(), "the oldest segment stays for now");
+                self.intake.spool.put_back(&old);
+                return Ok(false);
             }
-            self.written();
-            let pipeline = &self.pipeline;
+        };
+        let (first, last) = old.offsets();
+        let now = self.now();
+        let dropped = |loss: &Loss| Control::Dropped {
+            sinks: vec![loss.sink.clone()],
+            rows: loss.rows.iter().map(|(stream, rows)| (*stream, *rows)).collect(),
+            offsets: Some(loss.offsets),
+            at: now.wall,
+        };
+        let entered = losses.iter().map(dropped);
+        let gone: Vec<_> = entered.chain([Control::SegmentDropped { first, last }]).collect();
+        let written = loop {
+            match self.intake.enter(now, &gone)? {
+                Accepted::Behind => self.catch_up().await?,
+                Accepted::Done(written) => break written,
+                Accepted::Part(_) | Accepted::Full => {
+                    self.intake.spool.put_back(&old);
+                    return Ok(false);
+                }
+            }
+        };
+        self.written();
+        while self.synced.borrow().offset < written {
+            self.catch_up().await?;
+        }
+        for Loss { sink, offsets: (first, last), rows } in &losses {
+            let (pipeline, count) = (&self.pipeline, rows.values().sum::<u64>());
             warn!(pipeline, sink, count, "dropped {pipeline} offsets {first} to {last}, {count} rows, for {sink}");
         }
-        self.spool.dropped(most);
-        tidy(&self.pipeline, self.intake.spool.remove(&old));
+        self.spool.dropped(losses.iter().map(|loss| loss.rows.values().sum()).max().unwrap_or(0));
+        // Waited for: a disk that is full has no room before. What is left of it is found again.
+        drop(tidy(&self.pipeline, self.intake.spool.remove(&old)).await);
         Ok(true)
     }
 
@@ -428,7 +448,8 @@ impl Task {
         self.kept_up = Some(Instant::now());
         let offset = self.floor();
         if let Some(housekeeping) = self.intake.spool.retain(Floor { offset, now: self.began.elapsed() }) {
-            tidy(&self.pipeline, housekeeping);
+            // Not waited for: what is left is found again at the next start.
+            drop(tidy(&self.pipeline, housekeeping));
         }
         self.spool.size(self.intake.spool.bytes(), self.intake.spool.segments());
         self.spool.lost(self.intake.spool.lost());
@@ -469,14 +490,13 @@ impl Task {
 }
 
 /// Removes files where it holds up nobody.
-fn tidy(pipeline: &str, housekeeping: Housekeeping) {
+fn tidy(pipeline: &str, housekeeping: Housekeeping) -> JoinHandle<()> {
     let pipeline = pipeline.to_owned();
-    // Not waited for: what is left is found again at the next start.
-    drop(outside::spawn_blocking(move || {
+    outside::spawn_blocking(move || {
         if let Err(error) = housekeeping.run() {
             warn!(pipeline, error = error.chain(), "an old segment could not be removed");
         }
-    }));
+    })
 }
 
 async fn finished(syncing: &mut Option<JoinHandle<SyncDone>>) -> Result<SyncDone> {

@@ -14,6 +14,7 @@ use foldhash::fast::FixedState;
 use super::timeline::{Known, State, Timeline};
 use crate::{
     intake::{Continuity, Span, Standing},
+    own,
     protocol::GapId,
     row::{Numbering, Origin, StreamKey, Timestamp},
     spool::{Control, GapOutcome, RowHead},
@@ -254,6 +255,7 @@ impl Fold {
             | Control::Restart { .. }
             | Control::Malformed { .. }
             | Control::ClockStep { .. }
+            | Control::SegmentDropped { .. }
             | Control::Redrive { .. } => self.continuity.apply(control),
         }
     }
@@ -337,7 +339,9 @@ impl Fold {
             line.is_news |= (line.session, line.numbering) != (session, numbering);
             (line.session, line.numbering) = (session, numbering);
             line.time.turn(at, known);
-        } else if let Some((source, key)) = self.continuity.name(id) {
+        } else if let Some((source, key)) = self.continuity.name(id)
+            && source != own::SOURCE
+        {
             let line = Line::new(None, source.into(), key.clone(), Timeline::new(at, known));
             self.add(id, line);
         }
@@ -446,6 +450,11 @@ impl Fold {
     /// Returns all other lines.
     pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
         self.lines.values_mut()
+    }
+
+    /// Returns all lines, those that were given up first.
+    pub(crate) fn all_lines(&self) -> impl Iterator<Item = &Line> {
+        self.gone.iter().chain(self.lines.values())
     }
 
     /// Returns the store's number of a stream.

@@ -9,20 +9,26 @@
 //! pipeline. Where its file is gone, or the log does not reach back to it, it begins with the oldest head that is left, and
 //! says that what lies before is unknown.
 //!
+//! Where a sink takes the table `coverage`, each stretch that is new or another one is a row of it, appended by intake like any
+//! other. What was told is what the ledger reads in the log: a row that it does not find there it tells again.
+//!
 //! All times are the venue's, in UTC nanoseconds.
 
 mod fold;
 mod report;
 mod store;
 mod task;
+mod teller;
 #[cfg(test)]
 mod tests;
 mod timeline;
+mod told;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;
 pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, Skipped, StreamCoverage};
-pub(crate) use task::{Setup, prepare};
+pub(crate) use task::{Ledger, Setup, prepare};
+pub(crate) use teller::Telling;
 #[cfg(test)]
 pub(crate) use timeline::Mark;
 pub use timeline::State;

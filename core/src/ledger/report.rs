@@ -416,7 +416,20 @@ async fn skipped(connection: &mut SqliteConnection, since: Option<Timestamp>) ->
 }
 
 impl Proof {
-    fn named(numbering: Option<&str>) -> Self {
+    /// All of them.
+    pub(super) const ALL: [Self; 4] = [Self::DenseSequence, Self::Linked, Self::History, Self::None];
+
+    /// Returns its name.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::DenseSequence => "dense_sequence",
+            Self::Linked => "linked",
+            Self::History => "history",
+            Self::None => "none",
+        }
+    }
+
+    pub(super) fn named(numbering: Option<&str>) -> Self {
         match numbering {
             Some("sequence") => Self::DenseSequence,
             Some("linked") => Self::Linked,

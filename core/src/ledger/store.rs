@@ -16,6 +16,7 @@ use sqlx::{
 use super::{
     fold::{Fold, Line, Skip, StoredLine},
     timeline::{KEPT, Known, Mark, State, Timeline},
+    told::{Statement, Told},
 };
 use crate::{
     Error, Result,
@@ -31,6 +32,8 @@ pub(super) struct Store {
     /// Tells the file from another one of the same name.
     file: (u64, u64),
     position: Option<Place>,
+    /// What the table `coverage` is told, where a sink takes it.
+    told: Option<Told>,
 }
 
 /// Up to where in which log a ledger goes.
@@ -73,7 +76,7 @@ impl Store {
         refuse_newer(path, version)?;
         let file = file_id(path).ok_or_else(|| gone(path))?;
         let position = place.as_ref().map(Place::read).transpose().map_err(|error| failed(path, error))?;
-        Ok(Self { path: path.to_owned(), connection, file, position })
+        Ok(Self { path: path.to_owned(), connection, file, position, told: None })
     }
 
     /// Returns up to where the log was read.
@@ -108,6 +111,25 @@ impl Store {
         self.position = Some(place);
         fold.saved();
         Ok(())
+    }
+
+    /// Begins to note what the table `coverage` has to be told.
+    pub(super) async fn tell(&mut self) -> Result<()> {
+        let told = Told::open(&mut self.connection).await;
+        self.told = Some(told.map_err(|error| failed(&self.path, error))?);
+        Ok(())
+    }
+
+    /// Returns what the table `coverage` is told, where a sink takes it.
+    pub(super) fn told(&mut self) -> Option<&mut Told> {
+        self.told.as_mut()
+    }
+
+    /// Returns the next statements that the log lacks.
+    pub(super) async fn unsaid(&mut self, behind: u64, most: usize) -> Result<Vec<Statement>> {
+        let Some(told) = &self.told else { return Ok(Vec::new()) };
+        let unsaid = told.unsaid(&mut self.connection, behind, most).await;
+        unsaid.map_err(|error| failed(&self.path, error))
     }
 
     /// Ends it: what it is in then is one file.
@@ -147,7 +169,13 @@ impl Store {
         }
         write_losses(&mut transaction, fold, place).await?;
         write_skips(&mut transaction, fold, place).await?;
+        if let Some(told) = &mut self.told {
+            told.note(&mut transaction, fold).await?;
+        }
         transaction.commit().await?;
+        if let Some(told) = &mut self.told {
+            told.noted();
+        }
         Ok(true)
     }
 }

@@ -8,6 +8,8 @@ use tracing::warn;
 use super::{
     fold::{Fold, StoredLine},
     store::{self, Place, Store},
+    teller::{self, Teller, Telling},
+    told::Statement,
 };
 use crate::{
     Error, Kind, Result,
@@ -32,19 +34,24 @@ pub(crate) struct Setup {
     pub(crate) health: StageHealth,
 }
 
-/// Returns the task, and what the log is kept for.
-pub(crate) fn prepare(setup: Setup) -> (impl Future<Output = ()> + use<>, watch::Receiver<Floor>) {
+/// Returns the ledger, and what the log is kept for.
+pub(crate) fn prepare(setup: Setup) -> (Ledger, watch::Receiver<Floor>) {
     let (floor, shown) = watch::channel(Floor::default());
-    (Task { setup, floor }.run(), shown)
+    (Ledger { setup, floor, teller: None }, shown)
 }
 
-struct Task {
+/// A ledger that is ready to follow the log.
+pub(crate) struct Ledger {
     setup: Setup,
     floor: watch::Sender<Floor>,
+    /// Where a sink takes the table `coverage`, and until its last word.
+    teller: Option<Teller>,
 }
 
-impl Task {
-    async fn run(mut self) {
+impl Ledger {
+    /// Follows the log until the pipeline stops, and tells the table `coverage` of it, if it is to.
+    pub(crate) async fn run(mut self, telling: Option<Telling>) {
+        self.teller = telling.map(|telling| Teller::new(&self.setup.pipeline, &telling));
         let mut pauses = pauses();
         loop {
             let began = Instant::now();
@@ -56,6 +63,8 @@ impl Task {
             };
             // The log is there for the stores: what is gone when the ledger works again is unknown then.
             self.keep_from(SpoolPosition { boot: Boot(0), offset: u64::MAX });
+            // Intake waits for the last word: the next start has it.
+            self.teller = self.teller.take().filter(|teller| !teller.done.is_cancelled());
             if !self.can_go_on(&error, pauses.failed(None)).await {
                 return;
             }
@@ -79,8 +88,13 @@ impl Task {
             let next = format!("the pipeline goes on, trying again in {:.1} s", pause.as_secs_f64());
             health.degraded(format!("{why}; {next}"));
         }
+        let done = done(self.teller.as_ref());
         tokio::select! {
             () = tokio::time::sleep(pause) => true,
+            () = done => {
+                self.teller = None;
+                true
+            }
             () = stopped(&mut self.setup.stop) => false,
         }
     }
@@ -88,33 +102,82 @@ impl Task {
     /// Follows the log until the pipeline stops.
     async fn follow(&mut self) -> Result<()> {
         let mut store = Store::open(&self.setup.path).await?;
+        if self.teller.is_some() {
+            store.tell().await?;
+        }
         let mut reading = self.start(&mut store).await?;
+        let begins_at = self.setup.synced.borrow().offset;
         self.setup.health.healthy("follows the spool");
         loop {
             let is_last = self.setup.stop.borrow_and_update().is_some();
             let upto = self.setup.synced.borrow_and_update().offset;
             let next_at = Instant::now() + PACE;
-            while reading.position.offset < upto {
-                if self.setup.stop.borrow().is_some_and(|deadline| deadline <= Instant::now()) {
-                    return Err(Error::transient("the time for stopping is over; the next start goes on"));
+            reading = self.catch_up(&mut store, reading, upto).await?;
+            if reading.position.offset >= begins_at
+                && let Some(told) = store.told().filter(|told| told.is_new())
+            {
+                told.wake();
+                self.save(&mut store, &mut reading).await?;
+            }
+            match self.teller.take() {
+                Some(teller) if teller.done.is_cancelled() => {
+                    let last = self.last_word(teller, &mut store, reading);
+                    reading = tokio::time::timeout(LAST_WORD, last).await.map_err(|_| too_late())??;
                 }
-                let read;
-                (reading, read) = blocking(reading, move |reading| reading.read(upto)).await?;
-                read?;
-                let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
-                store.save(&mut reading.fold, place).await?;
-                self.setup.health.ledger(Instant::now(), reading.position.offset, reading.fold.open());
-                self.keep_from(reading.position);
+                Some(mut teller) => {
+                    teller.tell(&mut store, reading.position.offset).await?;
+                    self.teller = Some(teller);
+                }
+                None => {}
             }
             if is_last {
                 return store.close().await;
             }
-            let mut stop = self.setup.stop.clone();
+            let (mut stop, done) = (self.setup.stop.clone(), done(self.teller.as_ref()));
             tokio::select! {
                 () = self.news(next_at) => {}
+                () = done => {}
                 () = stopped(&mut stop) => {}
             }
         }
+    }
+
+    /// Reads up to an offset.
+    async fn catch_up(&self, store: &mut Store, mut reading: Reading, upto: u64) -> Result<Reading> {
+        while reading.position.offset < upto {
+            if self.setup.stop.borrow().is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(too_late());
+            }
+            let read;
+            (reading, read) = blocking(reading, move |reading| reading.read(upto)).await?;
+            read?;
+            self.save(store, &mut reading).await?;
+        }
+        Ok(reading)
+    }
+
+    async fn save(&self, store: &mut Store, reading: &mut Reading) -> Result<()> {
+        let said = std::mem::take(&mut reading.said);
+        if let Some(told) = store.told() {
+            told.hear(said);
+        }
+        let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
+        store.save(&mut reading.fold, place).await?;
+        self.setup.health.ledger(Instant::now(), reading.position.offset, reading.fold.open());
+        self.keep_from(reading.position);
+        Ok(())
+    }
+
+    /// Tells the table how the sources have ended, as the last one that intake hears of.
+    async fn last_word(&mut self, mut teller: Teller, store: &mut Store, reading: Reading) -> Result<Reading> {
+        // An intake that is gone hears nothing: the next start says it.
+        let Ok(end) = teller.end().await else { return Ok(reading) };
+        if self.setup.synced.wait_for(|synced| synced.offset >= end).await.is_err() {
+            return Ok(reading);
+        }
+        let reading = self.catch_up(store, reading, end).await?;
+        teller.last_word(store).await?;
+        Ok(reading)
     }
 
     /// Waits until more is durable, and for a while between one look and the next.
@@ -152,7 +215,7 @@ impl Task {
     }
 
     fn keep_from(&self, position: SpoolPosition) {
-        let floor = Floor { committed: Some(position), replay_from: None, on_its_way: None };
+        let floor = Floor { committed: Some(position), replay_from: None };
         self.floor.send_replace(floor);
     }
 }
@@ -167,6 +230,8 @@ struct Reading {
     log: SpoolLog,
     reader: SpoolReader,
     position: SpoolPosition,
+    /// Statements of the ledger's own that were read since the store was told.
+    said: Vec<Statement>,
 }
 
 impl Reading {
@@ -199,12 +264,12 @@ impl Reading {
     fn at(reader: &SpoolReader, fold: Fold, position: SpoolPosition) -> Result<Self> {
         let mut log = SpoolLog::new(reader.clone());
         log.seek(position)?;
-        Ok(Self { fold, log, reader: reader.clone(), position })
+        Ok(Self { fold, log, reader: reader.clone(), position, said: Vec::new() })
     }
 
     /// Reads on, so far that what has to be written then is bounded.
     fn read(&mut self, upto: u64) -> Result<()> {
-        let Self { fold, log, reader, position } = self;
+        let Self { fold, log, reader, position, said } = self;
         let (mut items, mut is_dropped) = (0, false);
         let before = *position;
         log.read(upto, &mut |seen| {
@@ -213,7 +278,8 @@ impl Reading {
             }
             items += 1;
             match seen {
-                Seen::Item { position: at, item, .. } => {
+                Seen::Item { position: at, item, source, .. } => {
+                    said.extend(teller::said(&item, source.as_ref()));
                     match item {
                         Item::Row(row, _) => fold.row(&row),
                         Item::Control(control) => fold.control(&control),
@@ -221,7 +287,7 @@ impl Reading {
                     *position = at;
                 }
                 Seen::Missing { position: at } => {
-                    is_dropped = at.offset <= reader.oldest().offset;
+                    is_dropped = reader.was_dropped(at.offset) || at.offset <= reader.oldest().offset;
                     if is_dropped {
                         return ControlFlow::Break(());
                     }
@@ -239,6 +305,21 @@ impl Reading {
             return Err(Error::transient(format!("the spool shows nothing behind {before}, but ends at {upto}")));
         }
         Ok(())
+    }
+}
+
+fn too_late() -> Error {
+    Error::transient("the time for stopping is over; the next start goes on")
+}
+
+/// Waits until the sources have said their last word.
+fn done(teller: Option<&Teller>) -> impl Future<Output = ()> + use<> {
+    let done = teller.map(|teller| teller.done.clone());
+    async move {
+        match done {
+            Some(done) => done.cancelled().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
@@ -264,6 +345,9 @@ async fn blocking<T: Send + 'static, R: Send + 'static>(
 
 /// So often the ledger is written: what is shown of a running pipeline is that old.
 const PACE: Duration = Duration::from_secs(1);
+
+/// How long the last word may take.
+const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// So many items are read between two commits.
 const AT_ONCE: usize = 200_000;

@@ -122,7 +122,7 @@ impl Spool {
             health: health.clone(),
         };
         let (task, floor) = prepare(setup);
-        task.await;
+        task.run(None).await;
         let floor = *floor.borrow();
         (health.status(), floor)
     }

@@ -100,7 +100,6 @@ impl Timeline {
     }
 
     /// Returns the marks.
-    #[cfg(test)]
     pub(crate) fn marks(&self) -> &[Mark] {
         &self.marks
     }

@@ -9,6 +9,7 @@
 
 mod check;
 mod folder;
+mod own;
 pub mod redrive;
 pub mod remedies;
 mod supervise;
@@ -22,7 +23,7 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
@@ -31,6 +32,7 @@ use tracing::info;
 
 pub use check::{Check, check_connections};
 pub use folder::Folder;
+use own::{Own, OwnSetup};
 use redrive::Redrives;
 use supervise::{MakeSource, SourceEnd, Supervised};
 use vanished::Vanished;
@@ -43,7 +45,8 @@ use crate::{
     delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
     http::HttpClient,
-    intake, ledger,
+    intake,
+    ledger::{self, Ledger},
     metrics::PipelineMetrics,
     row::Table,
     source::{Lines, Source},
@@ -168,7 +171,7 @@ struct Parts {
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
     deliveries: JoinSet<SinkEnd>,
-    ledger: JoinSet<()>,
+    own: Own,
     redrives: JoinSet<()>,
     vanished: Vec<String>,
     spool: StageHealth,
@@ -184,13 +187,13 @@ impl Parts {
         let commands = pipeline.commands();
         let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
         let vanished = Vanished::find(&folder.sinks(), &names, &commands)?;
+        let own = crate::own::source(&pipeline.sinks);
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
             folder: folder.spool(),
             config: pipeline.spool,
-            sources: feeds.iter().map(SourceFeed::intake_source).collect(),
-            sinks: names.into_iter().chain(vanished.iter().map(|sink| &*sink.name)).map(str::to_owned).collect(),
+            sources: feeds.iter().map(SourceFeed::intake_source).chain(own.clone().map(own::intake_source)).collect(),
             registry: around.registry.clone(),
         })
         .await
@@ -201,7 +204,7 @@ impl Parts {
             pipeline: &pipeline.name,
             folder: &folder,
             intake: &intake,
-            sources: feeds.iter().map(SourceFeed::info).collect(),
+            sources: feeds.iter().map(SourceFeed::info).chain(own.clone()).collect(),
             vanished: &vanished,
             others: others(&around.data_dir, &around.strays),
             stop: told,
@@ -212,33 +215,20 @@ impl Parts {
         let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
         let sinks = sinks.into_iter().zip(floors.clone()).collect();
         floors.extend(around_sinks.show_vanished());
-        let (ledger, floor) = around_sinks.ledger();
+        let (follow, floor) = around_sinks.ledger();
         floors.push(floor);
         let stop_sources = CancellationToken::new();
         let held = vanished::renamed(&around_sinks.sources, &intake.known);
         let known = around_sinks.sources;
         let (running, queue) = intake.run(floors, stop_sources.clone());
-        let (name, stop) = (pipeline.name.clone(), stop_sources.clone());
-        let asked =
-            Redrives { pipeline: name, folder: folder.clone(), sinks, sources: known, queue: queue.clone(), stop };
-        let mut redrives = JoinSet::new();
-        redrives.spawn(asked.run());
+        let (number, registry) = (feeds.len() as u16, &around.registry);
+        let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
+        let (name, stop) = (pipeline.name.as_str(), &stop_sources);
+        let way = Way { pipeline: name, folder: &folder, running: &running, queue: &queue, stop, around: &around };
+        let redrives = way.redrives(sinks, known);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            let supervised = Supervised {
-                held,
-                folder: folder.source(&feed.name),
-                lines: Lines::new(number as u16, feed.owned_tables(), queue.clone()),
-                asks: running.asks[number].clone(),
-                synced: running.synced_offset.clone(),
-                room: running.room.clone(),
-                stop: stop_sources.clone(),
-                http: around.http.clone(),
-                health: feed.health(&around.registry, &pipeline.name),
-                name: feed.name,
-                make: feed.make,
-            };
-            sources.spawn(supervised.run());
+            sources.spawn(way.source(number, feed, held).run());
         }
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
@@ -250,7 +240,7 @@ impl Parts {
             stop_sources,
             intake: running.task,
             deliveries,
-            ledger,
+            own,
             redrives,
             stop_sinks,
             stop: around.stop,
@@ -286,7 +276,9 @@ impl Parts {
             needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
         }
         while self.redrives.join_next().await.is_some() {}
-        // The queue is closed now: intake writes what is in it, makes it durable, and ends.
+        // What the pipeline says of itself comes last.
+        self.own.say_last_word();
+        // The queue is closed soon: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
             None => joined((&mut self.intake).await, &self.spool),
@@ -297,11 +289,49 @@ impl Parts {
             // Its panic was caught, and nobody aborts it.
             sinks.extend(ended);
         }
-        while self.ledger.join_next().await.is_some() {}
+        self.own.ended().await;
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
         outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
+    }
+}
+
+/// What all that writes to the log has in common.
+struct Way<'a> {
+    pipeline: &'a str,
+    folder: &'a Folder,
+    running: &'a intake::Running,
+    queue: &'a mpsc::Sender<intake::Handover>,
+    stop: &'a CancellationToken,
+    around: &'a Surroundings,
+}
+
+impl Way<'_> {
+    /// Returns a source, to be run.
+    fn source(&self, number: usize, feed: SourceFeed, held: Option<String>) -> Supervised {
+        Supervised {
+            held,
+            folder: self.folder.source(&feed.name),
+            lines: Lines::new(number as u16, feed.owned_tables(), self.queue.clone()),
+            asks: self.running.asks[number].clone(),
+            synced: self.running.synced_offset.clone(),
+            room: self.running.room.clone(),
+            stop: self.stop.clone(),
+            http: self.around.http.clone(),
+            health: feed.health(&self.around.registry, self.pipeline),
+            name: feed.name,
+            make: feed.make,
+        }
+    }
+
+    /// Starts to look for dead letters that are to be sent again, of these sinks.
+    fn redrives(&self, sinks: Vec<(String, watch::Receiver<Floor>)>, sources: Vec<SourceInfo>) -> JoinSet<()> {
+        let (pipeline, folder) = (self.pipeline.to_owned(), self.folder.clone());
+        let (queue, stop) = (self.queue.clone(), self.stop.clone());
+        let mut redrives = JoinSet::new();
+        redrives.spawn(Redrives { pipeline, folder, sinks, sources, queue, stop }.run());
+        redrives
     }
 }
 
@@ -334,23 +364,22 @@ impl Deliveries<'_> {
     fn show_vanished(&self) -> impl Iterator<Item = watch::Receiver<Floor>> {
         self.vanished.iter().map(|sink| {
             sink.show(self.registry, self.pipeline);
+            let passed = sink.floor.committed.map_or(0, |position| position.offset);
+            self.intake.reader.claim(&sink.name, passed, sink.entered);
             watch::channel(sink.floor).1
         })
     }
 
-    /// Returns the running ledger, and what it no longer needs.
-    fn ledger(&self) -> (JoinSet<()>, watch::Receiver<Floor>) {
-        let (follow, floor) = ledger::prepare(ledger::Setup {
+    /// Returns the ledger, to be run, and what it no longer needs.
+    fn ledger(&self) -> (Ledger, watch::Receiver<Floor>) {
+        ledger::prepare(ledger::Setup {
             pipeline: self.pipeline.to_owned(),
             path: self.folder.ledger(),
             reader: self.intake.reader.clone(),
             synced: self.intake.synced.clone(),
             stop: self.stop.clone(),
             health: self.registry.stage(StageId::ledger(self.pipeline)),
-        });
-        let mut running = JoinSet::new();
-        running.spawn(follow);
-        (running, floor)
+        })
     }
 
     /// Returns the delivery of a sink, to be run, and what it no longer needs.

@@ -48,7 +48,8 @@ impl Tables {
     /// Those of building its sources.
     pub fn of(pipeline: &Pipeline) -> Result<Self> {
         let sources = pipeline.sources.iter().cloned().map(|stage| Ok(SourceFeed::new(stage)?.info()));
-        Ok(Self(sources.collect::<Result<_>>()?))
+        // In the order in which intake numbers them.
+        Ok(Self(sources.chain(crate::own::source(&pipeline.sinks).map(Ok)).collect::<Result<_>>()?))
     }
 
     /// Returns the table of a letter's row.

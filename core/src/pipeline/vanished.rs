@@ -18,6 +18,8 @@ pub(super) struct Vanished {
     pub(super) name: String,
     /// What the spool keeps for it.
     pub(super) floor: Floor,
+    /// The first offset of the newest segment of which its store may have something; 0 for none.
+    pub(super) entered: u64,
     commands: Commands,
 }
 
@@ -46,8 +48,8 @@ impl Vanished {
         // Where nobody can tell what it has, it may need everything.
         let noted = Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()).unwrap_or_default();
         let at = noted.position.or(noted.begins_at);
-        let floor = Floor { committed: at, replay_from: at, on_its_way: None };
-        Self { name: name.to_owned(), floor, commands }
+        let entered = noted.entered.unwrap_or_default();
+        Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at }, entered, commands }
     }
 
     /// Shows it as a failed stage.

@@ -226,6 +226,13 @@ impl Outbox {
         &self.records
     }
 
+    /// Numbers the streams of what comes next from the beginning again. There is no record now.
+    pub(crate) fn forget_streams(&mut self) {
+        // Also the names of streams whose records were taken back.
+        self.records.clear();
+        self.directory.forget_streams();
+    }
+
     /// Takes the records away, leaving `empty` to be filled.
     pub(crate) fn swap_records(&mut self, empty: &mut Records) {
         std::mem::swap(&mut self.records, empty);

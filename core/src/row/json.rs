@@ -71,7 +71,8 @@ fn number(value: &Value) -> Option<f64> {
             "-inf" => Some(f64::NEG_INFINITY),
             _ => None,
         },
-        other => other.as_f64(),
+        Value::Number(number) => number.as_f64(),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
     }
 }
 

@@ -256,6 +256,12 @@ impl Directory {
         id
     }
 
+    /// Numbers streams from the beginning again.
+    pub(crate) fn forget_streams(&mut self) {
+        self.ids.iter_mut().for_each(HashMap::clear);
+        self.streams = 0;
+    }
+
     /// From here on `symbol` means another instrument than before.
     pub(crate) fn relist(&mut self, symbol: &str, listing: &str) {
         if self.listings.get(symbol).is_some_and(|known| &**known == listing) {

@@ -23,7 +23,7 @@ use crate::{
     intake::{self, Handover, Link, LinkId, Running, SourceSetup, open_on},
     outside,
     sink::Sink,
-    spool::{SourceInfo, SpoolReader},
+    spool::{SourceInfo, SpoolLimits, SpoolOptions, SpoolReader},
     testkit::Failure,
 };
 
@@ -56,8 +56,7 @@ pub(super) struct Ended {
 impl Engine {
     /// Starts a pipeline as `pipeline::Parts` does.
     pub(super) fn start(setting: &Setting, stores: &[Shared]) -> Result<Self> {
-        let tables = venue::tables().into_iter().map(Arc::new).collect();
-        let source = SourceInfo { name: "venue".into(), venue: "venue".into(), tables };
+        let source = source();
         let names: Vec<String> = (0..stores.len()).map(name).collect();
         let registry = Registry::new();
         let disk = outside::disk_with(Path::new(SPOOL));
@@ -71,7 +70,6 @@ impl Engine {
                     info: source.clone(),
                     history_lag: Duration::from_secs(venue::LAG as u64 + 1),
                 }],
-                sinks: names.clone(),
                 registry: registry.clone(),
             },
         )?;
@@ -136,6 +134,16 @@ impl Engine {
         }
         Ended { intake, sinks: ended }
     }
+}
+
+fn source() -> SourceInfo {
+    let tables = venue::tables().into_iter().map(Arc::new).collect();
+    SourceInfo { name: "venue".into(), venue: "venue".into(), tables }
+}
+
+/// Returns what the spool is opened with.
+pub(super) fn spool_options() -> SpoolOptions {
+    SpoolOptions { pipeline: PIPELINE.to_owned(), sources: vec![source()], limits: SpoolLimits::default() }
 }
 
 /// Returns the directory of the dead letters of a sink.

@@ -32,19 +32,18 @@ pub(super) fn says_the_truth(world: &World) -> Result<(), String> {
         for (record, made) in world.venue.market.made.iter().enumerate().skip(first) {
             let is_there = there.contains(&record) || recorder.trusted.contains(&record);
             if made.stream == stream && made.ts > at && !is_there {
-                is_not_claimed(world, record, made, marks)?;
+                is_not_claimed(record, made, marks)?;
             }
         }
     }
     Ok(())
 }
 
-fn is_not_claimed(world: &World, record: usize, made: &Made, marks: &[Mark]) -> Result<(), String> {
+fn is_not_claimed(record: usize, made: &Made, marks: &[Mark]) -> Result<(), String> {
     let near = said_near(marks, made);
     let is_repeatable = STREAMS[made.stream].1 != Numbering::Unnumbered;
-    // What nobody repeats, and was on its way when a line was cut, is between two times that are claimed.
-    let has_come = is_repeatable || world.venue.delivered.contains(&record);
-    if has_come && near.iter().all(|state| state.is_complete()) {
+    // What nobody repeats, and was on its way when a line was cut, may lie before a time that is claimed.
+    if is_repeatable && near.iter().all(|state| state.is_complete()) {
         return Err(format!(
             "I14: record {record} {made:?} is not there, and the ledger says {near:?} of {}",
             shown(marks)

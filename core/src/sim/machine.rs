@@ -107,6 +107,11 @@ pub(super) fn disks() -> Vec<(PathBuf, SimDisk)> {
     with(|machine| machine.disks.iter().map(|(path, disk)| (path.clone(), disk.clone())).collect()).unwrap_or_default()
 }
 
+/// Returns whether a process is dead that does not know it yet.
+pub(super) fn has_died() -> bool {
+    with(|machine| machine.disks.values().any(SimDisk::is_dead)).unwrap_or_default()
+}
+
 /// Puts another disk in the place of the one with a directory.
 pub(super) fn replace_disk(path: &Path, disk: SimDisk) {
     with(|machine| machine.disks.insert(path.to_owned(), disk));

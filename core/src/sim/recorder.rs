@@ -1,16 +1,21 @@
 //! What the log has said so far: every durable item, read as soon as it is, and what follows from it.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use super::{
-    market::Market,
-    venue::{SECOND, STREAMS},
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
+
+use super::venue::{SECOND, STREAMS, Venue};
 use crate::{
     intake::{Continuity, row_hash},
     ledger::Fold,
     protocol::GapId,
-    spool::{Boot, Control, GapOutcome, Item, ItemBuffer, RowHead, SpoolPosition, SpoolReader, Step},
+    row::Timestamp,
+    spool::{
+        Boot, Control, Cursor, GapOutcome, Item, ItemBuffer, Recovery, RowHead, SpoolOptions, SpoolPosition,
+        SpoolReader, Standing, Step,
+    },
+    testkit::{Failure, SimDisk},
 };
 
 /// A row of the log.
@@ -44,14 +49,15 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Reads on.
-    pub(super) fn read(&mut self, reader: &SpoolReader, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
-        let mut cursor = reader.cursor(self.position.unwrap_or(SpoolPosition::START));
-        if self.position.is_some_and(|position| position.offset >= reader.end().offset) {
-            return Ok(());
-        }
+    /// Returns a cursor that goes on where it has got to.
+    pub(super) fn cursor(&self, reader: &SpoolReader) -> Cursor {
+        reader.cursor(self.position.unwrap_or(SpoolPosition::START))
+    }
+
+    /// Reads on, up to an offset at most.
+    pub(super) fn read(&mut self, cursor: &mut Cursor, upto: u64, venue: &Venue) -> Result<(), String> {
         // What fails for a reader it reads later.
-        while let Ok(Some(step)) = cursor.next(u64::MAX) {
+        while let Ok(Some(step)) = cursor.next(upto) {
             match step {
                 Step::Missing { first, last } => {
                     self.missing.push((first, last));
@@ -62,12 +68,58 @@ impl Recorder {
                         self.items.insert(offset, (entry.boot, checksum(&mut self.items_of_one, &item)));
                         match item {
                             Item::Row(row, bytes) => self.row(offset, entry.boot, &row, bytes),
-                            Item::Control(control) => self.control(&control, market, gave_up)?,
+                            Item::Control(control) => self.control(&control, venue)?,
                         }
                     }
                 }
             }
             self.position = Some(cursor.position());
+        }
+        Ok(())
+    }
+
+    /// I6, I7: what a restart finds on a disk is what was seen, and what follows from its last head is what follows from all.
+    /// Reads on to the end that a restart will find.
+    pub(super) fn compare_restart(
+        &mut self,
+        disk: SimDisk,
+        options: SpoolOptions,
+        venue: &Venue,
+    ) -> Result<(), String> {
+        let (continuity, end, reader) = self.recover(disk, options)?;
+        let mut cursor = self.cursor(&reader);
+        self.read(&mut cursor, end, venue)?;
+        self.compare_continuity(&continuity)
+    }
+
+    /// The same of a disk whose power fails now, which goes on all the same.
+    pub(super) fn compare_power_cut(&self, disk: SimDisk, options: SpoolOptions) -> Result<(), String> {
+        let (continuity, end, _) = self.recover(disk, options)?;
+        let is_known = self.position.is_some_and(|position| position.offset == end);
+        if is_known { self.compare_continuity(&continuity) } else { Ok(()) }
+    }
+
+    fn recover(&self, disk: SimDisk, options: SpoolOptions) -> Result<(Continuity, u64, SpoolReader), String> {
+        disk.fail(Failure::None);
+        let failed = |error: crate::Error| format!("I7: a copy cannot be opened: {}", error.chain());
+        let recovery = Recovery::open(Arc::new(disk), options).map_err(failed)?;
+        let mut continuity = Continuity::restore(recovery.snapshot().unwrap_or_default()).map_err(failed)?;
+        recovery.streams().into_iter().for_each(|(id, info)| continuity.add_stream(id, &info.source, &info.key));
+        let recovery = recovery.replay(|step| fold(&mut continuity, &step)).map_err(failed)?;
+        let end = recovery.report().end;
+        let reader = recovery.begin(Vec::new(), Timestamp(0), "").map_err(failed)?.writer.reader();
+        if let Some(position) = self.position {
+            let standing = reader.check(position);
+            if standing != Standing::Retained || end < position.offset {
+                return Err(format!("I7: {position} was durable, and a restart ends at {end}: {standing:?}"));
+            }
+        }
+        Ok((continuity, end, reader))
+    }
+
+    fn compare_continuity(&self, continuity: &Continuity) -> Result<(), String> {
+        if self.missing.is_empty() && self.continuity != *continuity {
+            return Err(format!("I6: a head and what follows say {continuity:#?}, all items {:#?}", self.continuity));
         }
         Ok(())
     }
@@ -97,9 +149,9 @@ impl Recorder {
         self.ledger.row(row);
     }
 
-    fn control(&mut self, control: &Control, market: &Market, gave_up: &[GapId]) -> Result<(), String> {
+    fn control(&mut self, control: &Control, venue: &Venue) -> Result<(), String> {
         match control {
-            Control::GapClosed { gap, stream, outcome, .. } => self.closed(*gap, *stream, outcome, market, gave_up)?,
+            Control::GapClosed { gap, stream, outcome, .. } => self.closed(*gap, *stream, outcome, venue)?,
             Control::Dropped { sinks, offsets: Some((first, last)), .. } => {
                 self.dropped.extend(sinks.iter().map(|sink| (sink.clone(), *first, *last)));
             }
@@ -111,25 +163,23 @@ impl Recorder {
             for (stream, _) in streams {
                 let Some(stream) = self.stream(*stream) else { continue };
                 let at = venue_at.0 / SECOND;
-                let first = market.made.iter().position(|made| made.ts > at);
-                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(market.made.len()), at));
+                let first = venue.market.made.iter().position(|made| made.ts > at);
+                self.owed_from[stream].get_or_insert_with(|| (first.unwrap_or(venue.market.made.len()), at));
             }
         }
         Ok(())
     }
 
-    fn closed(
-        &mut self,
-        gap: GapId,
-        stream: u32,
-        outcome: &GapOutcome,
-        market: &Market,
-        gave_up: &[GapId],
-    ) -> Result<(), String> {
-        let Some(stream) = self.stream(stream) else { return Ok(()) };
+    fn closed(&mut self, gap: GapId, number: u32, outcome: &GapOutcome, venue: &Venue) -> Result<(), String> {
+        let Some(stream) = self.stream(number) else { return Ok(()) };
+        let Venue { market, gave_up, .. } = venue;
+        // A gap that is open at the right also has what was made since the venue has numbered anew and nobody heard of it.
+        let known = self.continuity.epoch_of(number).unwrap_or_default();
+        let is_open = self.continuity.missing_in(number, gap).iter().any(|(_, to)| *to == Timestamp(i64::MAX));
         let is_lacking = |record: &usize| {
             let made = &market.made[*record];
-            made.stream == stream && self.continuity.lacks(gap, made.epoch, made.n)
+            let is_unheard = is_open && made.epoch > known && !matches!(outcome, GapOutcome::Absent);
+            made.stream == stream && (is_unheard || self.continuity.lacks(gap, made.epoch, made.n))
         };
         let lacking: Vec<usize> = (0..market.made.len()).filter(is_lacking).collect();
         let has_given_up = gave_up.contains(&gap);
@@ -163,6 +213,16 @@ impl Recorder {
     pub(super) fn went_back(&mut self) {
         let (lost, trusted) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.trusted));
         *self = Self { lost, trusted, ..Self::default() };
+    }
+}
+
+fn fold(continuity: &mut Continuity, step: &Step<'_>) {
+    let Step::Entry(entry) = step else { return };
+    for (_, item) in entry.items() {
+        match item {
+            Item::Row(row, bytes) => continuity.apply_row(&row, row_hash(&row.head, bytes)),
+            Item::Control(control) => continuity.apply(&control),
+        }
     }
 }
 

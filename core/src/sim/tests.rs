@@ -48,7 +48,7 @@ fn no_rule_is_broken_in_any_history() {
 }
 
 #[test]
-#[ignore = "takes minutes: scripts/test runs it with `--profile sim`"]
+#[ignore = "takes minutes: scripts/histories --ignored runs it"]
 fn a_rule_that_is_left_out_is_missed() {
     listen_to_panics();
     let most = number("SIM_SEEDS").unwrap_or(ENOUGH);

@@ -1,6 +1,6 @@
 //! The venue with its lines, as a connection driver meets it: what is on its way, what is asked for, what is answered.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
@@ -66,8 +66,8 @@ pub(super) struct Venue {
     uneven: i64,
     /// Gaps that nobody can fill any more.
     pub(super) gave_up: Vec<GapId>,
-    /// Records that have come live.
-    pub(super) delivered: BTreeSet<usize>,
+    /// Records that have come live, in their order, by session.
+    pub(super) delivered: BTreeMap<u32, Vec<usize>>,
 }
 
 /// A request on its way to the venue and back.
@@ -77,6 +77,8 @@ struct Request {
     ask: Ask,
     stream: usize,
     range: (i64, i64),
+    /// From when on something may be missing.
+    since: i64,
     /// Records that the venue answered with, and whether that was all; `None` while the request is on its way.
     reply: Option<(Vec<usize>, bool)>,
 }
@@ -98,7 +100,7 @@ impl Venue {
             memory: setting.memory,
             uneven: setting.uneven,
             gave_up: Vec::new(),
-            delivered: BTreeSet::new(),
+            delivered: BTreeMap::new(),
         }
     }
 
@@ -196,7 +198,8 @@ impl Venue {
             }
             Some(Sent::Record(record)) => {
                 link.outbox().begin(wall, Origin::Live);
-                self.delivered.insert(record);
+                let session = self.lines[line].session.unwrap_or_default();
+                self.delivered.entry(session).or_default().push(record);
                 self.emit(record, link);
             }
         }
@@ -264,18 +267,18 @@ impl Venue {
         let wider = if gap.numbering == Numbering::Sequence { self.uneven } else { 0 };
         let from = gap.after.map_or(since, |after| since.min(after.ts_event.0 / SECOND));
         let range = (from - wider, to.saturating_add(wider));
-        self.requests.push(Request { line, ask: ask.clone(), stream, range, reply: None });
+        self.requests.push(Request { line, ask: ask.clone(), stream, range, since, reply: None });
     }
 
     pub(super) fn answer(&mut self, random: &mut Random) {
         let Some(at) = self.requests.iter().position(|request| request.reply.is_none()) else { return };
-        let Request { stream, range, ask, .. } = &self.requests[at];
+        let Request { stream, range, since, ask, .. } = &self.requests[at];
         // Only between known numbers can a history be caught that lags more than the venue says.
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
         let can_be_caught = STREAMS[*stream].1 == Numbering::Sequence && is_between;
         let lag = if self.lags && can_be_caught && random.below(3) == 0 { 30 } else { LAG };
         let mut rows = self.market.history(*stream, *range, ask.gap.after.is_none(), (lag, self.memory));
-        let mut is_complete = range.0 >= self.market.now - self.memory;
+        let mut is_complete = *since >= self.market.now - self.memory;
         // A page, in either order.
         if random.below(3) == 0 {
             rows.reverse();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Boot, EntryView, SpoolPosition,
+    claims::Claim,
     disk::{fault, is_unreadable},
     entry::Header,
     head::{FoundHead, SourceInfo, StreamInfo, read_head},
@@ -90,13 +91,27 @@ impl SpoolReader {
                 return Standing::Ahead;
             }
         }
-        if position.offset >= oldest {
-            Standing::Retained
-        } else if state.dropped >= oldest {
-            Standing::Dropped
+        let is_dropped = if position.offset >= oldest {
+            state.was_dropped(position.offset + 1)
         } else {
-            Standing::Gone
+            state.was_all_dropped(position.offset)
+        };
+        match is_dropped {
+            true => Standing::Dropped,
+            false if position.offset >= oldest => Standing::Retained,
+            false => Standing::Gone,
         }
+    }
+
+    /// Returns whether an offset was dropped because the spool was full.
+    pub fn was_dropped(&self, offset: u64) -> bool {
+        self.0.read().was_dropped(offset)
+    }
+
+    /// Says how far a sink has got for sure, and the first offset of the newest segment of which it may have got something
+    /// since. What lies between is not dropped.
+    pub fn claim(&self, sink: &str, passed: u64, entered: u64) -> Claim {
+        Claim::new(self.0.clone(), sink, passed, entered)
     }
 
     /// Returns continuity as the newest head at or before an offset holds it, with the place that it stands for; `None`
@@ -123,7 +138,12 @@ impl SpoolReader {
 
     /// Returns a cursor whose first entry is the one behind `from`. What is no longer there it reports as missing.
     pub fn cursor(&self, from: SpoolPosition) -> Cursor {
-        Cursor { shared: self.0.clone(), position: from, place: None, scanner: None }
+        Cursor { shared: self.0.clone(), position: from, place: None, scanner: None, claim: None }
+    }
+
+    /// Returns a cursor that reads for a sink: what it enters the sink has in hand.
+    pub fn claiming_cursor(&self, from: SpoolPosition, claim: &Claim) -> Cursor {
+        Cursor { claim: Some(claim.clone()), ..self.cursor(from) }
     }
 }
 
@@ -148,6 +168,7 @@ pub struct Cursor {
     position: SpoolPosition,
     place: Option<Place>,
     scanner: Option<Scanner>,
+    claim: Option<Claim>,
 }
 
 /// The segment that a cursor is in.
@@ -271,11 +292,13 @@ impl Cursor {
             return Ok(Some(Next::Nothing));
         };
         let before = end_before(segment.first, &state.boots);
-        drop(state);
         if before > read {
             self.place = None;
             return Ok(Some(Next::Missing(read + 1, before)));
         }
+        // Before the lock is given back: until then it cannot be dropped.
+        self.claim.iter().for_each(|claim| claim.enter(segment.first));
+        drop(state);
         let meta = segment.meta(&*self.shared.disk, &self.shared.sources)?;
         if let Some(meta) = &meta {
             let file = segment.open(&*self.shared.disk)?;

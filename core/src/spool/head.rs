@@ -23,7 +23,8 @@ use crate::{
 
 const MAGIC: [u8; 8] = *b"TIDESPL1";
 
-/// A program reads its own format and all older ones. Since 2 there is `Control::Skipped`, and `Control::Redrive` holds its row.
+/// A program reads its own format and all older ones. Since 2 there are `Control::SegmentDropped` and `Control::Skipped`, and
+/// `Control::Redrive` holds its row.
 pub(super) const VERSION: u32 = 2;
 
 const PREFIX: usize = 20;
@@ -87,8 +88,9 @@ pub struct SegmentHead {
     pub boot: Boot,
     /// All boots that are still of interest, this one last.
     pub boots: Vec<BootSpan>,
-    /// The last offset that was dropped because the spool was full; 0 if none ever was.
-    pub dropped: u64,
+    /// Offsets that were dropped because the spool was full, as first and last: those directly before the oldest one, and
+    /// those behind it.
+    pub dropped: Vec<(u64, u64)>,
     /// The sources.
     pub sources: Vec<SourceInfo>,
     /// The streams known so far, by number.

@@ -5,7 +5,7 @@ use std::{fmt, path::Path, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    BootSpan, SourceInfo,
+    BootSpan, Control, Item, SourceInfo, SpoolReader,
     disk::{Disk, RealDisk},
     recovery::{list, share},
     shared::Shared,
@@ -109,6 +109,17 @@ pub struct Missing {
     pub last: u64,
 }
 
+/// Returns a reader of what is on the disk now, also beside the process that has the spool: what comes later it does not see.
+///
+/// # Errors
+///
+/// `Config` when there is no spool, or none that can be read; `Transient` when the disk fails, or a segment went meanwhile.
+pub(crate) fn beside(directory: &Path) -> Result<SpoolReader> {
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk::at(directory));
+    let opened = Opened::read(&*disk)?;
+    Ok(SpoolReader::new(Arc::new(opened.share(disk)?)))
+}
+
 /// Reads the heads.
 ///
 /// # Errors
@@ -162,7 +173,7 @@ pub(super) fn inspect_disk(disk: &dyn Disk) -> Result<Inspection> {
 }
 
 pub(super) fn verify_disk(disk: Arc<dyn Disk>) -> Result<Verification> {
-    let Opened { files, survey, verdict, unreadable } = Opened::read(&*disk)?;
+    let Opened { files, survey, verdict, unreadable, .. } = Opened::read(&*disk)?;
     let torn_bytes = verdict.cut.map_or(0, |(last, at)| {
         files[last].len.saturating_sub(at) + files[last + 1..].iter().map(|file| file.len).sum::<u64>()
     });
@@ -185,6 +196,8 @@ struct Opened {
     survey: Survey,
     verdict: Verdict,
     unreadable: Vec<String>,
+    /// What was dropped because the spool was full.
+    dropped: Vec<(u64, u64)>,
 }
 
 impl Opened {
@@ -198,8 +211,12 @@ impl Opened {
             return Err(Error::config(format!("no segment in `{}` can be read", disk.place())));
         }
         let survey = survey(disk, &mut files)?;
-        let verdict = survey.judge(&files);
-        Ok(Self { files, survey, verdict, unreadable })
+        let mut verdict = survey.judge(&files);
+        let dropped = dropped(disk, &files)?;
+        for gone in &dropped {
+            verdict.corrupt = verdict.corrupt.iter().flat_map(|range| without(*range, *gone)).collect();
+        }
+        Ok(Self { files, survey, verdict, unreadable, dropped })
     }
 
     /// Returns a view for a cursor, without what a start would cut.
@@ -211,8 +228,28 @@ impl Opened {
         let newest = self.files.iter().rev().find_map(|file| file.head.as_ref());
         let sources: Arc<[SourceInfo]> = newest.map_or(&[][..], |head| &head.sources).into();
         let pipeline = newest.map_or_else(String::new, |head| head.pipeline.clone());
-        share(disk, &pipeline, sources, self.files, Vec::new(), self.verdict.end)
+        let (shared, _) = share(disk, &pipeline, sources, self.files, Vec::new(), self.verdict.end)?;
+        self.dropped.iter().for_each(|&(first, last)| _ = shared.write().gone(first, last));
+        Ok(shared)
     }
+}
+
+/// Returns what the newest head says of offsets that were dropped, and what stands behind it.
+fn dropped(disk: &dyn Disk, files: &[File]) -> Result<Vec<(u64, u64)>> {
+    let Some(newest) = files.iter().rfind(|file| file.head.is_some()) else { return Ok(Vec::new()) };
+    let mut dropped = newest.head.as_ref().map_or_else(Vec::new, |head| head.dropped.clone());
+    newest.each_item(disk, |item| {
+        if let Item::Control(Control::SegmentDropped { first, last }) = item {
+            dropped.push((first, last));
+        }
+    })?;
+    Ok(dropped)
+}
+
+/// Returns what is left of a range without another one.
+fn without((first, last): (u64, u64), gone: (u64, u64)) -> impl Iterator<Item = (u64, u64)> {
+    let parts = [(first, last.min(gone.0.saturating_sub(1))), (first.max(gone.1.saturating_add(1)), last)];
+    parts.into_iter().filter(|(first, last)| first <= last)
 }
 
 fn open_all(disk: &dyn Disk) -> Result<Vec<File>> {

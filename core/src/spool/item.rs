@@ -195,6 +195,14 @@ pub enum Control {
         /// The stream.
         stream: u32,
     },
+    /// A segment is no longer part of the spool: it was dropped because the spool was full. What sinks had not got of it is
+    /// in the items `Dropped` beside this one, which goes last.
+    SegmentDropped {
+        /// Its first offset.
+        first: u64,
+        /// Its last offset.
+        last: u64,
+    },
     /// A sink never gets these rows: a person has decided so (`tidegate adopt`, `tidegate sink forget`), or they were gone
     /// before the store that lacks them could be fed.
     Skipped {

@@ -17,6 +17,7 @@
 //! out.
 
 mod buffer;
+mod claims;
 mod cursor;
 pub mod disk;
 mod entry;
@@ -37,12 +38,13 @@ mod tests;
 mod writer;
 
 pub use buffer::ItemBuffer;
+pub use claims::Claim;
 pub use cursor::{Cursor, SpoolReader, Standing, Step};
 pub use entry::{EntryView, Items, MAX_ENTRY};
 pub use head::{BootSpan, SegmentHead, SourceInfo, StreamInfo};
 pub use item::{Control, GapOutcome, Item, RowHead};
 pub use position::{Boot, Cause, SpoolPosition};
 pub use recovery::{Begun, Recovery, RecoveryReport, SpoolOptions};
-pub use retention::{Floor, Housekeeping, OldSegment};
+pub use retention::{Floor, Housekeeping, Loss, OldSegment};
 pub use sync::{SyncDone, SyncJob};
 pub use writer::{Append, SpoolLimits, SpoolWriter};

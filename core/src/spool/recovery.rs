@@ -64,6 +64,8 @@ pub struct Recovery {
     replay_from: u64,
     replayed: bool,
     next: u64,
+    /// Files that are no part of the spool any more.
+    leftovers: Vec<String>,
 }
 
 impl Recovery {
@@ -124,7 +126,7 @@ impl Recovery {
         // A boot that wrote nothing leaves its place to the next one.
         let unused = files.last().filter(|last| last.head.is_some() && last.entries == 0 && highest == last.first);
         let unused = unused.filter(|_| torn == 0).map(|last| last.first);
-        let shared = share(disk.clone(), &options.pipeline, sources, files, older, report.end)?;
+        let (shared, leftovers) = share(disk.clone(), &options.pipeline, sources, files, older, report.end)?;
         for (first, last) in &report.corrupt {
             shared.note_lost(*first, *last);
         }
@@ -134,7 +136,19 @@ impl Recovery {
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
         let next = if report.new { 1 } else { unused.unwrap_or(highest + torn + 1) };
         let shared = Arc::new(shared);
-        Ok(Self { disk, lock, options, report, shared, snapshot, before, replay_from, replayed: false, next })
+        Ok(Self {
+            disk,
+            lock,
+            options,
+            report,
+            shared,
+            snapshot,
+            before,
+            replay_from,
+            replayed: false,
+            next,
+            leftovers,
+        })
     }
 
     /// Returns what was found.
@@ -170,7 +184,8 @@ impl Recovery {
     /// `Transient` when a file cannot be read.
     pub fn replay(mut self, mut each: impl FnMut(Step<'_>)) -> Result<Self> {
         let from = SpoolPosition { offset: self.replay_from, ..SpoolPosition::START };
-        learn(&self.shared, &mut self.reader().cursor(from), &mut each)?;
+        let mut cursor = self.reader().cursor(from);
+        learn(&self.shared, &mut cursor, &mut self.leftovers, &mut each)?;
         self.replayed = true;
         Ok(self)
     }
@@ -207,6 +222,7 @@ impl Recovery {
             boot,
             first: recovery.next,
             snapshot,
+            leftovers: recovery.leftovers,
         })?;
         let item = Control::Boot { boot, at, version: version.to_owned() };
         let mut items = ItemBuffer::default();
@@ -247,13 +263,16 @@ pub(super) fn list(disk: &dyn Disk) -> Result<Names> {
 /// Reads the newest segments, back to one from which continuity can be restored and before which all was durable. The
 /// rest is returned as it is.
 fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
-    let mut files = Vec::new();
+    let (mut files, mut mark) = (Vec::new(), 0);
     while let Some((first, name)) = names.pop() {
         let file = File::open(disk, name, first)?;
         // What stood before the oldest went because it was durable and no longer needed.
         let oldest = names.is_empty();
-        let is_base =
-            if oldest { file.head.as_ref().is_some_and(|head| head.snapshot.is_some()) } else { file.is_base(disk)? };
+        let is_base = if oldest {
+            file.head.as_ref().is_some_and(|head| head.snapshot.is_some())
+        } else {
+            file.is_base(disk, &mut mark)?
+        };
         files.push(file);
         if is_base {
             files.reverse();
@@ -368,7 +387,7 @@ fn harden(disk: &dyn Disk, files: &[File], durable: (usize, u64)) -> Result<()> 
     disk.sync_dir().map_err(|cause| fault("sync", disk, "", cause))
 }
 
-/// Makes the common view of all that is left.
+/// Makes the common view of all that is left, and returns it with the names of files that are no part of it any more.
 pub(super) fn share(
     disk: Arc<dyn Disk>,
     pipeline: &str,
@@ -376,12 +395,12 @@ pub(super) fn share(
     files: Vec<File>,
     older: Names,
     end: u64,
-) -> Result<Shared> {
+) -> Result<(Shared, Vec<String>)> {
     let newest = files.iter().rev().find_map(|file| file.head.as_ref());
     let boots = newest.map_or_else(Vec::new, |head| closed_boots(head, end));
     let spool = newest.map_or_else(random, |head| head.spool);
-    let dropped = newest.map_or(0, |head| head.dropped);
-    let mut state = State { boots, dropped, ..State::default() };
+    let dropped = newest.map_or_else(Vec::new, |head| head.dropped.clone());
+    let mut state = State { boots, ..State::default() };
     // Later heads too: an item that is lost between them said no more.
     for (id, stream) in files.iter().filter_map(|file| file.head.as_ref()).flat_map(|head| &head.streams) {
         state.name(*id, stream.clone());
@@ -404,7 +423,11 @@ pub(super) fn share(
         segments.push(Arc::new(segment.known(meta)));
     }
     state.segments = segments;
-    Ok(Shared::new(disk, pipeline, spool, sources, end, state))
+    // A process that was killed may not have removed the files.
+    let left = dropped.into_iter().flat_map(|(first, last)| state.gone(first, last));
+    let left = left.map(|segment| segment.name.clone()).collect();
+    let shared = Shared::new(disk, pipeline, spool, sources, end, state);
+    Ok((shared, left))
 }
 
 /// Returns the boots of a head, none of which runs any more.
@@ -419,7 +442,12 @@ fn closed_boots(head: &SegmentHead, end: u64) -> Vec<BootSpan> {
 }
 
 /// Shows each step, and keeps what readers have to know.
-fn learn(shared: &Shared, cursor: &mut Cursor, each: &mut impl FnMut(Step<'_>)) -> Result<()> {
+fn learn(
+    shared: &Shared,
+    cursor: &mut Cursor,
+    leftovers: &mut Vec<String>,
+    each: &mut impl FnMut(Step<'_>),
+) -> Result<()> {
     while let Some(step) = cursor.next(u64::MAX)? {
         if let Step::Entry(entry) = &step {
             for (_, item) in entry.items() {
@@ -428,9 +456,9 @@ fn learn(shared: &Shared, cursor: &mut Cursor, each: &mut impl FnMut(Step<'_>)) 
                         shared.write().name(id, StreamInfo { source: source.into(), key });
                     }
                     Item::Control(Control::Retired { stream }) => _ = shared.write().streams.remove(&stream),
-                    Item::Control(Control::Dropped { offsets: Some((_, last)), .. }) => {
-                        let mut state = shared.write();
-                        state.dropped = state.dropped.max(last);
+                    Item::Control(Control::SegmentDropped { first, last }) => {
+                        let gone = shared.write().gone(first, last);
+                        leftovers.extend(gone.into_iter().map(|segment| segment.name.clone()));
                     }
                     Item::Control(_) | Item::Row(..) => {}
                 }

@@ -1,7 +1,7 @@
 //! Letting go of segments: those that nobody needs any more, and the oldest when the spool is full.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -40,12 +40,16 @@ pub struct Housekeeping {
     leftovers: Arc<Leftovers>,
 }
 
-/// Files that are no longer part of the spool, oldest first. One that cannot be removed is tried again before younger ones,
-/// so that what is left on the disk is always the end of the spool, without a hole.
+/// Files that are no longer part of the spool, in the order in which they went. One that cannot be removed is tried again
+/// before later ones, so that what is left on the disk is always the end of the spool, but for what was dropped.
 #[derive(Debug, Default)]
 pub(super) struct Leftovers(Mutex<VecDeque<String>>);
 
 impl Leftovers {
+    pub(super) fn new(names: Vec<String>) -> Self {
+        Self(Mutex::new(names.into()))
+    }
+
     fn names(&self) -> MutexGuard<'_, VecDeque<String>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -82,11 +86,12 @@ impl Housekeeping {
     }
 }
 
-/// The oldest segment of a spool that is full.
+/// A segment of a spool that is full, on its way out.
 #[derive(Debug, Clone)]
 pub struct OldSegment {
     shared: Arc<Shared>,
     segment: Arc<Segment>,
+    behind: Vec<(String, u64)>,
 }
 
 impl OldSegment {
@@ -95,38 +100,60 @@ impl OldSegment {
         (self.segment.first, self.segment.end())
     }
 
-    /// Counts the rows of each stream behind an offset that a sink could have got; reads the whole file, so it belongs on a
-    /// thread that may block.
+    /// Returns what each sink does not get of it, if there is anything; reads the whole file, so it belongs on a thread that
+    /// may block.
     ///
     /// # Errors
     ///
     /// `Transient` when the file cannot be read.
-    pub fn rows(&self, behind: u64, sink: &str) -> Result<Vec<(u32, u64)>> {
+    pub fn losses(&self) -> Result<Vec<Loss>> {
+        let (first, last) = self.offsets();
+        let loss = |(sink, passed): &(String, u64)| Loss {
+            sink: sink.clone(),
+            offsets: (first.max(passed + 1), last),
+            rows: BTreeMap::new(),
+        };
+        let mut losses: Vec<_> = self.behind.iter().map(loss).collect();
         let Shared { disk, sources, .. } = &*self.shared;
-        let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(Vec::new()) };
+        if losses.is_empty() {
+            return Ok(losses);
+        }
+        let Some(meta) = self.segment.meta(&**disk, sources)? else { return Ok(losses) };
         let failed = |cause| fault("read", &**disk, &self.segment.name, cause);
         let mut scanner = Scanner::new(self.segment.open(&**disk)?, meta.seed, meta.boot, meta.entries_at);
         scanner.read_around();
-        let mut rows = std::collections::BTreeMap::new();
         loop {
             match scanner.next(self.segment.synced_len()).map_err(failed)? {
                 Found::Entry(header) => {
                     for (offset, item) in Items::of(&header, scanner.entry()) {
-                        let row = match &item {
-                            Item::Row(row, _) => Some(row),
-                            Item::Control(Control::Redrive { sink: to, head, .. }) if to == sink => Some(head),
-                            Item::Control(_) => None,
-                        };
-                        if let Some(row) = row.filter(|_| offset > behind) {
-                            *rows.entry(row.head.stream).or_insert(0) += 1;
+                        for loss in losses.iter_mut().filter(|loss| (loss.offsets.0..=last).contains(&offset)) {
+                            let row = match &item {
+                                Item::Row(row, _) => Some(row),
+                                Item::Control(Control::Redrive { sink, head, .. }) if *sink == loss.sink => Some(head),
+                                Item::Control(_) => None,
+                            };
+                            if let Some(row) = row {
+                                *loss.rows.entry(row.head.stream).or_default() += 1;
+                            }
                         }
                     }
                 }
                 Found::Bad { .. } => {}
-                Found::End => return Ok(rows.into_iter().collect()),
+                Found::End => return Ok(losses),
             }
         }
     }
+}
+
+/// What one sink does not get.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loss {
+    /// The sink.
+    pub sink: String,
+    /// The first and the last offset.
+    pub offsets: (u64, u64),
+    /// Rows by stream.
+    pub rows: BTreeMap<u32, u64>,
 }
 
 impl SpoolWriter {
@@ -148,29 +175,36 @@ impl SpoolWriter {
         self.let_go(names)
     }
 
-    /// Returns the oldest segment if the spool can do without it. [`drop_oldest`](SpoolWriter::drop_oldest) it, write down
-    /// what went, then [`remove`](SpoolWriter::remove) it: before a crash in between nothing has gone.
-    pub fn oldest_segment(&self) -> Option<OldSegment> {
-        let segment = self.shared().read().segments.first()?.clone();
-        self.is_dispensable(&segment).then(|| OldSegment { shared: self.shared().clone(), segment })
-    }
-
-    /// Drops a segment that sinks still need: nobody reads on in it. Returns false if it is no longer the oldest.
-    pub fn drop_oldest(&mut self, old: &OldSegment) -> bool {
-        let mut state = self.shared().write();
-        if !state.segments.first().is_some_and(|first| Arc::ptr_eq(first, &old.segment)) {
-            return false;
-        }
-        old.segment.set_dropped();
-        state.dropped = state.dropped.max(old.segment.end());
-        state.segments.remove(0);
+    /// Takes out the oldest segment that the spool can do without and of which no sink has anything in hand. Then write down
+    /// what that means, with [`Control::SegmentDropped`](super::Control::SegmentDropped) in the same entry, and
+    /// [`remove`](Self::remove) the segment once that is durable, or [`put it back`](Self::put_back). A crash before the word
+    /// is written finds the segment where it was; one behind it goes on without it.
+    pub fn take_oldest(&mut self) -> Option<OldSegment> {
+        let shared = self.shared().clone();
+        let mut state = shared.write();
+        let can_go =
+            |segment: &&Arc<Segment>| self.is_dispensable(segment) && !shared.claims.hold(segment.first, segment.end());
+        let segment = state.segments.iter().find(can_go)?.clone();
+        let behind = shared.claims.behind(segment.end());
+        state.take_out(&segment);
         drop(state);
-        self.sealed_bytes -= old.segment.len();
-        true
+        self.sealed_bytes -= segment.len();
+        Some(OldSegment { shared, segment, behind })
     }
 
-    /// Returns the job that removes the file of a segment that was dropped.
+    /// Puts a segment back that was taken out.
+    pub fn put_back(&mut self, old: &OldSegment) {
+        self.shared().write().put_back(&old.segment);
+        self.sealed_bytes += old.segment.len();
+    }
+
+    /// Returns the job that removes the file of a segment that was taken out, when that is written down and durable.
     pub fn remove(&mut self, old: &OldSegment) -> Housekeeping {
+        let (first, last) = old.offsets();
+        let mut state = self.shared().write();
+        state.going = None;
+        state.gone(first, last);
+        drop(state);
         self.housekeeping(vec![old.segment.name.clone()])
     }
 
@@ -200,6 +234,7 @@ impl SpoolWriter {
         }
         let mut state = self.shared().write();
         let gone: u64 = state.segments.drain(..names.len()).map(|segment| segment.len()).sum();
+        state.forget_dropped();
         drop(state);
         self.sealed_bytes -= gone;
         Some(self.housekeeping(names))

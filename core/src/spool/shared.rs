@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     Boot, SpoolPosition,
+    claims::Claims,
     disk::{Disk, DiskFile, fault},
     entry,
     head::{BootSpan, FoundHead, SegmentHead, SourceInfo, StreamInfo, read_head},
@@ -105,8 +106,8 @@ impl Segment {
         self.dropped.load(Ordering::Acquire)
     }
 
-    pub(super) fn set_dropped(&self) {
-        self.dropped.store(true, Ordering::Release);
+    pub(super) fn set_dropped(&self, is_dropped: bool) {
+        self.dropped.store(is_dropped, Ordering::Release);
     }
 
     pub(super) fn synced_len(&self) -> u64 {
@@ -164,6 +165,7 @@ pub(super) struct Shared {
     /// The sources of today.
     pub(super) sources: Arc<[SourceInfo]>,
     synced: AtomicU64,
+    pub(super) claims: Claims,
     /// Who is named in the log.
     pipeline: Arc<str>,
     /// Ranges of offsets that were durable and cannot be read any more, as far as somebody has come upon them.
@@ -179,8 +181,11 @@ pub(super) struct State {
     /// In the order of their offsets; the last one runs.
     pub(super) boots: Vec<BootSpan>,
     pub(super) streams: HashMap<u32, Arc<StreamInfo>>,
-    /// The last offset that was dropped because the spool was full.
-    pub(super) dropped: u64,
+    /// Segments that were dropped because the spool was full, as first and last offset, neighbours as one: those that lie
+    /// directly before the oldest one that is left, and behind it.
+    pub(super) dropped: Vec<(u64, u64)>,
+    /// The segment that is about to be.
+    pub(super) going: Option<(u64, u64)>,
 }
 
 impl Shared {
@@ -192,8 +197,8 @@ impl Shared {
         synced: u64,
         state: State,
     ) -> Self {
-        let (synced, lost) = (AtomicU64::new(synced), Mutex::default());
-        Self { disk, spool, sources, synced, pipeline: pipeline.into(), lost, state: RwLock::new(state) }
+        let (synced, lost, claims) = (AtomicU64::new(synced), Mutex::default(), Claims::default());
+        Self { disk, spool, sources, synced, claims, pipeline: pipeline.into(), lost, state: RwLock::new(state) }
     }
 
     /// Notes offsets that cannot be read; returns whether that is news.
@@ -248,6 +253,64 @@ impl State {
     /// Notes what a stream's number stands for. What it has stood for once it stands for always: rows have it.
     pub(super) fn name(&mut self, id: u32, stream: StreamInfo) {
         self.streams.entry(id).or_insert_with(|| Arc::new(stream));
+    }
+
+    /// Segments are gone because the spool was full. Returns those whose files are still there.
+    pub(super) fn gone(&mut self, first: u64, last: u64) -> Vec<Arc<Segment>> {
+        let (gone, left) = self.segments.drain(..).partition(|segment| (first..=last).contains(&segment.first));
+        self.segments = left;
+        // Where its file is gone, the one before seems to reach as far as the next one begins.
+        let before = end_before(first, &self.boots);
+        let too_long = self.segments.iter().filter(|segment| segment.first < first && segment.end() > before);
+        too_long.for_each(|segment| segment.seal(before));
+        self.dropped.push((first, last));
+        self.dropped = self.all_dropped();
+        gone
+    }
+
+    /// Takes out a segment that is about to go: nobody reads on in it.
+    pub(super) fn take_out(&mut self, segment: &Arc<Segment>) {
+        segment.set_dropped(true);
+        self.segments.retain(|known| !Arc::ptr_eq(known, segment));
+        self.going = Some((segment.first, segment.end()));
+    }
+
+    /// Puts it back, since it could not be written down that it goes.
+    pub(super) fn put_back(&mut self, segment: &Arc<Segment>) {
+        segment.set_dropped(false);
+        let at = self.segments.partition_point(|known| known.first < segment.first);
+        self.segments.insert(at, segment.clone());
+        self.going = None;
+    }
+
+    /// Forgets what was dropped before segments that went in another way.
+    pub(super) fn forget_dropped(&mut self) {
+        let oldest = self.oldest().offset;
+        self.dropped.retain(|(_, last)| *last >= oldest);
+    }
+
+    /// Returns what was dropped, neighbours as one.
+    fn all_dropped(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<_> = self.dropped.iter().copied().chain(self.going).collect();
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, range| {
+            let is_next = end_before(next.0, &self.boots) <= range.1;
+            range.1 = if is_next { range.1.max(next.1) } else { range.1 };
+            is_next
+        });
+        ranges
+    }
+
+    /// Returns whether an offset was dropped because the spool was full.
+    pub(super) fn was_dropped(&self, offset: u64) -> bool {
+        self.all_dropped().iter().any(|(first, last)| (*first..=*last).contains(&offset))
+    }
+
+    /// Returns whether everything behind a place, up to the oldest segment that is left, was.
+    pub(super) fn was_all_dropped(&self, behind: u64) -> bool {
+        let oldest = self.oldest().offset;
+        let is_all = |(first, last): &(u64, u64)| end_before(*first, &self.boots) <= behind && oldest <= *last;
+        self.all_dropped().iter().any(is_all)
     }
 
     /// Returns the place that everything retained lies behind.

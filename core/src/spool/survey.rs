@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use super::{
+    Item, Items,
     disk::{Disk, DiskFile, fault},
     entry,
     head::{FoundHead, SegmentHead, read_head},
@@ -54,18 +55,35 @@ impl File {
     }
 
     /// Returns whether a restart can begin here: continuity stands in the head, and all before it was durable, by the word
-    /// of the head or of an entry.
-    pub(super) fn is_base(&self, disk: &dyn Disk) -> Result<bool> {
-        let Some(head) = self.head.as_ref().filter(|head| head.snapshot.is_some()) else { return Ok(false) };
-        if head.synced >= head.previous_end {
+    /// of the head, of an entry, or of a later segment: `mark` is what those say, and grows by what this one does.
+    pub(super) fn is_base(&self, disk: &dyn Disk, mark: &mut u64) -> Result<bool> {
+        let Some(head) = &self.head else { return Ok(false) };
+        *mark = head.synced.max(*mark);
+        if head.snapshot.is_some() && *mark >= head.previous_end {
             return Ok(true);
         }
         let mut scanner = self.scanner(head);
         loop {
             match scanner.next(self.len).map_err(|cause| fault("read", disk, &self.name, cause))? {
                 Found::End => return Ok(false),
-                Found::Entry(header) if header.synced >= head.previous_end => return Ok(true),
-                Found::Entry(_) | Found::Bad { .. } => {}
+                Found::Entry(header) => *mark = header.synced.max(*mark),
+                Found::Bad { .. } => {}
+            }
+            if head.snapshot.is_some() && *mark >= head.previous_end {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Shows every item that can be read.
+    pub(super) fn each_item(&self, disk: &dyn Disk, mut each: impl FnMut(Item<'_>)) -> Result<()> {
+        let Some(head) = &self.head else { return Ok(()) };
+        let mut scanner = self.scanner(head);
+        loop {
+            match scanner.next(self.len).map_err(|cause| fault("read", disk, &self.name, cause))? {
+                Found::End => return Ok(()),
+                Found::Bad { .. } => {}
+                Found::Entry(header) => Items::of(&header, scanner.entry()).for_each(|(_, item)| each(item)),
             }
         }
     }

@@ -117,12 +117,14 @@ pub(super) struct Beginning {
     pub(super) boot: Boot,
     pub(super) first: u64,
     pub(super) snapshot: Vec<u8>,
+    /// Files that are no part of the spool any more.
+    pub(super) leftovers: Vec<String>,
 }
 
 impl SpoolWriter {
     /// Begins a segment of a new boot.
     pub(super) fn begin(beginning: Beginning) -> Result<Self> {
-        let Beginning { disk, lock, shared, limits, pipeline, boot, first, snapshot } = beginning;
+        let Beginning { disk, lock, shared, limits, pipeline, boot, first, snapshot, leftovers } = beginning;
         let reserve = Arc::new(Reserve::find(&*disk));
         let sealed_bytes = shared.read().segments.iter().map(|segment| segment.len()).sum();
         shared.write().boots.push(BootSpan { boot, first, last: u64::MAX });
@@ -141,7 +143,7 @@ impl SpoolWriter {
             dir_dirty: false,
             sync: SyncState::default(),
             reserve,
-            leftovers: Arc::default(),
+            leftovers: Arc::new(Leftovers::new(leftovers)),
             sealed_bytes,
             begun_bytes,
             snapshots: vec![HeadSnapshot { first, durable: true, bytes: snapshot }],

@@ -24,6 +24,8 @@ use crate::{
 pub struct MemoryLog {
     shared: Arc<Shared>,
     at: u64,
+    /// The segment that was read last since the claim.
+    entered: u64,
 }
 
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl MemoryLog {
         let (boot, items, streams) = (Boot(1), Vec::new(), Vec::new());
         let state = State { source, outbox, streams, items, boot, segment: 1, last: 0, forgotten: 0 };
         let (synced, _) = watch::channel(SpoolPosition::START);
-        Self { shared: Arc::new(Shared { state: Mutex::new(state), synced }), at: 0 }
+        Self { shared: Arc::new(Shared { state: Mutex::new(state), synced }), at: 0, entered: 0 }
     }
 
     /// Returns what the source declares.
@@ -296,9 +298,20 @@ impl Log for MemoryLog {
             if visit(Seen::Item { position: entry.position, segment: entry.segment, item, source }).is_break() {
                 return Ok(());
             }
-            self.at = entry.position.offset;
+            (self.at, self.entered) = (entry.position.offset, entry.segment);
         }
         Ok(())
+    }
+
+    fn claim(&mut self, _: &str, _: u64, entered: u64) {
+        self.entered = entered;
+    }
+
+    /// It drops nothing.
+    fn passed(&mut self, _: u64) {}
+
+    fn entered(&self) -> u64 {
+        self.entered
     }
 }
 

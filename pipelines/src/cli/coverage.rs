@@ -40,7 +40,7 @@ pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
     Ok(code)
 }
 
-fn before_now(age: Duration) -> Timestamp {
+pub(super) fn before_now(age: Duration) -> Timestamp {
     Timestamp(Timestamp::now().0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
 }
 

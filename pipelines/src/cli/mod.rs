@@ -13,6 +13,7 @@ mod simulate;
 #[cfg(feature = "simulator")]
 #[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "most of it is for the demo"))]
 mod text;
+mod verify;
 
 use std::{
     ffi::OsString,
@@ -44,6 +45,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Schema(args) => reference::schema(catalog, &args),
         Command::Graph(args) => reference::graph(catalog, &args),
         Command::Coverage(args) => coverage::coverage(catalog, &args),
+        Command::Verify(args) => verify::verify(catalog, &args),
         Command::Adopt(args) => remedies::adopt(catalog, &args),
         Command::Sink(args) => remedies::sink(catalog, &args),
         Command::Spool(args) => inspect::spool(catalog, &args),
@@ -192,6 +194,9 @@ pub(crate) enum Command {
     /// Say of each stream what was received, filled, lost, and when; of a running or a stopped pipeline.
     #[command(after_help = COVERAGE_EXAMPLES)]
     Coverage(CoverageArgs),
+    /// Compare spool, ledger and stores, row by row; of a running or a stopped pipeline.
+    #[command(after_help = VERIFY_EXAMPLES)]
+    Verify(VerifyArgs),
     /// Go by the store, or by the spool, where the two do not fit any more; of a stopped pipeline.
     #[command(after_help = remedies::ADOPT_HELP)]
     Adopt(remedies::AdoptArgs),
@@ -256,6 +261,23 @@ behind the spool; where nobody runs the pipeline, what is received ends with its
 In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
 is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on.";
 
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  tidegate verify eth.toml
+  tidegate verify eth.toml --since 1h
+  tidegate verify eth.toml --json
+
+Each offset that the spool still has gets its fate anew for each sink: delivered, filtered (a table that the sink does not
+take), refused (a dead letter), control, missing (dropped, or unreadable). What was delivered is looked for in the store by
+SQL of its own, stream by stream; where the sums differ, row by row. What the spool has let go of is compared by the
+ledger's count alone. Nothing is changed. With --since, only rows that came since then are compared.
+
+What can be done: rows that are missing are in the spool, with their offsets: `tidegate spool dump` shows them once the
+pipeline is stopped. Of rows that are there twice, one has to be deleted.
+
+Exit codes: 0 all agrees; 1 there are differences; 2 nobody can tell: a store could not be read, or none can be asked.
+sqlite can be asked; file and stdout cannot.";
+
 #[cfg(feature = "simulator")]
 const SIMULATE_EXAMPLES: &str = "\
 Examples:
@@ -303,7 +325,7 @@ pub(crate) struct CheckArgs {
     /// The host file.
     #[arg(long, value_name = "FILE")]
     pub(crate) host: Option<PathBuf>,
-    /// Dial too: the venues' discovery, the stores' probe.
+    /// Dial too: the venues' discovery, the stores' probe; and open the files of secrets, as a run does.
     #[arg(long)]
     pub(crate) connect: bool,
     /// Print every value and where it came from.
@@ -357,6 +379,22 @@ pub(crate) struct CoverageArgs {
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) since: Option<std::time::Duration>,
     /// Print one JSON document; with --by stream every interval is in it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The host file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) host: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// A pipeline file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Leave out rows that came before: 1d, 12h, 30m.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) since: Option<std::time::Duration>,
+    /// Print one JSON document, with every difference.
     #[arg(long)]
     pub(crate) json: bool,
     /// The host file.

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
 };
 
@@ -14,8 +14,18 @@ use tidegate_core::{
 use super::{CheckArgs, Failure, GraphArgs, ListArgs, NewArgs, Outcome, SchemaArgs, look, print, tell};
 
 /// Reads the files and shows what is wrong with them on standard error.
-pub(super) fn load(catalog: &Catalog, files: &[std::path::PathBuf], host: Option<&Path>) -> Loaded {
-    let loaded = config::load(catalog, Files::read(files, host), &Environment::of_process());
+pub(super) fn load(catalog: &Catalog, files: &[PathBuf], host: Option<&Path>) -> Loaded {
+    shown(config::load(catalog, Files::read(files, host), &Environment::of_process()))
+}
+
+/// Reads the files, and those that hold their secrets, to use them on this machine.
+pub(super) fn load_to_use(catalog: &Catalog, files: &[PathBuf], host: Option<&Path>) -> Loaded {
+    let mut loaded = config::load(catalog, Files::read(files, host), &Environment::of_process());
+    loaded.open_secrets();
+    shown(loaded)
+}
+
+fn shown(loaded: Loaded) -> Loaded {
     if loaded.report.errors() + loaded.report.warnings() > 0 {
         tell(loaded.report.render(look()));
     }
@@ -23,6 +33,8 @@ pub(super) fn load(catalog: &Catalog, files: &[std::path::PathBuf], host: Option
 }
 
 pub(super) fn check(catalog: &Catalog, args: &CheckArgs) -> Outcome {
+    // Without dialling it looks at nothing but the files themselves: they may be checked where the secrets are not.
+    let load = if args.connect { load_to_use } else { load };
     let loaded = load(catalog, &args.files, args.host.as_deref());
     let code = loaded.report.exit_code(args.strict);
     if args.resolved {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
-    let mut loaded = reference::load(catalog, &args.files, args.host.as_deref());
+    let mut loaded = reference::load_to_use(catalog, &args.files, args.host.as_deref());
     let Some(host) = loaded.host.take() else { return Ok(ExitCode::from(2)) };
     let is_wanted = |name: &str| args.only.as_deref().is_none_or(|glob| fits(glob, name));
     let known: Vec<_> = loaded.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();

@@ -19,6 +19,7 @@
 //! removed.
 
 mod adopt;
+mod audit;
 mod config;
 mod error;
 mod insert;

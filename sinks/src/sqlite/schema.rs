@@ -159,6 +159,14 @@ pub(super) fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Returns whether there is a table of this name.
+pub(super) async fn exists(connection: &mut SqliteConnection, table: &str) -> sqlx::Result<bool> {
+    let count =
+        "SELECT count(*) FROM pragma_table_list WHERE schema = 'main' AND type = 'table' AND lower(name) = lower(?)";
+    let count: i64 = sqlx::query_scalar(count).bind(table).fetch_one(connection).await?;
+    Ok(count > 0)
+}
+
 async fn found(connection: &mut SqliteConnection, table: &str) -> sqlx::Result<Result<Vec<Found>>> {
     let kind =
         sqlx::query("SELECT type, strict FROM pragma_table_list WHERE schema = 'main' AND lower(name) = lower(?)")

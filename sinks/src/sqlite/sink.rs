@@ -23,11 +23,13 @@ use tidegate_core::{
     chunk::{Chunk, Part, SinkTable},
     sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
     spool::SpoolPosition,
+    verify::Audit,
 };
 use tracing::info;
 
 use super::{
     SqliteConfig, adopt,
+    audit::SqliteAudit,
     error::{blames_a_row, is_without_transaction, sorted},
     insert::{Inserter, Rows},
     keys::{keys, lacking},
@@ -270,6 +272,11 @@ impl Sink for Sqlite {
             return Err(error);
         }
         Ok(format!("`{shown}` can be read and has {tables} {}", if tables == 1 { "table" } else { "tables" }))
+    }
+
+    async fn audit(&mut self, cx: &SinkContext) -> Result<Option<Box<dyn Audit>>> {
+        let audit = SqliteAudit::open(&self.config, &cx.owner).await?;
+        Ok(Some(Box::new(audit)))
     }
 
     async fn close(&mut self) -> Result<()> {

@@ -26,6 +26,7 @@ use super::{
     session::{Asked, Session},
     value::{Lenient, Text},
 };
+use crate::json::{Orders, Reader};
 
 /// Deribit's side of the conversation.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Deribit {
     session: Session,
     selection: Selection,
     backfill: Backfill,
+    /// In which order the venue writes.
+    orders: Orders,
     /// When something last happened.
     now: Timestamp,
     /// When to choose the instruments anew, or to ask again for what was refused, for another reason than the refresh.
@@ -75,6 +78,7 @@ impl Deribit {
             session,
             selection,
             backfill,
+            orders: Orders::default(),
             now,
             choose_at: None,
             anew_at: None,
@@ -123,7 +127,8 @@ impl Deribit {
     #[inline]
     fn on_known(&mut self, text: &str, out: &mut Outbox) -> Option<Result<()>> {
         let mut payload = None;
-        let name = Notification::read(text, |name| self.session.expected(name), &mut payload)?;
+        let reader = Reader::new(text, &mut self.orders);
+        let name = Notification::read(reader, |name| self.session.expected(name), &mut payload)?;
         let subject = subject(name);
         if let Some(Payload::Trades(trades)) = &payload
             && trades.into_iter().any(|trade| belongs(&trade.instrument_name, subject).is_err())

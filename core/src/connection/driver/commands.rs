@@ -118,12 +118,11 @@ impl<T: Transport> Driver<T> {
         Some(self.streams(channel))
     }
 
-    /// One line for all that were refused for the same reason, in however many replies.
+    /// Tells what was refused.
     pub(super) fn tell_refused(&self, refusals: &Refusals) {
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
-        for (why, (pause, channels)) in refusals {
-            let (subject, names, why, pause) = (self.health.subject(), named(channels), printable(why), shown(*pause));
-            tracing::warn!(pipeline, stage, "refused {subject} {names}: {why}; asked again in {pause}");
+        for words in worded(refusals) {
+            tracing::warn!(pipeline, stage, "refused {} {words}", self.health.subject());
         }
     }
 
@@ -154,5 +153,42 @@ impl<T: Transport> Driver<T> {
             self.has_panicked = true;
             Vec::new()
         })
+    }
+}
+
+/// Words what was refused: in one line what was for the same reason, in however many replies, and in one line what was for
+/// other than the first few reasons.
+fn worded(refusals: &Refusals) -> Vec<String> {
+    let line = |(why, (pause, channels)): (&String, &(Duration, Vec<String>))| {
+        format!("{}: {}; asked again in {}", named(channels), printable(why), shown(*pause))
+    };
+    let mut lines: Vec<String> = refusals.iter().take(MOST_REASONS).map(line).collect();
+    let rest: Vec<&String> = refusals.values().skip(MOST_REASONS).flat_map(|(_, channels)| channels).collect();
+    if !rest.is_empty() {
+        lines.push(format!("{} for {} other reasons; asked again", named(&rest), refusals.len() - MOST_REASONS));
+    }
+    lines
+}
+
+/// So many reasons why channels were refused have a line of their own.
+const MOST_REASONS: usize = 5;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_channels_that_are_refused_at_once_are_a_few_short_lines_however_many_reasons_there_are() {
+        let channels = |count: usize| (0..count).map(|n| format!("trades.ETH-{n}.100ms")).collect::<Vec<_>>();
+        let one = Refusals::from([("no such channel".to_owned(), (Duration::from_secs(60), channels(10_000)))]);
+        let line = "`trades.ETH-0.100ms`, `trades.ETH-1.100ms`, `trades.ETH-2.100ms`, `trades.ETH-3.100ms`, \
+                    `trades.ETH-4.100ms` and 9995 more: no such channel; asked again in 1m";
+        assert_eq!(worded(&one), [line]);
+        let each = |channel: String| (format!("no {channel}"), (Duration::from_secs(60), vec![channel]));
+        let many: Refusals = channels(10_000).into_iter().map(each).collect();
+        let lines = worded(&many);
+        assert_eq!(lines.len(), MOST_REASONS + 1);
+        assert!(lines[MOST_REASONS].ends_with(" and 9990 more for 9995 other reasons; asked again"), "{lines:#?}");
+        assert!(lines.iter().all(|line| line.len() < 200), "{lines:#?}");
     }
 }

@@ -41,7 +41,14 @@ impl<T: Transport> Driver<T> {
         if let Phase::Open(session) = &mut self.phase {
             session.liveness.frame();
             session.heard.frame(now);
+            if let Message::Pong(payload) = &message {
+                session.heard.pong(payload);
+            }
             if now >= session.alive_at {
+                // While data comes: a pong that is life enough is followed by no ping.
+                if matches!(message, Message::Text(_) | Message::Binary(_)) && session.liveness.asks_for_proof() {
+                    session.ping(now);
+                }
                 session.alive_at = now + ALIVE_EVERY;
                 session.told = session.heard.until().unwrap_or(now);
                 let told = session.told;

@@ -53,6 +53,13 @@ where
         self.outgoing.len() <= MOST_UNSENT && self.outgoing_bytes <= MOST_UNSENT_BYTES
     }
 
+    /// Asks the venue to say that it has sent all that it had to send.
+    pub(super) fn ping(&mut self, now: Instant) {
+        if let Some(payload) = self.heard.ping(now) {
+            self.send(Message::Ping(payload.to_vec().into()));
+        }
+    }
+
     /// Sends what waits, and looks whether a message is there.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event<L>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
@@ -164,6 +171,7 @@ impl<T: Transport> Driver<T> {
             outgoing_bytes: 0,
             is_flushed: true,
         }));
+        self.link.forget_streams();
         self.link.step(Step::Opened);
         self.sessions += 1;
         self.health.connections(1);

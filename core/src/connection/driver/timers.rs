@@ -46,7 +46,7 @@ impl<T: Transport> Driver<T> {
         match session.liveness.poll(now) {
             None => Ok(()),
             Some(Sign::Ping) => {
-                session.send(Message::Ping(Default::default()));
+                session.ping(now);
                 Ok(())
             }
             Some(Sign::Dead(after)) => {

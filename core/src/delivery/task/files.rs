@@ -1,6 +1,9 @@
 //! What a delivery keeps beside the log, and what it says of it at the end: dead letters, the last known position.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -10,7 +13,7 @@ use super::{
         guard::{blocking, locked},
         known::Noted,
         log::Log,
-        setup::Outcome,
+        setup::{Floor, Outcome},
     },
     Delivery, fits, strange_refusals,
 };
@@ -71,6 +74,32 @@ impl<L: Log> Delivery<L> {
         Ok(())
     }
 
+    /// Returns when the position is to be noted, if it is not yet: also where no more is committed for a long time, since the
+    /// log keeps everything behind it.
+    pub(super) fn note_at(&self) -> Option<Instant> {
+        let noted = locked(self.known.as_ref()?).noted().position;
+        let is_news = self.machine.stored().is_some_and(|stored| noted != Some(stored));
+        is_news.then_some(self.remember_at)
+    }
+
+    /// Notes the position, if it is time.
+    pub(super) async fn note_in_time(&mut self, now: Instant) {
+        if self.note_at().is_some_and(|at| at <= now) {
+            self.note().await;
+            self.remember_at = now + REMEMBER_EVERY;
+            self.show_floor();
+        }
+    }
+
+    /// Says up to where the log is no longer needed.
+    pub(super) fn show_floor(&self) {
+        // A store that keeps its position itself needs no note: one that no disk takes must not keep the spool full.
+        let is_needed = !(self.is_unnoted && self.keeps_position);
+        let replay_from = self.known.as_ref().and_then(|known| locked(known).noted().position).filter(|_| is_needed);
+        let floor = Floor { committed: self.machine.stored(), replay_from };
+        self.floor.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
+    }
+
     /// Asks the dead letters which of the rows that send one again go to the store.
     pub(super) async fn ask_letters(&mut self, rows: Vec<Sent>) -> Event {
         let Some(letters) = &self.letters else {
@@ -92,13 +121,23 @@ impl<L: Log> Delivery<L> {
     pub(super) async fn note(&mut self) {
         let Some(known) = &self.known else { return };
         let position = self.machine.stored().or(self.noted.position);
+        let entered = Some(self.feeder().log().entered()).filter(|entered| *entered > 0);
         let noted = match position {
-            Some(_) => Noted { position, begins_at: None, chain: Some(self.chain) },
-            None => Noted { position, begins_at: self.begins_at, chain: None },
+            Some(_) => Noted { position, begins_at: None, chain: Some(self.chain), entered },
+            None => Noted { position, begins_at: self.begins_at, chain: None, entered },
         };
         let written = blocking(known, move |known| known.write(noted)).await;
         self.is_unnoted = written.is_err();
         self.reporter.noted(written, Instant::now());
+    }
+
+    /// Notes of which segment the store may have something from now on, before it gets the first of it: should nobody be able
+    /// to say what became of that, the segment stays.
+    pub(super) async fn note_segment(&mut self) {
+        let known = self.known.as_ref().and_then(|known| locked(known).noted().entered);
+        if self.feeder().log().entered() > known.unwrap_or_default() {
+            self.note().await;
+        }
     }
 
     pub(super) async fn end(mut self) -> Outcome {
@@ -126,6 +165,9 @@ impl<L: Log> Delivery<L> {
         counted.await
     }
 }
+
+/// How often a position is noted beside the log.
+const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 
 /// How many offsets are looked at to say how many rows stay behind.
 const MOST_COUNTED: u64 = 1_000_000;

@@ -181,4 +181,16 @@ impl Log for Faulty {
         assert!(panics.is_err(), "a fault of the program");
         self.log.read(upto, visit)
     }
+
+    fn claim(&mut self, sink: &str, passed: u64, entered: u64) {
+        self.log.claim(sink, passed, entered);
+    }
+
+    fn passed(&mut self, upto: u64) {
+        self.log.passed(upto);
+    }
+
+    fn entered(&self) -> u64 {
+        self.log.entered()
+    }
 }

@@ -1,12 +1,19 @@
 //! What goes wrong beside the store: files, disks, the program itself; and what is said of it.
 
-use std::{fs, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    fs,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    super::feeder::{Bounds, Feeder, Read},
+    super::{
+        feeder::{Bounds, Feeder, Read},
+        known::Known,
+    },
     bench::Bench,
     quote,
     store::{Fault, Store},
@@ -15,7 +22,7 @@ use super::{
 use crate::{
     config::{Start, TableChoice},
     health::{StageId, Status},
-    spool::{Boot, SpoolPosition},
+    spool::{Boot, SpoolPosition, disk::RealDisk},
     testkit::{Failure, SimDisk},
 };
 
@@ -134,7 +141,7 @@ async fn a_damaged_file_beside_the_spool_fails_its_sink_and_keeps_the_spool() {
     let running = bench.start();
     bench.until(|| bench.status() == Some(Status::Failed)).await;
     assert!(bench.check("sink.memory")["reason"].as_str().unwrap().contains("memory.json` is damaged"));
-    assert_eq!(bench.floor(&running).read_upto(), 0);
+    assert_eq!(bench.floor(&running).replay_from, None);
     let outcome = running.stop().await;
     assert_eq!((outcome.rows_left, bench.store.lock().unwrap().opened), (1, 0));
     assert!(outcome.failure.is_some());
@@ -239,18 +246,32 @@ async fn a_probe_that_is_out_is_shown_as_half_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_are_being_written_are_on_their_way() {
+async fn of_which_segment_a_store_may_have_something_is_noted_before_it_gets_the_first_of_it() {
     let bench = Bench::new();
+    bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
     let running = bench.start();
     trade(&bench.log, 1);
-    bench.until(|| bench.floor(&running).committed.is_some()).await;
-    assert_eq!(bench.floor(&running).on_its_way, None);
+    let noted = || Known::open(Arc::new(RealDisk::at(bench.directory.path())), "memory").unwrap().noted();
+    bench.until(|| noted().entered == Some(1)).await;
+    assert_eq!((noted().position, bench.stored()), (None, 0));
+    bench.until(|| bench.stored() == 1).await;
+    bench.log.roll();
     bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
     trade(&bench.log, 2);
-    bench.until(|| bench.floor(&running).on_its_way.is_some()).await;
-    assert_eq!((bench.floor(&running).committed.unwrap().offset, bench.floor(&running).read_upto()), (1, 2));
-    bench.until(|| bench.stored() == 2).await;
-    bench.until(|| bench.floor(&running).on_its_way.is_none()).await;
+    bench.until(|| noted().entered == Some(2)).await;
+    assert_eq!(noted().position.map(|position| position.offset), Some(1));
+    running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_position_is_noted_although_no_more_is_committed_since_the_log_keeps_all_behind_it() {
+    let bench = Bench::new();
+    let running = bench.start();
+    for n in 1..=3 {
+        trade(&bench.log, n);
+        bench.until(|| bench.stored() == n).await;
+    }
+    bench.until(|| bench.floor(&running).replay_from.is_some_and(|noted| noted.offset == 3)).await;
     running.stop().await;
 }
 

@@ -236,7 +236,7 @@ impl World {
             Opening::Again(at) => at,
             Opening::Mismatch(text) => panic!("seed {}: {text}", self.seed),
         };
-        self.feeder.opened();
+        self.feeder.opened(at);
         Event::Opened { at, read_from: at }
     }
 

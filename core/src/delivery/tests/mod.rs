@@ -3,6 +3,7 @@
 mod accepted;
 mod bench;
 mod driver;
+mod dropped;
 mod faults;
 mod histories;
 mod opening;

@@ -129,7 +129,7 @@ fn the_middle_of_an_entry_is_a_place_to_go_on_from() {
     assert_eq!(portion.fates.delivered, 5);
 }
 
-fn open(disk: &SimDisk, sources: Vec<SourceInfo>) -> SpoolWriter {
+pub(super) fn open(disk: &SimDisk, sources: Vec<SourceInfo>) -> SpoolWriter {
     let limits = SpoolLimits { segment_bytes: 8 << 10, max_bytes: 1 << 30, keep: Duration::ZERO };
     let options = SpoolOptions { pipeline: "test".into(), sources, limits };
     let recovery = Recovery::open(Arc::new(disk.clone()), options).unwrap();
@@ -144,11 +144,11 @@ fn feeder(writer: &SpoolWriter, rows: usize) -> Feeder<SpoolLog> {
     Feeder::new(SpoolLog::new(writer.reader()), "sink", "test", sources, TableChoice::All, bounds).unwrap()
 }
 
-fn source(name: &str, table: Table) -> SourceInfo {
+pub(super) fn source(name: &str, table: Table) -> SourceInfo {
     SourceInfo { name: name.into(), venue: name.into(), tables: vec![Arc::new(table)] }
 }
 
-fn streams() -> ItemBuffer {
+pub(super) fn streams() -> ItemBuffer {
     let mut items = ItemBuffer::default();
     let stream =
         |id, source: &str, table| Control::Stream { id, source: source.to_owned(), key: StreamKey::new(table, "X") };
@@ -157,7 +157,7 @@ fn streams() -> ItemBuffer {
     items
 }
 
-fn trades(count: u64, n: u64) -> ItemBuffer {
+pub(super) fn trades(count: u64, n: u64) -> ItemBuffer {
     let mut outbox = Outbox::new(vec![Table::of::<Trade<'_>>()]);
     let mark = crate::row::Mark { symbol: "X", position: Position::Unnumbered, ts_event: Timestamp(0) };
     outbox.emit(mark, &Trade { price: n as f64, id: Some("an id that fills the segments"), ..Trade::default() });
@@ -188,14 +188,14 @@ fn head(stream: u32) -> RowHead {
     RowHead { head, session: 1, line: 0, epoch: 0 }
 }
 
-fn append(writer: &mut SpoolWriter, items: &ItemBuffer) -> Vec<u64> {
+pub(super) fn append(writer: &mut SpoolWriter, items: &ItemBuffer) -> Vec<u64> {
     match writer.append(items, Duration::ZERO).unwrap() {
         Append::Written { first, last } => (first..=last).collect(),
         refused @ (Append::Full | Append::Behind) => panic!("an append was refused: {refused:?}"),
     }
 }
 
-fn sync(writer: &mut SpoolWriter) {
+pub(super) fn sync(writer: &mut SpoolWriter) {
     while let Some(job) = writer.sync_job() {
         writer.synced(job.run()).unwrap();
     }

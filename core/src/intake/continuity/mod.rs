@@ -42,6 +42,7 @@ use self::{
     streams::Streams,
 };
 use crate::{
+    own,
     protocol::GapId,
     row::{Head, Numbering, Origin, Position, StreamKey, Timestamp},
     spool::{Control, GapOutcome, RowHead},
@@ -170,7 +171,10 @@ impl Continuity {
                 self.step_clock(*step);
                 self.move_heard(*step);
             }
-            Control::Dropped { .. } | Control::Redrive { .. } | Control::Skipped { .. } => {}
+            Control::Dropped { .. }
+            | Control::Redrive { .. }
+            | Control::SegmentDropped { .. }
+            | Control::Skipped { .. } => {}
         }
     }
 
@@ -201,8 +205,12 @@ impl Continuity {
         if self.streams.get(id).is_some() {
             return;
         }
+        // Nobody subscribes to what the pipeline says of itself: it is forgotten with its last row.
+        let has_left = source == own::SOURCE;
         let source = self.source_id(source);
-        if self.streams.insert(id, Stream::new(source, key.clone())) {
+        let mut stream = Stream::new(source, key.clone());
+        stream.has_left = has_left;
+        if self.streams.insert(id, stream) {
             self.by_key.insert((source, key.clone()), id);
         }
     }

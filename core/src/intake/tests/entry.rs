@@ -499,6 +499,36 @@ fn a_stream_that_was_left_is_forgotten_once_the_spool_has_no_row_of_it_and_comes
 }
 
 #[test]
+fn a_link_that_begins_its_numbers_again_keeps_streams_apart_and_takes_memory_for_one_session() {
+    let mut host = Host::new(SpoolLimits::default());
+    let mut feed = Feed::new(0);
+    for session in 0..50 {
+        feed.link.step(Step::Opened);
+        // One that is there always, at another place each time, and two that never come again.
+        for symbol in [format!("old{session}"), "A".to_owned(), format!("older{session}")] {
+            feed.ticker(&symbol);
+        }
+        feed.ticker(if session % 2 == 0 { "A" } else { "B" });
+        host.take(&mut feed);
+        feed.link.forget_streams();
+    }
+    assert!(host.intake.streams_of_links() <= 4, "{}", host.intake.streams_of_links());
+    let reader = host.intake.spool.reader();
+    let of = |symbol: &str| host.intake.continuity.stream_id("venue", &StreamKey::new("tickers", symbol)).unwrap();
+    let (a, b) = (of("A"), of("B"));
+    host.intake.spool.sync_job().map(|job| host.intake.spool.synced(job.run())).unwrap().unwrap();
+    let mut cursor = reader.cursor(SpoolPosition::START);
+    let mut rows = std::collections::BTreeMap::<u32, u32>::new();
+    while let Some(step) = cursor.next(u64::MAX).unwrap() {
+        let spool::Step::Entry(entry) = step else { continue };
+        let streams = entry.items().filter_map(|(_, item)| if let Item::Row(row, _) = item { Some(row) } else { None });
+        streams.for_each(|row| *rows.entry(row.head.stream).or_default() += 1);
+    }
+    assert_eq!((rows[&a], rows[&b], rows.len()), (75, 25, 102), "each row is of the stream that it was given for");
+    host.assert_recoverable();
+}
+
+#[test]
 fn an_absence_begins_where_a_session_last_vouched_however_many_starts_came_to_nothing() {
     let mut host = Host::new(SpoolLimits::default());
     let mut feed = Feed::new(0);

@@ -17,7 +17,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// For whom, how many rows, and which offsets.
-type Dropped = (Vec<String>, u64, Option<(u64, u64)>);
+type Dropped = (Vec<String>, u64, (u64, u64));
 
 struct Shell {
     disk: SimDisk,
@@ -42,7 +42,6 @@ impl Shell {
             folder: "".into(),
             config,
             sources: vec![SourceSetup { info: source(), history_lag: Duration::from_millis(1) }],
-            sinks: vec!["store".into()],
             registry: registry.clone(),
         };
         let started = open_on(Arc::new(disk.clone()), setup).unwrap();
@@ -92,6 +91,19 @@ impl Shell {
         words
     }
 
+    /// Returns what is behind an offset, with the last offset of each step.
+    fn items_behind(&self, offset: u64) -> Vec<(&'static str, u64)> {
+        let mut cursor = self.reader.cursor(SpoolPosition { offset, ..*self.synced.borrow() });
+        let mut steps = Vec::new();
+        while let Some(step) = cursor.next(u64::MAX).unwrap() {
+            steps.push(match step {
+                spool::Step::Entry(entry) => ("entry", entry.last),
+                spool::Step::Missing { last, .. } => ("missing", last),
+            });
+        }
+        steps
+    }
+
     /// Returns for whom how many rows are gone, as it is written down.
     fn dropped(&self) -> Vec<Dropped> {
         let mut cursor = self.reader.cursor(SpoolPosition::START);
@@ -99,7 +111,7 @@ impl Shell {
         while let Some(step) = cursor.next(u64::MAX).unwrap() {
             let spool::Step::Entry(entry) = step else { continue };
             for (_, item) in entry.items() {
-                if let Item::Control(Control::Dropped { sinks, rows, offsets, .. }) = item {
+                if let Item::Control(Control::Dropped { sinks, rows, offsets: Some(offsets), .. }) = item {
                     found.push((sinks, rows.iter().map(|(_, count)| count).sum(), offsets));
                 }
             }
@@ -257,6 +269,7 @@ async fn a_full_spool_does_not_hold_up_the_end() {
 #[tokio::test]
 async fn drop_oldest_lets_the_feed_go_on_and_says_for_whom_rows_are_gone() {
     let mut shell = Shell::start(small(WhenFull::DropOldest));
+    let _claim = shell.reader.claim("store", 0, 0);
     shell.link.step(confirmed(&["A"]));
     for hundred in 0..100 {
         let numbers = 1 + hundred * 100..101 + hundred * 100;
@@ -270,35 +283,47 @@ async fn drop_oldest_lets_the_feed_go_on_and_says_for_whom_rows_are_gone() {
 }
 
 #[tokio::test]
-async fn what_a_sink_has_or_is_being_given_is_not_counted_as_dropped_for_it() {
+async fn what_a_sink_has_is_not_counted_as_dropped_for_it_and_a_segment_in_its_hands_stays() {
     let mut shell = Shell::start(small(WhenFull::DropOldest));
+    let claim = shell.reader.claim("store", 0, 0);
     shell.link.step(confirmed(&["A"]));
     let mut next = 1;
     while shell.reader.oldest().offset == 0 {
         timeout(PATIENCE, shell.trades(next..next + 50)).await.expect("it goes on");
         next += 50;
-        // The sink stands a hundred rows behind, and fifty of them are on their way.
         let mut durable = shell.synced.clone();
         timeout(PATIENCE, durable.wait_for(|position| position.offset + 1 >= next)).await.unwrap().unwrap();
-        let synced = *shell.synced.borrow();
-        let at = |behind| Some(SpoolPosition { offset: synced.offset.saturating_sub(behind), ..synced });
-        shell.floor.send_replace(Floor { committed: at(100), replay_from: at(150), on_its_way: at(50) });
+        claim.passed(shell.synced.borrow().offset);
     }
     assert!(shell.dropped().is_empty(), "it has passed them: {:?}", shell.dropped());
 
-    let (oldest, synced) = (shell.reader.oldest().offset, *shell.synced.borrow());
-    let at = |offset| Some(SpoolPosition { offset, ..synced });
-    shell.floor.send_replace(Floor { committed: at(oldest), replay_from: at(0), on_its_way: at(oldest + 20) });
-    while shell.reader.oldest().offset == oldest {
+    // It has read the oldest segment up to there, and the store has said nothing since.
+    let (read, synced) = (shell.reader.oldest().offset, *shell.synced.borrow());
+    let claim = shell.reader.claim("store", read + 20, 0);
+    let mut cursor = shell.reader.claiming_cursor(SpoolPosition { offset: read + 20, ..synced }, &claim);
+    cursor.next(u64::MAX).unwrap();
+    while shell.dropped().is_empty() {
         timeout(PATIENCE, shell.trades(next..next + 50)).await.expect("it goes on");
         next += 50;
     }
-    let last = shell.reader.oldest().offset;
+    assert_eq!(shell.reader.oldest().offset, read, "what it has in hand stays");
+    let (sinks, rows, (first, last)) = shell.dropped()[0].clone();
+    assert_eq!((&sinks[..], rows), (&["store".to_owned()][..], last - first + 1));
+    let first_gone = shell.items_behind(read).iter().position(|(_, offset)| *offset > first).unwrap();
+    let (missing, _) = &shell.items_behind(read)[first_gone];
+    assert_eq!(*missing, "missing", "what went lies behind it, and is no longer there");
+
+    let claim = shell.reader.claim("store", read + 20, 0);
+    while shell.reader.oldest().offset == read {
+        timeout(PATIENCE, shell.trades(next..next + 50)).await.expect("it goes on");
+        next += 50;
+    }
+    drop(claim);
     let mut synced = shell.synced.clone();
-    timeout(PATIENCE, synced.wait_for(|_| !shell.dropped().is_empty())).await.unwrap().unwrap();
-    let (sinks, rows, offsets) = shell.dropped()[0].clone();
-    assert_eq!((sinks, offsets), (vec!["store".to_owned()], Some((oldest + 21, last))));
-    assert!(rows <= last - oldest - 20, "{rows} of {}", last - oldest - 20);
+    let of_oldest = |shell: &Shell| shell.dropped().into_iter().find(|(_, _, (first, _))| *first == read + 21);
+    timeout(PATIENCE, synced.wait_for(|_| of_oldest(&shell).is_some())).await.unwrap().unwrap();
+    let (_, rows, (first, last)) = of_oldest(&shell).unwrap();
+    assert!(rows <= last - first + 1 && rows > 0, "{rows} of {first} to {last}: no row that it has");
     shell.end().await.unwrap();
 }
 

@@ -100,11 +100,12 @@ impl Stopped {
             let mut store = (stage.factory)()?;
             store.adopt(&owner, at).await?;
         }
+        let entered = known.noted().entered;
         let noted = if at == SpoolPosition::START {
             // Whatever `start` says: nothing that the spool has is left out.
-            Noted { position: None, begins_at: Some(at), chain: None }
+            Noted { begins_at: Some(at), entered, ..Noted::default() }
         } else {
-            Noted { position: Some(at), begins_at: None, chain: Some(owner.chain) }
+            Noted { position: Some(at), begins_at: None, chain: Some(owner.chain), entered }
         };
         known.write(noted)?;
         drop(spool);

@@ -114,36 +114,149 @@ fn a_cursor_reads_on_in_a_segment_that_goes_away_under_it() {
 fn the_oldest_segment_is_counted_dropped_and_remembered_as_dropped() {
     let disk = SimDisk::default();
     let mut writer = long(&disk, LIMITS);
-    let oldest = writer.oldest_segment().unwrap();
-    let (first, last) = oldest.offsets();
-    let rows = oldest.rows(0, "sqlite").unwrap();
-    assert_eq!(rows, [(1, last - first)], "all but the boot's item are rows");
-    assert_eq!(oldest.rows(last - 3, "sqlite").unwrap(), [(1, 3)], "those behind a place");
-
-    let behind = SpoolPosition { boot: writer.boot(), offset: first };
+    let claim = writer.reader().claim("store", 3, 0);
+    let behind = SpoolPosition { boot: writer.boot(), offset: 3 };
     assert_eq!(writer.reader().check(behind), Standing::Retained);
-    let mut items = ItemBuffer::default();
-    items.push_control(&Control::Dropped { sinks: vec![], rows, offsets: Some((first, last)), at: Timestamp(1) });
     // A reader is in the middle of it.
     let mut cursor = writer.reader().cursor(SpoolPosition::START);
     assert!(matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Entry(_))));
     let read = cursor.position().offset;
-    assert!(writer.drop_oldest(&oldest));
+    let old = writer.take_oldest().unwrap();
+    let (first, last) = old.offsets();
+    let losses = old.losses().unwrap();
+    let rows = [(1, last - 3)].into();
+    assert_eq!(losses, [Loss { sink: "store".to_owned(), offsets: (4, last), rows }], "those behind its place");
     assert_eq!(writer.reader().check(behind), Standing::Dropped);
-    assert!(!writer.drop_oldest(&oldest), "once is enough");
     assert!(
         matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Missing { first: f, last: l }) if (f, l) == (read + 1, last)),
         "what is dropped is not read any more"
     );
-    append(&mut writer, &items);
-    writer.remove(&oldest).run().unwrap();
+    writer.put_back(&old);
+    assert_eq!(writer.reader().check(behind), Standing::Retained, "nobody could write down that it goes");
+    assert_eq!(segment_files(&disk).len(), writer.segments());
 
+    let old = writer.take_oldest().unwrap();
+    append(&mut writer, &dropped(&old));
+    sync(&mut writer).unwrap();
+    writer.remove(&old).run().unwrap();
+    claim.passed(last);
     let mut cursor = writer.reader().cursor(behind);
-    assert!(
-        matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Missing { first: f, last: l }) if (f, l) == (first + 1, last))
-    );
+    assert!(matches!(cursor.next(u64::MAX).unwrap(), Some(Step::Missing { first: 4, last: l }) if l == last));
+    assert!(!segment_files(&disk).iter().any(|name| name.starts_with(&format!("{first:020}"))));
     disk.kill();
     assert_eq!(open(&disk).reader().check(behind), Standing::Dropped, "the item says so after a restart");
+}
+
+#[test]
+fn a_segment_in_the_hands_of_a_sink_stays_and_those_behind_it_go() {
+    let disk = SimDisk::default();
+    let mut writer = long(&disk, LIMITS);
+    let claim = writer.reader().claim("store", 0, 0);
+    let mut reading = writer.reader().claiming_cursor(SpoolPosition::START, &claim);
+    assert!(matches!(reading.next(u64::MAX).unwrap(), Some(Step::Entry(_))));
+    let (held, names) = (reading.position(), segment_files(&disk));
+    let mut gone = Vec::new();
+    while let Some(old) = writer.take_oldest() {
+        append(&mut writer, &dropped(&old));
+        sync(&mut writer).unwrap();
+        writer.remove(&old).run().unwrap();
+        gone.push(old.offsets());
+    }
+    let newest = names.len() - 1;
+    assert_eq!(segment_files(&disk), [&names[0][..], &names[newest]], "in hand, and the one that a restart needs");
+    let (first, last) = (gone[0].0, gone[gone.len() - 1].1);
+
+    let expect = |writer: &SpoolWriter, when: &str| {
+        let reader = writer.reader();
+        assert_eq!((reader.oldest(), reader.check(held)), (SpoolPosition::START, Standing::Retained), "{when}");
+        assert_eq!(reader.check(SpoolPosition { offset: first, ..held }), Standing::Dropped, "{when}");
+        let mut cursor = reader.cursor(SpoolPosition::START);
+        let (mut next, mut missing) = (1, Vec::new());
+        while let Some(step) = cursor.next(last + 1).unwrap() {
+            let (from, to) = match step {
+                Step::Entry(entry) => (entry.first, entry.last),
+                Step::Missing { first, last } => {
+                    missing.push((first, last));
+                    (first, last)
+                }
+            };
+            assert_eq!(from, next, "{when}");
+            next = to + 1;
+        }
+        assert_eq!((missing, reader.lost()), (vec![(first, last)], 0), "{when}: dropped is not corrupt");
+    };
+    expect(&writer, "at once");
+    disk.kill();
+    let verified = inspect::verify_disk(Arc::new(disk.copy())).unwrap();
+    assert!(verified.sound, "{verified}");
+    let mut writer = open(&disk);
+    expect(&writer, "after a kill");
+    fill(&mut writer, 2);
+    disk.kill();
+    assert!(inspect::verify_disk(Arc::new(disk.copy())).unwrap().sound);
+    expect(&open(&disk), "when only the heads remember it");
+}
+
+#[test]
+fn a_drop_that_a_kill_cuts_short_has_happened_once_its_word_is_written_and_not_before() {
+    for is_written in [false, true] {
+        let disk = SimDisk::default();
+        let mut writer = long(&disk, LIMITS);
+        let _claim = writer.reader().claim("store", 0, 0);
+        let old = writer.take_oldest().unwrap();
+        if is_written {
+            append(&mut writer, &dropped(&old));
+        }
+        let first = segment_files(&disk)[0].clone();
+        disk.kill();
+        drop(writer);
+        let mut writer = open(&disk);
+        let standing = if is_written { Standing::Dropped } else { Standing::Retained };
+        assert_eq!(writer.reader().check(SpoolPosition::START), standing);
+        if let Some(job) = writer.retain(at(0)) {
+            job.run().unwrap();
+        }
+        assert_eq!(segment_files(&disk).contains(&first), !is_written, "the next start ends what was begun");
+    }
+}
+
+#[test]
+fn a_restart_does_not_begin_before_a_hole_since_later_segments_say_what_was_durable() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    let claim = writer.reader().claim("store", 0, 0);
+    sync(&mut writer).unwrap();
+    assert!(writer.reader().claiming_cursor(SpoolPosition::START, &claim).next(u64::MAX).unwrap().is_some());
+    for _ in 0..3 {
+        // As in a running pipeline: entries come, and a segment is full, while an fsync is under way.
+        append(&mut writer, &rows(3, b"row"));
+        let job = writer.sync_job().unwrap();
+        append(&mut writer, &rows(1, b"row"));
+        writer.roll(snapshot(writer.next_offset() - 1)).unwrap();
+        writer.synced(job.run()).unwrap();
+    }
+    let old = writer.take_oldest().unwrap();
+    append(&mut writer, &dropped(&old));
+    sync(&mut writer).unwrap();
+    writer.remove(&old).run().unwrap();
+    assert_eq!((writer.reader().oldest().offset, segment_files(&disk).len()), (0, 3), "a hole behind the first one");
+    let third: u64 = segment_files(&disk)[1][..20].parse().unwrap();
+    disk.kill();
+    let recovery = recover(&disk).unwrap();
+    assert_eq!(recovery.snapshot(), Some(&snapshot(third - 1)[..]));
+    assert_eq!(recovery.report().corrupt, []);
+}
+
+/// What is written down of a segment that goes.
+fn dropped(old: &OldSegment) -> ItemBuffer {
+    let (first, last) = old.offsets();
+    let mut items = ItemBuffer::default();
+    for Loss { sink, offsets, rows } in old.losses().unwrap() {
+        let rows = rows.into_iter().collect();
+        items.push_control(&Control::Dropped { sinks: vec![sink], rows, offsets: Some(offsets), at: Timestamp(1) });
+    }
+    items.push_control(&Control::SegmentDropped { first, last });
+    items
 }
 
 #[test]
@@ -152,7 +265,7 @@ fn the_last_segment_is_never_dropped() {
     let mut writer = open(&disk);
     append(&mut writer, &rows(1, b"row"));
     sync(&mut writer).unwrap();
-    assert!(writer.oldest_segment().is_none());
+    assert!(writer.take_oldest().is_none());
 }
 
 #[test]

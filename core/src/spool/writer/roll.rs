@@ -205,7 +205,7 @@ fn head(origin: &Origin<'_>, first: u64, snapshot: Option<&[u8]>) -> SegmentHead
         synced: shared.synced(),
         boot,
         boots,
-        dropped: state.dropped,
+        dropped: state.dropped.clone(),
         sources: shared.sources.to_vec(),
         streams,
         snapshot: snapshot.map(<[u8]>::to_vec),

@@ -71,8 +71,8 @@ fn table(comparison: &Comparison, around: &Around<'_>) -> String {
         "trades   the venue made {made:>width$}   stored {stored:>deep$}   missing {missing:>gone$}   twice {twice}\n\
          tickers  sent to us     {sent:>width$}   stored {stored_tickers:>deep$}   holes   {holes:>gone$}   twice {twice_tickers}\n\
          {INDENT}trades by REST {}; tickers in flight at cuts and kills {}\n\
-         {INDENT}not sent while the connection was cut: {silent}{kills}\n\
-         {INDENT}not heard by the pipeline: {unheard}, last frame to next confirmation\n",
+         {INDENT}nobody listened for {unheard}, from last frame to confirmation;\n\
+         {INDENT}the connection was cut for {silent} of that{kills}\n",
         grouped(by_rest),
         grouped(in_flight),
     );
@@ -160,8 +160,8 @@ mod tests {
 trades   the venue made  12,044   stored  12,044   missing 0   twice 0
 tickers  sent to us     156,076   stored 156,038   holes   0   twice 0
          trades by REST 212; tickers in flight at cuts and kills 38
-         not sent while the connection was cut: 11.8 s
-         not heard by the pipeline: 12.9 s, last frame to next confirmation
+         nobody listened for 12.9 s, from last frame to confirmation;
+         the connection was cut for 11.8 s of that
          compared with the simulator's own list, seed 7, in 120 ms
 data     tidegate-demo/demo.sqlite (31 MiB)
 try      sqlite3 tidegate-demo/demo.sqlite 'select symbol, count(*) from trades group by 1 order by 2 desc limit 5'

@@ -9,7 +9,7 @@ use tidegate_core::{
     testkit::MemoryLog,
 };
 
-use super::{Bench, Sqlite, SqliteConfig, assert_committed, offset};
+use super::{Bench, SqliteConfig, assert_committed, offset};
 
 #[derive(Default)]
 struct Everything<'a> {

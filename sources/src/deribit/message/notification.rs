@@ -8,7 +8,7 @@ use serde::{
 };
 
 use super::{Book, BookTop, InstrumentState, PriceIndex, Quote, Ticker, Trades};
-use crate::deribit::channel::Channel;
+use crate::{deribit::channel::Channel, json::Reader};
 
 /// The data of a notification.
 #[derive(Debug)]
@@ -56,9 +56,12 @@ impl<'n, 'a, F: Fn(&str) -> Option<Channel>> Notification<'n, 'a, F> {
     /// Reads the frame, and returns the name of its channel. `None`: it is none of a channel whose data are read, is
     /// written in another way (the data in front of the channel, escapes in its name), or is broken.
     #[inline]
-    pub(in super::super) fn read(text: &'a str, carried: F, payload: &'n mut Option<Payload<'a>>) -> Option<&'a str> {
+    pub(in super::super) fn read(
+        mut reader: Reader<'a, '_>,
+        carried: F,
+        payload: &'n mut Option<Payload<'a>>,
+    ) -> Option<&'a str> {
         let mut channel = "";
-        let mut reader = serde_json::Deserializer::from_str(text);
         Notification { carried, channel: &mut channel, payload: &mut *payload }.deserialize(&mut reader).ok()?;
         reader.end().ok()?;
         payload.is_some().then_some(channel)
@@ -70,7 +73,7 @@ impl<'de, F: Fn(&str) -> Option<Channel>> DeserializeSeed<'de> for Notification<
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, frame: D) -> Result<(), D::Error> {
-        frame.deserialize_map(self)
+        frame.deserialize_struct("Notification", &["jsonrpc", "method", "params"], self)
     }
 }
 
@@ -110,7 +113,7 @@ impl<'de, F: Fn(&str) -> Option<Channel>> DeserializeSeed<'de> for Params<'_, 'd
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, params: D) -> Result<(), D::Error> {
-        params.deserialize_map(self)
+        params.deserialize_struct("Params", &["channel", "data"], self)
     }
 }
 
@@ -169,4 +172,29 @@ enum Key {
     Data,
     #[serde(other)]
     Other,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::{deribit::message, json::Orders};
+
+    #[test]
+    fn every_frame_of_a_channel_is_read_in_one_pass_and_means_what_serde_json_says() {
+        let fixtures = [include_str!("../fixtures/option.jsonl"), include_str!("../fixtures/perpetual.jsonl")];
+        let mut orders = Orders::default();
+        for frame in fixtures.iter().flat_map(|fixture| fixture.lines()) {
+            let message: message::Message<'_> = serde_json::from_str(frame).unwrap();
+            let slowly: message::Data<'_, &RawValue> = serde_json::from_str(message.params.unwrap().get()).unwrap();
+            let channel = Channel::of(&slowly.channel).unwrap();
+            let theirs = Payload::read(channel, slowly.data).unwrap();
+
+            let mut ours = None;
+            let name = Notification::read(Reader::new(frame, &mut orders), Channel::of, &mut ours);
+            assert_eq!(name, Some(&*slowly.channel), "{frame}");
+            assert_eq!(format!("{:?}", ours.unwrap()), format!("{theirs:?}"), "{frame}");
+        }
+    }
 }

@@ -63,6 +63,9 @@ pub struct Comparison {
     /// How long the pipeline heard nothing while the venue ran, in milliseconds: from a session's last message that is stored to
     /// the next one's first confirmation.
     pub unheard_ms: i64,
+    /// When the last message that is stored of a session was sent, in milliseconds since 1970, by the session's number. Sessions
+    /// of which none is stored are not in it.
+    pub heard_ms: BTreeMap<usize, i64>,
     /// The first of what is wrong, in words.
     pub examples: Vec<String>,
     /// The instruments of which trades are missing.
@@ -127,11 +130,12 @@ impl Comparison {
     /// The venue made nothing after `ended_ms`, in milliseconds since 1970.
     pub fn of(oracle: &Oracle, stored: &Stored, history: &History, ended_ms: i64) -> Self {
         let mut comparison = Self { invented: stored.unknown_tickers, ..Self::default() };
-        let heard = comparison.compare_unrepeated(oracle, stored, &history.settled);
+        comparison.compare_unrepeated(oracle, stored, &history.settled);
         let up = oracle.sessions.iter().map(|session| (session.opened_ms, session.ended_ms.unwrap_or(i64::MAX)));
         comparison.silent_ms = time_outside(up, &history.began_ms, ended_ms);
-        comparison.unheard_ms = time_outside(times_heard(&oracle.sessions, &heard), &history.began_ms, ended_ms);
-        let stored_from = heard.keys().next().copied();
+        comparison.unheard_ms =
+            time_outside(times_heard(&oracle.sessions, &comparison.heard_ms), &history.began_ms, ended_ms);
+        let stored_from = comparison.heard_ms.keys().next().copied();
         // A pipeline that was killed between the venue's confirmation and its own first write claims nothing of that.
         let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
         comparison.compare_trades(oracle, &oracle.owed_since(owed_from), stored);
@@ -237,18 +241,16 @@ impl Comparison {
         }
     }
 
-    /// Compares what the venue cannot repeat, and returns when each session was heard last.
-    fn compare_unrepeated(&mut self, oracle: &Oracle, stored: &Stored, settled: &BTreeSet<usize>) -> Heard {
+    /// Compares what the venue cannot repeat.
+    fn compare_unrepeated(&mut self, oracle: &Oracle, stored: &Stored, settled: &BTreeSet<usize>) {
         let sessions = Sessions { all: &oracle.sessions, settled };
-        let mut heard = Heard::new();
         let volumes = bits(&stored.tickers);
         let sent = sessions.sent(|session| &session.tickers, |volume| volume.to_bits());
-        self.tickers = self.compare_kind("ticker", &sent, &volumes, &mut heard);
+        self.tickers = self.compare_kind("ticker", &sent, &volumes);
         let sent = sessions.sent(|session| &session.quotes, |time| *time);
-        self.quotes = self.compare_kind("quote", &sent, &stored.quotes, &mut heard);
+        self.quotes = self.compare_kind("quote", &sent, &stored.quotes);
         let sent = sessions.sent(|session| &session.books, |key| *key);
-        self.books = self.compare_kind("book message", &sent, &stored.books, &mut heard);
-        heard
+        self.books = self.compare_kind("book message", &sent, &stored.books);
     }
 
     fn compare_kind<K: Copy + Eq + Hash>(
@@ -256,7 +258,6 @@ impl Comparison {
         kind: &str,
         sent: &BTreeMap<&str, Vec<Sent<K>>>,
         stored: &HashMap<String, Vec<K>>,
-        heard: &mut Heard,
     ) -> Unrepeated {
         let mut sum = Unrepeated::default();
         for (symbol, sent) in sent {
@@ -270,7 +271,7 @@ impl Comparison {
                 self.invented += invented;
                 self.note(|| format!("invented: a {kind} of {symbol} as it is stored"));
             }
-            for (session, share) in shares(sent, &is_stored, heard) {
+            for (session, share) in shares(sent, &is_stored, &mut self.heard_ms) {
                 let holes = share.sent - share.stored - share.in_flight;
                 sum.sent += share.sent;
                 sum.stored += share.stored;
@@ -316,11 +317,12 @@ impl<'a> Sessions<'a> {
         let mut sent: BTreeMap<&str, Vec<Sent<L>>> = BTreeMap::new();
         for (number, session) in (1..).zip(self.all) {
             let is_settled = self.settled.contains(&number);
+            let last_moments = session.last_moments();
             for (symbol, handed) in kind(session) {
                 sent.entry(symbol).or_default().extend(handed.iter().map(|one| Sent {
                     key: key(&one.key),
                     session: number,
-                    is_late: !is_settled && session.may_be_in_flight(symbol, one.at_ms),
+                    is_late: !is_settled && last_moments.hold(symbol, one.at_ms),
                     at_ms: one.at_ms,
                 }));
             }
@@ -369,7 +371,11 @@ fn match_rows<K: Copy + Eq + Hash>(sent: &[Sent<K>], rows: &[K]) -> Matched {
 }
 
 /// Adds up each session of an instrument.
-fn shares<K: Copy + Eq + Hash>(sent: &[Sent<K>], is_stored: &[bool], heard: &mut Heard) -> BTreeMap<usize, Share> {
+fn shares<K: Copy + Eq + Hash>(
+    sent: &[Sent<K>],
+    is_stored: &[bool],
+    heard: &mut BTreeMap<usize, i64>,
+) -> BTreeMap<usize, Share> {
     let mut times: HashMap<K, u64> = HashMap::with_capacity(sent.len());
     sent.iter().for_each(|one| *times.entry(one.key).or_default() += 1);
     let mut shares: BTreeMap<usize, Share> = BTreeMap::new();
@@ -392,10 +398,6 @@ fn bits(values: &HashMap<String, Vec<f64>>) -> HashMap<String, Vec<u64>> {
         |(symbol, values): (&String, &Vec<f64>)| (symbol.clone(), values.iter().map(|one| one.to_bits()).collect());
     values.iter().map(bits).collect()
 }
-
-/// When the last message that is stored of a session was sent, in milliseconds since 1970. Sessions of which none is stored
-/// are not in it.
-type Heard = BTreeMap<usize, i64>;
 
 /// What is stored of one session and instrument.
 #[derive(Debug, Default)]
@@ -433,7 +435,7 @@ fn is_as_made(row: &StoredTrade, trade: &Trade) -> bool {
 
 /// Returns from when to when the pipeline heard each session. One that lives is still heard; of one that left nothing in the
 /// store only the beginning is known, and the line was up then.
-fn times_heard<'a>(sessions: &'a [Session], heard: &'a Heard) -> impl Iterator<Item = (i64, i64)> + 'a {
+fn times_heard<'a>(sessions: &'a [Session], heard: &'a BTreeMap<usize, i64>) -> impl Iterator<Item = (i64, i64)> + 'a {
     (1..).zip(sessions).map(|(number, session)| {
         let confirmed_ms = session.subscriptions.iter().map(|one| one.confirmed_ms).min().unwrap_or(session.opened_ms);
         match (heard.get(&number), session.ended_ms) {

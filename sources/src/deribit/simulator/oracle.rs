@@ -3,7 +3,11 @@
 //! It is a fold over events (`fold.rs`). The running venue folds each event as it happens, and [`Oracle::load`] folds the same
 //! events from the file, so that both cannot disagree.
 
-use std::{collections::BTreeMap, io, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -193,20 +197,36 @@ impl Oracle {
 /// machine these have been seen to hold some hundred milliseconds; what was sent earlier had its time.
 const IN_FLIGHT_MS: i64 = 2_000;
 
+/// When something may have been on its way when nobody listened any more: the last moments of a session, and of each
+/// instrument's subscription that was left.
+#[derive(Debug)]
+pub(super) struct LastMoments {
+    session_ended_ms: Option<i64>,
+    left_ms: HashMap<String, Vec<i64>>,
+}
+
 impl Session {
-    /// Returns whether what was handed to the socket at `at_ms` may have been on its way when nobody listened any more:
-    /// in the last moments of the session, or of the instrument's subscription.
-    pub fn may_be_in_flight(&self, instrument: &str, at_ms: i64) -> bool {
-        let is_late = |ended_ms: i64| (ended_ms - IN_FLIGHT_MS..=ended_ms).contains(&at_ms);
-        let left = self.subscriptions.iter().filter_map(|one| Some((&one.channel, one.ended.as_ref()?)));
-        let mut left = left.filter(|(_, ended)| ended.unsubscribed && is_late(ended.at_ms));
-        let is_of = |channel: &str| {
-            let topic = Channel::parse(channel).map(|channel| channel.topic);
-            topic.is_some_and(|topic| topic.instrument() == Some(instrument))
-        };
+    /// Returns its last moments.
+    pub(super) fn last_moments(&self) -> LastMoments {
+        let mut left_ms: HashMap<String, Vec<i64>> = HashMap::new();
+        for one in &self.subscriptions {
+            let Some(ended) = one.ended.as_ref().filter(|ended| ended.unsubscribed) else { continue };
+            let topic = Channel::parse(&one.channel).map(|channel| channel.topic);
+            if let Some(instrument) = topic.as_ref().and_then(|topic| topic.instrument()) {
+                left_ms.entry(instrument.to_owned()).or_default().push(ended.at_ms);
+            }
+        }
+        LastMoments { session_ended_ms: self.ended_ms, left_ms }
+    }
+}
+
+impl LastMoments {
+    /// Returns whether what was handed to the socket at `at_ms` may have been on its way then.
+    pub(super) fn hold(&self, instrument: &str, at_ms: i64) -> bool {
+        let is_late = |ended_ms: &i64| (ended_ms - IN_FLIGHT_MS..=*ended_ms).contains(&at_ms);
         // What is handed over in the moment of the end may be noted just behind it.
-        self.ended_ms.is_some_and(|ended_ms| at_ms >= ended_ms - IN_FLIGHT_MS)
-            || left.any(|(channel, _)| is_of(channel))
+        self.session_ended_ms.is_some_and(|ended_ms| at_ms >= ended_ms - IN_FLIGHT_MS)
+            || self.left_ms.get(instrument).is_some_and(|left| left.iter().any(is_late))
     }
 }
 
@@ -254,17 +274,17 @@ mod tests {
     #[test]
     fn only_the_last_moments_before_an_end_may_be_in_flight() {
         let (name, open) = ("ETH-PERPETUAL", Session::default());
-        assert!(!open.may_be_in_flight(name, 9_000), "the session lives: what was sent comes");
+        assert!(!open.last_moments().hold(name, 9_000), "the session lives: what was sent comes");
         let ended = Session { ended_ms: Some(10_000), ..Session::default() };
-        assert!(ended.may_be_in_flight(name, 9_900) && ended.may_be_in_flight(name, 10_000 - IN_FLIGHT_MS));
-        assert!(!ended.may_be_in_flight(name, 9_999 - IN_FLIGHT_MS), "that had its time");
+        assert!(ended.last_moments().hold(name, 9_900) && ended.last_moments().hold(name, 10_000 - IN_FLIGHT_MS));
+        assert!(!ended.last_moments().hold(name, 9_999 - IN_FLIGHT_MS), "that had its time");
 
         let left = Ended { at_ms: 5_000, unsubscribed: true, to: BTreeMap::new() };
         let channel = format!("ticker.{name}.100ms");
         let subscription = Subscription { channel, confirmed_ms: 1, from: BTreeMap::new(), ended: Some(left) };
         let other = Session { subscriptions: vec![subscription], ..Session::default() };
-        assert!(other.may_be_in_flight(name, 4_900) && !other.may_be_in_flight(name, 2_000));
-        assert!(!other.may_be_in_flight("ETH-26SEP26-2760-C", 4_900), "another instrument was not left");
+        assert!(other.last_moments().hold(name, 4_900) && !other.last_moments().hold(name, 2_000));
+        assert!(!other.last_moments().hold("ETH-26SEP26-2760-C", 4_900), "another instrument was not left");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The life of a connection: what opens it, what ends it, and what the log hears of it.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::atomic::Ordering};
 
 use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::{
@@ -32,6 +32,7 @@ async fn rows_follow_the_confirmation_and_the_end_is_in_the_log() {
 async fn a_session_ends_with_the_word_when_its_last_frame_came() {
     let mut world = World::with(Toy::new(&["a"]), |config| {
         config.silence.reconnect = config::Duration::from_secs(20);
+        config.ping.every = config::Duration::from_secs(60);
     });
     let peer = world.subscribe("a").await;
     peer.say("row a 1");
@@ -44,6 +45,34 @@ async fn a_session_ends_with_the_word_when_its_last_frame_came() {
     let alive = world.alive.lock().unwrap().clone();
     let between = alive[alive.len() - 1].0 - alive[alive.len() - 2].0;
     assert!((500_000_000..600_000_000).contains(&between), "of the second row, 20 s before: {alive:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_venue_that_is_behind_with_sending_and_then_cuts_is_believed_up_to_the_ping_that_it_has_not_answered() {
+    let mut world = World::start(Toy::new(&["a"]));
+    let mut peer = world.subscribe("a").await;
+    peer.is_deaf.store(true, Ordering::Relaxed);
+    let mut pings = std::collections::VecDeque::new();
+    // What it sends is always 80 s old, and so are its answers; nothing ever waits in our socket.
+    for second in 0..200 {
+        tokio::time::sleep(SECOND).await;
+        peer.say(if second == 0 { "row a 1" } else { "nothing of interest" });
+        world.settle().await;
+        while let Ok(message) = peer.sent.try_recv() {
+            if let Message::Ping(payload) = message {
+                pings.push_back((second, payload));
+            }
+        }
+        if let Some((_, payload)) = pings.pop_front_if(|(sent, _)| *sent + 80 <= second) {
+            peer.send(Message::Pong(payload));
+        }
+    }
+    drop(peer);
+    world.logged("ended: the venue hung up").await;
+    let alive = world.alive.lock().unwrap().clone();
+    let heard = (alive[alive.len() - 1].0 - alive[0].0) / 1_000_000_000;
+    assert!((110..=130).contains(&heard), "{heard} of 200 s");
+    assert!(alive.is_sorted(), "{alive:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,6 +188,7 @@ async fn gives_up_after_the_last_attempt_if_there_is_one() {
 async fn a_dead_link_is_found_by_the_ping_and_any_frame_keeps_it_alive() {
     let mut world = World::start(Toy::new(&["a"]));
     let mut peer = world.subscribe("a").await;
+    peer.is_deaf.store(true, Ordering::Relaxed);
     let start = Instant::now();
     for _ in 0..10 {
         tokio::time::sleep(SECOND * 9).await;
@@ -180,6 +210,7 @@ async fn a_process_that_was_late_reads_what_waits_before_it_calls_the_link_dead(
     for _ in 0..20 {
         let mut world = World::start(Toy::new(&["a"]));
         let mut peer = world.subscribe("a").await;
+        peer.is_deaf.store(true, Ordering::Relaxed);
         while !matches!(peer.sent.recv().await, Some(Message::Ping(_))) {}
         peer.say("row a 1");
         tokio::time::advance(SECOND * 15).await;
@@ -192,6 +223,7 @@ async fn a_process_that_was_late_reads_what_waits_before_it_calls_the_link_dead(
 async fn a_pong_is_life_though_no_row_comes() {
     let mut world = World::with(Toy::new(&["a"]), |config| config.silence.reconnect = config::Duration::from_secs(0));
     let mut peer = world.subscribe("a").await;
+    peer.is_deaf.store(true, Ordering::Relaxed);
     for _ in 0..20 {
         loop {
             if let Message::Ping(payload) = peer.sent.recv().await.unwrap() {
@@ -313,12 +345,12 @@ async fn a_panic_costs_the_session_and_a_new_protocol_goes_on() {
     let made = std::sync::Arc::clone(&toy.made);
     let mut world = World::start(toy);
     let peer = world.subscribe("a").await;
-    let before = made.load(std::sync::atomic::Ordering::SeqCst);
+    let before = made.load(Ordering::SeqCst);
     peer.say("row a 1\npanic");
     let log = world.logged("ended: the protocol panicked: a fault of the protocol").await;
     assert!(!log.contains(&"row a 1 live".to_owned()), "its rows are taken back: {log:?}");
     assert!(world.reason().contains("the protocol panicked"));
-    assert_eq!(made.load(std::sync::atomic::Ordering::SeqCst), before + 1);
+    assert_eq!(made.load(Ordering::SeqCst), before + 1);
     let peer = world.subscribe("a").await;
     peer.say("row a 2");
     world.logged("row a 2 live").await;

@@ -3,6 +3,7 @@
 mod channels;
 mod history;
 mod lines;
+mod outage;
 mod recordings;
 mod sockets;
 mod toy;

@@ -2,7 +2,10 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -82,12 +85,17 @@ pub(super) struct Called {
 /// The venue's end of a connection. Dropped, it hangs up.
 pub(super) struct Peer {
     to_driver: mpsc::UnboundedSender<Result<Message, WsError>>,
+    /// Pings are not answered: the test does it, or nobody.
+    pub(super) is_deaf: Arc<AtomicBool>,
     pub(super) sent: mpsc::UnboundedReceiver<Message>,
 }
 
 pub(super) struct FakeLine {
     incoming: mpsc::UnboundedReceiver<Result<Message, WsError>>,
     sent: mpsc::UnboundedSender<Message>,
+    /// Where pings are answered, as every venue does by itself.
+    answers: mpsc::WeakUnboundedSender<Result<Message, WsError>>,
+    is_deaf: Arc<AtomicBool>,
 }
 
 struct Scripted {
@@ -336,8 +344,10 @@ impl Dialled {
     pub(super) fn accept(self) -> Peer {
         let (to_driver, incoming) = mpsc::unbounded_channel();
         let (sent, from_driver) = mpsc::unbounded_channel();
-        assert!(self.answer.send(Ok(FakeLine { incoming, sent })).is_ok(), "the driver waits for it");
-        Peer { to_driver, sent: from_driver }
+        let (answers, is_deaf) = (to_driver.downgrade(), Arc::<AtomicBool>::default());
+        let line = FakeLine { incoming, sent, answers, is_deaf: Arc::clone(&is_deaf) };
+        assert!(self.answer.send(Ok(line)).is_ok(), "the driver waits for it");
+        Peer { to_driver, is_deaf, sent: from_driver }
     }
 
     pub(super) fn refuse(self, why: &str) {
@@ -458,6 +468,11 @@ impl Sink<Message> for FakeLine {
     }
 
     fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), WsError> {
+        if let (Message::Ping(payload), Some(answers)) = (&message, self.answers.upgrade())
+            && !self.is_deaf.load(Ordering::Relaxed)
+        {
+            drop(answers.send(Ok(Message::Pong(payload.clone()))));
+        }
         drop(self.sent.send(message));
         Ok(())
     }
@@ -479,6 +494,9 @@ async fn intake(mut handovers: mpsc::Receiver<Handover>, mut takes: watch::Recei
     while let Some(handover) = handovers.recv().await {
         if takes.wait_for(|takes| *takes).await.is_err() {
             return;
+        }
+        if handover.is_anew {
+            streams.clear();
         }
         streams.extend_from_slice(handover.records.new_streams());
         let (lines, whole) = written(&handover, &streams);

@@ -132,6 +132,39 @@ fn tickers_that_are_gone_are_holes_wherever_they_were() {
 }
 
 #[test]
+fn quotes_and_books_are_the_beginning_of_what_each_session_sent_each_once() {
+    let book = |change_id, snapshot| BookKey { change_id, snapshot };
+    let sent = |messages: &[(u64, bool, i64)]| {
+        let handed = |(id, snapshot, at_ms): &(u64, bool, i64)| Handed { key: book(*id, *snapshot), at_ms: *at_ms };
+        BTreeMap::from([(OPTION.to_owned(), messages.iter().map(handed).collect())])
+    };
+    let mut oracle = oracle();
+    // The book has not changed between the sessions, so both begin with the same whole state.
+    oracle.sessions[0].books = sent(&[(1, true, 1_000), (2, false, 2_000), (7, true, 5_000)]);
+    oracle.sessions[1].books = sent(&[(7, true, 6_000), (8, false, 7_000)]);
+    oracle.sessions[1].quotes = BTreeMap::from([(OPTION.to_owned(), vec![Handed { key: 6_500, at_ms: 6_500 }])]);
+    let compare = |books: &[BookKey], quotes: &[i64]| {
+        let mut stored = stored(&[4, 5, 6, 7], &ALL);
+        stored.books.insert(OPTION.to_owned(), books.to_vec());
+        stored.quotes.insert(OPTION.to_owned(), quotes.to_vec());
+        let comparison = Comparison::of(&oracle, &stored, &history(), 19_000);
+        let Unrepeated { stored, holes, twice, in_flight, .. } = comparison.books;
+        (stored, holes, twice, in_flight, comparison.quotes.holes + comparison.quotes.twice + comparison.invented)
+    };
+    let [one, two, seven, eight] = [book(1, true), book(2, false), book(7, true), book(8, false)];
+    assert_eq!(compare(&[one, two, seven, seven, eight], &[6_500]), (5, 0, 0, 0, 0));
+    assert_eq!(compare(&[one, two, seven, eight], &[6_500]), (4, 0, 0, 1, 0), "one of the two was in flight");
+    assert_eq!(compare(&[one, seven, eight], &[6_500]), (3, 1, 0, 1, 0), "a hole in the middle");
+    assert_eq!(compare(&[one, two, seven, seven, eight, eight], &[6_500]), (5, 0, 1, 0, 0));
+    assert_eq!(compare(&[one, two, seven, seven, eight], &[]), (5, 0, 0, 0, 1), "a quote that is missing");
+    assert_eq!(
+        compare(&[one, two, seven, seven, eight], &[6_500, 6_500, 6_501]),
+        (5, 0, 0, 0, 2),
+        "twice and invented"
+    );
+}
+
+#[test]
 fn nothing_was_in_flight_in_a_session_of_which_the_pipeline_had_stored_all() {
     let settled = History { settled: BTreeSet::from([1]), ..history() };
     let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 2, 5, 6, 7, 8, 9]), &settled, 19_000);

@@ -1,0 +1,69 @@
+//! What a store can be asked: [`Audit`], which each store that can answer implements in its own words.
+
+use async_trait::async_trait;
+
+use crate::{Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
+
+/// A look at what a store holds. All answers are of one moment, however long they take, and nothing is changed.
+#[async_trait]
+pub trait Audit: Send {
+    /// Returns where the store is; `None` where the sink was never written to.
+    async fn position(&mut self) -> Result<Option<SpoolPosition>>;
+
+    /// Returns the other pipelines that have written to these tables.
+    async fn neighbours(&mut self, tables: &[SinkTable]) -> Result<Vec<Neighbour>>;
+
+    /// Counts the rows of each stream of a table that came at `since` or later; `None` where there is no such table.
+    async fn sums(&mut self, table: &SinkTable, since: Timestamp) -> Result<Option<Vec<Sum>>>;
+
+    /// Returns the rows of one stream that came at `since` or later.
+    async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>>;
+
+    /// Returns the rows with a number that came before `before` and are there more than once, with how often.
+    async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<(Stream, RowId, u64)>>;
+}
+
+/// What tells a stream from others in one table of a store.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stream {
+    /// The column `venue`.
+    pub venue: String,
+    /// The column `symbol`.
+    pub symbol: String,
+}
+
+/// What tells a row from others of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RowId {
+    /// The column `seq`; `None` where the venue gives no number.
+    pub seq: Option<u64>,
+    /// The column `ts_event`.
+    pub ts_event: Timestamp,
+    /// The column `ts_recv`.
+    pub ts_recv: Timestamp,
+}
+
+/// The rows of one stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sum {
+    /// The stream.
+    pub stream: Stream,
+    /// How many there are.
+    pub rows: u64,
+    /// How many of them are dead letters that were sent again.
+    pub redriven: u64,
+    /// The sum of their [`RowId::mark`]s: that of other rows is most likely another one.
+    pub marks: i64,
+}
+
+impl RowId {
+    /// Returns a number that a store can work out too: the rest of each column when it is divided by
+    /// [`DIVISOR`](Self::DIVISOR), times 1 for `ts_recv`, 3 for `ts_event`, 7 for `seq`, added up; an absent one counts 0.
+    pub fn mark(&self) -> i64 {
+        let seq = self.seq.map_or(0, |seq| (seq % Self::DIVISOR.unsigned_abs()).cast_signed());
+        self.ts_recv.0 % Self::DIVISOR + 3 * (self.ts_event.0 % Self::DIVISOR) + 7 * seq
+    }
+
+    /// A prime number, small enough for the sum over any table.
+    pub const DIVISOR: i64 = 1_000_003;
+}

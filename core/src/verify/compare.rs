@@ -1,0 +1,263 @@
+//! One store beside what it should hold.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    Look, Open,
+    audit::{Audit, RowId, Stream, Sum},
+    expected::{self, Wanted},
+    misfit,
+    report::{Difference, Kind, SinkVerified, Verdict},
+};
+use crate::{Result, delivery::Fates, ledger::Coverage, row::Timestamp, spool::SpoolReader};
+
+/// What a store is compared with.
+pub(super) struct Compared<'a> {
+    pub(super) reader: &'a SpoolReader,
+    pub(super) ledger: Option<&'a Coverage>,
+    /// The type of each source.
+    pub(super) venues: &'a HashMap<&'a str, &'a str>,
+    pub(super) since: Option<Timestamp>,
+}
+
+/// The rows of a stream that the spool has, with their offsets.
+type Rows = HashMap<RowId, Vec<u64>>;
+
+/// Compares one sink's store.
+pub(super) async fn sink(look: Look, wanted: Option<Wanted>, with: &Compared<'_>) -> Result<SinkVerified> {
+    let mut verified = SinkVerified::new(&look.name, &look.component);
+    let (open, mut wanted) = match (look.audit, wanted) {
+        (Ok(open), Some(wanted)) => (open, wanted),
+        (Err(why), _) => {
+            verified.verdict = if look.is_mute { Verdict::Mute } else { Verdict::CannotTell };
+            verified.notes.push(why);
+            return Ok(verified);
+        }
+        (Ok(_), None) => return Ok(verified),
+    };
+    let Open { mut audit, position, .. } = open;
+    verified.upto = position.map(|position| position.offset);
+    verified.fates = Some(fates(&wanted, with.reader.oldest().offset));
+    let Some(position) = position else {
+        verified.notes.push("nothing was ever committed to it".to_owned());
+        return Ok(verified);
+    };
+    if let Some(why) = misfit(with.reader, Some(position)) {
+        verified.differences.push(Difference::position(position, why));
+    } else {
+        let compared = tables(&mut *audit, &mut wanted, with, &mut verified).await;
+        if let Err(error) = compared {
+            verified.verdict = Verdict::CannotTell;
+            verified.notes.push(error.chain());
+        }
+        letters(&wanted, with.reader.oldest().offset, &mut verified);
+    }
+    if !verified.differences.is_empty() {
+        verified.verdict = Verdict::Differs;
+    }
+    Ok(verified)
+}
+
+/// Gives every offset up to the committed one its fate: what is nowhere is missing.
+fn fates(wanted: &Wanted, oldest: u64) -> Fates {
+    let offsets = wanted.upto.saturating_sub(oldest.max(wanted.begins_at));
+    Fates { missing: offsets.saturating_sub(wanted.fates.offsets()), ..wanted.fates }
+}
+
+async fn tables(
+    audit: &mut dyn Audit,
+    wanted: &mut Wanted,
+    with: &Compared<'_>,
+    verified: &mut SinkVerified,
+) -> Result<()> {
+    let tables = wanted.plan.tables().to_vec();
+    let neighbours = audit.neighbours(&tables).await?;
+    for (number, table) in tables.iter().enumerate() {
+        let name = &table.name;
+        if let Some(other) = neighbours.iter().find(|other| other.tables.iter().any(|n| n.eq_ignore_ascii_case(name))) {
+            let pipeline = &other.pipeline;
+            verified
+                .notes
+                .push(format!("{name}: pipeline `{pipeline}` writes to it too, so its rows cannot be told apart"));
+            continue;
+        }
+        let Some(sums) = audit.sums(table, wanted.since).await? else {
+            verified.differences.push(Difference::gone(name));
+            missing_all(wanted, with.reader, number, verified)?;
+            continue;
+        };
+        if !wanted.is_compared(number) {
+            verified.notes.push(format!("{name}: rows take each other's places by their key, and are not compared"));
+            continue;
+        }
+        verified.rows += sums.iter().map(|sum| sum.rows).sum::<u64>();
+        let streams = differing(wanted, number, sums);
+        let mut in_spool = rows(wanted, with.reader, number, &streams)?;
+        for stream in streams {
+            let spool = in_spool.remove(&stream).unwrap_or_default();
+            let store = audit.rows(table, &stream, wanted.since).await?;
+            differences(name, &stream, &spool, &store, verified);
+        }
+        older(audit, wanted, number, with, verified).await?;
+    }
+    Ok(())
+}
+
+/// Returns the streams of a table whose sums are not those of the spool.
+fn differing(wanted: &Wanted, number: usize, sums: Vec<Sum>) -> BTreeSet<Stream> {
+    let of_table = wanted.sums.iter().filter(|((table, _), _)| *table == number);
+    let mut expected: BTreeMap<&Stream, (u64, i64)> = of_table.map(|((_, stream), sum)| (stream, *sum)).collect();
+    let mut differing = BTreeSet::new();
+    for sum in sums {
+        if expected.remove(&sum.stream) != Some((sum.rows, sum.marks)) {
+            differing.insert(sum.stream);
+        }
+    }
+    differing.extend(expected.into_keys().cloned());
+    differing
+}
+
+fn missing_all(wanted: &mut Wanted, reader: &SpoolReader, number: usize, verified: &mut SinkVerified) -> Result<()> {
+    let name = wanted.plan.tables()[number].name.clone();
+    let streams = differing(wanted, number, Vec::new());
+    let mut in_spool = rows(wanted, reader, number, &streams)?;
+    for stream in streams {
+        let spool = in_spool.remove(&stream).unwrap_or_default();
+        differences(&name, &stream, &spool, &[], verified);
+    }
+    Ok(())
+}
+
+/// Reads the rows of some streams from the spool.
+fn rows(
+    wanted: &mut Wanted,
+    reader: &SpoolReader,
+    number: usize,
+    streams: &BTreeSet<Stream>,
+) -> Result<BTreeMap<Stream, Rows>> {
+    let mut found: BTreeMap<Stream, Rows> = BTreeMap::new();
+    if streams.is_empty() {
+        return Ok(found);
+    }
+    expected::rows_of(reader, wanted, &mut |row| {
+        if row.table == number && streams.contains(row.stream) {
+            let rows = found.entry(row.stream.clone()).or_default();
+            rows.entry(row.id).or_default().push(row.offset);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Names what is missing, there twice, or known to the store alone, in stretches.
+fn differences(table: &str, stream: &Stream, spool: &Rows, store: &[RowId], verified: &mut SinkVerified) {
+    let mut stored: HashMap<RowId, u64> = HashMap::new();
+    for row in store {
+        *stored.entry(*row).or_default() += 1;
+    }
+    let (mut missing, mut twice, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, offsets) in spool {
+        let there = stored.remove(row).unwrap_or(0) as usize;
+        missing.extend(offsets.iter().skip(there).map(|offset| (*row, Some(*offset))));
+        twice.extend((offsets.len()..there).map(|_| (*row, offsets.first().copied())));
+    }
+    for (row, there) in stored {
+        unknown.extend((0..there).map(|_| (row, None)));
+    }
+    for (kind, rows) in [(Kind::Missing, missing), (Kind::Twice, twice), (Kind::Unknown, unknown)] {
+        verified.differences.extend(stretches(kind, table, stream, rows));
+    }
+}
+
+/// Joins rows whose numbers, or offsets, follow on each other.
+fn stretches(kind: Kind, table: &str, stream: &Stream, mut rows: Vec<(RowId, Option<u64>)>) -> Vec<Difference> {
+    rows.sort_unstable();
+    let mut joined: Vec<Difference> = Vec::new();
+    for (row, offset) in rows {
+        match joined.last_mut() {
+            Some(last) if last.goes_on_with(&row) => last.add(&row, offset),
+            _ => joined.push(Difference::of(kind, table, stream, &row, offset)),
+        }
+    }
+    joined
+}
+
+/// Compares what the spool has let go of: by the ledger's count, and by rows that are there twice.
+async fn older(
+    audit: &mut dyn Audit,
+    wanted: &Wanted,
+    number: usize,
+    with: &Compared<'_>,
+    verified: &mut SinkVerified,
+) -> Result<()> {
+    let is_cut = with.reader.oldest().offset > 0;
+    if with.since.is_some() || !is_cut {
+        return Ok(());
+    }
+    let table = &wanted.plan.tables()[number];
+    for (stream, row, count) in audit.doubled(table, wanted.since).await? {
+        for _ in 1..count {
+            verified.differences.push(Difference::of(Kind::Twice, &table.name, &stream, &row, None));
+        }
+    }
+    let Some(ledger) = with.ledger else { return Ok(()) };
+    if wanted.begins_at > 0 {
+        verified
+            .notes
+            .push(format!("{}: the sink began later than the spool: not compared with the ledger", table.name));
+        return Ok(());
+    }
+    let stored = audit.sums(table, Timestamp(i64::MIN)).await?.unwrap_or_default();
+    let stored: BTreeMap<&Stream, u64> = stored.iter().map(|sum| (&sum.stream, sum.rows - sum.redriven)).collect();
+    for (stream, counted) in counted(wanted, number, ledger, with) {
+        let is_stream = |of: &Difference| of.is_about(&table.name, &stream) && of.kind == Kind::Missing;
+        let known: u64 = verified.differences.iter().filter(|of| is_stream(of)).map(|of| of.rows).sum();
+        let there = stored.get(&stream).copied().unwrap_or(0) + known;
+        if there < counted {
+            verified.differences.push(Difference::older(&table.name, &stream, counted - there));
+        }
+    }
+    Ok(())
+}
+
+/// Returns how many rows of each stream of a table the store has by the ledger's count.
+fn counted(wanted: &Wanted, number: usize, ledger: &Coverage, with: &Compared<'_>) -> BTreeMap<Stream, u64> {
+    let mut counted: BTreeMap<Stream, i64> = BTreeMap::new();
+    let of = |source: &str, table: &str, symbol: &str| {
+        let venue = with.venues.get(source)?;
+        let is_table = wanted.plan.number(&source.into(), &table.into()) == Some(number);
+        is_table.then(|| Stream { venue: (*venue).to_owned(), symbol: symbol.to_owned() })
+    };
+    for stream in &ledger.streams {
+        if let Some(name) = of(&stream.source, &stream.table, &stream.symbol) {
+            let rows = stream.rows_received.unwrap_or(0) + stream.rows_backfilled.unwrap_or(0);
+            *counted.entry(name).or_default() += rows.cast_signed();
+        }
+    }
+    for ((_, stream), more) in wanted.behind_ledger.iter().filter(|((table, _), _)| *table == number) {
+        *counted.entry(stream.clone()).or_default() += more;
+    }
+    for letter in wanted.letters.values().filter(|letter| letter.redrive_of.is_none() && letter.offset <= wanted.upto) {
+        if let Some(name) = of(&letter.source, &letter.table, &letter.symbol) {
+            *counted.entry(name).or_default() -= 1;
+        }
+    }
+    for dropped in ledger.dropped.iter().filter(|dropped| dropped.sink.as_deref() == Some(&wanted.sink)) {
+        for (source, venue) in with.venues {
+            if wanted.plan.number(&(*source).into(), &dropped.table.as_str().into()) == Some(number) {
+                let name = Stream { venue: (*venue).to_owned(), symbol: dropped.symbol.clone() };
+                counted.entry(name).and_modify(|rows| *rows -= dropped.rows.cast_signed());
+            }
+        }
+    }
+    counted.into_iter().map(|(stream, rows)| (stream, rows.max(0).cast_unsigned())).collect()
+}
+
+/// A dead letter names a row of the sink's; what it names is in the spool, or was.
+fn letters(wanted: &Wanted, oldest: u64, verified: &mut SinkVerified) {
+    for cause in wanted.letters.keys() {
+        let is_retained = cause.offset > oldest.max(wanted.begins_at) && cause.offset <= wanted.upto;
+        if is_retained && !wanted.found_letters.contains(cause) {
+            verified.differences.push(Difference::letter(cause.offset));
+        }
+    }
+}

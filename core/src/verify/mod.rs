@@ -1,0 +1,198 @@
+//! Whether spool, ledger and stores agree: of a pipeline that runs, or stands still. Nothing is changed.
+//!
+//! ```text
+//! stores ──Audit: position, sums, rows──┐   asked first: what they have is in the spool, or was
+//! ledger ──counts, up to an offset──────┼──→ differences, each with its stream and range
+//! spool  ──every item that is retained──┘   each offset gets its fate anew, for each sink
+//! ```
+//!
+//! Rows that the spool still has are held against the store one by one where the sums of their stream differ. What it has
+//! let go of is compared by the ledger's count alone.
+
+mod audit;
+mod compare;
+mod expected;
+mod report;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+pub use audit::{Audit, RowId, Stream, Sum};
+pub use report::{Difference, Kind, SinkVerified, Verdict, Verified};
+
+use compare::Compared;
+use expected::Wanted;
+
+use crate::{
+    Result,
+    chunk::Plan,
+    config::{Pipeline, SinkStage, SourceStage},
+    deadletter,
+    delivery::{Fates, Known},
+    ledger::{Coverage, Keeper},
+    own,
+    pipeline::Folder,
+    row::Timestamp,
+    sink::{Owner, SinkContext},
+    spool::{SourceInfo, SpoolPosition, SpoolReader, Standing, disk::RealDisk, inspect},
+};
+
+/// Compares a pipeline's spool, ledger and stores; rows that came before `since` are left out.
+///
+/// # Errors
+///
+/// Those of reading the spool: without it nothing can be told.
+pub async fn verify(pipeline: &Pipeline, folder: &Folder, since: Option<Timestamp>) -> Result<Verified> {
+    let mut sources: Vec<SourceInfo> = pipeline.sources.iter().map(SourceStage::info).collect();
+    sources.push(own::whole_source());
+    let mut looks = Vec::new();
+    for stage in &pipeline.sinks {
+        looks.push(Look::at(pipeline, folder, stage, &sources).await);
+    }
+    let ledger = Coverage::read(&folder.ledger(), None, Keeper::Recording).await;
+    let reader = beside(folder).await?;
+    let end = reader.end().offset;
+    let mut verified = Verified::new(&pipeline.name, (reader.oldest().offset + 1, end));
+    let ledger = verified.ledger(ledger);
+    let upto = ledger.as_ref().map_or(0, |ledger| ledger.offset);
+    let mut wanted = Vec::new();
+    for look in &mut looks {
+        if let Some(audit) = look.wanted(folder, &reader, since)? {
+            wanted.push(audit);
+        }
+    }
+    let venues: HashMap<&str, &str> = sources.iter().map(|source| (&*source.name, &*source.venue)).collect();
+    let (reading, sinks) = (reader.clone(), wanted);
+    let read = move || {
+        let mut sinks = sinks;
+        expected::read(&reading, &mut sinks, upto).map(|seen| (seen, sinks))
+    };
+    let (seen, mut wanted) = blocking(read).await??;
+    verified.unreadable(&seen.missing);
+    if let Some(ledger) = &ledger {
+        verified.count_ledger(ledger, &seen.rows, reader.oldest().offset == 0);
+    }
+    for look in looks {
+        let wanted = wanted.iter().position(|wanted| wanted.sink == look.name).map(|at| wanted.remove(at));
+        let compared = Compared { reader: &reader, ledger: ledger.as_ref(), venues: &venues, since };
+        verified.sinks.push(compare::sink(look, wanted, &compared).await?);
+    }
+    Ok(verified)
+}
+
+/// One sink's store.
+struct Look {
+    name: String,
+    component: String,
+    /// What can be asked, or why nothing can.
+    audit: std::result::Result<Open, String>,
+    /// Whether its type has no answers.
+    is_mute: bool,
+}
+
+/// A store that answers.
+struct Open {
+    audit: Box<dyn Audit>,
+    plan: Plan,
+    position: Option<SpoolPosition>,
+}
+
+impl Look {
+    async fn at(pipeline: &Pipeline, folder: &Folder, stage: &SinkStage, sources: &[SourceInfo]) -> Self {
+        let (name, component) = (stage.name.clone(), stage.component.clone());
+        let mut look = Self { name, component, audit: Err(String::new()), is_mute: false };
+        look.audit = match look.open(pipeline, folder, stage, sources).await {
+            Ok(Some(open)) => Ok(open),
+            Ok(None) => {
+                look.is_mute = true;
+                Err(format!("a store of type {} cannot be asked what it holds", look.component))
+            }
+            Err(error) => Err(error.chain()),
+        };
+        look
+    }
+
+    async fn open(
+        &self,
+        pipeline: &Pipeline,
+        folder: &Folder,
+        stage: &SinkStage,
+        sources: &[SourceInfo],
+    ) -> Result<Option<Open>> {
+        let plan = Plan::new(&pipeline.name, sources.to_vec(), stage.tables.clone())?;
+        let (pipeline, sink) = (pipeline.name.clone(), self.name.clone());
+        let owner = Owner { pipeline, sink, spool: 0, host: String::new(), chain: plan.chain() };
+        let directory = folder.sinks().join(&self.name);
+        let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
+        let Some(mut audit) = (stage.factory)()?.audit(&cx).await? else { return Ok(None) };
+        let position = audit.position().await?;
+        Ok(Some(Open { audit, plan, position }))
+    }
+
+    /// Returns what the store should hold, once the spool is known.
+    fn wanted(&mut self, folder: &Folder, reader: &SpoolReader, since: Option<Timestamp>) -> Result<Option<Wanted>> {
+        let Ok(Open { plan, position, .. }) = &mut self.audit else { return Ok(None) };
+        // Tables of sources that no file names any more were delivered as well.
+        for source in reader.cursor(reader.oldest()).sources().iter() {
+            if let Ok(whole) = plan.with(source.clone()) {
+                *plan = whole;
+            }
+        }
+        let noted = Known::open(Arc::new(RealDisk::at(folder.sinks())), &self.name)?.noted();
+        let begins_at = noted.begins_at.map_or(0, |at| at.offset);
+        let letters = folder.dead_letters(&self.name);
+        let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
+        Ok(Some(Wanted {
+            sink: self.name.clone(),
+            plan: plan.clone(),
+            begins_at,
+            upto: position.map_or(0, |position| position.offset),
+            since: border(reader)?.max(since.unwrap_or(Timestamp(i64::MIN))),
+            letters: letters.into_iter().map(|letter| (letter.cause(), letter)).collect(),
+            fates: Fates::default(),
+            sums: Default::default(),
+            found_letters: Default::default(),
+            behind_ledger: Default::default(),
+        }))
+    }
+}
+
+/// Returns from when on all that came is still in the spool: rows of several connections are not in the order of their times.
+fn border(reader: &SpoolReader) -> Result<Timestamp> {
+    if reader.oldest().offset == 0 {
+        return Ok(Timestamp(i64::MIN));
+    }
+    let first = expected::first_time(reader)?;
+    Ok(first.map_or(Timestamp(i64::MAX), |first| Timestamp(first.0.saturating_add(DISORDER.as_nanos() as i64))))
+}
+
+/// Opens the spool beside whoever has it. A segment that goes while it is opened makes that begin anew.
+async fn beside(folder: &Folder) -> Result<SpoolReader> {
+    let mut tries = 0;
+    loop {
+        let spool = folder.spool();
+        match blocking(move || inspect::beside(&spool)).await? {
+            Err(error) if tries < TRIES && error.kind() != crate::Kind::Config => tries += 1,
+            opened => return opened,
+        }
+    }
+}
+
+/// Runs what reads files on a thread that may block.
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| crate::Error::permanent("reading the spool has panicked").because(error))
+}
+
+/// Returns why a store's position does not fit the spool, if it does not.
+fn misfit(reader: &SpoolReader, position: Option<SpoolPosition>) -> Option<&'static str> {
+    match reader.check(position?) {
+        Standing::Retained | Standing::Dropped => None,
+        Standing::Gone => Some("the spool no longer has what the store lacks"),
+        Standing::Ahead => Some("the store is ahead of the spool"),
+        Standing::OtherBoot => Some("the store was written from another history of the spool"),
+    }
+}
+
+/// By how much rows may come into the spool later than others that came after them.
+const DISORDER: Duration = Duration::from_secs(10);
+const TRIES: u32 = 5;

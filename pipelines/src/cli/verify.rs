@@ -1,0 +1,87 @@
+//! `verify`: spool, ledger and stores held against each other, as a page or as JSON.
+
+use std::{fmt, process::ExitCode};
+
+use tidegate_core::{
+    catalog::Catalog,
+    delivery::Fates,
+    verify::{self, Difference, SinkVerified, Verdict, Verified},
+};
+
+use super::{Failure, Outcome, VerifyArgs, coverage::before_now, inspect, print, run};
+
+pub(super) fn verify(catalog: &Catalog, args: &VerifyArgs) -> Outcome {
+    let (pipeline, folder) = inspect::written_by(catalog, &args.file, args.host.as_deref())?;
+    let verified = run::runtime()?.block_on(verify::verify(&pipeline, &folder, args.since.map(before_now)));
+    // That something differs has a code of its own.
+    let verified = verified.map_err(|error| Failure::usage(error.chain()))?;
+    if args.json {
+        let document = serde_json::to_string_pretty(&verified).map_err(|error| Failure::failed(error.to_string()))?;
+        print(format_args!("{document}\n"))?;
+    } else {
+        print(Page(&verified))?;
+    }
+    Ok(match (verified.differs(), verified.cannot_tell()) {
+        (true, _) => ExitCode::from(1),
+        (false, true) => ExitCode::from(2),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+struct Page<'a>(&'a Verified);
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Verified { pipeline, offsets: (first, last), ledger, differences, notes, sinks } = self.0;
+        let ledger = ledger.map_or_else(|| "no ledger".to_owned(), |upto| format!("ledger up to {upto}"));
+        writeln!(f, "{pipeline}  spool: offsets {first} to {last}; {ledger}")?;
+        listed(f, differences, notes)?;
+        sinks.iter().try_for_each(|sink| write!(f, "{}", Sink(sink)))?;
+        let found = differences.len() + sinks.iter().map(|sink| sink.differences.len()).sum::<usize>();
+        match found {
+            0 if self.0.cannot_tell() => writeln!(f, "nobody can tell"),
+            0 => writeln!(f, "all agrees"),
+            1 => writeln!(f, "1 difference"),
+            found => writeln!(f, "{found} differences"),
+        }
+    }
+}
+
+struct Sink<'a>(&'a SinkVerified);
+
+impl fmt::Display for Sink<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SinkVerified { sink, verdict, upto, rows, fates, differences, notes, .. } = self.0;
+        let said = match verdict {
+            Verdict::Agrees => "agrees",
+            Verdict::Differs => "DIFFERS",
+            Verdict::CannotTell => "cannot tell",
+            Verdict::Mute => "cannot be verified",
+        };
+        write!(f, "{sink}: {said}")?;
+        if let (Some(upto), Some(fates)) = (upto, fates) {
+            let Fates { delivered, filtered, refused, control, missing } = fates;
+            write!(
+                f,
+                "; committed up to {upto}, {rows} rows compared\n  fates: {delivered} delivered, {filtered} filtered, "
+            )?;
+            write!(f, "{refused} refused, {control} control, {missing} missing")?;
+        }
+        writeln!(f)?;
+        listed(f, differences, notes)
+    }
+}
+
+/// Lists the first differences, and all that could not be compared.
+fn listed(f: &mut fmt::Formatter<'_>, differences: &[Difference], notes: &[String]) -> fmt::Result {
+    for difference in differences.iter().take(MOST) {
+        writeln!(f, "  {difference}")?;
+    }
+    if differences.len() > MOST {
+        writeln!(f, "  and {} more: --json has all", differences.len() - MOST)?;
+    }
+    notes.iter().try_for_each(|note| writeln!(f, "  {note}"))
+}
+
+/// So many differences of one store are shown.
+const MOST: usize = 50;

@@ -1,0 +1,136 @@
+//! What the file holds, for `tidegate verify`: read by another connection, in one transaction, by SQL that the sink's own
+//! writing has no part in.
+
+use async_trait::async_trait;
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Row, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
+use tidegate_core::{
+    Error, Result,
+    chunk::{Part, SinkTable},
+    row::Timestamp,
+    sink::{Neighbour, Owner},
+    spool::SpoolPosition,
+    verify::{Audit, RowId, Stream, Sum},
+};
+
+use super::{
+    SqliteConfig,
+    error::sorted,
+    position,
+    schema::{exists, quoted},
+};
+
+/// A look at one file.
+pub(super) struct SqliteAudit {
+    config: SqliteConfig,
+    connection: SqliteConnection,
+    owner: Owner,
+}
+
+impl SqliteAudit {
+    /// Begins to read; what other connections commit from now on is not seen.
+    pub(super) async fn open(config: &SqliteConfig, owner: &Owner) -> Result<Self> {
+        let path = &config.path;
+        if !path.is_file() {
+            return Err(Error::permanent(format!("`{}` does not exist", path.display())));
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .read_only(true)
+            .busy_timeout(config.lock_timeout.0)
+            .disable_statement_logging();
+        let opened = async {
+            let mut connection = options.connect().await?;
+            sqlx::query("BEGIN").execute(&mut connection).await?;
+            Ok(connection)
+        };
+        let connection = opened.await.map_err(|error| sorted(path, error))?;
+        Ok(Self { config: config.clone(), connection, owner: owner.clone() })
+    }
+
+    fn failed(&self, error: sqlx::Error) -> Error {
+        sorted(&self.config.path, error)
+    }
+
+    async fn fetch(&mut self, sql: String, values: &[&str], since: Timestamp) -> sqlx::Result<Vec<SqliteRow>> {
+        let mut query = sqlx::query(AssertSqlSafe(sql)).bind(since.0);
+        for value in values {
+            query = query.bind(*value);
+        }
+        query.fetch_all(&mut self.connection).await
+    }
+}
+
+#[async_trait]
+impl Audit for SqliteAudit {
+    async fn position(&mut self) -> Result<Option<SpoolPosition>> {
+        let there = exists(&mut self.connection, "tidegate_position").await.map_err(|error| self.failed(error))?;
+        if !there {
+            return Ok(None);
+        }
+        let held = position::read(&mut self.connection, &self.owner).await.map_err(|error| self.failed(error))??;
+        let held = held.into_iter().find(|held| held.part == Part::spool()).map(|held| held.position);
+        Ok(held.filter(|position| *position != SpoolPosition::START))
+    }
+
+    async fn neighbours(&mut self, tables: &[SinkTable]) -> Result<Vec<Neighbour>> {
+        let read = position::neighbours(&mut self.connection, &self.owner, tables).await;
+        read.map_err(|error| self.failed(error))
+    }
+
+    async fn sums(&mut self, table: &SinkTable, since: Timestamp) -> Result<Option<Vec<Sum>>> {
+        if !exists(&mut self.connection, &table.name).await.map_err(|error| self.failed(error))? {
+            return Ok(None);
+        }
+        let (name, divisor) = (quoted(&table.name), RowId::DIVISOR);
+        let sql = format!(
+            "SELECT venue, symbol, count(*), sum(origin = 'redrive'),
+                 sum(ts_recv % {divisor} + 3 * (ts_event % {divisor}) + 7 * coalesce(seq % {divisor}, 0))
+             FROM {name} WHERE ts_recv >= ?1 GROUP BY venue, symbol"
+        );
+        let sum = |row: &SqliteRow| {
+            let stream = Stream { venue: row.try_get(0)?, symbol: row.try_get(1)? };
+            let (rows, redriven): (i64, i64) = (row.try_get(2)?, row.try_get(3)?);
+            // A number beyond 2^63 is text, and makes no integer of the sum: then rows are compared one by one.
+            let marks = row.try_get(4).unwrap_or(i64::MIN);
+            Ok(Sum { stream, rows: rows.unsigned_abs(), redriven: redriven.unsigned_abs(), marks })
+        };
+        let rows = self.fetch(sql, &[], since).await.and_then(|rows| rows.iter().map(sum).collect());
+        rows.map(Some).map_err(|error| self.failed(error))
+    }
+
+    async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
+        if !exists(&mut self.connection, &table.name).await.map_err(|error| self.failed(error))? {
+            return Ok(Vec::new());
+        }
+        let name = quoted(&table.name);
+        let sql = format!(
+            "SELECT CAST(seq AS TEXT), ts_event, ts_recv FROM {name} WHERE ts_recv >= ?1 AND venue = ?2 AND symbol = ?3"
+        );
+        let rows = self.fetch(sql, &[&stream.venue, &stream.symbol], since).await;
+        rows.and_then(|rows| rows.iter().map(|row| id(row, 0)).collect()).map_err(|error| self.failed(error))
+    }
+
+    async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<(Stream, RowId, u64)>> {
+        let name = quoted(&table.name);
+        let sql = format!(
+            "SELECT venue, symbol, CAST(seq AS TEXT), ts_event, ts_recv, count(*) FROM {name}
+             WHERE ts_recv < ?1 AND seq IS NOT NULL GROUP BY venue, symbol, seq, ts_event, ts_recv HAVING count(*) > 1"
+        );
+        let doubled = |row: &SqliteRow| {
+            let stream = Stream { venue: row.try_get(0)?, symbol: row.try_get(1)? };
+            Ok((stream, id(row, 2)?, row.try_get::<i64, _>(5)?.unsigned_abs()))
+        };
+        let rows = self.fetch(sql, &[], before).await.and_then(|rows| rows.iter().map(doubled).collect());
+        rows.map_err(|error| self.failed(error))
+    }
+}
+
+/// Reads what tells a row from others, from a column on.
+fn id(row: &SqliteRow, at: usize) -> sqlx::Result<RowId> {
+    let seq: Option<String> = row.try_get(at)?;
+    let seq = seq.map(|seq| seq.parse()).transpose().map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    Ok(RowId { seq, ts_event: Timestamp(row.try_get(at + 1)?), ts_recv: Timestamp(row.try_get(at + 2)?) })
+}

@@ -1,0 +1,212 @@
+//! `verify` finds what spool, ledger and store do not agree about, and nothing where they do: the real program against the
+//! simulator over real sockets.
+#![allow(clippy::unwrap_used, reason = "in the helpers of tests, too")]
+
+mod support;
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use support::{Bench, PATIENCE, Program, busy};
+use tidegate_sources::deribit::simulator::Fault;
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_pipeline_agrees_while_it_runs_and_after_cuts_kills_and_the_stop() {
+    let sinks = "tables = [\"trades\", \"tickers\", \"coverage\"]\n\
+        [sink.file]\npath = \"rows\"\n[sink.late]\ntype = \"sqlite\"\npath = \"late.sqlite\"\nstart = \"latest\"\n";
+    let bench = Bench::start(busy(1_000.0), "", sinks).await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    for round in 1..4 {
+        bench.until_it_hits(&mut program, &Fault::Cut).await;
+        bench.until_number(&mut program, TRADES, round * 300).await;
+        let (code, page) = verify(&bench, &[]);
+        assert_eq!(code, 0, "of a running pipeline: {page}");
+        program.kill().await;
+        let (code, page) = verify(&bench, &[]);
+        assert_eq!(code, 0, "of a killed pipeline: {page}");
+        program = bench.run();
+        bench.until_number(&mut program, TRADES, round * 300 + 100).await;
+    }
+    stop(program).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 0, "of a stopped pipeline: {page}");
+    assert!(page.ends_with("all agrees\n") && page.contains("sqlite: agrees; "), "{page}");
+    assert!(
+        page.contains("file: cannot be verified\n  a store of type file cannot be asked what it holds\n"),
+        "{page}"
+    );
+    assert!(page.contains("coverage: rows take each other's places by their key"), "{page}");
+    let (code, document) = json(&bench, &[]);
+    let sink = sink(&document, "sqlite");
+    let fates: u64 = sink["fates"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum();
+    assert_eq!((code, sink["upto"].as_u64()), (0, Some(fates)), "every offset has one fate: {document:#}");
+    let stored = bench.number("SELECT (SELECT count(*) FROM trades) + (SELECT count(*) FROM tickers)").await;
+    assert_eq!(sink["rows"].as_i64(), Some(stored), "all were compared");
+    let (code, page) = verify(&bench, &["--since", "1h"]);
+    assert_eq!(code, 0, "{page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_gone_or_there_twice_and_a_table_that_is_gone_are_named_by_stream_and_range() {
+    let bench = stopped("", 600).await;
+    let symbol =
+        bench.texts("SELECT symbol FROM trades GROUP BY symbol ORDER BY count(*) DESC LIMIT 1").await.remove(0);
+    let of = format!("FROM trades WHERE symbol = '{symbol}' ORDER BY seq LIMIT 1 OFFSET");
+    let at = async |n: u32| bench.number(&format!("SELECT seq {of} {n}")).await;
+    let (gone, last, twice) = (at(1).await, at(2).await, at(4).await);
+    run(&bench, &format!("DELETE FROM trades WHERE symbol = '{symbol}' AND seq IN ({gone}, {last})")).await;
+    run(&bench, &format!("INSERT INTO trades SELECT * FROM trades WHERE symbol = '{symbol}' AND seq = {twice}")).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 1, "{page}");
+    assert!(page.contains(&format!("  trades: {symbol}: 2 rows missing, seq {gone} to {last}, offset")), "{page}");
+    assert!(page.contains(&format!("  trades: {symbol}: 1 row too many, there twice, seq {twice}, offset")), "{page}");
+    assert!(page.contains("sqlite: DIFFERS; ") && page.ends_with("\n2 differences\n"), "{page}");
+
+    // The offsets are those of the rows.
+    let (_, document) = json(&bench, &[]);
+    let missing = &sink(&document, "sqlite")["differences"][0];
+    let offset = missing["offsets"][0].as_u64().unwrap();
+    let row = bench.dump().into_iter().find(|item| item["offset"] == offset).unwrap();
+    assert_eq!((row["symbol"].as_str(), row["seq"].as_i64()), (Some(&*symbol), Some(gone)), "{missing:#}");
+
+    // A ticker has no number, and is named by its time.
+    let at = bench.number("SELECT ts_event FROM tickers ORDER BY ts_recv DESC LIMIT 1").await;
+    run(&bench, "DELETE FROM tickers WHERE rowid = (SELECT rowid FROM tickers ORDER BY ts_recv DESC LIMIT 1)").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains(&format!(": 1 row missing, ts_event {at}, offset ")), "{page}");
+
+    run(&bench, "UPDATE trades SET ts_event = ts_event + 1 WHERE rowid = (SELECT max(rowid) FROM trades)").await;
+    let (_, page) = verify(&bench, &[]);
+    assert!(page.contains("1 row that the spool does not have"), "one that was changed: {page}");
+
+    run(&bench, "DROP TABLE tickers").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("  tickers: the table is gone\n"), "{page}");
+    let (_, document) = json(&bench, &[]);
+    let differences = sink(&document, "sqlite")["differences"].as_array().unwrap().clone();
+    let lost = |one: &&Value| one["kind"] == "missing" && one["table"] == "tickers";
+    let rows: u64 = differences.iter().filter(lost).map(|one| one["rows"].as_u64().unwrap()).sum();
+    let sent = bench.dump().iter().filter(|item| item["table"] == "tickers").count();
+    assert_eq!(rows as usize, sent, "each stream is named, with all of its rows");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_spool_has_let_go_of_is_compared_by_the_ledgers_count() {
+    let bench = Bench::start(busy(2_000.0), "", "[spool]\nsegment_bytes = \"1MiB\"\nkeep = \"0s\"\n").await;
+    let mut program = bench.run();
+    let began = Instant::now();
+    while verified(&bench)["offsets"][0].as_u64() <= Some(1) {
+        assert!(began.elapsed() < 3 * PATIENCE, "the spool lets nothing go:\n{}", program.log());
+        program.next_report().await;
+    }
+    stop(program).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 0, "{page}");
+    let symbol = bench.texts("SELECT symbol FROM trades ORDER BY ts_recv LIMIT 1").await.remove(0);
+    run(&bench, "DELETE FROM trades WHERE rowid = (SELECT rowid FROM trades ORDER BY ts_recv LIMIT 1)").await;
+    let (code, page) = verify(&bench, &[]);
+    let said = format!("  trades: {symbol}: 1 row missing that the spool has let go of, by the ledger's count\n");
+    assert!(code == 1 && page.contains(&said), "{page}");
+    run(
+        &bench,
+        "INSERT INTO trades SELECT * FROM trades WHERE rowid = (SELECT rowid FROM trades ORDER BY ts_recv LIMIT 1)",
+    )
+    .await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("1 row too many, there twice, seq "), "{page}");
+    let (code, page) = verify(&bench, &["--since", "1s"]);
+    assert_eq!(code, 0, "these are older: {page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_refused_rows_and_one_that_is_none_is_found() {
+    let tables = "tables = { trades = { key = [\"symbol\"], on_conflict = \"refuse\" }, tickers = {} }\n";
+    let bench = stopped(tables, 300).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 0, "{page}");
+    let (_, document) = json(&bench, &[]);
+    let refused = sink(&document, "sqlite")["fates"]["refused"].as_u64().unwrap();
+    let letters = bench.path("data/eth/sinks/sqlite/dead-letters.jsonl");
+    let text = std::fs::read_to_string(&letters).unwrap();
+    assert!(refused > 0 && text.lines().count() as u64 == refused, "{document:#}");
+    assert!(text.contains("a row with the same key is there: symbol"), "{text}");
+
+    // Without its letter a refused row is a missing one.
+    let kept: Vec<&str> = text.lines().skip(1).collect();
+    std::fs::write(&letters, kept.join("\n") + "\n").unwrap();
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("1 row missing, seq "), "{page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_store_or_the_ledger_cannot_be_read_it_says_so_and_claims_nothing() {
+    let bench = stopped("", 300).await;
+    std::fs::remove_file(bench.path("data/eth/ledger.sqlite")).unwrap();
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 0 && page.contains("no ledger") && page.contains("there is no ledger `"), "{page}");
+    run(&bench, "UPDATE tidegate_position SET \"offset\" = \"offset\" + 1000000").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("the store is ahead of the spool"), "{page}");
+    std::fs::remove_file(bench.database()).unwrap();
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 2 && page.contains("sqlite: cannot tell") && page.ends_with("nobody can tell\n"), "{page}");
+    let nothing = bench
+        .pipeline("", "[sink.file]\npath = \"rows\"\n")
+        .replace("[sink.sqlite]", "[sink.other]\ntype = \"stdout\"");
+    let path = format!("path = \"{}\"\n", bench.database().display());
+    bench.write("eth.toml", &nothing.replace(&path, ""));
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 2 && page.contains("other: cannot be verified"), "none can be asked: {page}");
+    bench.leave().await;
+}
+
+/// Runs a pipeline until so many rows are stored, and stops it.
+async fn stopped(sink: &str, rows: u64) -> Bench {
+    let bench = Bench::start(busy(1_000.0), "", sink).await;
+    let mut program = bench.run();
+    program.until_committed(rows).await;
+    stop(program).await;
+    bench
+}
+
+async fn stop(program: Program) {
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
+async fn run(bench: &Bench, sql: &str) {
+    let mut db = bench.connection().await;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&mut db).await.unwrap();
+}
+
+fn verify(bench: &Bench, args: &[&str]) -> (i32, String) {
+    let output = tidegate(bench, args);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), said)
+}
+
+fn json(bench: &Bench, args: &[&str]) -> (i32, Value) {
+    let output = tidegate(bench, &[args, &["--json"]].concat());
+    (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
+}
+
+fn verified(bench: &Bench) -> Value {
+    json(bench, &[]).1
+}
+
+fn sink<'a>(document: &'a Value, name: &str) -> &'a Value {
+    document["sinks"].as_array().unwrap().iter().find(|sink| sink["sink"] == name).unwrap()
+}
+
+fn tidegate(bench: &Bench, args: &[&str]) -> Output {
+    let args = [&["verify", "eth.toml"], args].concat();
+    Command::new(env!("CARGO_BIN_EXE_tidegate")).args(args).current_dir(bench.folder()).output().unwrap()
+}
+
+const TRADES: &str = "SELECT count(*) FROM trades";
