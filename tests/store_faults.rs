@@ -155,7 +155,8 @@ async fn a_database_of_another_spool_is_refused_and_left_as_it_is() {
     fs::rename(bench.path("data"), bench.path("data-of-another")).unwrap();
     let mut program = bench.run();
     let report = until_sink(&mut program, "failed").await;
-    assert!(why(&report).contains("belongs to spool"), "{}", why(&report));
+    let why = why(&report);
+    assert!(why.contains("belongs to spool") && why.contains("`tidegate adopt eth.toml sqlite --from-log`"), "{why}");
     goes_on(&mut program, &report).await;
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, rows);
 }
@@ -212,13 +213,15 @@ async fn a_sink_that_was_renamed_is_held_back_so_that_nothing_is_stored_twice() 
     let text = bench.pipeline("", "");
     bench.write("eth.toml", &text.replace("[sink.sqlite]", "[sink.store]\ntype = \"sqlite\""));
     let mut program = bench.run();
-    let held = |report: &Value| report["checks"]["eth/sink.store"]["status"] == "failed";
+    let is_failed = |report: &Value, sink: &str| report["checks"][format!("eth/sink.{sink}")]["status"] == "failed";
+    let held = |report: &Value| is_failed(report, "store") && is_failed(report, "sqlite");
     let report = program.until("the new name is held back", held).await;
     let gone = &report["checks"]["eth/sink.sqlite"];
     assert_eq!(gone["status"], "failed", "{gone:#}");
     for stage in ["sqlite", "store"] {
         let why = report["checks"][format!("eth/sink.{stage}")]["reason"].as_str().unwrap();
-        assert!(why.contains("give the sink its name back, `[sink.sqlite]`, or forget it: remove `data/eth/"), "{why}");
+        let (back, forget) = ("give the sink its name back, `[sink.sqlite]`", "`tidegate sink forget eth.toml sqlite`");
+        assert!(why.contains(back) && why.contains(forget), "{why}");
         program.until_logged(why).await;
     }
     assert_eq!(program.get("/health").await.0, 503, "a person is needed");
@@ -392,7 +395,9 @@ async fn stopped_by_mismatch(program: &mut Program) {
     let report = until_sink(program, "failed").await;
     let why = why(&report);
     assert!(why.contains("store: none; last known beside the spool: ") && why.contains("; spool: behind "), "{why}");
-    assert!(why.contains("stop, remove `data/eth/sinks/sqlite.json`"), "{why}");
+    for command in ["`tidegate adopt eth.toml sqlite --from-log`", "`tidegate adopt eth.toml sqlite --from-store`"] {
+        assert!(why.contains(command), "{why}");
+    }
     program.until_logged(why).await;
     assert_eq!(program.get("/health").await.0, 503, "a person is needed");
     goes_on(program, &report).await;

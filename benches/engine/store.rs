@@ -142,7 +142,7 @@ impl StoreBench<'_> {
             pipeline: "bench".to_owned(),
             sink: "sqlite".to_owned(),
             factory: Arc::new(move || config.build()),
-            config: DeliveryConfig::default(),
+            config: DeliveryConfig { start: tidegate::config::Start::Earliest, ..DeliveryConfig::default() },
             tables: TableChoice::All,
             sources: vec![feeder::source()],
             spool: reader.spool_id(),
@@ -153,6 +153,7 @@ impl StoreBench<'_> {
             stop,
             others: Default::default(),
             health: Registry::new(),
+            commands: tidegate::config::Commands::default(),
         };
         let watch = Stopwatch::of_all_threads();
         let outcome = self.runtime.block_on(async {

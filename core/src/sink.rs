@@ -103,6 +103,59 @@ pub trait Sink: Send + 'static {
     /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
     /// after each.
     fn guarantee(&self) -> Guarantee;
+
+    /// Reads who has the position that goes by the owner's pipeline and sink, whichever spool it belongs to. Makes nothing,
+    /// takes nothing. None where there is no such position, and for a store that keeps none.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when the store cannot be reached, `Permanent` when what it holds cannot be read.
+    async fn claim(&mut self, owner: &Owner) -> Result<Option<Claim>> {
+        let _ = owner;
+        Ok(None)
+    }
+
+    /// Gives the position to the owner's spool and puts it at `at`, whoever had it and wherever it was: a person has decided
+    /// so, and nobody runs the pipeline. Rows are left as they are; tables that are gone may be made anew. Twice is once.
+    /// Asked instead of `open`, of a store that keeps a position.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent` where that cannot be, saying what is in the way; `Transient` when the store cannot be reached.
+    async fn adopt(&mut self, owner: &Owner, at: SpoolPosition) -> Result<()> {
+        let _ = at;
+        Err(unadoptable(owner))
+    }
+
+    /// Gives the position that goes by the names of `old` those of `owner`. Twice is once; nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// As [`adopt`](Self::adopt); `Permanent` where something was written under the new names, too.
+    async fn rename(&mut self, old: &Owner, owner: &Owner) -> Result<()> {
+        let _ = old;
+        Err(unadoptable(owner))
+    }
+}
+
+fn unadoptable(owner: &Owner) -> Error {
+    let sink = &owner.sink;
+    Error::permanent(format!(
+        "the store of `{sink}` does not let its position be changed: a sink of its type cannot do that"
+    ))
+}
+
+/// Who has a position in a store, and what became of the tables that it was written with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Where the store is; [`SpoolPosition::START`] if nothing was written.
+    pub position: SpoolPosition,
+    /// The id of the spool that it was fed from.
+    pub spool: u64,
+    /// The host that wrote last.
+    pub host: String,
+    /// Tables that were there, by their names in the store, and are gone.
+    pub gone: Vec<String>,
 }
 
 /// What a sink gets to know when it is opened.
@@ -184,6 +237,13 @@ pub enum Guarantee {
     DedupKeys(Vec<String>),
     /// At least once: a crash at the wrong moment doubles rows.
     AtLeastOnce,
+}
+
+impl Guarantee {
+    /// Returns whether the store keeps its position itself; if not, the one beside the spool counts.
+    pub(crate) fn keeps_position(&self) -> bool {
+        !matches!(self, Self::AtLeastOnce | Self::DedupKeys(_))
+    }
 }
 
 impl std::fmt::Display for Guarantee {

@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod power;
 mod program;
 mod random;
+mod remedy;
 mod small_disk;
 mod store;
 
@@ -30,6 +31,7 @@ pub use self::{
     power::Power,
     program::Program,
     random::Random,
+    remedy::{Ran, tidegate},
     small_disk::{SmallDisk, skipped},
     store::stored,
 };

@@ -78,6 +78,15 @@ impl Plan {
         self.way(source, table).map_or_else(|| self.wanted.takes(table), |way| way.table.is_some())
     }
 
+    /// Returns what a source's table is called in the store; `None` when the sink does not take it.
+    pub(crate) fn store_name(&self, source: &Arc<str>, table: &Arc<str>) -> Option<String> {
+        match self.way(source, table) {
+            Some(way) => way.table.map(|number| self.tables[number].name.clone()),
+            // No source declares it any more.
+            None => self.wanted.takes(table).then(|| table.to_string()),
+        }
+    }
+
     /// Returns the number of the table that a source's table goes into; `None` where the sink does not take it.
     pub(crate) fn number(&self, source: &Arc<str>, table: &Arc<str>) -> Option<usize> {
         self.way(source, table)?.table

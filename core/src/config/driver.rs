@@ -270,7 +270,7 @@ pub struct DeliveryConfig {
     pub timeout: Duration,
     /// Asks an idle store whether it is there.
     pub probe: Probe,
-    /// Where a sink begins that the pipeline did not have before.
+    /// Where a sink begins that the pipeline did not have before. The sinks of a new pipeline get all rows either way.
     pub start: Start,
 }
 
@@ -282,7 +282,7 @@ impl Default for DeliveryConfig {
             breaker: StoreBreaker::default(),
             timeout: Duration::from_secs(30),
             probe: Probe::default(),
-            start: Start::Earliest,
+            start: Start::Latest,
         }
     }
 }

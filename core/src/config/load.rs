@@ -88,6 +88,8 @@ pub struct Pipeline {
     pub enabled: bool,
     /// Its file.
     pub file: PathBuf,
+    /// The host file, if there is one.
+    pub host_file: Option<PathBuf>,
     /// Where rows come from, by name.
     pub sources: Vec<SourceStage>,
     /// How the spool is kept.
@@ -199,6 +201,7 @@ fn enabled() -> bool {
 pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loaded {
     let mut report = files.report;
     let errors_of_others = report.errors();
+    let host_file = files.host.as_ref().map(|file| PathBuf::from(&file.path));
     let host_document = files.host.and_then(|file| Document::parse(file, environment, &mut report));
     let mut host = host::read(host_document.as_ref(), &files.pipelines, environment, &mut report);
     let defaults = Defaults::new(catalog, host_document.as_ref(), &mut report);
@@ -234,7 +237,7 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     let (mut pipelines, mut refused) = (Vec::new(), Vec::new());
     for (file, draft) in drafts {
         match (report.first_error_in(&file), draft.pipeline) {
-            (None, Some(pipeline)) => pipelines.push(pipeline),
+            (None, Some(pipeline)) => pipelines.push(Pipeline { host_file: host_file.clone(), ..pipeline }),
             (problem, _) => {
                 let why = problem.map_or_else(|| "a default of the host file is wrong".into(), Problem::line);
                 refused.push(Refused { file: PathBuf::from(&file.path), why });
@@ -309,6 +312,7 @@ impl<'a> Reader<'a> {
             name: head.name.0,
             enabled: head.enabled,
             file: PathBuf::from(&self.document.file.path),
+            host_file: None,
             sources,
             spool,
             sinks,

@@ -6,6 +6,7 @@
 //! Options (the structs' own schemas) ──→ list, new, schema, check --resolved
 //! ```
 
+mod commands;
 mod defaults;
 mod document;
 mod driver;
@@ -41,6 +42,7 @@ pub(crate) use explain::Keys;
 pub(crate) use layers::{Layers, Mended};
 pub(crate) use options::Options;
 
+pub use commands::{Commands, shell_word};
 pub use driver::{
     Batch, CaptureConfig, ConnectionConfig, DeliveryConfig, LineBreaker, Ping, Probe, Reconnect, ReplayConfig, Rest,
     RestBreaker, Retry, Silence, SpoolConfig, Start, StoreBreaker, WhenFull,

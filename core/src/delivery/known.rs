@@ -66,11 +66,16 @@ impl Known {
         let name = file_name(sink);
         let shown = || format!("`{}/{name}`", disk.place());
         let noted = match read(&*disk, &name) {
+            Ok(bytes) if format_of(&bytes) > FORMAT => {
+                let format = format_of(&bytes);
+                return Err(Error::permanent(format!(
+                    "{} has format {format}, this program knows up to {FORMAT}",
+                    shown()
+                )));
+            }
             Ok(bytes) => {
-                let noted = parse(&bytes).ok_or_else(|| {
-                    let remedy = "bring it back from a copy, or remove it together with what this sink has stored";
-                    Error::permanent(format!("{} is damaged: it holds no position; {remedy}", shown()))
-                })?;
+                let noted = parse(&bytes)
+                    .ok_or_else(|| Error::permanent(format!("{} is damaged: it holds no position", shown())))?;
                 // A process that was killed may have put it there and not made its name durable: the spool must not be let
                 // go for what a power cut takes back.
                 disk.sync_dir().map_err(|error| Error::permanent(format!("cannot keep {}", shown())).because(error))?;
@@ -80,6 +85,11 @@ impl Known {
             Err(error) => return Err(Error::permanent(format!("cannot read {}", shown())).because(error)),
         };
         Ok(Self { disk, name, noted })
+    }
+
+    /// Begins anew, whatever the file says: a person has decided to do without it.
+    pub(crate) fn blank(disk: Arc<dyn Disk>, sink: &str) -> Self {
+        Self { disk, name: file_name(sink), noted: Noted::default() }
     }
 
     /// Returns what the file holds.
@@ -133,6 +143,15 @@ fn read(disk: &dyn Disk, name: &str) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Returns the format of a file. The first one does not name itself.
+fn format_of(bytes: &[u8]) -> u64 {
+    #[derive(Deserialize)]
+    struct Named {
+        format: u64,
+    }
+    serde_json::from_slice(bytes).map_or(FORMAT, |Named { format }| format)
+}
+
 fn parse(bytes: &[u8]) -> Option<Noted> {
     let Content { position, begins_at, chain, entered } = serde_json::from_slice(bytes).ok()?;
     let place = |place: Option<Place>| match place {
@@ -146,6 +165,9 @@ fn parse(bytes: &[u8]) -> Option<Noted> {
     let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain, entered };
     (noted.position.is_some() || noted.begins_at.is_some() || entered.is_some()).then_some(noted)
 }
+
+/// The only format so far. The next one names itself: `"format":2`.
+const FORMAT: u64 = 1;
 
 /// No such file is longer; what is may be a device.
 const LONGEST: u64 = 4_096;
@@ -226,6 +248,23 @@ mod tests {
             bytes.truncate(cut.max(1));
             prop_assert!(parse(&bytes).is_none_or(|noted| noted != Noted::default()));
         }
+    }
+
+    #[test]
+    fn a_file_of_a_newer_format_is_refused_with_both_numbers_and_one_of_the_first_is_read() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |content: &str| {
+            fs::write(directory.path().join("sqlite.json"), content).unwrap();
+            Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").map(|known| known.noted())
+        };
+        let error = open(r#"{"format":2,"boot":"0000000000000007","offset":3}"#).unwrap_err();
+        assert!(error.to_string().contains("has format 2, this program knows up to 1"), "{error}");
+        // As programs of the first format have written it.
+        let position = Some(SpoolPosition { boot: Boot(7), offset: 3 });
+        let first = open(r#"{"boot":"0000000000000007","offset":3,"chain":"00000000000000ff"}"#).unwrap();
+        assert_eq!(first, Noted { position, chain: Some(255), ..Noted::default() });
+        let begun = open(r#"{"begins_at":{"boot":"0000000000000007","offset":3}}"#).unwrap();
+        assert_eq!(begun, Noted { begins_at: position, ..Noted::default() });
     }
 
     #[test]

@@ -29,10 +29,11 @@ mod task;
 mod tests;
 
 pub use balance::{Balance, Fates};
-pub(crate) use known::Known;
+pub(crate) use known::{Known, Noted, file_name};
 pub use log::{Log, Seen};
 pub use neighbours::Others;
 pub use opening::{Extent, Opening, compare};
+pub(crate) use opening::{FROM_LOG, FROM_STORE};
 pub use setup::{Floor, Outcome, Setup};
 pub use spool_log::SpoolLog;
 pub use task::Delivery;

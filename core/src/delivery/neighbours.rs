@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::sink::Neighbour;
+use crate::{config::Commands, sink::Neighbour};
 
 /// The other pipelines of the data directory.
 #[derive(Debug, Clone, Default)]
@@ -28,7 +28,7 @@ pub(super) enum Advice {
 
 impl Others {
     /// Returns what to do about the neighbours of a sink that was never written to.
-    pub(super) fn judge(&self, neighbours: &[Neighbour]) -> Option<Advice> {
+    pub(super) fn judge(&self, neighbours: &[Neighbour], commands: &Commands) -> Option<Advice> {
         let is_stray = |neighbour: &&Neighbour| self.strays.get(&neighbour.pipeline) == Some(&neighbour.spool);
         if let Some(stray) = neighbours.iter().find(is_stray) {
             let Neighbour { pipeline, .. } = stray;
@@ -36,8 +36,10 @@ impl Others {
                 "not written to: {}, its spool lies in the folder `{pipeline}` of the data directory, and no file names it \
                  any more. If it is this pipeline under another name, what was made since it stopped would never be asked \
                  for, and what its spool may still have never be stored. Give the pipeline its name back, \
-                 `name = \"{pipeline}\"`, or, if this is another feed, move that folder away; then start again",
-                shown(stray)
+                 `name = \"{pipeline}\"`, or stop, and give its spool and what it has stored the new one: {}; or, if this \
+                 is another feed, move that folder away; then start again",
+                shown(stray),
+                commands.rename_spool(pipeline)
             )));
         }
         let stranger = neighbours.iter().find(|neighbour| !self.here.contains(&neighbour.pipeline))?;
@@ -71,12 +73,14 @@ mod tests {
             host: "here".to_owned(),
             tables: vec!["trades".to_owned()],
         };
-        assert_eq!(others.judge(&[]), None);
-        assert_eq!(others.judge(&[neighbour("other", 8)]), None, "two feeds in one table");
-        assert_eq!(others.judge(&[neighbour("old", 8)]), None, "another history of that name");
-        let told = others.judge(&[neighbour("other", 8), neighbour("elsewhere", 9)]);
+        let judge =
+            |neighbours: &[Neighbour]| others.judge(neighbours, &Commands::new(std::path::Path::new("eth.toml"), None));
+        assert_eq!(judge(&[]), None);
+        assert_eq!(judge(&[neighbour("other", 8)]), None, "two feeds in one table");
+        assert_eq!(judge(&[neighbour("old", 8)]), None, "another history of that name");
+        let told = judge(&[neighbour("other", 8), neighbour("elsewhere", 9)]);
         assert!(matches!(told, Some(Advice::Tell(text)) if text.contains("pipeline `elsewhere`")));
-        let held = others.judge(&[neighbour("elsewhere", 9), neighbour("old", 7)]);
-        assert!(matches!(held, Some(Advice::Hold(text)) if text.contains("`name = \"old\"`")));
+        let Some(Advice::Hold(held)) = judge(&[neighbour("elsewhere", 9), neighbour("old", 7)]) else { panic!() };
+        assert!(held.contains("`name = \"old\"`") && held.contains("`tidegate spool rename eth.toml old`"), "{held}");
     }
 }

@@ -47,16 +47,21 @@ pub fn compare(
         }
         (Some((_, standing)), _) => without(standing),
     };
-    let show = |position: Option<(SpoolPosition, Standing)>| match position {
-        Some((position, _)) => position.to_string(),
-        None => "none".to_owned(),
-    };
-    let (store, known) = (show(store), show(known));
-    Opening::Mismatch(format!(
-        "{why}. store: {store}; last known beside the spool: {known}; spool: behind {} up to {}",
-        log.first, log.last
-    ))
+    let at = |position: Option<(SpoolPosition, Standing)>| position.map(|(position, _)| position);
+    Opening::Mismatch(format!("{why}. {}", three(at(store), at(known), log)))
 }
+
+/// Names the three positions.
+pub(crate) fn three(store: Option<SpoolPosition>, known: Option<SpoolPosition>, log: Extent) -> String {
+    let show = |position: Option<SpoolPosition>| position.map_or_else(|| "none".to_owned(), |at| at.to_string());
+    let (store, known) = (show(store), show(known));
+    let Extent { first, last } = log;
+    format!("store: {store}; last known beside the spool: {known}; spool: behind {first} up to {last}")
+}
+
+/// The options of `tidegate adopt`.
+pub(crate) const FROM_LOG: &str = "from-log";
+pub(crate) const FROM_STORE: &str = "from-store";
 
 fn without(standing: Standing) -> &'static str {
     match standing {

@@ -51,6 +51,21 @@ struct Drain {
     rows: u64,
 }
 
+/// Where a sink goes on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Opened {
+    /// Where the store is.
+    pub(super) at: SpoolPosition,
+    /// Behind which offset the spool is read; another one for a sink that was never written to.
+    pub(super) read_from: SpoolPosition,
+    /// The place that everything retained lies behind.
+    pub(super) oldest: SpoolPosition,
+    /// The last known position.
+    pub(super) known: Option<SpoolPosition>,
+    /// Whether the tables are others than those of the last start.
+    pub(super) is_changed: bool,
+}
+
 /// Something that may happen for each row, and is said at once, then once a minute with its number.
 #[derive(Debug, Default)]
 struct Seldom {
@@ -126,14 +141,8 @@ impl Reporter {
     }
 
     /// Says where the sink goes on. What the store promises stands in the pipeline's first line.
-    pub(super) fn opened(
-        &mut self,
-        guarantee: &Guarantee,
-        at: SpoolPosition,
-        read_from: SpoolPosition,
-        known: Option<SpoolPosition>,
-        is_changed: bool,
-    ) {
+    pub(super) fn opened(&mut self, guarantee: &Guarantee, opened: &Opened) {
+        let &Opened { at, read_from, oldest, known, is_changed } = opened;
         let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
         if let Some(known) = known.filter(|known| at.offset < known.offset) {
             warn!(
@@ -144,13 +153,23 @@ impl Reporter {
         if is_changed {
             info!(pipeline, sink, "changed {subject} the tables are not those of the last start, in columns or names");
         }
-        if self.guarantee.replace(guarantee.clone()).as_ref() != Some(guarantee) {
-            let first = read_from.offset + 1;
-            if at == SpoolPosition::START {
-                debug!(pipeline, sink, first, "opened {subject} {guarantee}; a new sink, its first offset is {first}");
-            } else {
-                debug!(pipeline, sink, first, "opened {subject} {guarantee}; goes on at offset {first}");
-            }
+        if self.guarantee.replace(guarantee.clone()).as_ref() == Some(guarantee) {
+            return;
+        }
+        let first = read_from.offset + 1;
+        let left_out = read_from.offset.saturating_sub(oldest.offset);
+        if at != SpoolPosition::START {
+            debug!(pipeline, sink, first, "opened {subject} {guarantee}; goes on at offset {first}");
+        } else if left_out > 0 {
+            info!(
+                pipeline,
+                sink,
+                first,
+                "begins {subject} a new sink: the first offset that it gets is {first}; start = \"earliest\" would give it \
+                 the {left_out} before that, too"
+            );
+        } else {
+            debug!(pipeline, sink, first, "opened {subject} {guarantee}; a new sink, its first offset is {first}");
         }
     }
 

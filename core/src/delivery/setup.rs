@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{balance::Balance, event::Settings, neighbours::Others};
 use crate::{
     catalog::Factory,
-    config::{DeliveryConfig, TableChoice},
+    config::{Commands, DeliveryConfig, TableChoice},
     health::Registry,
     sink::Sink,
     spool::{SourceInfo, SpoolPosition},
@@ -43,6 +43,8 @@ pub struct Setup<L> {
     pub others: Others,
     /// Where its health is shown.
     pub health: Registry,
+    /// What a person may have to say on the command line.
+    pub commands: Commands,
 }
 
 /// Up to where the log is no longer needed by a sink.

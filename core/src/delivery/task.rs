@@ -1,6 +1,7 @@
 //! The tokio shell around [`Machine`]: calls the sink, reads the log, keeps the files, and tells what happened.
 
 mod files;
+mod mismatch;
 
 use std::{
     collections::HashSet,
@@ -16,12 +17,12 @@ use super::{
     event::{Do, Event},
     feeder::{Bounds, Feeder, Read},
     guard::{Guard, blocking, given_up, locked},
-    known::{Known, Noted, file_name},
+    known::{Known, Noted},
     log::Log,
     machine::Machine,
     neighbours::{Advice, Others},
-    opening::{Opening, compare},
-    report::Reporter,
+    opening::{FROM_LOG, FROM_STORE, Opening, compare},
+    report::{Opened, Reporter},
     setup::{Floor, Outcome, Setup, settings},
 };
 use crate::{
@@ -29,10 +30,10 @@ use crate::{
     catalog::Factory,
     caught::{caught, pauses},
     chunk::{Chunk, Part, TableRows},
-    config::{DeliveryConfig, Start},
+    config::{Commands, DeliveryConfig, Start},
     deadletter::DeadLetters,
     outside,
-    sink::{Guarantee, Owner, Refusal, Sink, SinkContext, Written},
+    sink::{Owner, Refusal, Sink, SinkContext, Written},
     spool::{SpoolPosition, Standing, disk::Disk},
 };
 
@@ -47,6 +48,7 @@ pub struct Delivery<L> {
     config: DeliveryConfig,
     owner: (u64, String),
     others: Others,
+    commands: Commands,
     /// The sink's own directory: dead letters, and what the sink keeps there.
     directory: PathBuf,
     disk: Arc<dyn Disk>,
@@ -97,7 +99,13 @@ impl<L: Log> Delivery<L> {
         let known = made.and_then(|()| Known::open(outside::disk_with(&setup.directory), &name));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
-            Err(error) => (None, Some(error.chain())),
+            Err(error) => {
+                let ways = [FROM_STORE, FROM_LOG].map(|which| setup.commands.adopt(&name, which)).join(" or ");
+                (
+                    None,
+                    Some(format!("{}; bring it back from a copy, or stop, and do without it: {ways}", error.chain())),
+                )
+            }
         };
         let noted = known.as_ref().map_or_else(Noted::default, Known::noted);
         let begins_at = match config.start {
@@ -125,6 +133,7 @@ impl<L: Log> Delivery<L> {
             config,
             owner: (setup.spool, setup.host),
             others: setup.others,
+            commands: setup.commands,
             disk: outside::disk_with(&directory),
             directory,
             chain: feeder.plan().chain(),
@@ -156,6 +165,15 @@ impl<L: Log> Delivery<L> {
     /// Returns whether nothing is known of a sink of this name.
     pub fn is_new(&self) -> bool {
         self.known.is_some() && self.noted == Noted::default()
+    }
+
+    /// Notes where a sink begins that was never written to, before more comes into the spool: no kill moves it then. What no
+    /// disk takes now is noted as soon as one does.
+    pub fn begin(&self) {
+        let (Some(known), Noted { position: None, begins_at: None, .. }) = (&self.known, self.noted) else { return };
+        if self.begins_at.is_some() {
+            drop(locked(known).write(Noted { begins_at: self.begins_at, ..Noted::default() }));
+        }
     }
 
     /// Keeps the sink from being opened: a person has to look first.
@@ -332,16 +350,20 @@ impl<L: Log> Delivery<L> {
         let known = self.last_known();
         let context = self.context(known);
         let (sink, mut guard) = self.sink("opening", self.config.timeout.0)?;
-        let positions = guard.call(sink.open(&context)).await?;
+        let opened = guard.call(sink.open(&context)).await;
+        let positions = match opened {
+            Ok(positions) => positions,
+            Err(error) => return self.claimed_otherwise(&error, known).await.ok_or(error),
+        };
+        let Some(sink) = &self.sink else { return Err(Error::transient("the sink is not open")) };
         let (guarantee, neighbours) = (sink.guarantee(), sink.neighbours());
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
-        let keeps_none = matches!(guarantee, Guarantee::AtLeastOnce | Guarantee::DedupKeys(_));
-        self.keeps_position = !keeps_none;
+        self.keeps_position = guarantee.keeps_position();
         let mut feeder = self.feeder();
         let log = feeder.log();
         let extent = log.extent();
         let stand = |position: SpoolPosition| (position, log.standing(position));
-        let at = match compare(store.map(stand), known.map(stand), extent, keeps_none) {
+        let at = match compare(store.map(stand), known.map(stand), extent, !self.keeps_position) {
             Opening::Mismatch(text) => return Ok(Event::Mismatch(format!("{text}. {}", self.remedy()))),
             Opening::Again(at) => at,
             Opening::Start => SpoolPosition::START,
@@ -351,30 +373,20 @@ impl<L: Log> Delivery<L> {
         let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };
         feeder.opened(read_from);
         drop(feeder);
-        match self.others.judge(&neighbours).filter(|_| at == SpoolPosition::START) {
+        match self.others.judge(&neighbours, &self.commands).filter(|_| at == SpoolPosition::START) {
             Some(Advice::Hold(why)) => return Ok(Event::Mismatch(why)),
             Some(Advice::Tell(what)) => self.reporter.has_neighbour(what),
             None => {}
         }
         let is_changed = self.noted.chain.take().is_some_and(|chain| chain != self.chain);
-        self.reporter.opened(&guarantee, at, read_from, known, is_changed);
+        let oldest = extent.first;
+        self.reporter.opened(&guarantee, &Opened { at, read_from, oldest, known, is_changed });
         Ok(Event::Opened { at, read_from })
     }
 
     /// Returns the last known position. The file may lag behind: what this process knows counts more.
     fn last_known(&self) -> Option<SpoolPosition> {
         self.machine.stored().or_else(|| self.known.as_ref().and_then(|known| locked(known).noted().position))
-    }
-
-    /// Says what to do about a store and a spool that do not fit.
-    fn remedy(&self) -> String {
-        let file = self.directory.with_file_name(file_name(&self.name));
-        format!(
-            "Nothing is written until they fit: bring back the store or the spool that belongs to the other, and start \
-             again; or give the old store up: stop, remove `{}`, let the sink write to an empty store, and start again: \
-             all that the spool still has is sent into it",
-            file.display()
-        )
     }
 
     fn context(&self, known: Option<SpoolPosition>) -> SinkContext {

@@ -28,4 +28,5 @@ pub(crate) use entry::MAX_ROW;
 pub use link::{Handover, Link, LinkId, Step};
 #[cfg(test)]
 pub(crate) use opening::open_on;
+pub(crate) use opening::restore;
 pub use opening::{Running, Setup, SourceSetup, Started, start};

@@ -102,13 +102,7 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let began = std::time::Instant::now();
     let recovery = Recovery::open(disk, options)?;
     let report = recovery.report().clone();
-    let mut continuity =
-        Continuity::restore(recovery.snapshot().filter(|_| holds(Rule::Snapshot)).unwrap_or_default())?;
-    for (id, stream) in recovery.streams() {
-        continuity.add_stream(id, &stream.source, &stream.key);
-    }
-    let mut rows = 0;
-    let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
+    let (recovery, mut continuity, rows) = restore(recovery)?;
     let known = recovery.sources();
     let Begun { writer, boot, .. } =
         recovery.begin(continuity.snapshot(), Timestamp::now(), env!("CARGO_PKG_VERSION"))?;
@@ -126,6 +120,22 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let (synced, synced_seen) = watch::channel(reader.end());
     let prepared = Prepared { pipeline, continuity, writer, config, sources, registry, synced };
     Ok(Started { reader, synced: synced_seen, is_new: report.new, known, task: Task::new(prepared)? })
+}
+
+/// Restores continuity from the last head and what came after it; says how many rows that were.
+///
+/// # Errors
+///
+/// `Permanent` when the head says nothing to us; `Transient` when the disk fails.
+pub(crate) fn restore(recovery: Recovery) -> Result<(Recovery, Continuity, u64)> {
+    let mut continuity =
+        Continuity::restore(recovery.snapshot().filter(|_| holds(Rule::Snapshot)).unwrap_or_default())?;
+    for (id, stream) in recovery.streams() {
+        continuity.add_stream(id, &stream.source, &stream.key);
+    }
+    let mut rows = 0;
+    let recovery = recovery.replay(|step| rows += fold(&mut continuity, &step))?;
+    Ok((recovery, continuity, rows))
 }
 
 fn fold(continuity: &mut Continuity, step: &spool::Step<'_>) -> u64 {

@@ -5,7 +5,7 @@
 //! by is taken off, and claimed is rather less than more.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Fold {
     ahead: HashMap<Arc<str>, i64>,
     /// Rows that were thrown away, since the store was told.
     drops: Vec<Drops>,
+    /// What sinks never get, since the store was told.
+    skips: Vec<Skip>,
     /// Only continuity is restored: the store has the rest already.
     is_quiet: bool,
 }
@@ -79,6 +81,17 @@ pub(crate) struct Drops {
     /// The sink that did not get them; none where they never came into the spool.
     pub(crate) sink: Option<String>,
     pub(crate) rows: u64,
+    pub(crate) at: Timestamp,
+}
+
+/// Offsets that a sink never gets, since a person has decided so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Skip {
+    pub(crate) sink: String,
+    pub(crate) offsets: (u64, u64),
+    /// Rows by table; nothing where nobody could count them any more.
+    pub(crate) rows: BTreeMap<Arc<str>, u64>,
+    pub(crate) why: String,
     pub(crate) at: Timestamp,
 }
 
@@ -236,7 +249,17 @@ impl Fold {
                 self.continuity.apply(control);
                 self.ahead.values_mut().for_each(|ahead| *ahead = ahead.saturating_add(*step));
             }
+            Control::Skipped { sink, offsets, rows, why, at } if !self.is_quiet => {
+                let mut by_table = BTreeMap::new();
+                for &(stream, rows) in rows {
+                    let table = self.continuity.name(stream).map_or_else(|| "".into(), |(_, key)| key.table.clone());
+                    *by_table.entry(table).or_insert(0) += rows;
+                }
+                let (sink, why, at) = (sink.clone(), why.clone(), *at);
+                self.skips.push(Skip { sink, offsets: *offsets, rows: by_table, why, at });
+            }
             Control::Stream { .. }
+            | Control::Skipped { .. }
             | Control::GapEmpty { .. }
             | Control::Restart { .. }
             | Control::Malformed { .. }
@@ -467,6 +490,11 @@ impl Fold {
         &self.drops
     }
 
+    /// Returns what sinks never get.
+    pub(crate) fn skips(&self) -> &[Skip] {
+        &self.skips
+    }
+
     /// Returns of how many streams something is asked for.
     pub(crate) fn open(&self) -> usize {
         let is_open = |line: &&Line| !line.time.stretches(State::Open).is_empty();
@@ -477,6 +505,7 @@ impl Fold {
     pub(crate) fn saved(&mut self) {
         self.gone.clear();
         self.drops.clear();
+        self.skips.clear();
         for line in self.lines.values_mut() {
             line.time.saved();
             (line.is_news, line.received, line.backfilled) = (false, 0, 0);

@@ -27,6 +27,8 @@ pub struct Coverage {
     pub dropped: Vec<Dropped>,
     /// Offsets of the spool that cannot be read any more.
     pub unreadable: Vec<Unread>,
+    /// What sinks never get, since a person has decided so.
+    pub skipped: Vec<Skipped>,
     /// Every stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamCoverage>,
@@ -151,6 +153,25 @@ pub struct Unread {
     pub sinks: Vec<String>,
 }
 
+/// Offsets that a sink never gets: `tidegate adopt` or `tidegate sink forget` has said so, before it was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// The sink.
+    pub sink: String,
+    /// The first offset.
+    pub first: u64,
+    /// The last offset.
+    pub last: u64,
+    /// The table; empty where nobody could count the rows any more.
+    pub table: String,
+    /// How many rows of it; `None` where nobody could count them any more.
+    pub rows: Option<u64>,
+    /// Why.
+    pub why: String,
+    /// When, by our clock.
+    pub at: Timestamp,
+}
+
 /// Who keeps a ledger at present: the file does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keeper {
@@ -178,21 +199,31 @@ impl Coverage {
             let mut connection = options.disable_statement_logging().connect().await?;
             // One moment, however long it takes to read.
             sqlx::query("BEGIN").execute(&mut connection).await?;
-            let coverage = Self::query(&mut connection, since, keeper).await?;
+            let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
+            if let Err(newer) = store::refuse_newer(path, version) {
+                return Ok(Err(newer));
+            }
+            let coverage = Self::query(&mut connection, since, keeper, version).await?;
             connection.close().await?;
-            Ok(coverage)
+            Ok(Ok(coverage))
         };
-        read.await.map_err(|error| store::failed(path, error)).map_err(|error| {
+        let read = read.await.map_err(|error| store::failed(path, error)).map_err(|error| {
             if !store::is_damaged(&error) {
                 return error;
             }
             let shown = path.display();
             let text = format!("the ledger `{shown}` is damaged: the next run puts it aside and builds it again");
             Error::permanent(text).because(error)
-        })
+        });
+        read?
     }
 
-    async fn query(connection: &mut SqliteConnection, since: Option<Timestamp>, keeper: Keeper) -> sqlx::Result<Self> {
+    async fn query(
+        connection: &mut SqliteConnection,
+        since: Option<Timestamp>,
+        keeper: Keeper,
+        version: i64,
+    ) -> sqlx::Result<Self> {
         let offset: Option<i64> =
             sqlx::query_scalar("SELECT \"offset\" FROM position").fetch_optional(&mut *connection).await?;
         let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut *connection).await?;
@@ -213,11 +244,12 @@ impl Coverage {
             kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default(), now.unwrap_or_default())).collect();
         let dropped = dropped(connection, since).await?;
         let unreadable = unreadable(connection, since).await?;
+        let skipped = if version < 2 { Vec::new() } else { skipped(connection, since).await? };
         let is_lost = kinds.iter().any(|kind| kind.lost > 0)
             || dropped.iter().any(|dropped| dropped.sink.is_some())
-            || !unreadable.is_empty();
+            || !(unreadable.is_empty() && skipped.is_empty());
         let offset = offset.unwrap_or_default().cast_unsigned();
-        Ok(Self { offset, from, to, stopped, is_lost, kinds, dropped, unreadable, streams })
+        Ok(Self { offset, from, to, stopped, is_lost, kinds, dropped, unreadable, skipped, streams })
     }
 }
 
@@ -379,6 +411,25 @@ async fn unreadable(connection: &mut SqliteConnection, since: Option<Timestamp>)
         sinks: sinks.split_whitespace().map(str::to_owned).collect(),
     };
     Ok(rows.into_iter().map(unread).collect())
+}
+
+async fn skipped(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Skipped>> {
+    let query =
+        "SELECT sink, first, last, tbl, rows, why, at FROM skipped WHERE at >= ? ORDER BY sink, boot, first, tbl";
+    let rows = sqlx::query(query).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
+    let skipped = rows.iter().map(|row| {
+        let (first, last, rows): (i64, i64, Option<i64>) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
+        Ok(Skipped {
+            sink: row.try_get(0)?,
+            first: first.unsigned_abs(),
+            last: last.unsigned_abs(),
+            table: row.try_get(3)?,
+            rows: rows.map(i64::unsigned_abs),
+            why: row.try_get(5)?,
+            at: Timestamp(row.try_get(6)?),
+        })
+    });
+    skipped.collect()
 }
 
 impl Proof {

@@ -14,7 +14,7 @@ use sqlx::{
 };
 
 use super::{
-    fold::{Fold, Line, StoredLine},
+    fold::{Fold, Line, Skip, StoredLine},
     timeline::{KEPT, Known, Mark, State, Timeline},
     told::{Statement, Told},
 };
@@ -82,10 +82,12 @@ impl Store {
                 .connect()
                 .await?;
             let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
-            match version {
-                0 => _ = sqlx::raw_sql(SCHEMA).execute(&mut connection).await?,
-                1 => _ = sqlx::raw_sql(FROM_1).execute(&mut connection).await?,
-                _ => {}
+            if version > VERSION {
+                return Ok((connection, version, None, None));
+            }
+            // A new file goes the way of all that are older.
+            for step in FORMATS.iter().skip(version.max(0) as usize) {
+                sqlx::raw_sql(*step).execute(&mut connection).await?;
             }
             let place =
                 sqlx::query("SELECT spool, boot, \"offset\" FROM position").fetch_optional(&mut connection).await?;
@@ -93,19 +95,12 @@ impl Store {
             Ok((connection, version, place, known))
         };
         let (connection, version, place, known) = opened.await.map_err(|error| failed(path, error))?;
-        if version > VERSION {
-            let shown = path.display();
-            return Err(Error::permanent(format!(
-                "the ledger `{shown}` has format {version}, this program knows up to {VERSION}"
-            )));
-        }
+        refuse_newer(path, version)?;
         let file = file_id(path).ok_or_else(|| gone(path))?;
         let position = place.as_ref().map(Place::read).transpose().map_err(|error| failed(path, error))?;
-        let is_foreign = match &known {
-            Some(pipeline) => *pipeline != owner.pipeline,
-            // Of a ledger that does not say it only the spool tells.
-            None => position.is_some_and(|place: Place| place.spool != owner.spool),
-        };
+        // The spool tells, whatever its pipeline was called; one that was made anew has only the name in common.
+        let is_of_another_spool = position.is_some_and(|place: Place| place.spool != owner.spool);
+        let is_foreign = is_of_another_spool && known.as_ref() != Some(&owner.pipeline);
         if is_foreign {
             let (shown, whose) = (path.display(), known.unwrap_or_else(|| "another".to_owned()));
             let text = format!("the ledger `{shown}` is that of the pipeline `{whose}`, not of `{}`", owner.pipeline);
@@ -219,9 +214,10 @@ impl Store {
             boot.execute(&mut *transaction).await?;
         }
         sqlx::query(FORGET_BOOTS).bind(MOST_BOOTS).execute(&mut *transaction).await?;
-        let owner = sqlx::query("INSERT OR IGNORE INTO owner VALUES (1, ?)").bind(&self.owner.pipeline);
+        let owner = sqlx::query("INSERT OR REPLACE INTO owner VALUES (1, ?)").bind(&self.owner.pipeline);
         owner.execute(&mut *transaction).await?;
         write_losses(&mut transaction, fold, &news.unreadable).await?;
+        write_skips(&mut transaction, fold, place).await?;
         if let Some(told) = &mut self.told {
             told.note(&mut transaction, fold).await?;
         }
@@ -307,6 +303,19 @@ impl std::fmt::Display for Foreign {
 }
 
 impl std::error::Error for Foreign {}
+
+async fn write_skips(connection: &mut SqliteConnection, fold: &Fold, place: Place) -> sqlx::Result<()> {
+    for Skip { sink, offsets: (first, last), rows, why, at } in fold.skips() {
+        let counted = rows.iter().map(|(table, rows)| (&**table, Some(*rows as i64)));
+        let uncounted = rows.is_empty().then_some(("", None));
+        for (table, rows) in counted.chain(uncounted) {
+            let insert = sqlx::query("INSERT OR REPLACE INTO skipped VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+            let insert = insert.bind(sink).bind(hex(place.position.boot.0)).bind(*first as i64).bind(*last as i64);
+            insert.bind(table).bind(rows).bind(why).bind(at.0).execute(&mut *connection).await?;
+        }
+    }
+    Ok(())
+}
 
 impl Place {
     fn read(row: &SqliteRow) -> sqlx::Result<Self> {
@@ -415,20 +424,23 @@ const MOST_BOOTS: i64 = 256;
 const INSERT_BOOT: &str = "INSERT INTO boots VALUES (?1, ?2) ON CONFLICT (boot) DO UPDATE SET last = max(last, ?2)";
 const FORGET_BOOTS: &str = "DELETE FROM boots WHERE boot NOT IN (SELECT boot FROM boots ORDER BY last DESC LIMIT ?)";
 
-/// The newest format. The first one lacks what [`FROM_1`] adds.
-const VERSION: i64 = 2;
+/// Refuses a file that a newer program has written.
+pub(super) fn refuse_newer(path: &Path, version: i64) -> Result<()> {
+    if version <= VERSION {
+        return Ok(());
+    }
+    let shown = path.display();
+    Err(Error::permanent(format!("the ledger `{shown}` has format {version}, this program knows up to {VERSION}")))
+}
 
-const FROM_1: &str = "
-BEGIN IMMEDIATE;
-CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), pipeline TEXT NOT NULL) STRICT;
-CREATE TABLE boots (boot TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-ALTER TABLE unreadable ADD COLUMN sinks TEXT NOT NULL DEFAULT '';
-PRAGMA user_version = 2;
-COMMIT;
-";
+/// A file of an older format is brought up to this one when it is opened for writing.
+const VERSION: i64 = FORMATS.len() as i64;
+
+/// What makes each format of the one before, the first one of nothing: a new format is a step behind the others.
+const FORMATS: [&str; 2] = [FORMAT_1, FORMAT_2];
 
 /// A mark holds until the next one of its stream, so that intervals have neither overlaps nor holes.
-const SCHEMA: &str = "
+const FORMAT_1: &str = "
 BEGIN IMMEDIATE;
 CREATE TABLE position (
     id INTEGER PRIMARY KEY CHECK (id = 1), spool TEXT NOT NULL, boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL,
@@ -450,14 +462,26 @@ CREATE TABLE dropped (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE unreadable (
     boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL,
-    sinks TEXT NOT NULL DEFAULT '', PRIMARY KEY (boot, first)
+    PRIMARY KEY (boot, first)
 ) STRICT, WITHOUT ROWID;
-CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), pipeline TEXT NOT NULL) STRICT;
-CREATE TABLE boots (boot TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 CREATE VIEW intervals AS
     SELECT source, tbl AS \"table\", symbol, listing, start,
         lead(start) OVER (PARTITION BY stream ORDER BY start) AS until, state, why
     FROM marks JOIN streams ON streams.id = marks.stream;
+PRAGMA user_version = 1;
+COMMIT;
+";
+
+/// Whose it is, up to where each boot was read, what sinks never get.
+const FORMAT_2: &str = "
+BEGIN IMMEDIATE;
+CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), pipeline TEXT NOT NULL) STRICT;
+CREATE TABLE boots (boot TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+ALTER TABLE unreadable ADD COLUMN sinks TEXT NOT NULL DEFAULT '';
+CREATE TABLE skipped (
+    sink TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, tbl TEXT NOT NULL,
+    rows INTEGER, why TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (sink, boot, first, tbl)
+) STRICT, WITHOUT ROWID;
 PRAGMA user_version = 2;
 COMMIT;
 ";
@@ -479,3 +503,40 @@ JOIN (SELECT *, row_number() OVER (PARTITION BY stream ORDER BY start DESC) AS a
 WHERE gone = 0 AND (age <= ?1
     OR start >= (SELECT min(open.start) FROM marks AS open WHERE open.stream = kept.stream AND open.state = 'open'))
 ORDER BY streams.id, start";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_ledger_of_each_older_format_is_brought_up_to_this_one_and_a_newer_one_refused() {
+        for version in 0..=FORMATS.len() {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("ledger.sqlite");
+            let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+            let mut connection = options.connect().await.unwrap();
+            for step in &FORMATS[..version] {
+                sqlx::raw_sql(*step).execute(&mut connection).await.unwrap();
+            }
+            if version > 0 {
+                let position = "INSERT INTO position VALUES (1, '000000000000000a', '0000000000000007', 42, 1)";
+                sqlx::query(position).execute(&mut connection).await.unwrap();
+            }
+            connection.close().await.unwrap();
+            let owner = Owner { pipeline: "p".to_owned(), spool: 10 };
+            let mut store = Store::open(&path, owner.clone()).await.unwrap();
+            let place = Place { spool: 10, position: SpoolPosition { boot: Boot(7), offset: 42 } };
+            assert_eq!(store.place(), (version > 0).then_some(place), "format {version}");
+            let skipped = sqlx::query_scalar("SELECT count(*) FROM skipped").fetch_one(&mut store.connection).await;
+            assert_eq!(skipped.unwrap_or(-1_i64), 0, "format {version}");
+
+            sqlx::raw_sql("PRAGMA user_version = 99").execute(&mut store.connection).await.unwrap();
+            store.close().await.unwrap();
+            let newer = format!("has format 99, this program knows up to {VERSION}");
+            let error = Store::open(&path, owner).await.unwrap_err();
+            assert!(error.to_string().contains(&newer), "{error}");
+            let error = super::super::Coverage::read(&path, None, super::super::Keeper::Recording).await.unwrap_err();
+            assert!(error.to_string().contains(&newer), "{error}");
+        }
+    }
+}

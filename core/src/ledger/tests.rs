@@ -299,6 +299,12 @@ async fn a_ledger_of_another_pipeline_is_put_aside_and_none_of_its_streams_is_ta
     let mut spool = Spool::new();
     spool.put_all(beginning());
     spool.follow_as("btc", "one").await;
+    // The same spool under another name: it was renamed.
+    spool.follow_as("eth", "one").await;
+    assert!(!spool.path("one.foreign").exists());
+    let Spool { folder, .. } = spool;
+    let mut spool = Spool::on(SimDisk::default(), folder);
+    spool.put_all(beginning());
     // It is put aside, and built again by the next try.
     assert_eq!(spool.follow("one").await.0, Status::Degraded);
     assert_eq!(spool.follow("one").await.0, Status::Stopped);
@@ -309,8 +315,7 @@ async fn a_ledger_of_another_pipeline_is_put_aside_and_none_of_its_streams_is_ta
     let old = async |path: PathBuf| {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
         let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        let back =
-            "DROP TABLE owner; DROP TABLE boots; ALTER TABLE unreadable DROP COLUMN sinks; PRAGMA user_version = 1";
+        let back = "DROP TABLE owner; DROP TABLE boots; DROP TABLE skipped; ALTER TABLE unreadable DROP COLUMN sinks; PRAGMA user_version = 1";
         sqlx::raw_sql(back).execute(&mut file).await.unwrap();
         file.close().await.unwrap();
     };

@@ -21,6 +21,11 @@ impl Folder {
         Self(if pipeline.is_replay() { live.join("replay") } else { live })
     }
 
+    /// Returns the folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Returns the folder of the spool.
     pub fn spool(&self) -> PathBuf {
         self.0.join("spool")

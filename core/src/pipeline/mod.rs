@@ -11,6 +11,7 @@ mod check;
 mod folder;
 mod own;
 pub mod redrive;
+pub mod remedies;
 mod supervise;
 mod vanished;
 
@@ -39,7 +40,7 @@ use vanished::Vanished;
 use crate::{
     Error, Kind, Result,
     caught::{self, caught, text_of},
-    config::{Feed, Pipeline, SinkStage, SourceStage},
+    config::{Commands, Feed, Pipeline, SinkStage, SourceStage},
     connection::ConnectionSource,
     delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
@@ -183,8 +184,9 @@ struct Parts {
 impl Parts {
     async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
         let folder = Folder::of(&around.data_dir, &pipeline).create()?;
+        let commands = pipeline.commands();
         let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
-        let vanished = Vanished::find(&folder.sinks(), &names)?;
+        let vanished = Vanished::find(&folder.sinks(), &names, &commands)?;
         let own = crate::own::source(&pipeline.sinks);
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let intake = intake::start(intake::Setup {
@@ -194,7 +196,8 @@ impl Parts {
             sources: feeds.iter().map(SourceFeed::intake_source).chain(own.clone().map(own::intake_source)).collect(),
             registry: around.registry.clone(),
         })
-        .await?;
+        .await
+        .map_err(|error| with_the_way_out(error, &folder, &pipeline.name, &commands))?;
         tell_start(&pipeline.name, &folder, intake.is_new, &around.shown_at, &pipeline.sinks)?;
         let (stop_sinks, told) = watch::channel(None);
         let around_sinks = Deliveries {
@@ -206,6 +209,7 @@ impl Parts {
             others: others(&around.data_dir, &around.strays),
             stop: told,
             registry: &around.registry,
+            commands: &commands,
         };
         let sinks: Vec<String> = pipeline.sinks.iter().map(|sink| sink.name.clone()).collect();
         let (deliveries, mut floors) = around_sinks.start(pipeline.sinks)?;
@@ -341,6 +345,7 @@ struct Deliveries<'a> {
     others: Others,
     stop: watch::Receiver<Option<Instant>>,
     registry: &'a Registry,
+    commands: &'a Commands,
 }
 
 impl Deliveries<'_> {
@@ -395,9 +400,11 @@ impl Deliveries<'_> {
             stop: self.stop.clone(),
             others: self.others.clone(),
             health: self.registry.clone(),
+            commands: self.commands.clone(),
         })?;
-        if let Some(one) = self.vanished.first().filter(|_| delivery.is_new()) {
-            delivery.hold(one.holds_back());
+        match self.vanished.first().filter(|_| delivery.is_new()) {
+            Some(one) => delivery.hold(one.holds_back(&name)),
+            None => delivery.begin(),
         }
         let health = self.registry.stage(StageId::sink(self.pipeline, &name));
         let run = async move {
@@ -406,6 +413,20 @@ impl Deliveries<'_> {
         };
         Ok((run, floor))
     }
+}
+
+/// Says what to do where the spool is that of a pipeline of another name.
+fn with_the_way_out(error: Error, folder: &Folder, name: &str, commands: &Commands) -> Error {
+    let Ok(found) = inspect(&folder.spool()) else { return error };
+    if error.kind() != Kind::Config || found.pipeline == name {
+        return error;
+    }
+    let rename = commands.rename_spool(&found.pipeline);
+    Error::config(format!(
+        "{}; bring its own back, or, if `{name}` is `{}` under a new name, run {rename}",
+        error.chain(),
+        found.pipeline
+    ))
 }
 
 /// Returns how intake ended. Its own errors it has shown itself.

@@ -6,6 +6,7 @@ use std::{fs, path::Path, sync::Arc};
 
 use crate::{
     Error, Result,
+    config::Commands,
     delivery::{Floor, Known},
     health::{Registry, StageId},
     spool::{SourceInfo, disk::RealDisk},
@@ -19,7 +20,7 @@ pub(super) struct Vanished {
     pub(super) floor: Floor,
     /// The first offset of the newest segment of which its store may have something; 0 for none.
     pub(super) entered: u64,
-    remedy: String,
+    commands: Commands,
 }
 
 impl Vanished {
@@ -28,7 +29,7 @@ impl Vanished {
     /// # Errors
     ///
     /// `Permanent` when the folder cannot be read.
-    pub(super) fn find(folder: &Path, sinks: &[&str]) -> Result<Vec<Self>> {
+    pub(super) fn find(folder: &Path, sinks: &[&str], commands: &Commands) -> Result<Vec<Self>> {
         let unreadable =
             |error| Error::permanent(format!("cannot read the folder `{}`", folder.display())).because(error);
         let mut found = Vec::new();
@@ -36,21 +37,19 @@ impl Vanished {
             let name = entry.map_err(unreadable)?.file_name();
             let Some(name) = name.to_str().and_then(|name| name.strip_suffix(".json")) else { continue };
             if !sinks.contains(&name) {
-                found.push(Self::new(folder, name));
+                found.push(Self::new(folder, name, commands.clone()));
             }
         }
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    fn new(folder: &Path, name: &str) -> Self {
+    fn new(folder: &Path, name: &str, commands: Commands) -> Self {
         // Where nobody can tell what it has, it may need everything.
         let noted = Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()).unwrap_or_default();
         let at = noted.position.or(noted.begins_at);
         let entered = noted.entered.unwrap_or_default();
-        let file = folder.join(format!("{name}.json"));
-        let remedy = format!("give the sink its name back, `[sink.{name}]`, or forget it: remove `{}`", file.display());
-        Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at }, entered, remedy }
+        Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at }, entered, commands }
     }
 
     /// Shows it as a failed stage.
@@ -58,16 +57,26 @@ impl Vanished {
         let from = self.floor.committed.map_or(1, |position| position.offset + 1);
         registry.stage(StageId::sink(pipeline, &self.name)).failed(format!(
             "is not in the TOML any more, and the spool keeps everything for it from offset {from} on; {}",
-            self.remedy
+            self.remedy("NEW")
         ));
     }
 
     /// Says why a sink that nothing is known of has to wait.
-    pub(super) fn holds_back(&self) -> String {
+    pub(super) fn holds_back(&self, new: &str) -> String {
         format!(
             "not opened: `[sink.{}]` is not in the TOML any more, and if this is its store under another name, rows would \
              be stored again; {}",
-            self.name, self.remedy
+            self.name,
+            self.remedy(new)
+        )
+    }
+
+    fn remedy(&self, new: &str) -> String {
+        let Self { name, commands, .. } = self;
+        let (rename, forget) = (commands.rename_sink(name, new), commands.forget_sink(name));
+        format!(
+            "give the sink its name back, `[sink.{name}]`, or stop, and either hand over what it has: {rename}, or give it \
+             up: {forget}"
         )
     }
 }
@@ -124,13 +133,16 @@ mod tests {
         write("torn.json", "");
         write("kept.json.new", "");
         fs::create_dir(folder.path().join("kept")).unwrap();
-        let found = Vanished::find(folder.path(), &["kept"]).unwrap();
+        let commands = Commands::new(Path::new("eth.toml"), None);
+        let found = Vanished::find(folder.path(), &["kept"], &commands).unwrap();
         let names: Vec<_> = found.iter().map(|sink| &*sink.name).collect();
         assert_eq!(names, ["gone", "torn"]);
         assert_eq!(found[0].floor.committed.unwrap().offset, 5);
         assert_eq!(found[1].floor.committed, None, "it may need everything");
-        let why = found[0].holds_back();
-        let file = folder.path().join("gone.json");
-        assert!(why.contains("`[sink.gone]`") && why.contains(&format!("remove `{}`", file.display())), "{why}");
+        let why = found[0].holds_back("new");
+        for way in ["`[sink.gone]`", "`tidegate sink rename eth.toml gone new`", "`tidegate sink forget eth.toml gone`"]
+        {
+            assert!(why.contains(way), "{why}");
+        }
     }
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Result,
-    config::{self, ByteSize, DeliveryConfig, SpoolConfig, TableChoice},
+    config::{self, ByteSize, Commands, DeliveryConfig, SpoolConfig, TableChoice},
     delivery::{Delivery, Floor, Others, Outcome, SpoolLog},
     health::Registry,
     intake::{self, Handover, Link, LinkId, Running, SourceSetup, open_on},
@@ -92,7 +92,9 @@ impl Engine {
                 stop: told.clone(),
                 others: Others::default(),
                 health: registry.clone(),
+                commands: Commands::default(),
             })?;
+            delivery.begin();
             floors.push(floor);
             sinks.push(tokio::spawn(delivery.run_to_the_stop()));
         }

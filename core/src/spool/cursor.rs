@@ -65,6 +65,13 @@ impl SpoolReader {
         self.0.read().oldest()
     }
 
+    /// Returns the last place that a boot has written, as far as the spool has it; `None` for a boot that it does not know.
+    pub fn end_of(&self, boot: Boot) -> Option<SpoolPosition> {
+        let state = self.0.read();
+        let span = state.boots.iter().find(|span| span.boot == boot)?;
+        Some(SpoolPosition { boot, offset: span.last.min(self.0.synced()) })
+    }
+
     /// Returns what a stream's number stands for. Known before the first row of the stream can be read.
     pub fn stream(&self, id: u32) -> Option<Arc<StreamInfo>> {
         self.0.read().streams.get(&id).cloned()

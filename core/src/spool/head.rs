@@ -23,8 +23,9 @@ use crate::{
 
 const MAGIC: [u8; 8] = *b"TIDESPL1";
 
-/// The only format so far. A program reads its own and all older ones.
-const VERSION: u32 = 1;
+/// A program reads its own format and all older ones. Since 2 there are `Control::SegmentDropped` and `Control::Skipped`, and
+/// `Control::Redrive` holds its row.
+pub(super) const VERSION: u32 = 2;
 
 const PREFIX: usize = 20;
 

@@ -203,6 +203,20 @@ pub enum Control {
         /// Its last offset.
         last: u64,
     },
+    /// A sink never gets these rows: a person has decided so (`tidegate adopt`, `tidegate sink forget`), or they were gone
+    /// before the store that lacks them could be fed.
+    Skipped {
+        /// The sink.
+        sink: String,
+        /// The first and the last offset.
+        offsets: (u64, u64),
+        /// Rows by stream, of those that could still be counted.
+        rows: Vec<(u32, u64)>,
+        /// Why.
+        why: String,
+        /// Wall clock.
+        at: Timestamp,
+    },
 }
 
 /// How a gap ended.

@@ -56,7 +56,7 @@ pub struct Recovery {
     lock: Box<dyn DiskLock>,
     options: SpoolOptions,
     report: RecoveryReport,
-    shared: Shared,
+    shared: Arc<Shared>,
     snapshot: Option<Vec<u8>>,
     /// The sources as the newest head has them.
     before: Vec<SourceInfo>,
@@ -76,10 +76,26 @@ impl Recovery {
     /// `Config` when another process has the spool, or it is another pipeline's or of a newer format. `Permanent` when
     /// continuity cannot be restored from it. `Transient` when the disk fails.
     pub fn open(disk: Arc<dyn Disk>, options: SpoolOptions) -> Result<Self> {
+        let name = options.pipeline.clone();
+        Self::open_of(disk, options, &[&name])
+    }
+
+    /// Opens a spool as [`open`](Self::open) does, which may be that of the pipeline `old`: what is written from here on says
+    /// that it is that of `options`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub fn open_renamed(disk: Arc<dyn Disk>, options: SpoolOptions, old: &str) -> Result<Self> {
+        let name = options.pipeline.clone();
+        Self::open_of(disk, options, &[&name, old])
+    }
+
+    fn open_of(disk: Arc<dyn Disk>, options: SpoolOptions, pipelines: &[&str]) -> Result<Self> {
         let lock = disk.lock()?;
         let names = tidy(&*disk)?;
         let (mut files, older) = read_tail(&*disk, names)?;
-        check_identity(&*disk, &files, &options)?;
+        check_identity(&*disk, &files, pipelines)?;
         let survey = survey(&*disk, &mut files)?;
         let verdict = survey.judge(&files);
         if let Some((last, at)) = verdict.cut
@@ -119,6 +135,7 @@ impl Recovery {
         }
         // What did not survive its making was never seen by anybody: the spool begins anew, under another id.
         let next = if report.new { 1 } else { unused.unwrap_or(highest + torn + 1) };
+        let shared = Arc::new(shared);
         Ok(Self {
             disk,
             lock,
@@ -166,14 +183,17 @@ impl Recovery {
     ///
     /// `Transient` when a file cannot be read.
     pub fn replay(mut self, mut each: impl FnMut(Step<'_>)) -> Result<Self> {
-        let shared = Arc::new(self.shared);
         let from = SpoolPosition { offset: self.replay_from, ..SpoolPosition::START };
-        let mut cursor = SpoolReader::new(shared.clone()).cursor(from);
-        learn(&shared, &mut cursor, &mut self.leftovers, &mut each)?;
-        drop(cursor);
-        self.shared = Arc::into_inner(shared).expect("the cursor was the only other owner");
+        let mut cursor = self.reader().cursor(from);
+        learn(&self.shared, &mut cursor, &mut self.leftovers, &mut each)?;
         self.replayed = true;
         Ok(self)
+    }
+
+    /// Returns the readers' side, to look before anything is written: it must be let go of before the spool is begun. What
+    /// streams stand for is known after the replay.
+    pub fn reader(&self) -> SpoolReader {
+        SpoolReader::new(self.shared.clone())
     }
 
     /// Begins to write: a new boot with a segment of its own, at whose head `snapshot` stands, and whose first entry is the
@@ -181,19 +201,22 @@ impl Recovery {
     ///
     /// # Errors
     ///
-    /// `Transient` when the disk has no room or fails; `Permanent` when it is read-only.
+    /// `Transient` when the disk has no room or fails; `Permanent` when it is read-only, or somebody still looks.
     pub fn begin(self, snapshot: Vec<u8>, at: Timestamp, version: &str) -> Result<Begun> {
-        let mut recovery = if self.replayed { self } else { self.replay(|_| {})? };
+        let recovery = if self.replayed { self } else { self.replay(|_| {})? };
         // One that is gone stays in the heads as long as it has streams: at the next start it is asked for, too.
         let today = &recovery.options.sources;
         let is_gone = |source: &SourceInfo| !today.iter().any(|known| known.name == source.name);
         let gone = recovery.sources().into_iter().filter(is_gone);
-        recovery.shared.sources = today.iter().cloned().chain(gone).collect();
+        let sources = today.iter().cloned().chain(gone).collect();
+        let alone = Arc::into_inner(recovery.shared);
+        let mut shared = alone.ok_or_else(|| Error::permanent("somebody still reads the spool that is to be begun"))?;
+        shared.sources = sources;
         let boot = Boot(if holds(Rule::FreshBoot) { random() } else { 1 });
         let mut writer = SpoolWriter::begin(Beginning {
             disk: recovery.disk,
             lock: recovery.lock,
-            shared: recovery.shared,
+            shared,
             limits: recovery.options.limits,
             pipeline: recovery.options.pipeline,
             boot,
@@ -266,12 +289,12 @@ fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
     Ok((files, names))
 }
 
-fn check_identity(disk: &dyn Disk, files: &[File], options: &SpoolOptions) -> Result<()> {
+fn check_identity(disk: &dyn Disk, files: &[File], pipelines: &[&str]) -> Result<()> {
     let mut heads = files.iter().filter_map(|file| file.head.as_ref());
     let Some(base) = heads.next() else { return Ok(()) };
     let place = disk.place();
-    if base.pipeline != options.pipeline {
-        let (theirs, ours) = (&base.pipeline, &options.pipeline);
+    if !pipelines.contains(&&*base.pipeline) {
+        let (theirs, ours) = (&base.pipeline, pipelines[0]);
         return Err(Error::config(format!("the spool `{place}` is that of the pipeline `{theirs}`, not of `{ours}`")));
     }
     if heads.any(|head| head.spool != base.spool) {

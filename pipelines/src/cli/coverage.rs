@@ -9,7 +9,7 @@ use std::{
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Interval, Keeper, Kind, Proof, State, StreamCoverage, Unread},
+    ledger::{Coverage, Interval, Keeper, Kind, Proof, Skipped, State, StreamCoverage, Unread},
     row::Timestamp,
     spool::disk::RealDisk,
 };
@@ -202,6 +202,14 @@ impl Page<'_> {
             let by = if sinks.is_empty() { String::new() } else { format!(" by {}", cut(&sinks.join(" and "), 16)) };
             writeln!(f, "spool: offsets {first} to {last} cannot be read{by}")?;
         }
+        for Skipped { sink, first, last, table, rows, why, .. } in &self.coverage.skipped {
+            let sink = cut(sink, 16);
+            let what = match rows {
+                Some(rows) => format!("{}: {} rows lost at {sink}", cut(table, 17), short(*rows)),
+                None => format!("offsets {first} to {last} lost at {sink}"),
+            };
+            writeln!(f, "{}", cut(&format!("{what}: {why}"), 80))?;
+        }
         Ok(())
     }
 }
@@ -339,6 +347,11 @@ mod tests {
         }
     }
 
+    fn skipped(rows: Option<u64>) -> Skipped {
+        let (sink, table, why) = (LONG.to_owned(), LONG.to_owned(), LONG.to_owned());
+        Skipped { sink, first: u64::MAX, last: u64::MAX, table, rows, why, at: LATE }
+    }
+
     #[test]
     fn no_line_is_wider_than_the_terminal_whatever_stands_in_it() {
         let (table, symbol, sink) = (LONG.to_owned(), LONG.to_owned(), Some(LONG.to_owned()));
@@ -353,6 +366,7 @@ mod tests {
             kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
             dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
             unreadable: vec![Unread { first: u64::MAX, last: u64::MAX, sinks: vec![LONG.to_owned()] }],
+            skipped: [None, Some(u64::MAX)].map(skipped).into(),
             streams: vec![stream()],
         };
         for (by, width) in [40, 60, 79, 80].into_iter().flat_map(|width| [(By::Table, width), (By::Stream, width)]) {

@@ -3,15 +3,15 @@
 use std::{
     error::Error as _,
     io,
-    path::{self, Path},
+    path::{self, Path, PathBuf},
     process::ExitCode,
 };
 
 use tidegate_core::{catalog::Catalog, config::Pipeline, pipeline::Folder, spool::inspect};
 
-use super::{Failure, Outcome, SpoolArgs, SpoolCommand, print, reference};
+use super::{Failure, Outcome, SpoolArgs, SpoolCommand, print, reference, remedies};
 
-pub(super) fn spool(args: &SpoolArgs) -> Outcome {
+pub(super) fn spool(catalog: &Catalog, args: &SpoolArgs) -> Outcome {
     match &args.command {
         SpoolCommand::Inspect(at) => {
             print(inspect::inspect(&at.spool())?)?;
@@ -27,6 +27,7 @@ pub(super) fn spool(args: &SpoolArgs) -> Outcome {
             dumped.map_err(|error| if is_unread(&error) { Failure::unread() } else { error.into() })?;
             Ok(ExitCode::SUCCESS)
         }
+        SpoolCommand::Rename(args) => remedies::rename_spool(catalog, args),
     }
 }
 
@@ -38,6 +39,18 @@ fn is_unread(error: &tidegate_core::Error) -> bool {
 
 /// Returns the only pipeline of a file, with the folder of what its runs have written.
 pub(super) fn written_by(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, Folder), Failure> {
+    let (pipeline, data_dir, is_relative) = only(catalog, file, host)?;
+    let folder = Folder::of(&data_dir, &pipeline);
+    let spool = folder.spool();
+    if spool.is_dir() {
+        return Ok((pipeline, folder));
+    }
+    let why = if is_relative { ", or not from here: `data_dir` is relative to where you run" } else { "" };
+    Err(Failure::usage(format!("there is no spool `{}`: the pipeline has not run yet{why}", spool.display())))
+}
+
+/// Returns the only pipeline of a file, the data directory, and whether that is relative in the host file.
+pub(super) fn only(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, PathBuf, bool), Failure> {
     let loaded = reference::load(catalog, &[file.to_owned()], host);
     let pipelines = loaded.pipelines.len() + loaded.refused.len();
     if pipelines > 1 {
@@ -49,12 +62,5 @@ pub(super) fn written_by(catalog: &Catalog, file: &Path, host: Option<&Path>) ->
         return Err(Failure::usage(""));
     };
     let data_dir = path::absolute(&host.data_dir).unwrap_or_else(|_| host.data_dir.clone());
-    let folder = Folder::of(&data_dir, &pipeline);
-    let spool = folder.spool();
-    if spool.is_dir() {
-        return Ok((pipeline, folder));
-    }
-    let why =
-        if host.data_dir.is_relative() { ", or not from here: `data_dir` is relative to where you run" } else { "" };
-    Err(Failure::usage(format!("there is no spool `{}`: the pipeline has not run yet{why}", spool.display())))
+    Ok((pipeline, data_dir, host.data_dir.is_relative()))
 }

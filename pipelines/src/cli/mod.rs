@@ -6,6 +6,7 @@ mod deadletter;
 mod demo;
 mod inspect;
 mod reference;
+mod remedies;
 mod run;
 #[cfg(feature = "simulator")]
 mod simulate;
@@ -45,7 +46,9 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Graph(args) => reference::graph(catalog, &args),
         Command::Coverage(args) => coverage::coverage(catalog, &args),
         Command::Verify(args) => verify::verify(catalog, &args),
-        Command::Spool(args) => inspect::spool(&args),
+        Command::Adopt(args) => remedies::adopt(catalog, &args),
+        Command::Sink(args) => remedies::sink(catalog, &args),
+        Command::Spool(args) => inspect::spool(catalog, &args),
         Command::Deadletter(args) => deadletter::deadletters(catalog, &args),
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate::run(&args),
@@ -202,7 +205,12 @@ pub(crate) enum Command {
     /// Compare spool, ledger and stores, row by row; of a running or a stopped pipeline.
     #[command(after_help = verify::EXAMPLES)]
     Verify(verify::VerifyArgs),
-    /// Look into a stopped pipeline's spool.
+    /// Go by the store, or by the spool, where the two do not fit any more; of a stopped pipeline.
+    #[command(after_help = remedies::ADOPT_HELP)]
+    Adopt(remedies::AdoptArgs),
+    /// Rename or forget a sink that is not in the file any more; of a stopped pipeline.
+    Sink(remedies::SinkArgs),
+    /// Look into a stopped pipeline's spool, or give it its pipeline's new name.
     Spool(SpoolArgs),
     /// Look at rows that a store would not take, and send them again.
     Deadletter(deadletter::DeadletterArgs),
@@ -399,6 +407,9 @@ pub(crate) enum SpoolCommand {
     /// Every item as one JSON line.
     #[command(after_help = "Example:\n  tidegate spool dump data/eth")]
     Dump(SpoolDir),
+    /// Give the spool of a pipeline that was renamed, and what it has stored, the new name.
+    #[command(after_help = remedies::SPOOL_RENAME_HELP)]
+    Rename(remedies::SpoolRenameArgs),
 }
 
 #[derive(Debug, Args)]

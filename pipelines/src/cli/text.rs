@@ -1,6 +1,6 @@
 //! Numbers, sizes and times as people read them.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 /// Returns a number with its thousands apart: `12,044`.
 pub(super) fn grouped(number: u64) -> String {
@@ -52,18 +52,6 @@ pub(super) fn count(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", grouped(number))
 }
 
-/// Returns a path as a shell takes it.
-pub(super) fn shell_word(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-/+:@%".contains(c);
-    // A word that begins with `-` would be taken for an option.
-    if !text.is_empty() && text.chars().all(is_plain) && !text.starts_with('-') {
-        return text.into_owned();
-    }
-    let dashed = if text.starts_with('-') { "./" } else { "" };
-    format!("'{dashed}{}'", text.replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,15 +63,5 @@ mod tests {
         assert_eq!(clock(Duration::from_secs(3_600 * 30 + 84)), "30:01:24");
         assert_eq!([0.0, 0.000_4, 0.003, 0.25, 1.23].map(short), ["0 s", "0.4 ms", "3 ms", "250 ms", "1.2 s"]);
         assert_eq!([count(1, "trade"), count(2_000, "trade")], ["1 trade", "2,000 trades"]);
-    }
-
-    #[test]
-    fn a_path_with_anything_in_it_is_one_word_of_a_shell() {
-        for name in ["plain-1.2/x", "with space", "it's", "$HOME;`x`", "-x", "\"", ""] {
-            let command = format!("printf %s {}", shell_word(Path::new(name)));
-            let printed = std::process::Command::new("sh").args(["-c", &command]).output().unwrap().stdout;
-            let expected = if name.starts_with('-') { format!("./{name}") } else { name.to_owned() };
-            assert_eq!(String::from_utf8(printed).unwrap(), expected);
-        }
     }
 }

@@ -166,13 +166,15 @@ fn strays(plan: &Plan) -> Vec<String> {
 fn tell_strays(plan: &Plan, strays: &[String]) {
     let data_dir = &plan.host.data_dir;
     let is_new = |new: &&Pipeline| !new.is_replay() && !pipeline::Folder::of(data_dir, new).spool().exists();
-    let Some(Pipeline { name: new, .. }) = plan.pipelines.iter().find(is_new) else { return };
+    let Some(pipeline) = plan.pipelines.iter().find(is_new) else { return };
+    let new = &pipeline.name;
     for stray in strays {
         let spool = pipeline::Folder::new(data_dir, stray).spool();
         let shown = spool.display();
+        let rename = pipeline.commands().rename_spool(stray);
         warn!(
             "stray `{shown}` is the spool of a pipeline `{stray}`, which none of the files names; `{new}` begins anew. Was \
-             it renamed? Then give it its name back, and what may wait in there is sent"
+             it renamed? Then give it its name back, or stop, and run {rename}: what may wait in there is sent"
         );
     }
 }

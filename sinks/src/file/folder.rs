@@ -180,7 +180,7 @@ fn replaced(path: &Path) -> Error {
 }
 
 /// Takes the directory for this sink: no other one may write there.
-fn lock(directory: &Path) -> Result<File> {
+pub(super) fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(".tidegate.lock");
     let file = File::create(&path).map_err(|error| failed("make", &path, error))?;
     match file.try_lock() {
@@ -221,6 +221,15 @@ fn refuse_strangers(directory: &Path, format: Format, tables: &[String]) -> Resu
 
 /// Returns the files of these tables, finished or not, with the offsets in their names.
 fn files_of(directory: &Path, format: Format, tables: &[String]) -> Result<Vec<(String, u64)>> {
+    files_named(directory, format, |table| tables.iter().any(|known| known == table))
+}
+
+/// Returns the files of the tables that `is_meant`, finished or not, with the offsets in their names.
+pub(super) fn files_named(
+    directory: &Path,
+    format: Format,
+    is_meant: impl Fn(&str) -> bool,
+) -> Result<Vec<(String, u64)>> {
     let failed = |error| failed("list", directory, error);
     let mut files = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed)? {
@@ -228,7 +237,7 @@ fn files_of(directory: &Path, format: Format, tables: &[String]) -> Result<Vec<(
         let finished = name.strip_suffix(PART).unwrap_or(&name);
         let stem = finished.strip_suffix(format.extension()).and_then(|stem| stem.strip_suffix('.'));
         let Some((table, first)) = stem.and_then(|stem| stem.rsplit_once('-')) else { continue };
-        let is_ours = first.len() == 20 && tables.iter().any(|known| known == table);
+        let is_ours = first.len() == 20 && is_meant(table);
         if let Some(first) = is_ours.then(|| first.parse().ok()).flatten() {
             files.push((name, first));
         }

@@ -17,6 +17,7 @@
 //! are renamed, and a record without them follows. Opening finishes recorded renames. After any error, what was taken since
 //! the last rotation comes again from the spool, and the first write removes what is left of it.
 
+mod adopt;
 mod config;
 mod folder;
 mod lines;

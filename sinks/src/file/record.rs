@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tidegate_core::{
     Error, Result,
-    sink::Owner,
+    sink::{Claim, Owner},
     spool::{Boot, SpoolPosition},
 };
 
@@ -112,6 +112,18 @@ impl Record {
     pub(super) fn position(&self) -> Option<SpoolPosition> {
         let boot = Boot(u64::from_str_radix(&self.boot, 16).ok()?);
         Some(SpoolPosition { boot, offset: self.offset })
+    }
+
+    /// Returns whose the files are, for whoever asks before anything is opened.
+    pub(super) fn claim(self) -> Option<Claim> {
+        let (position, spool) = (self.position()?, u64::from_str_radix(&self.spool, 16).ok()?);
+        Some(Claim { position, spool, host: self.host, gone: Vec::new() })
+    }
+
+    /// Returns the record of another owner, at another position. Files in work are begun anew.
+    pub(super) fn adopted(self, owner: &Owner, at: SpoolPosition) -> Self {
+        let adopted = Self { renames: self.renames, ..Self::new(owner, self.format) };
+        adopted.at(at)
     }
 
     /// Returns the record at another position.

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, Part},
-    sink::{Guarantee, Sink, SinkContext, Written},
+    sink::{Claim, Guarantee, Owner, Sink, SinkContext, Written},
     spool::SpoolPosition,
 };
 
-use super::{FileConfig, Format, folder::Folder, lines::Lines};
+use super::{FileConfig, Format, adopt, folder::Folder, lines::Lines};
 use crate::worker::Worker;
 
 /// Rows in files.
@@ -80,6 +80,18 @@ impl Sink for FileSink {
         let closed = self.worker.run(|files| opened(files)?.finish()).await;
         self.worker.reset().await;
         closed
+    }
+
+    async fn claim(&mut self, owner: &Owner) -> Result<Option<Claim>> {
+        adopt::claim(&self.config, owner)
+    }
+
+    async fn adopt(&mut self, owner: &Owner, at: SpoolPosition) -> Result<()> {
+        adopt::adopt(&self.config, owner, at)
+    }
+
+    async fn rename(&mut self, old: &Owner, owner: &Owner) -> Result<()> {
+        adopt::rename(&self.config, old, owner)
     }
 
     fn holds_back(&self) -> u64 {

@@ -18,6 +18,7 @@
 //! the file under the path is still the one that was opened: SQLite itself goes on committing into a file that somebody
 //! removed.
 
+mod adopt;
 mod audit;
 mod config;
 mod error;

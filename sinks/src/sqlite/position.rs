@@ -21,7 +21,7 @@ pub(super) struct Held {
     pub(super) host: String,
     /// The tables that were made for the sink, or found.
     pub(super) tables: BTreeSet<String>,
-    spool: u64,
+    pub(super) spool: u64,
 }
 
 /// Returns the statement that makes the table, or makes it whole; `None` if it is.
@@ -62,6 +62,56 @@ pub(super) async fn read(connection: &mut SqliteConnection, owner: &Owner) -> sq
         all.push(Held { part: Part(part.into()), position, epoch, host, tables, spool });
     }
     Ok(Ok(all))
+}
+
+/// Returns those of these tables that are not there.
+pub(super) async fn gone(connection: &mut SqliteConnection, tables: &BTreeSet<String>) -> sqlx::Result<Vec<String>> {
+    let there: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM sqlite_schema WHERE type = 'table'").fetch_all(connection).await?;
+    let is_gone = |name: &&String| !there.iter().any(|there| there.eq_ignore_ascii_case(name));
+    Ok(tables.iter().filter(is_gone).cloned().collect())
+}
+
+/// Gives a part to this owner and puts it at a position, whoever had it and wherever it was.
+pub(super) async fn adopt(
+    connection: &mut SqliteConnection,
+    owner: &Owner,
+    part: &Part,
+    at: SpoolPosition,
+    (epoch, tables): (i64, &BTreeSet<String>),
+) -> sqlx::Result<()> {
+    take(connection, owner, part, epoch, tables).await?;
+    sqlx::query(
+        "UPDATE tidegate_position SET spool = ?, boot = ?, \"offset\" = ?, updated = ?
+         WHERE pipeline = ? AND sink = ? AND part = ?",
+    )
+    .bind(hex(owner.spool))
+    .bind(hex(at.boot.0))
+    .bind(at.offset.cast_signed())
+    .bind(Timestamp::now().0)
+    .bind(&owner.pipeline)
+    .bind(&owner.sink)
+    .bind(&*part.0)
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Gives all parts of one name to another, and fences whoever may still write under the old one. What was taken under the
+/// new one, and not written to, makes way.
+pub(super) async fn rename(connection: &mut SqliteConnection, old: &Owner, owner: &Owner) -> sqlx::Result<()> {
+    let unused = "DELETE FROM tidegate_position WHERE pipeline = ? AND sink = ? AND \"offset\" = 0";
+    sqlx::query(unused).bind(&owner.pipeline).bind(&owner.sink).execute(&mut *connection).await?;
+    sqlx::query(
+        "UPDATE tidegate_position SET pipeline = ?, sink = ?, epoch = epoch + 1 WHERE pipeline = ? AND sink = ?",
+    )
+    .bind(&owner.pipeline)
+    .bind(&owner.sink)
+    .bind(&old.pipeline)
+    .bind(&old.sink)
+    .execute(connection)
+    .await
+    .map(drop)
 }
 
 /// Reads which other pipelines have written to these tables.

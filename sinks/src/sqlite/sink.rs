@@ -21,14 +21,14 @@ use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::{Chunk, Part, SinkTable},
-    sink::{Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
+    sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
     spool::SpoolPosition,
     verify::Audit,
 };
 use tracing::info;
 
 use super::{
-    SqliteConfig,
+    SqliteConfig, adopt,
     audit::SqliteAudit,
     error::{blames_a_row, is_without_transaction, sorted},
     insert::{Inserter, Rows},
@@ -283,6 +283,21 @@ impl Sink for Sqlite {
         let Some(session) = self.session.take() else { return Ok(()) };
         let Session { connection, path, .. } = session;
         connection.close().await.map_err(|error| sorted(&path, error))
+    }
+
+    async fn claim(&mut self, owner: &Owner) -> Result<Option<Claim>> {
+        adopt::claim(&self.config, owner).await
+    }
+
+    async fn adopt(&mut self, owner: &Owner, at: SpoolPosition) -> Result<()> {
+        let connected = self.connect(false).await?;
+        let Some((connection, _interrupt)) = connected else { return Err(is_missing(&self.config.path)) };
+        adopt::adopt(&self.config, connection, owner, at).await
+    }
+
+    async fn rename(&mut self, old: &Owner, owner: &Owner) -> Result<()> {
+        let Some((connection, _interrupt)) = self.connect(true).await? else { return Ok(()) };
+        adopt::rename(&self.config, connection, old, owner).await
     }
 
     fn neighbours(&self) -> Vec<Neighbour> {

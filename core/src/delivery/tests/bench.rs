@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Result,
-    config::{DeliveryConfig, TableChoice},
+    config::{Commands, DeliveryConfig, Start, TableChoice},
     deadletter::{self, DeadLetters},
     health::{Registry, StageId, Status},
     sink::Sink,
@@ -53,6 +53,7 @@ impl Bench {
     pub(super) fn new() -> Self {
         let mut config = DeliveryConfig::default();
         config.batch.rows = std::num::NonZeroUsize::new(5).unwrap();
+        config.start = Start::Earliest;
         Self {
             log: log(),
             store: SharedStore::default(),
@@ -94,6 +95,7 @@ impl Bench {
             stop: stopping,
             others: self.others.clone(),
             health: self.health.clone(),
+            commands: Commands::new(Path::new("eth.toml"), None),
         };
         let (mut delivery, floor) = Delivery::new(setup).unwrap();
         if let Some(disk) = &self.disk {

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     health::Status,
-    sink::{Guarantee, Neighbour},
+    sink::{Claim, Guarantee, Neighbour},
     spool::{Boot, SpoolPosition},
 };
 
@@ -61,10 +61,9 @@ async fn a_position_that_does_not_fit_needs_a_person_and_shows_all_three() {
     let (outcome, store) = bench.run_to_end().await;
     let why = outcome.failure.expect("a mismatch");
     assert!(why.contains("store: none") && why.contains("last known beside the spool: 5 (boot"), "{why}");
-    assert!(
-        why.contains("stop, remove `") && why.contains("/memory.json`, let the sink write to an empty store"),
-        "{why}"
-    );
+    for command in ["`tidegate adopt eth.toml memory --from-log`", "`tidegate adopt eth.toml memory --from-store`"] {
+        assert!(why.contains(command), "{why}");
+    }
     assert_eq!(bench.status(), Some(Status::Failed));
     assert_eq!(store.lock().unwrap().writes, 0, "nothing is written");
 
@@ -143,17 +142,28 @@ async fn a_store_without_positions_goes_on_from_the_one_beside_the_log() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_mismatch_says_is_a_way_out() {
+async fn a_store_that_was_fed_from_another_spool_or_lost_a_table_is_shown_with_the_commands() {
+    for (spool, gone, shown) in [(7, "", "store: 5 (boot"), (1, "trades", "store: 5 (boot")] {
+        let bench = Bench::new();
+        trade(&bench.log, 1);
+        {
+            let mut store = bench.store.lock().unwrap();
+            store.open_refusal = Some("it is not for us".to_owned());
+            let position = SpoolPosition { boot: Boot(1), offset: 5 };
+            let gone = if gone.is_empty() { Vec::new() } else { vec![gone.to_owned()] };
+            store.claim = Some(Claim { position, spool, host: "there".to_owned(), gone });
+        }
+        let (outcome, _) = bench.run_to_end().await;
+        let why = outcome.failure.expect("a person has to look");
+        assert!(why.contains("it is not for us") && why.contains(shown), "{why}");
+        assert!(why.contains("`tidegate adopt eth.toml memory --from-store`"), "{why}");
+    }
+    // What is wrong with the store itself has another remedy.
     let bench = Bench::new();
-    (1..=5).for_each(|n| _ = trade(&bench.log, n));
-    bench.run_to_end().await;
-    *bench.store.lock().unwrap() = Store::default();
+    bench.store.lock().unwrap().open_refusal = Some("a column does not fit".to_owned());
     let (outcome, _) = bench.run_to_end().await;
-    let why = outcome.failure.expect("a mismatch");
-    let (_, file) = why.split_once("stop, remove `").expect("the file is named");
-    fs::remove_file(file.split_once('`').unwrap().0).unwrap();
-    let (outcome, store) = bench.run_to_end().await;
-    assert_eq!((outcome.failure, store.lock().unwrap().rows.len()), (None, 5), "all that the spool still has");
+    let why = outcome.failure.expect("a person has to look");
+    assert!(!why.contains("tidegate adopt"), "{why}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::{
     Error, Result,
     chunk::{Chunk, Part},
-    sink::{Guarantee, Neighbour, Refusal, Sink, SinkContext, Written},
+    sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
     spool::{Cause, SpoolPosition},
 };
 
@@ -58,6 +58,9 @@ pub(super) struct Store {
     pub(super) fails_to_close: bool,
     pub(super) guarantee: Option<Guarantee>,
     pub(super) neighbours: Vec<Neighbour>,
+    /// Why it needs a person before it can be opened.
+    pub(super) open_refusal: Option<String>,
+    pub(super) claim: Option<Claim>,
     /// What the last opening was told of it.
     pub(super) known: Option<SpoolPosition>,
     pending: Option<(Vec<Cause>, SpoolPosition, SpoolPosition, bool)>,
@@ -92,6 +95,9 @@ impl Store {
         self.opened += 1;
         if self.open_faults.pop_front().is_some() {
             return Err(Error::transient("the store is down"));
+        }
+        if let Some(why) = &self.open_refusal {
+            return Err(Error::permanent(why.clone()));
         }
         self.settle();
         if self.is_lazy {
@@ -192,6 +198,10 @@ impl Sink for Memory {
             store.applied = store.position;
         }
         Ok(())
+    }
+
+    async fn claim(&mut self, _: &Owner) -> Result<Option<Claim>> {
+        Ok(self.0.lock().unwrap().claim.clone())
     }
 
     fn neighbours(&self) -> Vec<Neighbour> {

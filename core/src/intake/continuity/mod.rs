@@ -168,7 +168,10 @@ impl Continuity {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }
             Control::ClockStep { step, .. } => self.step_clock(*step),
-            Control::Dropped { .. } | Control::Redrive { .. } | Control::SegmentDropped { .. } => {}
+            Control::Dropped { .. }
+            | Control::Redrive { .. }
+            | Control::SegmentDropped { .. }
+            | Control::Skipped { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 mod basics;
 mod damage;
 mod faults;
+mod formats;
 mod history;
 mod looking;
 mod retention;

@@ -2,9 +2,10 @@
 
 use std::{fmt::Write, path::Path, time::Duration};
 
+use tidegate_core::config::shell_word;
 use tidegate_sources::deribit::simulator::comparison::{Comparison, Trades, Unrepeated};
 
-use crate::cli::text::{count, grouped, shell_word, short, size};
+use crate::cli::text::{count, grouped, short, size};
 
 /// What the end needs to know beside the comparison.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tidegate_core::{
-    config::{DeliveryConfig, OnConflict},
+    config::{Commands, DeliveryConfig, OnConflict, Start},
     delivery::{Delivery, Outcome, Setup},
     health::Registry,
     row::kinds::{Quote, Trade},
@@ -112,7 +112,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
     let (stop, stopping) = watch::channel(None);
     let config = bench.config.clone();
     let directory: &Path = bench.directory.path();
-    let mut delivery = DeliveryConfig::default();
+    let mut delivery = DeliveryConfig { start: Start::Earliest, ..DeliveryConfig::default() };
     delivery.batch.rows = std::num::NonZeroUsize::new(30).unwrap();
     delivery.retry.first = tidegate_core::config::Duration::from_millis(1);
     let setup = Setup {
@@ -130,6 +130,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
         stop: stopping,
         others: Default::default(),
         health: Registry::new(),
+        commands: Commands::default(),
     };
     (stop, Delivery::new(setup).unwrap().0.run())
 }

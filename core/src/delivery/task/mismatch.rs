@@ -1,0 +1,40 @@
+//! What is said where a store and a spool do not fit: the three positions, and what a person can do about them.
+
+use super::{
+    super::{
+        event::Event,
+        log::Log,
+        opening::{FROM_LOG, FROM_STORE, three},
+    },
+    Delivery,
+};
+use crate::{Error, Kind, spool::SpoolPosition};
+
+impl<L: Log> Delivery<L> {
+    /// Returns what a person has to know where a store is not opened since it was fed from another spool, or has lost tables;
+    /// `None` where something else is in the way.
+    pub(super) async fn claimed_otherwise(&mut self, error: &Error, known: Option<SpoolPosition>) -> Option<Event> {
+        if error.kind() != Kind::Permanent {
+            return None;
+        }
+        let (owner, extent) = (self.context(known).owner, self.feeder().log().extent());
+        let (sink, mut guard) = self.sink("asking whose the store is", self.config.timeout.0).ok()?;
+        let claim = guard.call(sink.claim(&owner)).await.ok()??;
+        if claim.spool == owner.spool && claim.gone.is_empty() {
+            return None;
+        }
+        let shown = three(Some(claim.position), known, extent);
+        Some(Event::Mismatch(format!("{}. {shown}. {}", error.chain(), self.remedy())))
+    }
+
+    /// Says what to do about a store and a spool that do not fit.
+    pub(super) fn remedy(&self) -> String {
+        format!(
+            "Nothing is written until they fit: bring back the store or the spool that belongs to the other, and start \
+             again; or stop, and say which of the two is to be gone by. Both commands say what they will do, in numbers, \
+             before they do it: {} feeds the store from what the spool still has, {} goes on where the store is",
+            self.commands.adopt(&self.name, FROM_LOG),
+            self.commands.adopt(&self.name, FROM_STORE)
+        )
+    }
+}

@@ -1,0 +1,203 @@
+//! `tidegate adopt`: a store and a spool that do not fit are made to, by the word of one of them.
+
+use std::fmt;
+
+use super::{
+    Rows, Stopped,
+    course::{Course, Facts, Loss, Trust},
+    known_of,
+    losses::{Count, Counted},
+};
+use crate::{
+    Result,
+    delivery::{Extent, Noted, Opening, compare},
+    sink::{Claim, Owner},
+    spool::{Control, SpoolPosition, SpoolReader, Standing},
+};
+
+/// What will happen, in numbers. Shown by `Display`.
+#[derive(Debug)]
+pub struct Adoption {
+    stage: String,
+    sink: String,
+    trust: Trust,
+    claim: Option<Claim>,
+    keeps_position: bool,
+    known: Option<SpoolPosition>,
+    log: Extent,
+    spool: u64,
+    why: String,
+    /// `None` where all fits.
+    course: Option<Course>,
+    rows: Vec<Rows>,
+    entries: Vec<Control>,
+    again: Rows,
+    first: Rows,
+}
+
+impl Stopped {
+    /// Looks at store, note and spool, and says what going by one of them means.
+    ///
+    /// # Errors
+    ///
+    /// `Config` for a sink that is not in the file; whatever the store says when it cannot be looked at.
+    pub async fn adoption(&self, sink: &str, trust: Trust) -> Result<Adoption> {
+        let stage = self.sink(sink)?;
+        let (plan, owner) = (self.plan(stage)?, self.owner(stage)?);
+        let mut store = (stage.factory)()?;
+        let keeps_position = store.guarantee().keeps_position();
+        let claim = if keeps_position { store.claim(&owner).await? } else { None };
+        let reader = self.reader();
+        let (known, damage) = known_of(&self.folder.sinks(), sink);
+        let (facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
+        let course = facts.course(trust);
+        let had = [facts.known, facts.store.filter(|_| !facts.is_foreign)];
+        let is_here = |(at, standing): (SpoolPosition, Standing)| (standing == Standing::Retained).then_some(at.offset);
+        let counted = match &course {
+            None => Counted::default(),
+            Some(course) => Count {
+                sink,
+                sent_behind: Some(course.at.offset),
+                had: had.into_iter().flatten().filter_map(is_here).max().unwrap_or(0),
+                losses: &course.losses,
+                name_of: &|source, table| plan.store_name(source, table),
+            }
+            .take(&reader)?,
+        };
+        let Counted { lost: rows, entries, again, first } = counted;
+        Ok(Adoption {
+            stage: format!("{}/sink.{sink}", self.pipeline.name),
+            sink: sink.to_owned(),
+            trust,
+            claim,
+            keeps_position,
+            known: known.noted().position,
+            log: facts.log,
+            spool: owner.spool,
+            why,
+            course,
+            rows,
+            entries,
+            again,
+            first,
+        })
+    }
+
+    /// Does it: what the sink never gets is written down, the store's position is set, and so is the note beside the spool.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the spool, the store or the disk says. The same command goes on from there.
+    pub async fn adopt(self, adoption: Adoption) -> Result<()> {
+        let Adoption { sink, course: Some(Course { at, .. }), entries, keeps_position, .. } = adoption else {
+            return Ok(());
+        };
+        let (stage, owner) = (self.sink(&sink)?.clone(), self.owner(self.sink(&sink)?)?);
+        let (mut known, _) = known_of(&self.folder.sinks(), &sink);
+        // Held until the end: nobody starts the pipeline on what is half done.
+        let spool = self.keep(&entries)?;
+        if keeps_position {
+            let mut store = (stage.factory)()?;
+            store.adopt(&owner, at).await?;
+        }
+        let entered = known.noted().entered;
+        let noted = if at == SpoolPosition::START {
+            // Whatever `start` says: nothing that the spool has is left out.
+            Noted { begins_at: Some(at), entered, ..Noted::default() }
+        } else {
+            Noted { position: Some(at), begins_at: None, chain: Some(owner.chain), entered }
+        };
+        known.write(noted)?;
+        drop(spool);
+        Ok(())
+    }
+}
+
+/// Puts together what is known, and why it does not fit.
+fn facts(
+    reader: &SpoolReader,
+    owner: &Owner,
+    claim: Option<&Claim>,
+    keeps_position: bool,
+    (known, damage): (Option<SpoolPosition>, Option<String>),
+) -> (Facts, String) {
+    let log = Extent { first: reader.oldest(), last: reader.end() };
+    let place = |at: SpoolPosition| (at, reader.check(at));
+    let known = known.map(place);
+    let is_foreign = claim.is_some_and(|claim| claim.spool != owner.spool);
+    let written = claim.filter(|claim| claim.position != SpoolPosition::START || is_foreign);
+    let store = match written {
+        Some(claim) if is_foreign => Some((claim.position, Standing::OtherBoot)),
+        Some(claim) => Some(place(claim.position)),
+        // Where the store keeps none, the note is its position.
+        None => known.filter(|_| !keeps_position),
+    };
+    let named = store.or(known).and_then(|(at, _)| reader.end_of(at.boot).filter(|end| end.offset <= at.offset));
+    let fits = |place: &(SpoolPosition, Standing)| place.1 == Standing::Retained;
+    let shared = named.or_else(|| known.filter(fits).map(|(at, _)| at));
+    let gone = claim.map(|claim| claim.gone.clone()).unwrap_or_default();
+    let why = match (&damage, compare(store, known, log, !keeps_position)) {
+        (Some(damage), _) => damage.clone(),
+        (None, _) if is_foreign => "the store was fed from another spool".to_owned(),
+        (None, Opening::Mismatch(why)) => why.split(". store: ").next().unwrap_or_default().to_owned(),
+        (None, _) if !gone.is_empty() => format!("`{}` was in the store and is gone", gone.join("`, `")),
+        (None, _) => String::new(),
+    };
+    (Facts { store, is_foreign, known, is_damaged: damage.is_some(), shared, log, gone }, why)
+}
+
+impl Adoption {
+    /// Returns whether there is anything to do.
+    pub fn changes_something(&self) -> bool {
+        self.course.is_some()
+    }
+}
+
+impl fmt::Display for Adoption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.stage)?;
+        self.positions(f)?;
+        let Some(Course { at, losses }) = &self.course else {
+            return writeln!(f, "they fit: there is nothing to do");
+        };
+        writeln!(f, "why      {}", self.why)?;
+        writeln!(f, "--{}: the store goes on behind offset {}", self.trust.option(), at.offset)?;
+        match self.again.sum() {
+            0 => writeln!(f, "again    nothing")?,
+            _ => writeln!(f, "again    {}; those that the store has are there twice then", self.again)?,
+        }
+        match self.first.sum() {
+            0 => writeln!(f, "sent     nothing")?,
+            _ => writeln!(f, "sent     {}, for the first time", self.first)?,
+        }
+        if losses.is_empty() {
+            writeln!(f, "lost     nothing")?;
+        }
+        for (Loss { first, last, why, .. }, rows) in losses.iter().zip(&self.rows) {
+            let counted = if *last <= self.log.first.offset { "rows unknown".to_owned() } else { rows.to_string() };
+            writeln!(
+                f,
+                "lost     offsets {first} to {last}, {counted}; {why}; the ledger says so, lost at {}",
+                self.sink
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Adoption {
+    fn positions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.claim {
+            _ if !self.keeps_position => writeln!(f, "store    keeps no position: the one beside the spool counts")?,
+            Some(Claim { position, spool, host, .. }) if *position != SpoolPosition::START => {
+                writeln!(f, "store    {position}, of spool {spool:016x}, last of host `{host}`")?;
+            }
+            Some(_) | None => writeln!(f, "store    no position")?,
+        }
+        match self.known {
+            Some(known) => writeln!(f, "known    {known}, beside the spool")?,
+            None => writeln!(f, "known    nothing, beside the spool")?,
+        }
+        writeln!(f, "spool    behind {} up to {}, spool {:016x}", self.log.first, self.log.last, self.spool)
+    }
+}
