@@ -127,7 +127,7 @@ impl Spool {
             health: health.clone(),
         };
         let (task, floor) = prepare(setup);
-        task.run(None).await;
+        Box::pin(task.run(None)).await;
         let floor = *floor.borrow();
         (health.status(), floor)
     }

@@ -46,7 +46,7 @@ impl Shell {
         };
         let started = open_on(Arc::new(disk.clone()), setup).unwrap();
         let (reader, synced) = (started.reader.clone(), started.synced.clone());
-        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START), ..Floor::default() });
+        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START) });
         let stop = CancellationToken::new();
         let (running, queue) = Started::run(started, vec![floors], stop.clone());
         let link = Link::new(LinkId { source: 0, line: 0 }, tables(), queue.clone(), 1 << 30);
@@ -177,11 +177,11 @@ async fn a_full_spool_that_blocks_goes_on_when_a_sink_has_caught_up() {
     let status = shell.registry.stage(crate::health::StageId::spool("p")).status();
     assert_eq!(status, crate::health::Status::Degraded);
     let at = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(at), ..Floor::default() });
+    shell.floor.send_replace(Floor { committed: Some(at) });
     let mut synced = shell.synced.clone();
     timeout(PATIENCE, synced.wait_for(|position| position.offset > at.offset)).await.unwrap().unwrap();
     let last = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(last), ..Floor::default() });
+    shell.floor.send_replace(Floor { committed: Some(last) });
     let reader = shell.reader.clone();
     shell.end().await.unwrap();
     assert!(reader.end().offset >= next + 99, "the last hundred was written too, once there was room");
@@ -201,7 +201,7 @@ async fn a_full_spool_that_blocks_ends_the_session_of_a_feed_at_once_and_takes_t
     shell.live.step(confirmed(&["A", "B"]));
     trade(&mut shell.live, "A", next, Origin::Live);
     timeout(PATIENCE, shell.live.logged()).await.expect("nothing waits").unwrap();
-    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
     let mut room = shell.running.room.clone();
     timeout(PATIENCE, room.wait_for(|room| *room)).await.expect("there is room again").unwrap();
     trade(&mut shell.live, "A", next + 1, Origin::Live);
@@ -235,7 +235,7 @@ async fn a_source_that_waits_for_room_holds_up_no_feed_and_its_rows_are_kept_in_
     shell.durable(logged).await;
     assert!(!shell.items().contains(&"500001".to_owned()), "there is no room yet");
 
-    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
     let logged = timeout(PATIENCE, shell.link.logged()).await.expect("there is room").unwrap();
     assert!(!shell.link.was_refused());
     shell.durable(logged).await;
@@ -347,7 +347,7 @@ async fn drop_newest_goes_on_dropping_when_not_even_the_word_of_it_fits_and_keep
     }
     let dropped = next;
     let at = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
+    shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
     let keeps_again = async {
         loop {
             shell.link.step(Step::Opened);
@@ -390,7 +390,7 @@ async fn segments_go_when_the_sink_has_them() {
         let logged = shell.trades(1 + hundred * 100..101 + hundred * 100).await;
         let mut synced = shell.synced.clone();
         let at = *timeout(PATIENCE, synced.wait_for(|position| position.offset >= logged)).await.unwrap().unwrap();
-        shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at), ..Floor::default() });
+        shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
     }
     assert!(shell.reader.oldest().offset > 1);
     shell.end().await.unwrap();
