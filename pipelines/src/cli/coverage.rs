@@ -388,6 +388,7 @@ mod tests {
             kinds: vec![Kind { table: "trades".to_owned(), ..kind(Proof::History) }],
             dropped: Vec::new(),
             unreadable: Vec::new(),
+            skipped: Vec::new(),
             streams: vec![StreamCoverage { table: "trades".to_owned(), symbol: "ETH".to_owned(), ..stream() }],
         };
         for by in [By::Table, By::Stream] {

@@ -46,7 +46,7 @@ impl Shell {
         };
         let started = open_on(Arc::new(disk.clone()), setup).unwrap();
         let (reader, synced) = (started.reader.clone(), started.synced.clone());
-        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START) });
+        let (floor, floors) = watch::channel(Floor { committed: Some(SpoolPosition::START), ..Floor::default() });
         let stop = CancellationToken::new();
         let (running, queue) = Started::run(started, vec![floors], stop.clone());
         let link = Link::new(LinkId { source: 0, line: 0 }, tables(), queue.clone(), 1 << 30);
@@ -177,11 +177,11 @@ async fn a_full_spool_that_blocks_goes_on_when_a_sink_has_caught_up() {
     let status = shell.registry.stage(crate::health::StageId::spool("p")).status();
     assert_eq!(status, crate::health::Status::Degraded);
     let at = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(at) });
+    shell.floor.send_replace(Floor { committed: Some(at), ..Floor::default() });
     let mut synced = shell.synced.clone();
     timeout(PATIENCE, synced.wait_for(|position| position.offset > at.offset)).await.unwrap().unwrap();
     let last = *shell.synced.borrow();
-    shell.floor.send_replace(Floor { committed: Some(last) });
+    shell.floor.send_replace(Floor { committed: Some(last), ..Floor::default() });
     let reader = shell.reader.clone();
     shell.end().await.unwrap();
     assert!(reader.end().offset >= next + 99, "the last hundred was written too, once there was room");
