@@ -36,7 +36,7 @@ fn no_rule_is_broken_in_any_history() {
     }
     let seconds = number("SIM_SECONDS").map(Duration::from_secs);
     let first = number("SIM_FROM").unwrap_or_else(|| if seconds.is_some() { fresh() } else { 0 });
-    let most = number("SIM_SEEDS").unwrap_or(if seconds.is_some() { u64::MAX } else { FEW });
+    let most = number("SIM_SEEDS").unwrap_or_else(|| if seconds.is_some() { u64::MAX } else { FEW });
     let began = Instant::now();
     let until = |run: u64| run < most && seconds.is_none_or(|seconds| began.elapsed() < seconds);
     let (run, failed) = run_many(first, until, None);
