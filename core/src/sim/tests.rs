@@ -74,15 +74,6 @@ fn a_rule_that_is_left_out_is_missed() {
     assert_eq!(unmissed, [], "the bench does not see that these rules are left out");
 }
 
-#[test]
-fn one_seed_is_one_history() {
-    listen_to_panics();
-    for seed in 0..3 {
-        let ((one, first), (other, second)) = (one(seed), one(seed));
-        assert_eq!((&one.story, &one.summary, first), (&other.story, &other.summary, second), "seed {seed}");
-    }
-}
-
 fn one(seed: u64) -> (World, Result<(), String>) {
     let (setting, ops) = plan::draw(seed);
     World::run(&setting, &ops)
