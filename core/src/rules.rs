@@ -13,6 +13,8 @@ pub(crate) enum Rule {
     AcceptedIsNotStored,
     /// A store without a position is no new one where a position was known.
     KnownBeside,
+    /// A position that was noted counts once its file's name is durable.
+    KnownIsDurable,
     /// Dead letters are durable before their chunk is written without them.
     LettersFirst,
     /// Dead letters of rows that come again are thrown away.
@@ -91,11 +93,12 @@ mod mutant {
 
     impl Rule {
         /// All of them.
-        pub(crate) const ALL: [Self; 26] = [
+        pub(crate) const ALL: [Self; 27] = [
             Self::Guard,
             Self::OpenAgain,
             Self::AcceptedIsNotStored,
             Self::KnownBeside,
+            Self::KnownIsDurable,
             Self::LettersFirst,
             Self::LettersComeAgain,
             Self::SyncedOnly,

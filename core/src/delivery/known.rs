@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Result,
+    rules::{Rule, holds},
     spool::{
         Boot, SpoolPosition,
         disk::{self, Disk},
@@ -78,7 +79,8 @@ impl Known {
                     .ok_or_else(|| Error::permanent(format!("{} is damaged: it holds no position", shown())))?;
                 // A process that was killed may have put it there and not made its name durable: the spool must not be let
                 // go for what a power cut takes back.
-                disk.sync_dir().map_err(|error| Error::permanent(format!("cannot keep {}", shown())).because(error))?;
+                let kept = if holds(Rule::KnownIsDurable) { disk.sync_dir() } else { Ok(()) };
+                kept.map_err(|error| Error::permanent(format!("cannot keep {}", shown())).because(error))?;
                 noted
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Noted::default(),

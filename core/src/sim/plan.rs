@@ -168,7 +168,7 @@ fn setting(seed: u64, random: &mut Random) -> Setting {
     let kinds = [Kind::Transaction, Kind::Transaction, Kind::Lazy, Kind::Keyed];
     let sinks = (0..=random.below(2)).map(|_| kinds[random.below(4) as usize]).collect();
     let is_small = random.below(4) == 0;
-    let when_full = [WhenFull::Block, WhenFull::DropNewest][random.below(2) as usize];
+    let when_full = [WhenFull::Block, WhenFull::DropNewest, WhenFull::DropOldest][random.below(3) as usize];
     let segment_bytes = [2, 4, 16][random.below(3) as usize] << 10;
     Setting {
         seed,

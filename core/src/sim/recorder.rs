@@ -155,6 +155,12 @@ impl Recorder {
             Control::Dropped { sinks, offsets: Some((first, last)), .. } => {
                 self.dropped.extend(sinks.iter().map(|sink| (sink.clone(), *first, *last)));
             }
+            // It was left, and has no row any more: should it come again it begins anew.
+            Control::Retired { stream } => {
+                if let Some(stream) = self.stream(*stream) {
+                    self.owed_from[stream] = None;
+                }
+            }
             _ => {}
         }
         self.continuity.apply(control);

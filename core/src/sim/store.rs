@@ -9,7 +9,7 @@ use std::{
 use arrow_array::{cast::AsArray, types::UInt64Type};
 use async_trait::async_trait;
 
-use super::random::Random;
+use super::{machine, random::Random};
 use crate::{
     Error, Result,
     chunk::{Chunk, Part},
@@ -282,6 +282,10 @@ impl Session {
         let pause = self.store().pause();
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
+        }
+        // A process that is dead and does not know it yet writes nothing more.
+        if machine::has_died() {
+            std::future::pending::<()>().await;
         }
     }
 }

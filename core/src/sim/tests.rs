@@ -36,7 +36,7 @@ fn no_rule_is_broken_in_any_history() {
     }
     let seconds = number("SIM_SECONDS").map(Duration::from_secs);
     let first = number("SIM_FROM").unwrap_or_else(|| if seconds.is_some() { fresh() } else { 0 });
-    let most = number("SIM_SEEDS").unwrap_or(if seconds.is_some() { u64::MAX } else { FEW });
+    let most = number("SIM_SEEDS").unwrap_or_else(|| if seconds.is_some() { u64::MAX } else { FEW });
     let began = Instant::now();
     let until = |run: u64| run < most && seconds.is_none_or(|seconds| began.elapsed() < seconds);
     let (run, failed) = run_many(first, until, None);
@@ -74,15 +74,6 @@ fn a_rule_that_is_left_out_is_missed() {
     assert_eq!(unmissed, [], "the bench does not see that these rules are left out");
 }
 
-#[test]
-fn one_seed_is_one_history() {
-    listen_to_panics();
-    for seed in 0..3 {
-        let ((one, first), (other, second)) = (one(seed), one(seed));
-        assert_eq!((&one.story, &one.summary, first), (&other.story, &other.summary, second), "seed {seed}");
-    }
-}
-
 fn one(seed: u64) -> (World, Result<(), String>) {
     let (setting, ops) = plan::draw(seed);
     World::run(&setting, &ops)
@@ -103,7 +94,10 @@ fn run_many(first: u64, until: impl Fn(u64) -> bool + Sync, without: Option<Rule
                     }
                     let seed = first.wrapping_add(next.fetch_add(1, Relaxed));
                     let (_, result) = one(seed);
-                    if let Err(error) = result {
+                    // What fails with all rules says nothing of one.
+                    if let Err(error) = result
+                        && (without.is_none() || holds_with_all(seed, without))
+                    {
                         if goes_on {
                             println!("seed {seed}: {error:.400}");
                         }
@@ -117,6 +111,13 @@ fn run_many(first: u64, until: impl Fn(u64) -> bool + Sync, without: Option<Rule
     let mut failed = failed.into_inner().unwrap();
     failed.sort_unstable();
     (next.into_inner(), failed)
+}
+
+fn holds_with_all(seed: u64, without: Option<Rule>) -> bool {
+    leave_out(None);
+    let (_, result) = one(seed);
+    leave_out(without);
+    result.is_ok()
 }
 
 /// Tells the story of a history that fails, without all that it fails without.

@@ -77,8 +77,8 @@ struct Request {
     ask: Ask,
     stream: usize,
     range: (i64, i64),
-    /// From when on something may be missing.
-    since: i64,
+    /// What the venue has to remember for a whole answer.
+    oldest: i64,
     /// Records that the venue answered with, and whether that was all; `None` while the request is on its way.
     reply: Option<(Vec<usize>, bool)>,
 }
@@ -256,29 +256,31 @@ impl Venue {
         let ask = due[random.below(due.len() as u64) as usize];
         let gap = &ask.gap;
         let since = gap.since.0.div_euclid(SECOND);
-        if since < self.market.now - self.memory {
+        let from = gap.after.map_or(since, |after| since.min(after.ts_event.0 / SECOND));
+        // A request by numbers brings what its times alone would not.
+        let wider = if gap.numbering == Numbering::Sequence { self.uneven } else { 0 };
+        // Between two numbers nothing is shown without both of them.
+        let oldest = if gap.before.is_some() { from } else { since } - wider;
+        if oldest < self.market.now - self.memory {
             self.gave_up.push(gap.id);
             links[line].step(Step::Lost { gap: gap.id, why: "venue forgot".to_owned() });
             return;
         }
         let Some(stream) = STREAMS.iter().position(|(symbol, _)| **symbol == *gap.stream.symbol) else { return };
         let to = gap.before.map_or(i64::MAX, |edge| edge.ts_event.0 / SECOND);
-        // A request by numbers brings what its times alone would not.
-        let wider = if gap.numbering == Numbering::Sequence { self.uneven } else { 0 };
-        let from = gap.after.map_or(since, |after| since.min(after.ts_event.0 / SECOND));
         let range = (from - wider, to.saturating_add(wider));
-        self.requests.push(Request { line, ask: ask.clone(), stream, range, since, reply: None });
+        self.requests.push(Request { line, ask: ask.clone(), stream, range, oldest, reply: None });
     }
 
     pub(super) fn answer(&mut self, random: &mut Random) {
         let Some(at) = self.requests.iter().position(|request| request.reply.is_none()) else { return };
-        let Request { stream, range, since, ask, .. } = &self.requests[at];
+        let Request { stream, range, oldest, ask, .. } = &self.requests[at];
         // Only between known numbers can a history be caught that lags more than the venue says.
         let is_between = ask.gap.after.is_some() && ask.gap.before.is_some();
         let can_be_caught = STREAMS[*stream].1 == Numbering::Sequence && is_between;
         let lag = if self.lags && can_be_caught && random.below(3) == 0 { 30 } else { LAG };
         let mut rows = self.market.history(*stream, *range, ask.gap.after.is_none(), (lag, self.memory));
-        let mut is_complete = *since >= self.market.now - self.memory;
+        let mut is_complete = *oldest >= self.market.now - self.memory;
         // A page, in either order.
         if random.below(3) == 0 {
             rows.reverse();
