@@ -342,7 +342,7 @@ async fn check_connect_logs_in_and_fails_where_the_run_would() {
     for (key, code, word) in [
         (&b"a-secret\n"[..], 0, "ok      eth/source.deribit"),
         (b"wrong", 1, "mend `client_id` and `client_secret`, then restart"),
-        (b"\xff\xfe", 1, "the secret in `key` cannot be read"),
+        (b"\xff\xfe", 2, "the secret in `key` cannot be read"),
     ] {
         fs::write(bench.path("key"), key).unwrap();
         let output = tidegate(bench.folder(), &["check", "eth.toml", "--connect"]);
