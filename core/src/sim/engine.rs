@@ -23,7 +23,7 @@ use crate::{
     intake::{self, Handover, Link, LinkId, Running, SourceSetup, open_on},
     outside,
     sink::Sink,
-    spool::{SourceInfo, SpoolLimits, SpoolOptions, SpoolReader},
+    spool::{SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition, SpoolReader},
     testkit::Failure,
 };
 
@@ -43,7 +43,8 @@ pub(super) struct Engine {
     pub(super) ledger: watch::Sender<Floor>,
     queue: mpsc::Sender<Handover>,
     stop: CancellationToken,
-    stop_sinks: watch::Sender<Option<Instant>>,
+    /// One for each: see [`in_order`].
+    stop_sinks: Vec<watch::Sender<Option<Instant>>>,
     sinks: Vec<JoinHandle<Outcome>>,
 }
 
@@ -73,10 +74,12 @@ impl Engine {
                 registry: registry.clone(),
             },
         )?;
-        let (stop_sinks, told) = watch::channel(None);
-        let (mut sinks, mut floors) = (Vec::new(), Vec::new());
-        for (name, store) in names.into_iter().zip(stores) {
+        let (mut sinks, mut floors, mut stop_sinks) = (Vec::new(), Vec::new(), Vec::new());
+        let synced = in_order(started.synced.clone(), stores.len());
+        for ((name, store), synced) in names.into_iter().zip(stores).zip(synced) {
             let store = store.clone();
+            let (stop, told) = watch::channel(None);
+            stop_sinks.push(stop);
             let (delivery, floor) = Delivery::new(crate::delivery::Setup {
                 pipeline: PIPELINE.to_owned(),
                 sink: name,
@@ -88,8 +91,8 @@ impl Engine {
                 host: "here".to_owned(),
                 directory: SINKS.into(),
                 log: SpoolLog::new(started.reader.clone()),
-                synced: started.synced.clone(),
-                stop: told.clone(),
+                synced,
+                stop: told,
                 others: Others::default(),
                 health: registry.clone(),
                 commands: Commands::default(),
@@ -127,13 +130,28 @@ impl Engine {
         }
         drop((links, queue));
         let intake = running.task.await.unwrap_or_else(|error| Err(crate::Error::permanent(error.to_string())));
-        stop_sinks.send_replace(Some(deadline));
+        stop_sinks.iter().for_each(|stop| _ = stop.send_replace(Some(deadline)));
         let mut ended = Vec::new();
         for sink in sinks {
             ended.extend(sink.await);
         }
         Ended { intake, sinks: ended }
     }
+}
+
+/// Returns a receiver for each sink, which wake in their order: those who wait for one watch wake in an order that tokio
+/// draws, and from no seed of ours.
+fn in_order(mut all: watch::Receiver<SpoolPosition>, sinks: usize) -> Vec<watch::Receiver<SpoolPosition>> {
+    let now = *all.borrow_and_update();
+    let (each, receivers): (Vec<_>, Vec<_>) = (0..sinks).map(|_| watch::channel(now)).unzip();
+    // It ends with whoever sends, or with the runtime.
+    tokio::spawn(async move {
+        while all.changed().await.is_ok() {
+            let next = *all.borrow_and_update();
+            each.iter().for_each(|one| _ = one.send_replace(next));
+        }
+    });
+    receivers
 }
 
 fn source() -> SourceInfo {

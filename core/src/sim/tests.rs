@@ -15,7 +15,7 @@ use super::{machine, plan, shrink::shrink, world::World};
 use crate::rules::{Rule, leave_out};
 
 /// Seeds that have failed once.
-const KEPT: [u64; 0] = [];
+const KEPT: [u64; 1] = [1669];
 
 /// So many seeds are enough for every mutant.
 const ENOUGH: u64 = 10_000;
@@ -72,6 +72,16 @@ fn a_rule_that_is_left_out_is_missed() {
         }
     }
     assert_eq!(unmissed, [], "the bench does not see that these rules are left out");
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    listen_to_panics();
+    // Each was two histories once.
+    for seed in [0, 4, 5] {
+        let ((one, first), (other, second)) = (one(seed), one(seed));
+        assert_eq!((&one.story, &one.summary, first), (&other.story, &other.summary, second), "seed {seed}");
+    }
 }
 
 fn one(seed: u64) -> (World, Result<(), String>) {
