@@ -52,7 +52,7 @@ pub(super) fn start_clock(now: Instant) {
     with(|machine| machine.wall.1 = Some(now));
 }
 
-/// The runtime has ended.
+/// The runtime is about to end: without one the monotonic clock is that of the computer.
 pub(super) fn stop_clock() {
     let at = wall_clock();
     with(|machine| machine.wall = (at.unwrap_or_default(), None));

@@ -11,8 +11,7 @@
 //! ```
 //!
 //! The engine is that of a pipeline, its tokio tasks included. They run on one thread with paused time, and what the engine
-//! asks of its machine goes through [`outside`](crate::outside), so a seed is one history, but for the last part of some,
-//! after all faults: there one thing more is not pinned down yet. A
+//! asks of its machine goes through [`outside`](crate::outside), so a seed is one history, whatever the computer does. A
 //! kill drops the tasks where they stand, or has every change to a disk fail from a given one on; a power cut also takes
 //! what was not fsynced, page by page. In the end all faults are over, what is missing has to come and to be delivered,
 //! and a restart has to change nothing.

@@ -78,7 +78,7 @@ fn a_rule_that_is_left_out_is_missed() {
 fn one_seed_is_one_history() {
     listen_to_panics();
     // Each was two histories once.
-    for seed in [0, 4, 5] {
+    for seed in [4, 5, 1004] {
         let ((one, first), (other, second)) = (one(seed), one(seed));
         assert_eq!((&one.story, &one.summary, first), (&other.story, &other.summary, second), "seed {seed}");
     }

@@ -144,10 +144,11 @@ impl World {
             let began = Instant::now();
             machine::start_clock(began);
             let mut life = Life { world: self, began, before, cursor: None };
-            life.run(ops).await
+            let end = life.run(ops).await;
+            machine::stop_clock();
+            end
         });
         drop(runtime);
-        machine::stop_clock();
         self.summary.processes += 1;
         end
     }
