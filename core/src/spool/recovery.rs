@@ -266,18 +266,21 @@ fn read_tail(disk: &dyn Disk, mut names: Names) -> Result<(Vec<File>, Names)> {
     let (mut files, mut mark) = (Vec::new(), 0);
     while let Some((first, name)) = names.pop() {
         let file = File::open(disk, name, first)?;
-        // What stood before the oldest went because it was durable and no longer needed.
-        let oldest = names.is_empty();
-        let is_base = if oldest {
-            file.head.as_ref().is_some_and(|head| head.snapshot.is_some())
-        } else {
-            file.is_base(disk, &mut mark)?
-        };
+        let is_base = file.is_base(disk, &mut mark)?;
         files.push(file);
         if is_base {
             files.reverse();
             return Ok((files, names));
         }
+    }
+    files.reverse();
+    // What stood before the oldest went because a later head with a snapshot was durable, and all before that head. Which
+    // one is written nowhere: none of them is older than the first that is left.
+    let has_none = |file: &&File| file.head.as_ref().is_some_and(|head| head.snapshot.is_none());
+    let without = files.iter().take_while(has_none).count();
+    if files.get(without).is_some_and(|file| file.head.is_some()) {
+        let older = files.drain(..without).map(|file| (file.first, file.name)).collect();
+        return Ok((files, older));
     }
     // A spool whose first segment did not survive its making has never been read by anybody.
     if files.len() > 1 || files.iter().any(|file| file.first > 1 || file.head.is_some()) {

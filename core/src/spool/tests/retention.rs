@@ -1,6 +1,7 @@
 //! What goes, what stays, and where a position stands.
 
 use super::*;
+use crate::testkit::Failure;
 
 /// A spool of full segments, all durable, of which the last but one has a snapshot too.
 fn long(disk: &SimDisk, limits: SpoolLimits) -> SpoolWriter {
@@ -245,6 +246,35 @@ fn a_restart_does_not_begin_before_a_hole_since_later_segments_say_what_was_dura
     let recovery = recover(&disk).unwrap();
     assert_eq!(recovery.snapshot(), Some(&snapshot(third - 1)[..]));
     assert_eq!(recovery.report().corrupt, []);
+}
+
+#[test]
+fn a_restart_does_without_the_snapshot_of_a_segment_that_went_before_one_that_has_none() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    append(&mut writer, &rows(1, b"first"));
+    sync(&mut writer).unwrap();
+    // The next segment is begun in the middle of an append, without continuity.
+    disk.fail(Failure::OneWrite);
+    let (second, _) = append(&mut writer, &rows(1, b"second"));
+    writer.roll(snapshot(second)).unwrap();
+    let synced = writer.sync_job().unwrap().run();
+    let (third, _) = append(&mut writer, &rows(1, b"third"));
+    writer.roll(snapshot(third)).unwrap();
+    writer.synced(synced).unwrap();
+    writer.retain(at(second - 1)).unwrap().run().unwrap();
+    let left = [second, third, third + 1].map(|first| format!("{first:020}.seg"));
+    assert_eq!(segment_files(&disk), left, "the second of them is durable, and has a snapshot");
+
+    // No word of that is. Of what is not durable the last head stays, without the entry before it.
+    disk.cut_power(|most| if (2..4_000).contains(&most) { 0 } else { most });
+    assert_eq!(segment_files(&disk), left);
+    let recovery = recover(&disk).unwrap();
+    assert_eq!(recovery.snapshot(), Some(&snapshot(second)[..]), "no later one, since what it knows is not there");
+    assert_eq!((recovery.report().end, &recovery.report().corrupt[..]), (second, &[][..]));
+    let writer = recovery.begin(snapshot(second), Timestamp(0), "0.0.0").unwrap().writer;
+    let (seen, missing) = read(&writer.reader(), writer.reader().oldest());
+    assert_eq!((&seen[0].2, missing), (&vec![b"second".to_vec()], vec![]), "it is read as before");
 }
 
 /// What is written down of a segment that goes.
