@@ -60,7 +60,7 @@ impl Reader<'_> {
             self.report.add(problem.at(spot, "").help(help));
         } else if config.key.is_empty() && !is_appended && !crate::own::has_key(name) {
             let problem = Problem::error(format!("table `{name}` has no key that two rows could have in common"));
-            let help = "name its columns: key = [\"symbol\", \"seq\"]";
+            let help = "name its columns: key = [\"symbol\", \"id\"]";
             self.report.add(problem.at(spot, "").help(help));
         }
     }

@@ -46,7 +46,7 @@ pub enum TableChoice {
 pub struct TableConfig {
     /// What it is called in the store; without it, as the table.
     pub name: Option<NameTemplate>,
-    /// The columns that two rows of one thing have in common: `key = ["symbol", "seq"]`. Goes with `on_conflict`, and with
+    /// The columns that two rows of one thing have in common: `key = ["symbol", "id"]`. Goes with `on_conflict`, and with
     /// stores that have keys. No row is ever stored twice without it.
     pub key: Vec<String>,
     /// What becomes of a row whose key is in the store already; a row that lacks a column of the key has none. Without it,

@@ -62,7 +62,8 @@ pub(crate) enum Event {
     Mismatch(String),
     /// A call of the sink failed, was given up, or panicked.
     Failed(Error),
-    /// The log could not be read, or the tables changed under way: begin again with `open`, unless a person is needed.
+    /// The log could not be read, its segment not be noted, or the tables changed under way: begin again with `open`, unless
+    /// a person is needed.
     Again(Option<Error>),
     /// What the log held behind `read_to`; `border` when it passed into another segment.
     Built { portion: Portion, border: bool },

@@ -123,8 +123,10 @@ impl<L: Log> Feeder<L> {
     }
 
     /// Begins anew behind `at`, whatever was under way. Nothing is left out any more: its dead letters are gone.
-    pub(crate) fn opened(&mut self, at: SpoolPosition) {
-        self.claim(at.offset, 0);
+    ///
+    /// `entered` as in [`Log::claim`].
+    pub(crate) fn opened(&mut self, at: SpoolPosition, entered: u64) {
+        self.claim(at.offset, entered);
         self.refused.clear();
         self.redrives.clear();
         self.position = None;

@@ -167,15 +167,6 @@ impl<L: Log> Delivery<L> {
         self.known.is_some() && self.noted == Noted::default()
     }
 
-    /// Notes where a sink begins that was never written to, before more comes into the spool: no kill moves it then. What no
-    /// disk takes now is noted as soon as one does.
-    pub fn begin(&self) {
-        let (Some(known), Noted { position: None, begins_at: None, .. }) = (&self.known, self.noted) else { return };
-        if self.begins_at.is_some() {
-            drop(locked(known).write(Noted { begins_at: self.begins_at, ..Noted::default() }));
-        }
-    }
-
     /// Keeps the sink from being opened: a person has to look first.
     pub fn hold(&mut self, why: String) {
         let now = Instant::now();
@@ -371,7 +362,9 @@ impl<L: Log> Delivery<L> {
         // A beginning in another history says nothing of this one: then nothing is left out.
         let begins_at = self.begins_at.filter(|at| fits(log.standing(*at)));
         let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };
-        feeder.opened(read_from);
+        // What is in doubt a store settles that tells where it is; another one may still have some of it.
+        let entered = if self.keeps_position { 0 } else { feeder.log().entered() };
+        feeder.opened(read_from, entered);
         drop(feeder);
         match self.others.judge(&neighbours, &self.commands).filter(|_| at == SpoolPosition::START) {
             Some(Advice::Hold(why)) => return Ok(Event::Mismatch(why)),
@@ -426,7 +419,9 @@ impl<L: Log> Delivery<L> {
     }
 
     async fn write(&mut self) -> Event {
-        self.note_segment().await;
+        if let Err(error) = self.note_segment().await {
+            return Event::Again(Some(error));
+        }
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
         let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };

@@ -295,10 +295,11 @@ impl Log for MemoryLog {
                 Kept::Row(head, bytes) => Item::Row(*head, bytes),
                 Kept::Control(control) => Item::Control(control.clone()),
             };
+            self.entered = entry.segment;
             if visit(Seen::Item { position: entry.position, segment: entry.segment, item, source }).is_break() {
                 return Ok(());
             }
-            (self.at, self.entered) = (entry.position.offset, entry.segment);
+            self.at = entry.position.offset;
         }
         Ok(())
     }

@@ -144,8 +144,10 @@ means then:
   they fit                           nothing is done                    nothing is done
 
 So --from-log leaves nothing out that the spool has, and what the store had got otherwise may be there twice (a table with a
-`key` and on_conflict = \"ignore\" takes none of those); --from-store sends nothing twice, and what it leaves out is lost at
-that sink. The ledger says so: see tidegate coverage. Rows are neither changed nor removed in the store.
+`key` and on_conflict = \"ignore\" takes none of those); --from-store sends nothing of the spool twice, and what it leaves out is
+lost at that sink. The ledger says so: see tidegate coverage. Where the store has rows that the spool never had (it is ahead, or of
+another history), the venue is asked for that time again, whichever is chosen: what it repeats is there twice, but for such a key.
+Rows are neither changed nor removed in the store.
 
 What will happen is shown in numbers first, and asked about on a terminal; otherwise --yes is needed. Exit code 0 when it is
 done, or nothing was to be done, and 2 when it was not confirmed.";

@@ -26,6 +26,15 @@ use crate::{
 };
 
 impl<L: Log> Delivery<L> {
+    /// Notes where a sink begins that was never written to, before more comes into the spool: no kill moves it then. What no
+    /// disk takes now is noted as soon as one does.
+    pub fn begin(&self) {
+        let (Some(known), Noted { position: None, begins_at: None, .. }) = (&self.known, self.noted) else { return };
+        if self.begins_at.is_some() {
+            drop(locked(known).write(Noted { begins_at: self.begins_at, ..Noted::default() }));
+        }
+    }
+
     /// Throws away the dead letters of rows that are read again now.
     pub(super) async fn discard(&mut self) -> Event {
         let (disk, letters) = (self.disk.clone(), self.letters.clone());
@@ -68,6 +77,7 @@ impl<L: Log> Delivery<L> {
     }
 
     pub(super) async fn append(&mut self, batch: Vec<DeadLetter>) -> Result<()> {
+        self.note_segment().await?;
         let Some(letters) = &self.letters else { return Err(Error::transient("the dead letters are not open")) };
         let letters = blocking(letters, move |letters| letters.append(&batch).map(|()| letters.count())).await?;
         self.reporter.dead_letters(letters);
@@ -117,9 +127,14 @@ impl<L: Log> Delivery<L> {
         }
     }
 
-    /// Keeps what is known of the store beside the log.
+    /// Keeps what is known of the store beside the log; what no disk takes now is noted later.
     pub(super) async fn note(&mut self) {
-        let Some(known) = &self.known else { return };
+        let written = self.keep().await;
+        self.reporter.noted(written, Instant::now());
+    }
+
+    async fn keep(&mut self) -> Result<()> {
+        let Some(known) = &self.known else { return Ok(()) };
         let position = self.machine.stored().or(self.noted.position);
         let entered = Some(self.feeder().log().entered()).filter(|entered| *entered > 0);
         let noted = match position {
@@ -128,16 +143,18 @@ impl<L: Log> Delivery<L> {
         };
         let written = blocking(known, move |known| known.write(noted)).await;
         self.is_unnoted = written.is_err();
-        self.reporter.noted(written, Instant::now());
+        written
     }
 
-    /// Notes of which segment the store may have something from now on, before it gets the first of it: should nobody be able
+    /// Notes of which segment something may have a fate from now on, before the first of it has one: should nobody be able
     /// to say what became of that, the segment stays.
-    pub(super) async fn note_segment(&mut self) {
+    ///
+    /// # Errors
+    ///
+    /// When it is not durable: then nothing of the segment may go to the store, nor become a dead letter.
+    pub(super) async fn note_segment(&mut self) -> Result<()> {
         let known = self.known.as_ref().and_then(|known| locked(known).noted().entered);
-        if self.feeder().log().entered() > known.unwrap_or_default() {
-            self.note().await;
-        }
+        if self.feeder().log().entered() > known.unwrap_or_default() { self.keep().await } else { Ok(()) }
     }
 
     pub(super) async fn end(mut self) -> Outcome {

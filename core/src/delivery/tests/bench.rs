@@ -14,7 +14,10 @@ use tempfile::TempDir;
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{
-    super::{Delivery, Extent, Floor, Log, Others, Outcome, Seen, Setup, known::Known},
+    super::{
+        Delivery, Extent, Floor, Log, Others, Outcome, Seen, Setup,
+        known::{Known, Noted},
+    },
     log,
     store::{Memory, SharedStore, Store},
 };
@@ -136,8 +139,12 @@ impl Bench {
     }
 
     pub(super) fn known(&self) -> Option<SpoolPosition> {
+        self.noted().position
+    }
+
+    pub(super) fn noted(&self) -> Noted {
         let disk = Arc::new(RealDisk::at(self.directory.path()));
-        Known::open(disk, "memory").unwrap().noted().position
+        Known::open(disk, "memory").unwrap().noted()
     }
 
     pub(super) fn letters(&self) -> Vec<deadletter::DeadLetter> {

@@ -233,7 +233,7 @@ impl World {
         let standing = feeder.log().standing(*store);
         let fits = matches!(standing, Standing::Retained | Standing::Dropped);
         assert!(fits, "seed {}: {name} at {store}: {standing:?}", self.seed);
-        feeder.opened(*store);
+        feeder.opened(*store, 0);
         *at = Some(*store);
     }
 

@@ -1,19 +1,12 @@
 //! What goes wrong beside the store: files, disks, the program itself; and what is said of it.
 
-use std::{
-    fs,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{fs, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    super::{
-        feeder::{Bounds, Feeder, Read},
-        known::Known,
-    },
+    super::feeder::{Bounds, Feeder, Read},
     bench::Bench,
     quote,
     store::{Fault, Store},
@@ -22,7 +15,8 @@ use super::{
 use crate::{
     config::{Start, TableChoice},
     health::{StageId, Status},
-    spool::{Boot, SpoolPosition, disk::RealDisk},
+    sink::Guarantee,
+    spool::{Boot, SpoolPosition},
     testkit::{Failure, SimDisk},
 };
 
@@ -251,7 +245,7 @@ async fn of_which_segment_a_store_may_have_something_is_noted_before_it_gets_the
     bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
     let running = bench.start();
     trade(&bench.log, 1);
-    let noted = || Known::open(Arc::new(RealDisk::at(bench.directory.path())), "memory").unwrap().noted();
+    let noted = || bench.noted();
     bench.until(|| noted().entered == Some(1)).await;
     assert_eq!((noted().position, bench.stored()), (None, 0));
     bench.until(|| bench.stored() == 1).await;
@@ -261,6 +255,56 @@ async fn of_which_segment_a_store_may_have_something_is_noted_before_it_gets_the
     bench.until(|| noted().entered == Some(2)).await;
     assert_eq!(noted().position.map(|position| position.offset), Some(1));
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_segment_goes_to_a_store_or_becomes_a_letter_before_it_is_noted() {
+    let bench = Bench::new();
+    let path = bench.directory.path().join("memory.json");
+    let running = bench.start();
+    trade(&bench.log, 1);
+    bench.until(|| bench.stored() == 1 && bench.known().is_some()).await;
+    for (n, is_unreadable) in [(2, false), (3, true)] {
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        bench.log.roll();
+        if is_unreadable {
+            bench.log.emit_raw(0, b"?");
+        } else {
+            trade(&bench.log, n);
+        }
+        bench.until(|| bench.status() == Some(Status::Degraded)).await;
+        let began = Instant::now();
+        bench.until(|| began.elapsed() > Duration::from_secs(300)).await;
+        let checks = ["sink.memory", "deadletters.memory"].map(|stage| bench.check(stage));
+        let is_said = |why: &str| why.contains("memory.json`: ") && why.contains("; trying again in ");
+        assert!(checks.iter().any(|check| check["reason"].as_str().is_some_and(is_said)), "{checks:?}");
+        assert_eq!(checks[0]["breakers"]["store"]["state"], "closed", "the store is well");
+        assert_eq!((bench.stored(), bench.letters().len()), (n - 1, 0));
+
+        fs::remove_dir(&path).unwrap();
+        bench.until(|| bench.stored() == n).await;
+        bench.until(|| bench.status() == Some(Status::Healthy)).await;
+    }
+    assert_eq!((bench.noted().entered, bench.letters().len()), (Some(3), 1));
+    assert_eq!(running.stop().await.failure, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_store_without_a_position_may_have_stays_noted_when_it_is_opened_again() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().guarantee = Some(Guarantee::DedupKeys(Vec::new()));
+    let running = bench.start();
+    trade(&bench.log, 1);
+    bench.until(|| bench.stored() == 1 && bench.known().is_some()).await;
+    bench.log.roll();
+    bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
+    trade(&bench.log, 2);
+    bench.until(|| bench.noted().entered == Some(2)).await;
+    bench.panics.store(1_000, Relaxed);
+    bench.until(|| bench.store.lock().unwrap().opened == 2).await;
+    running.stop().await;
+    assert_eq!(bench.noted().entered, Some(2), "the write that was given up may have been carried out");
 }
 
 #[tokio::test(start_paused = true)]

@@ -236,7 +236,7 @@ impl World {
             Opening::Again(at) => at,
             Opening::Mismatch(text) => panic!("seed {}: {text}", self.seed),
         };
-        self.feeder.opened(at);
+        self.feeder.opened(at, 0);
         Event::Opened { at, read_from: at }
     }
 

@@ -170,9 +170,13 @@ async fn a_store_that_was_fed_from_another_spool_or_lost_a_table_is_shown_with_t
 async fn a_store_that_is_replaced_before_its_position_could_be_noted_is_no_new_one() {
     let bench = Bench::new();
     trade(&bench.log, 1);
+    bench.store.lock().unwrap().faults.push_back(Fault::Hangs);
     let running = bench.start();
-    // In the place of its file, so that nothing can be noted.
-    fs::create_dir(bench.directory.path().join("memory.json")).unwrap();
+    let path = bench.directory.path().join("memory.json");
+    bench.until(|| path.exists()).await;
+    // The segment is noted. In the place of its file, so that nothing more can be.
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
     bench.until(|| bench.stored() == 1).await;
     let mut replaced = Store::default();
     replaced.faults.push_back(Fault::Before);

@@ -33,6 +33,8 @@ pub struct Adoption {
     entries: Vec<Control>,
     again: Rows,
     first: Rows,
+    /// The store has rows of a time that the spool knows nothing of: gaps of it are asked for, and the answers are new to it.
+    is_behind_store: bool,
 }
 
 impl Stopped {
@@ -51,6 +53,8 @@ impl Stopped {
         let (known, damage) = known_of(&self.folder.sinks(), sink);
         let (facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
         let course = facts.course(trust);
+        let standing = facts.store.or(facts.known).map(|(_, standing)| standing);
+        let is_behind_store = matches!(standing, Some(Standing::Ahead | Standing::OtherBoot));
         let had = [facts.known, facts.store.filter(|_| !facts.is_foreign)];
         let is_here = |(at, standing): (SpoolPosition, Standing)| (standing == Standing::Retained).then_some(at.offset);
         let counted = match &course {
@@ -80,6 +84,7 @@ impl Stopped {
             entries,
             again,
             first,
+            is_behind_store,
         })
     }
 
@@ -169,6 +174,13 @@ impl fmt::Display for Adoption {
         match self.first.sum() {
             0 => writeln!(f, "sent     nothing")?,
             _ => writeln!(f, "sent     {}, for the first time", self.first)?,
+        }
+        if self.is_behind_store {
+            writeln!(
+                f,
+                "venue    the store has rows that this spool never had: what the venue repeats of that time comes again,"
+            )?;
+            writeln!(f, "         and is there twice then, but in a table with a `key` and on_conflict = \"ignore\"")?;
         }
         if losses.is_empty() {
             writeln!(f, "lost     nothing")?;

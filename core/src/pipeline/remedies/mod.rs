@@ -29,12 +29,32 @@ use crate::{
     delivery::{Known, SpoolLog},
     intake::{self, Continuity},
     row::Timestamp,
-    sink::Owner,
+    sink::{Owner, Sink},
     spool::{
-        Append, Begun, Control, ItemBuffer, Recovery, SourceInfo, SpoolLimits, SpoolOptions, SpoolReader, SpoolWriter,
+        Append, Begun, Control, ItemBuffer, Recovery, SourceInfo, SpoolLimits, SpoolOptions, SpoolPosition,
+        SpoolReader, SpoolWriter,
         disk::{Disk, RealDisk},
     },
 };
+
+/// Gives the position in a store its new names.
+///
+/// # Errors
+///
+/// As [`Sink::rename`]; `Permanent` where there is none although one was `known`: a start would take the store for new.
+async fn rename_in(store: &mut dyn Sink, (old, new): (&Owner, &Owner), known: Option<SpoolPosition>) -> Result<()> {
+    store.rename(old, new).await?;
+    let Some(known) = known else { return Ok(()) };
+    let is_there = store.claim(new).await?.is_some_and(|claim| claim.position != SpoolPosition::START);
+    if is_there {
+        return Ok(());
+    }
+    Err(Error::permanent(format!(
+        "the store of `{}` has no position of `{}/{}`, which was at {known} last: it was moved away or emptied, or another one \
+         is addressed. Put it back; the same command goes on from there",
+        new.sink, old.pipeline, old.sink
+    )))
+}
 
 /// A pipeline that does not run, its spool locked and ready to be looked at.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Stopped, known_of, sync_folder};
+use super::{Stopped, known_of, rename_in, sync_folder};
 use crate::{
     Error, Result,
     deadletter::{DeadLetter, DeadLetters},
@@ -93,7 +93,7 @@ impl Stopped {
     ///
     /// Whatever the store or the disk says. The same command goes on from there.
     pub async fn rename_sink(self, renaming: SinkRenaming) -> Result<()> {
-        let SinkRenaming { old, new, is_done, keeps_position, .. } = renaming;
+        let SinkRenaming { old, new, is_done, keeps_position, known, .. } = renaming;
         if is_done {
             return Ok(());
         }
@@ -101,7 +101,8 @@ impl Stopped {
         let owner = self.owner(stage)?;
         if keeps_position {
             let mut store = (stage.factory)()?;
-            store.rename(&Owner { sink: old.clone(), ..owner.clone() }, &owner).await?;
+            let before = Owner { sink: old.clone(), ..owner.clone() };
+            rename_in(&mut *store, (&before, &owner), known).await?;
         }
         let sinks = self.folder.sinks();
         rename_folder(&sinks.join(&old), &sinks.join(&new))?;

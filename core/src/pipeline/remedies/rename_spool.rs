@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Rows, Stopped, known_of, sync_folder};
+use super::{Rows, Stopped, known_of, rename_in, sync_folder};
 use crate::{
     Error, Result,
     config::Pipeline,
@@ -71,7 +71,9 @@ impl SpoolRenaming {
         for (sink, owner) in owners {
             let mut store = (sink.factory)()?;
             if store.guarantee().keeps_position() {
-                store.rename(&Owner { pipeline: old.clone(), ..owner.clone() }, &owner).await?;
+                let before = Owner { pipeline: old.clone(), ..owner.clone() };
+                let known = known_of(&from.sinks(), &sink.name).0.noted().position;
+                rename_in(&mut *store, (&before, &owner), known).await?;
             }
         }
         if from == to {
