@@ -167,6 +167,62 @@ async fn where_the_store_or_the_ledger_cannot_be_read_it_says_so_and_claims_noth
     bench.leave().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_its_position_or_of_another_spool_differs_whatever_else_it_holds() {
+    let bench = stopped("", 300).await;
+    run(&bench, "UPDATE tidegate_position SET spool = '00000000000000ff'").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("the store was fed from another spool"), "{page}");
+    for gone in ["DELETE FROM tidegate_position; DELETE FROM trades", "DROP TABLE tidegate_position"] {
+        run(&bench, gone).await;
+        let (code, page) = verify(&bench, &[]);
+        let said = "sqlite: DIFFERS\n  it has no position, and by the note beside the spool it was at ";
+        assert!(code == 1 && page.contains(said) && page.ends_with("\n1 difference\n"), "{gone}: {page}");
+    }
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_began_later_is_not_asked_for_what_came_before() {
+    let bench = stopped("", 300).await;
+    let late = "[sink.late]\ntype = \"sqlite\"\npath = \"late.sqlite\"\nstart = \"latest\"\n";
+    bench.write("eth.toml", &bench.pipeline("", late));
+    for run in 1..=2 {
+        let mut program = bench.run();
+        program.until_committed(100).await;
+        stop(program).await;
+        let (code, page) = verify(&bench, &[]);
+        assert!(code == 0 && page.contains("late: agrees; "), "run {run}: {page}");
+    }
+    let late = bench.at("late.sqlite");
+    let first = "DELETE FROM tickers WHERE rowid = (SELECT rowid FROM tickers ORDER BY ts_recv LIMIT 1)";
+    run(&late, first).await;
+    let (code, page) = verify(&late, &[]);
+    assert!(code == 1 && page.contains("1 row missing"), "what came since is: {page}");
+    late.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_of_what_was_delivered_is_compared_nobody_can_tell() {
+    let keyed = "tables = { trades = { key = [\"symbol\"], on_conflict = \"replace\" } }\n";
+    let bench = stopped(keyed, 50).await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 2 && page.contains("sqlite: cannot tell; ") && page.contains("\nnobody can tell\n"), "{page}");
+    run(&bench, "DELETE FROM trades").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("  trades: the table is empty, "), "{page}");
+    bench.leave().await;
+
+    let bench = stopped("", 300).await;
+    let other = "CREATE TEMP TABLE other AS SELECT * FROM tidegate_position; UPDATE other SET pipeline = 'btc';
+        INSERT INTO tidegate_position SELECT * FROM other";
+    run(&bench, other).await;
+    run(&bench, "DELETE FROM trades").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 2 && page.contains("trades: pipeline `btc` writes to it too"), "{page}");
+    bench.leave().await;
+}
+
 /// Runs a pipeline until so many rows are stored, and stops it.
 async fn stopped(sink: &str, rows: u64) -> Bench {
     let bench = Bench::start(busy(1_000.0), "", sink).await;

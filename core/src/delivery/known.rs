@@ -29,7 +29,7 @@ pub(crate) struct Known {
 pub(crate) struct Noted {
     /// The last known position; `None` for a store that was never written to.
     pub(crate) position: Option<SpoolPosition>,
-    /// Where a sink begins that was never written to, if not with the oldest row.
+    /// Where the sink begins, or began, if not with the oldest row.
     pub(crate) begins_at: Option<SpoolPosition>,
     /// The tables that it was written with: [`Plan::chain`](crate::chunk::Plan::chain).
     pub(crate) chain: Option<u64>,
@@ -193,7 +193,7 @@ mod tests {
 
         for noted in [
             Noted { begins_at: Some(AT), ..Noted::default() },
-            Noted { position: Some(AT), chain: Some(u64::MAX), ..Noted::default() },
+            Noted { position: Some(AT), begins_at: Some(AT), chain: Some(u64::MAX), ..Noted::default() },
             Noted { position: Some(AT), ..Noted::default() },
         ] {
             open().write(noted).unwrap();

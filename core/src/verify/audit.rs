@@ -7,8 +7,9 @@ use crate::{Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::Sp
 /// A look at what a store holds. All answers are of one moment, however long they take, and nothing is changed.
 #[async_trait]
 pub trait Audit: Send {
-    /// Returns where the store is; `None` where the sink was never written to.
-    async fn position(&mut self) -> Result<Option<SpoolPosition>>;
+    /// Returns the id of the spool that the store was fed from, and where in it the store is; `None` where the sink was never
+    /// written to.
+    async fn position(&mut self) -> Result<Option<(u64, SpoolPosition)>>;
 
     /// Returns the other pipelines that have written to these tables.
     async fn neighbours(&mut self, tables: &[SinkTable]) -> Result<Vec<Neighbour>>;

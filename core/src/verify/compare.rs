@@ -35,20 +35,32 @@ pub(super) async fn sink(look: Look, wanted: Option<Wanted>, with: &Compared<'_>
         }
         (Ok(_), None) => return Ok(verified),
     };
-    let Open { mut audit, position, .. } = open;
+    let Open { mut audit, position, fed_from, known, .. } = open;
     verified.upto = position.map(|position| position.offset);
     verified.fates = Some(fates(&wanted, with.reader.oldest().offset));
     let Some(position) = position else {
-        verified.notes.push("nothing was ever committed to it".to_owned());
+        match known {
+            Some(known) => {
+                verified.differences.push(Difference::no_position(known));
+                verified.verdict = Verdict::Differs;
+            }
+            None => verified.notes.push("nothing was ever committed to it".to_owned()),
+        }
         return Ok(verified);
     };
-    if let Some(why) = misfit(with.reader, Some(position)) {
+    let is_foreign = fed_from != Some(with.reader.spool_id());
+    let foreign = is_foreign.then_some("the store was fed from another spool");
+    if let Some(why) = foreign.or_else(|| misfit(with.reader, Some(position))) {
         verified.differences.push(Difference::position(position, why));
     } else {
         let compared = tables(&mut *audit, &mut wanted, with, &mut verified).await;
-        if let Err(error) = compared {
-            verified.verdict = Verdict::CannotTell;
-            verified.notes.push(error.chain());
+        match compared {
+            Ok(true) => {}
+            Ok(false) => verified.verdict = Verdict::CannotTell,
+            Err(error) => {
+                verified.verdict = Verdict::CannotTell;
+                verified.notes.push(error.chain());
+            }
         }
         letters(&wanted, with.reader.oldest().offset, &mut verified);
     }
@@ -64,32 +76,42 @@ fn fates(wanted: &Wanted, oldest: u64) -> Fates {
     Fates { missing: offsets.saturating_sub(wanted.fates.offsets()), ..wanted.fates }
 }
 
+/// Compares table by table; returns whether that tells something of all that was delivered: nothing does of a table that
+/// others write to, nor of a sink all of whose rows take each other's places.
 async fn tables(
     audit: &mut dyn Audit,
     wanted: &mut Wanted,
     with: &Compared<'_>,
     verified: &mut SinkVerified,
-) -> Result<()> {
+) -> Result<bool> {
+    let (mut is_any_compared, mut is_any_mixed) = (false, false);
     let tables = wanted.plan.tables().to_vec();
     let neighbours = audit.neighbours(&tables).await?;
     for (number, table) in tables.iter().enumerate() {
         let name = &table.name;
+        let delivered = wanted.delivered.get(&number).copied().unwrap_or(0);
         if let Some(other) = neighbours.iter().find(|other| other.tables.iter().any(|n| n.eq_ignore_ascii_case(name))) {
             let pipeline = &other.pipeline;
             verified
                 .notes
                 .push(format!("{name}: pipeline `{pipeline}` writes to it too, so its rows cannot be told apart"));
+            is_any_mixed |= delivered > 0;
             continue;
         }
         let Some(sums) = audit.sums(table, wanted.since).await? else {
             verified.differences.push(Difference::gone(name));
             missing_all(wanted, with.reader, number, verified)?;
+            is_any_compared = true;
             continue;
         };
         if !wanted.is_compared(number) {
             verified.notes.push(format!("{name}: rows take each other's places by their key, and are not compared"));
+            let is_empty =
+                delivered > 0 && audit.sums(table, Timestamp(i64::MIN)).await?.is_none_or(|sums| sums.is_empty());
+            verified.differences.extend(is_empty.then(|| Difference::empty(name, delivered)));
             continue;
         }
+        is_any_compared = true;
         verified.rows += sums.iter().map(|sum| sum.rows).sum::<u64>();
         let streams = differing(wanted, number, sums);
         let mut in_spool = rows(wanted, with.reader, number, &streams)?;
@@ -100,7 +122,7 @@ async fn tables(
         }
         older(audit, wanted, number, with, verified).await?;
     }
-    Ok(())
+    Ok(!is_any_mixed && (is_any_compared || wanted.fates.delivered == 0))
 }
 
 /// Returns the streams of a table whose sums are not those of the spool.

@@ -31,6 +31,8 @@ pub(super) struct Wanted {
     pub(super) since: Timestamp,
     pub(super) letters: HashMap<Cause, DeadLetter>,
     pub(super) fates: Fates,
+    /// Rows by the table's number, whether they are compared or not.
+    pub(super) delivered: BTreeMap<usize, u64>,
     /// By the table's number and the stream.
     pub(super) sums: BTreeMap<(usize, Stream), (u64, i64)>,
     /// Dead letters that name a row which the spool has.
@@ -94,6 +96,7 @@ impl Wanted {
             return None;
         }
         self.fates.delivered += 1;
+        *self.delivered.entry(table).or_default() += 1;
         let id = RowId { seq: head.head.position.number(), ts_event: head.head.ts_event, ts_recv: head.head.ts_recv };
         let is_compared = self.is_compared(table) && id.ts_recv >= self.since;
         is_compared.then_some(Row { table, stream: name, id, offset: cause.offset })
@@ -134,7 +137,7 @@ pub(super) fn read(reader: &SpoolReader, sinks: &mut [Wanted], ledger: u64) -> R
 
 /// Reads once more, and shows those rows of one sink that it should have got.
 pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn FnMut(&Row<'_>)) -> Result<()> {
-    let fates = sink.fates;
+    let (fates, delivered) = (sink.fates, sink.delivered.clone());
     let upto = sink.upto;
     walk(reader, upto, &mut Vec::new(), &mut |cause, item, known| {
         if cause.offset > sink.begins_at
@@ -143,7 +146,7 @@ pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn Fn
             show(&row);
         }
     })?;
-    sink.fates = fates;
+    (sink.fates, sink.delivered) = (fates, delivered);
     Ok(())
 }
 

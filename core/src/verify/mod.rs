@@ -27,7 +27,7 @@ use crate::{
     chunk::Plan,
     config::{Pipeline, SinkStage, SourceStage},
     deadletter,
-    delivery::{Fates, Known},
+    delivery::{Fates, Known, Noted},
     ledger::{Coverage, Keeper},
     own,
     pipeline::Folder,
@@ -93,7 +93,11 @@ struct Look {
 struct Open {
     audit: Box<dyn Audit>,
     plan: Plan,
+    /// The id of the spool that it was fed from.
+    fed_from: Option<u64>,
     position: Option<SpoolPosition>,
+    /// Where it was when the note beside the spool was last written.
+    known: Option<SpoolPosition>,
 }
 
 impl Look {
@@ -124,12 +128,22 @@ impl Look {
         let directory = folder.sinks().join(&self.name);
         let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
         let Some(mut audit) = (stage.factory)()?.audit(&cx).await? else { return Ok(None) };
-        let position = audit.position().await?;
-        Ok(Some(Open { audit, plan, position }))
+        // Asked before the store, which may have its first commit in between.
+        let known = self.noted(folder)?.position;
+        let (fed_from, position) = audit.position().await?.unzip();
+        Ok(Some(Open { audit, plan, fed_from, position, known }))
+    }
+
+    fn noted(&self, folder: &Folder) -> Result<Noted> {
+        Ok(Known::open(Arc::new(RealDisk::at(folder.sinks())), &self.name)?.noted())
     }
 
     /// Returns what the store should hold, once the spool is known.
     fn wanted(&mut self, folder: &Folder, reader: &SpoolReader, since: Option<Timestamp>) -> Result<Option<Wanted>> {
+        if self.audit.is_err() {
+            return Ok(None);
+        }
+        let noted = self.noted(folder)?;
         let Ok(Open { plan, position, .. }) = &mut self.audit else { return Ok(None) };
         // Tables of sources that no file names any more were delivered as well.
         for source in reader.cursor(reader.oldest()).sources().iter() {
@@ -137,8 +151,8 @@ impl Look {
                 *plan = whole;
             }
         }
-        let noted = Known::open(Arc::new(RealDisk::at(folder.sinks())), &self.name)?.noted();
-        let begins_at = noted.begins_at.map_or(0, |at| at.offset);
+        // A beginning in another history says nothing of this one: then nothing is left out.
+        let begins_at = noted.begins_at.filter(|at| misfit(reader, Some(*at)).is_none()).map_or(0, |at| at.offset);
         let letters = folder.dead_letters(&self.name);
         let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
         Ok(Some(Wanted {
@@ -149,6 +163,7 @@ impl Look {
             since: border(reader)?.max(since.unwrap_or(Timestamp(i64::MIN))),
             letters: letters.into_iter().map(|letter| (letter.cause(), letter)).collect(),
             fates: Fates::default(),
+            delivered: Default::default(),
             sums: Default::default(),
             found_letters: Default::default(),
             behind_ledger: Default::default(),

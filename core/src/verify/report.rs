@@ -79,8 +79,10 @@ pub enum Kind {
     MissingOlder,
     /// The table is not there.
     Gone,
-    /// The store's position is none of the spool's.
+    /// The store's position is none of the spool's, or is gone.
     Position,
+    /// The spool has delivered rows, and the table, whose rows are not compared, has none.
+    Empty,
     /// A dead letter names an offset that is no row of the sink's.
     DeadLetter,
     /// The ledger has counted another number of rows than the spool has.
@@ -214,6 +216,15 @@ impl Difference {
         Self { why: format!("its position is {position}: {why}"), ..Self::new(Kind::Position, "") }
     }
 
+    pub(super) fn no_position(known: SpoolPosition) -> Self {
+        let why = format!("it has no position, and by the note beside the spool it was at {known}");
+        Self { why, ..Self::new(Kind::Position, "") }
+    }
+
+    pub(super) fn empty(table: &str, rows: u64) -> Self {
+        Self { rows, ..Self::new(Kind::Empty, table) }
+    }
+
     pub(super) fn letter(offset: u64) -> Self {
         Self { rows: 1, offsets: Some((offset, offset)), ..Self::new(Kind::DeadLetter, "") }
     }
@@ -260,6 +271,7 @@ impl fmt::Display for Difference {
         match kind {
             Kind::Gone => return write!(f, "{table}: the table is gone"),
             Kind::Position => return f.write_str(why),
+            Kind::Empty => return write!(f, "{table}: the table is empty, {rows} {plural} were delivered to it"),
             Kind::DeadLetter => f.write_str("a dead letter is of no row that was meant for it")?,
             Kind::Ledger => return write!(f, "{table}: {symbol}: {why}"),
             Kind::Missing => write!(f, "{table}: {symbol}: {rows} {plural} missing")?,

@@ -65,14 +65,15 @@ impl SqliteAudit {
 
 #[async_trait]
 impl Audit for SqliteAudit {
-    async fn position(&mut self) -> Result<Option<SpoolPosition>> {
+    async fn position(&mut self) -> Result<Option<(u64, SpoolPosition)>> {
         let there = exists(&mut self.connection, "tidegate_position").await.map_err(|error| self.failed(error))?;
         if !there {
             return Ok(None);
         }
         let held = position::read(&mut self.connection, &self.owner).await.map_err(|error| self.failed(error))??;
-        let held = held.into_iter().find(|held| held.part == Part::spool()).map(|held| held.position);
-        Ok(held.filter(|position| *position != SpoolPosition::START))
+        let held = held.into_iter().find(|held| held.part == Part::spool());
+        let held = held.filter(|held| held.position != SpoolPosition::START);
+        Ok(held.map(|held| (held.spool, held.position)))
     }
 
     async fn neighbours(&mut self, tables: &[SinkTable]) -> Result<Vec<Neighbour>> {

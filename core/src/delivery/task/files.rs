@@ -137,10 +137,10 @@ impl<L: Log> Delivery<L> {
         let Some(known) = &self.known else { return Ok(()) };
         let position = self.machine.stored().or(self.noted.position);
         let entered = Some(self.feeder().log().entered()).filter(|entered| *entered > 0);
-        let noted = match position {
-            Some(_) => Noted { position, begins_at: None, chain: Some(self.chain), entered },
-            None => Noted { position, begins_at: self.begins_at, chain: None, entered },
-        };
+        // Where it began does not change any more: `verify` asks for it as long as the sink is there.
+        let begins_at = if self.noted.position.is_some() { self.noted.begins_at } else { self.begins_at };
+        let chain = position.map(|_| self.chain);
+        let noted = Noted { position, begins_at, chain, entered };
         let written = blocking(known, move |known| known.write(noted)).await;
         self.is_unnoted = written.is_err();
         written

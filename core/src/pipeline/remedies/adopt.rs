@@ -110,7 +110,8 @@ impl Stopped {
             // Whatever `start` says: nothing that the spool has is left out.
             Noted { begins_at: Some(at), entered, ..Noted::default() }
         } else {
-            Noted { position: Some(at), begins_at: None, chain: Some(owner.chain), entered }
+            let begins_at = known.noted().begins_at.map(|began| if at.offset < began.offset { at } else { began });
+            Noted { position: Some(at), begins_at, chain: Some(owner.chain), entered }
         };
         known.write(noted)?;
         drop(spool);
