@@ -224,7 +224,7 @@ async fn where_nothing_of_what_was_delivered_is_compared_nobody_can_tell() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_full_spool_dropped_and_what_is_in_no_segment_any_more_is_no_agreement() {
+async fn what_a_full_spool_dropped_is_no_agreement() {
     let spool =
         "[spool]\nmax_bytes = \"1MiB\"\nsegment_bytes = \"128KiB\"\nkeep = \"0s\"\nwhen_full = \"drop_oldest\"\n";
     let bench = Bench::start(busy(2_000.0), "queue = \"256KiB\"\n", spool).await;
@@ -248,6 +248,29 @@ async fn what_a_full_spool_dropped_and_what_is_in_no_segment_any_more_is_no_agre
     assert_eq!((dropped, coverage.status.code()), (said.sum(), Some(1)), "as `coverage` says it");
     let (_, page) = verify(&bench, &[]);
     assert!(page.contains("sqlite: DIFFERS; ") && page.contains(" dropped unread, the spool was full\n"), "{page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_cannot_be_read_any_more_are_no_agreement() {
+    let bench = Bench::start(busy(2_000.0), "", "[spool]\nsegment_bytes = \"128KiB\"\n").await;
+    let mut program = bench.run();
+    program.until_committed(5_000).await;
+    stop(program).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 0, "{page}");
+    let mut segments: Vec<_> =
+        std::fs::read_dir(bench.path("data/eth/spool")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    segments.sort();
+    let mut bytes = std::fs::read(&segments[1]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4_096].fill(0);
+    std::fs::write(&segments[1], bytes).unwrap();
+    let (code, document) = json(&bench, &[]);
+    let sqlite = sink(&document, "sqlite");
+    let lost = sqlite["differences"].as_array().unwrap().iter().find(|one| one["kind"] == "lost").unwrap();
+    assert!(code == 1 && lost["rows"] == sqlite["fates"]["missing"], "{document:#}");
     bench.leave().await;
 }
 
