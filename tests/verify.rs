@@ -223,6 +223,57 @@ async fn where_nothing_of_what_was_delivered_is_compared_nobody_can_tell() {
     bench.leave().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_spool_dropped_is_no_agreement() {
+    let spool =
+        "[spool]\nmax_bytes = \"1MiB\"\nsegment_bytes = \"128KiB\"\nkeep = \"0s\"\nwhen_full = \"drop_oldest\"\n";
+    let bench = Bench::start(busy(2_000.0), "queue = \"256KiB\"\n", spool).await;
+    let mut program = bench.run();
+    program.until_committed(500).await;
+    let mut store = bench.connection().await;
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut store).await.unwrap();
+    program.until_logged("rows, for sqlite").await;
+    sqlx::query("ROLLBACK").execute(&mut store).await.unwrap();
+    let stored = bench.number(TRADES).await;
+    bench.until_number(&mut program, TRADES, stored + 100).await;
+    stop(program).await;
+    let (code, document) = json(&bench, &[]);
+    let differences = sink(&document, "sqlite")["differences"].as_array().unwrap().clone();
+    let dropped: u64 =
+        differences.iter().filter(|one| one["kind"] == "dropped").map(|one| one["rows"].as_u64().unwrap()).sum();
+    let coverage = tidegate(&bench, "coverage", &["--json"]);
+    let said: Value = serde_json::from_slice(&coverage.stdout).unwrap();
+    let said = said["coverage"]["dropped"].as_array().unwrap().iter().map(|one| one["rows"].as_u64().unwrap());
+    assert!(code == 1 && dropped > 0, "{document:#}");
+    assert_eq!((dropped, coverage.status.code()), (said.sum(), Some(1)), "as `coverage` says it");
+    let (_, page) = verify(&bench, &[]);
+    assert!(page.contains("sqlite: DIFFERS; ") && page.contains(" dropped unread, the spool was full\n"), "{page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_that_cannot_be_read_any_more_are_no_agreement() {
+    let bench = Bench::start(busy(2_000.0), "", "[spool]\nsegment_bytes = \"128KiB\"\n").await;
+    let mut program = bench.run();
+    program.until_committed(5_000).await;
+    stop(program).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 0, "{page}");
+    let mut segments: Vec<_> =
+        std::fs::read_dir(bench.path("data/eth/spool")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.retain(|path| path.extension().is_some_and(|end| end == "seg"));
+    segments.sort();
+    let mut bytes = std::fs::read(&segments[1]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4_096].fill(0);
+    std::fs::write(&segments[1], bytes).unwrap();
+    let (code, document) = json(&bench, &[]);
+    let sqlite = sink(&document, "sqlite");
+    let lost = sqlite["differences"].as_array().unwrap().iter().find(|one| one["kind"] == "lost").unwrap();
+    assert!(code == 1 && lost["rows"] == sqlite["fates"]["missing"], "{document:#}");
+    bench.leave().await;
+}
+
 /// Runs a pipeline until so many rows are stored, and stops it.
 async fn stopped(sink: &str, rows: u64) -> Bench {
     let bench = Bench::start(busy(1_000.0), "", sink).await;
@@ -243,13 +294,13 @@ async fn run(bench: &Bench, sql: &str) {
 }
 
 fn verify(bench: &Bench, args: &[&str]) -> (i32, String) {
-    let output = tidegate(bench, args);
+    let output = tidegate(bench, "verify", args);
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code().unwrap(), said)
 }
 
 fn json(bench: &Bench, args: &[&str]) -> (i32, Value) {
-    let output = tidegate(bench, &[args, &["--json"]].concat());
+    let output = tidegate(bench, "verify", &[args, &["--json"]].concat());
     (output.status.code().unwrap(), serde_json::from_slice(&output.stdout).unwrap_or(Value::Null))
 }
 
@@ -261,8 +312,8 @@ fn sink<'a>(document: &'a Value, name: &str) -> &'a Value {
     document["sinks"].as_array().unwrap().iter().find(|sink| sink["sink"] == name).unwrap()
 }
 
-fn tidegate(bench: &Bench, args: &[&str]) -> Output {
-    let args = [&["verify", "eth.toml"], args].concat();
+fn tidegate(bench: &Bench, command: &str, args: &[&str]) -> Output {
+    let args = [&[command, "eth.toml"], args].concat();
     Command::new(env!("CARGO_BIN_EXE_tidegate")).args(args).current_dir(bench.folder()).output().unwrap()
 }
 

@@ -63,6 +63,7 @@ pub(super) async fn sink(look: Look, wanted: Option<Wanted>, with: &Compared<'_>
             }
         }
         letters(&wanted, with.reader.oldest().offset, &mut verified);
+        lost(&wanted, with, &mut verified);
     }
     if !verified.differences.is_empty() {
         verified.verdict = Verdict::Differs;
@@ -272,6 +273,19 @@ fn counted(wanted: &Wanted, number: usize, ledger: &Coverage, with: &Compared<'_
         }
     }
     counted.into_iter().map(|(stream, rows)| (stream, rows.max(0).cast_unsigned())).collect()
+}
+
+/// Says what the sink never got: what a full spool dropped, and what is not there any more.
+fn lost(wanted: &Wanted, with: &Compared<'_>, verified: &mut SinkVerified) {
+    let dropped = with.ledger.map_or(&[][..], |ledger| &ledger.dropped);
+    let is_wanted = |last_at: Timestamp| with.since.is_none_or(|since| last_at >= since);
+    for of in dropped.iter().filter(|of| of.sink.as_deref() == Some(&wanted.sink) && is_wanted(of.last_at)) {
+        verified.differences.push(Difference::dropped(of));
+    }
+    match verified.fates {
+        Some(Fates { missing, .. }) if missing > 0 => verified.differences.push(Difference::lost(missing)),
+        _ => {}
+    }
 }
 
 /// A dead letter names a row of the sink's; what it names is in the spool, or was.

@@ -8,7 +8,13 @@ use super::{
     audit::{RowId, Stream},
     expected::LedgerStream,
 };
-use crate::{Result, delivery::Fates, ledger::Coverage, row::Timestamp, spool::SpoolPosition};
+use crate::{
+    Result,
+    delivery::Fates,
+    ledger::{Coverage, Dropped},
+    row::Timestamp,
+    spool::SpoolPosition,
+};
 
 /// Spool, ledger and stores of a pipeline, held against each other.
 #[derive(Debug, Clone, Serialize)]
@@ -83,6 +89,10 @@ pub enum Kind {
     Position,
     /// The spool has delivered rows, and the table, whose rows are not compared, has none.
     Empty,
+    /// The sink did not get rows, because the spool was full.
+    Dropped,
+    /// The spool lacks offsets that are to be there: what was in them, nobody can say.
+    Lost,
     /// A dead letter names an offset that is no row of the sink's.
     DeadLetter,
     /// The ledger has counted another number of rows than the spool has.
@@ -225,6 +235,14 @@ impl Difference {
         Self { rows, ..Self::new(Kind::Empty, table) }
     }
 
+    pub(super) fn dropped(of: &Dropped) -> Self {
+        Self { symbol: of.symbol.clone(), rows: of.rows, ..Self::new(Kind::Dropped, &of.table) }
+    }
+
+    pub(super) fn lost(offsets: u64) -> Self {
+        Self { rows: offsets, ..Self::new(Kind::Lost, "") }
+    }
+
     pub(super) fn letter(offset: u64) -> Self {
         Self { rows: 1, offsets: Some((offset, offset)), ..Self::new(Kind::DeadLetter, "") }
     }
@@ -272,6 +290,11 @@ impl fmt::Display for Difference {
             Kind::Gone => return write!(f, "{table}: the table is gone"),
             Kind::Position => return f.write_str(why),
             Kind::Empty => return write!(f, "{table}: the table is empty, {rows} {plural} were delivered to it"),
+            Kind::Dropped => return write!(f, "{table}: {symbol}: {rows} {plural} dropped unread, the spool was full"),
+            Kind::Lost => {
+                let plural = if *rows == 1 { "offset" } else { "offsets" };
+                return write!(f, "{rows} {plural} missing, dropped or unreadable: what was in them, nobody can say");
+            }
             Kind::DeadLetter => f.write_str("a dead letter is of no row that was meant for it")?,
             Kind::Ledger => return write!(f, "{table}: {symbol}: {why}"),
             Kind::Missing => write!(f, "{table}: {symbol}: {rows} {plural} missing")?,
