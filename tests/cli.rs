@@ -30,6 +30,7 @@ async fn every_example_of_every_help_runs() {
     bench.write("hosts/this-one.toml", host);
     bench.write("pipelines/tidegate.toml", host);
     let shipped = bench.pipeline("", "").replace("name = \"eth\"", "name = \"deribit-eth-options\"");
+    let shipped = shipped.replace("eth.sqlite", "deribit-eth-options.sqlite");
     bench.write("pipelines/deribit-eth-options.toml", &shipped);
     let mut ran = 0;
     // Those that look at what `run` leaves behind come after it, and before `new` makes another pipeline of the file.

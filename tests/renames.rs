@@ -22,6 +22,17 @@ async fn a_sink_that_was_renamed_goes_on_under_the_new_name_with_its_dead_letter
     let why = program.until_failed("eth/sink.archive").await;
     program.stop().await;
 
+    // While the store is away nobody can say that it has got its new name.
+    let files = ["eth.sqlite", "eth.sqlite-wal", "eth.sqlite-shm"];
+    let there: Vec<_> = files.into_iter().filter(|file| bench.path(file).exists()).collect();
+    fs::create_dir(bench.path("away")).unwrap();
+    let away = |file: &&str| fs::rename(bench.path(file), bench.path("away").join(file)).unwrap();
+    there.iter().for_each(away);
+    let ran = tidegate(bench.folder(), &["sink", "rename", "eth.toml", "sqlite", "archive", "--yes"]);
+    assert!(ran.code != 0 && ran.said.contains("the store of `archive` has no position of `eth/sqlite`"), "{ran:?}");
+    let back = |file: &&str| fs::rename(bench.path("away").join(file), bench.path(file)).unwrap();
+    there.iter().for_each(back);
+
     bench.paste(&why, "sink rename eth.toml sqlite archive");
     let mut program = bench.run();
     until_stored(&mut program, "archive", 300).await;

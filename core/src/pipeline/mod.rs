@@ -404,7 +404,7 @@ impl Deliveries<'_> {
         })?;
         match self.vanished.first().filter(|_| delivery.is_new()) {
             Some(one) => delivery.hold(one.holds_back(&name)),
-            None => delivery.begin(),
+            None => delivery.begin()?,
         }
         let health = self.registry.stage(StageId::sink(self.pipeline, &name));
         let run = async move {

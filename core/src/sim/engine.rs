@@ -97,7 +97,7 @@ impl Engine {
                 health: registry.clone(),
                 commands: Commands::default(),
             })?;
-            delivery.begin();
+            delivery.begin()?;
             floors.push(floor);
             sinks.push(tokio::spawn(delivery.run_to_the_stop()));
         }

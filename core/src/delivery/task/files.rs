@@ -26,13 +26,18 @@ use crate::{
 };
 
 impl<L: Log> Delivery<L> {
-    /// Notes where a sink begins that was never written to, before more comes into the spool: no kill moves it then. What no
-    /// disk takes now is noted as soon as one does.
-    pub fn begin(&self) {
-        let (Some(known), Noted { position: None, begins_at: None, .. }) = (&self.known, self.noted) else { return };
-        if self.begins_at.is_some() {
-            drop(locked(known).write(Noted { begins_at: self.begins_at, ..Noted::default() }));
-        }
+    /// Notes where a sink begins that was never written to. Nothing more may come into the spool before: with `start = "latest"`
+    /// a kill would move it.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` while the disk does not take the note.
+    pub fn begin(&self) -> Result<()> {
+        let (Some(known), Noted { position: None, begins_at: None, .. }) = (&self.known, self.noted) else {
+            return Ok(());
+        };
+        let Some(begins_at) = self.begins_at else { return Ok(()) };
+        locked(known).write(Noted { begins_at: Some(begins_at), ..Noted::default() })
     }
 
     /// Throws away the dead letters of rows that are read again now.
