@@ -20,8 +20,8 @@ pub trait Audit: Send {
     /// Returns the rows of one stream that came at `since` or later.
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>>;
 
-    /// Returns the rows with a number that came before `before` and are there more than once, with how often.
-    async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<(Stream, RowId, u64)>>;
+    /// Returns the rows that came before `before` and have a number and a `ts_event` that others of their stream have, too.
+    async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>>;
 }
 
 /// What tells a stream from others in one table of a store.
@@ -42,6 +42,19 @@ pub struct RowId {
     pub ts_event: Timestamp,
     /// The column `ts_recv`.
     pub ts_recv: Timestamp,
+}
+
+/// Rows of one number and one `ts_event`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubled {
+    /// The stream.
+    pub stream: Stream,
+    /// The first of them.
+    pub row: RowId,
+    /// How many there are.
+    pub rows: u64,
+    /// How many `ts_recv` they have.
+    pub moments: u64,
 }
 
 /// The rows of one stream.

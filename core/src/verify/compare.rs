@@ -4,12 +4,18 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
     Look, Open,
-    audit::{Audit, RowId, Stream, Sum},
+    audit::{Audit, Doubled, RowId, Stream, Sum},
     expected::{self, Wanted},
     misfit,
     report::{Difference, Kind, SinkVerified, Verdict},
 };
-use crate::{Result, delivery::Fates, ledger::Coverage, row::Timestamp, spool::SpoolReader};
+use crate::{
+    Result,
+    delivery::Fates,
+    ledger::{Coverage, Proof},
+    row::Timestamp,
+    spool::SpoolReader,
+};
 
 /// What a store is compared with.
 pub(super) struct Compared<'a> {
@@ -217,8 +223,10 @@ async fn older(
         return Ok(());
     }
     let table = &wanted.plan.tables()[number];
-    for (stream, row, count) in audit.doubled(table, wanted.since).await? {
-        for _ in 1..count {
+    let dense = dense(wanted, number, with);
+    for Doubled { stream, row, rows, moments } in audit.doubled(table, wanted.since).await? {
+        let wanted_rows = if dense.contains(&stream) { 1 } else { moments };
+        for _ in wanted_rows..rows {
             verified.differences.push(Difference::of(Kind::Twice, &table.name, &stream, &row, None));
         }
     }
@@ -232,14 +240,31 @@ async fn older(
     let stored = audit.sums(table, Timestamp(i64::MIN)).await?.unwrap_or_default();
     let stored: BTreeMap<&Stream, u64> = stored.iter().map(|sum| (&sum.stream, sum.rows - sum.redriven)).collect();
     for (stream, counted) in counted(wanted, number, ledger, with) {
-        let is_stream = |of: &Difference| of.is_about(&table.name, &stream) && of.kind == Kind::Missing;
-        let known: u64 = verified.differences.iter().filter(|of| is_stream(of)).map(|of| of.rows).sum();
-        let there = stored.get(&stream).copied().unwrap_or(0) + known;
+        let known = |kinds: &[Kind]| -> u64 {
+            let is_known = |of: &&Difference| of.is_about(&table.name, &stream) && kinds.contains(&of.kind);
+            verified.differences.iter().filter(is_known).map(|of| of.rows).sum()
+        };
+        let there = stored.get(&stream).copied().unwrap_or(0) + known(&[Kind::Missing]);
+        let there = there.saturating_sub(known(&[Kind::Twice, Kind::Unknown]));
         if there < counted {
             verified.differences.push(Difference::older(&table.name, &stream, counted - there));
         }
     }
     Ok(())
+}
+
+/// Returns the streams of a table that have each number once: the ledger knows them as dense, and one source alone reads
+/// their venue.
+fn dense(wanted: &Wanted, number: usize, with: &Compared<'_>) -> BTreeSet<Stream> {
+    let streams = with.ledger.map_or(&[][..], |ledger| &ledger.streams);
+    let of_table = streams.iter().filter(|of| of.proof == Proof::DenseSequence && of.listing.is_empty());
+    let named = of_table.filter_map(|of| {
+        let venue = *with.venues.get(of.source.as_str())?;
+        let is_alone = with.venues.values().filter(|other| **other == venue).count() == 1;
+        let is_table = wanted.plan.number(&of.source.as_str().into(), &of.table.as_str().into()) == Some(number);
+        (is_alone && is_table).then(|| Stream { venue: venue.to_owned(), symbol: of.symbol.clone() })
+    });
+    named.collect()
 }
 
 /// Returns how many rows of each stream of a table the store has by the ledger's count.

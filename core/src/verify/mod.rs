@@ -16,7 +16,7 @@ mod report;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-pub use audit::{Audit, RowId, Stream, Sum};
+pub use audit::{Audit, Doubled, RowId, Stream, Sum};
 pub use report::{Difference, Kind, SinkVerified, Verdict, Verified};
 
 use compare::Compared;

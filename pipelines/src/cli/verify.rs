@@ -112,10 +112,13 @@ Examples:
 Each offset that the spool still has gets its fate anew for each sink: delivered, filtered (a table that the sink does not
 take), refused (a dead letter), control, missing (dropped, or unreadable). What was delivered is looked for in the store by
 SQL of its own, stream by stream; where the sums differ, row by row. What the spool has let go of is compared by the
-ledger's count alone. Nothing is changed. With --since, only rows that came since then are compared.
+ledger's count alone, and by numbers that are there twice. What tells rows from each other is compared (venue, symbol, seq,
+ts_event, ts_recv), their other values are not. Nothing is changed. With --since, only rows that came since then are compared.
 
 What can be done: rows that are missing are in the spool, with their offsets: `tidegate spool dump` shows them once the
 pipeline is stopped. Of rows that are there twice, one has to be deleted.
 
-Exit codes: 0 all agrees; 1 there are differences; 2 nobody can tell: a store could not be read, or none can be asked.
+Exit codes: 0 all agrees; 1 there are differences, or rows that the sink never got; 2 nobody can tell: a store could not be
+read, none can be asked, or of what was delivered nothing can be compared (another pipeline writes to the table, or all
+rows of the sink take each other's places by their key).
 sqlite can be asked; file and stdout cannot.";

@@ -12,7 +12,7 @@ use tidegate_core::{
     row::Timestamp,
     sink::{Neighbour, Owner},
     spool::SpoolPosition,
-    verify::{Audit, RowId, Stream, Sum},
+    verify::{Audit, Doubled, RowId, Stream, Sum},
 };
 
 use super::{
@@ -114,15 +114,16 @@ impl Audit for SqliteAudit {
         rows.and_then(|rows| rows.iter().map(|row| id(row, 0)).collect()).map_err(|error| self.failed(error))
     }
 
-    async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<(Stream, RowId, u64)>> {
+    async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>> {
         let name = quoted(&table.name);
         let sql = format!(
-            "SELECT venue, symbol, CAST(seq AS TEXT), ts_event, ts_recv, count(*) FROM {name}
-             WHERE ts_recv < ?1 AND seq IS NOT NULL GROUP BY venue, symbol, seq, ts_event, ts_recv HAVING count(*) > 1"
+            "SELECT venue, symbol, CAST(seq AS TEXT), ts_event, min(ts_recv), count(*), count(DISTINCT ts_recv) FROM {name}
+             WHERE ts_recv < ?1 AND seq IS NOT NULL GROUP BY venue, symbol, seq, ts_event HAVING count(*) > 1"
         );
         let doubled = |row: &SqliteRow| {
             let stream = Stream { venue: row.try_get(0)?, symbol: row.try_get(1)? };
-            Ok((stream, id(row, 2)?, row.try_get::<i64, _>(5)?.unsigned_abs()))
+            let (rows, moments): (i64, i64) = (row.try_get(5)?, row.try_get(6)?);
+            Ok(Doubled { stream, row: id(row, 2)?, rows: rows.unsigned_abs(), moments: moments.unsigned_abs() })
         };
         let rows = self.fetch(sql, &[], before).await.and_then(|rows| rows.iter().map(doubled).collect());
         rows.map_err(|error| self.failed(error))
