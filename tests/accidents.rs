@@ -88,10 +88,7 @@ async fn a_spool_restored_from_an_older_copy_passes_over_what_the_store_has_got(
     program.stop().await;
 
     bench.paste(&why, "--from-store");
-    bench.venue.resume();
-    let mut program = bench.run();
-    program.until_committed(200).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
+    goes_on_exactly(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,10 +141,7 @@ async fn a_spool_that_was_copied_to_a_second_host_is_another_history_there() {
     // The first host goes on.
     fs::rename(bench.path("data"), bench.path("second")).unwrap();
     restore(&bench, "first");
-    bench.venue.resume();
-    let mut program = bench.run();
-    program.until_committed(200).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
+    goes_on_exactly(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -189,21 +183,12 @@ async fn a_store_restored_from_a_backup_that_the_spool_does_not_reach_back_to_lo
     program.until("what the backup lacks is let go of", |_| first(&bench) > had + 100).await;
     bench.rest(program).await;
     fs::rename(&backup, bench.database()).unwrap();
-    let mut program = bench.run();
-    let why = program.until_failed(SINK).await;
+    let why = refused(&bench).await;
     assert!(why.contains("the spool no longer has what the store lacks"), "{why}");
-    program.stop().await;
 
     let done = bench.paste(&why, "--from-log");
     assert!(done.printed.contains(&format!("lost     offsets {} to ", had + 1)), "{done:?}");
-    bench.venue.resume();
-    let mut program = bench.run();
-    program.until_committed(200).await;
-    at_rest(&bench, &mut program).await;
-    let comparison = bench.compare().await;
-    nothing_twice(&comparison);
-    program.stop().await;
-    let coverage = bench.coverage();
+    let (comparison, coverage) = goes_on_once(&bench).await;
     let skipped = &coverage["skipped"][0];
     assert_eq!((&skipped["sink"], skipped["first"].as_i64()), (&Value::from("sqlite"), Some(had + 1)), "{coverage:#}");
     assert!(skipped["rows"].is_null(), "nobody could count them any more: {skipped:#}");
@@ -215,14 +200,9 @@ async fn a_store_restored_from_a_backup_that_the_spool_does_not_reach_back_to_lo
 async fn a_position_that_was_deleted_is_taken_from_the_note_beside_the_spool() {
     let bench = fed("", "").await;
     run_sql(&bench, "DELETE FROM tidegate_position").await;
-    let mut program = bench.run();
-    let why = program.until_failed(SINK).await;
-    program.stop().await;
+    let why = refused(&bench).await;
     bench.paste(&why, "--from-store");
-    bench.venue.resume();
-    let mut program = bench.run();
-    program.until_committed(200).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
+    goes_on_exactly(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,10 +210,8 @@ async fn tables_that_were_dropped_are_filled_again_from_the_spool() {
     let bench = fed("", "").await;
     run_sql(&bench, "DROP TABLE trades").await;
     run_sql(&bench, "DROP TABLE tickers").await;
-    let mut program = bench.run();
-    let why = program.until_failed(SINK).await;
+    let why = refused(&bench).await;
     assert!(why.contains("is gone, and rows may have been stored in it"), "{why}");
-    program.stop().await;
     let done = bench.paste(&why, "--from-log");
     assert!(done.printed.contains("why      `tickers`, `trades` was in the store and is gone"), "{done:?}");
     bench.venue.resume();
@@ -247,9 +225,7 @@ async fn a_table_that_was_dropped_is_made_anew_and_what_was_in_it_lost_when_the_
     let bench = fed("", "").await;
     let stored = bench.number(TRADES).await;
     run_sql(&bench, "DROP TABLE trades").await;
-    let mut program = bench.run();
-    let why = program.until_failed(SINK).await;
-    program.stop().await;
+    let why = refused(&bench).await;
     let done = bench.paste(&why, "--from-store");
     bench.venue.resume();
     let mut program = bench.run();
@@ -268,31 +244,21 @@ async fn a_table_that_was_dropped_is_made_anew_and_what_was_in_it_lost_when_the_
 async fn a_store_that_another_path_leads_to_is_fed_with_all_that_the_spool_has() {
     let bench = fed("", "").await.at("elsewhere.sqlite");
     bench.write("eth.toml", &bench.pipeline("", ""));
-    let mut program = bench.run();
-    let why = program.until_failed(SINK).await;
+    let why = refused(&bench).await;
     assert!(why.contains("or another one is addressed"), "{why}");
-    program.stop().await;
     assert!(!bench.database().exists(), "nothing is made");
     bench.paste(&why, "--from-log");
-    bench.venue.resume();
-    let mut program = bench.run();
-    program.until_committed(200).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
+    goes_on_exactly(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_note_that_cannot_be_read_is_done_without_by_command() {
     let bench = fed("", "").await;
     bench.write("data/eth/sinks/sqlite.json", "{");
-    let mut program = bench.run();
-    let why = program.until_failed(SINK).await;
+    let why = refused(&bench).await;
     assert!(why.contains("is damaged: it holds no position"), "{why}");
-    program.stop().await;
     bench.paste(&why, "--from-store");
-    bench.venue.resume();
-    let mut program = bench.run();
-    program.until_committed(200).await;
-    bench.settle(&mut program).await.assert_exact(&program.log());
+    goes_on_exactly(&bench).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -358,6 +324,34 @@ async fn fed(source: &str, rest: &str) -> Bench {
     program.until_committed(300).await;
     bench.rest(program).await;
     bench
+}
+
+/// Starts a pipeline whose sink will not begin, and returns why.
+async fn refused(bench: &Bench) -> String {
+    let mut program = bench.run();
+    let why = program.until_failed(SINK).await;
+    program.stop().await;
+    why
+}
+
+/// The venue goes on, and so does the pipeline: in the end the store has what was made, once.
+async fn goes_on_exactly(bench: &Bench) {
+    bench.venue.resume();
+    let mut program = bench.run();
+    program.until_committed(200).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+}
+
+/// The venue goes on, and so does the pipeline: in the end nothing is there twice. Returns what is missing, and the ledger.
+async fn goes_on_once(bench: &Bench) -> (Comparison, Value) {
+    bench.venue.resume();
+    let mut program = bench.run();
+    program.until_committed(100).await;
+    at_rest(bench, &mut program).await;
+    let comparison = bench.compare().await;
+    nothing_twice(&comparison);
+    program.stop().await;
+    (comparison, bench.coverage())
 }
 
 /// Waits until the venue has confirmed all that is asked for.

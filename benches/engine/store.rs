@@ -15,7 +15,7 @@ use sqlx::{
 use tidegate_core::{
     catalog::Component,
     chunk::{ChunkBuilder, Plan},
-    config::{DeliveryConfig, TableChoice},
+    config::{DeliveryConfig, TableChoice, WhenFull},
     delivery::{Delivery, Log, Seen, Setup, SpoolLog},
     health::Registry,
     spool::{Cause, Item, SpoolReader, disk::RealDisk},
@@ -151,6 +151,7 @@ impl StoreBench<'_> {
             log: SpoolLog::new(reader.clone()),
             synced,
             stop,
+            when_full: WhenFull::Block,
             others: Default::default(),
             health: Registry::new(),
             commands: tidegate::config::Commands::default(),

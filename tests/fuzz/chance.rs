@@ -1,7 +1,9 @@
 //! Inputs by chance: what was well, with a few things changed.
 
-/// SplitMix64 over a corpus.
-pub(crate) struct Chance(u64);
+use tidegate_core::policy::Random;
+
+/// Chance over a corpus.
+pub(crate) struct Chance(Random);
 
 /// What decoders have stumbled over elsewhere.
 const WORDS: [&[u8]; 28] = [
@@ -40,16 +42,12 @@ const LONGEST: usize = 1 << 16;
 
 impl Chance {
     pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(Random::new(seed))
     }
 
     /// Returns a number below `end`, which is not 0.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % end as u64) as usize
+        self.0.below(end as u64) as usize
     }
 
     /// Returns one of the corpus, changed in one to eight places.

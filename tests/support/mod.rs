@@ -6,7 +6,6 @@ pub mod history;
 pub mod ledger;
 pub mod power;
 mod program;
-mod random;
 mod remedy;
 mod small_disk;
 mod store;
@@ -19,6 +18,7 @@ use std::{
 use serde_json::Value;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
+pub use tidegate_core::policy::Random;
 use tidegate_sources::deribit::simulator::{
     Fault, Oracle, Simulator, SimulatorConfig,
     comparison::{self, Comparison, Stored},
@@ -30,7 +30,6 @@ pub use self::{
     history::History,
     power::Power,
     program::Program,
-    random::Random,
     remedy::{Ran, tidegate},
     small_disk::{SmallDisk, skipped},
     store::stored,

@@ -53,7 +53,8 @@ pub struct DeadLetter {
     pub offset: u64,
     /// The row's number among those that the offset made.
     pub sub: u32,
-    /// The source's name.
+    /// The source's name; letters of the first version do not say it.
+    #[serde(default)]
     pub source: String,
     /// The table.
     pub table: String,

@@ -22,33 +22,29 @@ pub enum Opening {
     Start,
     /// Everything up to here is stored; go on behind it.
     Again(SpoolPosition),
-    /// They do not fit together: a person has to choose. The text names all three, and not what to do.
-    Mismatch(String),
+    /// They do not fit together: a person has to choose. Says why.
+    Mismatch(&'static str),
 }
 
-/// Holds the three against each other.
+/// Holds the three against each other; the standings are what the log says of the two.
 ///
 /// `keeps_none` is set for a store that keeps no position of its own: then the one beside the log counts.
 pub fn compare(
     store: Option<(SpoolPosition, Standing)>,
     known: Option<(SpoolPosition, Standing)>,
-    log: Extent,
     keeps_none: bool,
 ) -> Opening {
-    let why = match (store, known) {
+    let (at, standing) = match (store, known) {
         (None, None) => return Opening::Start,
         (None, Some(_)) if !keeps_none && !holds(Rule::KnownBeside) => return Opening::Start,
-        (Some((at, Standing::Retained | Standing::Dropped)), _) => return Opening::Again(at),
-        (None, Some((at, Standing::Retained | Standing::Dropped))) if keeps_none => return Opening::Again(at),
-        (None, Some((_, standing))) if keeps_none => without(standing),
-        (None, Some(_)) => {
-            "the store has no position any more: it was emptied, replaced or restored, or another one \
-                            is addressed"
+        (None, Some(_)) if !keeps_none => {
+            return Opening::Mismatch(
+                "the store has no position any more: it was emptied, replaced or restored, or another one is addressed",
+            );
         }
-        (Some((_, standing)), _) => without(standing),
+        (Some(place), _) | (None, Some(place)) => place,
     };
-    let at = |position: Option<(SpoolPosition, Standing)>| position.map(|(position, _)| position);
-    Opening::Mismatch(format!("{why}. {}", three(at(store), at(known), log)))
+    misfit(standing).map_or(Opening::Again(at), Opening::Mismatch)
 }
 
 /// Names the three positions.
@@ -63,14 +59,15 @@ pub(crate) fn three(store: Option<SpoolPosition>, known: Option<SpoolPosition>, 
 pub(crate) const FROM_LOG: &str = "from-log";
 pub(crate) const FROM_STORE: &str = "from-store";
 
-fn without(standing: Standing) -> &'static str {
+/// Returns why a position does not fit the log, if it does not.
+pub(crate) fn misfit(standing: Standing) -> Option<&'static str> {
     match standing {
-        Standing::Ahead => "the store is ahead of the spool: the spool was restored from an older copy",
+        Standing::Ahead => Some("the store is ahead of the spool: the spool was restored from an older copy"),
         Standing::OtherBoot => {
-            "the store was written from another history of the spool: it was copied, restored or made anew"
+            Some("the store was written from another history of the spool: it was copied, restored or made anew")
         }
-        Standing::Gone => "the spool no longer has what the store lacks",
-        Standing::Retained | Standing::Dropped => "the positions fit",
+        Standing::Gone => Some("the spool no longer has what the store lacks"),
+        Standing::Retained | Standing::Dropped => None,
     }
 }
 
@@ -83,44 +80,44 @@ mod tests {
 
     #[test]
     fn a_store_and_a_log_that_fit_go_on_where_the_store_is() {
-        assert_eq!(compare(Some((at(500), Retained)), Some((at(500), Retained)), LOG, false), Again(at(500)));
-        assert_eq!(compare(Some((at(600), Retained)), Some((at(500), Retained)), LOG, false), Again(at(600)));
-        assert_eq!(compare(Some((at(600), Retained)), None, LOG, false), Again(at(600)), "killed before it was noted");
+        assert_eq!(compare(Some((at(500), Retained)), Some((at(500), Retained)), false), Again(at(500)));
+        assert_eq!(compare(Some((at(600), Retained)), Some((at(500), Retained)), false), Again(at(600)));
+        assert_eq!(compare(Some((at(600), Retained)), None, false), Again(at(600)), "killed before it was noted");
     }
 
     #[test]
     fn a_store_that_went_back_is_fed_again_as_long_as_the_log_has_it() {
-        assert_eq!(compare(Some((at(200), Retained)), Some((at(800), Retained)), LOG, false), Again(at(200)));
-        assert_eq!(compare(Some((at(50), Dropped)), Some((at(50), Dropped)), LOG, false), Again(at(50)), "by choice");
-        assert_mismatch(compare(Some((at(20), Gone)), Some((at(800), Retained)), LOG, false), "no longer has");
+        assert_eq!(compare(Some((at(200), Retained)), Some((at(800), Retained)), false), Again(at(200)));
+        assert_eq!(compare(Some((at(50), Dropped)), Some((at(50), Dropped)), false), Again(at(50)), "by choice");
+        assert_mismatch(compare(Some((at(20), Gone)), Some((at(800), Retained)), false), "no longer has");
     }
 
     #[test]
     fn none_is_a_fresh_start_only_where_none_was_known() {
-        assert_eq!(compare(None, None, LOG, false), Start);
-        assert_mismatch(compare(None, Some((at(800), Retained)), LOG, false), "no position any more");
+        assert_eq!(compare(None, None, false), Start);
+        assert_mismatch(compare(None, Some((at(800), Retained)), false), "no position any more");
     }
 
     #[test]
     fn a_store_that_keeps_no_position_goes_by_the_one_beside_the_log() {
-        assert_eq!(compare(None, Some((at(800), Retained)), LOG, true), Again(at(800)));
-        assert_mismatch(compare(None, Some((at(8), Gone)), LOG, true), "no longer has");
-        assert_mismatch(compare(None, Some((at(8_000), Ahead)), LOG, true), "ahead of the spool");
+        assert_eq!(compare(None, Some((at(800), Retained)), true), Again(at(800)));
+        assert_mismatch(compare(None, Some((at(8), Gone)), true), "no longer has");
+        assert_mismatch(compare(None, Some((at(8_000), Ahead)), true), "ahead of the spool");
     }
 
     #[test]
-    fn another_history_is_a_mismatch_that_names_all_three() {
-        let text = assert_mismatch(compare(Some((at(1_000), Ahead)), Some((at(950), Ahead)), LOG, false), "ahead");
+    fn another_history_is_a_mismatch_and_all_three_are_named() {
+        assert_mismatch(compare(Some((at(1_000), Ahead)), Some((at(950), Ahead)), false), "ahead");
+        let text = three(Some(at(1_000)), Some(at(950)), LOG);
         for position in [at(1_000), at(950), at(100), at(900)] {
             assert!(text.contains(&position.to_string()), "{text} lacks {position}");
         }
-        assert_mismatch(compare(Some((at(500), OtherBoot)), None, LOG, false), "another history");
+        assert_mismatch(compare(Some((at(500), OtherBoot)), None, false), "another history");
     }
 
-    fn assert_mismatch(opening: Opening, what: &str) -> String {
-        let Mismatch(text) = opening else { panic!("{opening:?}") };
-        assert!(text.contains(what), "{text}");
-        text
+    fn assert_mismatch(opening: Opening, what: &str) {
+        let Mismatch(why) = opening else { panic!("{opening:?}") };
+        assert!(why.contains(what), "{why}");
     }
 
     const fn at(offset: u64) -> SpoolPosition {

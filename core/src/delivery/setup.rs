@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{balance::Balance, event::Settings, neighbours::Others};
 use crate::{
     catalog::Factory,
-    config::{Commands, DeliveryConfig, TableChoice},
+    config::{Commands, DeliveryConfig, TableChoice, WhenFull},
     health::Registry,
     sink::Sink,
     spool::{SourceInfo, SpoolPosition},
@@ -33,6 +33,8 @@ pub struct Setup<L> {
     pub host: String,
     /// Where the pipeline's sinks keep what they know: `<data>/<pipeline>/sinks`.
     pub directory: PathBuf,
+    /// What becomes of rows when the log is full.
+    pub when_full: WhenFull,
     /// The log, read by this sink only.
     pub log: L,
     /// Up to where the log is fsynced.

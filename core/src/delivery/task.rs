@@ -30,7 +30,7 @@ use crate::{
     catalog::Factory,
     caught::{caught, pauses},
     chunk::{Chunk, Part, TableRows},
-    config::{Commands, DeliveryConfig, Start},
+    config::{Commands, DeliveryConfig, Start, WhenFull},
     deadletter::DeadLetters,
     outside,
     sink::{Owner, Refusal, Sink, SinkContext, Written},
@@ -60,6 +60,8 @@ pub struct Delivery<L> {
     noted: Noted,
     /// Where a sink begins that was never written to; `None` for the oldest row.
     begins_at: Option<SpoolPosition>,
+    /// Whether the log may let go of what has no fate yet.
+    drops_oldest: bool,
     /// Whether no disk took the last note.
     is_unnoted: bool,
     /// Whether the store tells its position itself.
@@ -132,6 +134,7 @@ impl<L: Log> Delivery<L> {
             is_broken: false,
             config,
             owner: (setup.spool, setup.host),
+            drops_oldest: setup.when_full == WhenFull::DropOldest,
             others: setup.others,
             commands: setup.commands,
             disk: outside::disk_with(&directory),
@@ -354,8 +357,8 @@ impl<L: Log> Delivery<L> {
         let log = feeder.log();
         let extent = log.extent();
         let stand = |position: SpoolPosition| (position, log.standing(position));
-        let at = match compare(store.map(stand), known.map(stand), extent, !self.keeps_position) {
-            Opening::Mismatch(text) => return Ok(Event::Mismatch(format!("{text}. {}", self.remedy()))),
+        let at = match compare(store.map(stand), known.map(stand), !self.keeps_position) {
+            Opening::Mismatch(why) => return Ok(self.mismatch(why, store, known, extent)),
             Opening::Again(at) => at,
             Opening::Start => SpoolPosition::START,
         };

@@ -40,7 +40,7 @@ use vanished::Vanished;
 use crate::{
     Error, Kind, Result,
     caught::{self, caught, text_of},
-    config::{Commands, Feed, Pipeline, SinkStage, SourceStage},
+    config::{Commands, Feed, Pipeline, SinkStage, SourceStage, WhenFull},
     connection::ConnectionSource,
     delivery::{Delivery, Floor, Others, Outcome, Setup, SpoolLog},
     health::{Registry, StageHealth, StageId},
@@ -189,6 +189,7 @@ impl Parts {
         let vanished = Vanished::find(&folder.sinks(), &names, &commands)?;
         let own = crate::own::source(&pipeline.sinks);
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
+        let when_full = pipeline.spool.when_full;
         let intake = intake::start(intake::Setup {
             pipeline: pipeline.name.clone(),
             folder: folder.spool(),
@@ -204,6 +205,7 @@ impl Parts {
             pipeline: &pipeline.name,
             folder: &folder,
             intake: &intake,
+            when_full,
             sources: feeds.iter().map(SourceFeed::info).chain(own.clone()).collect(),
             vanished: &vanished,
             others: others(&around.data_dir, &around.strays),
@@ -340,6 +342,7 @@ struct Deliveries<'a> {
     pipeline: &'a str,
     folder: &'a Folder,
     intake: &'a intake::Started,
+    when_full: WhenFull,
     sources: Vec<SourceInfo>,
     vanished: &'a [Vanished],
     others: Others,
@@ -395,6 +398,7 @@ impl Deliveries<'_> {
             spool: self.intake.reader.spool_id(),
             host: host_name(),
             directory: self.folder.sinks(),
+            when_full: self.when_full,
             log: SpoolLog::new(self.intake.reader.clone()),
             synced: self.intake.synced.clone(),
             stop: self.stop.clone(),

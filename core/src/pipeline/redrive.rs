@@ -64,7 +64,7 @@ impl Tables {
     fn find(&self, letter: &DeadLetter) -> Result<(u16, &Arc<Table>)> {
         let DeadLetter { source, table, .. } = letter;
         if source.is_empty() {
-            return Err(Error::config("nobody knows what it is a row of"));
+            return Err(Error::config("it does not say which source its row is of"));
         }
         let Some((number, known)) = (0..).zip(&self.0).find(|(_, known)| *known.name == **source) else {
             return Err(Error::config(format!("`[source.{source}]` is not in the pipeline's file")));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::random::Random;
+use super::Random;
 
 /// Doubles the pause with every failure and draws the real one from zero to it (full jitter).
 ///

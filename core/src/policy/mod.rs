@@ -10,4 +10,5 @@ mod rate;
 
 pub use backoff::Backoff;
 pub use breaker::{Breaker, BreakerSnapshot, BreakerState};
+pub use random::Random;
 pub use rate::RateLimit;

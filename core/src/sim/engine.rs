@@ -90,6 +90,7 @@ impl Engine {
                 spool: started.reader.spool_id(),
                 host: "here".to_owned(),
                 directory: SINKS.into(),
+                when_full: setting.when_full,
                 log: SpoolLog::new(started.reader.clone()),
                 synced,
                 stop: told,

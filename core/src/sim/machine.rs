@@ -10,8 +10,7 @@ use std::{
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::random::Random;
-use crate::{row::Timestamp, testkit::SimDisk};
+use crate::{policy::Random, row::Timestamp, testkit::SimDisk};
 
 /// The disks, the wall clock and the luck of one history.
 #[derive(Debug)]

@@ -45,7 +45,6 @@ mod ledger;
 pub(crate) mod machine;
 pub(crate) mod market;
 mod plan;
-pub(crate) mod random;
 mod recorder;
 mod shrink;
 mod store;

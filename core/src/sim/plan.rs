@@ -2,11 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use super::{
-    random::Random,
-    store::{Fault, Kind},
-};
-use crate::{config::WhenFull, testkit::Failure};
+use super::store::{Fault, Kind};
+use crate::{config::WhenFull, policy::Random, testkit::Failure};
 
 /// How many steps a history has.
 const STEPS: usize = 1_000;

@@ -9,10 +9,11 @@ use std::{
 use arrow_array::{cast::AsArray, types::UInt64Type};
 use async_trait::async_trait;
 
-use super::{machine, random::Random};
+use super::machine;
 use crate::{
     Error, Result,
     chunk::{Chunk, Part},
+    policy::Random,
     rules::{Rule, holds},
     sink::{Guarantee, Refusal, Sink, SinkContext, Written},
     spool::{Cause, SpoolPosition},

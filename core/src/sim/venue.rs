@@ -7,10 +7,10 @@ use tokio::time::Instant;
 use super::{
     market::{Line, Market, Sent},
     plan::Setting,
-    random::Random,
 };
 use crate::{
     intake::{Ask, Link, Step},
+    policy::Random,
     protocol::{Covered, GapId},
     row::{Mark, Numbering, Origin, Position, StreamKey, Table, Timestamp},
 };

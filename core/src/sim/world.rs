@@ -13,12 +13,11 @@ use self::life::Life;
 use super::{
     check, engine, machine,
     plan::{Op, Setting},
-    random::Random,
     recorder::Recorder,
     store::{Contents, Shared, Store},
     venue::{BEGAN, SECOND, Venue},
 };
-use crate::{row::Timestamp, spool::Cause, testkit::SimDisk};
+use crate::{policy::Random, row::Timestamp, spool::Cause, testkit::SimDisk};
 
 /// What came of a history that broke no rule.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -41,11 +41,11 @@ pub(super) async fn sink(look: Look, wanted: Option<Wanted>, with: &Compared<'_>
         }
         (Ok(_), None) => return Ok(verified),
     };
-    let Open { mut audit, position, fed_from, known, .. } = open;
+    let Open { mut audit, position, fed_from, noted, .. } = open;
     verified.upto = position.map(|position| position.offset);
     verified.fates = Some(fates(&wanted, with.reader.oldest().offset));
     let Some(position) = position else {
-        match known {
+        match noted.position {
             Some(known) => {
                 verified.differences.push(Difference::no_position(known));
                 verified.verdict = Verdict::Differs;
@@ -56,7 +56,7 @@ pub(super) async fn sink(look: Look, wanted: Option<Wanted>, with: &Compared<'_>
     };
     let is_foreign = fed_from != Some(with.reader.spool_id());
     let foreign = is_foreign.then_some("the store was fed from another spool");
-    if let Some(why) = foreign.or_else(|| misfit(with.reader, Some(position))) {
+    if let Some(why) = foreign.or_else(|| misfit(with.reader, position)) {
         verified.differences.push(Difference::position(position, why));
     } else {
         let compared = tables(&mut *audit, &mut wanted, with, &mut verified).await;

@@ -27,13 +27,13 @@ use crate::{
     chunk::Plan,
     config::{Pipeline, SinkStage, SourceStage},
     deadletter,
-    delivery::{Fates, Known, Noted},
+    delivery::{self, Fates, Known, Noted},
     ledger::{Coverage, Keeper},
     own,
     pipeline::Folder,
     row::Timestamp,
     sink::{Owner, SinkContext},
-    spool::{SourceInfo, SpoolPosition, SpoolReader, Standing, disk::RealDisk, inspect},
+    spool::{SourceInfo, SpoolPosition, SpoolReader, disk::RealDisk, inspect},
 };
 
 /// Compares a pipeline's spool, ledger and stores; rows that came before `since` are left out.
@@ -96,8 +96,8 @@ struct Open {
     /// The id of the spool that it was fed from.
     fed_from: Option<u64>,
     position: Option<SpoolPosition>,
-    /// Where it was when the note beside the spool was last written.
-    known: Option<SpoolPosition>,
+    /// What was noted of it beside the spool.
+    noted: Noted,
 }
 
 impl Look {
@@ -129,22 +129,14 @@ impl Look {
         let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
         let Some(mut audit) = (stage.factory)()?.audit(&cx).await? else { return Ok(None) };
         // Asked before the store, which may have its first commit in between.
-        let known = self.noted(folder)?.position;
+        let noted = Known::open(Arc::new(RealDisk::at(folder.sinks())), &self.name)?.noted();
         let (fed_from, position) = audit.position().await?.unzip();
-        Ok(Some(Open { audit, plan, fed_from, position, known }))
-    }
-
-    fn noted(&self, folder: &Folder) -> Result<Noted> {
-        Ok(Known::open(Arc::new(RealDisk::at(folder.sinks())), &self.name)?.noted())
+        Ok(Some(Open { audit, plan, fed_from, position, noted }))
     }
 
     /// Returns what the store should hold, once the spool is known.
     fn wanted(&mut self, folder: &Folder, reader: &SpoolReader, since: Option<Timestamp>) -> Result<Option<Wanted>> {
-        if self.audit.is_err() {
-            return Ok(None);
-        }
-        let noted = self.noted(folder)?;
-        let Ok(Open { plan, position, .. }) = &mut self.audit else { return Ok(None) };
+        let Ok(Open { plan, position, noted, .. }) = &mut self.audit else { return Ok(None) };
         // Tables of sources that no file names any more were delivered as well.
         for source in reader.cursor(reader.oldest()).sources().iter() {
             if let Ok(whole) = plan.with(source.clone()) {
@@ -152,7 +144,7 @@ impl Look {
             }
         }
         // A beginning in another history says nothing of this one: then nothing is left out.
-        let begins_at = noted.begins_at.filter(|at| misfit(reader, Some(*at)).is_none()).map_or(0, |at| at.offset);
+        let begins_at = noted.begins_at.filter(|at| misfit(reader, *at).is_none()).map_or(0, |at| at.offset);
         let letters = folder.dead_letters(&self.name);
         let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
         Ok(Some(Wanted {
@@ -199,13 +191,8 @@ async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) 
 }
 
 /// Returns why a store's position does not fit the spool, if it does not.
-fn misfit(reader: &SpoolReader, position: Option<SpoolPosition>) -> Option<&'static str> {
-    match reader.check(position?) {
-        Standing::Retained | Standing::Dropped => None,
-        Standing::Gone => Some("the spool no longer has what the store lacks"),
-        Standing::Ahead => Some("the store is ahead of the spool"),
-        Standing::OtherBoot => Some("the store was written from another history of the spool"),
-    }
+fn misfit(reader: &SpoolReader, position: SpoolPosition) -> Option<&'static str> {
+    delivery::misfit(reader.check(position))
 }
 
 /// By how much rows may come into the spool later than others that came after them.

@@ -156,15 +156,16 @@ impl<L: Log> Delivery<L> {
     ///
     /// # Errors
     ///
-    /// When it is not durable: then nothing of the segment may go to the store, nor become a dead letter.
+    /// When it is not durable, and the log drops its oldest segments when it is full: then nothing of the segment may go to
+    /// the store, nor become a dead letter.
     pub(super) async fn note_segment(&mut self) -> Result<()> {
         let known = self.known.as_ref().and_then(|known| locked(known).noted().entered);
         if self.feeder().log().entered() <= known.unwrap_or_default() {
             return Ok(());
         }
         match self.keep().await {
-            // Only what the stores take makes room again: to wait for it here would be for ever.
-            Err(error) if is_full(&error) => Ok(()),
+            // Nobody drops it then, and a disk that takes no note must not keep the log full.
+            Err(_) if !self.drops_oldest => Ok(()),
             kept => kept,
         }
     }
@@ -200,8 +201,3 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(1);
 
 /// How many offsets are looked at to say how many rows stay behind.
 const MOST_COUNTED: u64 = 1_000_000;
-
-fn is_full(error: &Error) -> bool {
-    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(crate::spool::disk::is_full)
-}

@@ -4,7 +4,7 @@ use super::{
     super::{
         event::Event,
         log::Log,
-        opening::{FROM_LOG, FROM_STORE, three},
+        opening::{Extent, FROM_LOG, FROM_STORE, three},
     },
     Delivery,
 };
@@ -23,12 +23,22 @@ impl<L: Log> Delivery<L> {
         if claim.spool == owner.spool && claim.gone.is_empty() {
             return None;
         }
-        let shown = three(Some(claim.position), known, extent);
-        Some(Event::Mismatch(format!("{}. {shown}. {}", error.chain(), self.remedy())))
+        Some(self.mismatch(&error.chain(), Some(claim.position), known, extent))
+    }
+
+    /// Says why a store and a spool do not fit, names the three positions, and what to do.
+    pub(super) fn mismatch(
+        &self,
+        why: &str,
+        store: Option<SpoolPosition>,
+        known: Option<SpoolPosition>,
+        log: Extent,
+    ) -> Event {
+        Event::Mismatch(format!("{why}. {}. {}", three(store, known, log), self.remedy()))
     }
 
     /// Says what to do about a store and a spool that do not fit.
-    pub(super) fn remedy(&self) -> String {
+    fn remedy(&self) -> String {
         format!(
             "Nothing is written until they fit: bring back the store or the spool that belongs to the other, and start \
              again; or stop, and say which of the two is to be gone by. Both commands say what they will do, in numbers, \

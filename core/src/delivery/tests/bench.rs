@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     Result,
-    config::{Commands, DeliveryConfig, Start, TableChoice},
+    config::{Commands, DeliveryConfig, Start, TableChoice, WhenFull},
     deadletter::{self, DeadLetters},
     health::{Registry, StageId, Status},
     sink::Sink,
@@ -38,6 +38,7 @@ pub(super) struct Bench {
     pub(super) directory: TempDir,
     tables: TableChoice,
     config: DeliveryConfig,
+    pub(super) when_full: WhenFull,
     pub(super) health: Registry,
     pub(super) others: Others,
     /// How often reading the log panics from now on.
@@ -63,6 +64,7 @@ impl Bench {
             directory: tempfile::tempdir().unwrap(),
             tables: TableChoice::All,
             config,
+            when_full: WhenFull::DropOldest,
             health: Registry::new(),
             others: Others::default(),
             panics: Arc::default(),
@@ -93,6 +95,7 @@ impl Bench {
             spool: 1,
             host: "here".to_owned(),
             directory: self.directory.path().to_owned(),
+            when_full: self.when_full,
             log: Faulty { log: self.log.clone(), panics: self.panics.clone() },
             synced: self.log.synced(),
             stop: stopping,

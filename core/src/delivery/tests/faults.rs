@@ -13,7 +13,7 @@ use super::{
     trade,
 };
 use crate::{
-    config::{Start, TableChoice},
+    config::{Start, TableChoice, WhenFull},
     health::{StageId, Status},
     sink::Guarantee,
     spool::{Boot, SpoolPosition},
@@ -287,6 +287,23 @@ async fn nothing_of_a_segment_goes_to_a_store_or_becomes_a_letter_before_it_is_n
         bench.until(|| bench.status() == Some(Status::Healthy)).await;
     }
     assert_eq!((bench.noted().entered, bench.letters().len()), (Some(3), 1));
+    assert_eq!(running.stop().await.failure, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_takes_no_note_holds_nothing_up_where_the_log_drops_nothing() {
+    let mut bench = Bench::new();
+    bench.when_full = WhenFull::Block;
+    let path = bench.directory.path().join("memory.json");
+    let running = bench.start();
+    trade(&bench.log, 1);
+    bench.until(|| bench.stored() == 1 && bench.known().is_some()).await;
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    bench.log.roll();
+    trade(&bench.log, 2);
+    bench.log.emit_raw(0, b"?");
+    bench.until(|| bench.stored() == 3 && bench.letters().len() == 1).await;
     assert_eq!(running.stop().await.failure, None);
 }
 

@@ -230,8 +230,7 @@ impl World {
             Err(error) => return Event::Failed(error),
         };
         let stand = |position| (position, self.log.standing(position));
-        let extent = self.log.extent();
-        let at = match compare(store.map(stand), self.known.map(stand), extent, false) {
+        let at = match compare(store.map(stand), self.known.map(stand), false) {
             Opening::Start => SpoolPosition::START,
             Opening::Again(at) => at,
             Opening::Mismatch(text) => panic!("seed {}: {text}", self.seed),

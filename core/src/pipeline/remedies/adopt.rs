@@ -142,10 +142,10 @@ fn facts(
     let fits = |place: &(SpoolPosition, Standing)| place.1 == Standing::Retained;
     let shared = named.or_else(|| known.filter(fits).map(|(at, _)| at));
     let gone = claim.map(|claim| claim.gone.clone()).unwrap_or_default();
-    let why = match (&damage, compare(store, known, log, !keeps_position)) {
+    let why = match (&damage, compare(store, known, !keeps_position)) {
         (Some(damage), _) => damage.clone(),
         (None, _) if is_foreign => "the store was fed from another spool".to_owned(),
-        (None, Opening::Mismatch(why)) => why.split(". store: ").next().unwrap_or_default().to_owned(),
+        (None, Opening::Mismatch(why)) => why.to_owned(),
         (None, _) if !gone.is_empty() => format!("`{}` was in the store and is gone", gone.join("`, `")),
         (None, _) => String::new(),
     };

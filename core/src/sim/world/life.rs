@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::{End, World, locked};
 use crate::{
     Kind,
+    policy::Random,
     sim::{
         engine::{self, Ended, Engine, SPOOL},
         machine,
         plan::{Op, What},
-        random::Random,
         store::Contents,
         venue::{BEGAN, SECOND},
     },

@@ -174,9 +174,10 @@ impl World {
     }
 
     fn restart(&mut self, power: Option<u64>) {
-        self.flying = None;
-        let has_failed = std::mem::take(&mut self.has_failed);
         let durable = self.writer.synced_position().offset;
+        // It may die before it hears how the fsync under way has ended.
+        let unheard = self.flying.take().is_some_and(|done| self.writer.synced(done).is_err());
+        let has_failed = std::mem::take(&mut self.has_failed) || unheard;
         match power {
             Some(seed) => self.disk.cut_power(luck(seed)),
             None => self.disk.kill(),
@@ -227,6 +228,25 @@ pub(super) fn luck(mut seed: u64) -> impl FnMut(u64) -> u64 {
     move |limit| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (seed >> 33) % (limit + 1)
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_before_it_hears_that_two_fsyncs_have_failed_has_lost_what_was_not_durable() {
+    let mut world = World::new();
+    for event in [
+        Event::Roll,
+        Event::Fail(Failure::OneSync(0)),
+        Event::Append { count: 1, bytes: 0 },
+        Event::Launch,
+        Event::Fail(Failure::OneDirSync),
+        Event::Launch,
+        Event::Kill,
+        Event::Append { count: 1, bytes: 0 },
+        Event::Sync,
+        Event::Kill,
+    ] {
+        world.on(&event);
     }
 }
 

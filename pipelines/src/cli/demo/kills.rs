@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tidegate_core::policy::Random;
+
 /// The kills that are still to be done.
 #[derive(Debug)]
 pub(super) struct Kills {
-    random: u64,
+    random: Random,
     left: u32,
     pub(super) done: u32,
     moment: Moment,
@@ -22,7 +24,8 @@ pub(super) enum Moment {
 
 impl Kills {
     pub(super) fn new(wanted: u32, seed: u64) -> Self {
-        let mut kills = Self { random: seed ^ 0x6b69_6c6c, left: wanted, done: 0, moment: Moment::Age(SHORTEST) };
+        let mut kills =
+            Self { random: Random::new(seed ^ 0x6b69_6c6c), left: wanted, done: 0, moment: Moment::Age(SHORTEST) };
         kills.choose();
         kills
     }
@@ -56,7 +59,7 @@ impl Kills {
 
     /// Of three kills one is right after the start, one in a backfill, one anywhere.
     fn choose(&mut self) {
-        self.moment = match self.draw() % 3 {
+        self.moment = match self.random.below(3) {
             0 => Moment::Age(self.between(Duration::ZERO, SHORTEST)),
             1 => Moment::Backfill(LONGEST),
             _ => Moment::Age(self.between(SHORTEST, LONGEST)),
@@ -65,16 +68,7 @@ impl Kills {
 
     fn between(&mut self, shortest: Duration, longest: Duration) -> Duration {
         let millis = (longest - shortest).as_millis() as u64;
-        shortest + Duration::from_millis(self.draw() % millis)
-    }
-
-    /// SplitMix64: one seed, one history.
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        shortest + Duration::from_millis(self.random.below(millis))
     }
 }
 

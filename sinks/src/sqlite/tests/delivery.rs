@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use tidegate_core::{
-    config::{Commands, DeliveryConfig, OnConflict, Start},
+    config::{Commands, DeliveryConfig, OnConflict, Start, WhenFull},
     delivery::{Delivery, Outcome, Setup},
     health::Registry,
     row::kinds::{Quote, Trade},
@@ -128,6 +128,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
         log: bench.log.clone(),
         synced: bench.log.synced(),
         stop: stopping,
+        when_full: WhenFull::Block,
         others: Default::default(),
         health: Registry::new(),
         commands: Commands::default(),

@@ -9,12 +9,10 @@ use std::collections::BTreeSet;
 use super::host::{Host, Logged};
 use crate::{
     intake::continuity::OpenAsk,
+    policy::Random,
     protocol::GapId,
     row::Numbering,
-    sim::{
-        market::{Line, Made, Market, Sent},
-        random::Random,
-    },
+    sim::market::{Line, Made, Market, Sent},
     spool::{Control, GapOutcome},
 };
 
