@@ -119,8 +119,12 @@ impl<L: Log> Delivery<L> {
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
-        let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
-        feeder.claim(passed, noted.entered.unwrap_or_default());
+        let (passed, entered) = match &known {
+            Some(_) => (noted.position.or(begins_at).map_or(0, |at| at.offset), noted.entered.unwrap_or_default()),
+            // Nobody knows how far the store has got: it may have anything of what there is, and none of that is dropped.
+            None => (0, feeder.log().extent().last.offset),
+        };
+        feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.

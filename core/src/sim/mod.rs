@@ -42,6 +42,7 @@
 mod check;
 mod engine;
 mod ledger;
+mod listen;
 pub(crate) mod machine;
 pub(crate) mod market;
 mod plan;

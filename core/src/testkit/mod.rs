@@ -2,6 +2,7 @@
 
 mod disk;
 mod log;
+mod pages;
 mod script;
 
 pub use disk::{Failure, SimDisk};
