@@ -1,11 +1,14 @@
 //! What an author of a source or a sink tests with, a disk that can fail in every way, and intake on its caller's thread.
 
+pub mod contract;
 mod disk;
 mod log;
+mod proxy;
 mod script;
 
 pub use disk::{Failure, SimDisk};
 pub use log::MemoryLog;
+pub use proxy::{Proxy, Way};
 pub use script::{Script, Stored, gap};
 
 pub use crate::{intake::inline::InlineIntake, row::Value};
