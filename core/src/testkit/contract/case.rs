@@ -9,7 +9,7 @@ use std::{
 use super::{
     CannotTell, SinkBench, Stop, Verdict, broken,
     rows::{self, Everything, Others, Strange},
-    stored::{Contents, canonical, columns, rows_of},
+    stored::{Contents, Form, columns, rows_of},
 };
 use crate::{
     Error, Kind,
@@ -200,9 +200,9 @@ impl Case {
         self.at = chunk.to;
         self.cx.known = Some(chunk.to);
         for part in &chunk.tables {
-            let columns = columns(&self.cx.tables[part.table]);
+            let form = self.form(part.table);
             for row in rows_of(&part.rows) {
-                self.contents[part.table].add(canonical(&columns, &row));
+                self.contents[part.table].add(form.text(&row));
             }
         }
     }
@@ -315,12 +315,17 @@ impl Case {
     /// Returns the rows that a table holds.
     pub(super) async fn stored(&mut self, number: usize) -> Contents {
         let table = self.cx.tables[number].clone();
-        let columns = columns(&table);
+        let form = self.form(number);
         let mut stored = Contents::default();
         for row in self.bench.rows(&table).await {
-            stored.add(canonical(&columns, &row));
+            stored.add(form.text(&row));
         }
         stored
+    }
+
+    /// Returns how the rows of a table are compared.
+    pub(super) fn form(&self, table: usize) -> Form {
+        Form { columns: columns(&self.cx.tables[table]), keeps_sign_of_zero: self.bench.keeps_sign_of_zero() }
     }
 
     /// Returns what has to be in a table, for a check that changes it by other means.

@@ -40,7 +40,7 @@ use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 
-pub use stored::{StoredRow, row_of_json};
+pub use stored::{StoredRow, columns, row_of_json, rows_of, value_of_json};
 
 use crate::{
     caught::caught,
@@ -84,6 +84,11 @@ pub trait SinkBench: Send {
     fn refuses(&self, column: &Column, value: Option<&Value>) -> bool {
         _ = (column, value);
         false
+    }
+
+    /// Returns whether -0.0 comes back with its sign. False for a store that documents that it does not: the two are equal.
+    fn keeps_sign_of_zero(&self) -> bool {
+        true
     }
 
     /// Returns whether `open` refuses a table of this name, as the sink's documentation says.

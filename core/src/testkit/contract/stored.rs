@@ -1,6 +1,9 @@
 //! Rows as the store has them, held against those that were written.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+};
 
 use arrow_array::RecordBatch;
 
@@ -64,7 +67,7 @@ const SHOWN: usize = 4;
 const SHORTENED: usize = 400;
 
 /// Returns the columns of a table: those that every table has, then its own.
-pub(super) fn columns(table: &SinkTable) -> Vec<Column> {
+pub fn columns(table: &SinkTable) -> Vec<Column> {
     let schema = table.table.schema();
     let common = schema.fields().len() - table.table.columns.len();
     let common = schema.fields()[..common].iter().map(|field| Column {
@@ -79,17 +82,30 @@ pub(super) fn columns(table: &SinkTable) -> Vec<Column> {
     common.chain(table.table.columns.iter().cloned()).collect()
 }
 
-/// Returns one text for all rows that are equal, to the bit.
-pub(super) fn canonical(columns: &[Column], row: &StoredRow) -> String {
-    let mut text = String::new();
-    for column in columns {
-        let Some(value) = row.get(&*column.name) else { continue };
-        text.push_str(&column.name);
-        text.push('=');
-        text.push_str(&shown(value));
-        text.push(' ');
+/// How rows of a table are compared.
+#[derive(Debug, Clone)]
+pub(super) struct Form {
+    pub(super) columns: Vec<Column>,
+    pub(super) keeps_sign_of_zero: bool,
+}
+
+impl Form {
+    /// Returns one text for all rows that are equal, to the bit.
+    pub(super) fn text(&self, row: &StoredRow) -> String {
+        let mut text = String::new();
+        for column in &self.columns {
+            let Some(value) = row.get(&*column.name) else { continue };
+            let value = match value {
+                Value::F64(0.0) if !self.keeps_sign_of_zero => &Value::F64(0.0),
+                value => value,
+            };
+            text.push_str(&column.name);
+            text.push('=');
+            text.push_str(&shown(value));
+            text.push(' ');
+        }
+        text
     }
-    text
 }
 
 fn shown(value: &Value) -> String {
@@ -100,19 +116,33 @@ fn shown(value: &Value) -> String {
                 levels.iter().map(|level| format!("{}x{}", number_text(level.price), number_text(level.size))).collect();
             format!("[{}]", levels.join(","))
         }
+        Value::Text(text) if text.len() > LONG => {
+            // All of it would make the comparison slow, and a failure unreadable.
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            let begin: String = text.chars().take(20).collect();
+            format!("Text({begin:?}… {} bytes, hash {:016x})", text.len(), hasher.finish())
+        }
         Value::Bool(_) | Value::I64(_) | Value::U64(_) | Value::Text(_) | Value::Time(_) | Value::List(_) => {
             format!("{value:?}")
         }
     }
 }
 
+/// More bytes of a text are compared by their hash.
+const LONG: usize = 1_000;
+
 /// Shortest digits that read back as the same number, with the sign of 0; all that are no number are one.
 fn number_text(number: f64) -> String {
     format!("{number:?}")
 }
 
-/// Returns the rows of a batch.
-pub(super) fn rows_of(batch: &RecordBatch) -> Vec<StoredRow> {
+/// Returns the rows of a chunk's batch, or of another one that has the same types.
+///
+/// # Panics
+///
+/// If a column has a type that no column of a chunk has.
+pub fn rows_of(batch: &RecordBatch) -> Vec<StoredRow> {
     let schema = batch.schema_ref();
     let columns: Vec<_> = batch.columns().iter().map(ColumnView::of).collect();
     let row = |row| {
@@ -155,8 +185,8 @@ pub fn row_of_json(table: &SinkTable, object: &serde_json::Value) -> StoredRow {
     columns(table).into_iter().filter_map(read).collect()
 }
 
-/// Reads a value that was written as JSON.
-fn value_of_json(column_type: ColumnType, json: &serde_json::Value) -> Option<Value> {
+/// Reads a value that was written as [`JsonRows`](crate::chunk::JsonRows) describes it; none where it is none of that type.
+pub fn value_of_json(column_type: ColumnType, json: &serde_json::Value) -> Option<Value> {
     Some(match column_type {
         ColumnType::Bool => Value::Bool(json.as_bool()?),
         ColumnType::I64 => Value::I64(json.as_i64()?),

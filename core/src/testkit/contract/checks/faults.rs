@@ -7,7 +7,7 @@ use super::{
         Verdict, broken,
         case::{Case, EVERYTHING, TICK, is_transient},
         left_out,
-        stored::{Contents, canonical, columns, rows_of},
+        stored::{Contents, rows_of},
     },
     position::with,
 };
@@ -275,10 +275,10 @@ pub(super) async fn column_dropped(case: &mut Case) -> Verdict {
         return if text.contains("number") { Ok(()) } else { broken(format!("the column is not named: {text}")) };
     }
     let mut left = Contents::default();
-    let columns = columns(&table);
+    let form = case.form(EVERYTHING);
     for row in first.tables.iter().filter(|part| part.table == EVERYTHING).flat_map(|part| rows_of(&part.rows)) {
         let row = row.into_iter().filter(|(name, _)| name != "number").collect();
-        left.add(canonical(&columns, &row));
+        left.add(form.text(&row));
     }
     *case.contents(EVERYTHING) = left;
     let other = rows_of_other(case, &first);
@@ -290,9 +290,9 @@ pub(super) async fn column_dropped(case: &mut Case) -> Verdict {
 
 fn rows_of_other(case: &Case, chunk: &Chunk) -> Contents {
     let mut contents = Contents::default();
-    let columns = columns(&case.cx.tables[1]);
+    let form = case.form(1);
     for row in chunk.tables.iter().filter(|part| part.table == 1).flat_map(|part| rows_of(&part.rows)) {
-        contents.add(canonical(&columns, &row));
+        contents.add(form.text(&row));
     }
     contents
 }

@@ -154,6 +154,7 @@ pub(super) async fn huge_chunk(case: &mut Case) -> Verdict {
     let chunk = case.chunk();
     case.commit(&mut *sink, &chunk).await?;
     case.holds().await?;
+    drop(sink);
     let mut sink = case.opened().await?;
     case.feed(1);
     let chunk = case.chunk();

@@ -92,6 +92,10 @@ impl SinkBench for Bench {
         self.kind == Kind::Transaction
     }
 
+    fn huge(&self) -> u64 {
+        3_000
+    }
+
     /// Nothing mends what a flawed sink waits for.
     fn patience(&self) -> Duration {
         if self.flaw.is_some() { Duration::from_secs(1) } else { Duration::from_secs(60) }

@@ -311,7 +311,7 @@ impl How {
     fn insert(self, disk: &mut Disk, session: &Session, portion: &Portion) -> Result<()> {
         let mut tables: BTreeMap<String, Rows> = BTreeMap::new();
         for (n, (number, cause, row)) in portion.rows.iter().enumerate() {
-            if self.is(Flaw::LosesOneInSeven) && n % 7 == 6 || self.is(Flaw::CutsHugeChunks) && n > 10_000 {
+            if self.is(Flaw::LosesOneInSeven) && n % 7 == 6 || self.is(Flaw::CutsHugeChunks) && n > 1_000 {
                 continue;
             }
             let (table, name) = (&session.tables[*number], self.name(&session.tables[*number]));
