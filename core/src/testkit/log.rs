@@ -101,7 +101,8 @@ impl MemoryLog {
         state.outbox.begin(mark.ts_event, Origin::Live);
         state.outbox.emit(mark, row);
         let records = state.outbox.records();
-        let (head, bytes) = records.from(records.len() - 1).last().map(|(head, row)| (head, row.to_vec())).expect("emitted");
+        let (head, bytes) =
+            records.from(records.len() - 1).last().map(|(head, row)| (head, row.to_vec())).expect("emitted");
         let new: Vec<StreamKey> = state.outbox.records().new_streams()[state.streams.len()..].to_vec();
         state.streams.extend(new);
         self.push(&mut state, Kept::Row(row_head(head), bytes))

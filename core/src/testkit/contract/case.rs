@@ -101,7 +101,11 @@ impl Case {
     /// Appends a row to one of the tables.
     pub(super) fn feed_row(&mut self, table: usize, mark: Mark<'_>, row: Everything<'_>) {
         self.last += 1;
-        if table == EVERYTHING { self.log.emit(mark, &row) } else { self.log.emit(mark, &Others(row)) };
+        if table == EVERYTHING {
+            self.log.emit(mark, &row)
+        } else {
+            self.log.emit(mark, &Others(row))
+        };
     }
 
     /// Appends a row whose columns have strange names.
@@ -187,7 +191,9 @@ impl Case {
             Ok(Written::Refused(rows)) => {
                 let why = rows.first().map(|row| row.error.chain()).unwrap_or_default();
                 let count = rows.len();
-                return broken(format!("`write` refuses {count} rows of a chunk that it has to take, the first: {why}"));
+                return broken(format!(
+                    "`write` refuses {count} rows of a chunk that it has to take, the first: {why}"
+                ));
             }
             Err(error) => return broken(format!("`write` fails where nothing is wrong: {}", error.chain())),
         }
@@ -236,7 +242,9 @@ impl Case {
             }
             Some(at) if at != chunk.from => {
                 let (from, to) = (chunk.from, chunk.to);
-                broken(format!("after a call that was lost `open` answers {at}, and not one of the chunk's ends, {from} or {to}"))
+                broken(format!(
+                    "after a call that was lost `open` answers {at}, and not one of the chunk's ends, {from} or {to}"
+                ))
             }
             Some(_) | None => Ok(false),
         }

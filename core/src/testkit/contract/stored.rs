@@ -95,13 +95,10 @@ impl Form {
         let mut text = String::new();
         for column in &self.columns {
             let Some(value) = row.get(&*column.name) else { continue };
-            let value = match value {
-                Value::F64(0.0) if !self.keeps_sign_of_zero => &Value::F64(0.0),
-                value => value,
-            };
+            let is_zero = matches!(value, Value::F64(number) if *number == 0.0);
             text.push_str(&column.name);
             text.push('=');
-            text.push_str(&shown(value));
+            text.push_str(&shown(if is_zero && !self.keeps_sign_of_zero { &Value::F64(0.0) } else { value }));
             text.push(' ');
         }
         text
@@ -112,8 +109,10 @@ fn shown(value: &Value) -> String {
     match value {
         Value::F64(number) => number_text(*number),
         Value::Levels(levels) => {
-            let levels: Vec<String> =
-                levels.iter().map(|level| format!("{}x{}", number_text(level.price), number_text(level.size))).collect();
+            let levels: Vec<String> = levels
+                .iter()
+                .map(|level| format!("{}x{}", number_text(level.price), number_text(level.size)))
+                .collect();
             format!("[{}]", levels.join(","))
         }
         Value::Text(text) if text.len() > LONG => {

@@ -73,7 +73,9 @@ pub(super) async fn open_given_up(case: &mut Case) -> Verdict {
     for polls in 0..MOST_POLLS {
         let opened = given_up_after(polls, sink.open(&case.cx)).await;
         ended += u32::from(opened.is_some());
-        case.open(&mut *sink).await.map_err(|stop| with(&stop, &format!("after an `open` given up at poll {polls}")))?;
+        case.open(&mut *sink)
+            .await
+            .map_err(|stop| with(&stop, &format!("after an `open` given up at poll {polls}")))?;
         case.feed(3);
         let chunk = case.chunk();
         case.commit(&mut *sink, &chunk).await?;
@@ -194,7 +196,9 @@ pub(super) async fn store_down(case: &mut Case) -> Verdict {
     for (call, ended) in [("check", checked), ("write", written), ("open", opened)] {
         match ended {
             Err(_) => return broken(format!("`{call}` does not end, of a store that takes no connection")),
-            Ok(Ok(())) => return broken(format!("`{call}` says that all is well, of a store that takes no connection")),
+            Ok(Ok(())) => {
+                return broken(format!("`{call}` says that all is well, of a store that takes no connection"));
+            }
             Ok(Err(error)) if is_transient(&error) => {}
             Ok(Err(error)) => {
                 return broken(format!("`{call}` needs a person where waiting would do: {}", error.chain()));

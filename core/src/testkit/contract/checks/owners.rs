@@ -31,7 +31,10 @@ pub(super) async fn two_owners(case: &mut Case) -> Verdict {
         older.close().await?;
         drop(older);
         case.open(&mut *younger).await.map_err(|stop| {
-            super::position::with(&stop, &format!("after the older one has ended, which had kept it out ({})", error.chain()))
+            super::position::with(
+                &stop,
+                &format!("after the older one has ended, which had kept it out ({})", error.chain()),
+            )
         })?;
     } else {
         case.note("the older is shut out");

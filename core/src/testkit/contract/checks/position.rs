@@ -118,9 +118,13 @@ pub(super) async fn chunk_from_elsewhere(case: &mut Case) -> Verdict {
         elsewhere.from = from;
         match sink.write(&elsewhere).await {
             Err(error) if is_transient(&error) => {}
-            Err(error) => return broken(format!("a missed guard is not transient, and `open` decides: {}", error.chain())),
+            Err(error) => {
+                return broken(format!("a missed guard is not transient, and `open` decides: {}", error.chain()));
+            }
             Ok(written) => {
-                return broken(format!("a chunk that begins {what} than the store stands is answered with {written:?}"));
+                return broken(format!(
+                    "a chunk that begins {what} than the store stands is answered with {written:?}"
+                ));
             }
         }
         case.open(&mut *sink).await?;

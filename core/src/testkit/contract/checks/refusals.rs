@@ -16,11 +16,14 @@ use crate::{
     spool::Cause,
 };
 
+/// Which of ten rows are refused.
+type Pattern = fn(u64) -> bool;
+
 /// Refused rows first, last, in between, and everywhere.
 pub(super) async fn refused_rows(case: &mut Case) -> Verdict {
     let kinds = unfit(case)?;
     let mut sink = case.opened().await?;
-    let patterns: [(&str, fn(u64) -> bool); 6] = [
+    let patterns: [(&str, Pattern); 6] = [
         ("the first row", |n| n == 0),
         ("the last row", |n| n == 9),
         ("a row in between", |n| n == 4),
@@ -70,7 +73,8 @@ pub(super) async fn refuse(case: &mut Case, sink: &mut dyn Sink) -> Verdict {
                     let (why, row) = (row.error.chain(), described(case, &chunk, row.cause));
                     return broken(format!("a row is refused that has to be stored: {why}; {row}"));
                 }
-                let has_row = |part: &crate::chunk::TableRows| part.table == row.table && part.causes.contains(&row.cause);
+                let has_row =
+                    |part: &crate::chunk::TableRows| part.table == row.table && part.causes.contains(&row.cause);
                 if !chunk.tables.iter().any(has_row) {
                     return broken(format!("a refusal names table {}, and its row is of another", row.table));
                 }

@@ -40,7 +40,8 @@ pub(super) async fn look_without_a_trace(case: &mut Case) -> Verdict {
 
 async fn look(case: &mut Case) -> Verdict {
     let mut sink = case.bench.sink();
-    let found = sink.reach(&case.cx.tables).await.map_err(|error| Error::permanent(format!("`reach`: {}", error.chain())))?;
+    let found =
+        sink.reach(&case.cx.tables).await.map_err(|error| Error::permanent(format!("`reach`: {}", error.chain())))?;
     if found.is_empty() {
         return broken("`reach` says nothing of what it found");
     }
@@ -65,7 +66,9 @@ pub(super) async fn audit(case: &mut Case) -> Verdict {
     case.feed(50);
     let chunk = case.chunk();
     case.commit(&mut *sink, &chunk).await?;
-    let Some(mut audit) = case.bench.sink().audit(&case.cx).await? else { return left_out("the store cannot be asked") };
+    let Some(mut audit) = case.bench.sink().audit(&case.cx).await? else {
+        return left_out("the store cannot be asked");
+    };
     let told = audit.position().await?;
     let expected = (case.cx.owner.spool, case.at);
     if case.keeps_position() && told != Some(expected) {
@@ -113,7 +116,10 @@ async fn counts(
     });
     let sums: BTreeMap<_, _> = sums.collect();
     if told != sums {
-        return broken(format!("`sums` since {} are {told:?} (rows, redriven, marks) and have to be {sums:?}", since.0));
+        return broken(format!(
+            "`sums` since {} are {told:?} (rows, redriven, marks) and have to be {sums:?}",
+            since.0
+        ));
     }
     for (stream, rows) in streams {
         let told = audit.rows(table, stream, since).await?;

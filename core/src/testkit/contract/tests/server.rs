@@ -18,7 +18,10 @@ use tokio::{
 };
 
 use super::super::StoredRow;
-use crate::{Error, Result, spool::{Cause, SpoolPosition}};
+use crate::{
+    Error, Result,
+    spool::{Cause, SpoolPosition},
+};
 
 /// What the store has.
 #[derive(Debug, Clone, Default)]

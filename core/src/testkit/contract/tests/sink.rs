@@ -253,7 +253,11 @@ impl How {
         }
         for table in &cx.tables {
             let name = self.name(table);
-            if is_known && !disk.tables.contains_key(&name) && !self.is(Flaw::MakesTablesAnew) && !self.is(Flaw::BeginsAnew) {
+            if is_known
+                && !disk.tables.contains_key(&name)
+                && !self.is(Flaw::MakesTablesAnew)
+                && !self.is(Flaw::BeginsAnew)
+            {
                 return Err(Error::permanent(format!("table `{name}` is gone")));
             }
             let made = disk.tables.entry(name).or_default();
@@ -265,7 +269,8 @@ impl How {
         if self.keeps_position() {
             let (spool, host) = (cx.owner.spool, cx.owner.host.clone());
             let tables = cx.tables.iter().map(|table| table.name.clone()).collect();
-            let at = if self.is(Flaw::BeginsAnew) && is_known { SpoolPosition { boot: Boot(1), offset: 1 } } else { at };
+            let at =
+                if self.is(Flaw::BeginsAnew) && is_known { SpoolPosition { boot: Boot(1), offset: 1 } } else { at };
             disk.positions.insert(key, Held { spool, host, by, at, tables });
         }
         Ok(Some((by, at)))
@@ -324,7 +329,8 @@ impl How {
                 tables.insert(name.clone(), there);
             }
             let Some(rows) = tables.get_mut(&name) else { continue };
-            let mut row: StoredRow = row.clone().into_iter().filter_map(|(name, value)| self.kept(name, value)).collect();
+            let mut row: StoredRow =
+                row.clone().into_iter().filter_map(|(name, value)| self.kept(name, value)).collect();
             let lacking = row.keys().find(|name| !rows.columns.is_empty() && !rows.columns.contains(*name)).cloned();
             match lacking {
                 Some(_) if self.is(Flaw::LeavesColumnsOut) => row.retain(|name, _| rows.columns.contains(name)),
@@ -353,13 +359,13 @@ impl How {
     }
 
     fn kept(self, name: String, value: Value) -> Option<(String, Value)> {
-        let value = match value {
-            Value::U64(n) if self.is(Flaw::ClampsUnsigned) => Value::U64(n.min(i64::MAX as u64)),
-            Value::F64(0.0) if self.is(Flaw::DropsTheSignOfZero) => Value::F64(0.0),
-            Value::F64(n) if self.is(Flaw::NanIsAbsent) && n.is_nan() => return None,
-            Value::Text(text) if self.is(Flaw::EmptyIsAbsent) && text.is_empty() => return None,
-            Value::Time(Timestamp(n)) if self.is(Flaw::CutsTimes) => Value::Time(Timestamp(n / 1_000 * 1_000)),
-            value => value,
+        let value = match (self.flaw, value) {
+            (Some(Flaw::ClampsUnsigned), Value::U64(n)) => Value::U64(n.min(i64::MAX as u64)),
+            (Some(Flaw::DropsTheSignOfZero), Value::F64(0.0)) => Value::F64(0.0),
+            (Some(Flaw::NanIsAbsent), Value::F64(n)) if n.is_nan() => return None,
+            (Some(Flaw::EmptyIsAbsent), Value::Text(text)) if text.is_empty() => return None,
+            (Some(Flaw::CutsTimes), Value::Time(Timestamp(n))) => Value::Time(Timestamp(n / 1_000 * 1_000)),
+            (_, value) => value,
         };
         Some((name, value))
     }
@@ -399,10 +405,8 @@ impl Sink for MemorySink {
     async fn write(&mut self, chunk: &Chunk) -> Result<Written> {
         let how = self.how;
         let Some(session) = &mut self.session else { return Err(Error::transient("the sink is not open")) };
-        if how.kind == Kind::Accepting {
-            if session.at != chunk.from {
-                return Err(Error::transient("the position is not where it was left"));
-            }
+        if how.kind == Kind::Accepting && session.at != chunk.from {
+            return Err(Error::transient("the position is not where it was left"));
         }
         if how.is(Flaw::SkipsEmptyChunks) && chunk.is_empty() {
             return Ok(Written::Committed);
@@ -449,7 +453,7 @@ impl Sink for MemorySink {
             }
         }
         let waits = self.accepted.first().map(|portion| portion.from).filter(|_| !self.how.is(Flaw::AppliesTooSoon));
-        Ok(waits.or(self.session.as_ref().map(|session| session.at)))
+        Ok(waits.or_else(|| self.session.as_ref().map(|session| session.at)))
     }
 
     async fn check(&mut self) -> Result<()> {
@@ -471,7 +475,8 @@ impl Sink for MemorySink {
         self.ask(0, move |disk| {
             if how.is(Flaw::ReachTakesOver) {
                 let at = SpoolPosition { boot: Boot(1), offset: 1 };
-                let held = Held { spool: 0xf123_4567_89ab_cdef, host: "here".to_owned(), by: (0, 1), at, tables: [].into() };
+                let held =
+                    Held { spool: 0xf123_4567_89ab_cdef, host: "here".to_owned(), by: (0, 1), at, tables: [].into() };
                 disk.positions.entry(("test".to_owned(), "sink".to_owned())).or_insert(held);
             }
             format!("a store with {} tables", disk.tables.len())
