@@ -3,6 +3,7 @@
 mod conflicts;
 mod delivery;
 mod faults;
+mod pooled;
 mod proxy;
 mod tables;
 mod timescale;
