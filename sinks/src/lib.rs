@@ -1,6 +1,8 @@
 //! The stores of Tidegate: a folder and a feature each.
 
 pub mod file;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod stdout;
@@ -13,4 +15,8 @@ pub fn register(catalog: &mut Catalog) {
     catalog.sink::<file::FileConfig>().sink::<stdout::StdoutConfig>();
     #[cfg(feature = "sqlite")]
     catalog.sink::<sqlite::SqliteConfig>();
+    #[cfg(feature = "postgres")]
+    catalog.sink::<postgres::PostgresConfig>();
+    #[cfg(feature = "timescale")]
+    catalog.sink::<postgres::TimescaleConfig>();
 }
