@@ -1,6 +1,8 @@
 //! The stores of Tidegate: a folder and a feature each.
 
 pub mod file;
+#[cfg(feature = "questdb")]
+pub mod questdb;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod stdout;
@@ -11,6 +13,8 @@ use tidegate_core::catalog::Catalog;
 /// Adds every store of this build.
 pub fn register(catalog: &mut Catalog) {
     catalog.sink::<file::FileConfig>().sink::<stdout::StdoutConfig>();
+    #[cfg(feature = "questdb")]
+    catalog.sink::<questdb::QuestDbConfig>();
     #[cfg(feature = "sqlite")]
     catalog.sink::<sqlite::SqliteConfig>();
 }
