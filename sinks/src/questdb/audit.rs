@@ -35,9 +35,8 @@ pub(super) struct QuestDbAudit {
 impl QuestDbAudit {
     pub(super) async fn open(config: &QuestDbConfig, owner: &Owner) -> Result<Self> {
         let client = Client::new(config)?;
-        let missing = || {
-            Error::permanent(format!("there is no table `{}`, which says up to where rows count", config.owners))
-        };
+        let missing =
+            || Error::permanent(format!("there is no table `{}`, which says up to where rows count", config.owners));
         let all = owners(config, &client).await?.ok_or_else(missing)?;
         let upto = owner::of(&all, owner).map_or(0, |held| held.position.offset);
         Ok(Self { client, owner: owner.clone(), all, upto })
@@ -57,7 +56,9 @@ impl QuestDbAudit {
             )));
         }
         if ["ts_event", "ts_recv"].iter().any(|column| type_of(column) != Some("TIMESTAMP_NS")) {
-            return Err(Error::permanent(format!("{name}: its times are cut to microseconds, and rows cannot be told apart")));
+            return Err(Error::permanent(format!(
+                "{name}: its times are cut to microseconds, and rows cannot be told apart"
+            )));
         }
         Ok(true)
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use arrow_array::{Array, ListArray, RecordBatch, cast::AsArray, types::Float64Type};
+use arrow_array::{ListArray, RecordBatch, cast::AsArray, types::Float64Type};
 use questdb::ingress::{Buffer, ColumnName, NdArrayView, ProtocolVersion, TableName, TimestampNanos};
 use tidegate_core::{
     Error, Result,
@@ -42,11 +42,6 @@ impl Encoder {
         fields.sort_by_key(|field| (field.form != Form::Symbol, field.column));
         let (time, time_name) = (time.0, time.1.to_owned());
         Self { name: name.to_owned(), fields, time, time_name, has_tg, ttl }
-    }
-
-    /// Returns whether rows say what caused them.
-    pub(super) fn has_tg(&self) -> bool {
-        self.has_tg
     }
 
     pub(super) fn columns<'a>(&self, part: &'a TableRows) -> Columns<'a> {

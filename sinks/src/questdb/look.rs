@@ -5,7 +5,7 @@ use tidegate_core::{Error, Result};
 
 use super::{
     client::{Client, Rows},
-    schema::{Found, text},
+    schema::{Found, quoted, text},
     wal::State,
 };
 
@@ -57,21 +57,19 @@ pub(super) async fn columns(client: &Client, table: &str) -> Result<Vec<Found>> 
     rows.iter().map(|row| found(row).ok_or_else(strange)).collect()
 }
 
-/// Returns the newest offset of a boot in the last day of a table.
-pub(super) async fn newest_of(client: &Client, table: &str, boot: i64, time: &str) -> Result<Option<u64>> {
-    let table = super::schema::quoted(table);
-    let time = super::schema::quoted(time);
-    // What is older is in `tidegate_owners` since long.
-    let rows = client
-        .sql(&format!(
-            "SELECT max(tg_pos) FROM {table} WHERE tg_boot = {boot} AND {time} > dateadd('d', -1, (SELECT max({time}) FROM {table}))"
-        ))
-        .await?;
-    Ok(number(&rows).map(i64::cast_unsigned))
+/// Returns the newest offset of a boot in the last day of a table, whose designated timestamp is called `time`.
+pub(super) async fn newest_of(client: &Client, table: &Standing, boot: i64, time: &str) -> Result<Option<u64>> {
+    // What is older is in the owners' table since long.
+    let Some(latest) = table.state.latest else { return Ok(None) };
+    let (table, time) = (quoted(&table.name), quoted(time));
+    let since = latest.saturating_sub(24 * 3_600_000_000).max(0);
+    let sql =
+        format!("SELECT max(tg_pos) FROM {table} WHERE tg_boot = {boot} AND {time} >= cast({since} AS TIMESTAMP)");
+    Ok(number(&client.sql(&sql).await?).map(i64::cast_unsigned))
 }
 
 /// Returns the only number of an answer.
-pub(super) fn number(rows: &Rows) -> Option<i64> {
+fn number(rows: &Rows) -> Option<i64> {
     rows.first()?.first()?.as_i64()
 }
 

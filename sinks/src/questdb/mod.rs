@@ -53,8 +53,8 @@ mod owner;
 mod prepare;
 mod schema;
 mod sink;
-mod wal;
 #[cfg(test)]
 mod tests;
+mod wal;
 
 pub use config::{Layout, Partition, QuestDbConfig, Timestamps, Unsigned};

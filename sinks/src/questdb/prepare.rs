@@ -80,9 +80,10 @@ impl Preparing<'_> {
             .zip(fitted)
             .map(|(table, fitted)| self.target(table, fitted, look::find(&standings, &table.name)))
             .collect::<Result<_>>()?;
-        let ours = before.spool == cx.owner.spool;
-        let names = targets.iter().filter(|_| ours).map(|target| target.name.as_str());
-        let newest = newest(client, &before, names).await?.filter(|_| ours);
+        let is_ours = before.spool == cx.owner.spool;
+        let newest = newest(client, &before, standings.iter().filter(|standing| standing.name != config.owners))
+            .await?
+            .filter(|_| is_ours);
         let ids: BTreeMap<_, _> = targets.iter().map(|target| (target.name.clone(), target.id)).collect();
         let held = (is_kept || config.create).then(|| Held {
             spool: cx.owner.spool,
@@ -145,7 +146,9 @@ impl Preparing<'_> {
         }
         if !config.create && !statements.is_empty() {
             let statements = statements.join("; ");
-            return Err(Error::permanent(format!("`create` is off, and something is missing. To be run: {statements}")));
+            return Err(Error::permanent(format!(
+                "`create` is off, and something is missing. To be run: {statements}"
+            )));
         }
         if config.create && !is_kept {
             statements.push(owner::made(&config.owners));
@@ -278,11 +281,11 @@ pub(super) async fn owners(config: &QuestDbConfig, client: &Client) -> Result<Op
 pub(super) async fn newest<'a>(
     client: &Client,
     held: &Held,
-    tables: impl Iterator<Item = &'a str>,
+    tables: impl Iterator<Item = &'a Standing>,
 ) -> Result<Option<SpoolPosition>> {
     let mut newest = None;
     for table in tables.filter(|_| held.writing != 0) {
-        let columns = look::columns(client, table).await?;
+        let columns = look::columns(client, &table.name).await?;
         let time = columns.iter().find(|column| column.is_designated);
         let has_tg = schema::TG_COLUMNS.iter().all(|tg| columns.iter().any(|column| column.name == *tg));
         if let Some(time) = time.filter(|_| has_tg) {
@@ -316,7 +319,10 @@ pub(super) async fn reach(config: &QuestDbConfig, client: &Client, tables: &[Sin
         }
     }
     if !config.create && !missing.is_empty() {
-        return Err(Error::permanent(format!("`create` is off, and something is missing. To be run: {}", missing.join("; "))));
+        return Err(Error::permanent(format!(
+            "`create` is off, and something is missing. To be run: {}",
+            missing.join("; ")
+        )));
     }
     let there = standings.len();
     let noun = if there == 1 { "table" } else { "tables" };

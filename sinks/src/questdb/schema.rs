@@ -179,7 +179,8 @@ fn type_of(config: &QuestDbConfig, data_type: &DataType, is_nullable: bool) -> (
 #[allow(clippy::wildcard_enum_match_arm, reason = "a chunk has columns of nine types, Arrow has many more")]
 fn held(data_type: &DataType, is_nullable: bool, found: &str) -> Option<Form> {
     let is_decimal = found.strip_prefix("DECIMAL(").and_then(|rest| rest.strip_suffix(')')).is_some_and(|rest| {
-        let digits = rest.split_once(',').and_then(|(digits, scale)| Some((digits.trim(), scale.trim().parse::<u8>().ok()?)));
+        let digits =
+            rest.split_once(',').and_then(|(digits, scale)| Some((digits.trim(), scale.trim().parse::<u8>().ok()?)));
         digits.is_some_and(|(digits, scale)| digits.parse::<u8>().is_ok_and(|digits| digits - digits.min(scale) >= 20))
     });
     match (data_type, found) {

@@ -169,7 +169,8 @@ impl Sink for QuestDb {
             held.has_written() && look::find(&standings, name).is_none_or(|standing| standing.state.id != **id)
         };
         let gone: Vec<_> = held.tables.iter().filter(is_gone).map(|(name, _)| name.clone()).collect();
-        let newest = super::prepare::newest(&client, held, names.into_iter().filter(|name| !gone.iter().any(|gone| gone == name))).await?;
+        let there = standings.iter().filter(|standing| !gone.contains(&standing.name));
+        let newest = super::prepare::newest(&client, held, there).await?;
         let position = newest.unwrap_or(SpoolPosition::START);
         Ok(Some(Claim { position, spool: held.spool, host: held.host.clone(), gone }))
     }
@@ -284,7 +285,11 @@ impl Session {
                     (first, most) = (first + line + 1, 1);
                 }
                 Posted::Blamed { line, why } => {
-                    return Err(Error::transient(format!("QuestDB blames line {} of {}: {why}", line + 1, behind - first)));
+                    return Err(Error::transient(format!(
+                        "QuestDB blames line {} of {}: {why}",
+                        line + 1,
+                        behind - first
+                    )));
                 }
             }
         }

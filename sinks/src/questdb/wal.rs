@@ -48,7 +48,8 @@ impl Pending {
         for (table, wanted) in self.0.iter_mut().flat_map(|waiting| &mut waiting.tables) {
             wanted.get_or_insert(states[*table].sequencer);
         }
-        let is_applied = |(table, wanted): &(usize, Option<i64>)| wanted.is_some_and(|txn| states[*table].writer >= txn);
+        let is_applied =
+            |(table, wanted): &(usize, Option<i64>)| wanted.is_some_and(|txn| states[*table].writer >= txn);
         let mut applied = None;
         while let Some(oldest) = self.0.pop_front_if(|waiting| waiting.tables.iter().all(is_applied)) {
             applied = Some(oldest.to);
