@@ -44,6 +44,17 @@ impl Encoder {
         Self { name: name.to_owned(), fields, time, time_name, has_tg, ttl }
     }
 
+    /// Returns whether the table drops rows by their age.
+    pub(super) fn has_ttl(&self) -> bool {
+        self.ttl.is_some()
+    }
+
+    /// Returns the newest designated timestamp.
+    pub(super) fn latest(&self, columns: &Columns<'_>) -> Option<i64> {
+        let ColumnView::Time(times) = columns.views[self.time] else { unreachable!("a time column holds times") };
+        times.iter().flatten().max()
+    }
+
     pub(super) fn columns<'a>(&self, part: &'a TableRows) -> Columns<'a> {
         Columns { views: views(&part.rows), causes: &part.causes }
     }

@@ -27,7 +27,7 @@ pub(super) async fn standings(client: &Client, names: &[&str]) -> Result<Vec<Sta
     let names: Vec<_> = names.iter().map(|name| text(&name.to_lowercase())).collect();
     let rows = client
         .sql(&format!(
-            "SELECT t.table_name, t.id, t.walEnabled, t.dedup, t.ttlValue, t.ttlUnit, cast(t.table_max_timestamp AS LONG),
+            "SELECT t.table_name, t.id, t.walEnabled, t.dedup, t.ttlValue, t.ttlUnit,
                 w.suspended, w.writerTxn, w.sequencerTxn, w.errorTag, w.errorMessage
              FROM tables() t LEFT JOIN wal_tables() w ON w.name = t.table_name
              WHERE lower(t.table_name) IN ({})",
@@ -57,14 +57,25 @@ pub(super) async fn columns(client: &Client, table: &str) -> Result<Vec<Found>> 
     rows.iter().map(|row| found(row).ok_or_else(strange)).collect()
 }
 
-/// Returns the newest offset of a boot in the last day of a table, whose designated timestamp is called `time`.
-pub(super) async fn newest_of(client: &Client, table: &Standing, boot: i64, time: &str) -> Result<Option<u64>> {
+/// Returns the newest designated timestamp of a table, in nanoseconds.
+///
+/// `table_max_timestamp` of `tables()` does not say it: it is in microseconds at times, and in the column's own unit at others
+/// (9.3.4).
+pub(super) async fn latest(client: &Client, table: &str, time: &Found) -> Result<Option<i64>> {
+    let (table, name) = (quoted(table), quoted(&time.name));
+    let rows = client.sql(&format!("SELECT cast(max({name}) AS LONG) FROM {table}")).await?;
+    let unit = if time.column_type == "TIMESTAMP_NS" { 1 } else { 1_000 };
+    Ok(number(&rows).map(|latest| latest.saturating_mul(unit)))
+}
+
+/// Returns the newest offset of a boot in the last day of a table.
+pub(super) async fn newest_of(client: &Client, table: &str, boot: i64, time: &Found) -> Result<Option<u64>> {
+    let Some(latest) = latest(client, table, time).await? else { return Ok(None) };
     // What is older is in the owners' table since long.
-    let Some(latest) = table.state.latest else { return Ok(None) };
-    let (table, time) = (quoted(&table.name), quoted(time));
-    let since = latest.saturating_sub(24 * 3_600_000_000).max(0);
-    let sql =
-        format!("SELECT max(tg_pos) FROM {table} WHERE tg_boot = {boot} AND {time} >= cast({since} AS TIMESTAMP)");
+    let since = latest.saturating_sub(24 * HOUR).max(0);
+    let since = if time.column_type == "TIMESTAMP_NS" { since } else { since / 1_000 };
+    let (table, name, unit) = (quoted(table), quoted(&time.name), &time.column_type);
+    let sql = format!("SELECT max(tg_pos) FROM {table} WHERE tg_boot = {boot} AND {name} >= cast({since} AS {unit})");
     Ok(number(&client.sql(&sql).await?).map(i64::cast_unsigned))
 }
 
@@ -78,7 +89,7 @@ fn standing(row: &[Value]) -> Option<Standing> {
     let flag = |at: usize| row.get(at)?.as_bool();
     let words = |at: usize| row.get(at).and_then(Value::as_str).unwrap_or_default();
     let ttl = number(4).filter(|ttl| *ttl > 0).and_then(|ttl| ttl.checked_mul(unit(words(5))?));
-    let error = [words(10), words(11)].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(": ");
+    let error = [words(9), words(10)].iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(": ");
     Some(Standing {
         name: row.first()?.as_str()?.to_owned(),
         has_wal: flag(2)?,
@@ -86,18 +97,16 @@ fn standing(row: &[Value]) -> Option<Standing> {
         state: State {
             id: number(1)?,
             has_dedup: flag(3)?,
-            is_suspended: flag(7).unwrap_or(false),
-            writer: number(8).unwrap_or(0),
-            sequencer: number(9).unwrap_or(0),
+            is_suspended: flag(6).unwrap_or(false),
+            writer: number(7).unwrap_or(0),
+            sequencer: number(8).unwrap_or(0),
             error,
-            latest: number(6),
         },
     })
 }
 
 /// Returns the longest time that a unit of a TTL may be, in nanoseconds.
 fn unit(word: &str) -> Option<i64> {
-    const HOUR: i64 = 3_600_000_000_000;
     match word {
         "HOUR" => Some(HOUR),
         "DAY" => Some(24 * HOUR),
@@ -111,3 +120,5 @@ fn unit(word: &str) -> Option<i64> {
 pub(super) fn strange() -> Error {
     Error::permanent("QuestDB's answer has another form than those of 9.0 to 9.3: another version is needed")
 }
+
+const HOUR: i64 = 3_600_000_000_000;

@@ -30,7 +30,7 @@ pub(super) struct Target {
     pub(super) dedup: Option<String>,
     /// What is weaker than it could be, or differs from the configuration.
     pub(super) remarks: Vec<String>,
-    /// The newest designated timestamp, in nanoseconds.
+    /// The newest designated timestamp, in nanoseconds; known where the table has a TTL.
     pub(super) latest: Option<i64>,
 }
 
@@ -74,12 +74,17 @@ impl Preparing<'_> {
         let fitted = self.make(&standings, is_kept).await?;
         // Once more, for the ids of new ones.
         let standings = self.standings(&names).await?;
-        let targets: Vec<Target> = cx
+        let mut targets: Vec<Target> = cx
             .tables
             .iter()
             .zip(fitted)
             .map(|(table, fitted)| self.target(table, fitted, look::find(&standings, &table.name)))
             .collect::<Result<_>>()?;
+        for target in targets.iter_mut().filter(|target| target.encoder.has_ttl()) {
+            let columns = look::columns(client, &target.name).await?;
+            let time = columns.iter().find(|column| column.is_designated).ok_or_else(look::strange)?;
+            target.latest = look::latest(client, &target.name, time).await?;
+        }
         let is_ours = before.spool == cx.owner.spool;
         let newest = newest(client, &before, standings.iter().filter(|standing| standing.name != config.owners))
             .await?
@@ -212,7 +217,7 @@ impl Preparing<'_> {
             id: standing.state.id,
             dedup: has_key.then(|| schema::dedup(table)),
             remarks,
-            latest: standing.state.latest.map(|latest| latest.saturating_mul(1_000)),
+            latest: None,
         })
     }
 
@@ -289,7 +294,7 @@ pub(super) async fn newest<'a>(
         let time = columns.iter().find(|column| column.is_designated);
         let has_tg = schema::TG_COLUMNS.iter().all(|tg| columns.iter().any(|column| column.name == *tg));
         if let Some(time) = time.filter(|_| has_tg) {
-            newest = newest.max(look::newest_of(client, table, held.writing.cast_signed(), &time.name).await?);
+            newest = newest.max(look::newest_of(client, &table.name, held.writing.cast_signed(), time).await?);
         }
     }
     let of_rows = newest.map(|offset| SpoolPosition { boot: Boot(held.writing), offset });

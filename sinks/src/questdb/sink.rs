@@ -247,6 +247,12 @@ impl Session {
             // The others may be stored already, and are again with the next write: as one row each.
             return Ok(Written::Refused(refused));
         }
+        for part in &chunk.tables {
+            let target = &mut self.targets[part.table];
+            if target.encoder.has_ttl() {
+                target.latest = target.latest.max(target.encoder.latest(&target.encoder.columns(part)));
+            }
+        }
         self.pending.push(chunk.to, chunk.tables.iter().map(|part| part.table));
         Ok(Written::Accepted)
     }
@@ -321,7 +327,7 @@ impl Session {
         let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
         let standings = look::standings(&self.client, &names).await?;
         let mut states = Vec::with_capacity(self.targets.len());
-        for target in &mut self.targets {
+        for target in &self.targets {
             let name = &target.name;
             // Gone: the next opening says so, if it is not a moment's.
             let gone = || Error::transient(format!("table `{name}` is gone: it is looked at again"));
@@ -335,7 +341,6 @@ impl Session {
             if standing.state.is_suspended {
                 return Err(suspended(standing));
             }
-            target.latest = target.latest.max(standing.state.latest.map(|latest| latest.saturating_mul(1_000)));
             states.push(standing.state.clone());
         }
         Ok(states)

@@ -17,8 +17,6 @@ pub(super) struct State {
     pub(super) sequencer: i64,
     /// Why it is suspended.
     pub(super) error: String,
-    /// The newest designated timestamp, in microseconds.
-    pub(super) latest: Option<i64>,
 }
 
 /// Chunks that are accepted and not known to be applied, oldest first.
@@ -92,7 +90,6 @@ mod tests {
     }
 
     fn state(writer: i64, sequencer: i64) -> State {
-        let (id, has_dedup, is_suspended, error, latest) = (1, true, false, String::new(), None);
-        State { id, has_dedup, is_suspended, writer, sequencer, error, latest }
+        State { id: 1, has_dedup: true, is_suspended: false, writer, sequencer, error: String::new() }
     }
 }

@@ -109,6 +109,13 @@ impl Bench {
         client.sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", error.chain()))
     }
 
+    /// Runs a statement, and waits until QuestDB has applied it to its tables.
+    async fn run(&self, sql: &str) {
+        self.sql(sql).await;
+        let behind = "SELECT count() FROM wal_tables() WHERE NOT suspended AND writerTxn < sequencerTxn AND name LIKE";
+        self.until(&format!("{behind} '{}\\_%'", self.prefix), 0).await;
+    }
+
     async fn number(&self, sql: &str) -> i64 {
         self.sql(sql).await[0][0].as_i64().unwrap()
     }

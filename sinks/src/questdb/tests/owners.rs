@@ -69,7 +69,7 @@ async fn a_copy_of_the_spool_on_another_host_waits_until_the_first_is_silent() {
         "INSERT INTO {owners} SELECT ts, pipeline, sink, spool, host, epoch, boot, pos, writing, \
          dateadd('m', -3, beat) beat, tables FROM {owners}"
     );
-    bench.sql(&aged).await;
+    bench.run(&aged).await;
     bench.until(&format!("SELECT count() FROM {owners} WHERE beat < dateadd('m', -2, now())"), 1).await;
     bench.sink().open(&context).await.unwrap();
 }
@@ -116,7 +116,7 @@ async fn a_store_that_does_not_know_a_sink_that_has_written_is_no_fresh_start() 
     assert_eq!(bench.number(&ours).await, 0, "nothing is made in it");
     // What it says to run is true.
     for statement in text.split_once("to be run: ").unwrap().1.split("; ") {
-        bench.sql(statement).await;
+        bench.run(statement).await;
     }
     bench.until(&format!("SELECT pos FROM {}", bench.config.owners), 10).await;
     bench.sink().open(&bench.context_at(10)).await.unwrap();
@@ -137,10 +137,12 @@ async fn rows_that_the_spool_does_not_know_of_are_found() {
     bench.log.reboot();
     bench.trades(5);
     bench.store(&mut sink, 10, 15).await;
+    bench.until(&format!("SELECT writing FROM {}", bench.config.owners), 2).await;
     sink.open(&bench.context_at(10)).await.unwrap();
     assert_eq!(sink.newest(), Some(SpoolPosition { boot: Boot(2), offset: 15 }));
     // Once a person has decided, what was there before is not held against the spool.
     let at = SpoolPosition { boot: Boot(1), offset: 4 };
+    let mut sink = bench.sink();
     sink.adopt(&bench.context().owner, at).await.unwrap();
     sink.open(&bench.context_at(4)).await.unwrap();
     assert_eq!(sink.newest(), Some(at));
@@ -172,6 +174,7 @@ async fn a_sink_that_is_renamed_takes_its_row_along_and_twice_is_once() {
     assert_eq!(again.neighbours().len(), 1);
     bench.trades(1);
     bench.store(&mut again, 10, 11).await;
+    bench.until(&format!("SELECT count() FROM {} WHERE spool != 0", bench.config.owners), 2).await;
     let error = again.rename(&old, &new).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Permanent);
 }

@@ -46,7 +46,7 @@ async fn names_are_taken_literally_and_those_that_quest_db_cannot_have_are_refus
         sink.open(&context).await.unwrap();
         bench.store(&mut sink, 0, last).await;
         assert_eq!(bench.number(&format!("SELECT count() FROM \"{} {name}\"", bench.prefix)).await, 3, "{name}");
-        bench.sql(&format!("DROP TABLE \"{}\"", bench.config.owners)).await;
+        bench.run(&format!("DROP TABLE \"{}\"", bench.config.owners)).await;
     }
     for name in ["", "a'b", "a\"b", "a/b", "a,b", "a?", ".a", "a.", " a", "a*", "a%", "a~b", &"x".repeat(200)] {
         let mut context = bench.context();
@@ -66,7 +66,7 @@ async fn a_table_of_the_users_own_gets_columns_but_no_key_and_its_rows_come_at_l
     let bench = Bench::new();
     let name = bench.name("trades");
     bench
-        .sql(&format!(
+        .run(&format!(
             "CREATE TABLE {name} (note VARCHAR, \"timestamp\" TIMESTAMP, Price DOUBLE, symbol VARCHAR, side STRING) \
              TIMESTAMP(\"timestamp\") PARTITION BY DAY WAL"
         ))
@@ -91,7 +91,7 @@ async fn with_create_off_what_is_missing_is_shown_as_statements_and_nothing_is_m
     bench.config.create = false;
     let name = bench.name("trades");
     bench
-        .sql(&format!(
+        .run(&format!(
             "CREATE TABLE {name} (ts_event TIMESTAMP_NS, price DOUBLE) TIMESTAMP(ts_event) PARTITION BY DAY WAL"
         ))
         .await;
@@ -108,7 +108,7 @@ async fn with_create_off_what_is_missing_is_shown_as_statements_and_nothing_is_m
     let ours = format!("SELECT count() FROM tables() WHERE table_name LIKE '{}#_%'", bench.prefix).replace("#_", "_");
     assert_eq!(bench.number(&ours).await, 1, "nothing is made");
     for statement in statements.split("; ") {
-        bench.sql(statement).await;
+        bench.run(statement).await;
     }
     let last = bench.trades(3);
     let mut sink = bench.opened().await;
@@ -128,21 +128,21 @@ async fn a_column_that_would_change_values_is_refused_at_the_start_with_its_name
     ] {
         let bench = Bench::new();
         let name = bench.name("trades");
-        bench.sql(&format!("CREATE TABLE {name} ({columns}) TIMESTAMP(ts_event) PARTITION BY DAY WAL")).await;
+        bench.run(&format!("CREATE TABLE {name} ({columns}) TIMESTAMP(ts_event) PARTITION BY DAY WAL")).await;
         let error = bench.sink().open(&bench.context()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Permanent, "{columns}");
         let text = error.to_string();
         assert!(text.contains(&format!("`{named}`")) && text.contains("ALTER COLUMN"), "{text}");
-        bench.sql(text.split_once("changed: ").unwrap().1).await;
+        bench.run(text.split_once("changed: ").unwrap().1).await;
         bench.opened().await;
     }
     let bench = Bench::new();
-    bench.sql(&format!("CREATE TABLE {} (price DOUBLE)", bench.name("trades"))).await;
+    bench.run(&format!("CREATE TABLE {} (price DOUBLE)", bench.name("trades"))).await;
     let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
     assert!(error.contains("has no write-ahead log") && error.contains("SET TYPE WAL"), "{error}");
     let bench = Bench::new();
     let (name, columns) = (bench.name("trades"), "ts_event TIMESTAMP_NS, ts_recv TIMESTAMP_NS");
-    bench.sql(&format!("CREATE TABLE {name} ({columns}) TIMESTAMP(ts_recv) PARTITION BY DAY WAL")).await;
+    bench.run(&format!("CREATE TABLE {name} ({columns}) TIMESTAMP(ts_recv) PARTITION BY DAY WAL")).await;
     let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
     assert!(error.contains("is `ts_recv`, and has to be `ts_event`"), "{error}");
 }
@@ -181,7 +181,7 @@ async fn rows_of_a_key_take_each_others_places() {
     // Its key was changed in the file: rows would be kept that take each other's places.
     let error = bench.sink().open(&bench.context_at(4)).await.unwrap_err();
     let statement = error.to_string().split_once("To be run: ").unwrap().1.to_owned();
-    bench.sql(&statement).await;
+    bench.run(&statement).await;
     bench.sink().open(&bench.context_at(4)).await.unwrap();
 }
 
@@ -191,7 +191,7 @@ async fn rows_that_only_quest_db_can_blame_are_found_all_together_and_a_column_t
     let mut sink = bench.opened().await;
     let name = bench.name("trades");
     // A column that is changed under our hands: it takes texts that are ids of a certain form, and blames the others.
-    bench.sql(&format!("ALTER TABLE {name} ALTER COLUMN id TYPE UUID")).await;
+    bench.run(&format!("ALTER TABLE {name} ALTER COLUMN id TYPE UUID")).await;
     for n in 0..300 {
         let id = if n % 50 == 7 { format!("x{n}") } else { format!("00000000-0000-0000-0000-{n:012}") };
         bench.emit(&Trade { price: 1.0, id: Some(&id), ..Trade::default() });
