@@ -100,6 +100,13 @@ pub trait Sink: Send + 'static {
         Vec::new()
     }
 
+    /// Returns the newest position of this spool of which the last `open` found rows, for a store that keeps no position: one
+    /// that the spool never had shows that the spool was restored from an older copy. Rows are sent again from where the note
+    /// beside the spool says, never from here. None where nothing was found.
+    fn newest(&self) -> Option<SpoolPosition> {
+        None
+    }
+
     /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
     /// after each.
     fn guarantee(&self) -> Guarantee;
@@ -117,7 +124,7 @@ pub trait Sink: Send + 'static {
 
     /// Gives the position to the owner's spool and puts it at `at`, whoever had it and wherever it was: a person has decided
     /// so, and nobody runs the pipeline. Rows are left as they are; tables that are gone may be made anew. Twice is once.
-    /// Asked instead of `open`, of a store that keeps a position.
+    /// Asked instead of `open`, of a store that keeps a position, or has a [`Claim`].
     ///
     /// # Errors
     ///

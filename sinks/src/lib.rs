@@ -3,6 +3,8 @@
 pub mod file;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+#[cfg(feature = "questdb")]
+pub mod questdb;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod stdout;
@@ -13,6 +15,8 @@ use tidegate_core::catalog::Catalog;
 /// Adds every store of this build.
 pub fn register(catalog: &mut Catalog) {
     catalog.sink::<file::FileConfig>().sink::<stdout::StdoutConfig>();
+    #[cfg(feature = "questdb")]
+    catalog.sink::<questdb::QuestDbConfig>();
     #[cfg(feature = "sqlite")]
     catalog.sink::<sqlite::SqliteConfig>();
     #[cfg(feature = "postgres")]
