@@ -35,10 +35,11 @@ pub fn built_in() -> Catalog {
     for source in ["bitpin", "eodhd", "http_poll", "kafka", "polygon", "wallex"] {
         catalog.unavailable(Role::Source, source, Unavailable::Version);
     }
-    for sink in ["kafka", "postgres", "questdb", "timescale"] {
+    for sink in ["postgres", "questdb", "timescale"] {
         catalog.unavailable(Role::Sink, sink, Unavailable::Version);
     }
     catalog.unavailable(Role::Source, "deribit", Unavailable::Feature("deribit"));
+    catalog.unavailable(Role::Sink, "kafka", Unavailable::Feature("kafka"));
     catalog.unavailable(Role::Sink, "sqlite", Unavailable::Feature("sqlite"));
     catalog
 }

@@ -1,6 +1,8 @@
 //! The stores of Tidegate: a folder and a feature each.
 
 pub mod file;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 pub mod stdout;
@@ -13,4 +15,6 @@ pub fn register(catalog: &mut Catalog) {
     catalog.sink::<file::FileConfig>().sink::<stdout::StdoutConfig>();
     #[cfg(feature = "sqlite")]
     catalog.sink::<sqlite::SqliteConfig>();
+    #[cfg(feature = "kafka")]
+    catalog.sink::<kafka::KafkaConfig>();
 }
