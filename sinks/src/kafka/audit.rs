@@ -132,12 +132,13 @@ impl Audit for KafkaAudit {
                     times.entry((found.stream, seq, found.id.ts_event.0)).or_default().push(found.id.ts_recv.0);
                 }
             })?;
-            let doubled = times.into_iter().filter(|(_, times)| times.len() > 1).map(|((stream, seq, event), times)| {
-                let first = times.iter().copied().min().unwrap_or_default();
-                let row = RowId { seq: Some(seq), ts_event: Timestamp(event), ts_recv: Timestamp(first) };
-                let moments = times.iter().collect::<HashSet<_>>().len() as u64;
-                Doubled { stream, row, rows: times.len() as u64, moments }
-            });
+            let doubled =
+                times.into_iter().filter(|(_, times)| times.len() > 1).map(|((stream, seq, event), times)| {
+                    let first = times.iter().copied().min().unwrap_or_default();
+                    let row = RowId { seq: Some(seq), ts_event: Timestamp(event), ts_recv: Timestamp(first) };
+                    let moments = times.iter().collect::<HashSet<_>>().len() as u64;
+                    Doubled { stream, row, rows: times.len() as u64, moments }
+                });
             Ok(doubled.collect())
         })
         .await
@@ -146,13 +147,7 @@ impl Audit for KafkaAudit {
 
 impl Look {
     /// Shows each row of a topic whose message is not older than `since`; false if there is no such topic.
-    fn each(
-        &mut self,
-        topic: &str,
-        since: Timestamp,
-        waited: &Waited,
-        mut show: impl FnMut(Found),
-    ) -> Result<bool> {
+    fn each(&mut self, topic: &str, since: Timestamp, waited: &Waited, mut show: impl FnMut(Found)) -> Result<bool> {
         let extents = match self.extents.get(topic) {
             Some(extents) => extents.clone(),
             None => {
@@ -163,11 +158,8 @@ impl Look {
                 extents
             }
         };
-        let stretches = if since.0 > 0 {
-            self.reader.since(topic, &extents, since.0.div_euclid(1_000_000))?
-        } else {
-            extents
-        };
+        let stretches =
+            if since.0 > 0 { self.reader.since(topic, &extents, since.0.div_euclid(1_000_000))? } else { extents };
         let (format, upto) = (self.format, self.upto);
         self.reader.read(topic, &stretches, waited, |message| {
             // Whoever else writes to the topic has no such header, and is none of ours.

@@ -18,32 +18,38 @@ use tracing::debug;
 
 use super::{
     KafkaConfig,
-    error::{code, is_missing, sorted, sorted_code},
+    error::{code as code_of, is_missing, sorted, sorted_code},
     waited::Waited,
 };
 
-/// Keeps what librdkafka says by itself: what its calls return is often no more than that they failed.
+/// Keeps what the client meets by itself, a refused login say: what its calls return is often no more than that they failed.
 #[derive(Debug, Default, Clone)]
-pub(super) struct Ear(Arc<Mutex<Option<String>>>);
+pub(super) struct Ear(Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>);
 
 impl Ear {
-    pub(super) fn take(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// Returns an error, sorted: what was met since the last one counts more than that a call failed. Without secrets.
+    pub(super) fn sorted(&self, what: &str, error: &KafkaError, config: &KafkaConfig) -> Error {
+        let met = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match met {
+            Some((code, reason)) if code_of(error).is_none_or(is_passing) => {
+                sorted_code(what, code, &config.rdkafka.hide_in(&reason))
+            }
+            Some(_) | None => sorted(what, error),
+        }
     }
 }
 
 impl ClientContext for Ear {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         debug!(target: "librdkafka", facility, "{message}");
-        if level as i32 <= RDKafkaLogLevel::Error as i32 {
-            // `[thrd:…]: host:9092/bootstrap: what happened`
-            let said = message.split_once("]: ").map_or(message, |(_, said)| said);
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said.to_owned());
-        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", %error, "{reason}");
+        // That all are down follows from why each is.
+        if let Some(code) = code_of(&error).filter(|code| *code != RDKafkaErrorCode::AllBrokersDown) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        }
     }
 }
 
@@ -93,7 +99,10 @@ impl Reader {
     pub(super) fn new(config: &KafkaConfig, owner: &Owner, isolation: Isolation) -> Result<Self> {
         let mut settings = base(config, owner)?;
         settings
-            .set("isolation.level", if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" })
+            .set(
+                "isolation.level",
+                if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" },
+            )
             // Never joined: the client does not fetch without a name.
             .set("group.id", format!("tidegate.{}.{}", owner.pipeline, owner.sink))
             .set("enable.auto.commit", "false")
@@ -105,7 +114,6 @@ impl Reader {
         let consumer = consumer.map_err(|error| sorted("the Kafka client cannot be made", &error))?;
         Ok(Self { consumer, ear, config: config.clone() })
     }
-
 
     /// Returns the partitions of a topic, by number; `None` if there is no such topic.
     pub(super) fn partitions(&self, topic: &str) -> Result<Option<Vec<i32>>> {
@@ -147,8 +155,7 @@ impl Reader {
             let added = asked.add_partition_offset(topic, stretch.partition, Offset::Offset(time));
             added.map_err(|error| sorted(&what(), &error))?;
         }
-        let found =
-            self.consumer.offsets_for_times(asked, PATIENCE).map_err(|error| self.failed(&what(), &error))?;
+        let found = self.consumer.offsets_for_times(asked, PATIENCE).map_err(|error| self.failed(&what(), &error))?;
         let cut = |stretch: &Stretch| {
             let found = found.find_partition(topic, stretch.partition).map(|found| found.offset());
             match found {
@@ -212,7 +219,7 @@ impl Reader {
                     end.is_none_or(|end| message.offset() + 1 >= end).then(|| message.partition())
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => Some(partition),
-                Some(Err(error)) if code(&error).is_some_and(|code| !is_passing(code)) => {
+                Some(Err(error)) if code_of(&error).is_some_and(|code| !is_passing(code)) => {
                     return Err(self.failed(&what(), &error));
                 }
                 Some(Err(_)) | None => None,
@@ -221,7 +228,8 @@ impl Reader {
                 open.retain(|stretch| stretch.partition != ended);
             }
             if heard.elapsed() > SILENCE {
-                return Err(Error::transient(self.told(&format!("{}: no answer for {SILENCE:?}", what()))));
+                let silent = KafkaError::MessageConsumption(RDKafkaErrorCode::OperationTimedOut);
+                return Err(self.failed(&what(), &silent));
             }
         }
         self.consumer.unassign().map_err(|error| sorted(&what(), &error))
@@ -231,28 +239,12 @@ impl Reader {
         self.failed(&format!("Kafka at `{}` cannot be reached", self.config.brokers), error)
     }
 
-    /// Sorts an error: what the client has met since, a refused login say, counts more than that a call failed.
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
-        let mut worst = sorted(&self.told(what), error);
-        while let Some(Err(met)) = self.consumer.poll(Duration::ZERO) {
-            if let Some(code) = code(&met)
-                && worst.kind() != tidegate_core::Kind::Permanent
-            {
-                let met = sorted_code(&self.told(what), code, &code.to_string());
-                if met.kind() == tidegate_core::Kind::Permanent {
-                    worst = met;
-                }
-            }
+        // What the client has met is told when somebody looks.
+        for _ in 0..EVENTS {
+            drop(self.consumer.poll(Duration::ZERO));
         }
-        worst
-    }
-
-    /// Returns a text with what the client said last, without secrets.
-    fn told(&self, what: &str) -> String {
-        match self.ear.take() {
-            Some(said) => self.config.rdkafka.hide_in(&format!("{what}: {said}")),
-            None => what.to_owned(),
-        }
+        self.ear.sorted(what, error, &self.config)
     }
 }
 
@@ -278,5 +270,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) const STEP: Duration = Duration::from_millis(100);
 /// How long nothing may come of a partition that has more.
 const SILENCE: Duration = Duration::from_secs(30);
+/// How many events of the client are looked at.
+const EVENTS: u32 = 16;
 /// How many offsets from the end on are read first.
 const WINDOW: i64 = 32;

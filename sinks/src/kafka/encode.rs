@@ -83,7 +83,13 @@ struct Labels<'a>(&'a Int32Array, &'a StringArray);
 
 impl Encoder {
     /// `limits` has how many bytes a message of each table may have.
-    pub(super) fn new(owner: &Owner, key: NameTemplate, format: Format, tables: &[SinkTable], limits: &[usize]) -> Self {
+    pub(super) fn new(
+        owner: &Owner,
+        key: NameTemplate,
+        format: Format,
+        tables: &[SinkTable],
+        limits: &[usize],
+    ) -> Self {
         let tables = tables.iter().zip(limits).map(|(table, limit)| Target {
             topic: table.name.clone(),
             table: table.table.name.to_string(),
@@ -121,13 +127,7 @@ impl Encoder {
     }
 
     /// Rows of one key and one origin make one message, or several where they are too large for one.
-    fn encode_arrow(
-        &self,
-        part: usize,
-        rows: &TableRows,
-        common: &Common<'_>,
-        messages: &mut Messages,
-    ) -> Result<()> {
+    fn encode_arrow(&self, part: usize, rows: &TableRows, common: &Common<'_>, messages: &mut Messages) -> Result<()> {
         let mut groups: Vec<(Range<usize>, Vec<u32>)> = Vec::new();
         let mut group_of: HashMap<(Range<usize>, &str), usize> = HashMap::new();
         for row in 0..rows.rows.num_rows() {
@@ -242,8 +242,7 @@ impl Messages {
             Rows::One => &one[..],
             Rows::Many(rows) => rows,
         };
-        let refusal =
-            |row: &u32| Refusal { cause: causes[*row as usize], table: message.table, error: why() };
+        let refusal = |row: &u32| Refusal { cause: causes[*row as usize], table: message.table, error: why() };
         rows.iter().map(refusal).collect()
     }
 }

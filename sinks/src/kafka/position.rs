@@ -136,7 +136,8 @@ impl Held {
 
     /// Returns what another pipeline has in common with these tables.
     fn neighbour(&self, tables: &[SinkTable]) -> Option<Neighbour> {
-        let common: Vec<_> = tables.iter().map(|table| &table.name).filter(|name| self.topics.contains(*name)).collect();
+        let common: Vec<_> =
+            tables.iter().map(|table| &table.name).filter(|name| self.topics.contains(*name)).collect();
         (!common.is_empty() && self.is_written()).then(|| Neighbour {
             pipeline: self.pipeline.clone(),
             sink: self.sink.clone(),

@@ -91,7 +91,7 @@ impl ProducerContext for Deliveries {
         if let Err((error, _)) = delivered {
             progress.failed.push((number, error.rdkafka_error_code().unwrap_or(Code::Fail)));
         }
-        if progress.done == progress.sent {
+        if progress.done == progress.sent || !progress.failed.is_empty() {
             self.progress.1.notify_all();
         }
     }
@@ -102,13 +102,13 @@ impl Deliveries {
         self.progress.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until all that was sent has arrived or failed, and returns what failed.
+    /// Waits until all that was sent has arrived, or the first have failed, and returns these: behind them the client sends
+    /// nothing more of this transaction.
     fn settle(&self, waited: &Waited) -> Result<Vec<(usize, Code)>> {
         let mut progress = self.lock();
-        while progress.done < progress.sent {
+        while progress.done < progress.sent && progress.failed.is_empty() {
             waited.check()?;
-            progress =
-                self.progress.1.wait_timeout(progress, STEP).unwrap_or_else(PoisonError::into_inner).0;
+            progress = self.progress.1.wait_timeout(progress, STEP).unwrap_or_else(PoisonError::into_inner).0;
         }
         Ok(std::mem::take(&mut progress.failed))
     }
@@ -165,7 +165,9 @@ impl Producer {
         loop {
             match call(&self.producer) {
                 Ok(()) => return Ok(()),
-                Err(error) if is_to_repeat(&error) => waited.check().map_err(|gave_up| self.told(what, gave_up))?,
+                Err(error) if is_to_repeat(&error) => {
+                    waited.check().map_err(|_| self.failed(what, &error))?;
+                }
                 Err(error) => return Err(self.failed(what, &error)),
             }
         }
@@ -222,23 +224,16 @@ impl Producer {
                 return Err(KafkaError::MessageProduction(Code::State));
             }
             producer.abort_transaction(left.min(Duration::from_secs(1)))
-        })
+        })?;
+        // What was purged is reported, too, and none of the next transaction's.
+        self.drain(waited)
     }
 
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
-        let said = self.deliveries.ear.take().map_or_else(|| what.to_owned(), |said| format!("{what}: {said}"));
-        let said = self.config.rdkafka.hide_in(&said);
         match self.producer.client().fatal_error() {
             Some((code, _)) if is_fenced(code) => fenced(),
-            Some((code, text)) => sorted_code(&said, code, &text),
-            None => sorted(&said, error),
-        }
-    }
-
-    fn told(&self, what: &str, error: Error) -> Error {
-        match self.deliveries.ear.take() {
-            Some(said) => Error::transient(self.config.rdkafka.hide_in(&format!("{what}: {error}: {said}"))),
-            None => Error::transient(format!("{what}: {error}")),
+            Some((code, text)) => sorted_code(what, code, &self.config.rdkafka.hide_in(&text)),
+            None => self.deliveries.ear.sorted(what, error, &self.config),
         }
     }
 }
@@ -345,7 +340,7 @@ impl Session {
     }
 
     /// Finds the rows that the broker never takes, by sending each message in a batch of its own, in transactions that are
-    /// aborted. A failed message may take those behind it along, so it is left out of the next round.
+    /// aborted. Behind a message that failed nothing more is sent, so there is a round for each, about.
     fn blamed(
         &mut self,
         chunk: &Chunk,

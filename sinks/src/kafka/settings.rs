@@ -72,19 +72,17 @@ fn wrong(name: &str, setting: &Setting) -> Option<String> {
         return Some(format!("`{name}` is set by the sink: {why}"));
     }
     let mut config = ClientConfig::new();
-    match setting {
-        Setting::Plain(value) => _ = config.set(name, value),
+    let value = match setting {
+        Setting::Plain(value) => value,
         // Whether the value fits is said when it is used, without it.
-        Setting::Hidden(_) => {
-            let native = config.create_native_config().ok()?;
-            return native.get(name).is_err().then(|| unknown(name));
-        }
-    }
-    match config.create_native_config() {
-        Ok(_) => None,
+        Setting::Hidden(_) => "",
+    };
+    match config.set(name, value).create_native_config() {
         Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => Some(unknown(name)),
+        Err(_) if matches!(setting, Setting::Hidden(_)) => None,
         Err(KafkaError::ClientConfig(_, why, ..)) => Some(format!("librdkafka does not take `{name}`: {why}")),
         Err(error) => Some(format!("librdkafka does not take `{name}`: {error}")),
+        Ok(_) => None,
     }
 }
 
@@ -216,7 +214,10 @@ const OWNED: &[(&str, &str)] = &[
     ("enable.auto.offset.store", READS),
     ("enable.partition.eof", READS),
     ("auto.offset.reset", READS),
-    ("allow.auto.create.topics", "a topic that vanished is not made again silently; `create` makes those that never were"),
+    (
+        "allow.auto.create.topics",
+        "a topic that vanished is not made again silently; `create` makes those that never were",
+    ),
     ("plugin.library.paths", "no code is loaded into the program"),
 ];
 

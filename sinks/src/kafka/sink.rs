@@ -221,13 +221,7 @@ impl Open {
 }
 
 /// Waits until nothing of the position's partition is undecided: then what is read there is the last word.
-fn until_decided(
-    config: &KafkaConfig,
-    owner: &Owner,
-    committed: &Reader,
-    topic: &str,
-    waited: &Waited,
-) -> Result<()> {
+fn until_decided(config: &KafkaConfig, owner: &Owner, committed: &Reader, topic: &str, waited: &Waited) -> Result<()> {
     let all = Reader::new(config, owner, Isolation::Uncommitted)?;
     loop {
         let (decided, end) = (committed.extent(topic, 0)?.to, all.extent(topic, 0)?.to);
@@ -235,7 +229,9 @@ fn until_decided(
             return Ok(());
         }
         waited.check().map_err(|_| {
-            Error::transient(format!("a transaction on topic `{topic}` is open: it ends by itself in {PATIENCE:?} or more"))
+            Error::transient(format!(
+                "a transaction on topic `{topic}` is open: it ends by itself in {PATIENCE:?} or more"
+            ))
         })?;
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
@@ -249,9 +245,7 @@ fn reach(config: &KafkaConfig, tables: &[SinkTable]) -> Result<String> {
     let (plural, at) = (if brokers == 1 { "broker" } else { "brokers" }, &config.brokers);
     match (missing.is_empty(), &config.create) {
         (true, _) => Ok(format!("`{at}` answers, {brokers} {plural}; the topics are there")),
-        (false, Some(_)) => {
-            Ok(format!("`{at}` answers, {brokers} {plural}; `{}` will be made", missing.join("`, `")))
-        }
+        (false, Some(_)) => Ok(format!("`{at}` answers, {brokers} {plural}; `{}` will be made", missing.join("`, `"))),
         (false, None) => Err(topics::lacking(config, &missing)),
     }
 }

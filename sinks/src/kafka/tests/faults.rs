@@ -20,8 +20,7 @@ async fn a_broker_that_is_killed_in_a_transaction_and_comes_back_loses_nothing_a
             tokio::time::sleep(Duration::from_millis(20 + 90 * round)).await;
             tokio::task::block_in_place(|| server.kill());
         };
-        let (written, ()) =
-            tokio::join!(tokio::time::timeout(Duration::from_secs(3), sink.write(&chunk)), kill);
+        let (written, ()) = tokio::join!(tokio::time::timeout(Duration::from_secs(3), sink.write(&chunk)), kill);
         tokio::task::block_in_place(|| server.restart());
         let stands = bench.reopened(&mut sink).await;
         assert!(stands == at || stands == to, "at {stands}, neither before nor behind the chunk {at}..{to}");

@@ -4,6 +4,7 @@ mod faults;
 mod kills;
 mod owners;
 mod rows;
+mod settings;
 mod sizes;
 mod topics;
 mod verify;
@@ -211,9 +212,9 @@ fn read(brokers: &str, topic: &str) -> Vec<Stored> {
 
 fn seen(message: &BorrowedMessage<'_>) -> Stored {
     let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).unwrap();
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect()
-    });
+    let headers = message
+        .headers()
+        .map(|headers| headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect());
     Stored {
         partition: message.partition(),
         key: text(message.key()),

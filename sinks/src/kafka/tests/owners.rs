@@ -92,10 +92,10 @@ async fn what_a_dead_owner_left_open_is_aborted_before_the_position_is_read() {
     assert_committed(bench.write(&mut sink, 0, 10).await);
     drop(sink);
     // As a process does that is killed in a transaction: rows and position have arrived, the commit was not asked for.
-    let (id, topics) = (format!("tidegate/{}/{}", bench.name, bench.context().owner.sink), [
-        bench.topic("trades"),
-        bench.position_topic(),
-    ]);
+    let (id, topics) = (
+        format!("tidegate/{}/{}", bench.name, bench.context().owner.sink),
+        [bench.topic("trades"), bench.position_topic()],
+    );
     let brokers = bench.config.brokers.clone();
     let dead = tokio::task::spawn_blocking(move || {
         let dead: BaseProducer =

@@ -85,8 +85,7 @@ async fn rows_of_one_key_are_one_arrow_stream_with_every_bit() {
     let keys: Vec<_> = stored.iter().map(|message| message.key.as_str()).collect();
     assert_eq!(keys, ["A", "B"]);
     assert_eq!(stored[0].headers["tg_position"], "0000000000000001.1.0", "that of its first row");
-    let batches: Vec<_> =
-        StreamReader::try_new(&stored[0].value[..], None).unwrap().collect::<Result<_, _>>().unwrap();
+    let batches: Vec<_> = StreamReader::try_new(&stored[0].value[..], None).unwrap().collect::<Result<_, _>>().unwrap();
     let [batch] = &batches[..] else { panic!("one batch") };
     assert_eq!(batch.column_by_name("seq").unwrap().as_primitive::<UInt64Type>().values()[..], [1, 3]);
     assert_eq!(batch.column_by_name("unsigned").unwrap().as_primitive::<UInt64Type>().value(1), u64::MAX);

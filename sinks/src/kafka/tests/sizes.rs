@@ -5,7 +5,10 @@ use tidegate_core::{
     sink::{Refusal, Written},
 };
 
-use super::{super::{Compression, Format}, Bench, assert_committed, change_topic, make_topic, up_to};
+use super::{
+    super::{Compression, Format},
+    Bench, assert_committed, change_topic, make_topic, up_to,
+};
 
 #[tokio::test]
 async fn a_row_that_is_too_large_is_refused_and_the_rest_of_the_chunk_is_stored_without_it() {
@@ -106,7 +109,8 @@ fn without(chunk: &mut tidegate_core::chunk::Chunk, offsets: &[u64]) {
         let keep: Vec<bool> = part.causes.iter().map(|cause| !offsets.contains(&cause.offset)).collect();
         let indices: arrow_array::UInt32Array =
             keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(n, _)| n as u32).collect();
-        let columns = part.rows.columns().iter().map(|column| arrow_select::take::take(column, &indices, None).unwrap());
+        let columns =
+            part.rows.columns().iter().map(|column| arrow_select::take::take(column, &indices, None).unwrap());
         part.rows = arrow_array::RecordBatch::try_new(part.rows.schema(), columns.collect()).unwrap();
         let mut kept = keep.iter();
         part.causes.retain(|_| *kept.next().unwrap());
