@@ -4,7 +4,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -57,7 +60,9 @@ async fn kills_of_the_program_and_of_the_broker_lose_nothing_and_double_nothing(
     program.until("it waits for the broker", |report| sink(report)["status"] == "degraded").await;
     block_in_place(|| server.restart());
     let comparison = settle(&bench, &server, &mut program).await;
-    comparison.assert_exact(&format!("TIDEGATE_SEED={seed}: {story:#?}\nthe log:\n{}", program.log()));
+    let verified = tidegate(bench.folder(), &["verify", "eth.toml"]);
+    assert_eq!(verified.code, 0, "{verified:?}\n{story:#?}\nthe log:\n{}", program.log());
+    comparison.assert_exact(&format!("TIDEGATE_SEED={seed}: {story:#?}\n{verified:?}\nthe log:\n{}", program.log()));
     println!(
         "{} trades owed, {} tickers, {} books stored",
         comparison.trades.made, comparison.tickers.stored, comparison.books.stored
@@ -240,14 +245,15 @@ fn rows(brokers: &str, topic: &str) -> Vec<Value> {
     for partition in metadata.topics()[0].partitions() {
         assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
     }
-    let (mut ended, partitions) = (0, assignment.count());
+    // A partition that is written to ends more than once.
+    let mut open: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
     consumer.assign(&assignment).unwrap();
     let (mut rows, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-    while ended < partitions {
+    while !open.is_empty() {
         assert!(Instant::now() < deadline, "{topic} cannot be read to its end");
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => rows.push(serde_json::from_slice(message.payload().unwrap()).unwrap()),
-            Some(Err(KafkaError::PartitionEOF(_))) => ended += 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
             Some(Err(_)) | None => {}
         }
     }

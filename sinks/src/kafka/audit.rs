@@ -163,7 +163,7 @@ impl Look {
         let (format, upto) = (self.format, self.upto);
         self.reader.read(topic, &stretches, waited, |message| {
             // Whoever else writes to the topic has no such header, and is none of ours.
-            if !offset(message).is_some_and(|offset| offset <= upto) {
+            if offset(message).is_none_or(|offset| offset > upto) {
                 return Ok(());
             }
             let value = message.payload().unwrap_or_default();

@@ -258,9 +258,8 @@ impl<'a> Common<'a> {
             Some(ColumnView::Label(numbers, texts)) => Ok(Labels(numbers, texts)),
             Some(_) | None => Err(strange(name)),
         };
-        let received = match rows.column_by_name("ts_recv").map(ColumnView::of) {
-            Some(ColumnView::Time(times)) => times,
-            Some(_) | None => return Err(strange("ts_recv")),
+        let Some(ColumnView::Time(received)) = rows.column_by_name("ts_recv").map(ColumnView::of) else {
+            return Err(strange("ts_recv"));
         };
         Ok(Self { venue: labels("venue")?, symbol: labels("symbol")?, origin: labels("origin")?, received })
     }

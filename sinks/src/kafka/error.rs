@@ -1,4 +1,5 @@
 //! What an error of Kafka means for the driver.
+#![allow(clippy::wildcard_enum_match_arm, reason = "errors of the client that have a code mean what the code says")]
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 use tidegate_core::Error;

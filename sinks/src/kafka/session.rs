@@ -186,9 +186,8 @@ impl Producer {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) => {
-                    waited.check()?;
                     record = back;
-                    std::thread::sleep(FULL);
+                    waited.pause(FULL)?;
                 }
                 Err((error, _)) => {
                     let mut progress = self.deliveries.lock();
@@ -203,8 +202,7 @@ impl Producer {
     /// Waits until the client has nothing more under way: its own waiting sleeps for 100 ms at a time.
     fn drain(&self, waited: &Waited) -> Result<()> {
         while self.producer.in_flight_count() > 0 {
-            waited.check()?;
-            std::thread::sleep(Duration::from_micros(50));
+            waited.pause(Duration::from_micros(50))?;
         }
         Ok(())
     }

@@ -179,13 +179,8 @@ impl JsonSchema for Settings {
         "rdkafka".into()
     }
 
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let secret = generator.subschema_for::<Secret>();
-        json_schema!({
-            "type": "object",
-            "x-unit": "table of librdkafka's settings",
-            "additionalProperties": { "anyOf": [{ "type": ["string", "integer", "boolean"] }, secret] },
-        })
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "object", "x-unit": "table of librdkafka's settings" })
     }
 }
 

@@ -1,5 +1,7 @@
 //! The sink: takes ownership, writes chunks, looks after itself. All work is done on a thread that may block.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tidegate_core::{
     Error, Result,
@@ -14,7 +16,7 @@ use tracing::info;
 use super::{
     KafkaConfig, adopt,
     audit::KafkaAudit,
-    client::{Isolation, PATIENCE, Reader},
+    client::{Isolation, Reader},
     error::fenced,
     position::{self, Held},
     session::Session,
@@ -228,12 +230,11 @@ fn until_decided(config: &KafkaConfig, owner: &Owner, committed: &Reader, topic:
         if decided >= end {
             return Ok(());
         }
-        waited.check().map_err(|_| {
+        waited.pause(Duration::from_millis(20)).map_err(|_| {
             Error::transient(format!(
-                "a transaction on topic `{topic}` is open: it ends by itself in {PATIENCE:?} or more"
+                "a transaction on topic `{topic}` is open, and hides what is behind it: it is waited for"
             ))
         })?;
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

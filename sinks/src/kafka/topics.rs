@@ -145,8 +145,7 @@ fn until_there(reader: &Reader, names: &[&str], waited: &Waited) -> Result<()> {
     for name in names {
         // A partition without a leader has no end yet.
         while reader.partitions(name)?.is_none_or(|p| p.is_empty()) || reader.extent(name, 0).is_err() {
-            waited.check()?;
-            std::thread::sleep(PAUSE);
+            waited.pause(PAUSE)?;
         }
     }
     Ok(())

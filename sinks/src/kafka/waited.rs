@@ -1,8 +1,11 @@
 //! Whether somebody still waits for work on another thread.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use tidegate_core::{Error, Result};
@@ -32,5 +35,16 @@ impl Waited {
     /// Fails once nobody waits any more. What is under way is in doubt then, and the next opening settles it.
     pub(super) fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) { Err(Error::transient("was given up")) } else { Ok(()) }
+    }
+
+    /// Pauses, on a thread that may block, and then does the same: where the client has nothing that could be waited on.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Self::check).
+    #[allow(clippy::disallowed_methods, reason = "all of this is done on a thread that may block")]
+    pub(super) fn pause(&self, pause: Duration) -> Result<()> {
+        std::thread::sleep(pause);
+        self.check()
     }
 }
