@@ -40,6 +40,8 @@ pub(super) struct Recorder {
     pub(super) continuity: Continuity,
     /// The first record and the time from which on each stream is owed.
     pub(super) owed_from: [Option<(usize, i64)>; STREAMS.len()],
+    /// Streams that were left and forgotten.
+    pub(super) begins_anew: [bool; STREAMS.len()],
     /// Records that the log says are lost.
     pub(super) lost: BTreeSet<usize>,
     /// Records that were believed not to be, since the session that was the first one lasted.
@@ -210,6 +212,7 @@ impl Recorder {
             Control::Retired { stream } => {
                 if let Some(stream) = self.stream(*stream) {
                     self.owed_from[stream] = None;
+                    self.begins_anew[stream] = true;
                 }
             }
             _ => {}
