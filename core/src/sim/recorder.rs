@@ -272,7 +272,8 @@ impl Recorder {
     /// The spool was restored from a copy that ends here: all behind it has not happened.
     pub(super) fn went_back(&mut self) {
         let (lost, trusted) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.trusted));
-        *self = Self { lost, trusted, told: self.told.take(), ..Self::default() };
+        let (told, begins_anew) = (self.told.take(), self.begins_anew);
+        *self = Self { lost, trusted, told, begins_anew, ..Self::default() };
     }
 }
 

@@ -20,12 +20,17 @@ const KEPT: [u64; 1] = [1669];
 /// So many seeds are enough for every mutant.
 const ENOUGH: u64 = 10_000;
 
-/// Rules that no history has missed yet, each with the test that does: they are tried only by name.
+/// Rules that no history has missed yet; they are tried only by name. What holds them:
 ///
-/// A note whose name is not durable takes a death between two calls of the directory and a power cut within the second until
-/// the next note (`delivery::known::tests`); a link overflows only while intake waits for a disk (`intake::tests`); a history
-/// without `MendAnew` has not been seen to end (`spool::tests::faults`).
-const OUT_OF_REACH: [Rule; 3] = [Rule::KnownIsDurable, Rule::OverflowIsSaid, Rule::MendAnew];
+/// - `KnownIsDurable` takes a death between two calls of the directory and a power cut within the second until the next note:
+///   `delivery::known::tests::what_a_killed_process_has_noted_outlives_a_power_cut_once_it_was_read`.
+/// - `OverflowIsSaid` takes a link that overflows, which happens while intake waits for a disk:
+///   `connection::driver::tests::lines`, the two tests that look for "the log cannot keep up".
+/// - `OldNumbering` takes a record that overtakes a new numbering, which the venue here never sends:
+///   `intake::continuity::tests::rules::records_on_the_way_when_the_history_shows_a_new_numbering_belong_to_the_old_one`.
+/// - `MendAnew`: a run without it was not seen to end, and was not understood:
+///   `spool::tests::faults::after_a_failed_fsync_everything_is_written_again_and_then_durable`.
+const OUT_OF_REACH: [Rule; 4] = [Rule::KnownIsDurable, Rule::OverflowIsSaid, Rule::OldNumbering, Rule::MendAnew];
 
 #[test]
 fn no_rule_is_broken_in_any_history_that_has_broken_one_before() {
