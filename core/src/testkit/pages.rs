@@ -87,7 +87,7 @@ impl Pages {
         if end <= page * PAGE {
             return;
         }
-        if self.len > end && end % PAGE != 0 {
+        if self.len > end && !end.is_multiple_of(PAGE) {
             let mut bytes = vec![0; end - page * PAGE];
             of.read(&mut bytes, page * PAGE);
             return self.write(&bytes, page * PAGE);
