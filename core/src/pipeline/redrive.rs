@@ -26,7 +26,7 @@ use super::{Folder, SourceFeed};
 use crate::{
     Error, Result,
     config::Pipeline,
-    deadletter::{DeadLetter, Redrive},
+    deadletter::{self, DeadLetter, Redrive},
     delivery::Floor,
     intake::{Handover, Link, LinkId, MAX_ROW, Step},
     row::{Table, Timestamp},
@@ -106,8 +106,7 @@ pub fn ask(folder: &Folder, sink: &str, letters: &[DeadLetter]) -> Result<PathBu
     let name = format!("{PREFIX}{:020}-{}{SUFFIX}", Timestamp::now().0, std::process::id());
     let written = disk::replace(&RealDisk::at(&directory), &name, |file| {
         for letter in letters {
-            serde_json::to_writer(&mut *file, letter)?;
-            file.write_all(b"\n")?;
+            file.write_all(&deadletter::written(letter))?;
         }
         Ok(())
     });
@@ -152,7 +151,9 @@ fn read(path: &Path) -> Result<Vec<DeadLetter>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text.map_err(cannot)?,
     };
-    text.lines().map(|line| serde_json::from_str(line).map_err(|error| cannot(error.into()))).collect()
+    let none = || io::Error::new(io::ErrorKind::InvalidData, "a line of it is no dead letter");
+    let letter = |line: &str| deadletter::parsed(line.as_bytes()).and_then(|letter| letter.ok_or_else(none));
+    text.lines().map(|line| letter(line).map_err(cannot)).collect()
 }
 
 /// Enters requests in the log of a running pipeline.
