@@ -286,9 +286,8 @@ impl DeadLetters {
         let mut lines = Lines::read(&*file).map_err(|error| self.failed("read", error))?;
         let discarded = if holds(Rule::LettersComeAgain) { lines.discard(&comes_again) } else { Vec::new() };
         let mut marks = self.marks()?;
-        let forgotten = marks.forget(&*self.disk, &discarded, |row| {
-            comes_again(SpoolPosition { boot: row.boot, offset: row.offset })
-        });
+        let forgotten = marks
+            .forget(&*self.disk, &discarded, |row| comes_again(SpoolPosition { boot: row.boot, offset: row.offset }));
         forgotten.map_err(|error| self.failed_to("rewrite", sent::FILE_NAME, error))?;
         if lines.is_to_be_rewritten() {
             self.replace_by(|new| lines.copy_kept(&*file, new))?;

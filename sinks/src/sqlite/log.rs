@@ -81,7 +81,8 @@ impl Pages {
             return Ok(None);
         }
         log.read_exact_at(&mut head, 0)?;
-        let number = |bytes: &[u8], at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let number =
+            |bytes: &[u8], at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let (size, salts) = (number(&head, 8), [number(&head, 16), number(&head, 20)]);
         if number(&head, 0) & !1 != MAGIC || size == 0 {
             return Ok(None);
