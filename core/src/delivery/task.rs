@@ -217,7 +217,10 @@ impl<L: Log> Delivery<L> {
             pauses.succeeded_for(now - began);
             let pause = pauses.failed(None);
             // What was under way may have been left in any state. The next opening settles what is in doubt.
-            (self.sink, self.letters) = (None, None);
+            let sink = self.sink.take();
+            // Letting go of a sink that has a fault may panic, too.
+            drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(sink))));
+            self.letters = None;
             self.rows.clear();
             self.refusals.clear();
             self.machine.on(now, Event::Again(None));

@@ -25,6 +25,7 @@ use tracing::{info, warn};
 use super::{Folder, SourceFeed};
 use crate::{
     Error, Result,
+    caught::{caught, pauses},
     config::Pipeline,
     deadletter::{self, DeadLetter, Redrive},
     delivery::Floor,
@@ -157,6 +158,7 @@ fn read(path: &Path) -> Result<Vec<DeadLetter>> {
 }
 
 /// Enters requests in the log of a running pipeline.
+#[derive(Clone)]
 pub(super) struct Redrives {
     pub(super) pipeline: String,
     pub(super) folder: Folder,
@@ -168,8 +170,19 @@ pub(super) struct Redrives {
 }
 
 impl Redrives {
-    /// Looks for requests until the pipeline stops.
+    /// Looks for requests until the pipeline stops, again after a panic: what was entered then is entered once more, which the
+    /// letters see through.
     pub(super) async fn run(self) {
+        let (stop, pipeline, mut pauses) = (self.stop.clone(), self.pipeline.clone(), pauses());
+        while let Err(panic) = caught("sending dead letters again", self.clone().look_on()).await {
+            warn!(pipeline, error = panic.chain(), "redrive {pipeline} is looked for again after a pause");
+            if stop.run_until_cancelled(tokio::time::sleep(pauses.failed(None))).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn look_on(self) {
         let Self { pipeline, folder, sinks, sources, queue, stop } = self;
         let mut desks: Vec<_> = sinks
             .into_iter()

@@ -122,7 +122,8 @@ fn find(new: &str, old: &str, from: Folder, to: &Folder, left: &[String]) -> Res
             Err(Error::config(format!("`{}` is the spool of `{name}`, not of `{old}`", place.display())))
         }
         (None, _) => {
-            let meant = nearest(old, names(left)).map_or_else(String::new, |meant| format!(", did you mean `{meant}`?"));
+            let meant =
+                nearest(old, names(left)).map_or_else(String::new, |meant| format!(", did you mean `{meant}`?"));
             let known = match left {
                 [] => "no spool is there that no file names".to_owned(),
                 left => format!("spools that no file names: {}", left.join(", ")),
