@@ -592,7 +592,7 @@ fn present(standing: &Standing<'_>) -> Option<Known> {
 
 /// What is asked for is open, but for what is decided.
 fn asked(known: &Known) -> Option<Known> {
-    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed);
+    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed | State::Closed);
     (!is_decided).then(|| Known::new(State::Open))
 }
 

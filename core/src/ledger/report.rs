@@ -17,6 +17,8 @@ use crate::{Error, Result, row::Timestamp};
 pub struct Coverage {
     /// Up to where the spool was read.
     pub offset: u64,
+    /// Whether the rows that are counted are every row of this spool, from its first one on, and no other.
+    pub counts_all: bool,
     /// The first moment of which anything is said; `None` where nothing was subscribed to yet.
     pub from: Option<Timestamp>,
     /// The last moment of which anything is known: now, where nobody runs it.
@@ -120,6 +122,8 @@ pub struct Kind {
     pub lost_because: BTreeMap<String, usize>,
     /// For how many seconds nobody can tell what was sent, of at least one stream.
     pub unknown_seconds: f64,
+    /// For how many seconds the market was closed, by its schedule, of at least one stream.
+    pub closed_seconds: f64,
     /// From when on all that the venue sent is in the spool, or was; `None` where nothing can show that.
     pub complete_since: Option<Timestamp>,
     /// The sinks that lack some of it: of these that does not hold.
@@ -293,15 +297,36 @@ impl Coverage {
         for stream in &streams {
             kinds.entry((&stream.source, &stream.table)).or_default().push(stream);
         }
-        let kinds: Vec<_> =
+        let mut kinds: Vec<_> =
             kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default(), now.unwrap_or_default())).collect();
+        if version >= 3 && since.is_none() {
+            joined(connection, &mut kinds).await?;
+        }
+        let counts_all: Option<bool> = match version {
+            ..3 => None,
+            _ => sqlx::query_scalar("SELECT all_rows FROM counted").fetch_optional(&mut *connection).await?,
+        };
+        let counts_all = counts_all.unwrap_or(false);
         let dropped = dropped(connection, since).await?;
         let unreadable = unreadable(connection, since).await?;
         let skipped = if version < 2 { Vec::new() } else { skipped(connection, since).await? };
         let offset = offset.unwrap_or_default().cast_unsigned();
         let (is_lost, totals, sinks) = (false, Totals::default(), Vec::new());
-        let coverage =
-            Self { offset, from, to, stopped, is_lost, totals, kinds, sinks, dropped, unreadable, skipped, streams };
+        let coverage = Self {
+            offset,
+            counts_all,
+            from,
+            to,
+            stopped,
+            is_lost,
+            totals,
+            kinds,
+            sinks,
+            dropped,
+            unreadable,
+            skipped,
+            streams,
+        };
         Ok(coverage.summed_up(BTreeMap::new()))
     }
 
@@ -399,6 +424,7 @@ impl Kind {
             lost_seconds: seconds(intervals().filter(|one| one.state == State::Lost), now),
             lost_because,
             unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), now),
+            closed_seconds: seconds(intervals().filter(|one| one.state == State::Closed), now),
             complete_since: complete_since(streams),
             incomplete_at: Vec::new(),
         }
@@ -505,6 +531,19 @@ async fn streams(
         stream.complete_since = stream.complete_since();
     }
     Ok(streams)
+}
+
+/// Adds what was settled long ago, and has no stretch of its own any more.
+async fn joined(connection: &mut SqliteConnection, kinds: &mut [Kind]) -> sqlx::Result<()> {
+    let query = "SELECT source, tbl, sum(filled), sum(absent) FROM streams GROUP BY source, tbl";
+    let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(query).fetch_all(connection).await?;
+    for (source, table, filled, absent) in rows {
+        for kind in kinds.iter_mut().filter(|kind| kind.source == source && kind.table == table) {
+            kind.filled += usize::try_from(filled).unwrap_or(0);
+            kind.absent += usize::try_from(absent).unwrap_or(0);
+        }
+    }
+    Ok(())
 }
 
 async fn dropped(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Dropped>> {

@@ -208,6 +208,9 @@ fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
     if *proof == Proof::None && *unknown_seconds > 0.0 {
         writeln!(f, "{table}: nobody listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
+    if kind.closed_seconds > 0.0 {
+        writeln!(f, "{table}: closed for {}, by the market's schedule", span(kind.closed_seconds))?;
+    }
     if *open > 0 {
         let when = if is_stopped { "to be asked for at the next start" } else { "asked for" };
         writeln!(f, "{table}: {} open, {when}", gaps(*open))?;
@@ -375,6 +378,7 @@ mod tests {
             lost_seconds: 80_000_000.0,
             lost_because: BTreeMap::from([(LONG.to_owned(), 10_000)]),
             unknown_seconds: 80_000_000.0,
+            closed_seconds: 80_000_000.0,
             complete_since: Some(LATE),
             incomplete_at: Vec::new(),
         }
@@ -408,6 +412,7 @@ mod tests {
             tidegate_core::ledger::Dropped { table, symbol, sink, rows: u64::MAX, first_at: LATE, last_at: LATE };
         let coverage = Coverage {
             offset: u64::MAX,
+            counts_all: true,
             from: Some(Timestamp(1)),
             to: Some(LATE),
             stopped: Some(LATE),
@@ -433,6 +438,7 @@ mod tests {
     fn a_narrow_page_says_all_that_a_wide_one_says() {
         let coverage = Coverage {
             offset: 1,
+            counts_all: true,
             from: Some(Timestamp(1)),
             to: Some(LATE),
             stopped: None,
@@ -477,11 +483,13 @@ mod tests {
             lost_seconds: lost as f64 * 60.0,
             lost_because: (0..lost.min(1)).map(|_| ("the venue forgot".to_owned(), 1)).collect(),
             unknown_seconds: 0.0,
+            closed_seconds: 0.0,
             complete_since: Some(at),
             ..kind(Proof::DenseSequence)
         };
         let clean = Coverage {
             offset: 10,
+            counts_all: true,
             from: Some(at),
             to: Some(at),
             stopped: None,
@@ -580,7 +588,9 @@ mod tests {
         for (_, name) in State::ALL {
             assert!(super::super::COVERAGE_EXAMPLES.contains(name), "{name}");
         }
-        assert!(["Exit code 1 if", "; 2 where"].iter().all(|code| super::super::COVERAGE_EXAMPLES.contains(code)));
+        assert!(
+            ["Exit code 1 if", "Exit code 2 where"].iter().all(|code| super::super::COVERAGE_EXAMPLES.contains(code))
+        );
     }
 
     #[test]
