@@ -104,7 +104,9 @@ impl Page<'_> {
         let Totals { filled, open, lost, rows_lost_at_sinks, uncounted, dead_letters } = self.coverage.totals;
         write!(f, "total: {} filled, {open} open, {lost} lost", gaps(filled))?;
         if rows_lost_at_sinks > 0 || uncounted > 0 {
-            write!(f, "; {} lost at sinks", lost_rows(rows_lost_at_sinks, uncounted))?;
+            let is_of_sinks = self.coverage.sinks.iter().any(|at| at.rows_lost > 0 || at.uncounted > 0);
+            let place = if is_of_sinks { "at sinks" } else { "in the spool" };
+            write!(f, "; {} lost {place}", lost_rows(rows_lost_at_sinks, uncounted))?;
         }
         if dead_letters > 0 {
             write!(f, "; {}", letters(dead_letters))?;
@@ -565,6 +567,12 @@ mod tests {
                 vec!["spool: offsets 4 to 6 cannot be read by sqlite\n", ", but at sqlite\n"],
             ),
             (
+                Coverage { unreadable: vec![unread(&[])], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost; rows that nobody could count lost in the\n    spool",
+                vec!["spool: offsets 4 to 6 cannot be read\n"],
+            ),
+            (
                 clean,
                 1,
                 "total: 3 gaps filled, 0 open, 0 lost; 1 dead letter waits",
@@ -578,7 +586,8 @@ mod tests {
             for line in lines {
                 assert!(page.contains(line), "{line}: {page}");
             }
-            let says_lost = coverage.totals.lost > 0 || total.contains("lost at sinks");
+            let says_lost =
+                coverage.totals.lost > 0 || total.contains("; rows that") || total.contains("lost at sinks");
             assert_eq!(coverage.is_lost, says_lost, "{page}");
         }
     }
