@@ -31,6 +31,7 @@ use crate::{
     protocol::{Command, Frame, Gap, GapId, Outbox, Protocol, Reply, Request},
     row::{Origin, Table, Timestamp},
     source::{Source, SourceContext},
+    spool::LeftBy,
 };
 
 /// A capture, as a source.
@@ -375,7 +376,8 @@ impl Replay {
         let vouched = self.vouched.iter().map(String::as_str);
         let streams = ended_streams(&*self.protocol, channels, vouched);
         if !streams.is_empty() {
-            self.link.step(Step::Unsubscribed { streams });
+            // Who has ended them is not recorded: mostly it was the choice.
+            self.link.step(Step::Left { streams, by: LeftBy::Choice });
         }
     }
 

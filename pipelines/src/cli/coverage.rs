@@ -191,7 +191,10 @@ fn worded(interval: &Interval) -> String {
     let Interval { from, to, state, why } = interval;
     let state = state.name().replace('_', " ");
     let lasts = to.map_or_else(|| "until now".to_owned(), |to| format!("for {}", span(seconds(*from, to))));
-    let why = why.as_ref().filter(|_| interval.state == State::Lost).map_or_else(String::new, |why| format!(": {why}"));
+    let why = why
+        .as_ref()
+        .filter(|_| matches!(interval.state, State::Lost | State::NotSubscribed))
+        .map_or_else(String::new, |why| format!(": {why}"));
     cut(&format!("{state} {} {lasts}{why}", moment(*from)), 78)
 }
 
