@@ -17,7 +17,7 @@ use crate::{
     own,
     protocol::GapId,
     row::{Numbering, Origin, StreamKey, Timestamp},
-    spool::{Control, GapOutcome, RowHead},
+    spool::{Control, GapOutcome, LeftBy, RowHead},
 };
 
 /// What is known of every stream's time.
@@ -56,6 +56,8 @@ pub(crate) struct Line {
     pub(crate) time: Timeline,
     /// A session that vouches for it.
     pub(crate) session: Option<u32>,
+    /// Why nobody subscribes to it, as far as that was said.
+    left: Option<Known>,
     /// Whether the store has to learn of it, besides its time.
     pub(crate) is_news: bool,
     /// Rows since the store was told.
@@ -209,6 +211,14 @@ impl Fold {
                 self.ended(ended, control);
             }
             Control::Ended { session, .. } => self.ended(vec![*session], control),
+            Control::Left { session, streams, by, .. } => {
+                let end = self.end_of(*session);
+                self.continuity.apply(control);
+                for stream in streams {
+                    self.lines.get_mut(stream).into_iter().for_each(|line| line.left = Some(left(*by)));
+                    self.lapse(*stream, &end);
+                }
+            }
             Control::Unsubscribed { session, streams, .. } => {
                 let end = self.end_of(*session);
                 self.continuity.apply(control);
@@ -340,7 +350,12 @@ impl Fold {
             return;
         }
         let Some(standing) = self.continuity.standing(id) else { return };
-        let Some(known) = present(&standing) else { return };
+        let Some(mut known) = present(&standing) else { return };
+        if known.state == State::NotSubscribed
+            && let Some(left) = self.lines.get(&id).and_then(|line| line.left.as_ref())
+        {
+            known = left.clone();
+        }
         let (session, numbering) = (standing.covered_by.first().copied(), standing.numbering);
         if let Some(line) = self.lines.get_mut(&id) {
             line.is_news |= (line.session, line.numbering) != (session, numbering);
@@ -536,7 +551,9 @@ impl Fold {
 impl Line {
     fn new(row: Option<i64>, source: Arc<str>, key: StreamKey, time: Timeline) -> Self {
         let is_news = row.is_none();
-        Self { row, source, key, numbering: None, time, session: None, is_news, received: 0, backfilled: 0 }
+        let last = &time.last().known;
+        let left = matches!(last.state, State::NotSubscribed | State::Closed).then(|| last.clone());
+        Self { row, source, key, numbering: None, time, session: None, left, is_news, received: 0, backfilled: 0 }
     }
 }
 
@@ -576,6 +593,16 @@ impl Closing<'_> {
     }
 }
 
+/// Says why a stream is not subscribed to.
+fn left(by: LeftBy) -> Known {
+    match by {
+        LeftBy::Choice => Known::because(State::NotSubscribed, "the choice has other instruments"),
+        LeftBy::Start => Known::because(State::NotSubscribed, "not chosen any more since a start"),
+        LeftBy::Venue => Known::because(State::NotSubscribed, "ended by the venue"),
+        LeftBy::Schedule => Known::because(State::Closed, "by the schedule"),
+    }
+}
+
 fn present(standing: &Standing<'_>) -> Option<Known> {
     if !standing.covered_by.is_empty() {
         return Some(Known::new(State::Received));
@@ -592,7 +619,7 @@ fn present(standing: &Standing<'_>) -> Option<Known> {
 
 /// What is asked for is open, but for what is decided.
 fn asked(known: &Known) -> Option<Known> {
-    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed);
+    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed | State::Closed);
     (!is_decided).then(|| Known::new(State::Open))
 }
 
@@ -618,6 +645,6 @@ const EVER: Span = (Timestamp(i64::MIN), END);
 /// Why a stretch is unknown of a stream whose records have no numbers.
 pub(super) const NOT_REPEATED: &str = "nobody listened, and the venue does not repeat it";
 pub(super) const NOBODY: &str = "nobody listened";
-const SPOOL_FULL: &str = "the spool was full";
-const UNREADABLE: &str = "a part of the spool cannot be read any more";
+pub(super) const SPOOL_FULL: &str = "the spool was full";
+pub(super) const UNREADABLE: &str = "a part of the spool cannot be read any more";
 const CHAIN_BROKE: &str = "the chain of changes broke, and a whole state followed";

@@ -17,6 +17,7 @@ use crate::{
     delivery::{Floor, Log, Seen, SpoolLog},
     health::StageHealth,
     intake::Continuity,
+    row::Timestamp,
     spool::{Boot, Item, SpoolPosition, SpoolReader, Standing, Unreadable},
 };
 
@@ -109,7 +110,13 @@ impl Ledger {
         let mut reading = self.start(&mut store).await?;
         let begins_at = self.setup.synced.borrow().offset;
         self.setup.health.healthy("follows the spool");
+        let mut compact_at = Instant::now();
         loop {
+            if compact_at <= Instant::now() {
+                compact_at = Instant::now() + COMPACT_EVERY;
+                let kept = Timestamp::now().0.saturating_sub(KEPT_APART.as_nanos() as i64);
+                store.compact(Timestamp(kept)).await?;
+            }
             let is_last = self.setup.stop.borrow_and_update().is_some();
             let upto = self.setup.synced.borrow_and_update().offset;
             let next_at = Instant::now() + PACE;
@@ -163,8 +170,11 @@ impl Ledger {
             told.hear(said);
         }
         let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
-        let news = News { unreadable: reading.losses(), boots: std::mem::take(&mut reading.passed) };
+        let counts_all = reading.counts_all.or((!reading.unread.is_empty()).then_some(false));
+        let boots = std::mem::take(&mut reading.passed);
+        let news = News { unreadable: reading.losses(), boots, counts_all };
         store.save(&mut reading.fold, place, &news).await?;
+        reading.counts_all = None;
         reading.unread.clear();
         reading.known_lost.extend(news.unreadable.iter().map(|loss| (loss.first, loss.last)));
         self.setup.health.ledger(Instant::now(), reading.position.offset, reading.fold.open());
@@ -250,6 +260,8 @@ struct Reading {
     known_lost: BTreeSet<(u64, u64)>,
     /// Statements of the ledger's own that were read since the store was told.
     said: Vec<Statement>,
+    /// Whether the store counts every row of this spool and no other, where that is news.
+    counts_all: Option<bool>,
 }
 
 impl Reading {
@@ -261,7 +273,9 @@ impl Reading {
         for (id, stream) in reader.streams().into_iter().filter(|_| snapshot.is_none()) {
             continuity.add_stream(id, &stream.source, &stream.key);
         }
-        Self::at(reader, Fold::begin(continuity, lines, why), position)
+        let counts_all = Some(lines.is_empty() && position.offset == 0);
+        let reading = Self::at(reader, Fold::begin(continuity, lines, why), position)?;
+        Ok(Self { counts_all, ..reading })
     }
 
     /// Goes on behind `position`, with continuity as it was `at` a place before it.
@@ -284,7 +298,8 @@ impl Reading {
         position: SpoolPosition,
     ) -> Result<Self> {
         let Self { fold, .. } = Self::restored(reader, head, position)?;
-        Self::at(reader, Fold::begin(fold.into_continuity(), lines, WENT_BACK), position)
+        let reading = Self::at(reader, Fold::begin(fold.into_continuity(), lines, WENT_BACK), position)?;
+        Ok(Self { counts_all: Some(false), ..reading })
     }
 
     /// Returns continuity as it is at `position`, from a head before it.
@@ -313,7 +328,8 @@ impl Reading {
         let mut log = SpoolLog::new(reader.clone());
         log.seek(position)?;
         let (passed, unread, known_lost) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Ok(Self { fold, log, reader: reader.clone(), position, passed, unread, known_lost, said: Vec::new() })
+        let (reader, said) = (reader.clone(), Vec::new());
+        Ok(Self { fold, log, reader, position, passed, unread, known_lost, said, counts_all: None })
     }
 
     /// Reads on, if there is more.
@@ -402,6 +418,12 @@ async fn blocking<T: Send + 'static, R: Send + 'static>(
 
 /// So often the ledger is written: what is shown of a running pipeline is that old.
 const PACE: Duration = Duration::from_secs(1);
+
+/// How often what is settled is joined.
+const COMPACT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For so long each stretch that was filled stays one of its own.
+const KEPT_APART: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// How long the last word may take.
 const LAST_WORD: Duration = Duration::from_secs(5);
