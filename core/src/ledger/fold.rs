@@ -618,6 +618,6 @@ const EVER: Span = (Timestamp(i64::MIN), END);
 /// Why a stretch is unknown of a stream whose records have no numbers.
 pub(super) const NOT_REPEATED: &str = "nobody listened, and the venue does not repeat it";
 pub(super) const NOBODY: &str = "nobody listened";
-const SPOOL_FULL: &str = "the spool was full";
-const UNREADABLE: &str = "a part of the spool cannot be read any more";
+pub(super) const SPOOL_FULL: &str = "the spool was full";
+pub(super) const UNREADABLE: &str = "a part of the spool cannot be read any more";
 const CHAIN_BROKE: &str = "the chain of changes broke, and a whole state followed";

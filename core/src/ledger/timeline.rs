@@ -76,6 +76,11 @@ impl State {
     pub fn is_complete(self) -> bool {
         matches!(self, Self::Received | Self::Backfilled | Self::Absent)
     }
+
+    /// Returns whether something that the venue sent may not be there. Where nothing was to come neither holds.
+    pub fn is_broken(self) -> bool {
+        matches!(self, Self::Open | Self::Lost | Self::Unknown)
+    }
 }
 
 impl Known {

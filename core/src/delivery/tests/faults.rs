@@ -3,12 +3,15 @@
 use std::{fs, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    super::feeder::{Bounds, Feeder, Read},
+    super::{
+        Delivery, SpoolLog,
+        feeder::{Bounds, Feeder, Read},
+    },
     bench::Bench,
-    quote,
+    quote, spool,
     store::{Fault, Store},
     trade,
 };
@@ -16,7 +19,7 @@ use crate::{
     config::{Start, TableChoice, WhenFull},
     health::{StageId, Status},
     sink::Guarantee,
-    spool::{Boot, SpoolPosition},
+    spool::{Boot, SpoolPosition, SpoolWriter},
     testkit::{Failure, SimDisk},
 };
 
@@ -140,6 +143,35 @@ async fn a_damaged_file_beside_the_spool_fails_its_sink_and_keeps_the_spool() {
     assert_eq!((outcome.rows_left, bench.store.lock().unwrap().opened), (1, 0));
     assert!(outcome.failure.is_some());
     assert_eq!(fs::read(bench.directory.path().join("memory.json")).unwrap(), b"", "left for a person");
+}
+
+#[tokio::test]
+async fn of_a_sink_whose_note_cannot_be_read_a_full_spool_drops_nothing_until_it_can_be() {
+    let bench = Bench::new();
+    let note = bench.directory.path().join("memory.json");
+    fs::write(&note, "").unwrap();
+    let mut writer = spool::open(&SimDisk::default(), vec![bench.log.source()]);
+    spool::append(&mut writer, &spool::streams());
+    while writer.segments() < 3 {
+        spool::append(&mut writer, &spool::trades(20, 0));
+        if writer.wants_roll() {
+            writer.roll(Vec::new()).unwrap();
+        }
+        spool::sync(&mut writer);
+    }
+    let open = |writer: &SpoolWriter| {
+        let (_, stop) = watch::channel(None);
+        Delivery::new(bench.setup(SpoolLog::new(writer.reader()), stop)).unwrap()
+    };
+    let held = open(&writer);
+    assert!(writer.take_oldest().is_none(), "the store may have any of it, and nobody can say what it lacks");
+    drop(held);
+    fs::write(&note, format!(r#"{{"boot":"{:016x}","offset":1}}"#, writer.reader().end().boot.0)).unwrap();
+    let read = open(&writer);
+    let old = writer.take_oldest().expect("what the sink has not begun to read can go");
+    let losses = old.losses().unwrap();
+    assert_eq!((losses.len(), losses[0].offsets.0), (1, 2), "{losses:?}");
+    drop(read);
 }
 
 #[tokio::test(start_paused = true)]
