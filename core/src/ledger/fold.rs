@@ -399,7 +399,7 @@ impl Fold {
         } else {
             Known::new(State::Received)
         };
-        let still_missing = self.continuity.missing_beside(id, gap);
+        let (missing, still_missing) = (union(&closing.missing), union(&self.continuity.missing_beside(id, gap)));
         let ahead = self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source));
         let now = ahead.map(|ahead| Timestamp(closing.at.0.saturating_sub(*ahead)));
         let heard = self.heard_of(&standing);
@@ -421,11 +421,14 @@ impl Fold {
                 None if bad.as_ref().is_some_and(|bad| bad.state == State::Lost) => END,
                 now => now.max(known).unwrap_or(from).max(from),
             };
-            for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
-                let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
+            let (missing, still_missing) = (touching(&missing, (from, to)), touching(&still_missing, (from, to)));
+            for piece in pieces((from, to), missing.iter().chain(still_missing)) {
+                // A whole state of a book closes all holes before the gap is closed.
+                let is_missing = closing.missing.is_empty() || lies_in(piece, missing);
+                let missing = bad.as_ref().filter(|_| is_missing);
                 // What is lost stays lost, whatever comes of another gap of that time.
                 let is_final = missing.is_some_and(|known| known.state != State::Absent);
-                if is_final || !lies_in(piece, &still_missing) {
+                if is_final || !lies_in(piece, still_missing) {
                     line.time.paint(piece, |_| Some(missing.unwrap_or(&found).clone()));
                 }
             }
@@ -575,11 +578,6 @@ struct Closing<'a> {
 }
 
 impl Closing<'_> {
-    /// Returns whether something is missing in a piece. A whole state of a book closes all holes before the gap is closed.
-    fn is_missing(&self, piece: Span) -> bool {
-        self.missing.is_empty() || lies_in(piece, &self.missing)
-    }
-
     /// Returns what is to be said of what is missing still.
     fn what_is_missing(&self, numbering: Option<Numbering>) -> Option<Known> {
         match self.outcome {
@@ -621,6 +619,26 @@ fn present(standing: &Standing<'_>) -> Option<Known> {
 fn asked(known: &Known) -> Option<Known> {
     let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed | State::Closed);
     (!is_decided).then(|| Known::new(State::Open))
+}
+
+/// Returns stretches that cover the same, in order, without touching each other.
+fn union(stretches: &[Span]) -> Vec<Span> {
+    let mut sorted: Vec<Span> = stretches.iter().copied().filter(|(from, to)| from < to).collect();
+    sorted.sort_unstable();
+    sorted.dedup_by(|(from, to), before| {
+        let touches = *from <= before.1;
+        before.1 = if touches { before.1.max(*to) } else { before.1 };
+        touches
+    });
+    sorted
+}
+
+/// Returns those of a [`union`] that have something of a stretch. A stream may have a thousand gaps, and each that closes
+/// looks at all that is open.
+fn touching(union: &[Span], (from, to): Span) -> &[Span] {
+    let first = union.partition_point(|(_, last)| *last <= from);
+    let behind = union.partition_point(|(first, _)| *first < to);
+    &union[first..behind.max(first)]
 }
 
 /// Cuts a stretch at the borders of others.

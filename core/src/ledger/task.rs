@@ -37,6 +37,7 @@ pub(crate) struct Setup {
 /// Returns the ledger, and what the log is kept for.
 pub(crate) fn prepare(setup: Setup) -> (Ledger, watch::Receiver<Floor>) {
     let (floor, shown) = watch::channel(Floor::default());
+    setup.health.overdue_after(OVERDUE_AFTER);
     (Ledger { setup, floor, teller: None }, shown)
 }
 
@@ -151,11 +152,14 @@ impl Ledger {
     /// Reads up to an offset.
     async fn catch_up(&self, store: &mut Store, mut reading: Reading, upto: u64) -> Result<Reading> {
         while reading.position.offset < upto || reading.has_losses() {
-            if self.setup.stop.borrow().is_some_and(|deadline| deadline <= Instant::now()) {
+            let stop = self.setup.stop.clone();
+            let is_over = move || stop.borrow().is_some_and(|deadline| deadline <= Instant::now());
+            if is_over() {
                 return Err(too_late());
             }
+            self.setup.health.untaken_since(Some(Instant::now()));
             let read;
-            (reading, read) = blocking(reading, move |reading| reading.read_on(upto)).await?;
+            (reading, read) = blocking(reading, move |reading| reading.read_on(upto, &is_over)).await?;
             read?;
             self.save(store, &mut reading).await?;
         }
@@ -245,11 +249,11 @@ fn standing(reader: &SpoolReader, place: &Place) -> Standing {
 }
 
 /// A fold with its place in the log.
-struct Reading {
+pub(super) struct Reading {
     fold: Fold,
     log: SpoolLog,
     reader: SpoolReader,
-    position: SpoolPosition,
+    pub(super) position: SpoolPosition,
     /// The last place of each boot that it has passed, since the store was told.
     passed: Vec<SpoolPosition>,
     /// What it could not read itself, since the store was told.
@@ -264,7 +268,7 @@ struct Reading {
 
 impl Reading {
     /// Begins with the oldest head.
-    fn begin(reader: &SpoolReader, lines: Vec<StoredLine>, why: &str) -> Result<Self> {
+    pub(super) fn begin(reader: &SpoolReader, lines: Vec<StoredLine>, why: &str) -> Result<Self> {
         let position = reader.oldest();
         let snapshot = reader.snapshot(position.offset)?.filter(|(at, _)| at.offset == position.offset);
         let mut continuity = Continuity::restore(snapshot.as_ref().map_or(&[][..], |(_, snapshot)| snapshot))?;
@@ -304,7 +308,7 @@ impl Reading {
     fn restored(reader: &SpoolReader, (at, snapshot): (SpoolPosition, &[u8]), position: SpoolPosition) -> Result<Self> {
         let mut reading = Self::at(reader, Fold::restoring(Continuity::restore(snapshot)?), at)?;
         while reading.position.offset < position.offset {
-            reading.read(position.offset)?;
+            reading.read(position.offset, &|| false)?;
         }
         Ok(reading)
     }
@@ -331,17 +335,17 @@ impl Reading {
     }
 
     /// Reads on, if there is more.
-    fn read_on(&mut self, upto: u64) -> Result<()> {
-        if self.position.offset < upto { self.read(upto) } else { Ok(()) }
+    fn read_on(&mut self, upto: u64, is_over: &dyn Fn() -> bool) -> Result<()> {
+        if self.position.offset < upto { self.read(upto, is_over) } else { Ok(()) }
     }
 
-    /// Reads on, so far that what has to be written then is bounded.
-    fn read(&mut self, upto: u64) -> Result<()> {
+    /// Reads on, so far that what has to be written then is bounded, and as long as there is time.
+    pub(super) fn read(&mut self, upto: u64, is_over: &dyn Fn() -> bool) -> Result<()> {
         let Self { fold, log, reader, position, passed, unread, said, .. } = self;
         let (mut items, mut is_dropped) = (0, false);
         let before = *position;
         log.read(upto, &mut |seen| {
-            if items >= AT_ONCE {
+            if items >= AT_ONCE || (items > 0 && items % LOOKS_UP_EVERY == 0 && is_over()) {
                 return ControlFlow::Break(());
             }
             items += 1;
@@ -428,6 +432,12 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// So many items are read between two commits.
 const AT_ONCE: usize = 200_000;
+
+/// And so many before it is asked whether there is time for more.
+const LOOKS_UP_EVERY: usize = 512;
+
+/// Reading on for so long is shown as a fault: what the ledger has not read, the spool keeps.
+const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
 const NEW: &str = "the ledger began later";
 const NO_HEAD: &str = "the spool has no head left that the ledger could go on from";

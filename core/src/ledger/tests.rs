@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Coverage, Keeper, Setup, State, prepare};
+use super::{Coverage, Keeper, Setup, State, prepare, task::Reading};
 use crate::{
     delivery,
     health::{Registry, StageId, Status},
@@ -209,6 +209,19 @@ async fn it_follows_to_the_end_and_says_what_is_kept_for_it() {
     let trades = coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap();
     assert_eq!((trades.rows_received, trades.rows_backfilled), (Some(2), Some(2)));
     assert_eq!((trades.lost, trades.lost_seconds, trades.complete_since), (1, 12.0, Some(Timestamp(120 * S))));
+}
+
+#[test]
+fn it_stops_reading_when_the_time_for_stopping_is_over_and_goes_on_from_there() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.put_all((0..2_000).map(|n| Put::Row(PLAIN, n, Origin::Live)));
+    let end = spool.writer.synced_position();
+    let mut reading = Reading::begin(&spool.writer.reader(), Vec::new(), "").unwrap();
+    reading.read(end.offset, &|| true).unwrap();
+    assert!(reading.position.offset < 1_000, "{:?}", reading.position);
+    reading.read(end.offset, &|| false).unwrap();
+    assert_eq!(reading.position, end);
 }
 
 #[tokio::test]

@@ -149,7 +149,11 @@ impl Timeline {
                 mark.known = known;
             }
         }
-        self.marks.dedup_by(|later, earlier| later.known == earlier.known);
+        for index in (first.max(1)..=end.min(self.marks.len() - 1)).rev() {
+            if self.marks[index].known == self.marks[index - 1].known {
+                self.marks.remove(index);
+            }
+        }
         if is_painted {
             // A mark may be gone that stood at the beginning.
             self.changed = Some(self.changed.map_or(from, |changed| changed.min(from)));

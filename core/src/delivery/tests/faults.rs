@@ -261,6 +261,30 @@ async fn while_the_breaker_is_open_the_next_attempt_is_said_to_be_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stop_tries_a_store_once_more_whatever_the_breaker_says() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().open_faults.extend([Fault::Before; 1_000]);
+    trade(&bench.log, 1);
+    let running = bench.start();
+    bench.until(|| bench.check("sink.memory")["breakers"]["store"]["state"] == "open").await;
+    bench.store.lock().unwrap().open_faults.clear();
+    let outcome = running.stop().await;
+    assert_eq!((bench.stored(), outcome.rows_left), (1, 0), "the stop leaves two seconds, the breaker's pause is longer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_try_a_store_that_is_down_again_and_again() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().open_faults.extend([Fault::Before; 1_000]);
+    trade(&bench.log, 1);
+    let running = bench.start();
+    bench.until(|| bench.check("sink.memory")["breakers"]["store"]["state"] == "open").await;
+    let before = bench.store.lock().unwrap().opened;
+    running.stop().await;
+    assert_eq!(bench.store.lock().unwrap().opened, before + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_is_out_is_shown_as_half_open() {
     let bench = Bench::new();
     bench.store.lock().unwrap().open_faults.extend([Fault::Before; 5]);
