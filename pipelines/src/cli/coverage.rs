@@ -166,7 +166,7 @@ fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
         writeln!(f, "{table}: complete since {}", moment(*since))?;
     }
     if *proof == Proof::None && *unknown_seconds > 0.0 {
-        writeln!(f, "{table}: nobody listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
+        writeln!(f, "{table}: nobody ran or listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
     if *open > 0 {
         let when = if is_stopped { "to be asked for at the next start" } else { "asked for" };
