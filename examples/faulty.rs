@@ -7,6 +7,7 @@ use tidegate::{
     Result,
     catalog::Component,
     chunk::{Chunk, Part},
+    config::Secret,
     row::{Mark, Position, Table, Timestamp, kinds::Trade},
     sink::{Guarantee, Sink, SinkContext, Written},
     source::{Source, SourceContext},
@@ -19,6 +20,9 @@ use tidegate::{
 struct FaultySource {
     /// Rows before the panic.
     rows: u64,
+    /// A secret, which the panic's own words show as any debug print of it does.
+    #[serde(default)]
+    key: Option<Secret>,
 }
 
 impl Component for FaultySource {
@@ -44,7 +48,7 @@ impl Source for FaultySource {
             cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
         }
         cx.flush().await?;
-        panic!("the source has a fault");
+        panic!("the source has a fault: {self:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     layers::{Layers, without_values},
     names,
     options::{Options, Pattern},
-    problem::{Problem, Spot},
+    problem::Problem,
     secret, text_or,
     units::{ByteSize, Duration, Rate, Unit},
 };
