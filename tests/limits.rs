@@ -6,8 +6,8 @@ mod support;
 use std::{fs, path::Path};
 
 use serde_json::Value;
-use support::{Bench, Program, busy};
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use support::{Bench, PATIENCE, Program, busy};
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_limit_of_descriptors_is_raised_as_far_as_the_system_allows() {
@@ -33,7 +33,9 @@ async fn too_few_descriptors_are_told_at_the_start_with_numbers_and_health_is_de
     program.until_logged("limited     to 64 files and connections, and 10 pipelines need about ").await;
     program.until_logged("ulimit -Hn").await;
     // Whoever asks is answered all the same.
+    let deadline = Instant::now() + PATIENCE;
     let report = loop {
+        assert!(Instant::now() < deadline, "never degraded; the log:\n{}", program.log());
         let (_, body) = program.get("/health").await;
         let report: Value = serde_json::from_str(&body).unwrap();
         if report["checks"]["host.descriptors"]["status"] == "degraded" {

@@ -63,3 +63,21 @@ impl Standing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_calls_wait_is_said_as_of_now() {
+        let waiting = Waiting::new("http://venue: connection refused", 1, Instant::now() + Duration::from_secs(60));
+        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try in 1m");
+        tokio::time::advance(Duration::from_secs(25)).await;
+        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try in 35s");
+        tokio::time::advance(Duration::from_secs(35)).await;
+        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try now");
+        assert!(Waiting::new("x", 2, Instant::now()).said().contains("; 2 gaps wait, "));
+    }
+}
