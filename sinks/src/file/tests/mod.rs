@@ -1,5 +1,7 @@
 //! The sink on real files.
 
+mod adopt;
+mod contract;
 mod lines;
 #[cfg(feature = "parquet")]
 mod parquet;
