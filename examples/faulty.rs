@@ -61,7 +61,8 @@ impl Source for FaultySource {
             cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
         }
         cx.flush().await?;
-        panic!("the source has a fault: {self:?}");
+        let source = self;
+        panic!("the source has a fault: {source:?}");
     }
 }
 
