@@ -22,7 +22,7 @@ use super::{
     log::Log,
     machine::Machine,
     neighbours::{Advice, Others},
-    opening::{FROM_LOG, FROM_STORE, Opening, compare},
+    opening::{FROM_LOG, FROM_STORE, Opening, compare, overtaken},
     report::{Opened, Reporter},
     setup::{Floor, Outcome, Setup, settings},
 };
@@ -122,8 +122,12 @@ impl<L: Log> Delivery<L> {
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
-        let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
-        feeder.claim(passed, noted.entered.unwrap_or_default());
+        // Where the note cannot be read nobody knows what the store has, and of which segments: it may be any of them.
+        let (passed, entered) = match &known {
+            Some(_) => (noted.position.or(begins_at).map_or(0, |position| position.offset), noted.entered.unwrap_or(0)),
+            None => (0, u64::MAX),
+        };
+        feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
@@ -217,7 +221,10 @@ impl<L: Log> Delivery<L> {
             pauses.succeeded_for(now - began);
             let pause = pauses.failed(None);
             // What was under way may have been left in any state. The next opening settles what is in doubt.
-            (self.sink, self.letters) = (None, None);
+            let sink = self.sink.take();
+            // Letting go of a sink that has a fault may panic, too.
+            drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(sink))));
+            self.letters = None;
             self.rows.clear();
             self.refusals.clear();
             self.machine.on(now, Event::Again(None));
@@ -355,7 +362,7 @@ impl<L: Log> Delivery<L> {
             Err(error) => return self.claimed_otherwise(&error, known).await.ok_or(error),
         };
         let Some(sink) = &self.sink else { return Err(Error::transient("the sink is not open")) };
-        let (guarantee, neighbours) = (sink.guarantee(), sink.neighbours());
+        let (guarantee, neighbours, newest) = (sink.guarantee(), sink.neighbours(), sink.newest());
         let (weaker, found) = (sink.weaker(), sink.unique_keys());
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
         self.keeps_position = guarantee.keeps_position();
@@ -363,6 +370,9 @@ impl<L: Log> Delivery<L> {
         let log = feeder.log();
         let extent = log.extent();
         let stand = |position: SpoolPosition| (position, log.standing(position));
+        if let Some(why) = newest.and_then(|newest| overtaken(log.standing(newest))) {
+            return Ok(self.mismatch(why, newest, known, extent));
+        }
         let at = match compare(store.map(stand), known.map(stand), !self.keeps_position) {
             Opening::Mismatch(why) => return Ok(self.mismatch(why, store, known, extent)),
             Opening::Again(at) => at,

@@ -3,6 +3,7 @@
 use super::Folder;
 use crate::{
     Result,
+    caught::caught,
     chunk::Plan,
     config::{Feed, Pipeline, SinkStage, SourceStage},
     connection,
@@ -28,7 +29,9 @@ pub async fn check_connections(pipeline: &Pipeline, folder: &Folder) -> Vec<Chec
     for source in &pipeline.sources {
         let stage = format!("{}/source.{}", pipeline.name, source.name);
         let outcome = match &source.feed {
-            Feed::Protocol { factory, connection } => connection::probe(factory, connection).await,
+            Feed::Protocol { factory, connection } => {
+                caught("the probe", connection::probe(factory, connection)).await.flatten()
+            }
             Feed::Source { .. } => Ok("this source has nothing to dial".to_owned()),
         };
         checks.push(Check { stage, outcome });
@@ -36,13 +39,15 @@ pub async fn check_connections(pipeline: &Pipeline, folder: &Folder) -> Vec<Chec
     let declared: Vec<_> = pipeline.sources.iter().map(SourceStage::info).collect();
     for sink in &pipeline.sinks {
         let stage = format!("{}/sink.{}", pipeline.name, sink.name);
-        let (outcome, found) = match (sink.factory)() {
-            Ok(mut store) => match Plan::new(&pipeline.name, declared.clone(), sink.tables.clone()) {
-                Ok(plan) => (store.reach(plan.tables()).await, store.unique_keys()),
-                Err(error) => (Err(error), Vec::new()),
-            },
-            Err(error) => (Err(error), Vec::new()),
+        let mut found = Vec::new();
+        let reach = async {
+            let mut store = (sink.factory)()?;
+            let plan = Plan::new(&pipeline.name, declared.clone(), sink.tables.clone())?;
+            let reached = store.reach(plan.tables()).await;
+            found = store.unique_keys();
+            reached
         };
+        let outcome = caught("the probe", reach).await.flatten();
         checks.push(Check { stage: stage.clone(), outcome });
         let measured = keys(pipeline, folder, sink, declared.clone(), found).await;
         let measured = measured.unwrap_or_else(|error| vec![Err(error)]);

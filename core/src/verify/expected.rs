@@ -29,6 +29,8 @@ pub(super) struct Wanted {
     pub(super) upto: u64,
     /// Rows that came before are not compared one by one.
     pub(super) since: Timestamp,
+    /// How many nanoseconds the store's times are apart.
+    pub(super) time_unit: i64,
     pub(super) letters: HashMap<Cause, DeadLetter>,
     pub(super) fates: Fates,
     /// Rows by the table's number, whether they are compared or not.
@@ -39,6 +41,8 @@ pub(super) struct Wanted {
     pub(super) found_letters: HashSet<Cause>,
     /// Rows up to there that the ledger does not have, and behind there that it has.
     pub(super) behind_ledger: BTreeMap<(usize, Stream), i64>,
+    /// Offsets that cannot be read.
+    pub(super) missing: Vec<(u64, u64)>,
 }
 
 /// What was read besides.
@@ -97,9 +101,15 @@ impl Wanted {
         }
         self.fates.delivered += 1;
         *self.delivered.entry(table).or_default() += 1;
-        let id = RowId { seq: head.head.position.number(), ts_event: head.head.ts_event, ts_recv: head.head.ts_recv };
+        let [ts_event, ts_recv] = [head.head.ts_event, head.head.ts_recv].map(|time| self.cut(time));
+        let id = RowId { seq: head.head.position.number(), ts_event, ts_recv };
         let is_compared = self.is_compared(table) && id.ts_recv >= self.since;
         is_compared.then_some(Row { table, stream: name, id, offset: cause.offset })
+    }
+
+    /// Returns a time as the store has it.
+    fn cut(&self, time: Timestamp) -> Timestamp {
+        Timestamp(time.0.div_euclid(self.time_unit).saturating_mul(self.time_unit))
     }
 
     /// Returns whether a table's rows can be told from each other in the store: where they take each other's places, or are
@@ -138,8 +148,8 @@ pub(super) fn read(reader: &SpoolReader, sinks: &mut [Wanted], ledger: u64) -> R
 /// Reads once more, and shows those rows of one sink that it should have got.
 pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn FnMut(&Row<'_>)) -> Result<()> {
     let (fates, delivered) = (sink.fates, sink.delivered.clone());
-    let upto = sink.upto;
-    walk(reader, upto, &mut Vec::new(), &mut |cause, item, known| {
+    let (upto, mut missing) = (sink.upto, Vec::new());
+    walk(reader, upto, &mut missing, &mut |cause, item, known| {
         if cause.offset > sink.begins_at
             && let Some(row) = sink.take(cause, item, known)
         {
@@ -147,7 +157,8 @@ pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn Fn
         }
     })?;
     (sink.fates, sink.delivered) = (fates, delivered);
-    Ok(())
+    // What could be read the first time is gone now.
+    if missing.iter().all(|gap| sink.missing.contains(gap) || gap.0 > upto) { Ok(()) } else { Err(super::let_go()) }
 }
 
 impl Wanted {

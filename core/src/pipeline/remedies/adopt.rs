@@ -1,17 +1,19 @@
 //! `tidegate adopt`: a store and a spool that do not fit are made to, by the word of one of them.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use super::{
     Rows, Stopped,
-    course::{Course, Facts, Loss, Trust},
+    course::{Course, Facts, Held, Loss, Trust},
     known_of,
     losses::{Count, Counted},
 };
 use crate::{
-    Result,
-    delivery::{Extent, Noted, Opening, compare},
-    sink::{Claim, Owner},
+    Error, Result,
+    chunk::Plan,
+    delivery::{Extent, Noted, Opening, compare, overtaken},
+    row::Timestamp,
+    sink::{Claim, Owner, Sink, SinkContext},
     spool::{Control, SpoolPosition, SpoolReader, Standing},
 };
 
@@ -48,10 +50,13 @@ impl Stopped {
         let (plan, owner) = (self.plan(stage)?, self.owner(stage)?);
         let mut store = (stage.factory)()?;
         let keeps_position = store.guarantee().keeps_position();
-        let claim = if keeps_position { store.claim(&owner).await? } else { None };
+        let claim = store.claim(&owner).await?;
         let reader = self.reader();
         let (known, damage) = known_of(&self.folder.sinks(), sink);
-        let (facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
+        let (mut facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
+        if facts.store.is_none() && facts.known.is_some() {
+            facts.held = held(&mut *store, &plan, owner.clone(), self.folder.sinks().join(sink)).await;
+        }
         let course = facts.course(trust);
         let standing = facts.store.or(facts.known).map(|(_, standing)| standing);
         let is_behind_store = matches!(standing, Some(Standing::Ahead | Standing::OtherBoot));
@@ -94,14 +99,14 @@ impl Stopped {
     ///
     /// Whatever the spool, the store or the disk says. The same command goes on from there.
     pub async fn adopt(self, adoption: Adoption) -> Result<()> {
-        let Adoption { sink, course: Some(Course { at, .. }), entries, keeps_position, .. } = adoption else {
+        let Adoption { sink, course: Some(Course { at, .. }), entries, keeps_position, claim, .. } = adoption else {
             return Ok(());
         };
         let (stage, owner) = (self.sink(&sink)?.clone(), self.owner(self.sink(&sink)?)?);
         let (mut known, _) = known_of(&self.folder.sinks(), &sink);
         // Held until the end: nobody starts the pipeline on what is half done.
         let spool = self.keep(&entries)?;
-        if keeps_position {
+        if keeps_position || claim.is_some() {
             let mut store = (stage.factory)()?;
             store.adopt(&owner, at).await?;
         }
@@ -134,8 +139,9 @@ fn facts(
     let written = claim.filter(|claim| claim.position != SpoolPosition::START || is_foreign);
     let store = match written {
         Some(claim) if is_foreign => Some((claim.position, Standing::OtherBoot)),
-        Some(claim) => Some(place(claim.position)),
-        // Where the store keeps none, the note is its position.
+        Some(claim) if keeps_position => Some(place(claim.position)),
+        // Where the store keeps none, the note is its position; what it holds may still be more than the spool ever had.
+        Some(claim) => Some(place(claim.position)).filter(|(_, standing)| overtaken(*standing).is_some()).or(known),
         None => known.filter(|_| !keeps_position),
     };
     let named = store.or(known).and_then(|(at, _)| reader.end_of(at.boot).filter(|end| end.offset <= at.offset));
@@ -149,7 +155,28 @@ fn facts(
         (None, _) if !gone.is_empty() => format!("`{}` was in the store and is gone", gone.join("`, `")),
         (None, _) => String::new(),
     };
-    (Facts { store, is_foreign, known, is_damaged: damage.is_some(), shared, log, gone }, why)
+    let held = Held::Unknown;
+    (Facts { store, is_foreign, known, is_damaged: damage.is_some(), shared, log, gone, held }, why)
+}
+
+/// Asks a store that has no position whether its tables hold rows. One that cannot be asked says nothing.
+async fn held(store: &mut dyn Sink, plan: &Plan, owner: Owner, directory: PathBuf) -> Held {
+    let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
+    let asked = async {
+        let Some(mut audit) = store.audit(&cx).await? else { return Ok(Held::Unknown) };
+        let (mut gone, mut empty, mut has_rows) = (Vec::new(), Vec::new(), false);
+        for table in plan.tables() {
+            match audit.sums(table, Timestamp(i64::MIN)).await? {
+                None => gone.push(table.name.clone()),
+                Some(sums) if sums.is_empty() => empty.push(table.name.clone()),
+                Some(_) => has_rows = true,
+            }
+        }
+        // Beside tables with rows, one that is there and has none may never have had any.
+        gone.extend(empty.into_iter().filter(|_| !has_rows));
+        Ok::<_, Error>(Held::RowsBut(gone))
+    };
+    asked.await.unwrap_or(Held::Unknown)
 }
 
 impl Adoption {
@@ -187,12 +214,12 @@ impl fmt::Display for Adoption {
             writeln!(f, "lost     nothing")?;
         }
         for (Loss { first, last, why, .. }, rows) in losses.iter().zip(&self.rows) {
-            let counted = if *last <= self.log.first.offset { "rows unknown".to_owned() } else { rows.to_string() };
-            writeln!(
-                f,
-                "lost     offsets {first} to {last}, {counted}; {why}; the ledger says so, lost at {}",
-                self.sink
-            )?;
+            let what = match (first, last) {
+                (0, 0) => "what came before this spool".to_owned(),
+                _ if *last <= self.log.first.offset => format!("offsets {first} to {last}, rows unknown"),
+                _ => format!("offsets {first} to {last}, {rows}"),
+            };
+            writeln!(f, "lost     {what}; {why}; the ledger says so, lost at {}", self.sink)?;
         }
         Ok(())
     }
@@ -201,7 +228,13 @@ impl fmt::Display for Adoption {
 impl Adoption {
     fn positions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.claim {
-            _ if !self.keeps_position => writeln!(f, "store    keeps no position: the one beside the spool counts")?,
+            Some(Claim { spool, host, .. }) if !self.keeps_position => {
+                let what = "keeps no position, the one beside the spool counts; it was fed";
+                writeln!(f, "store    {what} from spool {spool:016x}, last of host `{host}`")?;
+            }
+            None if !self.keeps_position => {
+                writeln!(f, "store    keeps no position: the one beside the spool counts")?;
+            }
             Some(Claim { position, spool, host, .. }) if *position != SpoolPosition::START => {
                 writeln!(f, "store    {position}, of spool {spool:016x}, last of host `{host}`")?;
             }
