@@ -292,7 +292,7 @@ fn what_is_not_there_is_said_to_be_planned_or_left_out_of_the_build() {
     let list = said(&tidegate(folder.path(), &["list"]));
     let missing = list.lines().find(|line| line.starts_with("not in this version")).unwrap();
     assert_eq!(missing.matches("kafka").count(), 1, "{list}");
-    for name in ["polygon", "timescale"] {
+    for name in ["polygon", "eodhd"] {
         let output = tidegate(folder.path(), &["list", name]);
         assert_eq!(output.status.code(), Some(2));
         assert!(said(&output).contains(&format!("`{name}` is not in this version")), "{}", said(&output));
