@@ -1,5 +1,7 @@
 //! QuestDB's HTTP: SQL over `/exec`, rows over `/write`, and what each answer means.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Value;
 use tidegate_core::{Error, Result, http::HttpClient};
@@ -59,7 +61,7 @@ impl Client {
         }
         let client = self.http.client(&self.base).await.map_err(|error| self.unreachable(&error.to_string()))?;
         let url = reqwest::Url::parse_with_params(&format!("{}/exec", self.base), [("query", sql), ("nm", "true")]);
-        let call = client.get(url.map_err(|error| self.unreachable(&error.to_string()))?);
+        let call = client.get(url.map_err(|error| self.unreachable(&error.to_string()))?).timeout(LONGEST_QUERY);
         let (status, body) = self.send(call).await?;
         if status == 200 {
             let answered: Answered = serde_json::from_slice(&body).map_err(|error| {
@@ -73,7 +75,7 @@ impl Client {
     /// Returns what the server says of itself.
     pub(super) async fn settings(&self) -> Result<Value> {
         let client = self.http.client(&self.base).await.map_err(|error| self.unreachable(&error.to_string()))?;
-        let (status, body) = self.send(client.get(format!("{}/settings", self.base))).await?;
+        let (status, body) = self.send(client.get(format!("{}/settings", self.base)).timeout(LONGEST_QUERY)).await?;
         if status != 200 {
             return Err(self.sorted(status, &body));
         }
@@ -188,6 +190,8 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
+/// The driver gives a write up by its own time; this is for commands, which have no driver.
+const LONGEST_QUERY: Duration = Duration::from_secs(60);
 const LONGEST_ANSWER: usize = 256 << 20;
 const LONGEST_SAID: usize = 400;
 

@@ -86,9 +86,9 @@ impl Preparing<'_> {
             target.latest = look::latest(client, &target.name, time).await?;
         }
         let is_ours = before.spool == cx.owner.spool;
-        let newest = newest(client, &before, standings.iter().filter(|standing| standing.name != config.owners))
-            .await?
-            .filter(|_| is_ours);
+        let written = standings.iter().filter(|standing| standing.name != config.owners);
+        // Once: later on this process knows what it has written.
+        let newest = if is_ours && epoch.is_none() { newest(client, &before, written).await? } else { None };
         let ids: BTreeMap<_, _> = targets.iter().map(|target| (target.name.clone(), target.id)).collect();
         let held = (is_kept || config.create).then(|| Held {
             spool: cx.owner.spool,
@@ -144,9 +144,7 @@ impl Preparing<'_> {
                 )));
             }
             let fitted = self.fit(table).await?;
-            if !fitted.lacking.is_empty() {
-                statements.push(schema::add(&standing.name, &fitted.lacking));
-            }
+            statements.extend(schema::add(&standing.name, &fitted.lacking));
             all.push(fitted);
         }
         if !config.create && !statements.is_empty() {
@@ -158,7 +156,7 @@ impl Preparing<'_> {
         if config.create && !is_kept {
             statements.push(owner::made(&config.owners));
         }
-        for statement in statements.iter().flat_map(|statements| statements.split("; ")) {
+        for statement in &statements {
             client.sql(statement).await?;
         }
         Ok(all)
@@ -261,7 +259,7 @@ pub(super) fn suspended(standing: &Standing) -> Error {
     ))
 }
 
-pub(super) fn remade(name: &str, was: i64, is: i64) -> Error {
+fn remade(name: &str, was: i64, is: i64) -> Error {
     Error::permanent(format!(
         "table `{name}` was dropped and made anew (its id was {was} and is {is}): what was stored in it is gone, and is not \
          sent again. Where QuestDB has made it by itself, under a row that came, it has no key: drop it before"
@@ -298,7 +296,7 @@ pub(super) async fn newest<'a>(
         }
     }
     let of_rows = newest.map(|offset| SpoolPosition { boot: Boot(held.writing), offset });
-    Ok(of_rows.or((held.position != SpoolPosition::START).then_some(held.position)))
+    Ok(of_rows.or_else(|| (held.position != SpoolPosition::START).then_some(held.position)))
 }
 
 /// Looks at tables without changing anything.
@@ -316,9 +314,7 @@ pub(super) async fn reach(config: &QuestDbConfig, client: &Client, tables: &[Sin
         }
         let found = look::columns(client, &table.name).await?;
         let fitted = schema::fit(config, table, &found)?;
-        if !fitted.lacking.is_empty() {
-            missing.push(schema::add(&table.name, &fitted.lacking));
-        }
+        missing.extend(schema::add(&table.name, &fitted.lacking));
         if !fitted.is_ours && table.on_conflict == OnConflict::Replace && !standing.state.has_dedup {
             return Err(lost_dedup(&table.name, &schema::dedup(table)));
         }

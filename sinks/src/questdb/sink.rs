@@ -23,7 +23,7 @@ use super::{
     encode::{self, Columns},
     look,
     owner::{self, BEAT_EVERY, Held},
-    prepare::{Prepared, Preparing, Target, lost_dedup, remade, server, suspended},
+    prepare::{Prepared, Preparing, Target, lost_dedup, server, suspended},
     schema::TG_COLUMNS,
     wal::{Pending, State},
 };
@@ -156,7 +156,11 @@ impl Sink for QuestDb {
             session.applied().await?;
             tokio::time::sleep(CLOSE_PAUSE).await;
         }
-        session.beat_in_time(true).await
+        session.beat_in_time(true).await?;
+        match &session.held {
+            Some(held) => held.leave(&session.client, &self.config.owners).await,
+            None => Ok(()),
+        }
     }
 
     async fn claim(&mut self, owner: &Owner) -> Result<Option<Claim>> {
@@ -329,12 +333,11 @@ impl Session {
         let mut states = Vec::with_capacity(self.targets.len());
         for target in &self.targets {
             let name = &target.name;
-            // Gone: the next opening says so, if it is not a moment's.
-            let gone = || Error::transient(format!("table `{name}` is gone: it is looked at again"));
-            let standing = look::find(&standings, name).ok_or_else(gone)?;
-            if standing.state.id != target.id {
-                return Err(remade(name, target.id, standing.state.id));
-            }
+            // The next opening says what has become of it, and what a person can do.
+            let another =
+                || Error::transient(format!("table `{name}` is not the one that was opened: it is looked at again"));
+            let same = look::find(&standings, name).filter(|standing| standing.state.id == target.id);
+            let standing = same.ok_or_else(another)?;
             if let Some(statement) = target.dedup.as_ref().filter(|_| !standing.state.has_dedup) {
                 return Err(lost_dedup(name, statement));
             }
