@@ -236,6 +236,8 @@ pub struct Refusal {
 pub enum Guarantee {
     /// Exactly once: rows and position are one transaction.
     Transaction,
+    /// Exactly once for readers that see committed messages only: rows and position are one transaction.
+    ReadCommitted,
     /// Exactly once: what lies behind the recorded length after a restart is cut off before the first write.
     Truncation,
     /// Exactly once: rows count from the moment at which their finished file gets its name.
@@ -257,6 +259,7 @@ impl std::fmt::Display for Guarantee {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Transaction => f.write_str("exactly-once (transaction)"),
+            Self::ReadCommitted => f.write_str("exactly-once (read_committed readers)"),
             Self::Truncation => f.write_str("exactly-once (truncation)"),
             Self::Rename => f.write_str("exactly-once (rename)"),
             Self::DedupKeys(keys) => write!(f, "exactly-once (dedup keys {})", keys.join(", ")),

@@ -118,7 +118,9 @@ impl Server {
 
     fn say(&mut self, order: &str) {
         let orders = self.orders.as_mut().expect("it is taken in `drop` only");
-        writeln!(orders, "{order}").unwrap_or_else(|error| panic!("the server {} is gone: {error}", self.name));
+        orders
+            .write_all(format!("{order}\n").as_bytes())
+            .unwrap_or_else(|error| panic!("the server {} is gone: {error}", self.name));
     }
 
     fn wait_until_ready(&mut self) {

@@ -136,7 +136,7 @@ impl Look {
 
     /// Returns what the store should hold, once the spool is known.
     fn wanted(&mut self, folder: &Folder, reader: &SpoolReader, since: Option<Timestamp>) -> Result<Option<Wanted>> {
-        let Ok(Open { plan, position, noted, .. }) = &mut self.audit else { return Ok(None) };
+        let Ok(Open { audit, plan, position, noted, .. }) = &mut self.audit else { return Ok(None) };
         // Tables of sources that no file names any more were delivered as well.
         for source in reader.cursor(reader.oldest()).sources().iter() {
             if let Ok(whole) = plan.with(source.clone()) {
@@ -153,6 +153,7 @@ impl Look {
             begins_at,
             upto: position.map_or(0, |position| position.offset),
             since: border(reader)?.max(since.unwrap_or(Timestamp(i64::MIN))),
+            time_unit: audit.time_unit(),
             letters: letters.into_iter().map(|letter| (letter.cause(), letter)).collect(),
             fates: Fates::default(),
             delivered: Default::default(),
