@@ -64,6 +64,7 @@ impl Client {
         let call = client.get(url.map_err(|error| self.unreachable(&error.to_string()))?).timeout(LONGEST_QUERY);
         let (status, body) = self.send(call).await?;
         if status == 200 {
+            let body = escaped(body);
             let answered: Answered = serde_json::from_slice(&body).map_err(|error| {
                 Error::transient(format!("{} answers no JSON: is it QuestDB?", self.shown())).because(error)
             })?;
@@ -170,6 +171,14 @@ fn blamed(body: &[u8]) -> Option<(usize, String)> {
         "decimal value overflows",
     ];
     blames.iter().any(|phrase| message.contains(phrase)).then_some((line, why))
+}
+
+/// Returns JSON as it should be: QuestDB writes a NUL in a text as it is (9.3.4).
+fn escaped(body: Vec<u8>) -> Vec<u8> {
+    if !body.contains(&0) {
+        return body;
+    }
+    body.split(|byte| *byte == 0).collect::<Vec<_>>().join(&b"\\u0000"[..])
 }
 
 /// Returns what an answer says, shortened.

@@ -59,7 +59,7 @@ impl Preparing<'_> {
         let names: Vec<&str> = cx.tables.iter().map(|table| table.name.as_str()).collect();
         let standings = self.standings(&names).await?;
         let is_kept = look::find(&standings, &config.owners).is_some();
-        let all = if is_kept { owner::all(client, &config.owners).await? } else { Vec::new() };
+        let all = if is_kept { owners(config, client).await?.unwrap_or_default() } else { Vec::new() };
         let held = owner::of(&all, &cx.owner).cloned();
         if let Some(error) = held.as_ref().and_then(|held| held.refuses(&cx.owner, *epoch)) {
             return Err(error);
@@ -272,13 +272,24 @@ pub(super) fn lost_dedup(name: &str, statement: &str) -> Error {
     ))
 }
 
-/// Reads the owners' table; `None` where there is none.
+/// Reads the owners' table with all that was written to it; `None` where there is none.
 pub(super) async fn owners(config: &QuestDbConfig, client: &Client) -> Result<Option<Vec<Held>>> {
-    if look::standings(client, &[&config.owners]).await?.is_empty() {
-        return Ok(None);
+    for _ in 0..APPLY_TRIES {
+        let standings = look::standings(client, &[&config.owners]).await?;
+        let Some(standing) = standings.first() else { return Ok(None) };
+        if standing.state.is_suspended {
+            return Err(suspended(standing));
+        }
+        if standing.state.writer >= standing.state.sequencer {
+            break;
+        }
+        tokio::time::sleep(APPLY_PAUSE).await;
     }
     owner::all(client, &config.owners).await.map(Some)
 }
+
+const APPLY_TRIES: u32 = 200;
+const APPLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Returns the newest position of which a sink has rows in these tables, or had at the last heartbeat.
 pub(super) async fn newest<'a>(

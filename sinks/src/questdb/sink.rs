@@ -53,7 +53,10 @@ struct Session {
     held: Option<Held>,
     pending: Pending,
     buffer: Buffer,
+    /// When to look whether somebody else writes.
     beat_at: Instant,
+    /// When the position is to be told, while rows wait.
+    note_at: Instant,
 }
 
 impl QuestDb {
@@ -121,6 +124,7 @@ impl Sink for QuestDb {
             pending: Pending::default(),
             buffer: encode::buffer(),
             beat_at: Instant::now() + BEAT_EVERY,
+            note_at: Instant::now() + NOTE_EVERY,
         });
         Ok(Vec::new())
     }
@@ -321,6 +325,11 @@ impl Session {
         let applied = self.pending.settle(&states);
         if let (Some(applied), Some(held)) = (applied, &mut self.held) {
             held.position = applied;
+            // What is up to date in a quiet feed costs a busy one no more than this.
+            if self.pending.is_empty() || Instant::now() >= self.note_at {
+                held.beat(&self.client, &self.config.owners).await?;
+                self.note_at = Instant::now() + NOTE_EVERY;
+            }
         }
         self.beat_in_time(false).await?;
         Ok(applied)
@@ -390,5 +399,6 @@ fn not_open() -> Error {
 
 /// So many rows are found at once; what comes after them is found in the next round.
 const MOST_BLAMED: usize = 1_000;
+const NOTE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 const CLOSE_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 const SETTLE_TRIES: u32 = 500;

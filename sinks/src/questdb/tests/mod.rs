@@ -1,5 +1,6 @@
 //! The sink against a real QuestDB.
 
+mod contract;
 mod delivery;
 mod faults;
 mod owners;
