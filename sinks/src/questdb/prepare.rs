@@ -159,7 +159,23 @@ impl Preparing<'_> {
         for statement in &statements {
             client.sql(statement).await?;
         }
+        if !statements.is_empty() {
+            self.wait_applied().await?;
+        }
         Ok(all)
+    }
+
+    /// Waits a little until new columns can be seen; what is not seen by then is looked for again later.
+    async fn wait_applied(&self) -> Result<()> {
+        let names: Vec<&str> = self.cx.tables.iter().map(|table| table.name.as_str()).collect();
+        for _ in 0..APPLY_TRIES {
+            let standings = self.standings(&names).await?;
+            if standings.iter().all(|standing| standing.state.writer >= standing.state.sequencer) {
+                break;
+            }
+            tokio::time::sleep(APPLY_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Holds a table that is there against what is written, with its key.

@@ -355,6 +355,18 @@ impl Session {
             }
             states.push(standing.state.clone());
         }
+        // A column that is dropped while rows are on their way takes their values along: those rows do not count.
+        let columns = look::all_columns(&self.client, &names).await?;
+        for target in &self.targets {
+            let table = target.name.to_lowercase();
+            let is_gone = |column: &&str| !columns.contains(&(table.clone(), column.to_lowercase()));
+            if let Some(column) = target.encoder.sent().find(is_gone) {
+                let name = &target.name;
+                return Err(Error::transient(format!(
+                    "column `{column}` of table `{name}` is gone: it is looked at again"
+                )));
+            }
+        }
         Ok(states)
     }
 
