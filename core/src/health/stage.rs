@@ -78,7 +78,9 @@ impl Stage {
         let (waits, what) = match self.id.kind() {
             StageKind::Source => (self.evidence.last_frame.age(self.origin, now)?, "no frame for"),
             StageKind::Sink => (self.evidence.untaken_since.age(self.origin, now)?, "the oldest row has waited for"),
-            StageKind::Ledger => (self.evidence.untaken_since.age(self.origin, now)?, "what is durable has been read for"),
+            StageKind::Ledger => {
+                (self.evidence.untaken_since.age(self.origin, now)?, "what is durable has been read for")
+            }
             StageKind::Host | StageKind::Spool | StageKind::DeadLetters => return None,
         };
         let (waited, allowed) = (waits.as_secs(), limit.as_secs_f64());

@@ -290,7 +290,9 @@ impl Task {
                 WhenFull::Block => {
                     "nothing more is taken until the sinks and the ledger have caught up; sessions end, their gaps are filled later"
                 }
-                WhenFull::DropNewest => "what comes is counted and thrown away until the sinks and the ledger have caught up",
+                WhenFull::DropNewest => {
+                    "what comes is counted and thrown away until the sinks and the ledger have caught up"
+                }
                 WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
             };
             self.spool.health.degraded(format!("the spool is full: {next}"));

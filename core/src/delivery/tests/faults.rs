@@ -269,7 +269,11 @@ async fn a_stop_tries_a_store_once_more_whatever_the_breaker_says() {
     bench.until(|| bench.check("sink.memory")["breakers"]["store"]["state"] == "open").await;
     bench.store.lock().unwrap().open_faults.clear();
     let outcome = running.stop().await;
-    assert_eq!((bench.stored(), outcome.rows_left), (1, 0), "the stop leaves two seconds, the breaker's pause is longer");
+    assert_eq!(
+        (bench.stored(), outcome.rows_left),
+        (1, 0),
+        "the stop leaves two seconds, the breaker's pause is longer"
+    );
 }
 
 #[tokio::test(start_paused = true)]
