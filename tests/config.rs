@@ -28,10 +28,16 @@ fn the_files_of_the_plan_are_read_but_for_what_does_not_exist_yet() {
     let lines: Vec<String> = loaded.report.lines().collect();
     assert!(!lines.is_empty());
     for line in &lines {
-        assert!(line.contains("is not in this version"), "{line}\nof {lines:#?}");
+        // TimescaleDB's policies of single tables stand in `hypertables`, what becomes of a key stands beside it.
+        let is_elsewhere =
+            ["unknown key `retention` in `tables.status`", "unknown key `on_conflict` in [sink.postgres]"];
+        let is_missing = ["is not in this version", "is not in this build"];
+        let is_known = is_missing.iter().chain(&is_elsewhere).any(|known| line.contains(known));
+        assert!(is_known, "{line}\nof {lines:#?}");
     }
     let host = lines.iter().filter(|line| line.contains("/tidegate.toml:")).count();
-    assert_eq!(host, 3, "[notify], [alert] and the defaults for kafka: {lines:#?}");
+    let wanted = if cfg!(feature = "kafka") { 2 } else { 3 };
+    assert_eq!(host, wanted, "[notify], [alert] and, in a build without it, the defaults for kafka: {lines:#?}");
 }
 
 #[test]
@@ -194,7 +200,9 @@ fn in_json(value: &DeValue<'_>) -> Value {
 fn shipped() -> Vec<PathBuf> {
     let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines")).unwrap();
     let files = files.map(|entry| entry.unwrap().path());
-    files.filter(|path| path.extension().is_some_and(|extension| extension == "toml")).collect()
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    // In a build without it, what needs Kafka is answered with the feature.
+    files.filter(|path| cfg!(feature = "kafka") || !path.to_string_lossy().contains("kafka")).collect()
 }
 
 /// Returns a new pipeline with its defaults written out, each in the line that shows it.

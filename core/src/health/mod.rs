@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use evidence::Stamp;
 pub use report::{
-    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Filling, Gaps, LedgerDetail, Quantiles, Readiness,
-    Report, SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
+    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Filling, Gaps, KeyCheck, LedgerDetail, Quantiles,
+    Readiness, Report, SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
 };
 use stage::Stage;
 pub use stage::StageHealth;
