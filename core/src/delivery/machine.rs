@@ -302,7 +302,12 @@ impl Machine {
 
     /// Returns when the oldest row that is not committed could be read first.
     pub(crate) fn uncommitted_since(&self) -> Option<Instant> {
-        self.accepted.iter().find_map(|accepted| accepted.since).or_else(|| self.untaken_since())
+        self.accepted_since().or_else(|| self.untaken_since())
+    }
+
+    /// Returns when the oldest row could be read first that the store has accepted and not yet made durable.
+    pub(crate) fn accepted_since(&self) -> Option<Instant> {
+        self.accepted.iter().find_map(|accepted| accepted.since)
     }
 
     /// Returns when the oldest row that the store has neither committed nor accepted could be read first.

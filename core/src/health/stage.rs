@@ -10,7 +10,11 @@ use ::metrics::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::{delivery::Balance, metrics::stage_status, policy::BreakerSnapshot};
+use crate::{
+    delivery::{Balance, Measured},
+    metrics::stage_status,
+    policy::BreakerSnapshot,
+};
 
 use super::{
     Registry, StageId, StageKind,
@@ -153,12 +157,17 @@ impl StageHealth {
         match status {
             // One line when the last stage of a pipeline has begun, not one for each.
             Status::Healthy if from == Status::Starting && !self.registry.is_healthy(pipeline) => {
-                debug!(pipeline, stage, %status, "{status} {subject} {reason}");
+                debug!(pipeline, stage, %status, "{status} {id} {reason}");
             }
             // Whichever stage was the last, of a pipeline that is there people want to know what comes.
             Status::Healthy if from == Status::Starting => {
-                let reason = self.registry.source_reason(pipeline).unwrap_or_else(|| reason.to_owned());
-                info!(pipeline, stage, %status, "{status} {subject} {reason}");
+                let (source, reason) =
+                    self.registry.source_reason(pipeline).unwrap_or_else(|| (stage, reason.to_owned()));
+                info!(pipeline, stage = source, %status, "{status} {subject} {reason}");
+            }
+            // A pipeline is healthy when all of it is: else only the stage that has recovered.
+            Status::Healthy if !self.registry.is_healthy(pipeline) => {
+                info!(pipeline, stage, %status, "{status} {id} {reason}");
             }
             // The pipeline says in one line how all of its stages have ended.
             Status::Stopped => debug!(pipeline, stage, %status, "{status} {subject} {reason}"),
@@ -293,6 +302,31 @@ impl StageHealth {
     /// Sets how many rows the store has accepted and not yet made durable.
     pub fn accepted_rows(&self, rows: u64) {
         self.stage.evidence.rows_accepted.set(rows);
+    }
+
+    /// Sets when the oldest row came that is accepted and not yet durable; `None` if there is none.
+    pub fn accepted_since(&self, arrival: Option<Instant>) {
+        self.stage.evidence.accepted_since.set_or_clear(self.stage.origin, arrival);
+    }
+
+    /// Notes that the store was opened, and is ours.
+    pub fn owned(&self, now: Instant) {
+        self.stage.evidence.owned_since.set(self.stage.origin, now);
+    }
+
+    /// Notes that nobody knows whose the store is: a call has failed. The next opening tells.
+    pub fn disowned(&self) {
+        self.stage.evidence.owned_since.clear();
+    }
+
+    /// Sets for which tables the store promises less than it does in general, and why.
+    pub fn weaker(&self, tables: Vec<String>) {
+        self.stage.evidence.set_weaker(tables);
+    }
+
+    /// Sets what keys made of the rows so far.
+    pub fn keys<'a>(&self, keys: impl Iterator<Item = &'a Measured>) {
+        self.stage.evidence.set_keys(keys);
     }
 
     /// Sets what became of every offset up to the committed one.
