@@ -24,9 +24,9 @@ use tidegate::{
 /// Writes a file for each chunk: exactly once.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PagesConfig {
+pub(crate) struct PagesConfig {
     /// The folder; each pipeline has one of its own in it.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Component for PagesConfig {

@@ -5,7 +5,12 @@ use super::{
     keys::{Keys, Measured},
     log::Log,
 };
-use crate::{Result, config::TableChoice, sink::UniqueKey, spool::SourceInfo};
+use crate::{
+    Result,
+    config::{Batch, TableChoice},
+    sink::UniqueKey,
+    spool::SourceInfo,
+};
 
 /// Reads everything that the log has for a sink, once, and returns what keys make of it. Blocks.
 ///
@@ -20,7 +25,8 @@ pub(crate) fn survey<L: Log>(
     found: &[UniqueKey],
 ) -> Result<Vec<Measured>> {
     let extent = log.extent();
-    let mut feeder = Feeder::new(log, sink, pipeline, sources, tables, BOUNDS)?;
+    let bounds = Bounds::of(&Batch::default());
+    let mut feeder = Feeder::new(log, sink, pipeline, sources, tables, bounds)?;
     let mut keys = Keys::default();
     keys.plan(feeder.plan().tables(), found);
     if keys.measured().next().is_none() {
@@ -45,5 +51,3 @@ pub(crate) fn survey<L: Log>(
     }
     Ok(keys.measured().cloned().collect())
 }
-
-const BOUNDS: Bounds = Bounds { rows: 5_000, bytes: 8 << 20 };

@@ -117,10 +117,7 @@ impl<L: Log> Delivery<L> {
             Start::Earliest => None,
             Start::Latest => Some(noted.begins_at.unwrap_or_else(|| setup.log.extent().last)),
         };
-        let bounds = Bounds {
-            rows: config.batch.rows.get(),
-            bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
-        };
+        let bounds = Bounds::of(&config.batch);
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
         // Where the note cannot be read nobody knows what the store has, and of which segments: it may be any of them.
         let (passed, entered) = match &known {

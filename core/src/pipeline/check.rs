@@ -30,7 +30,7 @@ pub async fn check_connections(pipeline: &Pipeline, folder: &Folder) -> Vec<Chec
         let stage = format!("{}/source.{}", pipeline.name, source.name);
         let outcome = match &source.feed {
             Feed::Protocol { factory, connection } => {
-                caught("the probe", connection::probe(factory, connection)).await.flatten()
+                caught("the probe", Box::pin(connection::probe(factory, connection))).await.flatten()
             }
             Feed::Source { .. } => Ok("this source has nothing to dial".to_owned()),
         };
