@@ -9,6 +9,7 @@ use tidegate::{
     Result,
     catalog::Component,
     chunk::{Chunk, Part},
+    config::Secret,
     row::{Mark, Position, Table, Timestamp, kinds::Trade},
     sink::{Guarantee, Sink, SinkContext, Written},
     source::{Source, SourceContext},
@@ -21,6 +22,9 @@ use tidegate::{
 struct FaultySource {
     /// Rows before the panic.
     rows: u64,
+    /// A secret, which the panic's own words show as any debug print of it does.
+    #[serde(default)]
+    key: Option<Secret>,
     /// How often it can be made before that panics: once when the file is read, once when its pipeline starts, and then for
     /// each run.
     #[serde(default = "always")]
@@ -57,7 +61,8 @@ impl Source for FaultySource {
             cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
         }
         cx.flush().await?;
-        panic!("the source has a fault");
+        let source = self;
+        panic!("the source has a fault: {source:?}");
     }
 }
 

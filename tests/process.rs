@@ -124,6 +124,28 @@ async fn a_sink_that_hangs_holds_up_nobody_and_not_the_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_whose_spool_is_full_leaves_the_others_running() {
+    let bench = Bench::start(busy(2_000.0), "", "").await;
+    bench.write("store", "in the way");
+    let spool = "[spool]\nmax_bytes = \"1MiB\"\nsegment_bytes = \"128KiB\"\nkeep = \"0s\"\nwhen_full = \"block\"\n";
+    let full = bench.pipeline("queue = \"256KiB\"\n", spool).replace("name = \"eth\"", "name = \"full\"");
+    bench.write("full.toml", &full.replace("eth.sqlite", "store/full.sqlite"));
+    let mut program = bench.run_all();
+    let is_full = |report: &Value| {
+        let spool = &report["checks"]["full/spool"];
+        spool["status"] == "degraded" && spool["reason"].as_str().unwrap_or_default().contains("the spool is full")
+    };
+    let committed = |report: &Value| report["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().unwrap_or(0);
+    let report = program.until("the spool of one is full", is_full).await;
+    let wanted = committed(&report) + 3_000;
+    let report = program.until("the other stores on", |report| committed(report) > wanted).await;
+    assert!(is_full(&report), "{report:#}");
+    for stage in ["eth/spool", "eth/source.deribit", "eth/sink.sqlite", "eth/ledger"] {
+        assert_eq!(report["checks"][stage]["status"], "healthy", "{stage}: {report:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_first_signal_drains_the_spool_says_so_and_ends_well() {
     for signal in ["TERM", "INT"] {
         let bench = Bench::start(busy(500.0), "", "").await;

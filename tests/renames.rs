@@ -40,7 +40,9 @@ async fn a_sink_that_was_renamed_goes_on_under_the_new_name_with_its_dead_letter
     assert_eq!(program.stop().await.0, 0, "nobody has to look any more");
     assert!(!bench.path("data/eth/sinks/sqlite").exists() && !bench.path("data/eth/sinks/sqlite.json").exists());
     let letters = fs::read_to_string(bench.path("data/eth/sinks/archive/dead-letters.jsonl")).unwrap();
-    assert_eq!(letters, format!("{}\nno letter\n", letter.replace("\"sqlite\"", "\"archive\"")));
+    // As it is written today, with its format.
+    let renamed = letter.replace("\"sqlite\"", "\"archive\"").replacen('{', "{\"format\":2,", 1);
+    assert_eq!(letters, format!("{renamed}\nno letter\n"));
     assert_eq!(bench.texts("SELECT sink FROM tidegate_position").await, ["archive"]);
 }
 

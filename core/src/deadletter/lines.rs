@@ -127,14 +127,14 @@ impl Lines {
         Ok(found)
     }
 
-    /// Marks the letters of rows that come again, and returns their keys.
-    pub(super) fn discard(&mut self, comes_again: impl Fn(SpoolPosition) -> bool) -> Vec<Cause> {
-        let mut discarded = Vec::new();
+    /// Marks the letters of rows that come again, and returns how many.
+    pub(super) fn discard(&mut self, comes_again: impl Fn(SpoolPosition) -> bool) -> u64 {
+        let mut discarded = 0;
         for line in self.lines.iter_mut().filter(|line| line.is_kept) {
-            let Some(cause) = line.cause else { continue };
-            if comes_again(SpoolPosition { boot: cause.boot, offset: cause.offset }) {
+            let Some(Cause { boot, offset, .. }) = line.cause else { continue };
+            if comes_again(SpoolPosition { boot, offset }) {
                 line.is_kept = false;
-                discarded.push(cause);
+                discarded += 1;
             }
         }
         discarded

@@ -162,6 +162,9 @@ impl DeadLetters {
     /// As [`open`](Self::open). None of the letters counts then, whatever of them has reached the disk; the same ones may
     /// be appended again.
     pub fn append(&mut self, letters: &[DeadLetter]) -> Result<()> {
+        // The store is before these rows, and so before whatever has sent them again: that counts anew when it comes again.
+        let forgotten = self.marks()?.forget(&*self.disk, letters);
+        forgotten.map_err(|error| self.failed_to("rewrite", sent::FILE_NAME, error))?;
         self.write(letters)?;
         for letter in letters {
             self.letters += u64::from(self.pending.insert(letter.cause()));
@@ -284,11 +287,8 @@ impl DeadLetters {
             None => self.make()?,
         };
         let mut lines = Lines::read(&*file).map_err(|error| self.failed("read", error))?;
-        let discarded = if holds(Rule::LettersComeAgain) { lines.discard(&comes_again) } else { Vec::new() };
-        let mut marks = self.marks()?;
-        let forgotten = marks
-            .forget(&*self.disk, &discarded, |row| comes_again(SpoolPosition { boot: row.boot, offset: row.offset }));
-        forgotten.map_err(|error| self.failed_to("rewrite", sent::FILE_NAME, error))?;
+        let discarded = if holds(Rule::LettersComeAgain) { lines.discard(comes_again) } else { 0 };
+        let marks = self.marks()?;
         if lines.is_to_be_rewritten() {
             self.replace_by(|new| lines.copy_kept(&*file, new))?;
         } else {
@@ -299,7 +299,7 @@ impl DeadLetters {
         (self.letters, self.newest) = (lines.waiting(|letter| marks.of(letter).is_some()), lines.newest());
         self.pending.clear();
         let (letters, is_torn, unreadable) = (lines.letters(), lines.is_torn(), lines.unreadable());
-        Ok(Recovered { letters, discarded: discarded.len() as u64, is_torn, unreadable })
+        Ok(Recovered { letters, discarded, is_torn, unreadable })
     }
 
     /// Goes on in a new file that holds what is known to be whole.

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Sent;
+use super::{DeadLetter, Sent};
 use crate::spool::{
     Cause,
     disk::{self, Disk},
@@ -54,16 +54,10 @@ impl Marks {
         self.write(disk)
     }
 
-    /// Forgets what was sent again of these letters, where the row does not come again: the letters' own rows do, and what
-    /// becomes of them is another story.
-    pub(super) fn forget(
-        &mut self,
-        disk: &dyn Disk,
-        letters: &[Cause],
-        comes_again: impl Fn(Cause) -> bool,
-    ) -> io::Result<()> {
+    /// Forgets what was sent again of these letters, durably: they are made anew.
+    pub(super) fn forget(&mut self, disk: &dyn Disk, letters: &[DeadLetter]) -> io::Result<()> {
         let before = self.0.len();
-        self.0.retain(|letter, row| !letters.contains(letter) || comes_again(*row));
+        letters.iter().for_each(|letter| _ = self.0.remove(&letter.cause()));
         if self.0.len() == before { Ok(()) } else { self.write(disk) }
     }
 

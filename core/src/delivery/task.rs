@@ -119,11 +119,9 @@ impl<L: Log> Delivery<L> {
         };
         let bounds = Bounds::of(&config.batch);
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
-        // Where the note cannot be read nobody knows what the store has, and of which segments: it may be any of them.
-        let (passed, entered) = match &known {
-            Some(_) => (noted.position.or(begins_at).map_or(0, |position| position.offset), noted.entered.unwrap_or(0)),
-            None => (0, u64::MAX),
-        };
+        // Of a store whose note cannot be read nobody knows how far it has got: it may have anything of what there is, and none
+        // of that is dropped.
+        let (passed, entered) = known.as_ref().map_or((0, u64::MAX), |_| passed(&noted, begins_at));
         feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
@@ -490,6 +488,11 @@ impl<L: Log> Delivery<L> {
         let Some(sink) = &mut self.sink else { return Err(Error::transient("the sink is not open")) };
         Ok((sink, Guard { what, limit, stop: &mut self.stop, is_broken: &mut self.is_broken }))
     }
+}
+
+/// Returns the offset up to which everything has its fate, and the first one of the newest segment of which more may have.
+fn passed(noted: &Noted, begins_at: Option<SpoolPosition>) -> (u64, u64) {
+    (noted.position.or(begins_at).map_or(0, |at| at.offset), noted.entered.unwrap_or_default())
 }
 
 /// Waits for a change; for ever once nobody is left who could make one.

@@ -38,8 +38,8 @@ pub struct Check {
     pub status: Status,
     /// When it last gave a sign of life: a frame, a commit, a probe, a change of state.
     pub last_check: String,
-    /// How long the last probe took; `0s` where the stage's own work is the probe.
-    pub duration: String,
+    /// How long the last probe took; `None` where there was none, as where the stage's own work is the probe.
+    pub duration: Option<String>,
     /// Since when it is in this state.
     pub since: String,
     /// Why, and what happens next.
@@ -292,7 +292,9 @@ impl Check {
         Self {
             status,
             last_check: clock.ago(newest),
-            duration: humantime::format_duration(stage.evidence.check_took.duration()).to_string(),
+            duration: Some(stage.evidence.check_took.duration())
+                .filter(|took| !took.is_zero())
+                .map(|took| humantime::format_duration(took).to_string()),
             since: clock.ago(in_state_for),
             reason,
             required: stage.is_required(),

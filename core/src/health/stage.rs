@@ -157,12 +157,17 @@ impl StageHealth {
         match status {
             // One line when the last stage of a pipeline has begun, not one for each.
             Status::Healthy if from == Status::Starting && !self.registry.is_healthy(pipeline) => {
-                debug!(pipeline, stage, %status, "{status} {subject} {reason}");
+                debug!(pipeline, stage, %status, "{status} {id} {reason}");
             }
             // Whichever stage was the last, of a pipeline that is there people want to know what comes.
             Status::Healthy if from == Status::Starting => {
-                let reason = self.registry.source_reason(pipeline).unwrap_or_else(|| reason.to_owned());
-                info!(pipeline, stage, %status, "{status} {subject} {reason}");
+                let (source, reason) =
+                    self.registry.source_reason(pipeline).unwrap_or_else(|| (stage, reason.to_owned()));
+                info!(pipeline, stage = source, %status, "{status} {subject} {reason}");
+            }
+            // A pipeline is healthy when all of it is: else only the stage that has recovered.
+            Status::Healthy if !self.registry.is_healthy(pipeline) => {
+                info!(pipeline, stage, %status, "{status} {id} {reason}");
             }
             // The pipeline says in one line how all of its stages have ended.
             Status::Stopped => debug!(pipeline, stage, %status, "{status} {subject} {reason}"),

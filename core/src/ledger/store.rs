@@ -15,6 +15,7 @@ use sqlx::{
 
 use super::{
     fold::{Fold, Line, Skip, StoredLine},
+    report::HEARD,
     timeline::{KEPT, Known, Mark, State, Timeline},
     told::{Statement, Told},
 };
@@ -157,10 +158,12 @@ impl Store {
         Ok(())
     }
 
-    /// Joins what was settled before a time: stretches of which all is there, and which follow on each other, are one. How
-    /// many of them were filled, or absent, stays known.
-    pub(super) async fn compact(&mut self, before: Timestamp) -> Result<()> {
+    /// Joins what was settled this long before the last moment of which anything is known: stretches of which all is there,
+    /// and which follow on each other, are one. How many of them were filled, or absent, stays known.
+    pub(super) async fn compact(&mut self, kept: Duration) -> Result<()> {
         let joined = async {
+            let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut self.connection).await?;
+            let before = Timestamp(heard.unwrap_or(i64::MIN).saturating_sub(kept.as_nanos() as i64));
             let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
             sqlx::query(SETTLE).bind(before.0).execute(&mut *transaction).await?;
             for step in JOIN {
@@ -584,7 +587,7 @@ mod tests {
             }
         }
         for _twice_is_once in 0..2 {
-            store.compact(Timestamp(90)).await.unwrap();
+            store.compact(Duration::from_nanos(20)).await.unwrap();
             let mut shown = Vec::new();
             for stream in [1, 2] {
                 let marks = "SELECT group_concat(state || start, ' ') FROM

@@ -17,7 +17,6 @@ use crate::{
     delivery::{Floor, Log, Seen, SpoolLog},
     health::StageHealth,
     intake::Continuity,
-    row::Timestamp,
     spool::{Boot, Item, SpoolPosition, SpoolReader, Standing, Unreadable},
 };
 
@@ -115,8 +114,7 @@ impl Ledger {
         loop {
             if compact_at <= Instant::now() {
                 compact_at = Instant::now() + COMPACT_EVERY;
-                let kept = Timestamp::now().0.saturating_sub(KEPT_APART.as_nanos() as i64);
-                store.compact(Timestamp(kept)).await?;
+                store.compact(KEPT_APART).await?;
             }
             let is_last = self.setup.stop.borrow_and_update().is_some();
             let upto = self.setup.synced.borrow_and_update().offset;

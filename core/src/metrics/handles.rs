@@ -238,7 +238,7 @@ impl ByReason {
     fn new(metric: &'static Metric, labels: &[Label]) -> Self {
         let mut counters = Self { metric, labels: labels.to_vec(), counters: Vec::new() };
         // Something to add up before there is a reason.
-        counters.of("");
+        counters.of("none");
         counters
     }
 

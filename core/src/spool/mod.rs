@@ -35,6 +35,8 @@ mod survey;
 mod sync;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod whole;
 mod writer;
 
 pub use buffer::ItemBuffer;

@@ -211,7 +211,7 @@ fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
         writeln!(f, "{table}: complete since {}{}", moment(*since), cut(&but, 30))?;
     }
     if *proof == Proof::None && *unknown_seconds > 0.0 {
-        writeln!(f, "{table}: nobody listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
+        writeln!(f, "{table}: nobody ran or listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
     if kind.closed_seconds > 0.0 {
         writeln!(f, "{table}: closed for {}, by the market's schedule", span(kind.closed_seconds))?;

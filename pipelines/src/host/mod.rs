@@ -1,7 +1,9 @@
 //! One process: its pipelines, its HTTP, its signals. Pipelines are isolated from each other: what becomes of one is a
 //! line in the report, never the end of another.
 
+mod descriptors;
 mod http;
+mod listener;
 pub(crate) mod logging;
 
 use std::{io::Write, path::Path, time::Duration};
@@ -44,6 +46,7 @@ pub(crate) struct Plan {
 ///
 /// `Config` when the address is taken, before anything was started.
 pub(crate) async fn run(plan: Plan) -> Result<u8> {
+    descriptors::tell(descriptors::raise(), &plan.pipelines);
     let metrics = install_metrics()?;
     let registry = Registry::new();
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
