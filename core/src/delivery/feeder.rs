@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Result,
     chunk::{ChunkBuilder, ColumnView, Fate, JsonRows, Plan, RowSource, TableRows},
-    config::TableChoice,
+    config::{Batch, TableChoice},
     deadletter::{DeadLetter, Sent},
     row::Timestamp,
     sink::Refusal,
@@ -27,6 +27,12 @@ use crate::{
 pub(crate) struct Bounds {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
+}
+
+impl Bounds {
+    pub(crate) fn of(batch: &Batch) -> Self {
+        Self { rows: batch.rows.get(), bytes: usize::try_from(batch.bytes.0).unwrap_or(usize::MAX).max(1) }
+    }
 }
 
 /// Reads one sink's log.

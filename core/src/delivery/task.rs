@@ -117,10 +117,7 @@ impl<L: Log> Delivery<L> {
             Start::Earliest => None,
             Start::Latest => Some(noted.begins_at.unwrap_or_else(|| setup.log.extent().last)),
         };
-        let bounds = Bounds {
-            rows: config.batch.rows.get(),
-            bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
-        };
+        let bounds = Bounds::of(&config.batch);
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
         // Of a store whose note cannot be read nobody knows how far it has got: it may have anything of what there is, and none
         // of that is dropped.
