@@ -1,6 +1,8 @@
 //! Components that panic, for the tests of what becomes of the others: `cargo run --example faulty -- run faulty.toml`,
 //! with `[source.faulty]` or `[sink.faulty]`.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate::{
@@ -19,7 +21,17 @@ use tidegate::{
 struct FaultySource {
     /// Rows before the panic.
     rows: u64,
+    /// How often it can be made before that panics: once when the file is read, once when its pipeline starts, and then for
+    /// each run.
+    #[serde(default = "always")]
+    builds: u32,
 }
+
+fn always() -> u32 {
+    u32::MAX
+}
+
+static BUILDS: AtomicU32 = AtomicU32::new(0);
 
 impl Component for FaultySource {
     const TYPE: &'static str = "faulty";
@@ -27,6 +39,7 @@ impl Component for FaultySource {
     type Built = Box<dyn Source>;
 
     fn build(&self) -> Result<Self::Built> {
+        assert!(BUILDS.fetch_add(1, Relaxed) < self.builds, "the making of the source has a fault");
         Ok(Box::new(self.clone()))
     }
 }

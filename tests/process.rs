@@ -60,6 +60,41 @@ async fn a_source_that_panics_is_started_again_and_leaves_the_others_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_component_whose_making_panics_is_made_again_or_refused_and_leaves_the_others_running() {
+    for (builds, stage, why) in [
+        (0, "faulty", "the component `faulty` panicked: the making of the source has a fault"),
+        (
+            1,
+            "faulty/spool",
+            "starting the pipeline panicked: the making of the source has a fault; the pipeline does not",
+        ),
+        (
+            2,
+            "faulty/source.faulty",
+            "making the source panicked: the making of the source has a fault; starting again in",
+        ),
+    ] {
+        let bench = Bench::start(busy(500.0), "", "").await;
+        let path = bench.path("faulty.sqlite");
+        let faulty =
+            format!("[pipeline]\nname = \"faulty\"\n[source.faulty]\nrows = 3\nbuilds = {builds}\n[sink.sqlite]\n");
+        bench.write("faulty.toml", &format!("{faulty}path = \"{}\"\n", path.display()));
+        let mut program = run_faulty(&bench);
+        let says_so = |report: &Value| {
+            let checks = report["checks"].as_object().into_iter().flatten();
+            let mut of_stage = checks.filter(|(name, _)| name.contains(stage)).map(|(_, check)| check);
+            of_stage.any(|check| {
+                let is_bad = matches!(check["status"].as_str(), Some("degraded" | "failed"));
+                is_bad && check["reason"].as_str().is_some_and(|reason| reason.contains(why))
+            })
+        };
+        program.until(why, says_so).await;
+        program.until_committed(300).await;
+        bench.settle(&mut program).await.assert_exact(&program.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_panics_is_tried_again_and_leaves_the_others_running() {
     let bench =
         Bench::start(busy(500.0), "", "[sink.faulty]\nhangs = false\nretry = { first = \"20ms\", longest = \"50ms\" }")

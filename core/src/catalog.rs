@@ -1,13 +1,19 @@
 //! The components that a program knows, by the name that stands behind `type =`.
 
-use std::{any::type_name, collections::BTreeMap, sync::Arc};
+use std::{
+    any::type_name,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use figment::value::Dict;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Result,
+    Error, Result,
+    caught::text_of,
     chunk::SinkTable,
     config::{Faults, Keys, Layers, Mended, Options, Path, Report, explain, stage},
     protocol::Protocol,
@@ -248,7 +254,13 @@ impl<B: 'static> Shelf<B> {
         keys: &Keys<'_>,
         report: &mut Report,
     ) -> Option<Option<Made<B>>> {
-        Some((self.0.get(name)?.read)(layers, table, keys, report))
+        let read = self.0.get(name)?.read;
+        let made = catch_unwind(AssertUnwindSafe(|| read(layers, table, keys, report)));
+        Some(made.unwrap_or_else(|panic| {
+            let error = Error::config(format!("the component `{name}` panicked: {}", text_of(&*panic)));
+            report.add(explain::component(layers, keys, &error));
+            None
+        }))
     }
 }
 

@@ -23,6 +23,12 @@ pub trait Sink: Send + 'static {
     ///
     /// Called again on a sink that is open, it starts from nothing: the connection may be in any state.
     ///
+    /// What it says is final: nothing of an earlier `write`, of this process or an older one, may land once it has returned.
+    /// The driver goes by that: what lies behind the position is free from then on, and a full spool that drops its oldest
+    /// rows may say of it that this sink did not get it. A store that guards its position but cannot tell whether a late
+    /// commit is still on its way (no lock, no fence, no transaction that ends with the connection) would give such a row two
+    /// fates: let it promise [`Guarantee::AtLeastOnce`] or [`Guarantee::DedupKeys`], for which nothing in doubt is dropped.
+    ///
     /// # Errors
     ///
     /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool or

@@ -365,7 +365,7 @@ pub enum Start {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
-    /// The spool never takes more disk than this.
+    /// The spool never takes more disk than this, and 1 MiB in reserve.
     pub max_bytes: ByteSize,
     /// What to do when it would, or when the disk is full.
     pub when_full: WhenFull,

@@ -172,7 +172,7 @@ impl Machine {
     pub(crate) fn on(&mut self, now: Instant, event: Event) {
         match event {
             Event::Synced(offset) => self.synced(now, offset),
-            Event::Stop(deadline) => self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline))),
+            Event::Stop(deadline) => self.stop(deadline),
             Event::Opened { at, read_from } => self.opened(now, at, read_from),
             Event::Mismatch(text) => self.fail(text),
             Event::Failed(error) => self.failed(now, &error),
@@ -241,6 +241,15 @@ impl Machine {
             }
             Event::NotClosed => self.state = State::Ended,
         }
+    }
+
+    /// All that waits is tried once more at once: the store may be well again, and longer pauses than this are over too late.
+    fn stop(&mut self, deadline: Instant) {
+        if self.deadline.is_none() {
+            self.retry_at = None;
+            self.breaker.end_pause();
+        }
+        self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
     }
 
     /// Notes that a write went out: until it is answered, or the sink opened again, nobody knows whether it counts.

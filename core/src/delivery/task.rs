@@ -119,8 +119,12 @@ impl<L: Log> Delivery<L> {
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
-        let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
-        feeder.claim(passed, noted.entered.unwrap_or_default());
+        // Where the note cannot be read nobody knows what the store has, and of which segments: it may be any of them.
+        let (passed, entered) = match &known {
+            Some(_) => (noted.position.or(begins_at).map_or(0, |position| position.offset), noted.entered.unwrap_or(0)),
+            None => (0, u64::MAX),
+        };
+        feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
@@ -213,7 +217,10 @@ impl<L: Log> Delivery<L> {
             pauses.succeeded_for(now - began);
             let pause = pauses.failed(None);
             // What was under way may have been left in any state. The next opening settles what is in doubt.
-            (self.sink, self.letters) = (None, None);
+            let sink = self.sink.take();
+            // Letting go of a sink that has a fault may panic, too.
+            drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(sink))));
+            self.letters = None;
             self.rows.clear();
             self.refusals.clear();
             self.machine.on(now, Event::Again(None));

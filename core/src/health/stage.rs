@@ -78,7 +78,8 @@ impl Stage {
         let (waits, what) = match self.id.kind() {
             StageKind::Source => (self.evidence.last_frame.age(self.origin, now)?, "no frame for"),
             StageKind::Sink => (self.evidence.untaken_since.age(self.origin, now)?, "the oldest row has waited for"),
-            StageKind::Host | StageKind::Spool | StageKind::Ledger | StageKind::DeadLetters => return None,
+            StageKind::Ledger => (self.evidence.untaken_since.age(self.origin, now)?, "what is durable has been read for"),
+            StageKind::Host | StageKind::Spool | StageKind::DeadLetters => return None,
         };
         let (waited, allowed) = (waits.as_secs(), limit.as_secs_f64());
         let is_overdue = !limit.is_zero() && waits > limit;
@@ -309,7 +310,8 @@ impl StageHealth {
         self.stage.evidence.uncommitted_since.set_or_clear(self.stage.origin, arrival);
     }
 
-    /// Sets when the oldest row came that is neither committed nor accepted; `None` if there is none.
+    /// Sets when the oldest row came that is neither committed nor accepted; `None` if there is none. Of a ledger: when it
+    /// began to read what it reads now.
     pub fn untaken_since(&self, arrival: Option<Instant>) {
         self.stage.evidence.untaken_since.set_or_clear(self.stage.origin, arrival);
     }
@@ -352,6 +354,7 @@ impl StageHealth {
     /// Notes that the ledger goes up to an offset, and of how many streams something is asked for.
     pub fn ledger(&self, now: Instant, offset: u64, open: usize) {
         self.stage.evidence.last_commit.set(self.stage.origin, now);
+        self.stage.evidence.untaken_since.clear();
         self.stage.evidence.offset.set(offset);
         self.stage.evidence.gaps_open.set(open as u64);
     }

@@ -288,9 +288,9 @@ impl Task {
             self.is_full = true;
             let next = match self.when_full {
                 WhenFull::Block => {
-                    "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later"
+                    "nothing more is taken until the sinks and the ledger have caught up; sessions end, their gaps are filled later"
                 }
-                WhenFull::DropNewest => "what comes is counted and thrown away until a sink has caught up",
+                WhenFull::DropNewest => "what comes is counted and thrown away until the sinks and the ledger have caught up",
                 WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
             };
             self.spool.health.degraded(format!("the spool is full: {next}"));

@@ -2,6 +2,7 @@
 
 use crate::{
     Result,
+    caught::caught,
     chunk::Plan,
     config::{Feed, Pipeline, SourceStage},
     connection,
@@ -23,7 +24,9 @@ pub async fn check_connections(pipeline: &Pipeline) -> Vec<Check> {
     for source in &pipeline.sources {
         let stage = format!("{}/source.{}", pipeline.name, source.name);
         let outcome = match &source.feed {
-            Feed::Protocol { factory, connection } => connection::probe(factory, connection).await,
+            Feed::Protocol { factory, connection } => {
+                caught("the probe", connection::probe(factory, connection)).await.flatten()
+            }
             Feed::Source { .. } => Ok("this source has nothing to dial".to_owned()),
         };
         checks.push(Check { stage, outcome });
@@ -31,14 +34,12 @@ pub async fn check_connections(pipeline: &Pipeline) -> Vec<Check> {
     let declared: Vec<_> = pipeline.sources.iter().map(SourceStage::info).collect();
     for sink in &pipeline.sinks {
         let stage = format!("{}/sink.{}", pipeline.name, sink.name);
-        let reached = match (sink.factory)() {
-            Ok(mut store) => match Plan::new(&pipeline.name, declared.clone(), sink.tables.clone()) {
-                Ok(plan) => store.reach(plan.tables()).await,
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
+        let reach = async {
+            let mut store = (sink.factory)()?;
+            let plan = Plan::new(&pipeline.name, declared.clone(), sink.tables.clone())?;
+            store.reach(plan.tables()).await
         };
-        checks.push(Check { stage, outcome: reached });
+        checks.push(Check { stage, outcome: caught("the probe", reach).await.flatten() });
     }
     checks
 }

@@ -42,7 +42,7 @@ pub use claims::Claim;
 pub use cursor::{Cursor, SpoolReader, Standing, Step, Unreadable};
 pub use entry::{EntryView, Items, MAX_ENTRY};
 pub use head::{BootSpan, SegmentHead, SourceInfo, StreamInfo};
-pub use item::{Control, GapOutcome, Item, RowHead};
+pub use item::{Control, GapOutcome, Item, LeftBy, RowHead};
 pub use position::{Boot, Cause, SpoolPosition};
 pub use recovery::{Begun, Recovery, RecoveryReport, SpoolOptions};
 pub use retention::{Floor, Housekeeping, Loss, OldSegment};

@@ -41,6 +41,8 @@ pub(super) struct Wanted {
     pub(super) found_letters: HashSet<Cause>,
     /// Rows up to there that the ledger does not have, and behind there that it has.
     pub(super) behind_ledger: BTreeMap<(usize, Stream), i64>,
+    /// Offsets that cannot be read.
+    pub(super) missing: Vec<(u64, u64)>,
 }
 
 /// What was read besides.
@@ -146,8 +148,8 @@ pub(super) fn read(reader: &SpoolReader, sinks: &mut [Wanted], ledger: u64) -> R
 /// Reads once more, and shows those rows of one sink that it should have got.
 pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn FnMut(&Row<'_>)) -> Result<()> {
     let (fates, delivered) = (sink.fates, sink.delivered.clone());
-    let upto = sink.upto;
-    walk(reader, upto, &mut Vec::new(), &mut |cause, item, known| {
+    let (upto, mut missing) = (sink.upto, Vec::new());
+    walk(reader, upto, &mut missing, &mut |cause, item, known| {
         if cause.offset > sink.begins_at
             && let Some(row) = sink.take(cause, item, known)
         {
@@ -155,7 +157,8 @@ pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn Fn
         }
     })?;
     (sink.fates, sink.delivered) = (fates, delivered);
-    Ok(())
+    // What could be read the first time is gone now.
+    if missing.iter().all(|gap| sink.missing.contains(gap) || gap.0 > upto) { Ok(()) } else { Err(super::let_go()) }
 }
 
 impl Wanted {

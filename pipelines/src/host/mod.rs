@@ -194,7 +194,7 @@ fn files_beside(plan: &Plan) -> Vec<String> {
 
 /// Returns whether a file is that of a pipeline of this name. Of one that is no TOML nobody knows more than that the name
 /// stands in it; and one whose name comes from a variable may be.
-fn is_named_in(text: &str, pipeline: &str) -> bool {
+pub(crate) fn is_named_in(text: &str, pipeline: &str) -> bool {
     let Ok(file) = DeTable::parse(text) else { return text.contains(pipeline) };
     let head = file.get_ref().get("pipeline").and_then(|head| head.get_ref().as_table());
     let name = head.and_then(|head| head.get("name")?.get_ref().as_str());
