@@ -9,6 +9,7 @@ mod view;
 
 use std::sync::Arc;
 
+pub(crate) use builder::{Finished, RowOrigin, Unfit};
 pub use builder::{ChunkBuilder, Fate, RowSource};
 pub use plan::Plan;
 pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time, write_value};

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::{Balance, Outcome, machine::Machine};
 use crate::{
     Result,
+    deadletter::DeadLetter,
     health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
@@ -291,6 +292,14 @@ impl Reporter {
         self.metrics.refused_rows.increment(refusals.len() as u64);
         self.last_refusal = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
         self.refusals.unsaid += refusals.len() as u64;
+        self.tell_refused(now);
+    }
+
+    /// Says that derived tables have no value for rows.
+    pub(super) fn unfit(&mut self, letters: &[DeadLetter], now: Instant) {
+        self.metrics.refused_rows.increment(letters.len() as u64);
+        self.last_refusal = letters.first().map(|letter| letter.error.clone()).unwrap_or_default();
+        self.refusals.unsaid += letters.len() as u64;
         self.tell_refused(now);
     }
 

@@ -118,7 +118,7 @@ impl<L: Log> Delivery<L> {
             rows: config.batch.rows.get(),
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
-        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
+        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, (setup.tables, setup.derived), bounds)?;
         let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
         feeder.claim(passed, noted.entered.unwrap_or_default());
         let machine = Machine::new(settings(&config, &pipeline, &name));
@@ -407,15 +407,10 @@ impl<L: Log> Delivery<L> {
             }
             Ok(Read::Replanned) => Event::Again(None),
             Ok(Read::Redrives(rows)) => self.ask_letters(rows).await,
-            Ok(Read::Unreadable(letter)) => {
-                let cause = letter.cause();
-                match self.append(vec![*letter]).await {
-                    Ok(()) => {
-                        self.feeder().leave_out([cause]);
-                        Event::Buried
-                    }
-                    Err(error) => Event::NotBuried(error),
-                }
+            Ok(Read::Unreadable(letter)) => self.leave_out(vec![*letter]).await,
+            Ok(Read::Unfit(letters)) => {
+                self.reporter.unfit(&letters, Instant::now());
+                self.leave_out(letters).await
             }
             Err(error) => Event::Again(Some(error)),
         }

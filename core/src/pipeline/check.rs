@@ -3,7 +3,7 @@
 use crate::{
     Result,
     chunk::Plan,
-    config::{Feed, Pipeline, SourceStage},
+    config::{Feed, Pipeline, SinkStage, SourceStage},
     connection,
 };
 
@@ -29,10 +29,13 @@ pub async fn check_connections(pipeline: &Pipeline) -> Vec<Check> {
         checks.push(Check { stage, outcome });
     }
     let declared: Vec<_> = pipeline.sources.iter().map(SourceStage::info).collect();
+    let plan = |sink: &SinkStage| {
+        Plan::deriving(&pipeline.name, declared.clone(), sink.tables.clone(), pipeline.derived.clone())
+    };
     for sink in &pipeline.sinks {
         let stage = format!("{}/sink.{}", pipeline.name, sink.name);
         let reached = match (sink.factory)() {
-            Ok(mut store) => match Plan::new(&pipeline.name, declared.clone(), sink.tables.clone()) {
+            Ok(mut store) => match plan(sink) {
                 Ok(plan) => store.reach(plan.tables()).await,
                 Err(error) => Err(error),
             },

@@ -51,6 +51,7 @@ use crate::{
     row::Table,
     source::{Lines, Source},
     spool::{SourceInfo, inspect::inspect},
+    table::Derived,
 };
 
 /// What a pipeline gets from the process that it runs in.
@@ -187,7 +188,7 @@ impl Parts {
         let commands = pipeline.commands();
         let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
         let vanished = Vanished::find(&folder.sinks(), &names, &commands)?;
-        let own = crate::own::source(&pipeline.sinks);
+        let own = crate::own::source(&pipeline.sinks, &pipeline.derived);
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let when_full = pipeline.spool.when_full;
         let intake = intake::start(intake::Setup {
@@ -206,6 +207,7 @@ impl Parts {
             folder: &folder,
             intake: &intake,
             when_full,
+            derived: pipeline.derived,
             sources: feeds.iter().map(SourceFeed::info).chain(own.clone()).collect(),
             vanished: &vanished,
             others: others(&around.data_dir, &around.strays),
@@ -344,6 +346,7 @@ struct Deliveries<'a> {
     intake: &'a intake::Started,
     when_full: WhenFull,
     sources: Vec<SourceInfo>,
+    derived: Derived,
     vanished: &'a [Vanished],
     others: Others,
     stop: watch::Receiver<Option<Instant>>,
@@ -394,6 +397,7 @@ impl Deliveries<'_> {
             factory: sink.factory,
             config: sink.delivery,
             tables: sink.tables,
+            derived: self.derived.clone(),
             sources: self.sources.clone(),
             spool: self.intake.reader.spool_id(),
             host: host_name(),

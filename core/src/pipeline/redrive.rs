@@ -49,7 +49,7 @@ impl Tables {
     pub fn of(pipeline: &Pipeline) -> Result<Self> {
         let sources = pipeline.sources.iter().cloned().map(|stage| Ok(SourceFeed::new(stage)?.info()));
         // In the order in which intake numbers them.
-        Ok(Self(sources.chain(crate::own::source(&pipeline.sinks).map(Ok)).collect::<Result<_>>()?))
+        Ok(Self(sources.chain(crate::own::source(&pipeline.sinks, &pipeline.derived).map(Ok)).collect::<Result<_>>()?))
     }
 
     /// Returns the table of a letter's row.

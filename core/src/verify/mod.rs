@@ -122,7 +122,8 @@ impl Look {
         stage: &SinkStage,
         sources: &[SourceInfo],
     ) -> Result<Option<Open>> {
-        let plan = Plan::new(&pipeline.name, sources.to_vec(), stage.tables.clone())?;
+        let derived = pipeline.derived.clone();
+        let plan = Plan::deriving(&pipeline.name, sources.to_vec(), stage.tables.clone(), derived)?;
         let (pipeline, sink) = (pipeline.name.clone(), self.name.clone());
         let owner = Owner { pipeline, sink, spool: 0, host: String::new(), chain: plan.chain() };
         let directory = folder.sinks().join(&self.name);

@@ -66,7 +66,12 @@ impl<L: Log> Delivery<L> {
 
     /// Makes the refused rows dead letters.
     pub(super) async fn bury(&mut self) -> Event {
-        let Some(letters) = self.feeder().letters(&self.rows, &self.refusals, Timestamp::now()) else {
+        let (from, derived) = (self.machine.in_hand().from, self.feeder().derived_among(&self.refusals));
+        let origins = match blocking(&self.feeder, move |feeder| feeder.origins(from, &derived)).await {
+            Ok(origins) => origins,
+            Err(error) => return Event::NotBuried(error),
+        };
+        let Some(letters) = self.feeder().letters(&self.rows, &self.refusals, Timestamp::now(), &origins) else {
             return Event::Failed(strange_refusals());
         };
         match self.append(letters).await {
@@ -75,6 +80,18 @@ impl<L: Log> Delivery<L> {
                 let causes: Vec<_> = self.refusals.drain(..).map(|refusal| refusal.cause).collect();
                 self.feeder().leave_out(causes);
                 self.rows.clear();
+                Event::Buried
+            }
+            Err(error) => Event::NotBuried(error),
+        }
+    }
+
+    /// Makes rows dead letters that no chunk has: they are left out of the next one.
+    pub(super) async fn leave_out(&mut self, letters: Vec<DeadLetter>) -> Event {
+        let causes: Vec<_> = letters.iter().map(DeadLetter::cause).collect();
+        match self.append(letters).await {
+            Ok(()) => {
+                self.feeder().leave_out(causes);
                 Event::Buried
             }
             Err(error) => Event::NotBuried(error),

@@ -64,7 +64,7 @@ impl Stopped {
                 sent_behind: Some(course.at.offset),
                 had: had.into_iter().flatten().filter_map(is_here).max().unwrap_or(0),
                 losses: &course.losses,
-                name_of: &|source, table| plan.store_name(source, table),
+                names_of: &|source, table| plan.store_names(source, table),
             }
             .take(&reader)?,
         };
