@@ -160,6 +160,18 @@ impl Plan {
         self.derived.root(&self.tables[table].table.name)
     }
 
+    /// Returns the number of a table's row among those that one offset makes.
+    pub(crate) fn sub(&self, table: usize) -> u32 {
+        self.outputs[table].derivation.as_ref().map_or(0, |derivation| derivation.sub)
+    }
+
+    /// Returns whether a table has the columns that tell its rows apart, under their own names.
+    pub(crate) fn tells_apart(&self, table: usize) -> bool {
+        let names = ["venue", "symbol", "seq", "ts_event", "ts_recv", "origin"];
+        let derivation = self.outputs[table].derivation.as_ref();
+        derivation.is_none_or(|of| names.into_iter().all(|name| of.carried(name) == Some(name)))
+    }
+
     /// Returns how many rows one row of the spool becomes at most.
     pub(crate) fn most_rows(&self) -> usize {
         let of = |way: &Way| way.inputs.iter().map(|input| self.inputs[*input].outputs.len()).sum();

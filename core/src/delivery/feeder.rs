@@ -33,6 +33,13 @@ pub(crate) struct Bounds {
     pub(crate) bytes: usize,
 }
 
+/// What a sink takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) tables: TableChoice,
+    pub(crate) derived: Derived,
+}
+
 /// Reads one sink's log.
 pub(crate) struct Feeder<L> {
     log: L,
@@ -81,9 +88,10 @@ impl<L: Log> Feeder<L> {
         sink: &str,
         pipeline: &str,
         sources: Vec<SourceInfo>,
-        (tables, derived): (TableChoice, Derived),
+        tables: impl Into<Wanted>,
         bounds: Bounds,
     ) -> Result<Self> {
+        let Wanted { tables, derived } = tables.into();
         let plan = Arc::new(Plan::deriving(pipeline, sources, tables, derived)?);
         let (builder, sink) = (ChunkBuilder::new(plan.clone()), sink.to_owned());
         let (refused, redrives) = (HashSet::new(), HashMap::new());
@@ -336,6 +344,13 @@ impl<L: Log> Feeder<L> {
             redrive_of: redriven.map(|redriven| redriven.letter),
             redriven: None,
         })
+    }
+}
+
+/// Without derived tables.
+impl From<TableChoice> for Wanted {
+    fn from(tables: TableChoice) -> Self {
+        Self { tables, derived: Derived::default() }
     }
 }
 

@@ -223,13 +223,13 @@ impl Parts {
         floors.push(floor);
         let stop_sources = CancellationToken::new();
         let held = vanished::renamed(&around_sinks.sources, &intake.known);
-        let known = around_sinks.sources;
+        let (known, derived) = (around_sinks.sources, around_sinks.derived);
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let (number, registry) = (feeds.len() as u16, &around.registry);
         let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
         let (name, stop) = (pipeline.name.as_str(), &stop_sources);
         let way = Way { pipeline: name, folder: &folder, running: &running, queue: &queue, stop, around: &around };
-        let redrives = way.redrives(sinks, known);
+        let redrives = way.redrives(sinks, known, derived);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
             sources.spawn(way.source(number, feed, held).run());
@@ -330,11 +330,16 @@ impl Way<'_> {
     }
 
     /// Starts to look for dead letters that are to be sent again, of these sinks.
-    fn redrives(&self, sinks: Vec<(String, watch::Receiver<Floor>)>, sources: Vec<SourceInfo>) -> JoinSet<()> {
+    fn redrives(
+        &self,
+        sinks: Vec<(String, watch::Receiver<Floor>)>,
+        sources: Vec<SourceInfo>,
+        derived: Derived,
+    ) -> JoinSet<()> {
         let (pipeline, folder) = (self.pipeline.to_owned(), self.folder.clone());
         let (queue, stop) = (self.queue.clone(), self.stop.clone());
         let mut redrives = JoinSet::new();
-        redrives.spawn(Redrives { pipeline, folder, sinks, sources, queue, stop }.run());
+        redrives.spawn(Redrives { pipeline, folder, sinks, sources, derived, queue, stop }.run());
         redrives
     }
 }

@@ -51,6 +51,22 @@ impl Definition {
     }
 }
 
+#[cfg(test)]
+impl Definition {
+    /// Returns a definition of these texts; an empty one is none.
+    pub(crate) fn of(name: &str, from: &str, condition: &str, selection: &str) -> Self {
+        use super::expression::Source;
+
+        let source = |text: &str| (!text.is_empty()).then(|| Source::new(text, &[]));
+        Self {
+            name: name.into(),
+            from: from.into(),
+            condition: source(condition).map(|source| Condition::read(source).expect("an expression")),
+            selection: source(selection).map(|source| Selection::read(source).expect("expressions")),
+        }
+    }
+}
+
 impl Derived {
     /// Returns these tables; whoever made them has seen to it that they end at a table of a source.
     pub(crate) fn new(definitions: Vec<Definition>) -> Self {

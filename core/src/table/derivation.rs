@@ -77,7 +77,7 @@ impl Derivation {
         let scope = Scope { table: &definition.from, fields: &fields };
         let wrong = |part, mistakes| Unplanned { table: definition.name.clone(), part, mistakes };
         let condition = definition.condition.as_ref().map(|condition| condition.plan(&scope)).transpose();
-        let condition = condition.map_err(|mistake| wrong(Part::Where, vec![*mistake]))?;
+        let condition = condition.map_err(|mistakes| wrong(Part::Where, mistakes))?;
         let items = definition.selection.as_ref().map(|selection| selection.plan(&scope)).transpose();
         let items = items.map_err(|mistakes| wrong(Part::Select, mistakes))?;
         match &items {

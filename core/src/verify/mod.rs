@@ -20,7 +20,7 @@ pub use audit::{Audit, Doubled, RowId, Stream, Sum};
 pub use report::{Difference, Kind, SinkVerified, Verdict, Verified};
 
 use compare::Compared;
-use expected::Wanted;
+use expected::{Deriving, Wanted};
 
 use crate::{
     Result,
@@ -148,13 +148,15 @@ impl Look {
         let begins_at = noted.begins_at.filter(|at| misfit(reader, *at).is_none()).map_or(0, |at| at.offset);
         let letters = folder.dead_letters(&self.name);
         let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
+        let letters: HashMap<_, _> = letters.into_iter().map(|letter| (letter.cause(), letter)).collect();
         Ok(Some(Wanted {
             sink: self.name.clone(),
+            deriving: Deriving::new(plan, letters.keys().copied().collect()),
             plan: plan.clone(),
             begins_at,
             upto: position.map_or(0, |position| position.offset),
             since: border(reader)?.max(since.unwrap_or(Timestamp(i64::MIN))),
-            letters: letters.into_iter().map(|letter| (letter.cause(), letter)).collect(),
+            letters,
             fates: Fates::default(),
             delivered: Default::default(),
             sums: Default::default(),

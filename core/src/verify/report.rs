@@ -235,6 +235,12 @@ impl Difference {
         Self { rows, ..Self::new(Kind::Empty, table) }
     }
 
+    pub(super) fn counted(table: &str, wanted: u64, there: u64) -> Self {
+        let kind = if there < wanted { Kind::Missing } else { Kind::Unknown };
+        let why = format!("the spool makes {wanted} rows of it, the store has {there}");
+        Self { rows: wanted.abs_diff(there), why, ..Self::new(kind, table) }
+    }
+
     pub(super) fn dropped(of: &Dropped) -> Self {
         Self { symbol: of.symbol.clone(), rows: of.rows, ..Self::new(Kind::Dropped, &of.table) }
     }

@@ -69,14 +69,22 @@ fn column(at: usize, field: &Field) -> Node {
 }
 
 /// Types an expression over the rows of a table.
-pub(super) fn plan(tree: &Expr, scope: &Scope<'_>, source: &Source) -> Planned<Node> {
-    Planner { scope, source, depth: 0 }.expression(tree)
+pub(super) fn plan(tree: &Expr, scope: &Scope<'_>, source: &Source) -> Result<Node, Vec<Mistake>> {
+    let mut planner = Planner { scope, source, depth: 0, others: Vec::new() };
+    planner.expression(tree).map_err(|first| {
+        let mut mistakes = planner.others;
+        mistakes.insert(0, *first);
+        mistakes.sort_by_key(|mistake| mistake.span.start);
+        mistakes
+    })
 }
 
 pub(super) struct Planner<'a> {
     pub(super) scope: &'a Scope<'a>,
     source: &'a Source,
     depth: usize,
+    /// Mistakes beside the one that is returned.
+    others: Vec<Mistake>,
 }
 
 impl Planner<'_> {
@@ -87,8 +95,9 @@ impl Planner<'_> {
             let help = "split it, by a table that is `from` another derived one";
             return Err(self.mistake(tree, title).help(help).into());
         }
+        let depth = self.depth;
         let planned = self.any(tree).and_then(|node| self.folded(tree, node));
-        self.depth -= 1;
+        self.depth = depth - 1;
         planned
     }
 

@@ -73,7 +73,11 @@ impl Source {
         start..self.offset(span.end).max(start)
     }
 
+    /// Returns the byte at a place of the tokens; the end of the text where they say line 0.
     pub(super) fn offset(&self, at: Location) -> usize {
+        if at.line == 0 {
+            return self.text.len();
+        }
         let mut lines = self.text.split_inclusive('\n');
         let before: usize = lines.by_ref().take(at.line.saturating_sub(1) as usize).map(str::len).sum();
         let line = lines.next().unwrap_or_default();

@@ -51,7 +51,7 @@ impl Condition {
     }
 
     /// Returns the condition for rows of a table.
-    pub(crate) fn plan(&self, scope: &Scope<'_>) -> Planned<Node> {
+    pub(crate) fn plan(&self, scope: &Scope<'_>) -> Result<Node, Vec<Mistake>> {
         let node = plan(&self.tree, scope, &self.source)?;
         if matches!(node.kind, Kind::Bool | Kind::Null) {
             return Ok(node);
@@ -59,7 +59,7 @@ impl Condition {
         let span = self.source.span(self.tree.span());
         let title = format!("`where` is true or false for each row, and this is {}", node.described());
         let example = if node.kind.is_number() { "compare it with something: … > 0" } else { "compare it with something" };
-        Err(Box::new(Mistake::new(span, title).help(example)))
+        Err(vec![Mistake::new(span, title).help(example)])
     }
 }
 
@@ -100,7 +100,7 @@ impl Selection {
         for (item, span) in &*self.items {
             match self.item(item, span, scope) {
                 Ok(items) => planned.extend(items),
-                Err(mistake) => mistakes.push(*mistake),
+                Err(wrong) => mistakes.extend(wrong),
             }
         }
         for (n, item) in planned.iter().enumerate() {
@@ -113,9 +113,9 @@ impl Selection {
         if mistakes.is_empty() { Ok(planned) } else { Err(mistakes) }
     }
 
-    fn item(&self, item: &SelectItem, span: &Range<usize>, scope: &Scope<'_>) -> Planned<Vec<Item>> {
+    fn item(&self, item: &SelectItem, span: &Range<usize>, scope: &Scope<'_>) -> Result<Vec<Item>, Vec<Mistake>> {
         let not_ours = |what: &str, help: &str| {
-            Err(Box::new(Mistake::new(span.clone(), format!("{what} is not in this language")).help(help)))
+            Err(vec![Mistake::new(span.clone(), format!("{what} is not in this language")).help(help)])
         };
         let (expression, name, name_span) = match item {
             SelectItem::ExprWithAlias { expr, alias } => {
@@ -133,15 +133,15 @@ impl Selection {
             Some(name) => name,
             None => {
                 let title = "this column has no name";
-                return Err(Box::new(Mistake::new(span.clone(), title).help("name it: … as NAME")));
+                return Err(vec![Mistake::new(span.clone(), title).help("name it: … as NAME")]);
             }
         };
         if let Some(why) = unfit_name(&name) {
-            return Err(Box::new(Mistake::new(name_span, format!("a column cannot be called so: {why}"))));
+            return Err(vec![Mistake::new(name_span, format!("a column cannot be called so: {why}"))]);
         }
         if node.kind == Kind::Null {
             let help = "say of which it would be: cast(null as f64)";
-            return Err(Box::new(Mistake::new(span.clone(), format!("column `{name}` has no type")).help(help)));
+            return Err(vec![Mistake::new(span.clone(), format!("column `{name}` has no type")).help(help)]);
         }
         Ok(vec![Item { name, span: name_span, node }])
     }

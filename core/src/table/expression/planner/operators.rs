@@ -70,7 +70,19 @@ impl Planner<'_> {
             }
         }
         let (is_and, name) = (*op == BinaryOperator::And, op.to_string().to_lowercase());
-        let parts = parts.into_iter().rev().map(|part| self.truth(part, &name)).collect::<Planned<Vec<_>>>()?;
+        let (mut planned, mut first) = (Vec::new(), None);
+        for part in parts.into_iter().rev() {
+            match self.truth(part, &name) {
+                Ok(node) => planned.push(node),
+                // Each part is read for itself, so all of their mistakes are told at once.
+                Err(mistake) if first.is_none() => first = Some(mistake),
+                Err(mistake) => self.others.push(*mistake),
+            }
+        }
+        if let Some(first) = first {
+            return Err(first);
+        }
+        let parts = planned;
         let op = if is_and { Op::And(parts) } else { Op::Or(parts) };
         Ok(Node::over(op, Kind::Bool, self.text(tree)))
     }
