@@ -70,7 +70,10 @@ async fn option_trades_worth_enough_and_renamed_columns_are_stored_once_through_
     // Spool, ledger and store agree; a row that goes missing is seen, also where nothing tells it from others.
     let (code, page) = verify(&bench, &worth);
     assert_eq!(code, 0, "{page}");
-    assert!(page.contains("my_trades: its `select` leaves out columns that tell rows apart, so they are counted"), "{page}");
+    assert!(
+        page.contains("my_trades: its `select` leaves out columns that tell rows apart, so they are counted"),
+        "{page}"
+    );
     let mut db = bench.connection().await;
     sqlx::query("DELETE FROM my_trades WHERE rowid = 7").execute(&mut db).await.unwrap();
     sqlx::query("DELETE FROM sells WHERE rowid = 7").execute(&mut db).await.unwrap();

@@ -7,6 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 
 use super::SinkTable;
@@ -83,16 +84,10 @@ impl Plan {
     /// # Errors
     ///
     /// As [`new`](Self::new), and where a derived table does not go with the columns that it is made of.
-    pub fn deriving(
-        pipeline: &str,
-        sources: Vec<SourceInfo>,
-        wanted: TableChoice,
-        derived: Derived,
-    ) -> Result<Self> {
+    pub fn deriving(pipeline: &str, sources: Vec<SourceInfo>, wanted: TableChoice, derived: Derived) -> Result<Self> {
         let (tables, outputs, inputs) = (Vec::new(), Vec::new(), Vec::new());
         let (venues, ways) = (Vec::new(), HashMap::new());
-        let mut plan =
-            Self { pipeline: pipeline.to_owned(), wanted, derived, tables, outputs, inputs, venues, ways };
+        let mut plan = Self { pipeline: pipeline.to_owned(), wanted, derived, tables, outputs, inputs, venues, ways };
         for declared in sources {
             plan.add(&declared)?;
         }
@@ -125,6 +120,12 @@ impl Plan {
         }
         // FNV-1a: the hash is stored, so it has to be one that never changes.
         bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    /// Makes the rows of a derived table of rows as the source has them, for benches and tests; `None` where none pass, or the
+    /// table, by its number, is not derived.
+    pub fn derive(&self, table: usize, rows: &RecordBatch) -> Option<RecordBatch> {
+        self.outputs.get(table)?.derivation.as_ref()?.apply(rows).rows
     }
 
     /// Returns whether the sink takes the rows of a source's table, known or not: as they are, or what is derived of them.
@@ -202,7 +203,9 @@ impl Plan {
     /// Returns the derived tables that the sink takes and that are made of a table.
     fn derived_of<'a>(&'a self, table: &'a str) -> impl Iterator<Item = Arc<str>> + 'a {
         let taken = self.derived.definitions().iter().filter(|definition| self.wanted.takes(definition.name()));
-        taken.filter(move |of| self.derived.root(of.name()).is_some_and(|root| *root == *table)).map(|of| of.name.clone())
+        taken
+            .filter(move |of| self.derived.root(of.name()).is_some_and(|root| *root == *table))
+            .map(|of| of.name.clone())
     }
 
     fn add(&mut self, declared: &SourceInfo) -> Result<()> {
@@ -306,13 +309,7 @@ impl Plan {
         let time_column = "ts_event".to_owned();
         // Its columns are described once the input has all of its own.
         let table = Arc::new(Table { name: table, ..Table::clone(&self.inputs[input].table) });
-        self.tables.push(SinkTable {
-            table,
-            name,
-            key: Vec::new(),
-            on_conflict: OnConflict::Append,
-            time_column,
-        });
+        self.tables.push(SinkTable { table, name, key: Vec::new(), on_conflict: OnConflict::Append, time_column });
         self.outputs.push(Output::default());
         self.inputs[input].outputs.push(self.tables.len() - 1);
         Ok(())
@@ -348,7 +345,8 @@ impl Plan {
         let named = config.map(|config| config.key.clone()).unwrap_or_default();
         let kept = || -> Option<Vec<String>> {
             let key = own::key(source).into_iter();
-            key.map(|column| derivation.map_or(Some(column.clone()), |of| of.carried(&column).map(str::to_owned))).collect()
+            key.map(|column| derivation.map_or(Some(column.clone()), |of| of.carried(&column).map(str::to_owned)))
+                .collect()
         };
         let own_key = if own::has_key(&source.name) && named.is_empty() { kept() } else { None };
         let Some(own_key) = own_key else { return (named, on_conflict.unwrap_or_default()) };

@@ -50,9 +50,14 @@ fn places(written: &str) -> Option<(String, Vec<usize>)> {
 
 /// What a `\` begins.
 enum Escape {
-    Stands { for_character: char, length: usize },
+    Stands {
+        for_character: char,
+        length: usize,
+    },
     /// The end of a line, and the space that the next one begins with.
-    Joins { length: usize },
+    Joins {
+        length: usize,
+    },
 }
 
 fn escape(written: &str) -> Option<Escape> {

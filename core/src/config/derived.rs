@@ -91,8 +91,7 @@ impl Reader<'_> {
                 self.useless.push(join(&at, &[step.to_owned()]));
             }
         }
-        let layers =
-            Layers::merge(vec![Layer::File { document: self.document, at: at.clone(), dict: table }]);
+        let layers = Layers::merge(vec![Layer::File { document: self.document, at: at.clone(), dict: table }]);
         let options = [Options::of::<DerivedConfig>()];
         let keys = Keys::of_table(&format!("table.{name}"), &options);
         let config = layers.read_mended::<DerivedConfig>(layers.root.clone(), &keys, |_, _| {}, self.report);

@@ -67,8 +67,7 @@ pub(super) struct Mistake {
 ///
 /// As in a shell, an empty variable counts as not set for `:-` and `:?`.
 pub(super) fn fill(written: &str, environment: &Environment) -> Filled {
-    let mut filled =
-        Filled { text: String::new(), variables: Vec::new(), values: Vec::new(), mistakes: Vec::new() };
+    let mut filled = Filled { text: String::new(), variables: Vec::new(), values: Vec::new(), mistakes: Vec::new() };
     let mut rest = written;
     while let Some((before, after)) = rest.split_once("${") {
         rest = after;

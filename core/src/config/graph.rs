@@ -26,7 +26,9 @@ pub fn graph(loaded: &Loaded) -> String {
         }
         let own: Vec<(_, Vec<_>)> = own::NAMES
             .iter()
-            .map(|name| (*name, ways_of(pipeline, own::VENUE, name).into_iter().chain(made_of(pipeline, name)).collect()))
+            .map(|name| {
+                (*name, ways_of(pipeline, own::VENUE, name).into_iter().chain(made_of(pipeline, name)).collect())
+            })
             .collect();
         if own.iter().any(|(_, ways)| !ways.is_empty()) {
             _ = writeln!(text, "  pipeline");

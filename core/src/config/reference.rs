@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    document::{Document, Path},
     derived::DerivedConfig,
+    document::{Document, Path},
     driver::SpoolConfig,
     environment::Environment,
     host::{self, Host},
@@ -59,7 +59,10 @@ pub fn list(catalog: &Catalog, look: Look) -> String {
     // A store that is also a source is named once.
     let of_version: BTreeSet<_> = of_version.map(|(name, _)| (*name).to_owned()).collect();
     line("not in this version", of_version.into_iter().collect());
-    line("tidegate list NAME", vec!["every option of one of them, or of a key; also: pipeline, spool, table, host".into()]);
+    line(
+        "tidegate list NAME",
+        vec!["every option of one of them, or of a key; also: pipeline, spool, table, host".into()],
+    );
     text
 }
 

@@ -201,7 +201,7 @@ impl<L: Log> Feeder<L> {
             }
             let bytes = self.builder.bytes();
             collected.add(self.builder.finish_without(&self.refused), bytes, &mut portion.fates);
-            if !is_cut || collected.is_full(&self.bounds) {
+            if !is_cut || collected.is_full(&self.bounds, self.plan.most_rows()) {
                 break;
             }
         }
@@ -275,9 +275,9 @@ impl<L: Log> Feeder<L> {
 
     /// Returns the offsets of the refused rows that are of derived tables.
     pub(crate) fn derived_among(&self, refusals: &[Refusal]) -> HashSet<u64> {
-        let derived = refusals.iter().filter(|refusal| {
-            refusal.table < self.plan.tables().len() && self.plan.root(refusal.table).is_some()
-        });
+        let derived = refusals
+            .iter()
+            .filter(|refusal| refusal.table < self.plan.tables().len() && self.plan.root(refusal.table).is_some());
         derived.map(|refusal| refusal.cause.offset).collect()
     }
 
@@ -322,7 +322,14 @@ impl<L: Log> Feeder<L> {
         self.letter(cause, table, origin, why, Timestamp::now())
     }
 
-    fn letter(&self, cause: Cause, table: usize, origin: RowOrigin, error: String, at: Timestamp) -> Option<DeadLetter> {
+    fn letter(
+        &self,
+        cause: Cause,
+        table: usize,
+        origin: RowOrigin,
+        error: String,
+        at: Timestamp,
+    ) -> Option<DeadLetter> {
         let (source, stream) = self.builder.stream(origin.stream)?;
         let root = self.plan.root(table);
         let table = if root.is_some() { &self.plan.tables()[table].table.name } else { &stream.table };

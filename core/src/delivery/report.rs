@@ -152,7 +152,10 @@ impl Reporter {
             );
         }
         if is_changed {
-            info!(pipeline, sink, "changed {subject} the tables are not those of the last start, in columns, names or definitions");
+            info!(
+                pipeline,
+                sink, "changed {subject} the tables are not those of the last start, in columns, names or definitions"
+            );
         }
         if self.guarantee.replace(guarantee.clone()).as_ref() == Some(guarantee) {
             return;

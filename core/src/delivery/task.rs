@@ -68,6 +68,8 @@ pub struct Delivery<L> {
     keeps_position: bool,
     /// The tables of today.
     chain: u64,
+    /// Where the store was when it was opened with them for the first time.
+    changed: Option<u64>,
     letters: Option<Arc<Mutex<DeadLetters>>>,
     /// The rows of the range in hand.
     rows: Vec<TableRows>,
@@ -147,6 +149,7 @@ impl<L: Log> Delivery<L> {
             noted,
             begins_at,
             is_unnoted: false,
+            changed: None,
             keeps_position: false,
             letters: None,
             rows: Vec::new(),
@@ -376,6 +379,9 @@ impl<L: Log> Delivery<L> {
             None => {}
         }
         let is_changed = self.noted.chain.take().is_some_and(|chain| chain != self.chain);
+        if is_changed {
+            self.changed = Some(at.offset);
+        }
         let oldest = extent.first;
         self.reporter.opened(&guarantee, &Opened { at, read_from, oldest, known, is_changed });
         Ok(Event::Opened { at, read_from })

@@ -29,9 +29,8 @@ use crate::{
 pub(crate) fn source(sinks: &[SinkStage], derived: &Derived) -> Option<SourceInfo> {
     let is_taken = |name: &str| sinks.iter().any(|sink| sink.tables.takes(name));
     let is_made_of = |name: &str, of: &str| derived.root(of).is_some_and(|root| *root == *name);
-    let derives = |name: &str| {
-        derived.definitions().iter().any(|of| is_taken(of.name()) && is_made_of(name, of.name()))
-    };
+    let derives =
+        |name: &str| derived.definitions().iter().any(|of| is_taken(of.name()) && is_made_of(name, of.name()));
     let is_wanted = |name: &&str| is_taken(name) || derives(name);
     let tables: Vec<_> = NAMES.iter().copied().filter(is_wanted).filter_map(table).map(Arc::new).collect();
     (!tables.is_empty()).then(|| SourceInfo { name: SOURCE.into(), venue: VENUE.into(), tables })

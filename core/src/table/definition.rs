@@ -39,7 +39,8 @@ impl Definition {
     /// name, since dead letters are told apart by it. A source's own row has 0.
     pub(crate) fn sub(&self) -> u32 {
         // FNV-1a. One bit less, for stores that have signed integers only.
-        let hash = self.name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+        let hash =
+            self.name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         (hash & 0x7fff_ffff).max(1)
     }
 

@@ -192,9 +192,8 @@ impl Derivation {
 impl Stage {
     /// Leaves out the rows that did not pass, of the columns that are still read.
     fn keep(&self, columns: &mut [ArrayRef], predicate: &FilterPredicate) {
-        let is_read = |at: &usize| {
-            self.columns.as_ref().is_none_or(|items| items.iter().any(|node| node.columns.contains(at)))
-        };
+        let is_read =
+            |at: &usize| self.columns.as_ref().is_none_or(|items| items.iter().any(|node| node.columns.contains(at)));
         for (_, column) in (0..).zip(columns).filter(|(at, _)| is_read(at)) {
             *column = predicate.filter(column).expect("the predicate has as many rows");
         }

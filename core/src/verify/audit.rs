@@ -26,7 +26,10 @@ pub trait Audit: Send {
     ///
     /// `Permanent`, as long as a store does not say how: then such tables are left out.
     async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
-        Err(Error::permanent(format!("rows of `{}` cannot be told apart, and this store does not count them", table.name)))
+        Err(Error::permanent(format!(
+            "rows of `{}` cannot be told apart, and this store does not count them",
+            table.name
+        )))
     }
 
     /// Returns the rows that came before `before` and have a number and a `ts_event` that others of their stream have, too.

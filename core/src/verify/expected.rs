@@ -33,6 +33,10 @@ pub(super) struct Wanted {
     pub(super) upto: u64,
     /// Rows that came before are not compared one by one.
     pub(super) since: Timestamp,
+    /// Up to here derived tables were made by other definitions.
+    pub(super) changed: u64,
+    /// Rows of derived tables that came before are not compared.
+    pub(super) changed_at: Timestamp,
     pub(super) letters: HashMap<Cause, DeadLetter>,
     pub(super) fates: Fates,
     /// Rows by the table's number, whether they are compared or not.
@@ -140,6 +144,11 @@ impl Wanted {
         self.is_stored_whole(table) && self.plan.tells_apart(table)
     }
 
+    /// Returns from when on rows of a table are compared.
+    pub(super) fn since(&self, table: usize) -> Timestamp {
+        if self.plan.root(table).is_some() { self.since.max(self.changed_at) } else { self.since }
+    }
+
     /// Returns whether each row of a table is stored beside the others.
     pub(super) fn is_stored_whole(&self, table: usize) -> bool {
         matches!(self.plan.tables()[table].on_conflict, OnConflict::Append | OnConflict::Refuse)
@@ -210,13 +219,15 @@ impl Wanted {
     }
 }
 
-/// Returns when the oldest retained row came.
-pub(super) fn first_time(reader: &SpoolReader) -> Result<Option<Timestamp>> {
+/// Returns when the oldest retained row behind an offset came.
+pub(super) fn first_time(reader: &SpoolReader, behind: u64) -> Result<Option<Timestamp>> {
     let mut cursor = reader.cursor(reader.oldest());
     while let Some(step) = cursor.next(u64::MAX)? {
         let Step::Entry(entry) = step else { continue };
-        let time =
-            |(_, item): (u64, Item<'_>)| if let Item::Row(head, _) = item { Some(head.head.ts_recv) } else { None };
+        let time = |(offset, item): (u64, Item<'_>)| match item {
+            Item::Row(head, _) if offset > behind => Some(head.head.ts_recv),
+            Item::Row(..) | Item::Control(_) => None,
+        };
         if let Some(first) = entry.items().find_map(time) {
             return Ok(Some(first));
         }

@@ -146,6 +146,7 @@ impl Look {
         }
         // A beginning in another history says nothing of this one: then nothing is left out.
         let begins_at = noted.begins_at.filter(|at| misfit(reader, *at).is_none()).map_or(0, |at| at.offset);
+        let changed = noted.changed.unwrap_or(0);
         let letters = folder.dead_letters(&self.name);
         let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
         let letters: HashMap<_, _> = letters.into_iter().map(|letter| (letter.cause(), letter)).collect();
@@ -155,7 +156,9 @@ impl Look {
             plan: plan.clone(),
             begins_at,
             upto: position.map_or(0, |position| position.offset),
-            since: border(reader)?.max(since.unwrap_or(Timestamp(i64::MIN))),
+            since: border(reader, reader.oldest().offset)?.max(since.unwrap_or(Timestamp(i64::MIN))),
+            changed,
+            changed_at: border(reader, changed)?,
             letters,
             fates: Fates::default(),
             delivered: Default::default(),
@@ -166,12 +169,12 @@ impl Look {
     }
 }
 
-/// Returns from when on all that came is still in the spool: rows of several connections are not in the order of their times.
-fn border(reader: &SpoolReader) -> Result<Timestamp> {
-    if reader.oldest().offset == 0 {
+/// Returns from when on all that came lies behind an offset: rows of several connections are not in the order of their times.
+fn border(reader: &SpoolReader, behind: u64) -> Result<Timestamp> {
+    if behind == 0 {
         return Ok(Timestamp(i64::MIN));
     }
-    let first = expected::first_time(reader)?;
+    let first = expected::first_time(reader, behind)?;
     Ok(first.map_or(Timestamp(i64::MAX), |first| Timestamp(first.0.saturating_add(DISORDER.as_nanos() as i64))))
 }
 

@@ -142,13 +142,7 @@ impl ChunkBuilder {
     }
 
     /// Returns which rows are for a table, but for those that are left out; `None` for all.
-    fn given(
-        &self,
-        sub: u32,
-        input: &TableRows,
-        skip: &HashSet<Cause>,
-        became: &mut [Became],
-    ) -> Option<Vec<usize>> {
+    fn given(&self, sub: u32, input: &TableRows, skip: &HashSet<Cause>, became: &mut [Became]) -> Option<Vec<usize>> {
         if skip.is_empty() && self.addressed.is_empty() {
             return None;
         }

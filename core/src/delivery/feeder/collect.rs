@@ -24,8 +24,11 @@ impl Collected {
         (rows.max(1), bounds.bytes.saturating_sub(self.bytes).max(1))
     }
 
-    pub(super) fn is_full(&self, bounds: &Bounds) -> bool {
-        self.rows >= bounds.rows || self.bytes >= bounds.bytes || self.unfit.len() >= bounds.rows
+    /// Returns whether there may be no room for one more row.
+    pub(super) fn is_full(&self, bounds: &Bounds, most_rows: usize) -> bool {
+        self.rows + most_rows > bounds.rows && self.rows > 0
+            || self.bytes >= bounds.bytes
+            || self.unfit.len() >= bounds.rows
     }
 
     /// Adds what was read, of so many bytes, and counts what became of it.

@@ -38,9 +38,24 @@ fn what_comes_out_does_not_depend_on_where_chunks_are_cut() {
     let derived = || {
         Derived::new(vec![
             Definition::of("big", "trades", "price * size >= 40", ""),
-            Definition::of("sells", "big", "side = 'sell'", "ts_event as timestamp, symbol, price * size as value, upper(side) as side"),
-            Definition::of("ratios", "trades", "size <> 3", "ts_event, price / size as ratio, case when price > 5 then 'high' else 'low' end as level"),
-            Definition::of("spreads", "quotes", "ask_price - bid_price > 1", "ts_event, ask_price - bid_price as spread"),
+            Definition::of(
+                "sells",
+                "big",
+                "side = 'sell'",
+                "ts_event as timestamp, symbol, price * size as value, upper(side) as side",
+            ),
+            Definition::of(
+                "ratios",
+                "trades",
+                "size <> 3",
+                "ts_event, price / size as ratio, case when price > 5 then 'high' else 'low' end as level",
+            ),
+            Definition::of(
+                "spreads",
+                "quotes",
+                "ask_price - bid_price > 1",
+                "ts_event, ask_price - bid_price as spread",
+            ),
         ])
     };
     let whole = run(&log, &derived(), TableChoice::All, 100_000);
@@ -91,7 +106,9 @@ fn a_row_without_a_value_is_a_dead_letter_of_its_table_and_the_source_s_row_is_i
     assert_eq!(letter.error, "[table.ratios] `price / size`: division by zero");
     assert_eq!((&letter.row["size"], &letter.row["side"]), (&0.0.into(), &"buy".into()));
     feeder.leave_out(letters.iter().map(DeadLetter::cause));
-    let Ok(Read::Range { portion, rows, .. }) = feeder.read(SpoolPosition::START, 2) else { panic!("the rest is fine") };
+    let Ok(Read::Range { portion, rows, .. }) = feeder.read(SpoolPosition::START, 2) else {
+        panic!("the rest is fine")
+    };
     assert_eq!((portion.fates.delivered, portion.fates.refused), (2, 0), "the raw table has it");
     let count = |name: &str| {
         let number = feeder.plan().tables().iter().position(|table| table.name == name).unwrap();
@@ -106,7 +123,8 @@ fn what_a_store_refuses_of_a_derived_table_is_kept_as_the_row_that_it_was_made_o
     for n in 1..=9 {
         emit(&log, n, n as f64, 2.0, "buy");
     }
-    let derived = Derived::new(vec![Definition::of("big", "trades", "price > 4", "ts_event as at, price * size as value")]);
+    let derived =
+        Derived::new(vec![Definition::of("big", "trades", "price > 4", "ts_event as at, price * size as value")]);
     let only: TableChoice = serde_json::from_str(r#"["big"]"#).unwrap();
     let mut feeder = feeder(&log, &derived, only, 100);
     let Ok(Read::Range { rows, .. }) = feeder.read(SpoolPosition::START, 9) else { panic!("all is fine") };
@@ -205,7 +223,10 @@ fn run(log: &MemoryLog, derived: &Derived, tables: TableChoice, rows: usize) -> 
         match feeder.read(at, last).unwrap() {
             Read::Range { portion, rows: parts, .. } => {
                 let fan_out = 4;
-                assert!(parts.iter().map(|part| part.causes.len()).sum::<usize>() <= rows.max(fan_out), "a bound holds");
+                assert!(
+                    parts.iter().map(|part| part.causes.len()).sum::<usize>() <= rows.max(fan_out),
+                    "a bound holds"
+                );
                 for part in parts {
                     assert_eq!(part.rows.num_rows(), part.causes.len());
                     assert_eq!(part.streams.len(), part.causes.len());

@@ -111,7 +111,7 @@ impl Stopped {
             Noted { begins_at: Some(at), entered, ..Noted::default() }
         } else {
             let begins_at = known.noted().begins_at.map(|began| if at.offset < began.offset { at } else { began });
-            Noted { position: Some(at), begins_at, chain: Some(owner.chain), entered }
+            Noted { position: Some(at), begins_at, chain: Some(owner.chain), entered, changed: Some(at.offset) }
         };
         known.write(noted)?;
         drop(spool);

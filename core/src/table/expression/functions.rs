@@ -1,8 +1,6 @@
 //! The functions of the language: few, and each the same for the same row, always.
 
-use sqlparser::ast::{
-    CeilFloorKind, DateTimeField, Expr, FunctionArg, FunctionArgExpr, FunctionArguments,
-};
+use sqlparser::ast::{CeilFloorKind, DateTimeField, Expr, FunctionArg, FunctionArgExpr, FunctionArguments};
 
 use super::{
     Mistake, Planned,
@@ -24,7 +22,10 @@ pub struct FunctionInfo {
 /// All functions, in the order of the reference.
 pub const FUNCTIONS: [FunctionInfo; 16] = [
     info("abs(x)", "x without its sign; i64 or f64"),
-    info("round(x), round(x, digits)", "the nearest whole number, or with so many digits (0 to 15); halves go away from zero"),
+    info(
+        "round(x), round(x, digits)",
+        "the nearest whole number, or with so many digits (0 to 15); halves go away from zero",
+    ),
     info("floor(x)", "the greatest whole number that is not above x"),
     info("ceil(x)", "the least whole number that is not below x"),
     info("least(a, b, …)", "the least of those that are not null"),
@@ -37,7 +38,10 @@ pub const FUNCTIONS: [FunctionInfo; 16] = [
     info("substr(text, from), substr(text, from, count)", "characters from a place on, the first is 1; also substring"),
     info("left(text, n)", "the first n characters; all but the last -n where n is negative"),
     info("right(text, n)", "the last n characters; all but the first -n where n is negative"),
-    info("split_part(text, separator, n)", "the n-th part, the first is 1; from the end where n is negative; '' where there is none"),
+    info(
+        "split_part(text, separator, n)",
+        "the n-th part, the first is 1; from the end where n is negative; '' where there is none",
+    ),
     info("a || b", "one text behind the other; null where one is"),
 ];
 
@@ -101,9 +105,13 @@ pub(super) fn call(planner: &mut Planner<'_>, tree: &Expr) -> Planned<Node> {
                 && function.within_group.is_empty()
                 && matches!(function.parameters, FunctionArguments::None);
             let list = match &function.args {
-                FunctionArguments::List(list) if list.clauses.is_empty() && list.duplicate_treatment.is_none() => &list.args[..],
+                FunctionArguments::List(list) if list.clauses.is_empty() && list.duplicate_treatment.is_none() => {
+                    &list.args[..]
+                }
                 FunctionArguments::None => &[],
-                FunctionArguments::List(_) | FunctionArguments::Subquery(_) => return Err(unknown(planner, tree, &name)),
+                FunctionArguments::List(_) | FunctionArguments::Subquery(_) => {
+                    return Err(unknown(planner, tree, &name));
+                }
             };
             let argument = |argument: &'_ FunctionArg| match argument {
                 FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(std::ptr::from_ref(expr)),
@@ -138,7 +146,8 @@ fn planned(planner: &mut Planner<'_>, tree: &Expr, name: &str, arguments: &[&Exp
     };
     if !wanted.contains(&arguments.len()) {
         let title = format!("`{name}` does not take {} values", arguments.len());
-        let call = FUNCTIONS.iter().find(|function| name_of(function.call) == name).map_or("", |function| function.call);
+        let call =
+            FUNCTIONS.iter().find(|function| name_of(function.call) == name).map_or("", |function| function.call);
         return Err(planner.mistake(tree, title).help(format!("it is called {call}")).into());
     }
     match name {
@@ -167,9 +176,8 @@ fn number(planner: &mut Planner<'_>, tree: &Expr, name: &str, arguments: &[&Expr
         _ => Function::Ceil,
     };
     // An integer is whole, and one that is never negative has no sign.
-    let is_as_it_is = of.kind == Kind::Null
-        || of.kind == Kind::U64
-        || of.kind == Kind::I64 && function != Function::Abs;
+    let is_as_it_is =
+        of.kind == Kind::Null || of.kind == Kind::U64 || of.kind == Kind::I64 && function != Function::Abs;
     if is_as_it_is {
         return Ok(of);
     }

@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use arrow_array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray, UInt64Array, new_null_array,
+    ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray, UInt64Array,
+    new_null_array,
 };
 use arrow_schema::DataType;
 

@@ -35,16 +35,35 @@ pub(crate) enum Op {
     Or(Vec<Node>),
     Not(Box<Node>),
     /// `is null`, or `is not null`.
-    IsNull { of: Box<Node>, negated: bool },
+    IsNull {
+        of: Box<Node>,
+        negated: bool,
+    },
     /// `is true`, `is not false`, …
-    IsTruth { of: Box<Node>, truth: bool, negated: bool },
-    In { of: Box<Node>, set: Set },
+    IsTruth {
+        of: Box<Node>,
+        truth: bool,
+        negated: bool,
+    },
+    In {
+        of: Box<Node>,
+        set: Set,
+    },
     /// With the pattern of [`crate::table::expression::kernels::texts::Pattern`].
-    Like { of: Box<Node>, pattern: Arc<super::kernels::texts::Pattern> },
-    Case { branches: Vec<(Node, Node)>, otherwise: Box<Node> },
+    Like {
+        of: Box<Node>,
+        pattern: Arc<super::kernels::texts::Pattern>,
+    },
+    Case {
+        branches: Vec<(Node, Node)>,
+        otherwise: Box<Node>,
+    },
     Coalesce(Vec<Node>),
     NullIf(Box<[Node; 2]>),
-    Extreme { greatest: bool, of: Vec<Node> },
+    Extreme {
+        greatest: bool,
+        of: Vec<Node>,
+    },
     Cast(Box<Node>),
     Call(Function, Vec<Node>),
 }

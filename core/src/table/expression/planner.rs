@@ -3,10 +3,11 @@
 mod choices;
 mod literals;
 mod operators;
+mod spans;
 
 use std::ops::Range;
 
-use sqlparser::ast::{Expr, Ident, Spanned, UnaryOperator};
+use sqlparser::ast::{Expr, Ident, UnaryOperator};
 
 use super::{
     Item, Mistake, Planned,
@@ -66,6 +67,11 @@ fn column(at: usize, field: &Field) -> Node {
         columns: [at].into(),
         text: field.name.as_str().into(),
     }
+}
+
+/// Returns where an expression stands in its text.
+pub(super) fn span_of(tree: &Expr, source: &Source) -> Range<usize> {
+    spans::span(source, tree)
 }
 
 /// Types an expression over the rows of a table.
@@ -169,7 +175,8 @@ impl Planner<'_> {
             }
             // The value of a variable may be anybody's secret.
             Err(failure) if node.text.contains("${") => {
-                let title = format!("`{}` has no value: what the variable stands for does not go with it", failure.text);
+                let title =
+                    format!("`{}` has no value: what the variable stands for does not go with it", failure.text);
                 Err(self.mistake(tree, title).into())
             }
             Err(failure) => Err(self.mistake(tree, format!("this has no value: {}", failure.why)).into()),
@@ -215,10 +222,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn span(&self, tree: &Expr) -> Range<usize> {
-        if let Expr::Nested(inner) = tree {
-            return self.span(inner);
-        }
-        self.source.span(tree.span())
+        spans::span(self.source, tree)
     }
 
     pub(super) fn text(&self, tree: &Expr) -> &str {
@@ -282,11 +286,10 @@ pub(super) const VOLATILE: [&str; 14] = [
     "today",
     "nextval",
 ];
-pub(super) const NO_CLOCK: &str =
-    "an expression has no clock and no chance, so that a row is the same when it is sent again; `ts_recv` is when it came";
+pub(super) const NO_CLOCK: &str = "an expression has no clock and no chance, so that a row is the same when it is sent again; `ts_recv` is when it came";
 
 /// How deep nodes may be: evaluation goes down as deep.
-const DEEPEST: usize = 96;
+const DEEPEST: usize = 64;
 
 /// Returns a literal as a node of another kind that says the same, where there is one.
 pub(super) fn adapted(node: &Node, kind: Kind) -> Option<Node> {

@@ -106,7 +106,9 @@ impl Source {
 
     /// Returns the tokens, with variables in their quoted texts.
     pub(super) fn tokens(&self) -> Planned<Vec<TokenWithSpan>> {
-        if let Some((at, _)) = self.text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
+        if let Some((at, _)) =
+            self.text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))
+        {
             return Err(Box::new(Mistake::new(at..at + 1, "a control character in an expression")));
         }
         let tokens = Tokenizer::new(&Language, &self.with_marks()).tokenize_with_location();
@@ -114,28 +116,31 @@ impl Source {
             let at = self.offset(error.location).min(self.text.len());
             Box::new(Mistake::new(at..self.text.len(), "this is no expression").label(in_our_words(&error.message)))
         })?;
-        for token in &mut tokens {
-            let span = self.span(token.span);
-            match &mut token.token {
-                Token::SingleQuotedString(text) => *text = self.put_in(text, &span),
-                Token::Placeholder(_) if !self.variables.iter().any(|variable| variable.span == span) => {
+        if tokens.len() > MOST_TOKENS {
+            let title = format!("an expression of {} words is too long", tokens.len());
+            let help = format!("{MOST_TOKENS} at most: split it, by a table that is `from` another derived one");
+            return Err(Box::new(Mistake::new(0..self.text.len(), title).help(help)));
+        }
+        for TokenWithSpan { token, span } in &mut tokens {
+            // Looking up a place takes a while, and few tokens need it.
+            let place = || self.span(*span);
+            match token {
+                Token::SingleQuotedString(text) if text.contains(MARK) || text.contains('$') => {
+                    *text = self.put_in(text, &place());
+                }
+                Token::Placeholder(_) if !self.variables.iter().any(|variable| variable.span == place()) => {
                     return Err(Box::new(
-                        Mistake::new(span, "`$` stands before the braces of a variable").help("write ${NAME}"),
+                        Mistake::new(place(), "`$` stands before the braces of a variable").help("write ${NAME}"),
                     ));
                 }
                 Token::Word(word) if word.value.contains(MARK) => {
                     return Err(Box::new(
-                        Mistake::new(span, "a variable cannot be a part of a name")
+                        Mistake::new(place(), "a variable cannot be a part of a name")
                             .help("a variable is a value: write ${NAME} by itself, or between single quotes"),
                     ));
                 }
                 _ => {}
             }
-        }
-        if tokens.len() > MOST_TOKENS {
-            let title = format!("an expression of {} words is too long", tokens.len());
-            let help = format!("{MOST_TOKENS} at most: split it, by a table that is `from` another derived one");
-            return Err(Box::new(Mistake::new(0..self.text.len(), title).help(help)));
         }
         Ok(tokens)
     }
@@ -216,7 +221,7 @@ fn in_our_words(message: &str) -> String {
 const MARK: char = '\u{1}';
 
 /// More than any hand writes, and few enough for every stack.
-const MOST_TOKENS: usize = 4_000;
+const MOST_TOKENS: usize = 3_000;
 
 /// What the parser has to know: names as SQL has them, and none of the dialects' additions.
 #[derive(Debug)]

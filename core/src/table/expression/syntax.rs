@@ -3,7 +3,7 @@
 use std::{fmt, ops::Range, sync::Arc};
 
 use sqlparser::{
-    ast::{Expr, SelectItem, Spanned},
+    ast::{Expr, SelectItem},
     parser::{Parser, ParserError},
     tokenizer::{Location, Token},
 };
@@ -11,7 +11,7 @@ use sqlparser::{
 use super::{
     Mistake, Node, Planned, Scope,
     kind::Kind,
-    planner::plan,
+    planner::{plan, span_of},
     source::{Language, Source},
 };
 
@@ -56,9 +56,10 @@ impl Condition {
         if matches!(node.kind, Kind::Bool | Kind::Null) {
             return Ok(node);
         }
-        let span = self.source.span(self.tree.span());
+        let span = span_of(&self.tree, &self.source);
         let title = format!("`where` is true or false for each row, and this is {}", node.described());
-        let example = if node.kind.is_number() { "compare it with something: … > 0" } else { "compare it with something" };
+        let example =
+            if node.kind.is_number() { "compare it with something: … > 0" } else { "compare it with something" };
         Err(vec![Mistake::new(span, title).help(example)])
     }
 }
@@ -70,7 +71,8 @@ impl Selection {
         loop {
             let begin = source.offset(parser.peek_token().span.start);
             if matches!(parser.peek_token().token, Token::EOF) {
-                let title = if items.is_empty() { "`select` names no column" } else { "a column is missing behind `,`" };
+                let title =
+                    if items.is_empty() { "`select` names no column" } else { "a column is missing behind `,`" };
                 return Err(Box::new(Mistake::new(begin..begin, title).help("leave `select` out for all columns")));
             }
             let item = parser.parse_select_item().map_err(|error| no_expression(&source, &error))?;
@@ -218,4 +220,4 @@ fn word_end(text: &str, at: usize) -> usize {
 }
 
 /// Brackets in brackets.
-const DEEPEST_SYNTAX: usize = 48;
+const DEEPEST_SYNTAX: usize = 40;

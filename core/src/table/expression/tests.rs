@@ -7,8 +7,8 @@ mod random;
 use std::sync::Arc;
 
 use arrow_array::{
-    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray, UInt64Array,
-    types::Int32Type,
+    ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, StringArray, TimestampNanosecondArray,
+    UInt64Array, types::Int32Type,
 };
 
 use super::{
@@ -68,9 +68,7 @@ impl Sheet {
             Arc::new(lines.iter().map(|line| line.t).collect::<StringArray>()),
             labels(lines.iter().map(|line| line.l).collect()),
             labels(lines.iter().map(|line| Some(line.m)).collect()),
-            Arc::new(
-                TimestampNanosecondArray::from_iter_values(lines.iter().map(|line| line.at)).with_timezone("UTC"),
-            ),
+            Arc::new(TimestampNanosecondArray::from_iter_values(lines.iter().map(|line| line.at)).with_timezone("UTC")),
         ];
         Self { fields, columns, rows: lines.len() }
     }

@@ -82,12 +82,15 @@ impl Wanted {
         self.fates.refused += finished.refused;
         self.fates.filtered += finished.filtered;
         for part in finished.rows {
-            *self.delivered.entry(part.table).or_default() += part.causes.len() as u64;
+            let is_derived = self.plan.root(part.table).is_some();
+            let of_today = part.causes.iter().filter(|cause| !is_derived || cause.offset > self.changed);
+            *self.delivered.entry(part.table).or_default() += of_today.count() as u64;
             if !self.is_compared(part.table) {
                 continue;
             }
+            let since = self.since(part.table);
             for Cause { offset, .. } in part.causes {
-                if let Some((stream, id)) = rows.get(&offset).filter(|(_, id)| id.ts_recv >= self.since) {
+                if let Some((stream, id)) = rows.get(&offset).filter(|(_, id)| id.ts_recv >= since) {
                     show(&Row { table: part.table, stream, id: *id, offset });
                 }
             }

@@ -1,10 +1,6 @@
 //! Labels: what is asked of a text is asked once for each different one, and not for each row.
 
-use arrow_array::{
-    Array, ArrayRef, DictionaryArray, Int32Array, StringArray,
-    cast::AsArray,
-    types::Int32Type,
-};
+use arrow_array::{Array, ArrayRef, DictionaryArray, Int32Array, StringArray, cast::AsArray, types::Int32Type};
 use arrow_schema::DataType;
 
 use super::{Node, Op, Rows, Value, evaluate, taken};
@@ -21,8 +17,7 @@ pub(super) fn by_dictionary(node: &Node, rows: &Rows<'_>) -> Option<Value> {
         return None;
     }
     // The last one stands for an absent label.
-    let with_null: StringArray =
-        texts.as_string::<i32>().iter().chain([None]).collect();
+    let with_null: StringArray = texts.as_string::<i32>().iter().chain([None]).collect();
     let mut columns = rows.columns.to_vec();
     let count = with_null.len();
     columns[column] = std::sync::Arc::new(with_null);
@@ -50,7 +45,8 @@ pub(crate) fn as_labels(column: &ArrayRef) -> ArrayRef {
         return column.clone();
     }
     let texts = column.as_string::<i32>();
-    let mut keys: std::collections::HashMap<&str, i32, foldhash::fast::FixedState> = std::collections::HashMap::default();
+    let mut keys: std::collections::HashMap<&str, i32, foldhash::fast::FixedState> =
+        std::collections::HashMap::default();
     let mut names: Vec<&str> = Vec::new();
     let numbers: Int32Array = texts
         .iter()

@@ -18,16 +18,20 @@ pub(in super::super) fn compare(op: Comparison, one: &Value, other: &Value) -> V
     let result = match (one.get().0.data_type(), other.get().0.data_type()) {
         (Null, _) | (_, Null) => BooleanArray::new_null(rows(one, other)),
         (Float64, Float64) => floats(op, one, other),
-        (Int64, UInt64) => mixed::<Int64Type, UInt64Type>(op, one, other, |a, b| i128::from(a).partial_cmp(&i128::from(b))),
-        (UInt64, Int64) => mixed::<UInt64Type, Int64Type>(op, one, other, |a, b| i128::from(a).partial_cmp(&i128::from(b))),
+        (Int64, UInt64) => {
+            mixed::<Int64Type, UInt64Type>(op, one, other, |a, b| i128::from(a).partial_cmp(&i128::from(b)))
+        }
+        (UInt64, Int64) => {
+            mixed::<UInt64Type, Int64Type>(op, one, other, |a, b| i128::from(a).partial_cmp(&i128::from(b)))
+        }
         (Int64, Float64) => mixed::<Int64Type, Float64Type>(op, one, other, |a, b| with_float(a.into(), b)),
         (UInt64, Float64) => mixed::<UInt64Type, Float64Type>(op, one, other, |a, b| with_float(a.into(), b)),
-        (Float64, Int64) => {
-            mixed::<Float64Type, Int64Type>(op, one, other, |a, b| with_float(b.into(), a).map(std::cmp::Ordering::reverse))
-        }
-        (Float64, UInt64) => {
-            mixed::<Float64Type, UInt64Type>(op, one, other, |a, b| with_float(b.into(), a).map(std::cmp::Ordering::reverse))
-        }
+        (Float64, Int64) => mixed::<Float64Type, Int64Type>(op, one, other, |a, b| {
+            with_float(b.into(), a).map(std::cmp::Ordering::reverse)
+        }),
+        (Float64, UInt64) => mixed::<Float64Type, UInt64Type>(op, one, other, |a, b| {
+            with_float(b.into(), a).map(std::cmp::Ordering::reverse)
+        }),
         _ => by_arrow(op, one, other),
     };
     match (one, other) {

@@ -214,7 +214,8 @@ fn set_of(of: &Node, items: &[Node]) -> Option<Set> {
     let values = literals.into_iter().filter(|literal| **literal != Literal::Null);
     let values = match of.kind {
         Kind::Text => {
-            let texts = values.map(|literal| if let Literal::Text(text) = literal { Some((**text).into()) } else { None });
+            let texts =
+                values.map(|literal| if let Literal::Text(text) = literal { Some((**text).into()) } else { None });
             Values::Texts(Arc::new(texts.collect::<Option<_>>()?))
         }
         Kind::I64 | Kind::Time => {

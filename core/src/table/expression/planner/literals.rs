@@ -48,7 +48,10 @@ impl Planner<'_> {
         };
         let Some(nanoseconds) = nanoseconds else {
             let title = "this is no duration";
-            return Err(self.mistake(tree, title).help("write it as everywhere: interval '1m 30s', interval '250ms'").into());
+            return Err(self
+                .mistake(tree, title)
+                .help("write it as everywhere: interval '1m 30s', interval '250ms'")
+                .into());
         };
         Ok(Node::literal(Literal::I64(nanoseconds), self.text(tree)))
     }

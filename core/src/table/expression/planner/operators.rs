@@ -13,13 +13,7 @@ use super::{
 
 impl Planner<'_> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "the parser knows the operators of every database")]
-    pub(super) fn binary(
-        &mut self,
-        tree: &Expr,
-        left: &Expr,
-        op: &BinaryOperator,
-        right: &Expr,
-    ) -> Planned<Node> {
+    pub(super) fn binary(&mut self, tree: &Expr, left: &Expr, op: &BinaryOperator, right: &Expr) -> Planned<Node> {
         let comparison = |op| Some(op);
         let compared = match op {
             BinaryOperator::Eq => comparison(Comparison::Equal),
@@ -115,12 +109,15 @@ impl Planner<'_> {
     }
 
     pub(super) fn unlike(&self, tree: &Expr, done: &str, one: &Node, other: &Node) -> Box<super::Mistake> {
-        let title = format!("`{}` is {} and `{}` is {}: they cannot be {done}", one.text, one.kind, other.text, other.kind);
+        let title =
+            format!("`{}` is {} and `{}` is {}: they cannot be {done}", one.text, one.kind, other.text, other.kind);
         let literal = if one.as_literal().is_some() { one } else { other };
         let is_variable = literal.text.starts_with("${");
         let of = if std::ptr::eq(literal, one) { other } else { one };
         let help = match (of.kind, literal.kind) {
-            _ if literal.as_literal().is_none() => format!("make them alike by cast: cast({} as {})", other.text, one.kind),
+            _ if literal.as_literal().is_none() => {
+                format!("make them alike by cast: cast({} as {})", other.text, one.kind)
+            }
             (Kind::Text, _) if is_variable => format!("between quotes it is a text: '{}'", literal.text),
             (Kind::Text, _) => format!("between quotes it is a text: '{}'", literal.text.replace('\'', "''")),
             (Kind::Time, Kind::Text) => "a time is written '2026-11-24T09:41:03Z', with its Z".to_owned(),
@@ -144,7 +141,10 @@ impl Planner<'_> {
             (Kind::Time, Kind::I64) if is_sum => Kind::Time,
             (Kind::I64, Kind::Time) if op == Arithmetic::Add => Kind::Time,
             (Kind::Time, _) | (_, Kind::Time) => {
-                let title = format!("`{}` is {} and `{}` is {}: there is no such sum", one.text, one.kind, other.text, other.kind);
+                let title = format!(
+                    "`{}` is {} and `{}` is {}: there is no such sum",
+                    one.text, one.kind, other.text, other.kind
+                );
                 let help = "the difference of two times is i64, in nanoseconds; interval '1m 30s' is one too, and can be \
                             added to a time";
                 return Err(self.mistake(tree, title).help(help).into());
@@ -152,7 +152,10 @@ impl Planner<'_> {
             (one, other) if one == other && one.is_number() => one,
             (Kind::Null, Kind::Null) => Kind::Null,
             (a, b) if a.is_number() && b.is_number() => {
-                let title = format!("`{}` is {a} and `{}` is {b}: as one type they might be other numbers", one.text, other.text);
+                let title = format!(
+                    "`{}` is {a} and `{}` is {b}: as one type they might be other numbers",
+                    one.text, other.text
+                );
                 let help = match (a, b) {
                     (Kind::F64, _) => format!("say which: cast({} as f64)", other.text),
                     (_, Kind::F64) => format!("say which: cast({} as f64)", one.text),
@@ -162,7 +165,8 @@ impl Planner<'_> {
             }
             (a, _) => {
                 let odd = if a.is_number() { &other } else { &one };
-                let title = format!("this is for numbers, and {} is not one", odd.described().replace(", which is", ":"));
+                let title =
+                    format!("this is for numbers, and {} is not one", odd.described().replace(", which is", ":"));
                 return Err(self.mistake(tree, title).help("texts are put together by `||`").into());
             }
         };

@@ -90,7 +90,10 @@ fn each_expression_has_the_value_that_the_reference_says() {
         ("cast(at as text)", "'2026-11-24T09:41:03.000000000Z'"),
         ("at = '2026-11-24T09:41:03Z'", "true"),
         ("at between '2026-11-24T00:00:00Z' and '2026-11-25T00:00:00Z'", "true"),
-        ("at - '2026-11-24T09:41:00Z' = interval '3s'", "refused: `at` is time and `'2026-11-24T09:41:00Z'` is text: there is no such sum"),
+        (
+            "at - '2026-11-24T09:41:00Z' = interval '3s'",
+            "refused: `at` is time and `'2026-11-24T09:41:00Z'` is text: there is no such sum",
+        ),
         ("at - cast('2026-11-24T09:41:00Z' as time) = interval '3s'", "true"),
         ("at + interval '1m'", "'2026-11-24T09:42:03.000000000Z'"),
         ("abs(j)", "3"),
@@ -152,7 +155,9 @@ fn what_has_no_value_names_the_part_and_the_reason() {
 
 #[test]
 fn what_might_change_a_number_is_refused_before_the_first_row() {
-    for text in ["i + f", "i + u", "u * f", "i + 1.5", "u - j", "coalesce(i, f)", "case when b then i else f end", "f + i"] {
+    for text in
+        ["i + f", "i + u", "u * f", "i + 1.5", "u - j", "coalesce(i, f)", "case when b then i else f end", "f + i"]
+    {
         assert!(first(text).contains("refused"), "{text}: {}", first(text));
     }
     for text in ["f + 9007199254740993", "u + -1"] {
@@ -267,8 +272,8 @@ fn places_are_those_of_the_text_also_behind_letters_of_several_bytes() {
 #[test]
 fn whatever_is_nested_or_long_is_refused_and_breaks_nothing() {
     let deep = format!("{}1{} > 0", "(".repeat(5_000), ")".repeat(5_000));
-    let chain = format!("i{} > 0", " + 1".repeat(700));
-    let ands = format!("b{}", " and b".repeat(700));
+    let chain = format!("i{} > 0", " + 1".repeat(1_400));
+    let ands = format!("b{}", " and b".repeat(1_400));
     let nots = format!("{} b", "not ".repeat(1_500));
     let cases = format!("{}1{} > 0", "case when b then ".repeat(60), " end".repeat(60));
     let sheet = sheet();

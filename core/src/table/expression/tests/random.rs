@@ -27,7 +27,7 @@ impl Random {
             b: maybe(self).then(|| self.below(2) == 0),
             i: maybe(self).then(|| self.one(&integers)),
             j: self.one(&integers),
-            u: maybe(self).then(|| self.one(&[0, 1, 2, 50, 1 << 62])),
+            u: maybe(self).then(|| self.one(&[0, 1, 2, 50, 1_000])),
             f: maybe(self).then(|| self.one(&floats)),
             g: self.one(&floats),
             t: maybe(self).then(|| self.one(&texts)),
