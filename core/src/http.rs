@@ -142,9 +142,13 @@ impl HttpClient {
         Ok(answer)
     }
 
-    /// Returns the client for an address. Reading the system's certificates takes longer than a call on loopback, so a
-    /// plain address does without.
-    async fn client(&self, url: &str) -> Result<&reqwest::Client, NoAnswer> {
+    /// Returns the client for an address, for calls that are none of a venue's and keep to no turn: a store's. Reading the
+    /// system's certificates takes longer than a call on loopback, so a plain address does without.
+    ///
+    /// # Errors
+    ///
+    /// Only when no client can be made.
+    pub async fn client(&self, url: &str) -> Result<&reqwest::Client, NoAnswer> {
         let is_plain = url.starts_with("http://");
         let place = if is_plain { &self.shared.plain } else { &self.shared.secure };
         if let Some(client) = place.get() {

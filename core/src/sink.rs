@@ -100,6 +100,13 @@ pub trait Sink: Send + 'static {
         Vec::new()
     }
 
+    /// Returns the newest position of this spool of which the last `open` found rows, for a store that keeps no position: one
+    /// that the spool never had shows that the spool was restored from an older copy. Rows are sent again from where the note
+    /// beside the spool says, never from here. None where nothing was found.
+    fn newest(&self) -> Option<SpoolPosition> {
+        None
+    }
+
     /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
     /// after each.
     fn guarantee(&self) -> Guarantee;
@@ -117,7 +124,7 @@ pub trait Sink: Send + 'static {
 
     /// Gives the position to the owner's spool and puts it at `at`, whoever had it and wherever it was: a person has decided
     /// so, and nobody runs the pipeline. Rows are left as they are; tables that are gone may be made anew. Twice is once.
-    /// Asked instead of `open`, of a store that keeps a position.
+    /// Asked instead of `open`, of a store that keeps a position, or has a [`Claim`].
     ///
     /// # Errors
     ///
@@ -229,6 +236,8 @@ pub struct Refusal {
 pub enum Guarantee {
     /// Exactly once: rows and position are one transaction.
     Transaction,
+    /// Exactly once for readers that see committed messages only: rows and position are one transaction.
+    ReadCommitted,
     /// Exactly once: what lies behind the recorded length after a restart is cut off before the first write.
     Truncation,
     /// Exactly once: rows count from the moment at which their finished file gets its name.
@@ -250,6 +259,7 @@ impl std::fmt::Display for Guarantee {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Transaction => f.write_str("exactly-once (transaction)"),
+            Self::ReadCommitted => f.write_str("exactly-once (read_committed readers)"),
             Self::Truncation => f.write_str("exactly-once (truncation)"),
             Self::Rename => f.write_str("exactly-once (rename)"),
             Self::DedupKeys(keys) => write!(f, "exactly-once (dedup keys {})", keys.join(", ")),

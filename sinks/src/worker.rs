@@ -28,6 +28,15 @@ impl<T: Send + 'static> Worker<T> {
         self.state = Some(state);
     }
 
+    /// Sets what work is done with where there is nothing: at first, and after a panic. Waits for work that was given up.
+    #[cfg(feature = "kafka")]
+    pub(crate) async fn set_if_missing(&mut self, make: impl FnOnce() -> T) {
+        self.settle().await;
+        if self.state.is_none() {
+            self.state = Some(make());
+        }
+    }
+
     /// Does a piece of work.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub(crate) use known::{Known, Noted, file_name};
 pub use log::{Log, Seen};
 pub use neighbours::Others;
 pub use opening::{Extent, Opening, compare};
-pub(crate) use opening::{FROM_LOG, FROM_STORE, misfit};
+pub(crate) use opening::{FROM_LOG, FROM_STORE, misfit, overtaken};
 pub use setup::{Floor, Outcome, Setup};
 pub use spool_log::SpoolLog;
 pub use task::Delivery;

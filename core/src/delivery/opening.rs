@@ -71,6 +71,14 @@ pub(crate) fn misfit(standing: Standing) -> Option<&'static str> {
     }
 }
 
+/// Returns why a spool is none that has written all of a store, which holds rows of it up to a place that stands so.
+pub(crate) fn overtaken(standing: Standing) -> Option<&'static str> {
+    match standing {
+        Standing::Ahead | Standing::OtherBoot => misfit(standing),
+        Standing::Retained | Standing::Dropped | Standing::Gone => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Opening::*, *};

@@ -21,7 +21,7 @@ use super::{
     log::Log,
     machine::Machine,
     neighbours::{Advice, Others},
-    opening::{FROM_LOG, FROM_STORE, Opening, compare},
+    opening::{FROM_LOG, FROM_STORE, Opening, compare, overtaken},
     report::{Opened, Reporter},
     setup::{Floor, Outcome, Setup, settings},
 };
@@ -354,13 +354,16 @@ impl<L: Log> Delivery<L> {
             Err(error) => return self.claimed_otherwise(&error, known).await.ok_or(error),
         };
         let Some(sink) = &self.sink else { return Err(Error::transient("the sink is not open")) };
-        let (guarantee, neighbours) = (sink.guarantee(), sink.neighbours());
+        let (guarantee, neighbours, newest) = (sink.guarantee(), sink.neighbours(), sink.newest());
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
         self.keeps_position = guarantee.keeps_position();
         let mut feeder = self.feeder();
         let log = feeder.log();
         let extent = log.extent();
         let stand = |position: SpoolPosition| (position, log.standing(position));
+        if let Some(why) = newest.and_then(|newest| overtaken(log.standing(newest))) {
+            return Ok(self.mismatch(why, newest, known, extent));
+        }
         let at = match compare(store.map(stand), known.map(stand), !self.keeps_position) {
             Opening::Mismatch(why) => return Ok(self.mismatch(why, store, known, extent)),
             Opening::Again(at) => at,

@@ -100,8 +100,9 @@ impl MemoryLog {
         let mut state = self.state();
         state.outbox.begin(mark.ts_event, Origin::Live);
         state.outbox.emit(mark, row);
+        let records = state.outbox.records();
         let (head, bytes) =
-            state.outbox.records().iter().last().map(|(head, row)| (head, row.to_vec())).expect("emitted");
+            records.from(records.len() - 1).last().map(|(head, row)| (head, row.to_vec())).expect("emitted");
         let new: Vec<StreamKey> = state.outbox.records().new_streams()[state.streams.len()..].to_vec();
         state.streams.extend(new);
         self.push(&mut state, Kept::Row(row_head(head), bytes))
@@ -157,6 +158,13 @@ impl MemoryLog {
         state.segment += 1;
     }
 
+    /// Opens the log anew under a boot of the test's choice. A real one is any number but 0.
+    pub fn reboot_as(&self, boot: Boot) {
+        let mut state = self.state();
+        state.boot = boot;
+        state.segment += 1;
+    }
+
     /// Gives the log another history from here on back: every offset gets another boot.
     pub fn forge(&self) {
         let mut state = self.state();
@@ -199,9 +207,18 @@ impl MemoryLog {
     ///
     /// If a row is none of the log's tables.
     pub fn chunk(&self, from: u64, to: u64) -> Chunk {
+        self.chunk_without(from, to, &HashSet::new())
+    }
+
+    /// Returns the same chunk without some of its rows, as the driver does with those that were refused.
+    ///
+    /// # Panics
+    ///
+    /// If a row is none of the log's tables.
+    pub fn chunk_without(&self, from: u64, to: u64, refused: &HashSet<Cause>) -> Chunk {
         let plan = Plan::new("test", vec![self.source()], crate::config::TableChoice::All).expect("one source fits");
         let mut builder = ChunkBuilder::new(Arc::new(plan));
-        let (position, none) = (|offset| self.state().position(offset), HashSet::new());
+        let position = |offset| self.state().position(offset);
         let (from, to) = (position(from), position(to));
         let mut log = self.clone();
         log.at = from.offset;
@@ -210,7 +227,7 @@ impl MemoryLog {
             taken += seen.bytes();
             if let Seen::Item { position, item: Item::Row(head, bytes), source: Some(source), .. } = seen {
                 let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
-                builder.push(cause, &head, bytes, source, &none);
+                builder.push(cause, &head, bytes, source, refused);
             }
             ControlFlow::Continue(())
         });

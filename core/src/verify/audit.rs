@@ -7,6 +7,12 @@ use crate::{Error, Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, sp
 /// A look at what a store holds. All answers are of one moment, however long they take, and nothing is changed.
 #[async_trait]
 pub trait Audit: Send {
+    /// Returns how many nanoseconds the store's times are apart: those of the spool are cut off, towards the past, before they
+    /// are compared.
+    fn time_unit(&self) -> i64 {
+        1
+    }
+
     /// Returns the id of the spool that the store was fed from, and where in it the store is; `None` where the sink was never
     /// written to.
     async fn position(&mut self) -> Result<Option<(u64, SpoolPosition)>>;

@@ -37,6 +37,8 @@ pub(super) struct Wanted {
     pub(super) changed: u64,
     /// Rows of derived tables that came before are not compared.
     pub(super) changed_at: Timestamp,
+    /// How many nanoseconds the store's times are apart.
+    pub(super) time_unit: i64,
     pub(super) letters: HashMap<Cause, DeadLetter>,
     pub(super) fates: Fates,
     /// Rows by the table's number, whether they are compared or not.
@@ -127,7 +129,8 @@ impl Wanted {
         }
         self.fates.delivered += 1;
         *self.delivered.entry(table).or_default() += 1;
-        let id = RowId { seq: head.head.position.number(), ts_event: head.head.ts_event, ts_recv: head.head.ts_recv };
+        let [ts_event, ts_recv] = [head.head.ts_event, head.head.ts_recv].map(|time| self.cut(time));
+        let id = RowId { seq: head.head.position.number(), ts_event, ts_recv };
         let is_compared = self.is_compared(table) && id.ts_recv >= self.since;
         is_compared.then_some(Row { table, stream: name, id, offset: cause.offset })
     }
@@ -136,6 +139,11 @@ impl Wanted {
     fn is_sent_again_by(&self, letter: &Cause, row: Cause) -> bool {
         let row = Cause { sub: letter.sub, ..row };
         self.letters.get(letter).is_some_and(|letter| letter.redriven == Some(row))
+    }
+
+    /// Returns a time as the store has it.
+    fn cut(&self, time: Timestamp) -> Timestamp {
+        Timestamp(time.0.div_euclid(self.time_unit).saturating_mul(self.time_unit))
     }
 
     /// Returns whether a table's rows can be told from each other in the store: where they take each other's places, or are

@@ -137,7 +137,7 @@ impl Look {
 
     /// Returns what the store should hold, once the spool is known.
     fn wanted(&mut self, folder: &Folder, reader: &SpoolReader, since: Option<Timestamp>) -> Result<Option<Wanted>> {
-        let Ok(Open { plan, position, noted, .. }) = &mut self.audit else { return Ok(None) };
+        let Ok(Open { audit, plan, position, noted, .. }) = &mut self.audit else { return Ok(None) };
         // Tables of sources that no file names any more were delivered as well.
         for source in reader.cursor(reader.oldest()).sources().iter() {
             if let Ok(whole) = plan.with(source.clone()) {
@@ -159,6 +159,7 @@ impl Look {
             since: border(reader, reader.oldest().offset)?.max(since.unwrap_or(Timestamp(i64::MIN))),
             changed,
             changed_at: border(reader, changed)?,
+            time_unit: audit.time_unit(),
             letters,
             fates: Fates::default(),
             delivered: Default::default(),

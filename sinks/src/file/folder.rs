@@ -4,6 +4,7 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use tidegate_core::{
@@ -179,19 +180,34 @@ fn replaced(path: &Path) -> Error {
     Error::transient(format!("`{}` was removed or replaced while it was open", path.display()))
 }
 
-/// Takes the directory for this sink: no other one may write there.
+/// Takes the directory for this sink: no other one may write there. Waits a moment for one that is just ending: a write that
+/// was given up goes on, and holds the lock until it is done.
 pub(super) fn lock(directory: &Path) -> Result<File> {
     let path = directory.join(".tidegate.lock");
     let file = File::create(&path).map_err(|error| failed("make", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::permanent(format!(
-            "another sink or program writes to `{}`: each file sink needs a folder of its own",
-            directory.display()
-        ))),
-        Err(TryLockError::Error(error)) => Err(failed("lock", &path, error)),
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < deadline => pause(),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::permanent(format!(
+                    "another sink or program writes to `{}`: each file sink needs a folder of its own",
+                    directory.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => return Err(failed("lock", &path, error)),
+        }
     }
 }
+
+#[allow(clippy::disallowed_methods, reason = "everything in this folder is done on a thread that may block")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
+/// How long to wait for a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Files are named by table and offset: those of two sinks in one folder could not be told apart.
 fn refuse_others(directory: &Path, owner: &Owner) -> Result<()> {

@@ -65,6 +65,10 @@ impl Lines {
             in_work.bytes >= self.rotate.bytes.0 || age >= self.rotate.every.0
         });
         if is_due {
+            if let (Some(in_work), Some(file)) = (record.files.get(table), self.open.get(table)) {
+                // A file that nobody writes to any more may go wherever its owner wants it: this one not yet.
+                self.folder.check(file, &in_work.name)?;
+            }
             let name = self.folder.name(table, offset);
             self.open.insert(table.to_owned(), self.folder.begin(&name)?);
             record.files.insert(table.to_owned(), InWork { name, bytes: 0, begun: now });

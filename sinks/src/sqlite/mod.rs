@@ -7,7 +7,7 @@
 //! | true or false | `INTEGER` 1 or 0 |
 //! | signed integer, time (UTC nanoseconds) | `INTEGER` |
 //! | unsigned integer | `ANY`: an integer up to 2^63 − 1, beyond that its digits as text. So no digit is ever lost, and comparison, order and index are those of integers for every number below 2^63 |
-//! | number | `REAL`; a NaN, which SQLite would store as NULL, is refused |
+//! | number | `REAL`; a NaN, which SQLite would store as NULL, is refused; -0.0 comes back as 0.0, its equal |
 //! | text, label | `TEXT` |
 //! | price levels | `TEXT`: JSON, `[[price,size],…]` |
 //! | list of integers | `TEXT`: JSON |

@@ -4,6 +4,8 @@
 //! again.
 
 mod config;
+#[cfg(test)]
+mod contract;
 mod printer;
 mod sink;
 

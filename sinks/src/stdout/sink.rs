@@ -87,7 +87,7 @@ impl<W> fmt::Debug for Stdout<W> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         fs::OpenOptions,
         sync::{Arc, Mutex},
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    pub(in super::super) struct Shared(pub(in super::super) Arc<Mutex<Vec<u8>>>);
 
     impl Write for Shared {
         fn write(&mut self, text: &[u8]) -> io::Result<usize> {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Result,
-    delivery::{Extent, Noted, Opening, compare},
+    delivery::{Extent, Noted, Opening, compare, overtaken},
     sink::{Claim, Owner},
     spool::{Control, SpoolPosition, SpoolReader, Standing},
 };
@@ -48,7 +48,7 @@ impl Stopped {
         let (plan, owner) = (self.plan(stage)?, self.owner(stage)?);
         let mut store = (stage.factory)()?;
         let keeps_position = store.guarantee().keeps_position();
-        let claim = if keeps_position { store.claim(&owner).await? } else { None };
+        let claim = store.claim(&owner).await?;
         let reader = self.reader();
         let (known, damage) = known_of(&self.folder.sinks(), sink);
         let (facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
@@ -94,14 +94,14 @@ impl Stopped {
     ///
     /// Whatever the spool, the store or the disk says. The same command goes on from there.
     pub async fn adopt(self, adoption: Adoption) -> Result<()> {
-        let Adoption { sink, course: Some(Course { at, .. }), entries, keeps_position, .. } = adoption else {
+        let Adoption { sink, course: Some(Course { at, .. }), entries, keeps_position, claim, .. } = adoption else {
             return Ok(());
         };
         let (stage, owner) = (self.sink(&sink)?.clone(), self.owner(self.sink(&sink)?)?);
         let (mut known, _) = known_of(&self.folder.sinks(), &sink);
         // Held until the end: nobody starts the pipeline on what is half done.
         let spool = self.keep(&entries)?;
-        if keeps_position {
+        if keeps_position || claim.is_some() {
             let mut store = (stage.factory)()?;
             store.adopt(&owner, at).await?;
         }
@@ -134,8 +134,9 @@ fn facts(
     let written = claim.filter(|claim| claim.position != SpoolPosition::START || is_foreign);
     let store = match written {
         Some(claim) if is_foreign => Some((claim.position, Standing::OtherBoot)),
-        Some(claim) => Some(place(claim.position)),
-        // Where the store keeps none, the note is its position.
+        Some(claim) if keeps_position => Some(place(claim.position)),
+        // Where the store keeps none, the note is its position; what it holds may still be more than the spool ever had.
+        Some(claim) => Some(place(claim.position)).filter(|(_, standing)| overtaken(*standing).is_some()).or(known),
         None => known.filter(|_| !keeps_position),
     };
     let named = store.or(known).and_then(|(at, _)| reader.end_of(at.boot).filter(|end| end.offset <= at.offset));
@@ -201,7 +202,13 @@ impl fmt::Display for Adoption {
 impl Adoption {
     fn positions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.claim {
-            _ if !self.keeps_position => writeln!(f, "store    keeps no position: the one beside the spool counts")?,
+            Some(Claim { spool, host, .. }) if !self.keeps_position => {
+                let what = "keeps no position, the one beside the spool counts; it was fed";
+                writeln!(f, "store    {what} from spool {spool:016x}, last of host `{host}`")?;
+            }
+            None if !self.keeps_position => {
+                writeln!(f, "store    keeps no position: the one beside the spool counts")?;
+            }
             Some(Claim { position, spool, host, .. }) if *position != SpoolPosition::START => {
                 writeln!(f, "store    {position}, of spool {spool:016x}, last of host `{host}`")?;
             }

@@ -74,7 +74,7 @@ impl Stopped {
         let owner = Owner { sink: old.to_owned(), ..self.owner(stage)? };
         let mut store = (stage.factory)()?;
         let keeps_position = store.guarantee().keeps_position();
-        let claim = if keeps_position { store.claim(&owner).await? } else { None };
+        let claim = store.claim(&owner).await?;
         Ok(SinkRenaming {
             pipeline: self.pipeline.name.clone(),
             old: old.to_owned(),
@@ -93,16 +93,16 @@ impl Stopped {
     ///
     /// Whatever the store or the disk says. The same command goes on from there.
     pub async fn rename_sink(self, renaming: SinkRenaming) -> Result<()> {
-        let SinkRenaming { old, new, is_done, keeps_position, known, .. } = renaming;
+        let SinkRenaming { old, new, is_done, keeps_position, claim, known, .. } = renaming;
         if is_done {
             return Ok(());
         }
         let stage = self.sink(&new)?;
         let owner = self.owner(stage)?;
-        if keeps_position {
+        if keeps_position || claim.is_some() {
             let mut store = (stage.factory)()?;
             let before = Owner { sink: old.clone(), ..owner.clone() };
-            rename_in(&mut *store, (&before, &owner), known).await?;
+            rename_in(&mut *store, (&before, &owner), known.filter(|_| keeps_position)).await?;
         }
         let sinks = self.folder.sinks();
         rename_folder(&sinks.join(&old), &sinks.join(&new))?;

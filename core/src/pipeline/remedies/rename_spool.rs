@@ -70,10 +70,11 @@ impl SpoolRenaming {
         let _spool = stopped.keep(&[])?;
         for (sink, owner) in owners {
             let mut store = (sink.factory)()?;
-            if store.guarantee().keeps_position() {
-                let before = Owner { pipeline: old.clone(), ..owner.clone() };
+            let before = Owner { pipeline: old.clone(), ..owner.clone() };
+            let keeps_position = store.guarantee().keeps_position();
+            if keeps_position || store.claim(&before).await?.is_some() {
                 let known = known_of(&from.sinks(), &sink.name).0.noted().position;
-                rename_in(&mut *store, (&before, &owner), known).await?;
+                rename_in(&mut *store, (&before, &owner), known.filter(|_| keeps_position)).await?;
             }
         }
         if from == to {

@@ -44,6 +44,7 @@ impl Wanted {
         (stream, name): (&Known, &Stream),
         show: &mut Show<'_>,
     ) {
+        let times = [head.head.ts_event, head.head.ts_recv].map(|time| self.cut(time));
         let Some(Deriving { builder, refused, rows }) = &mut self.deriving else { return };
         let subs = self.plan.numbers(&stream.source, &stream.key.table).map(|number| self.plan.sub(number));
         let causes = subs.chain([cause.sub]).map(|sub| Cause { sub, ..cause });
@@ -63,7 +64,8 @@ impl Wanted {
         match fate {
             Fate::Taken => {
                 let seq = head.head.position.number();
-                let id = RowId { seq, ts_event: head.head.ts_event, ts_recv: head.head.ts_recv };
+                let [ts_event, ts_recv] = times;
+                let id = RowId { seq, ts_event, ts_recv };
                 rows.insert(cause.offset, (name.clone(), id));
             }
             Fate::Filtered => self.fates.filtered += 1,

@@ -1,6 +1,7 @@
 //! The sink on real files.
 
 mod conflicts;
+mod contract;
 mod delivery;
 mod faults;
 mod kills;

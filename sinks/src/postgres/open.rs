@@ -1,0 +1,305 @@
+//! Taking over: one transaction that waits for older sessions, makes what is missing, and takes the position.
+
+use std::collections::BTreeSet;
+
+use tidegate_core::{
+    Error, Result,
+    chunk::Part,
+    sink::{Neighbour, Owner, SinkContext},
+    spool::SpoolPosition,
+};
+use tokio_postgres::types::Type;
+use tracing::{info, warn};
+
+use super::{
+    config::Settings,
+    error::{is_locked, sorted},
+    insert::Inserter,
+    keys::keys,
+    link::{KEEPALIVE_SQL, Link, session_name},
+    position::{Held, Positions},
+    schema::{Maker, Target, literal, prepare, quoted},
+    session::{OpenTable, Session},
+    timescale,
+};
+
+type Failed = tokio_postgres::Error;
+
+/// An opening under way.
+pub(super) struct Opening<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) cx: &'a SinkContext,
+    pub(super) epoch: &'a mut Option<i64>,
+    pub(super) making: &'a mut Option<String>,
+}
+
+/// What it has given.
+pub(super) struct Opened {
+    pub(super) session: Session,
+    pub(super) positions: Vec<(Part, SpoolPosition)>,
+    pub(super) neighbours: Vec<Neighbour>,
+    pub(super) notes: Vec<String>,
+}
+
+/// What the server says of itself.
+pub(super) struct Server {
+    pub(super) version: String,
+    /// The schema that everything is in.
+    pub(super) schema: String,
+    has_schema: bool,
+    keeps_commits: bool,
+    /// The schema, quoted where it must be, that TimescaleDB's functions are in.
+    pub(super) timescale: Option<String>,
+}
+
+impl Opening<'_> {
+    /// Takes over. `None`, and nothing made or taken, where no position is stored and one is known.
+    pub(super) async fn run(&mut self, link: Link) -> Result<Option<Opened>> {
+        let server = server(self.settings, &link).await.map_err(|error| link.at(sorted(error)))?;
+        if self.settings.hypertables.is_some() && server.timescale.is_none() {
+            return Err(link.at(Error::permanent(
+                "the database has no extension `timescaledb`: run CREATE EXTENSION timescaledb, or take `type = \"postgres\"`",
+            )));
+        }
+        let positions = Positions::of(&server.schema);
+        self.settle(&link, &positions).await?;
+        let taken = self.take_over(&link, &server, &positions).await;
+        let Some(mut taken) = taken.map_err(|error| link.at(sorted(error)))?? else {
+            link.close().await;
+            return Ok(None);
+        };
+        taken.notes.splice(..0, server.notes(self.settings));
+        let Taken { epoch, tables, positions: at, neighbours, notes } = taken;
+        let (settings, owner) = (self.settings.clone(), self.cx.owner.clone());
+        let session = Session { link, settings, owner, epoch, positions, tables };
+        Ok(Some(Opened { session, positions: at, neighbours, notes }))
+    }
+
+    /// Begins the transaction, and waits for a session that is gone, and may still commit: it has the row. One that does not
+    /// go, since its host vanished and its server has not noticed, is ended.
+    async fn settle(&self, link: &Link, positions: &Positions) -> Result<()> {
+        let failed = |error: Failed| link.at(sorted(error));
+        // Somebody else's sessions are left alone: they are not ours to end.
+        if positions.missing(link).await.map_err(failed)?.is_none() {
+            let held = positions.read(link, &self.cx.owner, "").await.map_err(failed)??;
+            if let Some(error) = held.iter().find_map(|held| held.refuses(&self.cx.owner, *self.epoch)) {
+                return Err(error);
+            }
+        }
+        self.begin(link).await.map_err(failed)?;
+        if positions.missing(link).await.map_err(failed)?.is_some() {
+            return Ok(());
+        }
+        match positions.read(link, &self.cx.owner, "FOR UPDATE").await {
+            Ok(held) => held.map(drop),
+            Err(error) if is_locked(&error) => {
+                link.run("ROLLBACK").await.map_err(failed)?;
+                let ended = end_older(link, &self.cx.owner).await.map_err(failed)?;
+                let Owner { pipeline, sink, .. } = &self.cx.owner;
+                let waited = self.settings.lock_timeout;
+                warn!(pipeline, sink, ended, "an older session held the position for {waited}: ended {ended}");
+                self.begin(link).await.map_err(failed)?;
+                positions.read(link, &self.cx.owner, "FOR UPDATE").await.map_err(failed)?.map(drop)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    async fn begin(&self, link: &Link) -> Result<(), Failed> {
+        let statement = self.settings.statement_timeout.0.as_millis();
+        let lock = self.settings.lock_timeout.0.as_millis();
+        let idle = self.settings.bulk_timeout.0.as_millis();
+        link.run(&format!(
+            "BEGIN; SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = {statement}; \
+             SET LOCAL lock_timeout = {lock}; SET LOCAL idle_in_transaction_session_timeout = {idle}; {KEEPALIVE_SQL}"
+        ))
+        .await
+    }
+
+    /// Takes ownership and prepares the tables, all in the transaction that has begun.
+    async fn take_over(
+        &mut self,
+        link: &Link,
+        server: &Server,
+        positions: &Positions,
+    ) -> Result<Result<Option<Taken>>, Failed> {
+        let Self { settings, cx, .. } = self;
+        let mut maker = Maker::new(settings.create);
+        let is_missing = positions.missing(link).await?;
+        if is_missing.is_some() && cx.known.is_some() {
+            link.run("ROLLBACK").await?;
+            return Ok(Ok(None));
+        }
+        if !server.has_schema {
+            maker.make(link, format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&server.schema))).await?;
+        }
+        if let Some(statement) = is_missing {
+            maker.make(link, statement).await?;
+        }
+        let can_be_read = maker.wants().is_none();
+        if can_be_read && cx.known.is_none() {
+            // Of two that open a new store at once, one waits here for the other.
+            link.run(&positions.begin(&cx.owner, &Part::spool())).await?;
+        }
+        let held = match if can_be_read { positions.read(link, &cx.owner, "FOR UPDATE").await? } else { Ok(Vec::new()) }
+        {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(error) = held.iter().find_map(|held| held.refuses(&cx.owner, *self.epoch)) {
+            return Ok(Err(error));
+        }
+        let written: Vec<&Held> = held.iter().filter(|held| held.position != SpoolPosition::START).collect();
+        if written.is_empty() && cx.known.is_some() {
+            link.run("ROLLBACK").await?;
+            return Ok(Ok(None));
+        }
+        let neighbours = if written.is_empty() && can_be_read {
+            positions.neighbours(link, &cx.owner, &cx.tables).await?
+        } else {
+            Vec::new()
+        };
+        let mut names: BTreeSet<String> = written.iter().flat_map(|held| held.tables.iter().cloned()).collect();
+        let targets = match self.targets(link, server, &names, &mut maker).await? {
+            Ok(targets) => targets,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(error) = maker.wants() {
+            return Ok(Err(error));
+        }
+        names.extend(self.cx.tables.iter().map(|table| table.name.clone()));
+        let epoch = held.iter().map(|held| held.epoch).chain(*self.epoch).max().unwrap_or(0) + 1;
+        let parts: BTreeSet<Part> = held.iter().map(|held| held.part.clone()).chain([Part::spool()]).collect();
+        for part in parts {
+            link.run(&positions.take(&self.cx.owner, &part, epoch, &names)).await?;
+        }
+        let tables = self.tables(link, server, targets).await?;
+        // Before it is known to be committed: if this call is given up, the next one must not take it for another's.
+        *self.epoch = Some(epoch);
+        link.run("COMMIT").await?;
+        self.report(&held, &maker.dropped);
+        let positions = written.into_iter().map(|held| (held.part.clone(), held.position)).collect();
+        Ok(Ok(Some(Taken { epoch, tables, positions, neighbours, notes: maker.notes })))
+    }
+
+    /// Makes or checks the tables and their indexes.
+    async fn targets(
+        &mut self,
+        link: &Link,
+        server: &Server,
+        names: &BTreeSet<String>,
+        maker: &mut Maker,
+    ) -> Result<Result<Vec<Target>>, Failed> {
+        let Self { settings, cx, making, .. } = self;
+        let mut targets = Vec::with_capacity(cx.tables.len());
+        for table in &cx.tables {
+            let was_there = names.contains(&table.name);
+            match prepare(link, (settings, &server.schema), table, was_there, maker).await? {
+                Ok(target) => targets.push(target),
+                Err(error) => return Ok(Err(error)),
+            }
+        }
+        if settings.create {
+            for (table, target) in cx.tables.iter().zip(&targets) {
+                if let (Some(hypertables), Some(target), Some(functions)) =
+                    (&settings.hypertables, target, &server.timescale)
+                {
+                    let making = timescale::Making { link, functions, hypertables, notes: &mut maker.notes };
+                    making.prepare(table, target).await?;
+                }
+            }
+        }
+        let both: Vec<_> = cx.tables.iter().zip(targets.iter().map(Option::as_ref)).collect();
+        if let Err(error) = keys(link, (&server.schema, &cx.owner), &both, maker, making).await? {
+            return Ok(Err(error));
+        }
+        // Where one is missing, there is something to be run.
+        Ok(Ok(targets.into_iter().flatten().collect()))
+    }
+
+    async fn tables(&self, link: &Link, server: &Server, targets: Vec<Target>) -> Result<Vec<OpenTable>, Failed> {
+        let mut tables = Vec::with_capacity(targets.len());
+        for (table, target) in self.cx.tables.iter().zip(targets) {
+            let signature = OpenTable::signature(link, target.oid).await?;
+            let mut inserter = Inserter::new(target, table);
+            if server.timescale.is_some()
+                && let Some(keep) = timescale::retention(link, inserter.target.oid).await?
+            {
+                inserter = inserter.keeping(table, keep);
+            }
+            tables.push(OpenTable { table: table.clone(), inserter, signature });
+        }
+        Ok(tables)
+    }
+
+    fn report(&self, held: &[Held], dropped: &[String]) {
+        let Owner { pipeline, sink, host, .. } = &self.cx.owner;
+        for table in dropped {
+            info!(pipeline, sink, table, "dropped an index of table {table}: `key` does not ask for it any more");
+        }
+        if let Some(Held { host: old, .. }) = held.iter().find(|held| held.host != *host) {
+            info!(
+                pipeline,
+                sink, old, host, "the position was of host {old}, and the spool is the same: it is of {host} now"
+            );
+        }
+    }
+}
+
+struct Taken {
+    epoch: i64,
+    tables: Vec<OpenTable>,
+    positions: Vec<(Part, SpoolPosition)>,
+    neighbours: Vec<Neighbour>,
+    notes: Vec<String>,
+}
+
+/// Ends the sessions that go by this sink's name and have a transaction; returns how many. Those that only stand in a pool of
+/// PgBouncer's have none.
+async fn end_older(link: &Link, owner: &Owner) -> Result<i64, Failed> {
+    let sql = "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
+        WHERE application_name = $1 AND pid <> pg_catalog.pg_backend_pid() AND xact_start IS NOT NULL
+        AND datname = current_database() AND usename = current_user";
+    let name = session_name(owner);
+    let rows = link.rows(sql, &[(&name, Type::TEXT)]).await?;
+    rows.first().map_or(Ok(0), |row| row.try_get(0))
+}
+
+/// Asks the server what it is, and which schema is meant.
+pub(super) async fn server(settings: &Settings, link: &Link) -> Result<Server, Failed> {
+    let schema = settings.schema.as_deref().map_or_else(|| "current_schema()::text".to_owned(), literal);
+    let sql = format!(
+        "SELECT current_setting('server_version'), coalesce({schema}, 'public'),
+            EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = coalesce({schema}, 'public')),
+            current_setting('fsync') = 'on' AND current_setting('full_page_writes') = 'on',
+            e.extversion, e.extnamespace::regnamespace::text
+         FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_extension e ON e.extname = 'timescaledb'"
+    );
+    let rows = link.rows(&sql, &[]).await?;
+    let row = rows.first().expect("a SELECT without FROM has one row");
+    let (version, extension): (String, Option<String>) = (row.try_get(0)?, row.try_get(4)?);
+    let extended = extension.as_ref().map(|number| format!(" with TimescaleDB {number}")).unwrap_or_default();
+    Ok(Server {
+        version: format!("PostgreSQL {version}{extended}"),
+        schema: row.try_get(1)?,
+        has_schema: row.try_get(2)?,
+        keeps_commits: row.try_get(3)?,
+        timescale: row.try_get(5)?,
+    })
+}
+
+impl Server {
+    /// Says where the server or the settings promise less than exactly once, or less than each digit.
+    pub(super) fn notes(&self, settings: &Settings) -> Vec<String> {
+        let mut notes = Vec::new();
+        if !self.keeps_commits {
+            let text =
+                "the server has `fsync` or `full_page_writes` off: a power cut may take back what it has committed";
+            notes.push(text.to_owned());
+        }
+        if self.timescale.is_some() && settings.hypertables.is_none() {
+            notes.push("the database has TimescaleDB: `type = \"timescale\"` makes hypertables".to_owned());
+        }
+        notes
+    }
+}

@@ -1,0 +1,222 @@
+//! Rows whose key is there already: each of the four ways, once and again.
+
+use tidegate_core::{
+    Kind,
+    config::OnConflict,
+    row::kinds::Trade,
+    sink::{Sink, Written},
+};
+
+use super::{Bench, assert_committed, delivery::to_the_end, offset};
+
+const WAYS: [(OnConflict, &str); 4] = [
+    (OnConflict::Append, "a1 b2 a3 c4 a5 b6"),
+    (OnConflict::Replace, "a5 b6 c4"),
+    (OnConflict::Ignore, "a1 b2 c4"),
+    (OnConflict::Refuse, "a1 b2 c4"),
+];
+
+/// Emits trades whose prices grow: `a1 b2 a3 c4 a5 b6`.
+fn emit(bench: &Bench) -> u64 {
+    let mut last = 0;
+    for (n, id) in ["a", "b", "a", "c", "a", "b"].into_iter().enumerate() {
+        last = bench.trade(&Trade { id: Some(id), price: (n + 1) as f64, ..Trade::default() });
+    }
+    last
+}
+
+async fn stored(bench: &Bench) -> String {
+    bench.text("SELECT string_agg(id || price, ' ') FROM trades").await
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut words: Vec<_> = text.split(' ').collect();
+    words.sort_unstable();
+    words
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_rows_with_one_key_those_are_stored_that_on_conflict_says_however_often_they_are_sent() {
+    for (on_conflict, wanted) in WAYS {
+        let mut bench = Bench::new().await;
+        if on_conflict != OnConflict::Append {
+            bench.key("trades", on_conflict, &["symbol", "id"]);
+        }
+        emit(&bench);
+        let outcome = to_the_end(&bench).await;
+        assert_eq!(outcome.failure, None);
+        assert_eq!(sorted(&stored(&bench).await), sorted(wanted), "{on_conflict:?}");
+        let fates = outcome.balance.unwrap().fates;
+        let refused = if on_conflict == OnConflict::Refuse { 3 } else { 0 };
+        assert_eq!((fates.delivered, fates.refused), (6 - refused, refused), "{on_conflict:?}");
+
+        // The store goes back to the beginning: all of it comes again, and nothing is there twice.
+        bench.run("DELETE FROM trades").await;
+        bench.run("UPDATE tidegate_position SET boot = '0000000000000000', \"offset\" = 0").await;
+        std::fs::remove_dir_all(bench.directory.path().join("sinks")).unwrap();
+        assert_eq!(to_the_end(&bench).await.failure, None);
+        assert_eq!(sorted(&stored(&bench).await), sorted(wanted), "{on_conflict:?}, again");
+    }
+}
+
+#[tokio::test]
+async fn the_same_chunk_twice_is_one_chunk_in_each_of_the_four_ways() {
+    for (on_conflict, wanted) in WAYS {
+        let mut bench = Bench::new().await;
+        if on_conflict != OnConflict::Append {
+            bench.key("trades", on_conflict, &["symbol", "id"]);
+        }
+        let last = emit(&bench);
+        let mut sink = bench.opened().await;
+        // What a dead letter is left out of is written without it: here the rows that differ in their keys.
+        let upto = if on_conflict == OnConflict::Refuse { 2 } else { last };
+        assert_committed(bench.write(&mut sink, 0, upto).await);
+        let before = stored(&bench).await;
+        let again = bench.write(&mut sink, 0, upto).await.unwrap_err();
+        assert!(matches!(again.kind(), Kind::Transient { .. }), "the position is behind it: {again}");
+        assert_eq!(offset(&sink.open(&bench.context()).await.unwrap()), Some(upto));
+        assert_eq!(stored(&bench).await, before, "{on_conflict:?}");
+        assert!(upto < last || sorted(&before) == sorted(wanted), "{on_conflict:?}: {before}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_replaced_keeps_no_value_of_the_other_and_columns_of_the_users_stay() {
+    let mut bench = Bench::new().await;
+    bench.key("trades", OnConflict::Replace, &["ID"]);
+    bench.opened().await.close().await.unwrap();
+    bench.run("ALTER TABLE trades ADD COLUMN note TEXT").await;
+    bench.trade(&Trade { id: Some("a"), iv: Some(7.0), ..Trade::default() });
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 1).await);
+    bench.run("UPDATE trades SET note = 'mine'").await;
+    bench.trade(&Trade { id: Some("a"), iv: None, ..Trade::default() });
+    assert_committed(bench.write(&mut sink, 1, 2).await);
+    assert_eq!(bench.number("SELECT count(*) FROM trades WHERE iv IS NULL AND seq = 2 AND note = 'mine'").await, 1);
+}
+
+#[tokio::test]
+async fn a_row_that_lacks_a_column_of_its_key_has_none() {
+    for on_conflict in [OnConflict::Replace, OnConflict::Ignore, OnConflict::Refuse] {
+        let mut bench = Bench::new().await;
+        bench.key("trades", on_conflict, &["id"]);
+        let last = bench.trades(3);
+        let mut sink = bench.opened().await;
+        assert_committed(bench.write(&mut sink, 0, last).await);
+        assert_eq!(bench.number("SELECT count(*) FROM trades").await, 3, "{on_conflict:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_is_equal_in_an_index_of_the_users_is_refused_whatever_its_key_says() {
+    for on_conflict in [OnConflict::Replace, OnConflict::Ignore] {
+        let mut bench = Bench::new().await;
+        bench.key("trades", on_conflict, &["seq"]);
+        bench.opened().await.close().await.unwrap();
+        bench.run("CREATE UNIQUE INDEX of_mine ON trades (id)").await;
+        let last = emit(&bench);
+        let mut sink = bench.opened().await;
+        let Ok(Written::Refused(refused)) = bench.write(&mut sink, 0, last).await else { panic!("taken") };
+        assert_eq!(refused.iter().map(|refusal| refusal.cause.offset).collect::<Vec<_>>(), [3, 5, 6]);
+        assert!(refused[0].error.chain().contains("of_mine"), "{}", refused[0].error.chain());
+    }
+}
+
+#[tokio::test]
+async fn a_table_of_somebody_elses_without_the_index_is_refused_with_the_statement_and_reach_prints_it() {
+    for on_conflict in [OnConflict::Replace, OnConflict::Ignore, OnConflict::Refuse] {
+        let mut bench = Bench::new().await;
+        bench.key("trades", on_conflict, &["symbol", "ID"]);
+        bench.run("CREATE TABLE trades (id text, symbol text)").await;
+        let error = bench.sink().open(&bench.context()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Permanent);
+        let (why, statement) = error.to_string().split_once(". To be run: ").map(own).unwrap();
+        assert!(why.contains("`trades`, which lacks the unique index of its `key`"), "{why}");
+        let table = format!("\"{}\".\"trades\"", bench.schema);
+        assert_eq!(statement, format!("CREATE UNIQUE INDEX \"trades_symbol_ID\" ON {table} (\"symbol\", \"id\")"));
+        assert_eq!(bench.number(CLASSES).await, 1, "nothing was made");
+        bench.run(&statement).await;
+        emit(&bench);
+        let mut sink = bench.opened().await;
+        let tables = bench.context().tables;
+        assert!(bench.sink().reach(&tables).await.unwrap().contains("2 of 2 tables are there"));
+        assert_committed(bench.write(&mut sink, 0, 2).await);
+        bench.run("DROP INDEX \"trades_symbol_ID\"").await;
+        let found = bench.sink().reach(&tables).await.unwrap_err();
+        assert_eq!(found.to_string(), error.to_string(), "check --connect says the same");
+    }
+}
+
+#[tokio::test]
+async fn a_primary_key_of_somebody_elses_is_an_index_too_and_a_partial_one_is_not() {
+    let mut bench = Bench::new().await;
+    bench.key("trades", OnConflict::Replace, &["symbol", "id"]);
+    bench.run("CREATE TABLE trades (id text, symbol text, PRIMARY KEY (id, symbol))").await;
+    let last = emit(&bench);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, last).await);
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 3);
+
+    let mut bench = Bench::new().await;
+    bench.key("trades", OnConflict::Replace, &["id"]);
+    bench.run("CREATE TABLE trades (id text); CREATE UNIQUE INDEX ON trades (id) WHERE id > 'b'").await;
+    assert!(bench.sink().open(&bench.context()).await.unwrap_err().to_string().contains("lacks the unique index"));
+}
+
+#[tokio::test]
+async fn keys_that_only_the_server_takes_for_equal_replace_each_other_in_their_order() {
+    let mut bench = Bench::new().await;
+    bench.key("trades", OnConflict::Replace, &["id"]);
+    bench
+        .run(
+            "CREATE COLLATION shouting (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+             CREATE TABLE trades (id text COLLATE shouting UNIQUE)",
+        )
+        .await;
+    for (n, id) in ["a", "b", "A", "c", "a", "B"].into_iter().enumerate() {
+        bench.trade(&Trade { id: Some(id), price: n as f64, ..Trade::default() });
+    }
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 6).await);
+    assert_eq!(sorted(&stored(&bench).await), ["B5", "a4", "c3"]);
+}
+
+#[tokio::test]
+async fn a_key_is_made_changed_and_dropped_as_the_file_says_and_other_sinks_keep_theirs() {
+    let mut bench = Bench::new().await;
+    let indexes = "SELECT coalesce(string_agg(d.description, ' ' ORDER BY d.description), '') FROM pg_index x
+        JOIN pg_description d ON d.objoid = x.indexrelid WHERE x.indrelid = to_regclass('trades')";
+    let mut other = bench.context();
+    other.owner.sink = "other".to_owned();
+    other.tables[0].key = vec!["block_trade_id".to_owned()];
+    other.tables[0].on_conflict = OnConflict::Refuse;
+    bench.sink().open(&other).await.unwrap();
+    let theirs = "tidegate key of test/other: \"block_trade_id\"";
+    for (key, ours) in [(&["id"][..], "\"id\""), (&["id", "seq"], "\"id\", \"seq\"")] {
+        bench.key("trades", OnConflict::Refuse, key);
+        bench.opened().await;
+        assert_eq!(bench.text(indexes).await, format!("{theirs} tidegate key of test/sink: {ours}"));
+    }
+    bench.keys.clear();
+    bench.opened().await;
+    assert_eq!(bench.text(indexes).await, theirs, "only its own is dropped");
+}
+
+#[tokio::test]
+async fn a_key_that_the_rows_forbid_needs_a_person() {
+    let mut bench = Bench::new().await;
+    let last = emit(&bench);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, last).await);
+    bench.key("trades", OnConflict::Replace, &["id"]);
+    let error = bench.sink().open(&bench.context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent);
+    assert!(error.chain().contains("`trades` already holds rows that are equal in its key"), "{}", error.chain());
+}
+
+fn own((why, statement): (&str, &str)) -> (String, String) {
+    (why.to_owned(), statement.to_owned())
+}
+
+const CLASSES: &str =
+    "SELECT count(*) FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r'";
