@@ -104,6 +104,8 @@ async fn a_change_of_a_definition_is_said_and_holds_from_there_on() {
     let below = format!("SELECT count(*) FROM big WHERE price * size < 2 AND ts_recv > {border}");
     assert_eq!(bench.number(&below).await, 0);
     assert!(bench.number("SELECT count(*) FROM big WHERE price * size < 2").await > 0, "what was stored stays");
+    let (code, page) = verify(&bench, "");
+    assert_eq!(code, 0, "what an earlier definition has made is not held against this one: {page}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

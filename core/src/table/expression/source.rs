@@ -221,7 +221,7 @@ fn in_our_words(message: &str) -> String {
 const MARK: char = '\u{1}';
 
 /// More than any hand writes, and few enough for every stack.
-const MOST_TOKENS: usize = 3_000;
+const MOST_TOKENS: usize = 2_000;
 
 /// What the parser has to know: names as SQL has them, and none of the dialects' additions.
 #[derive(Debug)]

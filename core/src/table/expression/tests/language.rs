@@ -272,8 +272,8 @@ fn places_are_those_of_the_text_also_behind_letters_of_several_bytes() {
 #[test]
 fn whatever_is_nested_or_long_is_refused_and_breaks_nothing() {
     let deep = format!("{}1{} > 0", "(".repeat(5_000), ")".repeat(5_000));
-    let chain = format!("i{} > 0", " + 1".repeat(1_400));
-    let ands = format!("b{}", " and b".repeat(1_400));
+    let chain = format!("i{} > 0", "+1".repeat(950));
+    let ands = format!("b{}", " and b".repeat(450));
     let nots = format!("{} b", "not ".repeat(1_500));
     let cases = format!("{}1{} > 0", "case when b then ".repeat(60), " end".repeat(60));
     let sheet = sheet();
