@@ -303,6 +303,11 @@ impl fmt::Display for Difference {
             }
             Kind::DeadLetter => f.write_str("a dead letter is of no row that was meant for it")?,
             Kind::Ledger => return write!(f, "{table}: {symbol}: {why}"),
+            // Counted, and not told apart.
+            Kind::Missing | Kind::Unknown if symbol.is_empty() && !why.is_empty() => {
+                let fewer = if *kind == Kind::Missing { "missing" } else { "too many" };
+                return write!(f, "{table}: {rows} {plural} {fewer}: {why}");
+            }
             Kind::Missing => write!(f, "{table}: {symbol}: {rows} {plural} missing")?,
             Kind::Twice => write!(f, "{table}: {symbol}: {rows} {plural} too many, there twice")?,
             Kind::Unknown => {
