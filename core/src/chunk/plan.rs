@@ -345,8 +345,10 @@ impl Plan {
         let named = config.map(|config| config.key.clone()).unwrap_or_default();
         let kept = || -> Option<Vec<String>> {
             let key = own::key(source).into_iter();
-            key.map(|column| derivation.map_or(Some(column.clone()), |of| of.carried(&column).map(str::to_owned)))
-                .collect()
+            key.map(|column| {
+                derivation.map_or_else(|| Some(column.clone()), |of| of.carried(&column).map(str::to_owned))
+            })
+            .collect()
         };
         let own_key = if own::has_key(&source.name) && named.is_empty() { kept() } else { None };
         let Some(own_key) = own_key else { return (named, on_conflict.unwrap_or_default()) };

@@ -254,6 +254,12 @@ impl<L: Log> Feeder<L> {
     }
 }
 
+impl From<(TableChoice, Derived)> for Wanted {
+    fn from((tables, derived): (TableChoice, Derived)) -> Self {
+        Self { tables, derived }
+    }
+}
+
 /// Without derived tables.
 impl From<TableChoice> for Wanted {
     fn from(tables: TableChoice) -> Self {
@@ -337,7 +343,7 @@ impl Taker<'_> {
         };
         match fate {
             Fate::Unreadable if self.refused.contains(&cause) => Fate::Skipped,
-            fate => fate,
+            Fate::Taken | Fate::Filtered | Fate::Skipped | Fate::Unreadable | Fate::Unplanned => fate,
         }
     }
 

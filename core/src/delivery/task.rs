@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::{
     event::{Do, Event},
-    feeder::{Bounds, Feeder, Read, Wanted},
+    feeder::{Bounds, Feeder, Read},
     guard::{Guard, blocking, given_up, locked},
     known::{Known, Noted},
     log::Log,
@@ -120,8 +120,8 @@ impl<L: Log> Delivery<L> {
             rows: config.batch.rows.get(),
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
-        let wanted = Wanted { tables: setup.tables, derived: setup.derived };
-        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, wanted, bounds)?;
+        let mut feeder =
+            Feeder::new(setup.log, &name, &pipeline, setup.sources, (setup.tables, setup.derived), bounds)?;
         let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
         feeder.claim(passed, noted.entered.unwrap_or_default());
         let machine = Machine::new(settings(&config, &pipeline, &name));

@@ -235,7 +235,7 @@ fn place(planner: &mut Planner<'_>, tree: &Expr, name: &str) -> Planned<Node> {
     match node.kind {
         Kind::I64 => Ok(node),
         Kind::Null => Ok(Node { kind: Kind::I64, ..node }),
-        _ => {
+        Kind::Bool | Kind::U64 | Kind::F64 | Kind::Text | Kind::Time | Kind::Levels | Kind::ListI64 => {
             let title = format!("`{name}` counts in i64, and this is {}", node.described());
             Err(planner.mistake(tree, title).help(format!("write cast({} as i64)", node.text)).into())
         }

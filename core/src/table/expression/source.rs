@@ -105,6 +105,7 @@ impl Source {
     }
 
     /// Returns the tokens, with variables in their quoted texts.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the parser knows the tokens of every database")]
     pub(super) fn tokens(&self) -> Planned<Vec<TokenWithSpan>> {
         if let Some((at, _)) =
             self.text.char_indices().find(|(_, c)| c.is_control() && !matches!(c, '\n' | '\r' | '\t'))

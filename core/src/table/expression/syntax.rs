@@ -131,12 +131,9 @@ impl Selection {
             SelectItem::ExprWithAliases { .. } => return not_ours("a list of names", "give each column one name"),
         };
         let node = plan(expression, scope, &self.source)?;
-        let name = match name.or_else(|| node.column_name(scope)) {
-            Some(name) => name,
-            None => {
-                let title = "this column has no name";
-                return Err(vec![Mistake::new(span.clone(), title).help("name it: … as NAME")]);
-            }
+        let Some(name) = name.or_else(|| node.column_name(scope)) else {
+            let title = "this column has no name";
+            return Err(vec![Mistake::new(span.clone(), title).help("name it: … as NAME")]);
         };
         if let Some(why) = unfit_name(&name) {
             return Err(vec![Mistake::new(name_span, format!("a column cannot be called so: {why}"))]);
@@ -174,6 +171,7 @@ fn parser(source: &Source) -> Planned<Parser<'static>> {
 }
 
 /// Nothing may stand behind the expression.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the parser knows the tokens of every database")]
 fn end(source: &Source, parser: &Parser<'_>, wanted: &str) -> Planned<()> {
     let next = parser.peek_token();
     if next.token == Token::EOF {

@@ -15,12 +15,9 @@ use super::{
 pub(super) fn decide(parts: &[Node], deciding: bool, rows: &Rows<'_>) -> Result<Value, Failure> {
     let mut decided: Option<BooleanArray> = None;
     for part in parts {
-        let so_far = match &decided {
-            None => {
-                decided = Some(truths(&evaluate(part, rows)?, rows.rows));
-                continue;
-            }
-            Some(so_far) => so_far,
+        let Some(so_far) = &decided else {
+            decided = Some(truths(&evaluate(part, rows)?, rows.rows));
+            continue;
         };
         let open = undecided(so_far, deciding);
         if open.count_set_bits() == 0 {

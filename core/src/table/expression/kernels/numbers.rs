@@ -6,7 +6,7 @@ use arrow_arith::{arity::try_unary, numeric};
 use arrow_array::{
     Array, ArrayRef, ArrowPrimitiveType, Datum, PrimitiveArray,
     cast::AsArray,
-    types::{Float64Type, Int64Type, TimestampNanosecondType, UInt64Type},
+    types::{Float64Type, Int64Type, TimestampNanosecondType},
 };
 use arrow_buffer::{NullBuffer, ScalarBuffer};
 use arrow_schema::{ArrowError, DataType};
@@ -17,18 +17,14 @@ pub(in super::super) fn arithmetic(op: Arithmetic, one: &Value, other: &Value) -
     let is_time = |value: &Value| matches!(value.get().0.data_type(), DataType::Timestamp(..));
     if is_time(one) || is_time(other) {
         let both = is_time(one) && is_time(other);
-        let result = integers::<Int64Type>(op, &nanoseconds(one), &nanoseconds(other))?;
+        let result = integers(op, &nanoseconds(one), &nanoseconds(other))?;
         return Ok(if both { result } else { times(&result) });
     }
-    match one.get().0.data_type() {
-        DataType::Float64 => floats(op, one, other),
-        DataType::UInt64 => integers::<UInt64Type>(op, one, other),
-        _ => integers::<Int64Type>(op, one, other),
-    }
+    if *one.get().0.data_type() == DataType::Float64 { floats(op, one, other) } else { integers(op, one, other) }
 }
 
 /// Arrow checks integers.
-fn integers<T: ArrowPrimitiveType>(op: Arithmetic, one: &Value, other: &Value) -> Result<Value, Why> {
+fn integers(op: Arithmetic, one: &Value, other: &Value) -> Result<Value, Why> {
     let done = match op {
         Arithmetic::Add => numeric::add(one, other),
         Arithmetic::Subtract => numeric::sub(one, other),
@@ -58,7 +54,8 @@ fn floats(op: Arithmetic, one: &Value, other: &Value) -> Result<Value, Why> {
         return Ok(value(array, one, other));
     }
     let is_division = matches!(op, Arithmetic::Divide | Arithmetic::Remainder);
-    for row in (0..numbers.len()).filter(|row| numbers.is_valid(*row) && !numbers.value(*row).is_finite()) {
+    let odd = (0..numbers.len()).find(|row| numbers.is_valid(*row) && !numbers.value(*row).is_finite());
+    if let Some(row) = odd {
         let divisor = match other {
             Value::Column(other) => other.as_primitive::<Float64Type>().value(row),
             Value::Constant(other) => other.as_primitive::<Float64Type>().value(0),

@@ -62,7 +62,14 @@ fn several(function: Function, values: &[Value], rows: usize) -> Result<ArrayRef
                 (Some(separator), Some(n)) => Some(part(&first, &separator, n)?),
                 (None, _) | (_, None) => None,
             },
-            _ => match (count(1, row), values.get(2).map(|_| count(2, row))) {
+            Function::Abs
+            | Function::Round(_)
+            | Function::Floor
+            | Function::Ceil
+            | Function::Lower
+            | Function::Upper
+            | Function::Length
+            | Function::Substr => match (count(1, row), values.get(2).map(|_| count(2, row))) {
                 (Some(from), None) => Some(substring(&first, from, i64::MAX)?),
                 (Some(from), Some(Some(length))) => Some(substring(&first, from, length)?),
                 (None, _) | (_, Some(None)) => None,

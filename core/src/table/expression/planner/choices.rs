@@ -221,7 +221,7 @@ fn set_of(of: &Node, items: &[Node]) -> Option<Set> {
         Kind::I64 | Kind::Time => {
             let integers = values.map(|literal| match literal {
                 Literal::I64(value) | Literal::Time(value) => Some(*value),
-                _ => None,
+                Literal::Null | Literal::Bool(_) | Literal::U64(_) | Literal::F64(_) | Literal::Text(_) => None,
             });
             Values::I64(Arc::new(integers.collect::<Option<_>>()?))
         }

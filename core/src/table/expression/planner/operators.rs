@@ -49,6 +49,7 @@ impl Planner<'_> {
     }
 
     /// Takes `a and b and c` as one: chains may be long.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all others are a part of the chain")]
     fn chain(&mut self, tree: &Expr, op: &BinaryOperator) -> Planned<Node> {
         let (mut parts, mut rest) = (Vec::new(), tree);
         loop {
