@@ -62,7 +62,7 @@ impl Random {
                 2 => format!("cast({} as double)", self.expression(Kind::I64, next)),
                 _ => self.sum(kind, &["+", "-", "*", "/"], next),
             },
-            _ => match self.below(6) {
+            Kind::Null | Kind::Text | Kind::Time | Kind::Levels | Kind::ListI64 => match self.below(6) {
                 0 => format!("lower({})", self.expression(kind, next)),
                 1 => format!("upper({})", self.expression(kind, next)),
                 2 => format!("substr({}, {}, {})", self.expression(kind, next), 1 + self.below(3), self.below(4)),
@@ -78,7 +78,9 @@ impl Random {
             Kind::I64 => &["i", "i", "j", "j", "0", "1", "-7", "100"],
             Kind::U64 => &["u", "u", "u", "3", "40"],
             Kind::F64 => &["f", "f", "g", "g", "0.5", "-2.25", "3.0"],
-            _ => &["t", "t", "l", "l", "m", "'a'", "'buy'", "''", "'it''s'"],
+            Kind::Null | Kind::Text | Kind::Time | Kind::Levels | Kind::ListI64 => {
+                &["t", "t", "l", "l", "m", "'a'", "'buy'", "''", "'it''s'"]
+            }
         };
         self.one(leaves).to_owned()
     }
