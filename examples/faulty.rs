@@ -1,12 +1,15 @@
 //! Components that panic, for the tests of what becomes of the others: `cargo run --example faulty -- run faulty.toml`,
 //! with `[source.faulty]` or `[sink.faulty]`.
 
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tidegate::{
     Result,
     catalog::Component,
     chunk::{Chunk, Part},
+    config::Secret,
     row::{Mark, Position, Table, Timestamp, kinds::Trade},
     sink::{Guarantee, Sink, SinkContext, Written},
     source::{Source, SourceContext},
@@ -19,7 +22,20 @@ use tidegate::{
 struct FaultySource {
     /// Rows before the panic.
     rows: u64,
+    /// A secret, which the panic's own words show as any debug print of it does.
+    #[serde(default)]
+    key: Option<Secret>,
+    /// How often it can be made before that panics: once when the file is read, once when its pipeline starts, and then for
+    /// each run.
+    #[serde(default = "always")]
+    builds: u32,
 }
+
+fn always() -> u32 {
+    u32::MAX
+}
+
+static BUILDS: AtomicU32 = AtomicU32::new(0);
 
 impl Component for FaultySource {
     const TYPE: &'static str = "faulty";
@@ -27,6 +43,7 @@ impl Component for FaultySource {
     type Built = Box<dyn Source>;
 
     fn build(&self) -> Result<Self::Built> {
+        assert!(BUILDS.fetch_add(1, Relaxed) < self.builds, "the making of the source has a fault");
         Ok(Box::new(self.clone()))
     }
 }
@@ -44,7 +61,8 @@ impl Source for FaultySource {
             cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
         }
         cx.flush().await?;
-        panic!("the source has a fault");
+        let source = self;
+        panic!("the source has a fault: {source:?}");
     }
 }
 

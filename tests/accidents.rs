@@ -46,7 +46,11 @@ async fn what_is_left_out_when_the_store_is_gone_by_is_counted_and_lost_at_the_s
     program.stop().await;
 
     let done = bench.paste(&why, "--from-store");
-    let left_out = number_in(done.printed.split("lost     ").nth(1).unwrap(), ", ");
+    assert!(
+        done.printed.contains("lost     what came before this spool; the store was fed from another spool"),
+        "{done:?}"
+    );
+    let left_out = number_in(done.printed.split("lost     ").nth(2).unwrap(), ", ");
     assert!(left_out >= 500, "{done:?}");
     let before = all_rows(&bench).await;
     let mut program = bench.run();
@@ -60,7 +64,9 @@ async fn what_is_left_out_when_the_store_is_gone_by_is_counted_and_lost_at_the_s
     nothing_twice(&comparison);
     program.stop().await;
     let coverage = bench.coverage();
-    let lost: i64 = coverage["skipped"].as_array().unwrap().iter().map(|one| one["rows"].as_i64().unwrap()).sum();
+    let skipped = coverage["skipped"].as_array().unwrap();
+    assert_eq!((&skipped[0]["last"], &skipped[0]["rows"]), (&Value::from(0), &Value::Null), "{coverage:#}");
+    let lost: i64 = skipped.iter().filter_map(|one| one["rows"].as_i64()).sum();
     assert_eq!((lost, &coverage["is_lost"]), (left_out, &Value::Bool(true)), "{coverage:#}");
     let page = tidegate(bench.folder(), &["coverage", "eth.toml"]);
     assert_eq!(page.code, 1, "{page:?}");
@@ -203,6 +209,21 @@ async fn a_position_that_was_deleted_is_taken_from_the_note_beside_the_spool() {
     let why = refused(&bench).await;
     bench.paste(&why, "--from-store");
     goes_on_exactly(&bench).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_a_store_that_was_emptied_is_lost_when_it_is_gone_by_and_the_ledger_says_so() {
+    let bench = fed("", "").await;
+    let stored = all_rows(&bench).await;
+    for table in ["trades", "tickers", "tidegate_position"] {
+        run_sql(&bench, &format!("DELETE FROM {table}")).await;
+    }
+    let why = refused(&bench).await;
+    let done = bench.paste(&why, "--from-store");
+    assert_eq!(number_in(done.printed.split("lost     ").nth(1).unwrap(), ", "), stored, "{done:?}");
+    let (_, coverage) = goes_on_once(&bench).await;
+    let lost: i64 = coverage["skipped"].as_array().unwrap().iter().filter_map(|one| one["rows"].as_i64()).sum();
+    assert_eq!((lost, &coverage["is_lost"]), (stored, &Value::Bool(true)), "{coverage:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -292,7 +292,7 @@ fn what_is_not_there_is_said_to_be_planned_or_left_out_of_the_build() {
     let list = said(&tidegate(folder.path(), &["list"]));
     let missing = list.lines().find(|line| line.starts_with("not in this version")).unwrap();
     assert_eq!(missing.matches("kafka").count(), 1, "{list}");
-    for name in ["polygon", "timescale"] {
+    for name in ["polygon", "wallex"] {
         let output = tidegate(folder.path(), &["list", name]);
         assert_eq!(output.status.code(), Some(2));
         assert!(said(&output).contains(&format!("`{name}` is not in this version")), "{}", said(&output));
@@ -302,6 +302,16 @@ fn what_is_not_there_is_said_to_be_planned_or_left_out_of_the_build() {
     let mut without = Catalog::default();
     without.unavailable(Role::Source, "deribit", tidegate::catalog::Unavailable::Feature("deribit"));
     assert!(config::list(&without, Look::default()).contains("deribit (add --features deribit)"));
+}
+
+#[cfg(not(feature = "kafka"))]
+#[test]
+fn a_build_without_kafka_names_the_feature() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines/deribit-eth-options-kafka.toml");
+    let output = tidegate(tempfile::tempdir().unwrap().path(), &["check", file]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = said(&output);
+    assert!(said.contains("`kafka` is not in this build") && said.contains("--features kafka"), "{said}");
 }
 
 #[test]

@@ -113,7 +113,7 @@ async fn of_a_killed_pipeline_it_says_so_and_calls_nothing_complete_that_came_la
     program.kill().await;
     let page = said(&coverage(bench.folder(), &[]));
     assert!(page.contains("\nnobody runs it since ") && !page.contains("open, asked for"), "{page}");
-    assert!(page.contains("\ntickers: nobody listened for "), "{page}");
+    assert!(page.contains("\ntickers: nobody ran or listened for "), "{page}");
     let deadline = Instant::now() + PATIENCE;
     loop {
         let page = said(&coverage(bench.folder(), &["--since", "1s"]));

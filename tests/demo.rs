@@ -94,6 +94,15 @@ async fn rows_that_are_taken_away_doubled_or_changed_behind_its_back_are_found()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn kills_that_take_longer_than_the_time_asked_for_are_done_all_the_same_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = finished(dir.path(), &["demo", "--kill", "1", "--for", "1ms", "--rate", "200"]).await;
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("the time of --for is over, and it ends after 1 kill more"), "{text}");
+    assert!(text.contains("killed 1 of 1: kill -9 after "), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn after_kill_9_no_child_is_left_and_the_next_run_covers_both() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = Demo::start(dir.path(), &["demo", "d", "--rate", "500", "--seed", "3"]);

@@ -44,6 +44,22 @@ async fn instruments_come_and_go_without_touching_the_rest() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_channel_of_the_venue_fills_its_table() {
+    const TABLES: [&str; 7] =
+        ["trades", "tickers", "quotes", "book_changes", "book_tops", "index_prices", "instrument_status"];
+    let source = format!("{QUICK}channels = {TABLES:?}\n");
+    let bench = Bench::start(busy(1_000.0), &source, "").await;
+    let mut program = bench.run();
+    program.until("all is subscribed", |report| source_of(report)["status"] == "healthy").await;
+    assert_eq!(bench.venue.inject(Fault::List), 1);
+    for table in TABLES {
+        bench.until_number(&mut program, &format!("SELECT count(*) FROM {table}"), 1).await;
+    }
+    let report = program.next_report().await;
+    assert_eq!(source_of(&report)["subscriptions"]["refused"], 0, "{report:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ranked_choice_takes_the_next_one_in_when_one_of_it_expires() {
     let source =
         format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\", top = 5, refresh = \"10s\" }}]\n");

@@ -60,6 +60,41 @@ async fn a_source_that_panics_is_started_again_and_leaves_the_others_running() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_component_whose_making_panics_is_made_again_or_refused_and_leaves_the_others_running() {
+    for (builds, stage, why) in [
+        (0, "faulty", "the component `faulty` panicked: the making of the source has a fault"),
+        (
+            1,
+            "faulty/spool",
+            "starting the pipeline panicked: the making of the source has a fault; the pipeline does not",
+        ),
+        (
+            2,
+            "faulty/source.faulty",
+            "making the source panicked: the making of the source has a fault; starting again in",
+        ),
+    ] {
+        let bench = Bench::start(busy(500.0), "", "").await;
+        let path = bench.path("faulty.sqlite");
+        let faulty =
+            format!("[pipeline]\nname = \"faulty\"\n[source.faulty]\nrows = 3\nbuilds = {builds}\n[sink.sqlite]\n");
+        bench.write("faulty.toml", &format!("{faulty}path = \"{}\"\n", path.display()));
+        let mut program = run_faulty(&bench);
+        let says_so = |report: &Value| {
+            let checks = report["checks"].as_object().into_iter().flatten();
+            let mut of_stage = checks.filter(|(name, _)| name.contains(stage)).map(|(_, check)| check);
+            of_stage.any(|check| {
+                let is_bad = matches!(check["status"].as_str(), Some("degraded" | "failed"));
+                is_bad && check["reason"].as_str().is_some_and(|reason| reason.contains(why))
+            })
+        };
+        program.until(why, says_so).await;
+        program.until_committed(300).await;
+        bench.settle(&mut program).await.assert_exact(&program.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sink_that_panics_is_tried_again_and_leaves_the_others_running() {
     let bench =
         Bench::start(busy(500.0), "", "[sink.faulty]\nhangs = false\nretry = { first = \"20ms\", longest = \"50ms\" }")
@@ -86,6 +121,28 @@ async fn a_sink_that_hangs_holds_up_nobody_and_not_the_end() {
     let (code, log) = program.ended().await;
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("faulty: 0 rows stored since the start, ") && log.contains("rows stay in the spool"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pipeline_whose_spool_is_full_leaves_the_others_running() {
+    let bench = Bench::start(busy(2_000.0), "", "").await;
+    bench.write("store", "in the way");
+    let spool = "[spool]\nmax_bytes = \"1MiB\"\nsegment_bytes = \"128KiB\"\nkeep = \"0s\"\nwhen_full = \"block\"\n";
+    let full = bench.pipeline("queue = \"256KiB\"\n", spool).replace("name = \"eth\"", "name = \"full\"");
+    bench.write("full.toml", &full.replace("eth.sqlite", "store/full.sqlite"));
+    let mut program = bench.run_all();
+    let is_full = |report: &Value| {
+        let spool = &report["checks"]["full/spool"];
+        spool["status"] == "degraded" && spool["reason"].as_str().unwrap_or_default().contains("the spool is full")
+    };
+    let committed = |report: &Value| report["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().unwrap_or(0);
+    let report = program.until("the spool of one is full", is_full).await;
+    let wanted = committed(&report) + 3_000;
+    let report = program.until("the other stores on", |report| committed(report) > wanted).await;
+    assert!(is_full(&report), "{report:#}");
+    for stage in ["eth/spool", "eth/source.deribit", "eth/sink.sqlite", "eth/ledger"] {
+        assert_eq!(report["checks"][stage]["status"], "healthy", "{stage}: {report:#}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

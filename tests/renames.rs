@@ -40,7 +40,9 @@ async fn a_sink_that_was_renamed_goes_on_under_the_new_name_with_its_dead_letter
     assert_eq!(program.stop().await.0, 0, "nobody has to look any more");
     assert!(!bench.path("data/eth/sinks/sqlite").exists() && !bench.path("data/eth/sinks/sqlite.json").exists());
     let letters = fs::read_to_string(bench.path("data/eth/sinks/archive/dead-letters.jsonl")).unwrap();
-    assert_eq!(letters, format!("{}\nno letter\n", letter.replace("\"sqlite\"", "\"archive\"")));
+    // As it is written today, with its format.
+    let renamed = letter.replace("\"sqlite\"", "\"archive\"").replacen('{', "{\"format\":2,", 1);
+    assert_eq!(letters, format!("{renamed}\nno letter\n"));
     assert_eq!(bench.texts("SELECT sink FROM tidegate_position").await, ["archive"]);
 }
 
@@ -117,6 +119,19 @@ async fn a_name_that_is_still_there_or_was_never_there_is_refused_with_the_right
     assert!(said.contains("there is no `[sink.store]` in `eth.toml`, there are: sqlite"), "{said}");
     let said = refused(&["spool", "rename", "eth.toml", "eth", "--yes"]);
     assert!(said.contains("the pipeline is called `eth` already: give the old name"), "{said}");
+    // Another pipeline's file, which stands beside it, has its spool.
+    let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"ether\"");
+    bench.write("ether.toml", &other);
+    let said = refused(&["spool", "rename", "ether.toml", "eth", "--yes"]);
+    assert!(said.contains("eth.toml` names the pipeline `eth`, beside `ether.toml`: the spool is its own"), "{said}");
+    assert!(bench.path("data/eth/spool").is_dir());
+    fs::rename(bench.path("eth.toml"), bench.path("eth.off")).unwrap();
+    let said = refused(&["spool", "rename", "ether.toml", "etj", "--yes"]);
+    assert!(said.contains("did you mean `eth`?; spools that no file names: eth"), "{said}");
+    let said = refused(&["spool", "rename", "ether.toml", "something", "--yes"]);
+    assert!(said.contains("something/spool`; spools that no file names: eth"), "{said}");
+    fs::rename(bench.path("eth.off"), bench.path("eth.toml")).unwrap();
+    fs::remove_file(bench.path("ether.toml")).unwrap();
     bench.write("eth.toml", &renamed(&bench, "archive"));
     let said = refused(&["sink", "rename", "eth.toml", "sqlit", "archive", "--yes"]);
     assert!(said.contains("nothing is known of a sink `sqlit`; known are: sqlite"), "{said}");

@@ -47,6 +47,58 @@ async fn no_secret_reaches_an_output_a_page_or_a_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_secret_reaches_a_panic() {
+    for key in ["\"${KEY}\"", "{ file = \"key\" }"] {
+        let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+        bench.write("key", MARKERS[1]);
+        let path = bench.path("eth.sqlite");
+        let source = format!("[pipeline]\nname = \"eth\"\n[source.faulty]\nrows = 3\nkey = {key}\n");
+        bench.write("eth.toml", &format!("{source}[sink.sqlite]\npath = \"{}\"\n", path.display()));
+        let faulty = PathBuf::from(env!("CARGO_BIN_EXE_tidegate")).with_file_name("examples").join("faulty");
+        assert!(faulty.exists(), "for one test alone: cargo build --example faulty");
+        let args = ["run", "eth.toml", "--supervised", "50ms"];
+        let mut program = Program::start_with(&faulty, bench.folder(), &args, &[("KEY", MARKERS[0])]);
+        program.until_committed(6).await;
+        let shown = "the source has a fault: FaultySource { rows: 3, key: Some(";
+        program.until_logged(shown).await;
+        let page = program.get("/health").await.1;
+        assert!(page.contains(shown), "{page}");
+        assert_no_marker("/health", &page);
+        let (_, log) = program.stop().await;
+        assert_no_marker("the log of a panic", &log);
+        look_at_files(&bench);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_reaches_a_dead_letter() {
+    let credentials = Credentials { client_id: "me".to_owned(), client_secret: MARKERS[0].to_owned() };
+    let config = SimulatorConfig { rate: 500.0, credentials: Some(credentials), ..SimulatorConfig::default() };
+    let source = "client_id = \"me\"\nclient_secret = \"${KEY}\"\ninterval = \"raw\"\n";
+    let bench = Bench::start(config, source, "").await;
+    let mut program = run(&bench);
+    program.until_committed(100).await;
+    let refuse = "CREATE TRIGGER no_sells BEFORE INSERT ON trades WHEN NEW.side = 'sell' \
+                  BEGIN SELECT RAISE(ABORT, 'sells are not wanted'); END";
+    sqlx::query(refuse).execute(&mut bench.connection().await).await.unwrap();
+    let letters =
+        |report: &serde_json::Value| report["checks"]["eth/deadletters.sqlite"]["dead_letters"].as_u64().unwrap_or(0);
+    let report = program.until("rows are refused", |report| letters(report) >= 3).await;
+    assert_no_marker("the report", &report.to_string());
+    let (_, log) = program.stop().await;
+    assert_no_marker("the log", &log);
+    let file = bench.path("data/eth/sinks/sqlite").join("dead-letters.jsonl");
+    let kept = fs::read_to_string(&file).unwrap_or_default();
+    assert!(kept.contains("sells are not wanted"), "{}: {kept}", file.display());
+    look_at_files(&bench);
+    for args in [&["deadletter", "list", "eth.toml"][..], &["deadletter", "show", "eth.toml"]] {
+        let said = command(bench.folder(), args);
+        assert!(said.contains("sells are not wanted") || args[1] == "list", "{said}");
+        assert_no_marker(&args.join(" "), &said);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_secret_whose_file_is_not_there_is_an_error_of_run_and_of_check_connect_with_its_line() {
     let source = "client_id = \"me\"\nclient_secret = { file = \"key\" }\n";
     let bench = Bench::start(SimulatorConfig::default(), source, "").await;

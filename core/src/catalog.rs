@@ -1,13 +1,20 @@
 //! The components that a program knows, by the name that stands behind `type =`.
 
-use std::{any::type_name, collections::BTreeMap, sync::Arc};
+use std::{
+    any::type_name,
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use figment::value::Dict;
 use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    Result,
+    Error, Result,
+    caught::text_of,
     chunk::SinkTable,
     config::{Faults, Keys, Layers, Mended, Options, Path, Report, explain, stage},
     protocol::Protocol,
@@ -62,6 +69,13 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
         None
     }
 
+    /// Returns the file or the folder that a sink of `pipeline` writes on this machine, so that it is none of the engine's own
+    /// and no other sink's. It is shown at the key `path`. By default there is none.
+    fn path(&self, pipeline: &str) -> Option<PathBuf> {
+        _ = pipeline;
+        None
+    }
+
     /// Looks whether a sink can write these tables, as all files together name them; does no I/O. A sink calls it again
     /// in `open`, since the spool may still hold tables that no source declares any more. By default it can.
     ///
@@ -80,6 +94,9 @@ pub type Factory<B> = Arc<dyn Fn() -> Result<B> + Send + Sync>;
 
 /// What a sink's configuration says about tables: [`Component::check_tables`].
 pub(crate) type TableCheck = Box<dyn Fn(&[SinkTable]) -> Result<()>>;
+
+/// Where a sink of a pipeline writes on this machine: [`Component::path`].
+pub(crate) type PathOf = Box<dyn Fn(&str) -> Option<PathBuf>>;
 
 /// What a component is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,6 +232,7 @@ pub(crate) struct Made<B> {
     /// The keys whose values were wrong: they have their defaults.
     pub(crate) wrong: Vec<Path>,
     pub(crate) store: Option<String>,
+    pub(crate) path: PathOf,
     pub(crate) check_tables: TableCheck,
     /// Whether the tables of a sink may have keys.
     pub(crate) has_keys: bool,
@@ -248,7 +266,13 @@ impl<B: 'static> Shelf<B> {
         keys: &Keys<'_>,
         report: &mut Report,
     ) -> Option<Option<Made<B>>> {
-        Some((self.0.get(name)?.read)(layers, table, keys, report))
+        let read = self.0.get(name)?.read;
+        let made = catch_unwind(AssertUnwindSafe(|| read(layers, table, keys, report)));
+        Some(made.unwrap_or_else(|panic| {
+            let error = Error::config(format!("the component `{name}` panicked: {}", text_of(&*panic)));
+            report.add(explain::component(layers, keys, &error));
+            None
+        }))
     }
 }
 
@@ -272,10 +296,12 @@ fn read<C: Component>(
             let values = serde_json::to_value(&config).unwrap_or_default();
             let store = config.store();
             let config = Arc::new(config);
+            let of_path = config.clone();
+            let path: PathOf = Box::new(move |pipeline| of_path.path(pipeline));
             let of_tables = config.clone();
             let check_tables = Box::new(move |tables: &[SinkTable]| of_tables.check_tables(tables));
             let (factory, has_keys) = (Arc::new(move || config.build()), C::HAS_KEYS);
-            Some(Made { factory, first, values, wrong, store, check_tables, has_keys })
+            Some(Made { factory, first, values, wrong, store, path, check_tables, has_keys })
         }
         Err(error) => {
             // It may follow from what was left out.

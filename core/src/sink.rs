@@ -23,6 +23,12 @@ pub trait Sink: Send + 'static {
     ///
     /// Called again on a sink that is open, it starts from nothing: the connection may be in any state.
     ///
+    /// What it says is final: nothing of an earlier `write`, of this process or an older one, may land once it has returned.
+    /// The driver goes by that: what lies behind the position is free from then on, and a full spool that drops its oldest
+    /// rows may say of it that this sink did not get it. A store that guards its position but cannot tell whether a late
+    /// commit is still on its way (no lock, no fence, no transaction that ends with the connection) would give such a row two
+    /// fates: let it promise [`Guarantee::AtLeastOnce`] or [`Guarantee::DedupKeys`], for which nothing in doubt is dropped.
+    ///
     /// # Errors
     ///
     /// `Permanent` when a table does not fit and cannot be mended, naming table and column; when another spool or
@@ -110,6 +116,18 @@ pub trait Sink: Send + 'static {
     /// Returns what the store promises, whatever is in it: asked before the first `open`, to be said once at the start, and
     /// after each.
     fn guarantee(&self) -> Guarantee;
+
+    /// Returns where the store promises less than [`guarantee`](Self::guarantee) says, by what is in it: a table of the user's
+    /// without what the promise rests on, a setting. Asked after each `open`; said once, and shown in health.
+    fn weaker(&self) -> Vec<Weaker> {
+        Vec::new()
+    }
+
+    /// Returns the unique keys that tables in the store have, whoever made them, as the last `open` or `reach` found them: what
+    /// they would refuse or merge is measured as it is for a key that is declared. None for a store that has no such thing.
+    fn unique_keys(&self) -> Vec<UniqueKey> {
+        Vec::new()
+    }
 
     /// Reads who has the position that goes by the owner's pipeline and sink, whichever spool it belongs to. Makes nothing,
     /// takes nothing. None where there is no such position, and for a store that keeps none.
@@ -229,6 +247,33 @@ pub struct Refusal {
     pub table: usize,
     /// Why.
     pub error: Error,
+}
+
+/// A table for which a store promises less.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Weaker {
+    /// The table, as it is called in the store.
+    pub table: String,
+    /// What is promised for it.
+    pub guarantee: Guarantee,
+    /// Why, and what a person may do about it.
+    pub why: String,
+}
+
+impl std::fmt::Display for Weaker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, guarantee, why } = self;
+        write!(f, "table `{table}` is {guarantee}: {why}")
+    }
+}
+
+/// Columns of a table in a store of which no two rows may have the same values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UniqueKey {
+    /// The table, as it is called in the store.
+    pub table: String,
+    /// The columns, as they are called there.
+    pub columns: Vec<String>,
 }
 
 /// How often a row ends up in the store.

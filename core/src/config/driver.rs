@@ -5,7 +5,7 @@
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use schemars::JsonSchema;
@@ -82,6 +82,14 @@ impl ConnectionConfig {
             let message = "`capture` beside `replay`: what is played is captured already, take one of them away";
             faults.at("capture", message).and("replay");
         }
+        faults.within("capture", |faults| {
+            not_empty("dir", self.capture.as_ref().and_then(|capture| capture.dir.as_deref()), faults);
+        });
+        faults.within("replay", |faults| {
+            not_empty("from", self.replay.as_ref().map(|replay| &*replay.from), faults);
+        });
+        not_empty("extra_ca", self.extra_ca.as_deref(), faults);
+        self.check_effects(faults);
         let Reconnect { first, longest, .. } = self.reconnect;
         if first != Reconnect::default().first {
             faults.within("reconnect", |faults| check_pauses(first, longest, faults));
@@ -95,6 +103,33 @@ impl ConnectionConfig {
                 faults.at("warn", message).and("reconnect");
             });
         }
+    }
+}
+
+impl ConnectionConfig {
+    /// Looks for keys that change nothing beside others.
+    fn check_effects(&self, faults: &mut Faults) {
+        let Ping { every, timeout } = self.ping;
+        if every.0.is_zero() && timeout != Ping::default().timeout {
+            let message = "`timeout` changes nothing: with `every = \"0s\"` nothing is pinged";
+            faults.within("ping", |faults| _ = faults.at("timeout", message).and("every").harmless());
+        }
+        let failures = self.breaker.failures;
+        if let Some(most) = self.reconnect.max_attempts.filter(|most| *most < failures)
+            && failures != LineBreaker::default().failures
+        {
+            let message = format!(
+                "`breaker.failures` = {failures} changes nothing: `reconnect.max_attempts` = {most} gives up before"
+            );
+            faults.within("breaker", |faults| _ = faults.at("failures", message).harmless());
+        }
+    }
+}
+
+/// A path that is empty is none.
+fn not_empty(key: &str, path: Option<&Path>, faults: &mut Faults) {
+    if path.is_some_and(|path| path.as_os_str().is_empty()) {
+        faults.at(key, format!("`{key}` is empty: write a path, or leave the key out"));
     }
 }
 
@@ -365,7 +400,7 @@ pub enum Start {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
-    /// The spool never takes more disk than this.
+    /// The spool never takes more disk than this, and 1 MiB in reserve.
     pub max_bytes: ByteSize,
     /// What to do when it would, or when the disk is full.
     pub when_full: WhenFull,

@@ -6,8 +6,9 @@ use super::{
     document::Path,
     hints,
     layers::{Layers, without_values},
+    names,
     options::{Options, Pattern},
-    problem::{Problem, Spot},
+    problem::Problem,
     secret, text_or,
     units::{ByteSize, Duration, Rate, Unit},
 };
@@ -121,11 +122,14 @@ fn missing(layers: &Layers<'_>, field: &str, path: &[String], keys: &Keys<'_>) -
 }
 
 fn unknown_word(layers: &Layers<'_>, word: &str, known: &[&str], path: &[String], keys: &Keys<'_>) -> Problem {
-    let spot = layers.value(path).map(Spot::inside_quotes);
+    let spot = layers.value(path).map(|spot| spot.inside_quotes().part(word));
     if let Some(written) = layers.written(path) {
-        let known = known.join(", ");
         let title = format!("the value of {written} does not fit `{}`", name_of(path));
-        return Problem::error(title).at(spot, "").note(format!("known are: {known}"));
+        let note = match names::nearest(word, known.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known are: {}", known.join(", ")),
+        };
+        return Problem::error(title).at(spot, "").note(note);
     }
     let problem = Problem::error(format!("unknown `{word}` for `{}`", name_of(path)));
     match hints::alias(word, known) {

@@ -20,6 +20,8 @@ pub struct Fault {
     /// The key that it is shown at, then others that it is about.
     pub(super) keys: Vec<Path>,
     pub(super) message: String,
+    /// Whether everything runs as it should all the same: a warning.
+    pub(super) is_harmless: bool,
 }
 
 impl Faults {
@@ -32,7 +34,7 @@ impl Faults {
 
     /// Adds a mistake in the value of `key`.
     pub fn at(&mut self, key: impl Display, message: impl Into<String>) -> &mut Fault {
-        let fault = Fault { at: self.at.clone(), keys: Vec::new(), message: message.into() };
+        let fault = Fault { at: self.at.clone(), keys: Vec::new(), message: message.into(), is_harmless: false };
         self.found.push(fault);
         let last = self.found.len() - 1;
         self.found[last].and(key)
@@ -45,13 +47,16 @@ impl Faults {
         self.at.pop();
     }
 
-    /// Returns the first as an error, for one who builds a component without a file.
+    /// Returns the first that keeps it from running as an error, for one who builds a component without a file.
     ///
     /// # Errors
     ///
     /// `Config`, when there is one.
     pub fn into_result(self) -> Result<()> {
-        self.found.into_iter().next().map_or(Ok(()), |fault| Err(Error::config(fault.message)))
+        self.found
+            .into_iter()
+            .find(|fault| !fault.is_harmless)
+            .map_or(Ok(()), |fault| Err(Error::config(fault.message)))
     }
 
     pub(super) fn into_vec(self) -> Vec<Fault> {
@@ -64,6 +69,12 @@ impl Fault {
     pub fn and(&mut self, key: impl Display) -> &mut Self {
         let key = self.at.iter().cloned().chain([key.to_string()]).collect();
         self.keys.push(key);
+        self
+    }
+
+    /// Makes a warning of it: a key that changes nothing, where everything runs without it.
+    pub fn harmless(&mut self) -> &mut Self {
+        self.is_harmless = true;
         self
     }
 }

@@ -118,7 +118,7 @@ impl<'a> Layers<'a> {
         let wrong = attempt.wrong();
         let hidden = self.hidden_values(keys.secrets);
         let faults = faults.into_vec();
-        let has_faults = !faults.is_empty();
+        let has_faults = faults.iter().any(|fault| !fault.is_harmless);
         for (number, fault) in faults.into_iter().enumerate() {
             if number == MOST_ROUNDS {
                 self.add_untold(keys, report);
@@ -127,7 +127,8 @@ impl<'a> Layers<'a> {
             let about: Vec<Path> = fault.keys.iter().map(|path| attempt.original(path)).collect();
             let touches = |path: &Path| wrong.iter().any(|wrong| wrong.starts_with(path) || path.starts_with(wrong));
             if !about.iter().any(|path| touches(path) || self.is_broken(path)) {
-                report.add(explain::fault(self, keys, &without_values(fault.message, &hidden), &about));
+                let problem = explain::fault(self, keys, &without_values(fault.message, &hidden), &about);
+                report.add(if fault.is_harmless { problem.harmless() } else { problem });
             }
         }
         has_faults

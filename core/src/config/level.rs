@@ -1,8 +1,7 @@
 //! What is logged: a level, and others for single targets.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::LazyLock};
 
-use super::nearest;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -23,14 +22,12 @@ const EXPECTED: &str =
     r#"a level: "error", "warn", "info", "debug", "trace" or "off", also per target: "info,tidegate_core=debug""#;
 
 /// The crates of this program.
-const CRATES: [&str; 4] = ["tidegate", "tidegate_core", "tidegate_sources", "tidegate_sinks"];
+const CRATES: &[&str] = &["tidegate", "tidegate_core", "tidegate_sources", "tidegate_sinks"];
 
 /// What keeps a text from being a level.
 enum Wrong<'t> {
-    /// No such target is logged, but this one is.
-    Unknown { target: &'t str, meant: String },
-    /// This stands where a level should.
-    Level(&'t str),
+    /// This is none of those that may stand there.
+    Unknown { word: &'t str, known: &'static [&'static str] },
     /// A target is no path of Rust's modules, so nothing would ever fit it.
     Target,
 }
@@ -41,10 +38,13 @@ impl LogLevel {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let (target, word) = part.split_once('=').map_or((None, part), |(target, word)| (Some(target), word));
             let word = word.trim();
-            let level = LEVELS.iter().find(|level| level.eq_ignore_ascii_case(word)).ok_or(Wrong::Level(word))?;
+            let level = LEVELS
+                .iter()
+                .find(|level| level.eq_ignore_ascii_case(word))
+                .ok_or(Wrong::Unknown { word, known: LEVELS })?;
             match target.map(str::trim) {
                 None => read.level = level,
-                Some(target) if let Some(meant) = meant(target) => return Err(Wrong::Unknown { target, meant }),
+                Some(target) if let Some(unknown) = unknown(target) => return Err(unknown),
                 Some(target) if is_target(target) => read.targets.push((target.to_owned(), level)),
                 Some(_) => return Err(Wrong::Target),
             }
@@ -53,26 +53,24 @@ impl LogLevel {
     }
 }
 
-/// Returns the target that is meant where one is written that only looks like one of this program. Any other may be that of
-/// a crate that is built in.
-fn meant(target: &str) -> Option<String> {
-    let (of_crate, module) = target.split_once("::").map_or((target, None), |(name, rest)| (name, Some(rest)));
+/// Tells what is wrong with a target that only looks like one of this program. Any other may be that of a crate that is
+/// built in.
+fn unknown(target: &str) -> Option<Wrong<'_>> {
+    let (of_crate, path) = target.split_once("::").map_or((target, None), |(name, rest)| (name, Some(rest)));
     if !CRATES.contains(&of_crate) {
-        return nearest(of_crate, CRATES).map(str::to_owned);
+        let looks_like_one = super::nearest(of_crate, CRATES.iter().copied()).is_some();
+        return looks_like_one.then_some(Wrong::Unknown { word: of_crate, known: CRATES });
     }
-    let module = module?.split("::").next()?;
-    let is_known = of_crate != "tidegate_core" || modules().any(|known| known == module);
-    if is_known {
-        return None;
-    }
-    Some(nearest(module, modules()).map_or_else(|| of_crate.to_owned(), |known| format!("{of_crate}::{known}")))
+    let module = path?.split("::").next()?;
+    let is_unknown = of_crate == "tidegate_core" && !MODULES.contains(&module);
+    is_unknown.then(|| Wrong::Unknown { word: module, known: &MODULES })
 }
 
-/// Returns the modules of this crate.
-fn modules() -> impl Iterator<Item = &'static str> {
+/// The modules of this crate.
+static MODULES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let lines = include_str!("../lib.rs").lines();
-    lines.filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
-}
+    lines.filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';')).collect()
+});
 
 fn is_target(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':')
@@ -104,10 +102,7 @@ impl<'de> Deserialize<'de> for LogLevel {
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<LogLevel, E> {
                 LogLevel::parse(text).map_err(|wrong| match wrong {
-                    Wrong::Level(word) => E::unknown_variant(word, LEVELS),
-                    Wrong::Unknown { target, meant } => {
-                        E::custom(format_args!("nothing is logged for the target `{target}`, did you mean `{meant}`?"))
-                    }
+                    Wrong::Unknown { word, known } => E::unknown_variant(word, known),
                     Wrong::Target => E::invalid_value(Unexpected::Str(text), &EXPECTED),
                 })
             }
@@ -150,17 +145,19 @@ mod tests {
         ] {
             assert_eq!(LogLevel::parse(text).ok().unwrap().to_string(), read);
         }
-        for (text, wrong) in [("inof", "inof"), ("warn;info", "warn;info"), ("info,x=debgu", "debgu"), ("x=", "")] {
-            assert!(matches!(LogLevel::parse(text), Err(Wrong::Level(word)) if word == wrong), "{text}");
-        }
-        for (text, near) in [
-            ("info,tidegate_cor=debug", "tidegate_core"),
-            ("tidegate-core=debug", "tidegate_core"),
-            ("tidegate_snks::sqlite=debug", "tidegate_sinks"),
-            ("tidegate_core::conection=debug", "tidegate_core::connection"),
-            ("tidegate_core::nonsense=debug", "tidegate_core"),
+        for (text, wrong, near) in [
+            ("inof", "inof", Some("info")),
+            ("warn;info", "warn;info", None),
+            ("info,x=debgu", "debgu", Some("debug")),
+            ("x=", "", None),
+            ("info,tidegate_cor=debug", "tidegate_cor", Some("tidegate_core")),
+            ("tidegate-core=debug", "tidegate-core", Some("tidegate_core")),
+            ("tidegate_snks::sqlite=debug", "tidegate_snks", Some("tidegate_sinks")),
+            ("tidegate_core::conection::rest=debug", "conection", Some("connection")),
+            ("tidegate_core::nonsense=debug", "nonsense", None),
         ] {
-            assert!(matches!(LogLevel::parse(text), Err(Wrong::Unknown { meant, .. }) if meant == near), "{text}");
+            let Err(Wrong::Unknown { word, known }) = LogLevel::parse(text) else { panic!("{text}") };
+            assert_eq!((word, super::super::nearest(word, known.iter().copied())), (wrong, near), "{text}");
         }
         for text in ["hyper=debug", "my_source::poll=trace", "tidegate_core::connection::rest=debug", "sqlx=off"] {
             assert!(LogLevel::parse(text).is_ok(), "{text}");

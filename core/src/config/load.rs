@@ -17,6 +17,7 @@ use super::{
     layers::{Layer, Layers, Mended, path},
     names::{self, Name},
     options::Options,
+    places::{self, Place},
     problem::{Problem, Spot, Text},
     report::{Report, SecretFile},
     resolved::{self, Setting},
@@ -236,6 +237,10 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
         drafts.push((file, draft));
     }
     refuse_equal_names(&drafts, &mut report);
+    if let Some((host, _)) = &host {
+        let names: Vec<_> = drafts.iter().filter_map(|(_, draft)| Some(&*draft.name.as_ref()?.0)).collect();
+        places::refuse(drafts.iter().flat_map(|(_, draft)| &draft.places), &host.data_dir, &names, &mut report);
+    }
     report.sort();
     let (mut pipelines, mut refused) = (Vec::new(), Vec::new());
     for (file, draft) in drafts {
@@ -257,6 +262,8 @@ struct Draft {
     /// The pipeline's name, and where it stands.
     name: Option<(String, Option<Spot>)>,
     pipeline: Option<Pipeline>,
+    /// Where its sinks write.
+    places: Vec<Place>,
 }
 
 /// Two pipelines of one name would share a spool, and positions in the stores. Of two, the one is refused that cannot run
@@ -305,6 +312,9 @@ impl<'a> Reader<'a> {
         let name = head.as_ref().map(|head| &*head.value.name.0);
         let derived = self.check_tables(name, &sources, &drafts, &sinks);
         self.check_room(spool.as_ref(), &sinks);
+        let places = head.as_ref().map_or_else(Vec::new, |head| {
+            sinks.iter().flatten().filter_map(|sink| sink.writes(&head.value.name.0)).collect()
+        });
         let spot = self.document.value(&path(["pipeline", "name"]));
         let name = head.as_ref().map(|head| (head.value.name.0.clone(), spot));
         let head = head.filter(Mended::is_right).map(|head| head.value);
@@ -312,7 +322,7 @@ impl<'a> Reader<'a> {
         let sinks: Option<Vec<_>> = sinks.into_iter().map(|sink| sink?.stage).collect();
         let sources = sources.zip(derived);
         let (Some(head), Some(spool), Some(((sources, derived), sinks))) = (head, spool, sources.zip(sinks)) else {
-            return Draft { name, pipeline: None };
+            return Draft { name, pipeline: None, places };
         };
         let pipeline = Pipeline {
             name: head.name.0,
@@ -325,7 +335,7 @@ impl<'a> Reader<'a> {
             sinks,
             settings: self.settings,
         };
-        Draft { name, pipeline: Some(pipeline) }
+        Draft { name, pipeline: Some(pipeline), places }
     }
 
     /// Reports the tables that a pipeline does not have.

@@ -26,6 +26,7 @@ mod load;
 mod names;
 mod one_path;
 mod options;
+mod places;
 mod problem;
 mod reference;
 mod report;

@@ -75,7 +75,7 @@ impl Spot {
 
     /// Returns the place of `part` within this one, or all of it where the file writes that in another way.
     pub(crate) fn part(mut self, part: &str) -> Self {
-        if let Some(at) = self.file.text[self.span.clone()].find(part) {
+        if let (false, Some(at)) = (part.is_empty(), self.file.text[self.span.clone()].find(part)) {
             self.span = self.span.start + at..self.span.start + at + part.len();
         }
         self
@@ -107,6 +107,12 @@ impl Problem {
     fn new(severity: Severity, title: String) -> Self {
         let title = without_password(title);
         Self { severity, title, file: None, labels: Vec::new(), notes: Vec::new(), help: None, instead: None }
+    }
+
+    /// Makes a warning of it.
+    #[must_use]
+    pub(crate) fn harmless(self) -> Self {
+        Self { severity: Severity::Warning, ..self }
     }
 
     /// Shows a place, or only says what is to be said about it when there is none.

@@ -166,6 +166,15 @@ pub(super) fn unknown<'a>(
         let wanted = wanted.table();
         return Error::config(format!("`{name}` is no {wanted}, known are: {}", known.join(", ")));
     }
+    if let [role] = roles
+        && stage::shared_keys(*role).iter().any(|key| key == name)
+    {
+        let (role, known) = (role.table(), known.join(", "));
+        return Error::config(format!(
+            "`{name}` is a key of a {role} and no type: write it into [{role}.NAME], as `tidegate list {name}` says; types \
+             are: {known}"
+        ));
+    }
     match names::nearest(name, known.iter().copied().chain(others)) {
         Some(near) => Error::config(format!("unknown component `{name}`, did you mean `{near}`?")),
         None => Error::config(format!("unknown component `{name}`, known are: {}", known.join(", "))),

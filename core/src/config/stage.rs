@@ -12,7 +12,9 @@ use super::{
     explain::{self, Keys},
     layers::{Layer, Layers, Mended, path},
     load::{Feed, Reader, SinkStage, SourceStage},
+    one_path,
     options::{Options, Pattern},
+    places::Place,
     problem::{Problem, Spot},
     report::{Report, SecretFile},
     secret,
@@ -20,7 +22,7 @@ use super::{
 };
 use crate::{
     Error,
-    catalog::{Catalog, Made, Role, TableCheck, Unavailable},
+    catalog::{Catalog, Made, PathOf, Role, TableCheck, Unavailable},
     row::Table,
 };
 
@@ -134,6 +136,8 @@ pub(super) struct SinkDraft<'a> {
     pub(super) tables: Option<TableChoice>,
     /// What tells its store from others.
     pub(super) store: Option<String>,
+    /// Where it writes on this machine.
+    path: Option<PathOf>,
     /// How it looks at its tables, when nothing is wrong with its own keys.
     pub(super) check_tables: Option<TableCheck>,
     /// Whether its tables may have keys.
@@ -143,6 +147,15 @@ pub(super) struct SinkDraft<'a> {
     /// The sink, when nothing is wrong with it.
     pub(super) stage: Option<SinkStage>,
     draft: Draft<'a>,
+}
+
+impl SinkDraft<'_> {
+    /// Returns the file or the folder that it writes.
+    pub(super) fn writes(&self, pipeline: &str) -> Option<Place> {
+        let written = self.path.as_ref()?(pipeline)?;
+        let spot = self.place(&path(["path"]));
+        Some(Place { path: one_path(&written), component: self.draft.component.clone(), spot })
+    }
 }
 
 impl<'a> Reader<'a> {
@@ -205,6 +218,7 @@ impl<'a> Reader<'a> {
             name: name.to_owned(),
             tables: common.as_ref().filter(is_told).map(|common| common.value.tables.clone()),
             store: None,
+            path: None,
             check_tables: None,
             has_keys: false,
             holds_back: 0,
@@ -217,6 +231,7 @@ impl<'a> Reader<'a> {
             return Some(sink);
         }
         (sink.store, sink.holds_back) = (made.store, made.first.holds_back());
+        sink.path = Some(made.path);
         let Some((common, delivery)) = common.filter(Mended::is_right).zip(delivery) else { return Some(sink) };
         self.keep(&sink.draft.layers, &sink.draft.at, &made.values);
         self.keep(&sink.draft.layers, &sink.draft.at, &delivery);

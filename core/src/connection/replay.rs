@@ -31,6 +31,7 @@ use crate::{
     protocol::{Command, Frame, Gap, GapId, Outbox, Protocol, Reply, Request},
     row::{Origin, Table, Timestamp},
     source::{Source, SourceContext},
+    spool::LeftBy,
 };
 
 /// A capture, as a source.
@@ -94,8 +95,10 @@ impl Source for ReplaySource {
         };
         let outcome = replay.run(&mut read, self.speed).await;
         drop(read);
-        // It ends with its queue.
-        drop(reader.await);
+        // It ends with its queue. What a panic has left unread was not played.
+        let is_read =
+            reader.await.map_err(|error| Error::permanent("reading the recording has panicked").because(error));
+        let outcome = outcome.and_then(|end| is_read.map(|()| end));
         let logged = replay.finish(outcome.as_ref().err()).await?;
         // At a stop a full spool is not waited for.
         if outcome? == End::OfRecording && !replay.link.was_refused() {
@@ -331,7 +334,8 @@ impl Replay {
         let mut ended = Vec::new();
         for (place, command) in commands.drain(..) {
             if let Command::Confirm(channel, at) = command {
-                let streams = self.protocol.streams(&channel);
+                let streams = catch_unwind(AssertUnwindSafe(|| self.protocol.streams(&channel)));
+                let streams = streams.map_err(|_| Error::permanent("the protocol panicked"))?;
                 if self.vouched.insert(channel) {
                     confirmations.add(&mut self.link, place, at, streams);
                 }
@@ -372,7 +376,8 @@ impl Replay {
         let vouched = self.vouched.iter().map(String::as_str);
         let streams = ended_streams(&*self.protocol, channels, vouched);
         if !streams.is_empty() {
-            self.link.step(Step::Unsubscribed { streams });
+            // Who has ended them is not recorded: mostly it was the choice.
+            self.link.step(Step::Left { streams, by: LeftBy::Choice });
         }
     }
 

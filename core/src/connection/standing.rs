@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use tokio::time::Instant;
+
+use super::driver::shown;
 use crate::health::StageHealth;
 
 /// Everything that can be wrong at the same time. The worst is shown.
@@ -18,22 +21,63 @@ pub(super) struct Standing {
     /// Some channels are not subscribed to.
     pub(super) channels: Option<String>,
     /// Hosts of the venue's HTTP interface that fail.
-    pub(super) rest: BTreeMap<String, String>,
+    pub(super) rest: BTreeMap<String, Waiting>,
     /// The recording has ended before the feed.
     pub(super) capture: Option<String>,
     /// The source works, and how.
     pub(super) well: Option<String>,
 }
 
+/// Why calls to a host wait, and until when.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) why: String,
+    pub(super) next: Instant,
+}
+
+impl Waiting {
+    /// Returns why `gaps` gaps are not asked for before `next`.
+    pub(super) fn new(why: &str, gaps: usize, next: Instant) -> Self {
+        let gaps = if gaps == 1 { "1 gap waits".to_owned() } else { format!("{gaps} gaps wait") };
+        Self { why: format!("{why}; {gaps}"), next }
+    }
+
+    /// Says it as of now: it is shown again with whatever else happens in the meantime.
+    fn said(&self) -> String {
+        let left = self.next.saturating_duration_since(Instant::now());
+        let next = if left.is_zero() { "now".to_owned() } else { format!("in {}", shown(left)) };
+        format!("{}, next try {next}", self.why)
+    }
+}
+
 impl Standing {
     /// Shows it: the worst of what is wrong, or that the source is well, or nothing while it starts.
     pub(super) fn show(&self, health: &StageHealth) {
         let Self { line, discovery, lacking, silence, channels, rest, capture, .. } = self;
-        let session = [line, discovery, silence, channels, lacking].into_iter().flatten();
-        if let Some(worst) = session.chain(rest.values()).chain(capture).next() {
+        let session = [line, discovery, silence, channels, lacking].into_iter().flatten().next();
+        let rest = || rest.values().next().map(Waiting::said);
+        if let Some(worst) = session.cloned().or_else(rest).or_else(|| capture.clone()) {
             health.degraded(worst);
         } else if let Some(well) = &self.well {
             health.healthy(well);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn how_long_calls_wait_is_said_as_of_now() {
+        let waiting = Waiting::new("http://venue: connection refused", 1, Instant::now() + Duration::from_secs(60));
+        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try in 1m");
+        tokio::time::advance(Duration::from_secs(25)).await;
+        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try in 35s");
+        tokio::time::advance(Duration::from_secs(35)).await;
+        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try now");
+        assert!(Waiting::new("x", 2, Instant::now()).said().contains("; 2 gaps wait, "));
     }
 }

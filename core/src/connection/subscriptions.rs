@@ -183,6 +183,11 @@ impl Subscriptions {
         Some(pause)
     }
 
+    /// Returns whether a channel is wanted.
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.channels.get(name).is_some_and(|channel| channel.is_wanted)
+    }
+
     /// Notes that the venue has ended a channel, and returns whether it had been confirmed. One that is still wanted is
     /// asked for again: at once if the end was asked for, else after a pause, since the venue had its reasons.
     pub(super) fn unsubscribed(&mut self, name: &str, now: Instant) -> bool {

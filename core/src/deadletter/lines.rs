@@ -6,6 +6,8 @@ use std::{
     path::Path,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     Error, Result,
     spool::{
@@ -14,7 +16,7 @@ use crate::{
     },
 };
 
-use super::{DeadLetter, failed};
+use super::{DeadLetter, failed, sent::Marks};
 
 /// What is in a file of dead letters.
 #[derive(Debug, Default)]
@@ -31,13 +33,21 @@ pub struct Listing {
 ///
 /// `Permanent` if there is no such file, `Transient` if it cannot be read.
 pub fn list(path: &Path) -> Result<Listing> {
-    let opened = match (path.parent(), path.file_name().and_then(|name| name.to_str())) {
-        (Some(directory), Some(name)) => RealDisk::at(directory).open(name),
-        _ => Err(io::ErrorKind::NotFound.into()),
+    let read = || {
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        let disk = RealDisk::at(directory);
+        let mut listing = listing(&*disk.open(name)?)?;
+        let marks = Marks::read(&disk)?;
+        for letter in listing.letters.iter_mut().filter(|letter| letter.redriven.is_none()) {
+            letter.redriven = marks.of(&letter.cause());
+        }
+        Ok(listing)
     };
     let shown = path.display().to_string();
-    let listing = opened.and_then(|file| listing(&*file));
-    listing.map_err(|error| {
+    let listing = read();
+    listing.map_err(|error: io::Error| {
         if error.kind() == io::ErrorKind::NotFound {
             return Error::permanent(format!("there are no dead letters `{shown}`")).because(error);
         }
@@ -55,9 +65,9 @@ pub(super) fn listing(file: &dyn DiskFile) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let mut places: HashMap<(String, Cause), usize> = HashMap::new();
     let mut each = |line: &[u8]| {
-        let Ok(letter) = serde_json::from_slice::<DeadLetter>(line) else {
+        let Some(letter) = parsed(line)? else {
             listing.unreadable += 1;
-            return;
+            return Ok(());
         };
         let next = listing.letters.len();
         let place = *places.entry((letter.sink.clone(), letter.cause())).or_insert(next);
@@ -66,11 +76,12 @@ pub(super) fn listing(file: &dyn DiskFile) -> io::Result<Listing> {
         } else {
             listing.letters.push(letter);
         }
+        Ok::<_, io::Error>(())
     };
     let mut file = whole(file)?;
     let mut line = Vec::new();
     while next_whole(&mut file, &mut line)? == Some(true) {
-        each(&line);
+        each(&line)?;
     }
     Ok(listing)
 }
@@ -103,7 +114,7 @@ impl Lines {
                 found.is_torn = true;
                 break;
             }
-            let letter: Option<DeadLetter> = serde_json::from_slice(&line).ok();
+            let letter = parsed(&line)?;
             let cause = letter.as_ref().map(DeadLetter::cause);
             let is_waiting = letter.is_some_and(|letter| letter.redriven.is_none());
             let number = found.lines.len();
@@ -141,8 +152,10 @@ impl Lines {
         self.kept().filter(|line| line.cause.is_some()).count() as u64
     }
 
-    pub(super) fn waiting(&self) -> u64 {
-        self.kept().filter(|line| line.is_waiting).count() as u64
+    /// Returns how many letters wait for a person. `was_sent` knows more than the letters do.
+    pub(super) fn waiting(&self, was_sent: impl Fn(&Cause) -> bool) -> u64 {
+        let waits = |line: &&Line| line.is_waiting && line.cause.as_ref().is_some_and(|cause| !was_sent(cause));
+        self.kept().filter(waits).count() as u64
     }
 
     /// Returns the highest offset of a letter.
@@ -178,6 +191,45 @@ impl Lines {
         self.lines.iter().filter(|line| line.is_kept)
     }
 }
+
+/// A letter as it stands in a line.
+#[derive(Serialize)]
+struct Written<'a> {
+    format: u64,
+    #[serde(flatten)]
+    letter: &'a DeadLetter,
+}
+
+/// Returns a letter as a line.
+pub(crate) fn written(letter: &DeadLetter) -> Vec<u8> {
+    let line = serde_json::to_vec(&Written { format: FORMAT, letter });
+    let mut line = line.expect("its fields are text, numbers and JSON");
+    line.push(b'\n');
+    line
+}
+
+/// Reads a line; `None` for one that is no letter.
+///
+/// # Errors
+///
+/// For one of a newer format.
+pub(crate) fn parsed(line: &[u8]) -> io::Result<Option<DeadLetter>> {
+    #[derive(Deserialize)]
+    struct Named {
+        #[serde(default)]
+        format: u64,
+    }
+    match serde_json::from_slice(line) {
+        Ok(Named { format }) if format > FORMAT => {
+            let text = format!("a dead letter has format {format}, this program knows up to {FORMAT}");
+            Err(io::Error::new(io::ErrorKind::InvalidData, text))
+        }
+        Ok(_) | Err(_) => Ok(serde_json::from_slice(line).ok()),
+    }
+}
+
+/// Since 2 a letter names its format.
+const FORMAT: u64 = 2;
 
 /// Returns a reader that ends where the file ends now: a device or a pipe in its place would never end.
 fn whole(file: &dyn DiskFile) -> io::Result<impl BufRead> {

@@ -11,12 +11,17 @@
 //! to is noted in the letter before the row is written, and no other counts. So however often it is asked for, and
 //! whenever the program dies, the row arrives once; and a letter that is no longer there, because its row came again from a
 //! log that the store had gone back in, or because a person took it out, withdraws it. What the store refuses again is a
-//! letter of its own.
+//! letter of its own. A second file, `sent-again.jsonl`, remembers it too: where the letters are put back from a copy that was
+//! made before, none is sent a second time.
+//!
+//! Each line names its format, but for those of the first one. A newer program's are refused: whoever does not know all that
+//! a letter says must not write it anew.
 //!
 //! All calls block until the disk has answered.
 
 mod lines;
 mod redrive;
+mod sent;
 
 use std::{
     collections::HashSet,
@@ -39,7 +44,9 @@ use crate::{
 
 use lines::Lines;
 pub use lines::{Listing, list};
+pub(crate) use lines::{parsed, written};
 pub use redrive::Redrive;
+use sent::Marks;
 
 /// A row that the store will never take, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -163,6 +170,9 @@ impl DeadLetters {
     /// As [`open`](Self::open). None of the letters counts then, whatever of them has reached the disk; the same ones may
     /// be appended again.
     pub fn append(&mut self, letters: &[DeadLetter]) -> Result<()> {
+        // The store is before these rows, and so before whatever has sent them again: that counts anew when it comes again.
+        let forgotten = self.marks()?.forget(&*self.disk, letters);
+        forgotten.map_err(|error| self.failed_to("rewrite", sent::FILE_NAME, error))?;
         self.write(letters)?;
         for letter in letters {
             self.letters += u64::from(self.pending.insert(letter.cause()));
@@ -181,17 +191,22 @@ impl DeadLetters {
         let file = self.whole()?;
         let wanted = rows.iter().map(|sent| sent.letter).collect();
         let mut known = lines::find(&*file, &wanted).map_err(|error| self.failed("read", error))?;
-        let mut marked = Vec::new();
+        let mut marks = self.marks()?;
+        let (mut marked, mut new) = (Vec::new(), Vec::new());
         let mut goes = |sent: &Sent| {
             let Some(letter) = known.get_mut(&sent.letter) else { return false };
-            let is_first = letter.redriven.is_none();
-            if is_first {
-                letter.redriven = Some(sent.row);
+            if letter.redriven.is_none() {
+                // A letter without its mark is a copy, where one is known.
+                letter.redriven = marks.of(&sent.letter).or(Some(sent.row));
                 marked.push(letter.clone());
             }
-            letter.redriven == Some(sent.row)
+            let goes = letter.redriven == Some(sent.row);
+            new.extend(Some(*sent).filter(|_| goes && marks.of(&sent.letter) != Some(sent.row)));
+            goes
         };
         let go = rows.iter().map(&mut goes).collect();
+        let noted = if holds(Rule::LettersFirst) { marks.add(&*self.disk, &new) } else { Ok(()) };
+        noted.map_err(|error| self.failed_to("note in", sent::FILE_NAME, error))?;
         self.write(&marked)?;
         self.letters = self.letters.saturating_sub(marked.len() as u64);
         Ok(go)
@@ -204,8 +219,7 @@ impl DeadLetters {
         }
         let mut lines = Vec::new();
         for letter in letters {
-            serde_json::to_writer(&mut lines, letter).expect("its fields are text, numbers and JSON");
-            lines.push(b'\n');
+            lines.extend(written(letter));
         }
         loop {
             let file = self.whole()?;
@@ -282,6 +296,7 @@ impl DeadLetters {
         };
         let mut lines = Lines::read(&*file).map_err(|error| self.failed("read", error))?;
         let discarded = if holds(Rule::LettersComeAgain) { lines.discard(comes_again) } else { 0 };
+        let marks = self.marks()?;
         if lines.is_to_be_rewritten() {
             self.replace_by(|new| lines.copy_kept(&*file, new))?;
         } else {
@@ -289,7 +304,7 @@ impl DeadLetters {
             self.disk.sync_dir().map_err(|error| self.failed("keep", error))?;
             (self.id, self.len, self.is_broken) = (id, lines.bytes(), false);
         }
-        (self.letters, self.newest) = (lines.waiting(), lines.newest());
+        (self.letters, self.newest) = (lines.waiting(|letter| marks.of(letter).is_some()), lines.newest());
         self.pending.clear();
         let (letters, is_torn, unreadable) = (lines.letters(), lines.is_torn(), lines.unreadable());
         Ok(Recovered { letters, discarded, is_torn, unreadable })
@@ -326,8 +341,17 @@ impl DeadLetters {
         opened.map(|(id, file)| Some((file, id))).map_err(|error| self.failed("open", error))
     }
 
+    /// Returns what was sent again, whatever the letters say.
+    fn marks(&self) -> Result<Marks> {
+        Marks::read(&*self.disk).map_err(|error| self.failed_to("read", sent::FILE_NAME, error))
+    }
+
     fn failed(&self, doing: &str, error: io::Error) -> Error {
-        failed(doing, &format!("{}/{}", self.disk.place(), Self::FILE_NAME), error)
+        self.failed_to(doing, Self::FILE_NAME, error)
+    }
+
+    fn failed_to(&self, doing: &str, name: &str, error: io::Error) -> Error {
+        failed(doing, &format!("{}/{name}", self.disk.place()), error)
     }
 }
 

@@ -40,7 +40,7 @@ fn a_line_can_be_read_without_this_program() {
     open(&path).append(&[letter(7, 2)]).unwrap();
     let line: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let expected = json!({
-        "sink": "sqlite", "boot": "fedcba9876543210", "offset": 7, "sub": 2, "source": "deribit", "table": "trades",
+        "format": 2, "sink": "sqlite", "boot": "fedcba9876543210", "offset": 7, "sub": 2, "source": "deribit", "table": "trades",
         "symbol": "ETH", "ts_event": 1, "row": { "price": 1.5 }, "error": "value too long for column `side`", "when": 2,
     });
     assert_eq!(line, expected);
@@ -107,6 +107,51 @@ fn a_line_that_is_no_letter_is_counted_and_never_thrown_away() {
     assert_eq!(recovered, Recovered { letters: 1, discarded: 1, is_torn: false, unreadable: 2 });
     assert_eq!(fs::read(&path).unwrap(), bytes, "the file was written anew with them");
     assert_eq!(list(&path).unwrap().unreadable, 2);
+}
+
+#[test]
+fn letters_that_are_put_back_from_a_copy_are_not_sent_a_second_time() {
+    let (_directory, path) = place();
+    let mut letters = open(&path);
+    letters.append(&[letter(1, 0), letter(2, 0)]).unwrap();
+    let copy = fs::read(&path).unwrap();
+    let sent = |letter: u64, row: u64| Sent {
+        letter: Cause { boot: BOOT, offset: letter, sub: 0 },
+        row: Cause { boot: BOOT, offset: row, sub: 0 },
+    };
+    assert_eq!(letters.redriven(&[sent(1, 10)]).unwrap(), [true]);
+    letters.committed();
+    drop(letters);
+
+    fs::write(&path, copy).unwrap();
+    let mut letters = open(&path);
+    assert_eq!(letters.count(), 1, "the other one waits");
+    assert_eq!(list(&path).unwrap().letters[0].redriven, Some(sent(1, 10).row));
+    assert_eq!(letters.redriven(&[sent(1, 20), sent(1, 10), sent(2, 21)]).unwrap(), [false, true, true]);
+    assert_eq!(letters.count(), 0);
+
+    // The store goes back to before the row that was refused, which is read in one chunk with the one that sends it again.
+    assert_eq!(letters.discard(0, |at| at.offset == 1).unwrap(), 1);
+    assert_eq!(letters.redriven(&[sent(1, 10)]).unwrap(), [false], "it has not been refused yet");
+    letters.append(&[letter(1, 0)]).unwrap();
+    assert_eq!(letters.count(), 1);
+    assert_eq!(letters.redriven(&[sent(1, 30)]).unwrap(), [true], "it was refused anew, and nothing has sent it");
+}
+
+#[test]
+fn a_letter_of_a_newer_format_is_refused_with_both_numbers_and_one_of_the_first_is_read() {
+    let (_directory, path) = place();
+    open(&path).append(&[letter(1, 0)]).unwrap();
+    let line = fs::read_to_string(&path).unwrap();
+    fs::write(&path, line.replace(r#""format":2,"#, "")).unwrap();
+    assert_eq!(list(&path).unwrap().letters, [letter(1, 0)]);
+    let newer = line.replace(r#""format":2,"#, r#""format":3,"more":true,"#);
+    fs::write(&path, &newer).unwrap();
+    for error in [reopen(&path, |_| true).unwrap_err(), list(&path).unwrap_err()] {
+        let said = error.chain();
+        assert!(said.contains("has format 3, this program knows up to 2"), "{said}");
+    }
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 }
 
 #[test]

@@ -172,7 +172,7 @@ impl Machine {
     pub(crate) fn on(&mut self, now: Instant, event: Event) {
         match event {
             Event::Synced(offset) => self.synced(now, offset),
-            Event::Stop(deadline) => self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline))),
+            Event::Stop(deadline) => self.stop(deadline),
             Event::Opened { at, read_from } => self.opened(now, at, read_from),
             Event::Mismatch(text) => self.fail(text),
             Event::Failed(error) => self.failed(now, &error),
@@ -243,6 +243,15 @@ impl Machine {
         }
     }
 
+    /// All that waits is tried once more at once: the store may be well again, and longer pauses than this are over too late.
+    fn stop(&mut self, deadline: Instant) {
+        if self.deadline.is_none() {
+            self.retry_at = None;
+            self.breaker.end_pause();
+        }
+        self.deadline = Some(self.deadline.map_or(deadline, |known| known.min(deadline)));
+    }
+
     /// Notes that a write went out: until it is answered, or the sink opened again, nobody knows whether it counts.
     pub(crate) fn is_writing(&mut self) {
         self.in_doubt = true;
@@ -293,7 +302,12 @@ impl Machine {
 
     /// Returns when the oldest row that is not committed could be read first.
     pub(crate) fn uncommitted_since(&self) -> Option<Instant> {
-        self.accepted.iter().find_map(|accepted| accepted.since).or_else(|| self.untaken_since())
+        self.accepted_since().or_else(|| self.untaken_since())
+    }
+
+    /// Returns when the oldest row could be read first that the store has accepted and not yet made durable.
+    pub(crate) fn accepted_since(&self) -> Option<Instant> {
+        self.accepted.iter().find_map(|accepted| accepted.since)
     }
 
     /// Returns when the oldest row that the store has neither committed nor accepted could be read first.

@@ -16,6 +16,7 @@ mod balance;
 mod event;
 mod feeder;
 mod guard;
+mod keys;
 mod known;
 mod log;
 mod machine;
@@ -24,11 +25,13 @@ mod opening;
 mod report;
 mod setup;
 mod spool_log;
+mod survey;
 mod task;
 #[cfg(test)]
 mod tests;
 
 pub use balance::{Balance, Fates};
+pub use keys::{Effect, Keys, Measured};
 pub(crate) use known::{Known, Noted, file_name};
 pub use log::{Log, Seen};
 pub use neighbours::Others;
@@ -36,4 +39,5 @@ pub use opening::{Extent, Opening, compare};
 pub(crate) use opening::{FROM_LOG, FROM_STORE, misfit, overtaken};
 pub use setup::{Floor, Outcome, Setup};
 pub use spool_log::SpoolLog;
+pub(crate) use survey::survey;
 pub use task::Delivery;

@@ -5,14 +5,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::{Balance, Outcome, machine::Machine};
+use super::{Balance, Keys, Outcome, machine::Machine};
 use crate::{
     Result,
     deadletter::DeadLetter,
     health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
-    sink::{Guarantee, Refusal},
+    sink::{Guarantee, Refusal, Weaker},
     spool::SpoolPosition,
 };
 
@@ -27,6 +27,10 @@ pub(super) struct Reporter {
     /// As it is shown; `None` before it is.
     breaker_state: Option<BreakerState>,
     guarantee: Option<Guarantee>,
+    /// Where it is weaker, as it was said.
+    weaker: Vec<Weaker>,
+    /// Keys of which it was said that they merge or refuse rows.
+    repeating: Vec<(String, Vec<String>)>,
     /// What has to be said as long as the pipeline runs, though rows are stored.
     reservation: Option<String>,
     began: Instant,
@@ -92,6 +96,8 @@ impl Reporter {
             letters: registry.stage(StageId::dead_letters(pipeline, sink)),
             breaker_state: None,
             guarantee: None,
+            weaker: Vec::new(),
+            repeating: Vec::new(),
             reservation: None,
             began: Instant::now(),
             is_well: false,
@@ -111,6 +117,7 @@ impl Reporter {
         self.health.uncommitted_since(since);
         self.health.untaken_since(machine.untaken_since());
         self.health.accepted_rows(machine.accepted_rows());
+        self.health.accepted_since(machine.accepted_since());
         self.metrics.uncommitted_age.set(since.map_or(0.0, |since| now.duration_since(since).as_secs_f64()));
         let breaker = machine.breaker(now);
         if self.breaker_state.replace(breaker.state) != Some(breaker.state) {
@@ -125,6 +132,7 @@ impl Reporter {
         self.tell_refused(now);
         self.tell_unnoted(now);
         if let Some(why) = machine.failure() {
+            self.health.disowned();
             self.health.failed(why);
         }
     }
@@ -157,6 +165,7 @@ impl Reporter {
                 sink, "changed {subject} the tables are not those of the last start, in columns, names or definitions"
             );
         }
+        self.health.owned(Instant::now());
         if self.guarantee.replace(guarantee.clone()).as_ref() == Some(guarantee) {
             return;
         }
@@ -175,6 +184,33 @@ impl Reporter {
         } else {
             debug!(pipeline, sink, first, "opened {subject} {guarantee}; a new sink, its first offset is {first}");
         }
+    }
+
+    /// Says for which tables the store promises less than the pipeline's first line says, when that is news.
+    pub(super) fn weaker(&mut self, weaker: Vec<Weaker>) {
+        if self.weaker == weaker {
+            return;
+        }
+        let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
+        for table in &weaker {
+            warn!(pipeline, sink, table = table.table, "weaker {subject} {table}");
+        }
+        self.health.weaker(weaker.iter().map(ToString::to_string).collect());
+        self.weaker = weaker;
+    }
+
+    /// Shows what keys make of the rows; once for each, that there is something to show.
+    pub(super) fn keys(&mut self, keys: &Keys) {
+        for measured in keys.measured().filter(|measured| measured.repeated > 0) {
+            let name = (measured.table.clone(), measured.key.clone());
+            if self.repeating.contains(&name) {
+                continue;
+            }
+            let (pipeline, sink, subject) = (&self.pipeline, &self.sink, self.health.subject());
+            info!(pipeline, sink, table = measured.table, "key {subject} {measured}; health shows how it goes on");
+            self.repeating.push(name);
+        }
+        self.health.keys(keys.measured());
     }
 
     /// Notes that somebody else has written to the tables, which a person should look at.
@@ -277,6 +313,7 @@ impl Reporter {
     }
 
     fn is_down(&mut self, mended: &'static str, now: Instant) {
+        self.health.disowned();
         (self.is_well, self.is_holding) = (false, false);
         self.drains = None;
         self.down.get_or_insert((now, mended));
@@ -287,7 +324,9 @@ impl Reporter {
     }
 
     pub(super) fn checked(&self, began: Instant) {
-        self.health.checked(Instant::now(), began.elapsed());
+        let took = began.elapsed();
+        self.metrics.probe.record(took.as_secs_f64());
+        self.health.checked(Instant::now(), took);
     }
 
     /// Says that the store refused rows for good.

@@ -17,6 +17,7 @@ use super::{
     event::{Do, Event},
     feeder::{Bounds, Feeder, Read},
     guard::{Guard, blocking, given_up, locked},
+    keys::Keys,
     known::{Known, Noted},
     log::Log,
     machine::Machine,
@@ -71,6 +72,8 @@ pub struct Delivery<L> {
     /// Where the store was when it was opened with them for the first time.
     changed: Option<u64>,
     letters: Option<Arc<Mutex<DeadLetters>>>,
+    /// What keys make of the rows.
+    keys: Keys,
     /// The rows of the range in hand.
     rows: Vec<TableRows>,
     refusals: Vec<Refusal>,
@@ -122,8 +125,10 @@ impl<L: Log> Delivery<L> {
         };
         let mut feeder =
             Feeder::new(setup.log, &name, &pipeline, setup.sources, (setup.tables, setup.derived), bounds)?;
-        let passed = noted.position.or(begins_at).map_or(0, |position| position.offset);
-        feeder.claim(passed, noted.entered.unwrap_or_default());
+        // Of a store whose note cannot be read nobody knows how far it has got: it may have anything of what there is, and none
+        // of that is dropped.
+        let (passed, entered) = known.as_ref().map_or((0, u64::MAX), |_| passed(&noted, begins_at));
+        feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
@@ -152,6 +157,7 @@ impl<L: Log> Delivery<L> {
             changed: None,
             keeps_position: false,
             letters: None,
+            keys: Keys::default(),
             rows: Vec::new(),
             refusals: Vec::new(),
             synced: setup.synced,
@@ -217,7 +223,10 @@ impl<L: Log> Delivery<L> {
             pauses.succeeded_for(now - began);
             let pause = pauses.failed(None);
             // What was under way may have been left in any state. The next opening settles what is in doubt.
-            (self.sink, self.letters) = (None, None);
+            let sink = self.sink.take();
+            // Letting go of a sink that has a fault may panic, too.
+            drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(sink))));
+            self.letters = None;
             self.rows.clear();
             self.refusals.clear();
             self.machine.on(now, Event::Again(None));
@@ -328,6 +337,7 @@ impl<L: Log> Delivery<L> {
                 locked(letters).committed();
             }
             self.rows_stored += self.reporter.moved(before.0.as_ref(), &self.machine, now);
+            self.reporter.keys(&self.keys);
             self.note_in_time(now).await;
             self.fault = None;
         }
@@ -355,6 +365,7 @@ impl<L: Log> Delivery<L> {
         };
         let Some(sink) = &self.sink else { return Err(Error::transient("the sink is not open")) };
         let (guarantee, neighbours, newest) = (sink.guarantee(), sink.neighbours(), sink.newest());
+        let (weaker, found) = (sink.weaker(), sink.unique_keys());
         let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
         self.keeps_position = guarantee.keeps_position();
         let mut feeder = self.feeder();
@@ -375,7 +386,9 @@ impl<L: Log> Delivery<L> {
         // What is in doubt a store settles that tells where it is; another one may still have some of it.
         let entered = if self.keeps_position { 0 } else { feeder.log().entered() };
         feeder.opened(read_from, entered);
+        let tables = feeder.plan().tables().to_vec();
         drop(feeder);
+        self.keys.plan(&tables, &found);
         match self.others.judge(&neighbours, &self.commands).filter(|_| at == SpoolPosition::START) {
             Some(Advice::Hold(why)) => return Ok(Event::Mismatch(why)),
             Some(Advice::Tell(what)) => self.reporter.has_neighbour(what),
@@ -386,6 +399,7 @@ impl<L: Log> Delivery<L> {
             self.changed = Some(at.offset);
         }
         let oldest = extent.first;
+        self.reporter.weaker(weaker);
         self.reporter.opened(&guarantee, &Opened { at, read_from, oldest, known, is_changed });
         Ok(Event::Opened { at, read_from })
     }
@@ -433,6 +447,7 @@ impl<L: Log> Delivery<L> {
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
         let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
+        self.keys.see(&chunk.tables);
         self.machine.is_writing();
         let began = Instant::now();
         let written = match self.sink("writing", self.config.timeout.0) {
@@ -478,6 +493,11 @@ impl<L: Log> Delivery<L> {
         let Some(sink) = &mut self.sink else { return Err(Error::transient("the sink is not open")) };
         Ok((sink, Guard { what, limit, stop: &mut self.stop, is_broken: &mut self.is_broken }))
     }
+}
+
+/// Returns the offset up to which everything has its fate, and the first one of the newest segment of which more may have.
+fn passed(noted: &Noted, begins_at: Option<SpoolPosition>) -> (u64, u64) {
+    (noted.position.or(begins_at).map_or(0, |at| at.offset), noted.entered.unwrap_or_default())
 }
 
 /// Waits for a change; for ever once nobody is left who could make one.

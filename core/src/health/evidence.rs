@@ -12,7 +12,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::report::Filling;
-use crate::{delivery::Balance, policy::BreakerSnapshot};
+use crate::{
+    delivery::{Balance, Measured},
+    policy::BreakerSnapshot,
+};
 
 /// The evidence of one stage. Each kind of stage fills its part.
 #[derive(Debug, Default)]
@@ -25,6 +28,10 @@ pub(super) struct Evidence {
     /// The arrival of the oldest row that is neither committed nor accepted.
     pub(super) untaken_since: Stamp,
     pub(super) rows_accepted: Count,
+    /// The arrival of the oldest row that is accepted and not yet durable.
+    pub(super) accepted_since: Stamp,
+    /// When the store was opened, which is ours as long as no call of it has failed since.
+    pub(super) owned_since: Stamp,
     /// How long the oldest rows of the last commits had waited.
     pub(super) waits: Waits,
     pub(super) last_check: Stamp,
@@ -55,6 +62,10 @@ pub(super) struct Evidence {
     pub(super) is_side_input: AtomicBool,
     /// Set at most each 20 ms, so a lock does.
     filling: Mutex<Option<Filling>>,
+    /// Set for each chunk of a sink with keys, so a lock does.
+    keys: Mutex<Vec<Measured>>,
+    /// Set at an opening, so a lock does.
+    weaker: Mutex<Vec<String>>,
     /// Set for each chunk, so a lock does.
     balance: Mutex<Option<Balance>>,
     /// Set on change only, so a lock does.
@@ -87,6 +98,8 @@ impl Evidence {
         self.uncommitted_since.clear();
         self.untaken_since.clear();
         self.rows_accepted.set(0);
+        self.accepted_since.clear();
+        self.owned_since.clear();
         self.is_subscribed.store(false, Relaxed);
         self.is_committed_or_idle.store(false, Relaxed);
     }
@@ -114,6 +127,32 @@ impl Evidence {
 
     pub(super) fn filling(&self) -> Option<Filling> {
         *self.filling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_keys<'a>(&self, keys: impl Iterator<Item = &'a Measured>) {
+        let mut shown = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        for (n, key) in keys.enumerate() {
+            match shown.get_mut(n) {
+                // Names are the same from chunk to chunk.
+                Some(known) if known.table == key.table && known.key == key.key => {
+                    (known.rows, known.repeated, known.absent) = (key.rows, key.repeated, key.absent);
+                }
+                Some(known) => *known = key.clone(),
+                None => shown.push(key.clone()),
+            }
+        }
+    }
+
+    pub(super) fn keys(&self) -> Vec<Measured> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_weaker(&self, weaker: Vec<String>) {
+        *self.weaker.lock().unwrap_or_else(PoisonError::into_inner) = weaker;
+    }
+
+    pub(super) fn weaker(&self) -> Vec<String> {
+        self.weaker.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_balance(&self, balance: Balance) {

@@ -25,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use evidence::Stamp;
 pub use report::{
-    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Filling, Gaps, LedgerDetail, Quantiles, Readiness,
-    Report, SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
+    BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Filling, Gaps, KeyCheck, LedgerDetail, Quantiles,
+    Readiness, Report, SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
 };
 use stage::Stage;
 pub use stage::StageHealth;
@@ -139,11 +139,11 @@ impl Registry {
         required.all(|stage| stage.status() == Status::Healthy)
     }
 
-    /// Returns what the source of a pipeline said last; of several, the first by name.
-    fn source_reason(&self, pipeline: &str) -> Option<String> {
+    /// Returns the name of a pipeline's source, and what it said last; of several, the first by name.
+    fn source_reason(&self, pipeline: &str) -> Option<(String, String)> {
         let stages = self.stages();
         let is_it = |stage: &&Arc<Stage>| stage.id.pipeline() == pipeline && stage.id.kind() == StageKind::Source;
-        stages.values().find(is_it).map(|stage| stage.reason())
+        stages.values().find(is_it).map(|stage| (stage.id.stage(), stage.reason()))
     }
 
     /// A panic while it was held leaves no half-made change behind.

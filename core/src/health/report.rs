@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::{
-    delivery::{Balance, Fates},
+    delivery::{Balance, Fates, Measured},
     policy::{BreakerSnapshot, BreakerState},
 };
 
@@ -38,8 +38,8 @@ pub struct Check {
     pub status: Status,
     /// When it last gave a sign of life: a frame, a commit, a probe, a change of state.
     pub last_check: String,
-    /// How long the last probe took; `0s` where the stage's own work is the probe.
-    pub duration: String,
+    /// How long the last probe took; `None` where there was none, as where the stage's own work is the probe.
+    pub duration: Option<String>,
     /// Since when it is in this state.
     pub since: String,
     /// Why, and what happens next.
@@ -176,6 +176,16 @@ pub struct SinkDetail {
     /// Rows that the store has taken and will make durable later, as a Parquet file at its end: no fault. They stay in the
     /// spool until then.
     pub rows_accepted: u64,
+    /// How long the oldest of them has waited for that; `None` if none does.
+    pub oldest_accepted_seconds: Option<f64>,
+    /// Since when the store is open and ours; `None` while nobody knows, since a call has failed. Looked at by each probe.
+    pub owned_since: Option<String>,
+    /// How long the last probe took that an idle store has answered; `None` before the first one.
+    pub probe_seconds: Option<f64>,
+    /// Tables for which the store promises less than the sink does in general, and why.
+    pub weaker: Vec<String>,
+    /// What keys make of the rows, those that are declared and those that the store has, since the start.
+    pub keys: Vec<KeyCheck>,
     /// What became of every offset of the spool up to the committed one; `None` until the store was opened.
     pub balance: Option<BalanceCheck>,
     /// How long the oldest row has been waiting until it is durable; `None` if none waits.
@@ -184,6 +194,16 @@ pub struct SinkDetail {
     pub commit_seconds: Option<Quantiles>,
     /// The breaker of the store.
     pub breakers: BTreeMap<String, BreakerCheck>,
+}
+
+/// What a key makes of the rows that were sent since the start.
+#[derive(Debug, Clone, Serialize)]
+pub struct KeyCheck {
+    /// In a sentence.
+    pub summary: String,
+    /// In numbers.
+    #[serde(flatten)]
+    pub measured: Measured,
 }
 
 /// The fates of the offsets behind `since`, up to and including `upto`: each has one, so their sum is the difference. It
@@ -272,7 +292,9 @@ impl Check {
         Self {
             status,
             last_check: clock.ago(newest),
-            duration: humantime::format_duration(stage.evidence.check_took.duration()).to_string(),
+            duration: Some(stage.evidence.check_took.duration())
+                .filter(|took| !took.is_zero())
+                .map(|took| humantime::format_duration(took).to_string()),
             since: clock.ago(in_state_for),
             reason,
             required: stage.is_required(),
@@ -323,6 +345,17 @@ impl Detail {
                 last_commit: ago(&evidence.last_commit),
                 rows_committed: evidence.rows_committed.number(),
                 rows_accepted: evidence.rows_accepted.number(),
+                oldest_accepted_seconds: evidence
+                    .accepted_since
+                    .age(stage.origin, clock.now)
+                    .map(|age| age.as_secs_f64()),
+                owned_since: ago(&evidence.owned_since),
+                probe_seconds: evidence
+                    .last_check
+                    .age(stage.origin, clock.now)
+                    .map(|_| evidence.check_took.duration().as_secs_f64()),
+                weaker: evidence.weaker(),
+                keys: evidence.keys().into_iter().map(KeyCheck::of).collect(),
                 balance: evidence.balance().map(BalanceCheck::of),
                 oldest_uncommitted_seconds: evidence
                     .uncommitted_since
@@ -338,6 +371,12 @@ impl Detail {
                 Self::DeadLetters(DeadLettersDetail { dead_letters: evidence.dead_letters.number() })
             }
         }
+    }
+}
+
+impl KeyCheck {
+    fn of(measured: Measured) -> Self {
+        Self { summary: measured.to_string(), measured }
     }
 }
 

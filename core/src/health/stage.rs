@@ -10,7 +10,11 @@ use ::metrics::Gauge;
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use crate::{delivery::Balance, metrics::stage_status, policy::BreakerSnapshot};
+use crate::{
+    delivery::{Balance, Measured},
+    metrics::stage_status,
+    policy::BreakerSnapshot,
+};
 
 use super::{
     Registry, StageId, StageKind,
@@ -78,7 +82,10 @@ impl Stage {
         let (waits, what) = match self.id.kind() {
             StageKind::Source => (self.evidence.last_frame.age(self.origin, now)?, "no frame for"),
             StageKind::Sink => (self.evidence.untaken_since.age(self.origin, now)?, "the oldest row has waited for"),
-            StageKind::Host | StageKind::Spool | StageKind::Ledger | StageKind::DeadLetters => return None,
+            StageKind::Ledger => {
+                (self.evidence.untaken_since.age(self.origin, now)?, "what is durable has been read for")
+            }
+            StageKind::Host | StageKind::Spool | StageKind::DeadLetters => return None,
         };
         let (waited, allowed) = (waits.as_secs(), limit.as_secs_f64());
         let is_overdue = !limit.is_zero() && waits > limit;
@@ -150,12 +157,17 @@ impl StageHealth {
         match status {
             // One line when the last stage of a pipeline has begun, not one for each.
             Status::Healthy if from == Status::Starting && !self.registry.is_healthy(pipeline) => {
-                debug!(pipeline, stage, %status, "{status} {subject} {reason}");
+                debug!(pipeline, stage, %status, "{status} {id} {reason}");
             }
             // Whichever stage was the last, of a pipeline that is there people want to know what comes.
             Status::Healthy if from == Status::Starting => {
-                let reason = self.registry.source_reason(pipeline).unwrap_or_else(|| reason.to_owned());
-                info!(pipeline, stage, %status, "{status} {subject} {reason}");
+                let (source, reason) =
+                    self.registry.source_reason(pipeline).unwrap_or_else(|| (stage, reason.to_owned()));
+                info!(pipeline, stage = source, %status, "{status} {subject} {reason}");
+            }
+            // A pipeline is healthy when all of it is: else only the stage that has recovered.
+            Status::Healthy if !self.registry.is_healthy(pipeline) => {
+                info!(pipeline, stage, %status, "{status} {id} {reason}");
             }
             // The pipeline says in one line how all of its stages have ended.
             Status::Stopped => debug!(pipeline, stage, %status, "{status} {subject} {reason}"),
@@ -292,6 +304,31 @@ impl StageHealth {
         self.stage.evidence.rows_accepted.set(rows);
     }
 
+    /// Sets when the oldest row came that is accepted and not yet durable; `None` if there is none.
+    pub fn accepted_since(&self, arrival: Option<Instant>) {
+        self.stage.evidence.accepted_since.set_or_clear(self.stage.origin, arrival);
+    }
+
+    /// Notes that the store was opened, and is ours.
+    pub fn owned(&self, now: Instant) {
+        self.stage.evidence.owned_since.set(self.stage.origin, now);
+    }
+
+    /// Notes that nobody knows whose the store is: a call has failed. The next opening tells.
+    pub fn disowned(&self) {
+        self.stage.evidence.owned_since.clear();
+    }
+
+    /// Sets for which tables the store promises less than it does in general, and why.
+    pub fn weaker(&self, tables: Vec<String>) {
+        self.stage.evidence.set_weaker(tables);
+    }
+
+    /// Sets what keys made of the rows so far.
+    pub fn keys<'a>(&self, keys: impl Iterator<Item = &'a Measured>) {
+        self.stage.evidence.set_keys(keys);
+    }
+
     /// Sets what became of every offset up to the committed one.
     pub fn balance(&self, balance: &Balance) {
         self.stage.evidence.set_balance(*balance);
@@ -309,7 +346,8 @@ impl StageHealth {
         self.stage.evidence.uncommitted_since.set_or_clear(self.stage.origin, arrival);
     }
 
-    /// Sets when the oldest row came that is neither committed nor accepted; `None` if there is none.
+    /// Sets when the oldest row came that is neither committed nor accepted; `None` if there is none. Of a ledger: when it
+    /// began to read what it reads now.
     pub fn untaken_since(&self, arrival: Option<Instant>) {
         self.stage.evidence.untaken_since.set_or_clear(self.stage.origin, arrival);
     }
@@ -352,6 +390,7 @@ impl StageHealth {
     /// Notes that the ledger goes up to an offset, and of how many streams something is asked for.
     pub fn ledger(&self, now: Instant, offset: u64, open: usize) {
         self.stage.evidence.last_commit.set(self.stage.origin, now);
+        self.stage.evidence.untaken_since.clear();
         self.stage.evidence.offset.set(offset);
         self.stage.evidence.gaps_open.set(open as u64);
     }

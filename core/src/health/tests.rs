@@ -140,6 +140,22 @@ fn a_store_that_is_open_and_has_nothing_to_do_is_ready() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_ledger_that_reads_for_ever_is_no_healthy_one() {
+    let registry = Registry::new();
+    let ledger = registry.stage(StageId::ledger("eth"));
+    ledger.healthy("follows the spool");
+    ledger.overdue_after(30 * SECOND);
+    ledger.untaken_since(Some(Instant::now()));
+    tokio::time::advance(31 * SECOND).await;
+    let shown = || registry.report().checks["eth/ledger"].clone();
+    assert_eq!(shown().status, Status::Degraded);
+    let why = "what is durable has been read for 31 s, expected within 30 s; the stage itself reports nothing";
+    assert_eq!(shown().reason, why);
+    ledger.ledger(Instant::now(), 7, 0);
+    assert_eq!(shown().status, Status::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stuck_driver_is_seen_by_its_evidence() {
     let pipeline = Pipeline::running();
     pipeline.source.overdue_after(30 * SECOND);
@@ -258,7 +274,7 @@ fn the_report_has_the_documented_shape() {
     );
     assert_eq!([&source["rows_received"], &source["rows_backfilled"], &source["connections"]], [3, 212, 1]);
     assert!(is_time(&source["last_frame"]) && is_time(&source["last_row"]));
-    assert_eq!(source["duration"], "0s");
+    assert_eq!(source["duration"], json!(null), "nobody probes a source");
     let sink = &report["checks"]["eth/sink.sqlite"];
     assert_eq!(sink["duration"], "1ms 500us");
     assert_eq!((&sink["rows_committed"], &sink["committed_or_idle"]), (&json!(3), &json!(true)));

@@ -8,6 +8,7 @@ use crate::{
     protocol::{Covered, GapId, Outbox},
     row::{Records, StreamKey, Table, Timestamp},
     rules::{Rule, holds},
+    spool::LeftBy,
 };
 
 /// How many buffers go round between a link and intake: one is filled while intake works at the other.
@@ -41,9 +42,11 @@ pub enum Step {
         at: Timestamp,
     },
     /// These streams are no longer subscribed to; the session goes on.
-    Unsubscribed {
+    Left {
         /// The streams.
         streams: Vec<StreamKey>,
+        /// By whom, or what.
+        by: LeftBy,
     },
     /// Frames still came at this time.
     Alive {

@@ -83,6 +83,8 @@ pub(super) struct Task {
     published: Option<Instant>,
     kept_up: Option<Instant>,
     is_full: bool,
+    /// What is said of it since no new segment can be begun.
+    no_segment: Option<String>,
     /// Whether rows of a feed that cannot wait are taken.
     room: watch::Sender<bool>,
     /// What sources that can wait have handed over since there is no room, and how far the first of them has got.
@@ -124,6 +126,7 @@ impl Task {
             published: None,
             kept_up: None,
             is_full: false,
+            no_segment: None,
             room: watch::channel(true).0,
             held: VecDeque::new(),
         };
@@ -236,12 +239,30 @@ impl Task {
         // Live records may narrow a gap without a word.
         self.is_dirty |= !handover.steps.is_empty() || self.intake.continuity.has_stirred();
         handover.done(logged.max(self.intake.spool.next_offset().saturating_sub(1)));
-        if self.intake.spool.wants_roll()
-            && let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot())
-        {
-            warn!(pipeline = self.pipeline, error = error.chain(), "no new segment yet, the present one goes on");
+        if self.intake.spool.wants_roll() {
+            self.roll();
         }
         Ok(None)
+    }
+
+    /// Begins the next segment. Of one that cannot be begun nothing is lost: the present one goes on. But it grows, and none
+    /// of it can be let go.
+    fn roll(&mut self) {
+        let Err(error) = self.intake.spool.roll(self.intake.continuity.snapshot()) else {
+            let had_failed = self.no_segment.take().is_some();
+            if had_failed && !self.is_full {
+                self.spool.health.healthy("segments are begun again");
+            }
+            return;
+        };
+        let why = format!(
+            "{}; the present segment goes on, and another is tried each time it has grown by a quarter",
+            error.chain()
+        );
+        if !self.is_full {
+            self.spool.health.degraded(&*why);
+        }
+        self.no_segment = Some(why);
     }
 
     fn tell_board(&mut self, handover: &Handover) {
@@ -270,7 +291,10 @@ impl Task {
     fn look_for_room(&mut self) {
         if self.is_full && self.intake.spool.has_room(self.floor()) {
             self.is_full = false;
-            self.spool.health.healthy("there is room again");
+            match &self.no_segment {
+                Some(why) => self.spool.health.degraded(&**why),
+                None => self.spool.health.healthy("there is room again"),
+            };
             self.room.send_replace(true);
         }
     }
@@ -288,9 +312,11 @@ impl Task {
             self.is_full = true;
             let next = match self.when_full {
                 WhenFull::Block => {
-                    "nothing more is taken until a sink has caught up; sessions end, their gaps are filled later"
+                    "nothing more is taken until the sinks and the ledger have caught up; sessions end, their gaps are filled later"
                 }
-                WhenFull::DropNewest => "what comes is counted and thrown away until a sink has caught up",
+                WhenFull::DropNewest => {
+                    "what comes is counted and thrown away until the sinks and the ledger have caught up"
+                }
                 WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
             };
             self.spool.health.degraded(format!("the spool is full: {next}"));

@@ -17,7 +17,7 @@ use crate::{
     own,
     protocol::GapId,
     row::{Numbering, Origin, StreamKey, Timestamp},
-    spool::{Control, GapOutcome, RowHead},
+    spool::{Control, GapOutcome, LeftBy, RowHead},
 };
 
 /// What is known of every stream's time.
@@ -56,6 +56,8 @@ pub(crate) struct Line {
     pub(crate) time: Timeline,
     /// A session that vouches for it.
     pub(crate) session: Option<u32>,
+    /// Why nobody subscribes to it, as far as that was said.
+    left: Option<Known>,
     /// Whether the store has to learn of it, besides its time.
     pub(crate) is_news: bool,
     /// Rows since the store was told.
@@ -209,6 +211,14 @@ impl Fold {
                 self.ended(ended, control);
             }
             Control::Ended { session, .. } => self.ended(vec![*session], control),
+            Control::Left { session, streams, by, .. } => {
+                let end = self.end_of(*session);
+                self.continuity.apply(control);
+                for stream in streams {
+                    self.lines.get_mut(stream).into_iter().for_each(|line| line.left = Some(left(*by)));
+                    self.lapse(*stream, &end);
+                }
+            }
             Control::Unsubscribed { session, streams, .. } => {
                 let end = self.end_of(*session);
                 self.continuity.apply(control);
@@ -340,7 +350,12 @@ impl Fold {
             return;
         }
         let Some(standing) = self.continuity.standing(id) else { return };
-        let Some(known) = present(&standing) else { return };
+        let Some(mut known) = present(&standing) else { return };
+        if known.state == State::NotSubscribed
+            && let Some(left) = self.lines.get(&id).and_then(|line| line.left.as_ref())
+        {
+            known = left.clone();
+        }
         let (session, numbering) = (standing.covered_by.first().copied(), standing.numbering);
         if let Some(line) = self.lines.get_mut(&id) {
             line.is_news |= (line.session, line.numbering) != (session, numbering);
@@ -384,7 +399,7 @@ impl Fold {
         } else {
             Known::new(State::Received)
         };
-        let still_missing = self.continuity.missing_beside(id, gap);
+        let (missing, still_missing) = (union(&closing.missing), union(&self.continuity.missing_beside(id, gap)));
         let ahead = self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source));
         let now = ahead.map(|ahead| Timestamp(closing.at.0.saturating_sub(*ahead)));
         let heard = self.heard_of(&standing);
@@ -406,11 +421,14 @@ impl Fold {
                 None if bad.as_ref().is_some_and(|bad| bad.state == State::Lost) => END,
                 now => now.max(known).unwrap_or(from).max(from),
             };
-            for piece in pieces((from, to), closing.missing.iter().chain(&still_missing)) {
-                let missing = bad.as_ref().filter(|_| closing.is_missing(piece));
+            let (missing, still_missing) = (touching(&missing, (from, to)), touching(&still_missing, (from, to)));
+            for piece in pieces((from, to), missing.iter().chain(still_missing)) {
+                // A whole state of a book closes all holes before the gap is closed.
+                let is_missing = closing.missing.is_empty() || lies_in(piece, missing);
+                let missing = bad.as_ref().filter(|_| is_missing);
                 // What is lost stays lost, whatever comes of another gap of that time.
                 let is_final = missing.is_some_and(|known| known.state != State::Absent);
-                if is_final || !lies_in(piece, &still_missing) {
+                if is_final || !lies_in(piece, still_missing) {
                     line.time.paint(piece, |_| Some(missing.unwrap_or(&found).clone()));
                 }
             }
@@ -536,7 +554,9 @@ impl Fold {
 impl Line {
     fn new(row: Option<i64>, source: Arc<str>, key: StreamKey, time: Timeline) -> Self {
         let is_news = row.is_none();
-        Self { row, source, key, numbering: None, time, session: None, is_news, received: 0, backfilled: 0 }
+        let last = &time.last().known;
+        let left = matches!(last.state, State::NotSubscribed | State::Closed).then(|| last.clone());
+        Self { row, source, key, numbering: None, time, session: None, left, is_news, received: 0, backfilled: 0 }
     }
 }
 
@@ -558,11 +578,6 @@ struct Closing<'a> {
 }
 
 impl Closing<'_> {
-    /// Returns whether something is missing in a piece. A whole state of a book closes all holes before the gap is closed.
-    fn is_missing(&self, piece: Span) -> bool {
-        self.missing.is_empty() || lies_in(piece, &self.missing)
-    }
-
     /// Returns what is to be said of what is missing still.
     fn what_is_missing(&self, numbering: Option<Numbering>) -> Option<Known> {
         match self.outcome {
@@ -573,6 +588,16 @@ impl Closing<'_> {
             GapOutcome::Resynchronised => Some(Known::because(State::Unknown, CHAIN_BROKE)),
             GapOutcome::Live | GapOutcome::Backfilled => None,
         }
+    }
+}
+
+/// Says why a stream is not subscribed to.
+fn left(by: LeftBy) -> Known {
+    match by {
+        LeftBy::Choice => Known::because(State::NotSubscribed, "the choice has other instruments"),
+        LeftBy::Start => Known::because(State::NotSubscribed, "not chosen any more since a start"),
+        LeftBy::Venue => Known::because(State::NotSubscribed, "ended by the venue"),
+        LeftBy::Schedule => Known::because(State::Closed, "by the schedule"),
     }
 }
 
@@ -592,8 +617,28 @@ fn present(standing: &Standing<'_>) -> Option<Known> {
 
 /// What is asked for is open, but for what is decided.
 fn asked(known: &Known) -> Option<Known> {
-    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed);
+    let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed | State::Closed);
     (!is_decided).then(|| Known::new(State::Open))
+}
+
+/// Returns stretches that cover the same, in order, without touching each other.
+fn union(stretches: &[Span]) -> Vec<Span> {
+    let mut sorted: Vec<Span> = stretches.iter().copied().filter(|(from, to)| from < to).collect();
+    sorted.sort_unstable();
+    sorted.dedup_by(|(from, to), before| {
+        let touches = *from <= before.1;
+        before.1 = if touches { before.1.max(*to) } else { before.1 };
+        touches
+    });
+    sorted
+}
+
+/// Returns those of a [`union`] that have something of a stretch. A stream may have a thousand gaps, and each that closes
+/// looks at all that is open.
+fn touching(union: &[Span], (from, to): Span) -> &[Span] {
+    let first = union.partition_point(|(_, last)| *last <= from);
+    let behind = union.partition_point(|(first, _)| *first < to);
+    &union[first..behind.max(first)]
 }
 
 /// Cuts a stretch at the borders of others.
@@ -618,6 +663,6 @@ const EVER: Span = (Timestamp(i64::MIN), END);
 /// Why a stretch is unknown of a stream whose records have no numbers.
 pub(super) const NOT_REPEATED: &str = "nobody listened, and the venue does not repeat it";
 pub(super) const NOBODY: &str = "nobody listened";
-const SPOOL_FULL: &str = "the spool was full";
-const UNREADABLE: &str = "a part of the spool cannot be read any more";
+pub(super) const SPOOL_FULL: &str = "the spool was full";
+pub(super) const UNREADABLE: &str = "a part of the spool cannot be read any more";
 const CHAIN_BROKE: &str = "the chain of changes broke, and a whole state followed";

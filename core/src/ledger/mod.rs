@@ -29,7 +29,9 @@ mod told;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;
-pub use report::{Coverage, Dropped, Interval, Keeper, Kind, Proof, Skipped, StreamCoverage, Unread};
+pub use report::{
+    Coverage, Dropped, Interval, Keeper, Kind, LostRows, Proof, SinkCoverage, Skipped, StreamCoverage, Totals, Unread,
+};
 pub(crate) use task::{Ledger, Setup, prepare};
 pub(crate) use teller::Telling;
 #[cfg(test)]

@@ -1,6 +1,10 @@
 //! What the ledger says, read from its file: of a pipeline that runs or stands still.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use serde::Serialize;
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -13,16 +17,22 @@ use crate::{Error, Result, row::Timestamp};
 pub struct Coverage {
     /// Up to where the spool was read.
     pub offset: u64,
+    /// Whether the rows that are counted are every row of this spool, from its first one on, and no other.
+    pub counts_all: bool,
     /// The first moment of which anything is said; `None` where nothing was subscribed to yet.
     pub from: Option<Timestamp>,
     /// The last moment of which anything is known: now, where nobody runs it.
     pub to: Option<Timestamp>,
     /// Since when nobody runs it; `None` while somebody does, and of what comes from a recording.
     pub stopped: Option<Timestamp>,
-    /// Whether anything is lost: what could have been had, and cannot any more.
+    /// Whether anything is lost: what could have been had, and cannot any more. Of [`totals`](Self::totals), and nothing else.
     pub is_lost: bool,
+    /// All there is of each, over all streams and sinks.
+    pub totals: Totals,
     /// One for each table of each source.
     pub kinds: Vec<Kind>,
+    /// Sinks that lack something of what the spool has, or had, or that have dead letters; in the order of their names.
+    pub sinks: Vec<SinkCoverage>,
     /// Rows that were thrown away since the spool was full.
     pub dropped: Vec<Dropped>,
     /// Offsets of the spool that cannot be read any more.
@@ -32,6 +42,49 @@ pub struct Coverage {
     /// Every stream.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub streams: Vec<StreamCoverage>,
+}
+
+/// All that is lost, and what is not yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Stretches of streams that were filled.
+    pub filled: usize,
+    /// Stretches of streams that are asked for.
+    pub open: usize,
+    /// Stretches of streams in which something is lost: no sink has it.
+    pub lost: usize,
+    /// Rows that the spool had and a sink never gets, as far as they were counted; once for each sink.
+    pub rows_lost_at_sinks: u64,
+    /// Stretches of the spool that a sink, or nobody, never gets, and whose rows nobody could count any more.
+    pub uncounted: usize,
+    /// Rows that a store would not take, and that wait for a person: they are there.
+    pub dead_letters: u64,
+}
+
+/// What one sink lacks of what the spool has, or had.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SinkCoverage {
+    /// The sink's name.
+    pub sink: String,
+    /// Rows that it never gets, as far as they were counted.
+    pub rows_lost: u64,
+    /// Stretches of the spool that it never gets, and whose rows nobody could count any more.
+    pub uncounted: usize,
+    /// Both, by why.
+    pub lost_because: BTreeMap<String, LostRows>,
+    /// The tables of which it lacks something; all, where one is empty.
+    pub tables: BTreeSet<String>,
+    /// Rows that its store would not take, and that wait for a person.
+    pub dead_letters: u64,
+}
+
+/// Rows that one sink never gets for one reason.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct LostRows {
+    /// As far as they were counted.
+    pub rows: u64,
+    /// Stretches of the spool whose rows nobody could count any more.
+    pub uncounted: usize,
 }
 
 /// The streams of one table of one source.
@@ -69,8 +122,12 @@ pub struct Kind {
     pub lost_because: BTreeMap<String, usize>,
     /// For how many seconds nobody can tell what was sent, of at least one stream.
     pub unknown_seconds: f64,
-    /// From when on all that the venue sent is there; `None` where nothing can show that.
+    /// For how many seconds the market was closed, by its schedule, of at least one stream.
+    pub closed_seconds: f64,
+    /// From when on all that the venue sent is in the spool, or was; `None` where nothing can show that.
     pub complete_since: Option<Timestamp>,
+    /// The sinks that lack some of it: of these that does not hold.
+    pub incomplete_at: Vec<String>,
 }
 
 /// What shows that nothing is missing in a stream.
@@ -240,16 +297,96 @@ impl Coverage {
         for stream in &streams {
             kinds.entry((&stream.source, &stream.table)).or_default().push(stream);
         }
-        let kinds: Vec<_> =
+        let mut kinds: Vec<_> =
             kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default(), now.unwrap_or_default())).collect();
+        if version >= 3 && since.is_none() {
+            joined(connection, &mut kinds).await?;
+        }
+        let counts_all: Option<bool> = match version {
+            ..3 => None,
+            _ => sqlx::query_scalar("SELECT all_rows FROM counted").fetch_optional(&mut *connection).await?,
+        };
+        let counts_all = counts_all.unwrap_or(false);
         let dropped = dropped(connection, since).await?;
         let unreadable = unreadable(connection, since).await?;
         let skipped = if version < 2 { Vec::new() } else { skipped(connection, since).await? };
-        let is_lost = kinds.iter().any(|kind| kind.lost > 0)
-            || dropped.iter().any(|dropped| dropped.sink.is_some())
-            || !(unreadable.is_empty() && skipped.is_empty());
         let offset = offset.unwrap_or_default().cast_unsigned();
-        Ok(Self { offset, from, to, stopped, is_lost, kinds, dropped, unreadable, skipped, streams })
+        let (is_lost, totals, sinks) = (false, Totals::default(), Vec::new());
+        let coverage = Self {
+            offset,
+            counts_all,
+            from,
+            to,
+            stopped,
+            is_lost,
+            totals,
+            kinds,
+            sinks,
+            dropped,
+            unreadable,
+            skipped,
+            streams,
+        };
+        Ok(coverage.summed_up(BTreeMap::new()))
+    }
+
+    /// Adds what waits as dead letters, by sink: the ledger does not know of it.
+    #[must_use]
+    pub fn with_dead_letters(self, letters: BTreeMap<String, u64>) -> Self {
+        self.summed_up(letters)
+    }
+
+    /// Works out what follows from the rest.
+    fn summed_up(mut self, letters: BTreeMap<String, u64>) -> Self {
+        let mut sinks: BTreeMap<String, SinkCoverage> = BTreeMap::new();
+        let mut lacks = |sink: &str, table: &str, why: &str, rows: Option<u64>| {
+            let at = sinks.entry(sink.to_owned()).or_default();
+            let lost = at.lost_because.entry(why.to_owned()).or_default();
+            for (sum, uncounted) in [(&mut at.rows_lost, &mut at.uncounted), (&mut lost.rows, &mut lost.uncounted)] {
+                *sum = sum.saturating_add(rows.unwrap_or(0));
+                *uncounted += usize::from(rows.is_none());
+            }
+            at.tables.insert(table.to_owned());
+        };
+        for Dropped { table, sink, rows, .. } in &self.dropped {
+            if let Some(sink) = sink {
+                lacks(sink, table, fold::SPOOL_FULL, Some(*rows));
+            }
+        }
+        for Unread { sinks, .. } in &self.unreadable {
+            sinks.iter().for_each(|sink| lacks(sink, "", fold::UNREADABLE, None));
+        }
+        for Skipped { sink, table, rows, why, .. } in &self.skipped {
+            lacks(sink, table, why, *rows);
+        }
+        for (sink, letters) in letters.into_iter().filter(|(_, letters)| *letters > 0) {
+            sinks.entry(sink).or_default().dead_letters = letters;
+        }
+        let named = |(sink, at)| SinkCoverage { sink, ..at };
+        self.sinks = sinks.into_iter().map(named).collect();
+        for kind in &mut self.kinds {
+            let lacking = self.sinks.iter().filter(|at| at.tables.contains("") || at.tables.contains(&kind.table));
+            kind.incomplete_at = lacking.map(|at| at.sink.clone()).collect();
+        }
+        let sum = |count: fn(&Kind) -> usize| self.kinds.iter().map(count).sum();
+        let of_nobody = self.unreadable.iter().filter(|one| one.sinks.is_empty()).count();
+        self.totals = Totals {
+            filled: sum(|kind| kind.filled),
+            open: sum(|kind| kind.open),
+            lost: sum(|kind| kind.lost),
+            rows_lost_at_sinks: self.sinks.iter().fold(0, |sum, at| sum.saturating_add(at.rows_lost)),
+            uncounted: of_nobody + self.sinks.iter().map(|at| at.uncounted).sum::<usize>(),
+            dead_letters: self.sinks.iter().map(|at| at.dead_letters).sum(),
+        };
+        self.is_lost = self.totals.is_lost();
+        self
+    }
+}
+
+impl Totals {
+    /// Returns whether anything is lost.
+    pub fn is_lost(&self) -> bool {
+        self.lost > 0 || self.rows_lost_at_sinks > 0 || self.uncounted > 0
     }
 }
 
@@ -287,9 +424,22 @@ impl Kind {
             lost_seconds: seconds(intervals().filter(|one| one.state == State::Lost), now),
             lost_because,
             unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), now),
-            complete_since: streams.iter().map(|stream| stream.complete_since).max().flatten(),
+            closed_seconds: seconds(intervals().filter(|one| one.state == State::Closed), now),
+            complete_since: complete_since(streams),
+            incomplete_at: Vec::new(),
         }
     }
+}
+
+/// Returns from when on nothing is missing in any of the streams; `None` where that is so of one of them at no time.
+fn complete_since(streams: &[&StreamCoverage]) -> Option<Timestamp> {
+    let is_never = |stream: &StreamCoverage| {
+        stream.complete_since.is_none() && stream.intervals.iter().any(|one| one.state.is_broken())
+    };
+    if streams.iter().any(|stream| is_never(stream)) {
+        return None;
+    }
+    streams.iter().filter_map(|stream| stream.complete_since).max()
 }
 
 /// Returns how long at least one of the intervals lasted; what goes on is as long as it is now.
@@ -324,10 +474,11 @@ impl StreamCoverage {
         if self.proof == Proof::None {
             return None;
         }
-        let is_claimed = |one: &&Interval| one.state.is_complete();
-        let is_broken = |one: &&Interval| matches!(one.state, State::Open | State::Lost | State::Unknown);
-        let broken = self.intervals.iter().filter(is_broken).filter_map(|one| one.to).max();
-        let first = self.intervals.iter().find(is_claimed)?.from;
+        if self.intervals.last().is_some_and(|last| last.state == State::Lost) {
+            return None;
+        }
+        let broken = self.intervals.iter().filter(|one| one.state.is_broken()).filter_map(|one| one.to).max();
+        let first = self.intervals.iter().find(|one| one.state.is_complete())?.from;
         Some(broken.map_or(first, |broken| broken.max(first)))
     }
 }
@@ -380,6 +531,19 @@ async fn streams(
         stream.complete_since = stream.complete_since();
     }
     Ok(streams)
+}
+
+/// Adds what was settled long ago, and has no stretch of its own any more.
+async fn joined(connection: &mut SqliteConnection, kinds: &mut [Kind]) -> sqlx::Result<()> {
+    let query = "SELECT source, tbl, sum(filled), sum(absent) FROM streams GROUP BY source, tbl";
+    let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(query).fetch_all(connection).await?;
+    for (source, table, filled, absent) in rows {
+        for kind in kinds.iter_mut().filter(|kind| kind.source == source && kind.table == table) {
+            kind.filled += usize::try_from(filled).unwrap_or(0);
+            kind.absent += usize::try_from(absent).unwrap_or(0);
+        }
+    }
+    Ok(())
 }
 
 async fn dropped(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Dropped>> {

@@ -15,6 +15,7 @@ use sqlx::{
 
 use super::{
     fold::{Fold, Line, Skip, StoredLine},
+    report::HEARD,
     timeline::{KEPT, Known, Mark, State, Timeline},
     told::{Statement, Told},
 };
@@ -51,6 +52,8 @@ pub(super) struct News {
     pub(super) unreadable: Vec<Unreadable>,
     /// The last place of each boot that is over.
     pub(super) boots: Vec<SpoolPosition>,
+    /// Whether what is counted is every row of this spool and no other, where that is news.
+    pub(super) counts_all: Option<bool>,
 }
 
 /// What an error stands for that says that a ledger is another pipeline's.
@@ -155,6 +158,22 @@ impl Store {
         Ok(())
     }
 
+    /// Joins what was settled this long before the last moment of which anything is known: stretches of which all is there,
+    /// and which follow on each other, are one. How many of them were filled, or absent, stays known.
+    pub(super) async fn compact(&mut self, kept: Duration) -> Result<()> {
+        let joined = async {
+            let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut self.connection).await?;
+            let before = Timestamp(heard.unwrap_or(i64::MIN).saturating_sub(kept.as_nanos() as i64));
+            let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+            sqlx::query(SETTLE).bind(before.0).execute(&mut *transaction).await?;
+            for step in JOIN {
+                sqlx::query(step).execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        joined.await.map_err(|error| failed(&self.path, error))
+    }
+
     /// Begins to note what the table `coverage` has to be told.
     pub(super) async fn tell(&mut self) -> Result<()> {
         let told = Told::open(&mut self.connection).await;
@@ -216,6 +235,10 @@ impl Store {
         sqlx::query(FORGET_BOOTS).bind(MOST_BOOTS).execute(&mut *transaction).await?;
         let owner = sqlx::query("INSERT OR REPLACE INTO owner VALUES (1, ?)").bind(&self.owner.pipeline);
         owner.execute(&mut *transaction).await?;
+        if let Some(counts_all) = news.counts_all {
+            let counted = sqlx::query("INSERT OR REPLACE INTO counted VALUES (1, ?)").bind(counts_all);
+            counted.execute(&mut *transaction).await?;
+        }
         write_losses(&mut transaction, fold, &news.unreadable).await?;
         write_skips(&mut transaction, fold, place).await?;
         if let Some(told) = &mut self.told {
@@ -437,7 +460,7 @@ pub(super) fn refuse_newer(path: &Path, version: i64) -> Result<()> {
 const VERSION: i64 = FORMATS.len() as i64;
 
 /// What makes each format of the one before, the first one of nothing: a new format is a step behind the others.
-const FORMATS: [&str; 2] = [FORMAT_1, FORMAT_2];
+const FORMATS: [&str; 3] = [FORMAT_1, FORMAT_2, FORMAT_3];
 
 /// A mark holds until the next one of its stream, so that intervals have neither overlaps nor holes.
 const FORMAT_1: &str = "
@@ -486,6 +509,38 @@ PRAGMA user_version = 2;
 COMMIT;
 ";
 
+/// What was joined, and whether every row was counted.
+const FORMAT_3: &str = "
+BEGIN IMMEDIATE;
+ALTER TABLE streams ADD COLUMN filled INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE streams ADD COLUMN absent INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE counted (id INTEGER PRIMARY KEY CHECK (id = 1), all_rows INTEGER NOT NULL) STRICT;
+PRAGMA user_version = 3;
+COMMIT;
+";
+
+/// What is settled: marks that end before a time, of stretches in which all is there, each with what the one before says.
+const SETTLE: &str = "
+CREATE TEMP TABLE settled AS SELECT stream, start, state, before FROM (
+    SELECT stream, start, state,
+        lag(state) OVER (PARTITION BY stream ORDER BY start) AS before,
+        lead(start) OVER (PARTITION BY stream ORDER BY start) AS until
+    FROM marks)
+WHERE until < ?1 AND state IN ('received', 'backfilled', 'absent')";
+
+/// Keeps the counts, and makes one of the stretches that follow on each other.
+const JOIN: [&str; 4] = [
+    "UPDATE streams SET filled = streams.filled + counts.filled, absent = streams.absent + counts.absent
+     FROM (SELECT stream, sum(state = 'backfilled') AS filled, sum(state = 'absent') AS absent FROM settled GROUP BY stream)
+         AS counts
+     WHERE counts.stream = streams.id",
+    "UPDATE marks SET state = 'received', why = NULL
+     WHERE (stream, start) IN (SELECT stream, start FROM settled WHERE state <> 'received')",
+    "DELETE FROM marks WHERE (stream, start) IN
+         (SELECT stream, start FROM settled WHERE before IN ('received', 'backfilled', 'absent'))",
+    "DROP TABLE settled",
+];
+
 const INSERT_STREAM: &str = "
 INSERT INTO streams (source, tbl, symbol, listing, numbering, session, received, backfilled)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -507,6 +562,49 @@ ORDER BY streams.id, start";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_settled_and_follows_on_each_other_becomes_one_stretch_and_what_is_lost_or_new_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.sqlite");
+        let mut store = Store::open(&path, Owner { pipeline: "p".to_owned(), spool: 10 }).await.unwrap();
+        let streams = "INSERT INTO streams (id, source, tbl, symbol, listing, received, backfilled)
+            VALUES (1, 's', 't', 'A', '', 0, 0), (2, 's', 't', 'B', '', 0, 0)";
+        sqlx::query(streams).execute(&mut store.connection).await.unwrap();
+        let marks = [
+            (
+                1,
+                "received0 backfilled10 received20 absent30 received40 lost50 backfilled60 received70 backfilled100 received110",
+            ),
+            (2, "unknown0 received10 unknown20 received30"),
+        ];
+        for (stream, marks) in marks {
+            for mark in marks.split(' ') {
+                let at = mark.find(|digit: char| digit.is_ascii_digit()).unwrap();
+                let insert = sqlx::query("INSERT INTO marks VALUES (?, ?, ?, NULL)").bind(stream);
+                let insert = insert.bind(mark[at..].parse::<i64>().unwrap()).bind(&mark[..at]);
+                insert.execute(&mut store.connection).await.unwrap();
+            }
+        }
+        for _twice_is_once in 0..2 {
+            store.compact(Duration::from_nanos(20)).await.unwrap();
+            let mut shown = Vec::new();
+            for stream in [1, 2] {
+                let marks = "SELECT group_concat(state || start, ' ') FROM
+                    (SELECT state, start FROM marks WHERE stream = ? ORDER BY start)";
+                let marks: String =
+                    sqlx::query_scalar(marks).bind(stream).fetch_one(&mut store.connection).await.unwrap();
+                shown.push(marks);
+            }
+            let first = "received0 lost50 received60 received70 backfilled100 received110";
+            assert_eq!(shown, [first, "unknown0 received10 unknown20 received30"]);
+            let counts: (i64, i64) = sqlx::query_as("SELECT filled, absent FROM streams WHERE id = 1")
+                .fetch_one(&mut store.connection)
+                .await
+                .unwrap();
+            assert_eq!(counts, (2, 1), "how often something was filled stays known");
+        }
+    }
 
     #[tokio::test]
     async fn a_ledger_of_each_older_format_is_brought_up_to_this_one_and_a_newer_one_refused() {

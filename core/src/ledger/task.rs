@@ -37,6 +37,7 @@ pub(crate) struct Setup {
 /// Returns the ledger, and what the log is kept for.
 pub(crate) fn prepare(setup: Setup) -> (Ledger, watch::Receiver<Floor>) {
     let (floor, shown) = watch::channel(Floor::default());
+    setup.health.overdue_after(OVERDUE_AFTER);
     (Ledger { setup, floor, teller: None }, shown)
 }
 
@@ -109,7 +110,12 @@ impl Ledger {
         let mut reading = self.start(&mut store).await?;
         let begins_at = self.setup.synced.borrow().offset;
         self.setup.health.healthy("follows the spool");
+        let mut compact_at = Instant::now();
         loop {
+            if compact_at <= Instant::now() {
+                compact_at = Instant::now() + COMPACT_EVERY;
+                store.compact(KEPT_APART).await?;
+            }
             let is_last = self.setup.stop.borrow_and_update().is_some();
             let upto = self.setup.synced.borrow_and_update().offset;
             let next_at = Instant::now() + PACE;
@@ -146,11 +152,14 @@ impl Ledger {
     /// Reads up to an offset.
     async fn catch_up(&self, store: &mut Store, mut reading: Reading, upto: u64) -> Result<Reading> {
         while reading.position.offset < upto || reading.has_losses() {
-            if self.setup.stop.borrow().is_some_and(|deadline| deadline <= Instant::now()) {
+            let stop = self.setup.stop.clone();
+            let is_over = move || stop.borrow().is_some_and(|deadline| deadline <= Instant::now());
+            if is_over() {
                 return Err(too_late());
             }
+            self.setup.health.untaken_since(Some(Instant::now()));
             let read;
-            (reading, read) = blocking(reading, move |reading| reading.read_on(upto)).await?;
+            (reading, read) = blocking(reading, move |reading| reading.read_on(upto, &is_over)).await?;
             read?;
             self.save(store, &mut reading).await?;
         }
@@ -163,8 +172,11 @@ impl Ledger {
             told.hear(said);
         }
         let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
-        let news = News { unreadable: reading.losses(), boots: std::mem::take(&mut reading.passed) };
+        let counts_all = reading.counts_all.or((!reading.unread.is_empty()).then_some(false));
+        let boots = std::mem::take(&mut reading.passed);
+        let news = News { unreadable: reading.losses(), boots, counts_all };
         store.save(&mut reading.fold, place, &news).await?;
+        reading.counts_all = None;
         reading.unread.clear();
         reading.known_lost.extend(news.unreadable.iter().map(|loss| (loss.first, loss.last)));
         self.setup.health.ledger(Instant::now(), reading.position.offset, reading.fold.open());
@@ -237,11 +249,11 @@ fn standing(reader: &SpoolReader, place: &Place) -> Standing {
 }
 
 /// A fold with its place in the log.
-struct Reading {
+pub(super) struct Reading {
     fold: Fold,
     log: SpoolLog,
     reader: SpoolReader,
-    position: SpoolPosition,
+    pub(super) position: SpoolPosition,
     /// The last place of each boot that it has passed, since the store was told.
     passed: Vec<SpoolPosition>,
     /// What it could not read itself, since the store was told.
@@ -250,18 +262,22 @@ struct Reading {
     known_lost: BTreeSet<(u64, u64)>,
     /// Statements of the ledger's own that were read since the store was told.
     said: Vec<Statement>,
+    /// Whether the store counts every row of this spool and no other, where that is news.
+    counts_all: Option<bool>,
 }
 
 impl Reading {
     /// Begins with the oldest head.
-    fn begin(reader: &SpoolReader, lines: Vec<StoredLine>, why: &str) -> Result<Self> {
+    pub(super) fn begin(reader: &SpoolReader, lines: Vec<StoredLine>, why: &str) -> Result<Self> {
         let position = reader.oldest();
         let snapshot = reader.snapshot(position.offset)?.filter(|(at, _)| at.offset == position.offset);
         let mut continuity = Continuity::restore(snapshot.as_ref().map_or(&[][..], |(_, snapshot)| snapshot))?;
         for (id, stream) in reader.streams().into_iter().filter(|_| snapshot.is_none()) {
             continuity.add_stream(id, &stream.source, &stream.key);
         }
-        Self::at(reader, Fold::begin(continuity, lines, why), position)
+        let counts_all = Some(lines.is_empty() && position.offset == 0);
+        let reading = Self::at(reader, Fold::begin(continuity, lines, why), position)?;
+        Ok(Self { counts_all, ..reading })
     }
 
     /// Goes on behind `position`, with continuity as it was `at` a place before it.
@@ -284,14 +300,15 @@ impl Reading {
         position: SpoolPosition,
     ) -> Result<Self> {
         let Self { fold, .. } = Self::restored(reader, head, position)?;
-        Self::at(reader, Fold::begin(fold.into_continuity(), lines, WENT_BACK), position)
+        let reading = Self::at(reader, Fold::begin(fold.into_continuity(), lines, WENT_BACK), position)?;
+        Ok(Self { counts_all: Some(false), ..reading })
     }
 
     /// Returns continuity as it is at `position`, from a head before it.
     fn restored(reader: &SpoolReader, (at, snapshot): (SpoolPosition, &[u8]), position: SpoolPosition) -> Result<Self> {
         let mut reading = Self::at(reader, Fold::restoring(Continuity::restore(snapshot)?), at)?;
         while reading.position.offset < position.offset {
-            reading.read(position.offset)?;
+            reading.read(position.offset, &|| false)?;
         }
         Ok(reading)
     }
@@ -313,21 +330,22 @@ impl Reading {
         let mut log = SpoolLog::new(reader.clone());
         log.seek(position)?;
         let (passed, unread, known_lost) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Ok(Self { fold, log, reader: reader.clone(), position, passed, unread, known_lost, said: Vec::new() })
+        let (reader, said) = (reader.clone(), Vec::new());
+        Ok(Self { fold, log, reader, position, passed, unread, known_lost, said, counts_all: None })
     }
 
     /// Reads on, if there is more.
-    fn read_on(&mut self, upto: u64) -> Result<()> {
-        if self.position.offset < upto { self.read(upto) } else { Ok(()) }
+    fn read_on(&mut self, upto: u64, is_over: &dyn Fn() -> bool) -> Result<()> {
+        if self.position.offset < upto { self.read(upto, is_over) } else { Ok(()) }
     }
 
-    /// Reads on, so far that what has to be written then is bounded.
-    fn read(&mut self, upto: u64) -> Result<()> {
+    /// Reads on, so far that what has to be written then is bounded, and as long as there is time.
+    pub(super) fn read(&mut self, upto: u64, is_over: &dyn Fn() -> bool) -> Result<()> {
         let Self { fold, log, reader, position, passed, unread, said, .. } = self;
         let (mut items, mut is_dropped) = (0, false);
         let before = *position;
         log.read(upto, &mut |seen| {
-            if items >= AT_ONCE {
+            if items >= AT_ONCE || (items > 0 && items % LOOKS_UP_EVERY == 0 && is_over()) {
                 return ControlFlow::Break(());
             }
             items += 1;
@@ -403,11 +421,23 @@ async fn blocking<T: Send + 'static, R: Send + 'static>(
 /// So often the ledger is written: what is shown of a running pipeline is that old.
 const PACE: Duration = Duration::from_secs(1);
 
+/// How often what is settled is joined.
+const COMPACT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// For so long each stretch that was filled stays one of its own.
+const KEPT_APART: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
 /// How long the last word may take.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
 /// So many items are read between two commits.
 const AT_ONCE: usize = 200_000;
+
+/// And so many before it is asked whether there is time for more.
+const LOOKS_UP_EVERY: usize = 512;
+
+/// Reading on for so long is shown as a fault: what the ledger has not read, the spool keeps.
+const OVERDUE_AFTER: Duration = Duration::from_secs(30);
 
 const NEW: &str = "the ledger began later";
 const NO_HEAD: &str = "the spool has no head left that the ledger could go on from";

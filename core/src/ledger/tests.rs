@@ -6,7 +6,7 @@ use sqlx::Connection as _;
 use tempfile::TempDir;
 use tokio::{sync::watch, time::Instant};
 
-use super::{Coverage, Keeper, Setup, State, prepare};
+use super::{Coverage, Keeper, Setup, State, prepare, task::Reading};
 use crate::{
     delivery,
     health::{Registry, StageId, Status},
@@ -14,8 +14,8 @@ use crate::{
     protocol::{Edge, GapId},
     row::{Head, Numbering, Origin, Position, StreamKey, Timestamp},
     spool::{
-        Append, Control, Floor, GapOutcome, Item, ItemBuffer, Recovery, RowHead, SourceInfo, SpoolLimits, SpoolOptions,
-        SpoolWriter, Step,
+        Append, Control, Floor, GapOutcome, Item, ItemBuffer, LeftBy, Recovery, RowHead, SourceInfo, SpoolLimits,
+        SpoolOptions, SpoolWriter, Step,
     },
     testkit::SimDisk,
 };
@@ -211,6 +211,19 @@ async fn it_follows_to_the_end_and_says_what_is_kept_for_it() {
     assert_eq!((trades.lost, trades.lost_seconds, trades.complete_since), (1, 12.0, Some(Timestamp(120 * S))));
 }
 
+#[test]
+fn it_stops_reading_when_the_time_for_stopping_is_over_and_goes_on_from_there() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.put_all((0..2_000).map(|n| Put::Row(PLAIN, n, Origin::Live)));
+    let end = spool.writer.synced_position();
+    let mut reading = Reading::begin(&spool.writer.reader(), Vec::new(), "").unwrap();
+    reading.read(end.offset, &|| true).unwrap();
+    assert!(reading.position.offset < 1_000, "{:?}", reading.position);
+    reading.read(end.offset, &|| false).unwrap();
+    assert_eq!(reading.position, end);
+}
+
 #[tokio::test]
 async fn killed_behind_every_item_it_says_the_same_as_if_it_had_never_been() {
     let mut spool = Spool::new();
@@ -315,7 +328,9 @@ async fn a_ledger_of_another_pipeline_is_put_aside_and_none_of_its_streams_is_ta
     let old = async |path: PathBuf| {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
         let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-        let back = "DROP TABLE owner; DROP TABLE boots; DROP TABLE skipped; ALTER TABLE unreadable DROP COLUMN sinks; PRAGMA user_version = 1";
+        let back = "DROP TABLE owner; DROP TABLE boots; DROP TABLE skipped; DROP TABLE counted; \
+            ALTER TABLE unreadable DROP COLUMN sinks; ALTER TABLE streams DROP COLUMN filled; \
+            ALTER TABLE streams DROP COLUMN absent; PRAGMA user_version = 1";
         sqlx::raw_sql(back).execute(&mut file).await.unwrap();
         file.close().await.unwrap();
     };
@@ -478,7 +493,7 @@ async fn of_what_somebody_runs_nothing_is_claimed_behind_the_last_frame() {
 async fn a_stream_that_was_given_up_and_comes_back_goes_on_where_it_was() {
     let mut spool = Spool::new();
     spool.put_all(beginning());
-    let left = Control::Unsubscribed { session: 1, streams: vec![PLAIN], at: Timestamp(107 * S) };
+    let left = Control::Left { session: 1, streams: vec![PLAIN], by: LeftBy::Choice, at: Timestamp(107 * S) };
     spool.put_all([Put::Control(left), Put::Control(Control::Retired { stream: PLAIN })]);
     spool.follow("one").await;
     let (id, key) = (9, StreamKey::new("tickers", "A"));
@@ -489,6 +504,28 @@ async fn a_stream_that_was_given_up_and_comes_back_goes_on_where_it_was() {
     spool.put(Put::Control(Control::Confirmed { session: 3, source, line, streams, venue_at: at, at }));
     spool.follow("one").await;
     let coverage = spool.covered("one").await;
-    assert_eq!(said(&coverage, "tickers"), "100 received, 106 not_subscribed, 400 received, 400");
+    assert_eq!(
+        said(&coverage, "tickers"),
+        "100 received, 106 not_subscribed (the choice has other instruments), 400 received, 400"
+    );
     assert_eq!(coverage.streams.len(), 2, "it is one stream, whatever its number");
+}
+
+#[tokio::test]
+async fn while_a_market_is_closed_by_its_schedule_nothing_is_missing() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    let closes = Control::Left { session: 1, streams: vec![PLAIN], by: LeftBy::Schedule, at: Timestamp(107 * S) };
+    spool.put(Put::Control(closes));
+    spool.follow("one").await;
+    // Killed in between: what the next process finds in its file is the reason.
+    let at = Timestamp(400 * S);
+    let (source, line, streams) = ("deribit".to_owned(), 0, vec![(PLAIN, Numbering::Unnumbered)]);
+    spool.put(Put::Control(Control::Confirmed { session: 3, source, line, streams, venue_at: at, at }));
+    spool.follow("one").await;
+    let coverage = spool.covered("one").await;
+    assert_eq!(said(&coverage, "tickers"), "100 received, 106 closed (by the schedule), 400 received, 400");
+    let tickers = coverage.kinds.iter().find(|kind| kind.table == "tickers").unwrap();
+    assert_eq!((tickers.closed_seconds, tickers.unknown_seconds), (294.0, 0.0));
+    assert!(!coverage.is_lost);
 }

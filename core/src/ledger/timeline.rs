@@ -25,6 +25,8 @@ pub enum State {
     Unknown,
     /// It was not subscribed to, on purpose.
     NotSubscribed,
+    /// The market was closed, by its schedule: nothing was to come.
+    Closed,
 }
 
 /// A state with its reason.
@@ -52,7 +54,7 @@ pub(crate) struct Timeline {
 
 impl State {
     /// All of them, with their names.
-    pub const ALL: [(Self, &str); 7] = [
+    pub const ALL: [(Self, &str); 8] = [
         (Self::Received, "received"),
         (Self::Backfilled, "backfilled"),
         (Self::Open, "open"),
@@ -60,6 +62,7 @@ impl State {
         (Self::Lost, "lost"),
         (Self::Unknown, "unknown"),
         (Self::NotSubscribed, "not_subscribed"),
+        (Self::Closed, "closed"),
     ];
 
     /// Returns its name.
@@ -75,6 +78,11 @@ impl State {
     /// Returns whether all that the venue sent is there.
     pub fn is_complete(self) -> bool {
         matches!(self, Self::Received | Self::Backfilled | Self::Absent)
+    }
+
+    /// Returns whether something that the venue sent may not be there. Where nothing was to come neither holds.
+    pub fn is_broken(self) -> bool {
+        matches!(self, Self::Open | Self::Lost | Self::Unknown)
     }
 }
 
@@ -141,7 +149,11 @@ impl Timeline {
                 mark.known = known;
             }
         }
-        self.marks.dedup_by(|later, earlier| later.known == earlier.known);
+        for index in (first.max(1)..=end.min(self.marks.len() - 1)).rev() {
+            if self.marks[index].known == self.marks[index - 1].known {
+                self.marks.remove(index);
+            }
+        }
         if is_painted {
             // A mark may be gone that stood at the beginning.
             self.changed = Some(self.changed.map_or(from, |changed| changed.min(from)));

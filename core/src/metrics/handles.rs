@@ -125,6 +125,8 @@ pub struct SinkMetrics {
     pub uncommitted_age: Gauge,
     /// How long the store takes for a chunk, in seconds.
     pub write: Histogram,
+    /// How long the store takes to answer when it is idle, in seconds.
+    pub probe: Histogram,
 }
 
 impl SinkMetrics {
@@ -139,6 +141,7 @@ impl SinkMetrics {
             dead_letters: gauge(&super::SINK_DEAD_LETTERS, &labels),
             uncommitted_age: gauge(&super::SINK_UNCOMMITTED_AGE, &labels),
             write: histogram(&super::SINK_WRITE, &labels),
+            probe: histogram(&super::SINK_PROBE, &labels),
         }
     }
 }
@@ -235,7 +238,7 @@ impl ByReason {
     fn new(metric: &'static Metric, labels: &[Label]) -> Self {
         let mut counters = Self { metric, labels: labels.to_vec(), counters: Vec::new() };
         // Something to add up before there is a reason.
-        counters.of("");
+        counters.of("none");
         counters
     }
 

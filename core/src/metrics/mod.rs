@@ -185,6 +185,8 @@ const SINK_UNCOMMITTED_AGE: Metric = Metric::gauge(
 .in_unit(Unit::Seconds);
 const SINK_WRITE: Metric =
     Metric::seconds("tidegate_sink_write_seconds", "Measures how long the store takes for a chunk.");
+const SINK_PROBE: Metric =
+    Metric::seconds("tidegate_sink_probe_seconds", "Measures how long an idle store takes to answer a probe.");
 
 /// Every metric. What is not in here does not exist.
 pub const ALL: &[Metric] = &[
@@ -222,6 +224,7 @@ pub const ALL: &[Metric] = &[
     SINK_DEAD_LETTERS,
     SINK_UNCOMMITTED_AGE,
     SINK_WRITE,
+    SINK_PROBE,
 ];
 
 #[cfg(test)]

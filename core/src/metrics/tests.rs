@@ -93,7 +93,7 @@ fn what_is_left_out_is_counted_by_its_reason() {
         source.ignored.of("a method of no interest").increment(1);
     });
     let counted = recorder.values("tidegate_ignored_total", "reason");
-    let expected = [("", 0), ("a method of no interest", 2), ("a value that is no number", 2)];
+    let expected = [("none", 0), ("a method of no interest", 2), ("a value that is no number", 2)];
     assert_eq!(counted, expected.map(|(reason, n)| (reason.to_owned(), n)).into());
 }
 

@@ -59,3 +59,41 @@ fn since(check: &Check) -> Option<Timestamp> {
 }
 
 const EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        health::StageId,
+        intake::{Handover, LinkId},
+        row::Table,
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn each_stage_of_the_pipeline_has_a_row_at_the_start_each_minute_and_at_the_stop() {
+        let (queue, mut intake) = mpsc::channel::<Handover>(8);
+        let (registry, stop) = (Registry::new(), CancellationToken::new());
+        registry.stage(StageId::spool("eth")).healthy("open");
+        registry.stage(StageId::sink("eth", "sqlite")).healthy("stored");
+        registry.stage(StageId::spool("other")).healthy("open");
+        let link = Link::new(LinkId { source: 0, line: 0 }, vec![Table::of::<Status<'_>>()], queue, usize::MAX);
+        let (told, stopping) = (registry.clone(), stop.clone());
+        let telling = tokio::spawn(async move { tell(link, "eth", &told, stopping).await });
+        let began = tokio::time::Instant::now();
+        let mut next = async || {
+            let handover = intake.recv().await.expect("it tells until the stop");
+            let rows = handover.records.len();
+            handover.done(1);
+            (began.elapsed().as_secs(), rows)
+        };
+        assert_eq!(next().await, (0, 2), "two stages, and none of the other pipeline");
+        assert_eq!(next().await, (60, 2));
+        assert_eq!(next().await, (120, 2));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        stop.cancel();
+        assert_eq!(next().await, (125, 2), "the last word is not a minute late");
+        telling.await.unwrap().unwrap();
+    }
+}

@@ -146,7 +146,9 @@ pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
     let spool_health = around.registry.stage(StageId::spool(&pipeline.name));
     let mut pauses = caught::pauses();
     let parts = loop {
-        let error = match Parts::start(pipeline.clone(), around.clone()).await {
+        // Components are made on the way, and asked what they are.
+        let started = caught("starting the pipeline", Parts::start(pipeline.clone(), around.clone())).await;
+        let error = match started.flatten() {
             Ok(parts) => break parts,
             Err(error) => error,
         };

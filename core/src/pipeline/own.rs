@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    caught::caught,
+    caught::{caught, pauses},
     health::Registry,
     intake::{Handover, SourceSetup},
     ledger::{Ledger, Telling},
@@ -45,14 +45,8 @@ impl Own {
         let telling = has_coverage.then(|| Telling { lines: lines.clone(), done: done.clone() });
         tasks.spawn(ledger.run(telling));
         if has_status {
-            let (link, stop) = (lines.link(STATUS_BYTES), done.clone());
             let (pipeline, registry) = (setup.pipeline.to_owned(), setup.registry.clone());
-            tasks.spawn(async move {
-                let told = caught("the status", own::tell_status(link, &pipeline, &registry, stop)).await.flatten();
-                if let Err(error) = told {
-                    warn!(pipeline, error = error.chain(), "status {pipeline} is told no more; the next start goes on");
-                }
-            });
+            tasks.spawn(tell_status(lines, pipeline, registry, done.clone()));
         }
         Self { tasks, done }
     }
@@ -65,6 +59,26 @@ impl Own {
     /// Waits until they have ended.
     pub(super) async fn ended(mut self) {
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Tells how the stages are until the stop, again after a panic.
+async fn tell_status(lines: Lines, pipeline: String, registry: Registry, stop: CancellationToken) {
+    let mut pauses = pauses();
+    loop {
+        let link = lines.link(STATUS_BYTES);
+        let told = caught("the status", own::tell_status(link, &pipeline, &registry, stop.clone())).await;
+        match told {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => {
+                warn!(pipeline, error = error.chain(), "status {pipeline} is told no more; the next start goes on");
+                return;
+            }
+            Err(panic) => warn!(pipeline, error = panic.chain(), "status {pipeline} is told again after a pause"),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(pauses.failed(None))).await.is_none() {
+            return;
+        }
     }
 }
 

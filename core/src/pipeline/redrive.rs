@@ -25,8 +25,9 @@ use tracing::{info, warn};
 use super::{Folder, SourceFeed};
 use crate::{
     Error, Result,
+    caught::{caught, pauses},
     config::Pipeline,
-    deadletter::{DeadLetter, Redrive},
+    deadletter::{self, DeadLetter, Redrive},
     delivery::Floor,
     intake::{Handover, Link, LinkId, MAX_ROW, Step},
     row::{Table, Timestamp},
@@ -112,8 +113,7 @@ pub fn ask(folder: &Folder, sink: &str, letters: &[DeadLetter]) -> Result<PathBu
     let name = format!("{PREFIX}{:020}-{}{SUFFIX}", Timestamp::now().0, std::process::id());
     let written = disk::replace(&RealDisk::at(&directory), &name, |file| {
         for letter in letters {
-            serde_json::to_writer(&mut *file, letter)?;
-            file.write_all(b"\n")?;
+            file.write_all(&deadletter::written(letter))?;
         }
         Ok(())
     });
@@ -158,10 +158,13 @@ fn read(path: &Path) -> Result<Vec<DeadLetter>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
         text => text.map_err(cannot)?,
     };
-    text.lines().map(|line| serde_json::from_str(line).map_err(|error| cannot(error.into()))).collect()
+    let none = || io::Error::new(io::ErrorKind::InvalidData, "a line of it is no dead letter");
+    let letter = |line: &str| deadletter::parsed(line.as_bytes()).and_then(|letter| letter.ok_or_else(none));
+    text.lines().map(|line| letter(line).map_err(cannot)).collect()
 }
 
 /// Enters requests in the log of a running pipeline.
+#[derive(Clone)]
 pub(super) struct Redrives {
     pub(super) pipeline: String,
     pub(super) folder: Folder,
@@ -174,8 +177,19 @@ pub(super) struct Redrives {
 }
 
 impl Redrives {
-    /// Looks for requests until the pipeline stops.
+    /// Looks for requests until the pipeline stops, again after a panic: what was entered then is entered once more, which the
+    /// letters see through.
     pub(super) async fn run(self) {
+        let (stop, pipeline, mut pauses) = (self.stop.clone(), self.pipeline.clone(), pauses());
+        while let Err(panic) = caught("sending dead letters again", self.clone().look_on()).await {
+            warn!(pipeline, error = panic.chain(), "redrive {pipeline} is looked for again after a pause");
+            if stop.run_until_cancelled(tokio::time::sleep(pauses.failed(None))).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn look_on(self) {
         let Self { pipeline, folder, sinks, sources, derived, queue, stop } = self;
         let mut desks: Vec<_> = sinks
             .into_iter()

@@ -110,7 +110,7 @@ impl Supervised {
     }
 
     async fn run_once(&self) -> Result<()> {
-        let source = (self.make)()?;
+        let source = caught("making the source", async { (self.make)() }).await.flatten()?;
         let cx = SourceContext::new(SourceParts {
             name: self.name.clone(),
             folder: self.folder.clone(),

@@ -46,9 +46,10 @@ impl Vanished {
 
     fn new(folder: &Path, name: &str, commands: Commands) -> Self {
         // Where nobody can tell what it has, it may need everything.
-        let noted = Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()).unwrap_or_default();
-        let at = noted.position.or(noted.begins_at);
-        let entered = noted.entered.unwrap_or_default();
+        let (at, entered) = match Known::open(Arc::new(RealDisk::at(folder)), name).map(|known| known.noted()) {
+            Ok(noted) => (noted.position.or(noted.begins_at), noted.entered.unwrap_or_default()),
+            Err(_) => (None, u64::MAX),
+        };
         Self { name: name.to_owned(), floor: Floor { committed: at, replay_from: at }, entered, commands }
     }
 
@@ -139,6 +140,7 @@ mod tests {
         assert_eq!(names, ["gone", "torn"]);
         assert_eq!(found[0].floor.committed.unwrap().offset, 5);
         assert_eq!(found[1].floor.committed, None, "it may need everything");
+        assert_eq!(found[1].entered, u64::MAX, "and may have something of every segment: none of them is dropped");
         let why = found[0].holds_back("new");
         for way in ["`[sink.gone]`", "`tidegate sink rename eth.toml gone new`", "`tidegate sink forget eth.toml gone`"]
         {

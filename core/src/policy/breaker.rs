@@ -129,6 +129,13 @@ impl Breaker {
         self.calls_out = self.calls_out.saturating_sub(1);
     }
 
+    /// Ends the pause: the next call may go out as a probe at once, since later would be too late.
+    pub fn end_pause(&mut self) {
+        if matches!(self.phase, Phase::Open { .. }) {
+            self.phase = Phase::HalfOpen { successes_in_a_row: 0 };
+        }
+    }
+
     /// Returns whether calls go out.
     pub fn state(&self) -> BreakerState {
         match self.phase {

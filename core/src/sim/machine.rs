@@ -22,8 +22,12 @@ pub(super) struct Machine {
     random: Random,
     /// Work on other threads takes up to so many milliseconds.
     slowest: u64,
+    /// How much of it was asked for since the world was looked at.
+    works: u32,
     /// What panicked.
     panics: Vec<String>,
+    /// What the engine said, since somebody looked.
+    said: Vec<String>,
 }
 
 thread_local! {
@@ -37,7 +41,7 @@ fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> Option<T> {
 /// Puts a new machine in place of the last one of this thread.
 pub(super) fn build(seed: u64, wall: Timestamp) {
     let (disks, random, panics) = (BTreeMap::new(), Random::new(seed), Vec::new());
-    let machine = Machine { disks, wall: (wall, None), random, slowest: 5, panics };
+    let machine = Machine { disks, wall: (wall, None), random, slowest: 5, works: 0, panics, said: Vec::new() };
     MACHINE.set(Some(machine));
 }
 
@@ -62,6 +66,11 @@ pub(super) fn step_clock(by: i64) {
     with(|machine| machine.wall.0.0 += by);
 }
 
+/// The world goes on.
+pub(super) fn goes_on() {
+    with(|machine| machine.works = 0);
+}
+
 /// From now on work on other threads takes up to so many milliseconds.
 pub(super) fn slow_down(slowest: u64) {
     with(|machine| machine.slowest = slowest);
@@ -74,6 +83,21 @@ pub(super) fn panicked(what: String) -> bool {
         Ok(mut machine) => machine.as_mut().map(|machine| machine.panics.push(what)).is_some(),
         Err(_) => false,
     })
+}
+
+/// The engine said something.
+pub(super) fn say(what: String) {
+    // What a disk says while the machine is asked for it is left out.
+    MACHINE.with(|machine| {
+        if let Ok(mut machine) = machine.try_borrow_mut() {
+            machine.iter_mut().for_each(|machine| machine.said.push(what.clone()));
+        }
+    });
+}
+
+/// Returns what the engine has said since the last call.
+pub(super) fn said() -> Vec<String> {
+    with(|machine| std::mem::take(&mut machine.said)).unwrap_or_default()
 }
 
 /// Returns what has panicked so far.
@@ -118,7 +142,12 @@ pub(super) fn replace_disk(path: &Path, disk: SimDisk) {
 
 /// Another thread is another task here, which takes its time first.
 pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
-    let millis = with(|machine| machine.random.below(machine.slowest + 1)).unwrap_or_default();
+    let (works, millis) = with(|machine| {
+        machine.works += 1;
+        (machine.works, machine.random.below(machine.slowest + 1))
+    })
+    .unwrap_or_default();
+    assert!(works < ENDLESS, "the process works and works, and nothing comes of it");
     tokio::spawn(async move {
         match millis {
             0 => tokio::task::yield_now().await,
@@ -127,3 +156,6 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         work()
     })
 }
+
+/// Whoever asks for so much work between two steps of the world never ends.
+const ENDLESS: u32 = 100_000;

@@ -26,14 +26,18 @@
 //! and I11 are the contract of each sink against its real store, I13 is `delivery/tests`. Derived tables (I9) and a second
 //! owner (I18) do not exist here. Of streams whose records name each other none is here yet.
 //!
-//! Rules that are out of reach: those of Kafka (position topic, fencing, last stable offset) and of QuestDB (table ids,
-//! suspended tables, dedup switched off), which belong to sinks that are not written yet; `rules` lists the others.
+//! Two faults are known and not mended: `KNOWN FAULT` in `check` and in `ledger` says where histories are not held to a rule
+//! for them. What was dropped before the recorder had read it is read from the files that were removed.
+//!
+//! Rules that are out of reach: `OUT_OF_REACH` in `tests` says which tests hold them; those of Kafka and QuestDB are held
+//! against real servers, beside their sinks.
 //!
 //! ```sh
 //! SIM_SEED=97 …      one history, told without all that its failure does without
 //! SIM_SECONDS=120 …  fresh ones, as many as fit; the first seed is printed
 //! SIM_FROM=0 SIM_SEEDS=5000 SIM_ALL=1 …  these, and do not stop at the first that fails
 //! SIM_RULE=Guard … -- --ignored          only this rule is left out
+//! SIM_ITEMS=1 …      the story also has what is entered into the log
 //! … = scripts/histories
 //! ```
 
@@ -42,6 +46,7 @@
 mod check;
 mod engine;
 mod ledger;
+mod listen;
 pub(crate) mod machine;
 pub(crate) mod market;
 mod plan;

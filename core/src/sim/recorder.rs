@@ -2,10 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     sync::Arc,
 };
 
-use super::venue::{SECOND, STREAMS, Venue};
+use super::{
+    engine::SPOOL,
+    machine,
+    venue::{SECOND, STREAMS, Venue},
+};
 use crate::{
     intake::{Continuity, row_hash},
     ledger::Fold,
@@ -13,7 +18,7 @@ use crate::{
     row::Timestamp,
     spool::{
         Boot, Control, Cursor, GapOutcome, Item, ItemBuffer, Recovery, RowHead, SpoolOptions, SpoolPosition,
-        SpoolReader, Standing, Step,
+        SpoolReader, Standing, Step, whole::all_items,
     },
     testkit::{Failure, SimDisk},
 };
@@ -35,6 +40,8 @@ pub(super) struct Recorder {
     pub(super) continuity: Continuity,
     /// The first record and the time from which on each stream is owed.
     pub(super) owed_from: [Option<(usize, i64)>; STREAMS.len()],
+    /// Streams that were left and forgotten.
+    pub(super) begins_anew: [bool; STREAMS.len()],
     /// Records that the log says are lost.
     pub(super) lost: BTreeSet<usize>,
     /// Records that were believed not to be, since the session that was the first one lasted.
@@ -46,6 +53,20 @@ pub(super) struct Recorder {
     /// Offsets that were dropped, by sink.
     pub(super) dropped: Vec<(String, u64, u64)>,
     items_of_one: ItemBuffer,
+    /// What the log says, in words, where somebody wants to read it.
+    pub(super) told: Option<Vec<String>>,
+}
+
+/// Why a segment was not read to its end.
+enum Broken {
+    Rule(String),
+    Disk,
+}
+
+impl From<crate::Error> for Broken {
+    fn from(_: crate::Error) -> Self {
+        Self::Disk
+    }
 }
 
 impl Recorder {
@@ -59,21 +80,53 @@ impl Recorder {
         // What fails for a reader it reads later.
         while let Ok(Some(step)) = cursor.next(upto) {
             match step {
-                Step::Missing { first, last } => {
-                    self.missing.push((first, last));
-                    self.ledger.unreadable();
-                }
+                Step::Missing { first, last } => self.dig(first, last, venue)?,
                 Step::Entry(entry) => {
                     for (offset, item) in entry.items() {
-                        self.items.insert(offset, (entry.boot, checksum(&mut self.items_of_one, &item)));
-                        match item {
-                            Item::Row(row, bytes) => self.row(offset, entry.boot, &row, bytes),
-                            Item::Control(control) => self.control(&control, venue)?,
-                        }
+                        self.item(offset, entry.boot, item, venue)?;
                     }
                 }
             }
             self.position = Some(cursor.position());
+        }
+        Ok(())
+    }
+
+    fn item(&mut self, offset: u64, boot: Boot, item: Item<'_>, venue: &Venue) -> Result<(), String> {
+        self.items.insert(offset, (boot, checksum(&mut self.items_of_one, &item)));
+        match item {
+            Item::Row(row, bytes) => self.row(offset, boot, &row, bytes),
+            Item::Control(control) => {
+                if let Some(told) = &mut self.told {
+                    told.push(format!("offset {offset}: {control:?}"));
+                }
+                self.control(&control, venue)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what was dropped before it was read: where the spool drops its oldest rows that is no fault, and what the log
+    /// said all the same holds.
+    fn dig(&mut self, first: u64, last: u64, venue: &Venue) -> Result<(), String> {
+        // A file that is on its way out may still be there.
+        let removed = machine::disk_with(Path::new(SPOOL)).unwrap_or_default().with_removed();
+        let mut done = first - 1;
+        let dug = all_items(&removed, (first, last), |behind, offset, boot, item| {
+            if behind <= done && (done + 1..=last).contains(&offset) {
+                done = offset;
+                self.item(offset, boot, item, venue).map_err(Broken::Rule)?;
+            }
+            Ok(())
+        });
+        match dug {
+            Err(Broken::Rule(error)) => return Err(error),
+            // What cannot be read is missing.
+            Err(Broken::Disk) | Ok(()) => {}
+        }
+        if done < last {
+            self.missing.push((done + 1, last));
+            self.ledger.unreadable();
         }
         Ok(())
     }
@@ -159,6 +212,7 @@ impl Recorder {
             Control::Retired { stream } => {
                 if let Some(stream) = self.stream(*stream) {
                     self.owed_from[stream] = None;
+                    self.begins_anew[stream] = true;
                 }
             }
             _ => {}
@@ -218,7 +272,8 @@ impl Recorder {
     /// The spool was restored from a copy that ends here: all behind it has not happened.
     pub(super) fn went_back(&mut self) {
         let (lost, trusted) = (std::mem::take(&mut self.lost), std::mem::take(&mut self.trusted));
-        *self = Self { lost, trusted, ..Self::default() };
+        let (told, begins_anew) = (self.told.take(), self.begins_anew);
+        *self = Self { lost, trusted, told, begins_anew, ..Self::default() };
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn shrink(setting: &Setting, ops: &[Op], error: &str) -> Vec<Op> {
 
 /// Returns what two failures of one kind have in common.
 fn kind(error: &str) -> String {
-    error.chars().filter(|char| !char.is_ascii_digit()).take(24).collect()
+    error.chars().filter(|char| !char.is_ascii_digit()).take(32).collect()
 }
 
 const MOST_RUNS: u32 = 2_000;

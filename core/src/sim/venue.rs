@@ -13,6 +13,7 @@ use crate::{
     policy::Random,
     protocol::{Covered, GapId},
     row::{Mark, Numbering, Origin, Position, StreamKey, Table, Timestamp},
+    spool::LeftBy,
 };
 
 /// A row of a numbered stream.
@@ -180,7 +181,7 @@ impl Venue {
         let waits = |sent: &Sent| matches!(sent, Sent::Confirmed { stream: other, .. } if *other == stream);
         if session.is_some() && subscribed.contains(&stream) && !wire.iter().any(waits) {
             subscribed.retain(|other| *other != stream);
-            link.step(Step::Unsubscribed { streams: vec![key(stream)] });
+            link.step(Step::Left { streams: vec![key(stream)], by: LeftBy::Choice });
         }
     }
 

@@ -3,6 +3,7 @@
 mod life;
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -92,8 +93,10 @@ impl World {
     /// Lives through a history, to the end and a bit further; returns it with what rule was broken, if one was.
     pub(super) fn run(setting: &Setting, ops: &[Op]) -> (Self, Result<(), String>) {
         machine::build(setting.seed, Timestamp(BEGAN * SECOND));
+        machine::disk_with(Path::new(engine::SPOOL)).unwrap_or_default().keep_removed();
         let mut world = Self::new(setting.clone());
         world.tells_all = ops.len() < FEW_STEPS;
+        world.recorder.told = std::env::var("SIM_ITEMS").is_ok().then(Vec::new);
         let mut result = world.live(ops);
         let panics = machine::scrap();
         if let Some(panic) = panics.into_iter().next() {

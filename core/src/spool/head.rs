@@ -24,8 +24,8 @@ use crate::{
 const MAGIC: [u8; 8] = *b"TIDESPL1";
 
 /// A program reads its own format and all older ones. Since 2 there are `Control::SegmentDropped` and `Control::Skipped`, and
-/// `Control::Redrive` holds its row.
-pub(super) const VERSION: u32 = 2;
+/// `Control::Redrive` holds its row; since 3 there is `Control::Left`.
+pub(super) const VERSION: u32 = 3;
 
 const PREFIX: usize = 20;
 

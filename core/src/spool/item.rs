@@ -217,6 +217,30 @@ pub enum Control {
         /// Wall clock.
         at: Timestamp,
     },
+    /// Streams are no longer subscribed to, and it is known why: what `Unsubscribed` was until format 3.
+    Left {
+        /// The session.
+        session: u32,
+        /// The streams.
+        streams: Vec<u32>,
+        /// By whom, or what.
+        by: LeftBy,
+        /// Wall clock.
+        at: Timestamp,
+    },
+}
+
+/// By whom, or what, streams were left on purpose. New ones are added at the end only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeftBy {
+    /// The pipeline's choice has other instruments now: they have expired, or others rank higher.
+    Choice,
+    /// Nobody has subscribed to them since a start: they have expired, or a person has changed the file.
+    Start,
+    /// The venue has ended them, and is asked for them again.
+    Venue,
+    /// The market's schedule: nothing is to come.
+    Schedule,
 }
 
 /// How a gap ended.

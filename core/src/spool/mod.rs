@@ -35,6 +35,8 @@ mod survey;
 mod sync;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) mod whole;
 mod writer;
 
 pub use buffer::ItemBuffer;
@@ -42,7 +44,7 @@ pub use claims::Claim;
 pub use cursor::{Cursor, SpoolReader, Standing, Step, Unreadable};
 pub use entry::{EntryView, Items, MAX_ENTRY};
 pub use head::{BootSpan, SegmentHead, SourceInfo, StreamInfo};
-pub use item::{Control, GapOutcome, Item, RowHead};
+pub use item::{Control, GapOutcome, Item, LeftBy, RowHead};
 pub use position::{Boot, Cause, SpoolPosition};
 pub use recovery::{Begun, Recovery, RecoveryReport, SpoolOptions};
 pub use retention::{Floor, Housekeeping, Loss, OldSegment};

@@ -10,12 +10,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use super::pages::{PAGE, Pages};
 use crate::{
     Error,
     spool::disk::{Disk, DiskFile, DiskLock, FileId},
 };
-
-const PAGE: usize = 4096;
 
 /// A directory in memory. Clones are the same directory.
 #[derive(Clone, Default)]
@@ -55,6 +54,8 @@ struct State {
     pending: Vec<NameChange>,
     files: HashMap<u64, Contents>,
     next_file: u64,
+    /// Files that were removed, by the last name, where somebody wants to look at them.
+    removed: Option<BTreeMap<String, u64>>,
     failure: Failure,
     locked: bool,
     /// After so many more changes the process that makes them is gone.
@@ -74,8 +75,8 @@ enum NameChange {
 
 #[derive(Debug, Clone, Default)]
 struct Contents {
-    written: Vec<u8>,
-    durable: Vec<u8>,
+    written: Pages,
+    durable: Pages,
     /// Pages that a sync would make durable.
     dirty: BTreeSet<usize>,
     /// Pages that the medium does not give any more.
@@ -138,7 +139,8 @@ impl SimDisk {
                 contents.cut_power(&mut luck);
             }
         }
-        state.files.retain(|file, _| names.values().any(|named| named == file));
+        let removed = state.removed.clone().unwrap_or_default();
+        state.files.retain(|file, _| names.values().chain(removed.values()).any(|named| named == file));
         state.durable_names = names.clone();
         state.names = names;
     }
@@ -146,11 +148,8 @@ impl SimDisk {
     /// Flips one bit of a file, in memory and on the medium.
     pub fn flip(&self, name: &str, byte: usize, bit: u8) {
         self.change(name, |contents| {
-            for bytes in [&mut contents.written, &mut contents.durable] {
-                if let Some(byte) = bytes.get_mut(byte) {
-                    *byte ^= 1 << (bit % 8);
-                }
-            }
+            contents.written.flip(byte, bit);
+            contents.durable.flip(byte, bit);
         });
     }
 
@@ -171,19 +170,36 @@ impl SimDisk {
         let file = state.next_file;
         state.names.insert(name.to_owned(), file);
         state.durable_names.insert(name.to_owned(), file);
-        let contents = Contents { written: bytes.to_vec(), durable: bytes.to_vec(), ..Contents::default() };
+        let bytes = Pages::of(bytes);
+        let contents = Contents { written: bytes.clone(), durable: bytes, ..Contents::default() };
         state.files.insert(file, contents);
     }
 
     /// Returns what a process would read.
     pub fn bytes(&self, name: &str) -> Vec<u8> {
         let state = self.state();
-        state.names.get(name).map(|file| state.files[file].written.clone()).unwrap_or_default()
+        state.names.get(name).map(|file| state.files[file].written.bytes()).unwrap_or_default()
     }
 
     /// Returns the names of all files.
     pub fn names(&self) -> Vec<String> {
         self.state().names.keys().cloned().collect()
+    }
+
+    /// From now on files that are removed are kept where [`with_removed`](Self::with_removed) finds them.
+    pub fn keep_removed(&self) {
+        self.state().removed.get_or_insert_default();
+    }
+
+    /// Returns a disk with all files, those that were removed too.
+    #[must_use]
+    pub fn with_removed(&self) -> Self {
+        let state = self.state();
+        let mut names = state.removed.clone().unwrap_or_default();
+        names.extend(state.names.iter().map(|(name, file)| (name.clone(), *file)));
+        let files = names.values().map(|file| (*file, state.files[file].clone())).collect();
+        let durable_names = names.clone();
+        Self(Arc::new(Mutex::new(State { names, durable_names, files, ..State::default() })))
     }
 
     /// Returns a copy: a backup, or the same disk in another machine.
@@ -328,31 +344,18 @@ impl State {
 
 impl Contents {
     fn write(&mut self, bytes: &[u8], at: usize) {
-        let end = at + bytes.len();
-        if self.written.len() < end {
-            self.written.resize(end, 0);
-        }
-        self.written[at..end].copy_from_slice(bytes);
-        for page in at / PAGE..end.div_ceil(PAGE) {
+        self.written.write(bytes, at);
+        for page in at / PAGE..(at + bytes.len()).div_ceil(PAGE) {
             self.dirty.insert(page);
             self.dropped.remove(&page);
         }
     }
 
     fn sync(&mut self) {
-        self.durable.resize(self.written.len(), 0);
+        self.durable.resize(self.written.len());
         for page in std::mem::take(&mut self.dirty) {
-            self.keep(page);
+            self.durable.take(page, &self.written);
         }
-    }
-
-    fn keep(&mut self, page: usize) {
-        let start = (page * PAGE).min(self.written.len());
-        let end = (start + PAGE).min(self.written.len());
-        if self.durable.len() < end {
-            self.durable.resize(end, 0);
-        }
-        self.durable[start..end].copy_from_slice(&self.written[start..end]);
     }
 
     /// The length may be that of the file before or after; each page too, and where it was never written it is zeros.
@@ -362,10 +365,10 @@ impl Contents {
         let pages: Vec<_> = self.dirty.union(&self.dropped).copied().collect();
         for page in &pages {
             if luck(1) == 1 {
-                self.keep(*page);
+                self.durable.take(*page, &self.written);
             }
         }
-        self.durable.resize(len, 0);
+        self.durable.resize(len);
         if before != after || !pages.is_empty() {
             self.written.clone_from(&self.durable);
         }
@@ -407,6 +410,9 @@ impl Disk for SimDisk {
         let mut state = self.state();
         let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         state.change_name(NameChange::Removed(name.to_owned()))?;
+        if let Some(removed) = &mut state.removed {
+            removed.insert(name.to_owned(), file);
+        }
         let freed = state.files[&file].written.len() as u64;
         if let Failure::Full(room) = &mut state.failure {
             *room += freed;
@@ -492,8 +498,7 @@ impl DiskFile for SimFile {
                 }
                 n = bad - start;
             }
-            bytes[..n].copy_from_slice(&contents.written[start..start + n]);
-            Ok(n)
+            Ok(contents.written.read(&mut bytes[..n], start))
         })
     }
 
@@ -509,7 +514,7 @@ impl DiskFile for SimFile {
         self.with(|state, contents| {
             state.writable()?;
             let old = contents.written.len();
-            contents.written.resize(len as usize, 0);
+            contents.written.resize(len as usize);
             if let (Failure::Full(room), true) = (&mut state.failure, old > len as usize) {
                 *room += (old - len as usize) as u64;
             }

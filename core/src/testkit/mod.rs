@@ -3,6 +3,7 @@
 pub mod contract;
 mod disk;
 mod log;
+mod pages;
 mod proxy;
 mod script;
 mod server;

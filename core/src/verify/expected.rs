@@ -51,6 +51,8 @@ pub(super) struct Wanted {
     pub(super) behind_ledger: BTreeMap<(usize, Stream), i64>,
     /// Where some table is derived.
     pub(super) deriving: Option<Deriving>,
+    /// Offsets that cannot be read.
+    pub(super) missing: Vec<(u64, u64)>,
 }
 
 /// What was read besides.
@@ -201,15 +203,16 @@ fn add(sums: &mut BTreeMap<(usize, Stream), (u64, i64)>, row: &Row<'_>) {
 /// Reads once more, and shows those rows of one sink that it should have got.
 pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut Show<'_>) -> Result<()> {
     let (fates, delivered) = (sink.fates, sink.delivered.clone());
-    let upto = sink.upto;
-    walk(reader, upto, &mut Vec::new(), &mut |cause, item, known| {
+    let (upto, mut missing) = (sink.upto, Vec::new());
+    walk(reader, upto, &mut missing, &mut |cause, item, known| {
         if cause.offset > sink.begins_at {
             sink.take(cause, item, known, show);
         }
     })?;
     sink.settle(show);
     (sink.fates, sink.delivered) = (fates, delivered);
-    Ok(())
+    // What could be read the first time is gone now.
+    if missing.iter().all(|gap| sink.missing.contains(gap) || gap.0 > upto) { Ok(()) } else { Err(super::let_go()) }
 }
 
 impl Wanted {

@@ -23,7 +23,7 @@ use compare::Compared;
 use expected::{Deriving, Wanted};
 
 use crate::{
-    Result,
+    Error, Result,
     chunk::Plan,
     config::{Pipeline, SinkStage, SourceStage},
     deadletter,
@@ -42,6 +42,17 @@ use crate::{
 ///
 /// Those of reading the spool: without it nothing can be told.
 pub async fn verify(pipeline: &Pipeline, folder: &Folder, since: Option<Timestamp>) -> Result<Verified> {
+    let mut tries = 0;
+    loop {
+        // A pipeline that runs may let go of a segment that is being read: then all is looked at once more.
+        match look(pipeline, folder, since).await {
+            Err(error) if tries < TRIES && has_let_go(&error) => tries += 1,
+            looked => return looked,
+        }
+    }
+}
+
+async fn look(pipeline: &Pipeline, folder: &Folder, since: Option<Timestamp>) -> Result<Verified> {
     let mut sources: Vec<SourceInfo> = pipeline.sources.iter().map(SourceStage::info).collect();
     sources.push(own::whole_source());
     let mut looks = Vec::new();
@@ -67,6 +78,13 @@ pub async fn verify(pipeline: &Pipeline, folder: &Folder, since: Option<Timestam
         expected::read(&reading, &mut sinks, upto).map(|seen| (seen, sinks))
     };
     let (seen, mut wanted) = blocking(read).await??;
+    if !seen.missing.is_empty() {
+        let oldest = beside(folder).await?.oldest().offset;
+        if seen.missing.iter().any(|(first, _)| *first <= oldest && reader.oldest().offset < oldest) {
+            return Err(let_go());
+        }
+        wanted.iter_mut().for_each(|wanted| wanted.missing.clone_from(&seen.missing));
+    }
     verified.unreadable(&seen.missing);
     if let Some(ledger) = &ledger {
         verified.count_ledger(ledger, &seen.rows, reader.oldest().offset == 0);
@@ -166,6 +184,7 @@ impl Look {
             sums: Default::default(),
             found_letters: Default::default(),
             behind_ledger: Default::default(),
+            missing: Vec::new(),
         }))
     }
 }
@@ -180,7 +199,7 @@ fn border(reader: &SpoolReader, behind: u64) -> Result<Timestamp> {
 }
 
 /// Opens the spool beside whoever has it. A segment that goes while it is opened makes that begin anew.
-async fn beside(folder: &Folder) -> Result<SpoolReader> {
+pub(crate) async fn beside(folder: &Folder) -> Result<SpoolReader> {
     let mut tries = 0;
     loop {
         let spool = folder.spool();
@@ -191,10 +210,30 @@ async fn beside(folder: &Folder) -> Result<SpoolReader> {
     }
 }
 
+/// What an error stands for that says that the spool was let go of while it was read.
+#[derive(Debug)]
+struct LetGo;
+
+impl std::fmt::Display for LetGo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the pipeline goes on")
+    }
+}
+
+impl std::error::Error for LetGo {}
+
+fn let_go() -> Error {
+    Error::transient("the spool has let go of what was being compared: try again").because(LetGo)
+}
+
+fn has_let_go(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(|cause| cause.is::<LetGo>())
+}
+
 /// Runs what reads files on a thread that may block.
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
     let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|error| crate::Error::permanent("reading the spool has panicked").because(error))
+    done.map_err(|error| Error::permanent("reading the spool has panicked").because(error))
 }
 
 /// Returns why a store's position does not fit the spool, if it does not.

@@ -47,6 +47,8 @@ pub struct SinkVerified {
     pub upto: Option<u64>,
     /// Rows of the store that were compared.
     pub rows: u64,
+    /// Rows that were delivered and that a table with a `key` has put in others' places, or left out.
+    pub swallowed: u64,
     /// What became of each offset that the spool still has, up to there.
     #[serde(serialize_with = "fates")]
     pub fates: Option<Fates>,
@@ -83,6 +85,8 @@ pub enum Kind {
     Unknown,
     /// The spool had rows, by the ledger's count, that the store lacks.
     MissingOlder,
+    /// The store has more rows than were delivered to it, by the ledger's count: doubled, or of another spool.
+    MoreOlder,
     /// The table is not there.
     Gone,
     /// The store's position is none of the spool's, or is gone.
@@ -193,6 +197,7 @@ impl SinkVerified {
             verdict: Verdict::Agrees,
             upto: None,
             rows: 0,
+            swallowed: 0,
             fates: None,
             differences: Vec::new(),
             notes: Vec::new(),
@@ -258,6 +263,15 @@ impl Difference {
         Self { venue, symbol, rows, ..Self::new(Kind::MissingOlder, table) }
     }
 
+    pub(super) fn more_of(table: &str, stream: &Stream, rows: u64) -> Self {
+        let (venue, symbol) = (stream.venue.clone(), stream.symbol.clone());
+        Self { venue, symbol, ..Self::more(table, rows) }
+    }
+
+    pub(super) fn more(table: &str, rows: u64) -> Self {
+        Self { rows, ..Self::new(Kind::MoreOlder, table) }
+    }
+
     fn ledger((source, table, symbol): &LedgerStream, counted: u64, there: u64) -> Self {
         let why = format!("the ledger has counted {counted} rows of source `{source}`, the spool has {there}");
         Self { symbol: symbol.clone(), rows: counted.abs_diff(there), why, ..Self::new(Kind::Ledger, table) }
@@ -300,6 +314,13 @@ impl fmt::Display for Difference {
             Kind::Lost => {
                 let plural = if *rows == 1 { "offset" } else { "offsets" };
                 return write!(f, "{rows} {plural} missing, dropped or unreadable: what was in them, nobody can say");
+            }
+            Kind::MoreOlder => {
+                let of = if symbol.is_empty() { String::new() } else { format!(" {symbol}:") };
+                return write!(
+                    f,
+                    "{table}:{of} {rows} {plural} more than were delivered: there twice, or of another spool"
+                );
             }
             Kind::DeadLetter => f.write_str("a dead letter is of no row that was meant for it")?,
             Kind::Ledger => return write!(f, "{table}: {symbol}: {why}"),

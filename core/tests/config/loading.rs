@@ -87,6 +87,8 @@ fn no_host_comes_of_a_host_file_or_a_variable_that_is_wrong() {
         ("TIDEGATE_DATA_DIR", not_text.clone(), "the variable TIDEGATE_DATA_DIR is not UTF-8"),
         ("LOG_LEVEL", not_text, "the variable LOG_LEVEL is not UTF-8"),
         ("LOG_LEVEL", "inof".into(), "the value of LOG_LEVEL does not fit `log.level`"),
+        ("LOG_LEVEL", "inof".into(), "= note: did you mean `info`?"),
+        ("LOG_LEVEL", "tidegate_core::connectio=debug".into(), "= note: did you mean `connection`?"),
         ("TIDEGATE_LOG_LEVEL", "warn;info".into(), "the value of TIDEGATE_LOG_LEVEL does not fit `log.level`"),
         ("TIDEGATE_LISTEN", "0.0.0.0:1".into(), "`listen` is set by the variable TIDEGATE_LISTEN"),
         ("TIDEGATE_LOG_FILE_KEEP", "3".into(), "`log.file.keep` is set by the variable TIDEGATE_LOG_FILE_KEEP"),
@@ -109,6 +111,10 @@ fn a_level_of_the_log_is_one_or_the_nearest_is_named_and_an_empty_one_counts_as_
     assert!(said("inof").contains("unknown `inof` for `log.level`"), "{}", said("inof"));
     assert!(said("inof").contains("did you mean `info`?"), "{}", said("inof"));
     assert!(said("info,x=debgu").contains("did you mean `debug`?"), "{}", said("info,x=debgu"));
+    let module = said("info,tidegate_core::connectio=debug");
+    assert!(module.contains("unknown `connectio` for `log.level`"), "{module}");
+    assert!(module.contains(" ^^^^^^^^^ did you mean `connection`?"), "{module}");
+    assert!(said("tidegate_cor=debug").contains("did you mean `tidegate_core`?"), "{}", said("tidegate_cor=debug"));
     assert!(said("warn;info").contains("known are: debug, error, info, off, trace, warn"), "{}", said("warn;info"));
     assert!(said("verbose").contains("unknown `verbose`"), "{}", said("verbose"));
     assert!(said("warn, tidegate_core = DEBUG").contains("no errors"), "{}", said("warn, tidegate_core = DEBUG"));

@@ -9,7 +9,9 @@ use std::{
 
 use tidegate_core::{
     catalog::Catalog,
-    ledger::{Coverage, Interval, Keeper, Kind, Proof, Skipped, State, StreamCoverage, Unread},
+    deadletter,
+    ledger::{Coverage, Interval, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Totals, Unread},
+    pipeline::Folder,
     row::Timestamp,
     spool::disk::RealDisk,
 };
@@ -26,7 +28,8 @@ pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
     let since = args.since.map(before_now);
     let read = run::runtime()?.block_on(Coverage::read(&folder.ledger(), since, keeper));
     // That something is lost has a code of its own.
-    let mut coverage = read.map_err(|error| Failure::usage(error.chain()))?;
+    let coverage = read.map_err(|error| Failure::usage(error.chain()))?;
+    let mut coverage = coverage.with_dead_letters(waiting(&folder)?);
     let code = if coverage.is_lost { ExitCode::from(1) } else { ExitCode::SUCCESS };
     if args.json {
         if args.by == By::Table {
@@ -43,6 +46,21 @@ pub(super) fn coverage(catalog: &Catalog, args: &CoverageArgs) -> Outcome {
 
 pub(super) fn before_now(age: Duration) -> Timestamp {
     Timestamp(Timestamp::now().0.saturating_sub(i64::try_from(age.as_nanos()).unwrap_or(i64::MAX)))
+}
+
+/// Returns how many dead letters wait, by sink, whether it is in the file or not.
+fn waiting(folder: &Folder) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut waiting = BTreeMap::new();
+    for entry in std::fs::read_dir(folder.sinks()).into_iter().flatten().flatten() {
+        let Ok(sink) = entry.file_name().into_string() else { continue };
+        let file = folder.dead_letters(&sink);
+        if file.exists() {
+            let letters = deadletter::list(&file)?.letters;
+            let waits = letters.iter().filter(|letter| letter.redriven.is_none()).count();
+            waiting.insert(sink, waits as u64);
+        }
+    }
+    Ok(waiting)
 }
 
 /// What is shown of a ledger, in so many columns at most.
@@ -83,10 +101,32 @@ impl Page<'_> {
             sentences(f, kind, stopped.is_some())?;
         }
         self.losses(f)?;
-        let sum = |count: fn(&Kind) -> usize| kinds.iter().map(count).sum::<usize>();
-        let (filled, open, lost) = (sum(|kind| kind.filled), sum(|kind| kind.open), sum(|kind| kind.lost));
-        writeln!(f, "total: {} filled, {open} open, {lost} lost", gaps(filled))
+        let Totals { filled, open, lost, rows_lost_at_sinks, uncounted, dead_letters } = self.coverage.totals;
+        write!(f, "total: {} filled, {open} open, {lost} lost", gaps(filled))?;
+        if rows_lost_at_sinks > 0 || uncounted > 0 {
+            let is_of_sinks = self.coverage.sinks.iter().any(|at| at.rows_lost > 0 || at.uncounted > 0);
+            let place = if is_of_sinks { "at sinks" } else { "in the spool" };
+            write!(f, "; {} lost {place}", lost_rows(rows_lost_at_sinks, uncounted))?;
+        }
+        if dead_letters > 0 {
+            write!(f, "; {}", letters(dead_letters))?;
+        }
+        writeln!(f)
     }
+}
+
+/// Words rows that a sink never gets: `at least 34 rows`.
+fn lost_rows(rows: u64, uncounted: usize) -> String {
+    match (rows, uncounted) {
+        (0, 1..) => "rows that nobody could count".to_owned(),
+        (1, 0) => "1 row".to_owned(),
+        (_, 0) => format!("{} rows", short(rows)),
+        _ => format!("at least {} rows", short(rows)),
+    }
+}
+
+fn letters(letters: u64) -> String {
+    if letters == 1 { "1 dead letter waits".to_owned() } else { format!("{} dead letters wait", short(letters)) }
 }
 
 fn tables(f: &mut dyn Write, kinds: &[Kind]) -> fmt::Result {
@@ -151,7 +191,10 @@ fn worded(interval: &Interval) -> String {
     let Interval { from, to, state, why } = interval;
     let state = state.name().replace('_', " ");
     let lasts = to.map_or_else(|| "until now".to_owned(), |to| format!("for {}", span(seconds(*from, to))));
-    let why = why.as_ref().filter(|_| interval.state == State::Lost).map_or_else(String::new, |why| format!(": {why}"));
+    let why = why
+        .as_ref()
+        .filter(|_| matches!(interval.state, State::Lost | State::NotSubscribed))
+        .map_or_else(String::new, |why| format!(": {why}"));
     cut(&format!("{state} {} {lasts}{why}", moment(*from)), 78)
 }
 
@@ -160,13 +203,18 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
-    let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, .. } = kind;
+    let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, incomplete_at, .. } = kind;
     let table = cut(&kind.table, 17);
     if let Some(since) = complete_since {
-        writeln!(f, "{table}: complete since {}", moment(*since))?;
+        let but =
+            if incomplete_at.is_empty() { String::new() } else { format!(", but at {}", incomplete_at.join(", ")) };
+        writeln!(f, "{table}: complete since {}{}", moment(*since), cut(&but, 30))?;
     }
     if *proof == Proof::None && *unknown_seconds > 0.0 {
-        writeln!(f, "{table}: nobody listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
+        writeln!(f, "{table}: nobody ran or listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
+    }
+    if kind.closed_seconds > 0.0 {
+        writeln!(f, "{table}: closed for {}, by the market's schedule", span(kind.closed_seconds))?;
     }
     if *open > 0 {
         let when = if is_stopped { "to be asked for at the next start" } else { "asked for" };
@@ -206,9 +254,17 @@ impl Page<'_> {
             let sink = cut(sink, 16);
             let what = match rows {
                 Some(rows) => format!("{}: {} rows lost at {sink}", cut(table, 17), short(*rows)),
+                None if *last == 0 => format!("what came before this spool lost at {sink}"),
                 None => format!("offsets {first} to {last} lost at {sink}"),
             };
-            writeln!(f, "{}", cut(&format!("{what}: {why}"), 80))?;
+            writeln!(f, "{}", cut(&format!("{what}: {why}"), 160))?;
+        }
+        for SinkCoverage { sink, rows_lost, uncounted, dead_letters, .. } in &self.coverage.sinks {
+            let lost = Some(lost_rows(*rows_lost, *uncounted)).filter(|_| *rows_lost > 0 || *uncounted > 0);
+            let lost = lost.map(|lost| format!("{lost} lost"));
+            let waiting = Some(letters(*dead_letters)).filter(|_| *dead_letters > 0);
+            let said: Vec<_> = lost.into_iter().chain(waiting).collect();
+            writeln!(f, "at {}: {}", cut(sink, 16), said.join(", "))?;
         }
         Ok(())
     }
@@ -327,7 +383,9 @@ mod tests {
             lost_seconds: 80_000_000.0,
             lost_because: BTreeMap::from([(LONG.to_owned(), 10_000)]),
             unknown_seconds: 80_000_000.0,
+            closed_seconds: 80_000_000.0,
             complete_since: Some(LATE),
+            incomplete_at: Vec::new(),
         }
     }
 
@@ -359,16 +417,20 @@ mod tests {
             tidegate_core::ledger::Dropped { table, symbol, sink, rows: u64::MAX, first_at: LATE, last_at: LATE };
         let coverage = Coverage {
             offset: u64::MAX,
+            counts_all: true,
             from: Some(Timestamp(1)),
             to: Some(LATE),
             stopped: Some(LATE),
             is_lost: true,
+            totals: Totals::default(),
+            sinks: Vec::new(),
             kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
             dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
             unreadable: vec![Unread { first: u64::MAX, last: u64::MAX, sinks: vec![LONG.to_owned()] }],
             skipped: [None, Some(u64::MAX)].map(skipped).into(),
             streams: vec![stream()],
         };
+        let coverage = coverage.with_dead_letters(BTreeMap::from([(LONG.to_owned(), 99_999_999_999)]));
         for (by, width) in [40, 60, 79, 80].into_iter().flat_map(|width| [(By::Table, width), (By::Stream, width)]) {
             let page = Page { pipeline: LONG, coverage: &coverage, by, width }.to_string();
             let wide: Vec<&str> = page.lines().filter(|line| line.chars().count() > width).collect();
@@ -381,10 +443,13 @@ mod tests {
     fn a_narrow_page_says_all_that_a_wide_one_says() {
         let coverage = Coverage {
             offset: 1,
+            counts_all: true,
             from: Some(Timestamp(1)),
             to: Some(LATE),
             stopped: None,
             is_lost: false,
+            totals: Totals::default(),
+            sinks: Vec::new(),
             kinds: vec![Kind { table: "trades".to_owned(), ..kind(Proof::History) }],
             dropped: Vec::new(),
             unreadable: Vec::new(),
@@ -403,12 +468,141 @@ mod tests {
         }
     }
 
+    /// A page is one truth: what it says of a table, of a sink, in total and by its exit code is of the same losses.
+    #[test]
+    fn what_sinks_lack_is_on_the_page_in_its_total_and_in_the_exit_code() {
+        let at = Timestamp(1_790_000_000_000_000_000);
+        let trades = |lost: usize| Kind {
+            table: "trades".to_owned(),
+            source: "deribit".to_owned(),
+            streams: 2,
+            from: at,
+            to: at,
+            rows_received: Some(1_234),
+            rows_backfilled: Some(5),
+            filled: 3,
+            absent: 0,
+            open: 0,
+            away: 0,
+            lost,
+            lost_seconds: lost as f64 * 60.0,
+            lost_because: (0..lost.min(1)).map(|_| ("the venue forgot".to_owned(), 1)).collect(),
+            unknown_seconds: 0.0,
+            closed_seconds: 0.0,
+            complete_since: Some(at),
+            ..kind(Proof::DenseSequence)
+        };
+        let clean = Coverage {
+            offset: 10,
+            counts_all: true,
+            from: Some(at),
+            to: Some(at),
+            stopped: None,
+            is_lost: false,
+            totals: Totals::default(),
+            kinds: vec![trades(0)],
+            sinks: Vec::new(),
+            dropped: Vec::new(),
+            unreadable: Vec::new(),
+            skipped: Vec::new(),
+            streams: Vec::new(),
+        };
+        let dropped = tidegate_core::ledger::Dropped {
+            table: "trades".to_owned(),
+            symbol: "ETH".to_owned(),
+            sink: Some("sqlite".to_owned()),
+            rows: 70,
+            first_at: at,
+            last_at: at,
+        };
+        let skip = |rows, table: &str| Skipped {
+            sink: "sqlite".to_owned(),
+            table: table.to_owned(),
+            first: 1,
+            last: 9,
+            why: "left out: the store was gone by".to_owned(),
+            ..skipped(rows)
+        };
+        let unread =
+            |sinks: &[&str]| Unread { first: 4, last: 6, sinks: sinks.iter().map(|&sink| sink.into()).collect() };
+        let cases = [
+            (
+                clean.clone(),
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost",
+                vec!["trades: complete since 2026-09-21 14:13:20\n"],
+            ),
+            (
+                Coverage { kinds: vec![trades(2)], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 2 lost",
+                vec!["trades: lost of 1 stream: the venue forgot\n"],
+            ),
+            (
+                Coverage { dropped: vec![dropped.clone()], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost; 70 rows lost at sinks",
+                vec![
+                    "trades: complete since 2026-09-21 14:13:20, but at sqlite\n",
+                    "trades: 70 rows dropped unread by sqlite: spool full\n",
+                    "at sqlite: 70 rows lost\n",
+                ],
+            ),
+            (
+                Coverage {
+                    skipped: vec![skip(None, ""), skip(Some(34), "trades")],
+                    dropped: vec![dropped],
+                    ..clean.clone()
+                },
+                2,
+                "total: 3 gaps filled, 0 open, 0 lost; at least 104 rows lost at sinks; 2 dead\n    letters wait",
+                vec![
+                    "trades: complete since 2026-09-21 14:13:20, but at sqlite\n",
+                    "offsets 1 to 9 lost at sqlite: left out: the store was gone by\n",
+                    "trades: 34 rows lost at sqlite: left out: the store was gone by\n",
+                    "at sqlite: at least 104 rows lost, 2 dead letters wait\n",
+                ],
+            ),
+            (
+                Coverage { unreadable: vec![unread(&["sqlite"])], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost; rows that nobody could count lost at sinks",
+                vec!["spool: offsets 4 to 6 cannot be read by sqlite\n", ", but at sqlite\n"],
+            ),
+            (
+                Coverage { unreadable: vec![unread(&[])], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost; rows that nobody could count lost in the\n    spool",
+                vec!["spool: offsets 4 to 6 cannot be read\n"],
+            ),
+            (
+                clean,
+                1,
+                "total: 3 gaps filled, 0 open, 0 lost; 1 dead letter waits",
+                vec!["trades: complete since 2026-09-21 14:13:20\n", "at sqlite: 1 dead letter waits\n"],
+            ),
+        ];
+        for (coverage, letters, total, lines) in cases {
+            let coverage = coverage.with_dead_letters(BTreeMap::from([("sqlite".to_owned(), letters)]));
+            let page = Page { pipeline: "eth", coverage: &coverage, by: By::Table, width: 80 }.to_string();
+            assert!(page.ends_with(&format!("\n{total}\n")), "{total}: {page}");
+            for line in lines {
+                assert!(page.contains(line), "{line}: {page}");
+            }
+            let says_lost =
+                coverage.totals.lost > 0 || total.contains("; rows that") || total.contains("lost at sinks");
+            assert_eq!(coverage.is_lost, says_lost, "{page}");
+        }
+    }
+
     #[test]
     fn the_help_names_every_state_and_every_exit_code() {
         for (_, name) in State::ALL {
             assert!(super::super::COVERAGE_EXAMPLES.contains(name), "{name}");
         }
-        assert!(["Exit code 1 if", "; 2 where"].iter().all(|code| super::super::COVERAGE_EXAMPLES.contains(code)));
+        assert!(
+            ["Exit code 1 if", "Exit code 2 where"].iter().all(|code| super::super::COVERAGE_EXAMPLES.contains(code))
+        );
     }
 
     #[test]

@@ -262,12 +262,14 @@ Examples:
   tidegate coverage eth.toml --since 1d --json
 
 Exit code 1 if anything is lost that could have been had: what a venue's history has forgotten, what a full spool dropped,
-what the disk does not give back; 2 where no ledger can tell. What a venue does not repeat, such as tickers, is unknown for
-the time in which nobody listened; that is said, and is no loss. Times are the venue's, in UTC. The ledger is about a second
-behind the spool; where nobody runs the pipeline, what is received ends with its last frame.
+what the disk does not give back, what a person has left out: of the streams or at a sink, as the line `total` says. Dead
+letters wait, and are not lost. Exit code 2 where no ledger can tell. What a venue does not repeat, such as tickers, is unknown for
+the time in which nobody ran the pipeline, or it did not listen; that is said, and is no loss. Times are the venue's, in UTC.
+The ledger is about a second behind the spool; where nobody runs the pipeline, what is received ends with its last frame.
 
 In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
-is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed. A `to` of null goes on. What cannot
+is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed, closed (by the market's schedule). A `to` of
+null goes on. What cannot
 be read any more of the spool is in `unreadable`, with the `sinks` that had not got it.";
 
 #[cfg(feature = "simulator")]
@@ -468,7 +470,7 @@ pub(crate) struct DemoArgs {
     /// Where everything goes.
     #[arg(value_name = "DIR", default_value = demo::DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
-    /// End after this long instead of at Ctrl-C.
+    /// End after this long instead of at Ctrl-C; with --kill not before the last kill is done.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub(crate) duration: Option<std::time::Duration>,
     /// Events a second, over all instruments.

@@ -2,6 +2,7 @@
 //! done.
 
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
@@ -11,11 +12,12 @@ use std::{
 use clap::{Args, Subcommand};
 use tidegate_core::{
     catalog::Catalog,
-    config::shell_word,
+    config::{self, Environment, Files, shell_word},
     pipeline::remedies::{SpoolRenaming, Stopped, Trust},
 };
 
 use super::{Failure, Outcome, inspect, print, run, tell};
+use crate::host::is_named_in;
 
 #[derive(Debug, Args)]
 pub(crate) struct AdoptArgs {
@@ -192,12 +194,26 @@ pub(super) fn sink(catalog: &Catalog, args: &SinkArgs) -> Outcome {
 pub(super) fn rename_spool(catalog: &Catalog, args: &SpoolRenameArgs) -> Outcome {
     let SpoolRenameArgs { file, old, common } = args;
     let (pipeline, data_dir, _) = inspect::only(catalog, file, common.host.as_deref())?;
-    let renaming = SpoolRenaming::look(pipeline, &data_dir, old)?;
+    let others = beside(catalog, (file, old), common.host.as_deref());
+    let renaming = SpoolRenaming::look(pipeline, &data_dir, old, &others)?;
     if !is_wanted(&renaming, renaming.changes_something(), common)? {
         return Ok(ExitCode::SUCCESS);
     }
     run::runtime()?.block_on(renaming.rename())?;
     done(file)
+}
+
+/// Returns the pipelines that the other files of a file's folder name. What is wrong with those is not said here, and of one
+/// that cannot be used nobody asks more than whether it may be that of the old name.
+fn beside(catalog: &Catalog, (file, old): (&Path, &str), host: Option<&Path>) -> BTreeMap<String, PathBuf> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let loaded = config::load(catalog, Files::read(&[folder.to_owned()], host), &Environment::of_process());
+    let sound = loaded.pipelines.into_iter().map(|pipeline| (pipeline.name, pipeline.file));
+    let names_old = |file: &PathBuf| std::fs::read_to_string(file).is_ok_and(|text| is_named_in(&text, old));
+    let refused = loaded.refused.into_iter().map(|refused| refused.file).filter(names_old);
+    let refused = refused.map(|file| (old.to_owned(), file));
+    let is_other = |other: &PathBuf| other.file_name() != file.file_name();
+    sound.chain(refused).filter(|(_, other)| is_other(other)).collect()
 }
 
 fn stopped(catalog: &Catalog, file: &Path, common: &RemedyArgs) -> Result<Stopped, Failure> {

@@ -112,8 +112,11 @@ Examples:
 Each offset that the spool still has gets its fate anew for each sink: delivered, filtered (a table that the sink does not
 take), refused (a dead letter), control, missing (dropped, or unreadable). What was delivered is looked for in the store by
 SQL of its own, stream by stream; where the sums differ, row by row. What the spool has let go of is compared by the
-ledger's count alone, and by numbers that are there twice. What tells rows from each other is compared (venue, symbol, seq,
-ts_event, ts_recv), their other values are not. Nothing is changed. With --since, only rows that came since then are compared.
+ledger's count alone, and by numbers that are there twice; where the ledger has counted from the spool's first row on, a row
+without a number that is there twice is found by that count, too. What tells rows from each other is compared (venue, symbol,
+seq, ts_event, ts_recv), their other values are not. In a table with a `key` and on_conflict = \"replace\" or \"ignore\" rows are
+counted: those that are not there were swallowed by the key; which ones, and whether a column of the key is NULL, which makes
+no two rows equal, is not looked at. Nothing is changed. With --since, only rows that came since then are compared.
 
 What can be done: rows that are missing are in the spool, with their offsets: `tidegate spool dump` shows them once the
 pipeline is stopped. Of rows that are there twice, one has to be deleted.

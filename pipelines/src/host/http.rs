@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
+    serve::Listener,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
@@ -15,9 +17,11 @@ use tidegate_core::{Error, Result, health::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::listener::Limited;
+
 /// The server, bound and not yet serving.
 pub(crate) struct Server {
-    listener: TcpListener,
+    listener: Limited,
     router: Router,
 }
 
@@ -48,8 +52,9 @@ impl Server {
             .route("/health/ready", get(ready))
             .route("/health/live", get(live))
             .route("/metrics", get(render_metrics))
-            .with_state(Shared { registry, metrics });
-        Ok(Self { listener, router })
+            .layer(map_response(last_answer))
+            .with_state(Shared { registry: registry.clone(), metrics });
+        Ok(Self { listener: Limited::new(listener, registry), router })
     }
 
     /// Returns the address, with the port that a port 0 became.
@@ -70,6 +75,12 @@ impl Server {
         let served = axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await;
         served.map_err(|error| Error::transient("the health server has ended").because(error))
     }
+}
+
+/// One answer ends a connection, so that a time for the connection is one for the request.
+async fn last_answer(mut response: Response) -> Response {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 async fn health(State(shared): State<Shared>) -> Response {

@@ -201,7 +201,7 @@ impl Line {
 }
 
 /// The first words of the process's own lines.
-const WORDS: [&str; 2] = ["failed", "stopping"];
+const WORDS: [&str; 3] = ["failed", "limited", "stopping"];
 
 impl Visit for Line {
     fn record_str(&mut self, field: &Field, value: &str) {

@@ -1,7 +1,9 @@
 //! One process: its pipelines, its HTTP, its signals. Pipelines are isolated from each other: what becomes of one is a
 //! line in the report, never the end of another.
 
+mod descriptors;
 mod http;
+mod listener;
 pub(crate) mod logging;
 
 use std::{io::Write, path::Path, time::Duration};
@@ -44,6 +46,7 @@ pub(crate) struct Plan {
 ///
 /// `Config` when the address is taken, before anything was started.
 pub(crate) async fn run(plan: Plan) -> Result<u8> {
+    descriptors::tell(descriptors::raise(), &plan.pipelines);
     let metrics = install_metrics()?;
     let registry = Registry::new();
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
@@ -194,7 +197,7 @@ fn files_beside(plan: &Plan) -> Vec<String> {
 
 /// Returns whether a file is that of a pipeline of this name. Of one that is no TOML nobody knows more than that the name
 /// stands in it; and one whose name comes from a variable may be.
-fn is_named_in(text: &str, pipeline: &str) -> bool {
+pub(crate) fn is_named_in(text: &str, pipeline: &str) -> bool {
     let Ok(file) = DeTable::parse(text) else { return text.contains(pipeline) };
     let head = file.get_ref().get("pipeline").and_then(|head| head.get_ref().as_table());
     let name = head.and_then(|head| head.get("name")?.get_ref().as_str());

@@ -150,6 +150,10 @@ impl Component for FileConfig {
         check_names(tables)
     }
 
+    fn path(&self, pipeline: &str) -> Option<PathBuf> {
+        Some(self.path.of(pipeline))
+    }
+
     fn store(&self) -> Option<String> {
         Some(format!("file {}", one_path(Path::new(&self.path.0)).display()))
     }

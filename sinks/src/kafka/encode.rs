@@ -8,6 +8,7 @@ use tidegate_core::{
     Error, Result,
     chunk::{Chunk, ColumnView, JsonRows, SinkTable, TableRows},
     config::{NameParts, NameTemplate},
+    row::Timestamp,
     sink::{Owner, Refusal},
 };
 
@@ -51,6 +52,8 @@ struct Message {
     rows: Rows,
     /// Its place in `Chunk::tables`.
     part: usize,
+    /// Milliseconds since 1970.
+    time: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +125,15 @@ impl Encoder {
             let start = messages.bytes.len();
             json.write(row, &mut messages.bytes);
             let value = start..messages.bytes.len();
-            messages.all.push(Message { table: rows.table, key, value, row, rows: Rows::One, part });
+            messages.all.push(Message {
+                table: rows.table,
+                key,
+                value,
+                row,
+                rows: Rows::One,
+                part,
+                time: common.time(row),
+            });
         }
     }
 
@@ -152,7 +163,8 @@ impl Encoder {
                 messages.bytes.extend_from_slice(&value);
                 let value = start..messages.bytes.len();
                 let (row, key) = (some[0] as usize, key.clone());
-                messages.all.push(Message { table: rows.table, key, value, row, rows: Rows::Many(some), part });
+                let time = common.time(row);
+                messages.all.push(Message { table: rows.table, key, value, row, rows: Rows::Many(some), part, time });
             }
         }
         Ok(())
@@ -222,13 +234,17 @@ impl Encoder {
             key: &messages.bytes[message.key.clone()],
             value: &messages.bytes[message.value.clone()],
             headers,
-            // The client takes 0 for now.
-            timestamp: common.received.value(row).div_euclid(1_000_000).max(1),
+            timestamp: message.time,
         }
     }
 }
 
 impl Messages {
+    /// Returns the time of a message, in milliseconds since 1970.
+    pub(super) fn time(&self, n: usize) -> Option<i64> {
+        self.all.get(n).map(|message| message.time)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
@@ -262,6 +278,12 @@ impl<'a> Common<'a> {
             return Err(strange("ts_recv"));
         };
         Ok(Self { venue: labels("venue")?, symbol: labels("symbol")?, origin: labels("origin")?, received })
+    }
+
+    /// Returns when a row came, in milliseconds since 1970. Where the clock was put back since, it came just now: brokers
+    /// refuse what is in their future. The client takes 0 for now.
+    fn time(&self, row: usize) -> i64 {
+        self.received.value(row).min(Timestamp::now().0).div_euclid(1_000_000).max(1)
     }
 }
 

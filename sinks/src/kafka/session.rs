@@ -16,6 +16,7 @@ use rdkafka::{
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, SinkTable},
+    row::Timestamp,
     sink::{Owner, Refusal, Written},
 };
 
@@ -284,6 +285,14 @@ impl Session {
         let failed = self.send(chunk, &common, &messages, &[], Some(&moved), waited)?;
         if failed.iter().any(|(_, code)| blames_a_row(*code)) {
             self.producer.abort(waited)?;
+            let recent = Timestamp::now().0 / 1_000_000 - RECENT;
+            let is_recent = |n: &usize| messages.time(*n).is_some_and(|time| time > recent);
+            if failed.iter().any(|(n, code)| *code == Code::InvalidTimestamp && is_recent(n)) {
+                return Err(Error::transient(
+                    "the broker refuses the time of a row that has just come: the clocks of this host and the broker differ, \
+                     or the topic takes too little (`message.timestamp.before.max.ms`, `…after.max.ms`)",
+                ));
+            }
             let refused = self.blamed(chunk, &common, &messages, waited)?;
             return Ok(Written::Refused(refused));
         }
@@ -402,6 +411,8 @@ const BATCH: usize = 1_000_000;
 const FULL: Duration = Duration::from_millis(1);
 /// How long aborting may take.
 const ABORT: Duration = Duration::from_secs(5);
+/// A row that came within so many milliseconds is not too old for any topic.
+const RECENT: i64 = 60 * 60 * 1_000;
 /// How long rows are sought that the broker refuses.
 const SEARCH: Duration = Duration::from_secs(10);
 /// After how many messages it is looked whether somebody still waits.

@@ -301,7 +301,7 @@ impl Settings {
 
 impl Component for PostgresConfig {
     const TYPE: &'static str = "postgres";
-    const EXAMPLE: &'static str = "url = \"${DATABASE_URL}\"";
+    const EXAMPLE: &'static str = EXAMPLE;
     const HAS_KEYS: bool = true;
     type Built = Box<dyn Sink>;
 
@@ -332,7 +332,7 @@ impl TimescaleConfig {
 
 impl Component for TimescaleConfig {
     const TYPE: &'static str = "timescale";
-    const EXAMPLE: &'static str = "url = \"${DATABASE_URL}\"";
+    const EXAMPLE: &'static str = EXAMPLE;
     const HAS_KEYS: bool = true;
     type Built = Box<dyn Sink>;
 
@@ -353,6 +353,9 @@ impl Component for TimescaleConfig {
         self.with_hypertables().check_tables(tables)
     }
 }
+
+/// The variable that `scripts/services start` prints, or a server as a package starts it.
+const EXAMPLE: &str = "url = \"${DATABASE_URL:-postgres://postgres@127.0.0.1:5432/postgres}\"";
 
 fn create() -> bool {
     true

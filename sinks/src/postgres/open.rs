@@ -94,7 +94,7 @@ impl Opening<'_> {
             Ok(held) => held.map(drop),
             Err(error) if is_locked(&error) => {
                 link.run("ROLLBACK").await.map_err(failed)?;
-                let ended = end_older(link, &self.cx.owner).await.map_err(failed)?;
+                let ended = end_older(link, &self.cx.owner, positions).await.map_err(failed)?;
                 let Owner { pipeline, sink, .. } = &self.cx.owner;
                 let waited = self.settings.lock_timeout;
                 warn!(pipeline, sink, ended, "an older session held the position for {waited}: ended {ended}");
@@ -254,14 +254,14 @@ struct Taken {
     notes: Vec<String>,
 }
 
-/// Ends the sessions that go by this sink's name and have a transaction; returns how many. Those that only stand in a pool of
-/// PgBouncer's have none.
-async fn end_older(link: &Link, owner: &Owner) -> Result<i64, Failed> {
-    let sql = "SELECT count(pg_catalog.pg_terminate_backend(pid)) FROM pg_catalog.pg_stat_activity
-        WHERE application_name = $1 AND pid <> pg_catalog.pg_backend_pid() AND xact_start IS NOT NULL
-        AND datname = current_database() AND usename = current_user";
+/// Ends the sessions that go by this sink's name and have a lock on the position table of this schema; returns how many. A sink
+/// of the same name in another schema is another one, and sessions that only stand in a pool of PgBouncer's have no lock.
+async fn end_older(link: &Link, owner: &Owner, positions: &Positions) -> Result<i64, Failed> {
+    let sql = "SELECT count(pg_catalog.pg_terminate_backend(a.pid)) FROM pg_catalog.pg_stat_activity a
+        WHERE a.application_name = $1 AND a.pid <> pg_catalog.pg_backend_pid() AND a.pid IN
+        (SELECT l.pid FROM pg_catalog.pg_locks l WHERE l.granted AND l.relation = $2::text::regclass)";
     let name = session_name(owner);
-    let rows = link.rows(sql, &[(&name, Type::TEXT)]).await?;
+    let rows = link.rows(sql, &[(&name, Type::TEXT), (&positions.table(), Type::TEXT)]).await?;
     rows.first().map_or(Ok(0), |row| row.try_get(0))
 }
 

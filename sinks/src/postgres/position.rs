@@ -42,6 +42,11 @@ impl Positions {
         Self { schema: schema.to_owned(), table: format!("{}.tidegate_position", quoted(schema)) }
     }
 
+    /// Returns the quoted name of the table, with the schema.
+    pub(super) fn table(&self) -> &str {
+        &self.table
+    }
+
     /// Returns the statement that makes the table; `None` if it is there. `boot` and `spool` are random 64-bit numbers, as
     /// hexadecimal text: half of them are no bigint. Room is left in each page, so that a new version stays in it.
     pub(super) async fn missing(&self, link: &Link) -> Result<Option<String>, Failed> {

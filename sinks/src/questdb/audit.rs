@@ -145,10 +145,8 @@ fn stream(row: &[Value]) -> Option<Stream> {
 }
 
 fn id(row: &[Value], at: usize) -> Option<RowId> {
-    let seq = match row.get(at)? {
-        Value::Null => None,
-        seq => Some(seq.as_str()?.parse().ok()?),
-    };
+    let seq = row.get(at)?;
+    let seq = if seq.is_null() { None } else { Some(seq.as_str()?.parse().ok()?) };
     let time = |at: usize| row.get(at)?.as_i64().map(Timestamp);
     Some(RowId { seq, ts_event: time(at + 1)?, ts_recv: time(at + 2)? })
 }

@@ -1,5 +1,7 @@
 //! QuestDB's HTTP: SQL over `/exec`, rows over `/write`, and what each answer means.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::Value;
 use tidegate_core::{Error, Result, http::HttpClient};
@@ -59,9 +61,10 @@ impl Client {
         }
         let client = self.http.client(&self.base).await.map_err(|error| self.unreachable(&error.to_string()))?;
         let url = reqwest::Url::parse_with_params(&format!("{}/exec", self.base), [("query", sql), ("nm", "true")]);
-        let call = client.get(url.map_err(|error| self.unreachable(&error.to_string()))?);
+        let call = client.get(url.map_err(|error| self.unreachable(&error.to_string()))?).timeout(LONGEST_QUERY);
         let (status, body) = self.send(call).await?;
         if status == 200 {
+            let body = escaped(body);
             let answered: Answered = serde_json::from_slice(&body).map_err(|error| {
                 Error::transient(format!("{} answers no JSON: is it QuestDB?", self.shown())).because(error)
             })?;
@@ -73,7 +76,7 @@ impl Client {
     /// Returns what the server says of itself.
     pub(super) async fn settings(&self) -> Result<Value> {
         let client = self.http.client(&self.base).await.map_err(|error| self.unreachable(&error.to_string()))?;
-        let (status, body) = self.send(client.get(format!("{}/settings", self.base))).await?;
+        let (status, body) = self.send(client.get(format!("{}/settings", self.base)).timeout(LONGEST_QUERY)).await?;
         if status != 200 {
             return Err(self.sorted(status, &body));
         }
@@ -170,6 +173,14 @@ fn blamed(body: &[u8]) -> Option<(usize, String)> {
     blames.iter().any(|phrase| message.contains(phrase)).then_some((line, why))
 }
 
+/// Returns JSON as it should be: QuestDB writes a NUL in a text as it is (9.3.4).
+fn escaped(body: Vec<u8>) -> Vec<u8> {
+    if !body.contains(&0) {
+        return body;
+    }
+    body.split(|byte| *byte == 0).collect::<Vec<_>>().join(&b"\\u0000"[..])
+}
+
 /// Returns what an answer says, shortened.
 fn said(body: &[u8]) -> String {
     let text = match serde_json::from_slice::<Said>(body) {
@@ -188,6 +199,8 @@ fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
+/// The driver gives a write up by its own time; this is for commands, which have no driver.
+const LONGEST_QUERY: Duration = Duration::from_secs(60);
 const LONGEST_ANSWER: usize = 256 << 20;
 const LONGEST_SAID: usize = 400;
 

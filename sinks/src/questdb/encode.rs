@@ -11,7 +11,7 @@ use tidegate_core::{
     spool::Cause,
 };
 
-use super::schema::{Field, Form};
+use super::schema::{Field, Form, TG_COLUMNS};
 
 /// Writes the rows of one table.
 #[derive(Debug)]
@@ -42,6 +42,12 @@ impl Encoder {
         fields.sort_by_key(|field| (field.form != Form::Symbol, field.column));
         let (time, time_name) = (time.0, time.1.to_owned());
         Self { name: name.to_owned(), fields, time, time_name, has_tg, ttl }
+    }
+
+    /// Returns the columns that values are sent to, without the designated timestamp.
+    pub(super) fn sent(&self) -> impl Iterator<Item = &str> {
+        let tg = TG_COLUMNS.iter().filter(|_| self.has_tg);
+        self.fields.iter().map(|field| field.name.as_str()).chain(tg.copied())
     }
 
     /// Returns whether the table drops rows by their age.

@@ -1,5 +1,7 @@
 //! What stands in QuestDB's own tables about ours.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tidegate_core::{Error, Result};
 
@@ -55,6 +57,20 @@ pub(super) async fn columns(client: &Client, table: &str) -> Result<Vec<Found>> 
         })
     };
     rows.iter().map(|row| found(row).ok_or_else(strange)).collect()
+}
+
+/// Reads the names of all columns of tables, in lower case, in one query.
+pub(super) async fn all_columns(client: &Client, names: &[&str]) -> Result<BTreeSet<(String, String)>> {
+    let names: Vec<_> = names.iter().map(|name| text(&name.to_lowercase())).collect();
+    let sql = format!(
+        "SELECT table_name, column_name FROM information_schema.columns() WHERE lower(table_name) IN ({})",
+        names.join(", ")
+    );
+    let named = |row: &Vec<Value>| {
+        let name = |at: usize| Some(row.get(at)?.as_str()?.to_lowercase());
+        Some((name(0)?, name(1)?))
+    };
+    client.sql(&sql).await?.iter().map(|row| named(row).ok_or_else(strange)).collect()
 }
 
 /// Returns the newest designated timestamp of a table, in nanoseconds.

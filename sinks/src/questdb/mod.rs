@@ -42,6 +42,9 @@
 //! | 404, 405, 413, 415 | permanent: no QuestDB, or a proxy's limit |
 //! | 429, 500 and above, no answer | transient; in doubt, so sent again |
 //!
+//! A server that is killed while it makes a table can leave one that takes no row (`timestamp index is outside of range`, seen on
+//! 9.3.4): drop it, and the sink makes it again.
+//!
 //! Seen on 9.3.4, and in `LineHttpProcessorState` of QuestDB's sources.
 
 mod audit;

@@ -85,6 +85,12 @@ impl Held {
         client.sql(&self.statement(table)).await.map(drop)
     }
 
+    /// Writes the row as one of which nothing more will be heard: another host need not wait.
+    pub(super) async fn leave(&self, client: &Client, table: &str) -> Result<()> {
+        let past = format!("dateadd('s', -{}, systimestamp())", SILENT_AFTER.as_secs());
+        client.sql(&self.statement(table).replace("systimestamp()", &past)).await.map(drop)
+    }
+
     /// Returns the statement that writes it.
     pub(super) fn statement(&self, table: &str) -> String {
         let tables = serde_json::to_string(&self.tables).expect("texts and numbers can be written");

@@ -59,7 +59,7 @@ impl Preparing<'_> {
         let names: Vec<&str> = cx.tables.iter().map(|table| table.name.as_str()).collect();
         let standings = self.standings(&names).await?;
         let is_kept = look::find(&standings, &config.owners).is_some();
-        let all = if is_kept { owner::all(client, &config.owners).await? } else { Vec::new() };
+        let all = if is_kept { owners(config, client).await?.unwrap_or_default() } else { Vec::new() };
         let held = owner::of(&all, &cx.owner).cloned();
         if let Some(error) = held.as_ref().and_then(|held| held.refuses(&cx.owner, *epoch)) {
             return Err(error);
@@ -86,9 +86,9 @@ impl Preparing<'_> {
             target.latest = look::latest(client, &target.name, time).await?;
         }
         let is_ours = before.spool == cx.owner.spool;
-        let newest = newest(client, &before, standings.iter().filter(|standing| standing.name != config.owners))
-            .await?
-            .filter(|_| is_ours);
+        let written = standings.iter().filter(|standing| standing.name != config.owners);
+        // Once: later on this process knows what it has written.
+        let newest = if is_ours && epoch.is_none() { newest(client, &before, written).await? } else { None };
         let ids: BTreeMap<_, _> = targets.iter().map(|target| (target.name.clone(), target.id)).collect();
         let held = (is_kept || config.create).then(|| Held {
             spool: cx.owner.spool,
@@ -144,9 +144,7 @@ impl Preparing<'_> {
                 )));
             }
             let fitted = self.fit(table).await?;
-            if !fitted.lacking.is_empty() {
-                statements.push(schema::add(&standing.name, &fitted.lacking));
-            }
+            statements.extend(schema::add(&standing.name, &fitted.lacking));
             all.push(fitted);
         }
         if !config.create && !statements.is_empty() {
@@ -158,10 +156,26 @@ impl Preparing<'_> {
         if config.create && !is_kept {
             statements.push(owner::made(&config.owners));
         }
-        for statement in statements.iter().flat_map(|statements| statements.split("; ")) {
+        for statement in &statements {
             client.sql(statement).await?;
         }
+        if !statements.is_empty() {
+            self.wait_applied().await?;
+        }
         Ok(all)
+    }
+
+    /// Waits a little until new columns can be seen; what is not seen by then is looked for again later.
+    async fn wait_applied(&self) -> Result<()> {
+        let names: Vec<&str> = self.cx.tables.iter().map(|table| table.name.as_str()).collect();
+        for _ in 0..APPLY_TRIES {
+            let standings = self.standings(&names).await?;
+            if standings.iter().all(|standing| standing.state.writer >= standing.state.sequencer) {
+                break;
+            }
+            tokio::time::sleep(APPLY_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Holds a table that is there against what is written, with its key.
@@ -261,7 +275,7 @@ pub(super) fn suspended(standing: &Standing) -> Error {
     ))
 }
 
-pub(super) fn remade(name: &str, was: i64, is: i64) -> Error {
+fn remade(name: &str, was: i64, is: i64) -> Error {
     Error::permanent(format!(
         "table `{name}` was dropped and made anew (its id was {was} and is {is}): what was stored in it is gone, and is not \
          sent again. Where QuestDB has made it by itself, under a row that came, it has no key: drop it before"
@@ -274,13 +288,24 @@ pub(super) fn lost_dedup(name: &str, statement: &str) -> Error {
     ))
 }
 
-/// Reads the owners' table; `None` where there is none.
+/// Reads the owners' table with all that was written to it; `None` where there is none.
 pub(super) async fn owners(config: &QuestDbConfig, client: &Client) -> Result<Option<Vec<Held>>> {
-    if look::standings(client, &[&config.owners]).await?.is_empty() {
-        return Ok(None);
+    for _ in 0..APPLY_TRIES {
+        let standings = look::standings(client, &[&config.owners]).await?;
+        let Some(standing) = standings.first() else { return Ok(None) };
+        if standing.state.is_suspended {
+            return Err(suspended(standing));
+        }
+        if standing.state.writer >= standing.state.sequencer {
+            break;
+        }
+        tokio::time::sleep(APPLY_PAUSE).await;
     }
     owner::all(client, &config.owners).await.map(Some)
 }
+
+const APPLY_TRIES: u32 = 200;
+const APPLY_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
 /// Returns the newest position of which a sink has rows in these tables, or had at the last heartbeat.
 pub(super) async fn newest<'a>(
@@ -298,7 +323,7 @@ pub(super) async fn newest<'a>(
         }
     }
     let of_rows = newest.map(|offset| SpoolPosition { boot: Boot(held.writing), offset });
-    Ok(of_rows.or((held.position != SpoolPosition::START).then_some(held.position)))
+    Ok(of_rows.or_else(|| (held.position != SpoolPosition::START).then_some(held.position)))
 }
 
 /// Looks at tables without changing anything.
@@ -316,9 +341,7 @@ pub(super) async fn reach(config: &QuestDbConfig, client: &Client, tables: &[Sin
         }
         let found = look::columns(client, &table.name).await?;
         let fitted = schema::fit(config, table, &found)?;
-        if !fitted.lacking.is_empty() {
-            missing.push(schema::add(&table.name, &fitted.lacking));
-        }
+        missing.extend(schema::add(&table.name, &fitted.lacking));
         if !fitted.is_ours && table.on_conflict == OnConflict::Replace && !standing.state.has_dedup {
             return Err(lost_dedup(&table.name, &schema::dedup(table)));
         }

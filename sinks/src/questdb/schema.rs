@@ -136,15 +136,11 @@ pub(super) fn fit(config: &QuestDbConfig, table: &SinkTable, found: &[Found]) ->
     Ok(Fitted { fields, is_ours, lacking })
 }
 
-/// Returns the statement that adds columns.
-pub(super) fn add(table: &str, lacking: &[(String, &'static str)]) -> String {
-    let columns: Vec<_> = lacking.iter().map(|(name, column_type)| format!("{} {column_type}", quoted(name))).collect();
-    // One at a time: `IF NOT EXISTS` is of the first only.
-    let statements: Vec<_> = columns
-        .iter()
-        .map(|column| format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {column}", quoted(table)))
-        .collect();
-    statements.join("; ")
+/// Returns the statements that add columns, one each: `IF NOT EXISTS` is of one column only.
+pub(super) fn add<'a>(table: &'a str, lacking: &'a [(String, &'static str)]) -> impl Iterator<Item = String> + 'a {
+    lacking.iter().map(move |(name, column_type)| {
+        format!("ALTER TABLE {} ADD COLUMN IF NOT EXISTS {} {column_type}", quoted(table), quoted(name))
+    })
 }
 
 /// Returns the statement that gives a table its key back.

@@ -23,7 +23,7 @@ use super::{
     encode::{self, Columns},
     look,
     owner::{self, BEAT_EVERY, Held},
-    prepare::{Prepared, Preparing, Target, lost_dedup, remade, server, suspended},
+    prepare::{Prepared, Preparing, Target, lost_dedup, server, suspended},
     schema::TG_COLUMNS,
     wal::{Pending, State},
 };
@@ -53,7 +53,10 @@ struct Session {
     held: Option<Held>,
     pending: Pending,
     buffer: Buffer,
+    /// When to look whether somebody else writes.
     beat_at: Instant,
+    /// When the position is to be told, while rows wait.
+    note_at: Instant,
 }
 
 impl QuestDb {
@@ -121,6 +124,7 @@ impl Sink for QuestDb {
             pending: Pending::default(),
             buffer: encode::buffer(),
             beat_at: Instant::now() + BEAT_EVERY,
+            note_at: Instant::now() + NOTE_EVERY,
         });
         Ok(Vec::new())
     }
@@ -156,7 +160,11 @@ impl Sink for QuestDb {
             session.applied().await?;
             tokio::time::sleep(CLOSE_PAUSE).await;
         }
-        session.beat_in_time(true).await
+        session.beat_in_time(true).await?;
+        match &session.held {
+            Some(held) => held.leave(&session.client, &self.config.owners).await,
+            None => Ok(()),
+        }
     }
 
     async fn claim(&mut self, owner: &Owner) -> Result<Option<Claim>> {
@@ -317,6 +325,11 @@ impl Session {
         let applied = self.pending.settle(&states);
         if let (Some(applied), Some(held)) = (applied, &mut self.held) {
             held.position = applied;
+            // What is up to date in a quiet feed costs a busy one no more than this.
+            if self.pending.is_empty() || Instant::now() >= self.note_at {
+                held.beat(&self.client, &self.config.owners).await?;
+                self.note_at = Instant::now() + NOTE_EVERY;
+            }
         }
         self.beat_in_time(false).await?;
         Ok(applied)
@@ -329,12 +342,11 @@ impl Session {
         let mut states = Vec::with_capacity(self.targets.len());
         for target in &self.targets {
             let name = &target.name;
-            // Gone: the next opening says so, if it is not a moment's.
-            let gone = || Error::transient(format!("table `{name}` is gone: it is looked at again"));
-            let standing = look::find(&standings, name).ok_or_else(gone)?;
-            if standing.state.id != target.id {
-                return Err(remade(name, target.id, standing.state.id));
-            }
+            // The next opening says what has become of it, and what a person can do.
+            let another =
+                || Error::transient(format!("table `{name}` is not the one that was opened: it is looked at again"));
+            let same = look::find(&standings, name).filter(|standing| standing.state.id == target.id);
+            let standing = same.ok_or_else(another)?;
             if let Some(statement) = target.dedup.as_ref().filter(|_| !standing.state.has_dedup) {
                 return Err(lost_dedup(name, statement));
             }
@@ -342,6 +354,18 @@ impl Session {
                 return Err(suspended(standing));
             }
             states.push(standing.state.clone());
+        }
+        // A column that is dropped while rows are on their way takes their values along: those rows do not count.
+        let columns = look::all_columns(&self.client, &names).await?;
+        for target in &self.targets {
+            let table = target.name.to_lowercase();
+            let is_gone = |column: &&str| !columns.contains(&(table.clone(), column.to_lowercase()));
+            if let Some(column) = target.encoder.sent().find(is_gone) {
+                let name = &target.name;
+                return Err(Error::transient(format!(
+                    "column `{column}` of table `{name}` is gone: it is looked at again"
+                )));
+            }
         }
         Ok(states)
     }
@@ -387,5 +411,6 @@ fn not_open() -> Error {
 
 /// So many rows are found at once; what comes after them is found in the next round.
 const MOST_BLAMED: usize = 1_000;
+const NOTE_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 const CLOSE_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 const SETTLE_TRIES: u32 = 500;

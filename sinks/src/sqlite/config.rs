@@ -40,11 +40,20 @@ impl Component for SqliteConfig {
         if self.path.as_os_str().is_empty() {
             faults.at("path", "`path` is empty");
         }
+        if self.path.as_os_str() == ":memory:" {
+            let message =
+                "`path` is `:memory:`, which ends with its connection: a store has to outlive it, name a file";
+            faults.at("path", message);
+        }
     }
 
     fn build(&self) -> Result<Self::Built> {
         Faults::of(self).into_result()?;
         Ok(Box::new(Sqlite::new(self.clone())))
+    }
+
+    fn path(&self, _: &str) -> Option<PathBuf> {
+        Some(self.path.clone())
     }
 
     fn store(&self) -> Option<String> {

@@ -17,7 +17,7 @@ pub(super) fn sorted(path: &Path, error: sqlx::Error) -> Error {
         IOERR => (false, "cannot be read or written"),
         CANTOPEN => (false, "cannot be opened"),
         PERM | AUTH => (true, "may not be written"),
-        CORRUPT => (true, "is damaged"),
+        CORRUPT => (true, "is damaged: bring it back from a backup, without the `-wal` and `-shm` of this one,"),
         NOTADB => (true, "is no SQLite database"),
         CONSTRAINT => (true, "has a rule that no single row can be blamed for"),
         _ => (false, "does not take the statement"),
@@ -25,6 +25,11 @@ pub(super) fn sorted(path: &Path, error: sqlx::Error) -> Error {
     let text = format!("SQLite file `{shown}` {what}");
     let sorted = if is_permanent { Error::permanent(text) } else { Error::transient(text) };
     sorted.because(error)
+}
+
+/// Returns whether what is in the file makes no sense.
+pub(super) fn is_damaged(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| matches!(code & 0xff, CORRUPT | NOTADB))
 }
 
 /// Returns whether the store says that a row of the statement can never be stored.

@@ -24,6 +24,7 @@ mod config;
 mod error;
 mod insert;
 mod keys;
+mod log;
 mod position;
 mod schema;
 mod sink;

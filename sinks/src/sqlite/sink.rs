@@ -33,6 +33,7 @@ use super::{
     error::{blames_a_row, is_without_transaction, sorted},
     insert::{Inserter, Rows},
     keys::{keys, lacking},
+    log::{belong_together, log_of},
     position::{self, Held},
     schema::{Maker, prepare},
 };
@@ -109,6 +110,7 @@ impl Sqlite {
             }
             Ok(_) | Err(_) => {}
         }
+        belong_together(path).await?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(self.config.create && !is_known)
@@ -468,13 +470,6 @@ impl Drop for Interrupt {
 /// Returns what tells the file from another one of the same name. Two look-ups of a local file for each chunk.
 fn file_id(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-/// Returns the name of the write-ahead log.
-fn log_of(path: &Path) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push("-wal");
-    name.into()
 }
 
 fn make_directory_of(path: &Path) -> Result<()> {

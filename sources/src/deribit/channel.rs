@@ -86,6 +86,14 @@ impl Channel {
         }
     }
 
+    /// Returns whether the venue is told how often to send.
+    pub(super) fn has_interval(self) -> bool {
+        match self {
+            Self::Trades | Self::Tickers | Self::BookChanges | Self::BookTops => true,
+            Self::Quotes | Self::IndexPrices | Self::InstrumentStatus => false,
+        }
+    }
+
     /// Returns the name of the channel that this instrument needs.
     pub(super) fn name(self, name: &str, interval: Interval) -> Option<String> {
         let every = interval.name();

@@ -75,6 +75,10 @@ impl Component for DeribitConfig {
             }
         });
         self.check_credentials(faults);
+        if self.interval != Interval::default() && !self.channels.iter().any(|channel| channel.has_interval()) {
+            let message = "`interval` changes nothing: quotes, index prices and states come whenever they change";
+            faults.at("interval", message).and("channels").harmless();
+        }
     }
 
     fn build(&self) -> Result<Self::Built> {

@@ -35,6 +35,7 @@ mod redact;
 mod writer;
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -51,7 +52,7 @@ use tokio::{
 pub use line::{Asked, Body, Event, Line};
 pub use reader::{Reader, read};
 
-use crate::{config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};
+use crate::{caught::text_of, config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};
 use writer::Writer;
 
 /// The format that this program writes.
@@ -77,14 +78,29 @@ struct Shared {
     failed: Notify,
 }
 
+impl Shared {
+    /// Says, once, why it has ended before the feed.
+    fn fail(&self, why: String) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.has_failed.store(true, Ordering::Release);
+        self.failed.notify_one();
+    }
+}
+
 impl Capture {
     /// Begins a capture of a source. Files are made when there is something to write.
     pub(super) fn start(disk: Arc<dyn Disk>, source: &str, config: &CaptureConfig, at: Timestamp) -> Self {
         let (lines, queue) = mpsc::channel(MOST_WAITING);
         let shared = Arc::new(Shared::default());
+        let place = disk.place();
         let writer = Writer::new(disk, source.to_owned(), config);
         let theirs = Arc::clone(&shared);
-        let writer = tokio::task::spawn_blocking(move || writer.run(queue, &theirs));
+        let writer = tokio::task::spawn_blocking(move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| writer.run(queue, &theirs)));
+            if let Err(panic) = ended {
+                theirs.fail(format!("capture stopped: `{place}`: it panicked: {}; the feed goes on", text_of(&*panic)));
+            }
+        });
         let mut capture = Self { lines, shared, dropped: 0, is_told: false, writer };
         capture.write(at, 0, Event::Start { version: VERSION, source: source.to_owned() });
         capture

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
@@ -116,9 +116,7 @@ impl Writer {
         let name = self.file.as_ref().map_or("a new file", |file| &file.name);
         let place = self.disk.place();
         let text = format!("capture stopped: `{place}`, {name}: {error}; the feed goes on");
-        *shared.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(text);
-        shared.has_failed.store(true, Ordering::Release);
-        shared.failed.notify_one();
+        shared.fail(text);
     }
 }
 

@@ -5,6 +5,7 @@ use crate::{
     connection::vouch::{Confirmations, ended_streams},
     health::printable,
     protocol::Covered,
+    spool::LeftBy,
 };
 use session::{Refusals, shown};
 
@@ -22,7 +23,7 @@ impl<T: Transport> Driver<T> {
 
     fn carry_out_all(&mut self, commands: &mut Vec<(usize, Command)>, now: Instant) -> Result<(), Stop> {
         let mut confirmations = Confirmations::default();
-        let mut ended = Vec::new();
+        let (mut ended, mut ended_by_venue) = (Vec::new(), Vec::new());
         let mut outcome = Ok(());
         let (mut has_confirmed, mut has_answers) = (false, false);
         for (place, command) in commands.drain(..) {
@@ -58,8 +59,9 @@ impl<T: Transport> Driver<T> {
                 }
                 Command::Unsubscribed(channel) => {
                     has_answers = true;
+                    let is_wanted = self.subscriptions.wants(&channel);
                     if self.subscriptions.unsubscribed(&channel, now) {
-                        ended.push(channel);
+                        if is_wanted { &mut ended_by_venue } else { &mut ended }.push(channel);
                     }
                 }
                 Command::WakeAfter(pause) => self.wake_at = Some(now + pause),
@@ -82,7 +84,8 @@ impl<T: Transport> Driver<T> {
         if has_confirmed && let Phase::Open(session) = &mut self.phase {
             session.liveness.expect(now);
         }
-        self.unsubscribed(&ended);
+        self.unsubscribed(&ended, LeftBy::Choice);
+        self.unsubscribed(&ended_by_venue, LeftBy::Venue);
         if has_answers {
             self.show_subscriptions();
         }
@@ -127,7 +130,7 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Enters the end of channels: of their streams, those that no other channel carries.
-    pub(super) fn unsubscribed(&mut self, channels: &[String]) {
+    pub(super) fn unsubscribed(&mut self, channels: &[String], by: LeftBy) {
         if channels.is_empty() {
             return;
         }
@@ -141,7 +144,7 @@ impl<T: Transport> Driver<T> {
         let streams = catch_unwind(AssertUnwindSafe(|| ended_streams(protocol, channels, vouched)));
         match streams {
             Ok(streams) if streams.is_empty() => {}
-            Ok(streams) => self.link.step(Step::Unsubscribed { streams }),
+            Ok(streams) => self.link.step(Step::Left { streams, by }),
             Err(_) => self.has_panicked = true,
         }
     }

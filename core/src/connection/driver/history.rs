@@ -7,7 +7,6 @@ use crate::{
     metrics::RestOutcome,
     protocol::{Gap, Remedy, Reply, Request},
 };
-use session::shown;
 
 /// What a call is for.
 #[derive(Debug, Clone)]
@@ -247,8 +246,8 @@ impl<T: Transport> Driver<T> {
         if retry_after.is_some() || !self.rest.is_well(&host) {
             let probe = self.rest.breakers(now).find(|(name, _)| ***name == *host);
             let probe = probe.and_then(|(_, breaker)| breaker.next_probe_in).unwrap_or_default();
-            let (gaps, next) = (self.backfill.open(), shown(probe.max(pause)));
-            self.standing.rest.insert(host, format!("{address}: {why}; {gaps} gaps wait, next try in {next}"));
+            let waiting = Waiting::new(&format!("{address}: {why}"), self.backfill.open(), now + probe.max(pause));
+            self.standing.rest.insert(host, waiting);
         }
         self.standing.show(&self.health);
     }
@@ -266,9 +265,8 @@ impl<T: Transport> Driver<T> {
         for host in self.rest.queueing() {
             let pause = self.hosts.pause_left(host, now);
             if !pause.is_zero() && !self.standing.rest.contains_key(&**host) {
-                let (gaps, next) = (self.backfill.open(), shown(pause));
-                let why = format!("{host} wants no calls for now; {gaps} gaps wait, next try in {next}");
-                self.standing.rest.insert(host.to_string(), why);
+                let why = format!("{host} wants no calls for now");
+                self.standing.rest.insert(host.to_string(), Waiting::new(&why, self.backfill.open(), now + pause));
                 self.standing.show(&self.health);
             }
         }

@@ -30,7 +30,7 @@ use super::{
     liveness::Heard,
     reconnect::Reconnect,
     rest::{CallId, RestQueue},
-    standing::Standing,
+    standing::{Standing, Waiting},
     subscriptions::Subscriptions,
     transport::{NotConnected, Transport},
 };
@@ -50,6 +50,7 @@ use crate::{
 };
 use history::Job;
 use session::Session;
+pub(super) use session::shown;
 
 /// One connection of a venue, for as long as its source lives.
 pub(super) struct Driver<T: Transport> {

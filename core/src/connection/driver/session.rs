@@ -263,7 +263,7 @@ impl<T: Transport> Driver<T> {
 }
 
 /// Returns a pause as people read it: whole seconds, or milliseconds below one.
-pub(super) fn shown(pause: Duration) -> String {
+pub(in crate::connection) fn shown(pause: Duration) -> String {
     let pause = match pause {
         pause if pause < Duration::from_secs(1) => Duration::from_millis(pause.as_millis() as u64),
         pause => Duration::from_secs(pause.as_secs_f64().round() as u64),

@@ -87,8 +87,18 @@ impl Bench {
 
     pub(super) fn start(&self) -> Running {
         let (stop, stopping) = watch::channel(None);
+        let log = Faulty { log: self.log.clone(), panics: self.panics.clone() };
+        let (mut delivery, floor) = Delivery::new(self.setup(log, stopping)).unwrap();
+        if let Some(disk) = &self.disk {
+            delivery = delivery.with_letters_on(Arc::new(disk.clone()));
+        }
+        Running { stop, floor, task: tokio::spawn(delivery.run()) }
+    }
+
+    /// Returns what a delivery over a log needs.
+    pub(super) fn setup<L>(&self, log: L, stop: watch::Receiver<Option<Instant>>) -> Setup<L> {
         let store = self.store.clone();
-        let setup = Setup {
+        Setup {
             pipeline: "test".to_owned(),
             sink: "memory".to_owned(),
             factory: Arc::new(move || Ok(Box::new(Memory(store.clone())) as Box<dyn Sink>)),
@@ -100,18 +110,13 @@ impl Bench {
             host: "here".to_owned(),
             directory: self.directory.path().to_owned(),
             when_full: self.when_full,
-            log: Faulty { log: self.log.clone(), panics: self.panics.clone() },
+            log,
             synced: self.log.synced(),
-            stop: stopping,
+            stop,
             others: self.others.clone(),
             health: self.health.clone(),
             commands: Commands::new(Path::new("eth.toml"), None),
-        };
-        let (mut delivery, floor) = Delivery::new(setup).unwrap();
-        if let Some(disk) = &self.disk {
-            delivery = delivery.with_letters_on(Arc::new(disk.clone()));
         }
-        Running { stop, floor, task: tokio::spawn(delivery.run()) }
     }
 
     pub(super) async fn run_to_end(&self) -> (Outcome, Arc<Mutex<Store>>) {

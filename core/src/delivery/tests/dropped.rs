@@ -1,18 +1,22 @@
 //! A full spool that drops its oldest segments, two sinks that stand at different places, kills and power cuts at every
 //! moment between: every row has exactly one fate for each sink (I2).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, sync::Arc};
+
+use tokio::sync::watch;
 
 use super::{
     super::{
-        SpoolLog,
+        Delivery, Others, Setup, SpoolLog,
         feeder::{Bounds, Feeder, Read},
         log::Log,
     },
     spool::{append, open, source, streams, sync, trades},
 };
 use crate::{
-    config::TableChoice,
+    Error,
+    config::{Commands, DeliveryConfig, TableChoice, WhenFull},
+    health::Registry,
     row::{Table, Timestamp, kinds::Trade},
     spool::{Control, Item, ItemBuffer, SpoolPosition, SpoolWriter, Standing, Step},
     testkit::SimDisk,
@@ -31,6 +35,57 @@ fn each_row_is_stored_once_or_said_to_be_dropped_once_for_each_sink_in_any_histo
     }
     assert!(kills > 3 * SEEDS && held > SEEDS, "the histories were too quiet: {kills} kills, {held} segments in hand");
     assert!(dropped as u64 > 100 * SEEDS, "the histories were too quiet: {dropped} rows dropped");
+}
+
+#[test]
+fn of_a_sink_whose_note_cannot_be_read_nothing_is_dropped_that_it_may_have() {
+    let (directory, disk) = (tempfile::tempdir().unwrap(), SimDisk::default());
+    fs::write(directory.path().join("a.json"), "").unwrap();
+    let mut writer = open(&disk, vec![source("deribit", Table::of::<Trade<'_>>())]);
+    append(&mut writer, &streams());
+    fill(&mut writer);
+    let past = writer.synced_position().offset;
+    let (_stop, stop) = watch::channel(None);
+    let (_synced, synced) = watch::channel(writer.synced_position());
+    let delivery = Delivery::new(Setup {
+        pipeline: "test".to_owned(),
+        sink: "a".to_owned(),
+        factory: Arc::new(|| Err(Error::permanent("it is not opened"))),
+        config: DeliveryConfig::default(),
+        tables: TableChoice::All,
+        derived: Default::default(),
+        sources: vec![source("deribit", Table::of::<Trade<'_>>())],
+        spool: 1,
+        host: "here".to_owned(),
+        directory: directory.path().to_owned(),
+        when_full: WhenFull::DropOldest,
+        log: SpoolLog::new(writer.reader()),
+        synced,
+        stop,
+        others: Others::default(),
+        health: Registry::new(),
+        commands: Commands::default(),
+    });
+    let _delivery = delivery.unwrap();
+    assert!(writer.take_oldest().is_none(), "it may have anything of what there is");
+
+    fill(&mut writer);
+    let old = writer.take_oldest().expect("what came since it cannot have");
+    let (first, last) = old.offsets();
+    assert!(first > past);
+    let losses: Vec<_> = old.losses().unwrap().into_iter().map(|loss| (loss.sink, loss.offsets)).collect();
+    assert_eq!(losses, [("a".to_owned(), (first, last))], "and it is said that it does not get it");
+}
+
+/// Fills some segments, durably.
+fn fill(writer: &mut SpoolWriter) {
+    for _ in 0..30 {
+        if writer.wants_roll() {
+            writer.roll(Vec::new()).unwrap();
+        }
+        append(writer, &trades(10, 0));
+        sync(writer);
+    }
 }
 
 /// One process after the other, on one disk, with two stores.

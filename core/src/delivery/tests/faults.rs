@@ -3,12 +3,15 @@
 use std::{fs, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::{
-    super::feeder::{Bounds, Feeder, Read},
+    super::{
+        Delivery, SpoolLog,
+        feeder::{Bounds, Feeder, Read},
+    },
     bench::Bench,
-    quote,
+    quote, spool,
     store::{Fault, Store},
     trade,
 };
@@ -16,7 +19,7 @@ use crate::{
     config::{Start, TableChoice, WhenFull},
     health::{StageId, Status},
     sink::Guarantee,
-    spool::{Boot, SpoolPosition},
+    spool::{Boot, SpoolPosition, SpoolWriter},
     testkit::{Failure, SimDisk},
 };
 
@@ -142,6 +145,35 @@ async fn a_damaged_file_beside_the_spool_fails_its_sink_and_keeps_the_spool() {
     assert_eq!(fs::read(bench.directory.path().join("memory.json")).unwrap(), b"", "left for a person");
 }
 
+#[tokio::test]
+async fn of_a_sink_whose_note_cannot_be_read_a_full_spool_drops_nothing_until_it_can_be() {
+    let bench = Bench::new();
+    let note = bench.directory.path().join("memory.json");
+    fs::write(&note, "").unwrap();
+    let mut writer = spool::open(&SimDisk::default(), vec![bench.log.source()]);
+    spool::append(&mut writer, &spool::streams());
+    while writer.segments() < 3 {
+        spool::append(&mut writer, &spool::trades(20, 0));
+        if writer.wants_roll() {
+            writer.roll(Vec::new()).unwrap();
+        }
+        spool::sync(&mut writer);
+    }
+    let open = |writer: &SpoolWriter| {
+        let (_, stop) = watch::channel(None);
+        Delivery::new(bench.setup(SpoolLog::new(writer.reader()), stop)).unwrap()
+    };
+    let held = open(&writer);
+    assert!(writer.take_oldest().is_none(), "the store may have any of it, and nobody can say what it lacks");
+    drop(held);
+    fs::write(&note, format!(r#"{{"boot":"{:016x}","offset":1}}"#, writer.reader().end().boot.0)).unwrap();
+    let read = open(&writer);
+    let old = writer.take_oldest().expect("what the sink has not begun to read can go");
+    let losses = old.losses().unwrap();
+    assert_eq!((losses.len(), losses[0].offsets.0), (1, 2), "{losses:?}");
+    drop(read);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_delivery_that_panics_begins_again_and_stores_each_row_once() {
     let bench = Bench::new();
@@ -226,6 +258,34 @@ async fn while_the_breaker_is_open_the_next_attempt_is_said_to_be_after_it() {
     assert_eq!(why, "the store is down; trying again in 30.0 s (attempt 5; the breaker is open)");
     assert!(breaker()["next_probe"].is_string() && breaker()["reason"] == "the store is down", "{}", breaker());
     running.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_tries_a_store_once_more_whatever_the_breaker_says() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().open_faults.extend([Fault::Before; 1_000]);
+    trade(&bench.log, 1);
+    let running = bench.start();
+    bench.until(|| bench.check("sink.memory")["breakers"]["store"]["state"] == "open").await;
+    bench.store.lock().unwrap().open_faults.clear();
+    let outcome = running.stop().await;
+    assert_eq!(
+        (bench.stored(), outcome.rows_left),
+        (1, 0),
+        "the stop leaves two seconds, the breaker's pause is longer"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_try_a_store_that_is_down_again_and_again() {
+    let bench = Bench::new();
+    bench.store.lock().unwrap().open_faults.extend([Fault::Before; 1_000]);
+    trade(&bench.log, 1);
+    let running = bench.start();
+    bench.until(|| bench.check("sink.memory")["breakers"]["store"]["state"] == "open").await;
+    let before = bench.store.lock().unwrap().opened;
+    running.stop().await;
+    assert_eq!(bench.store.lock().unwrap().opened, before + 1);
 }
 
 #[tokio::test(start_paused = true)]

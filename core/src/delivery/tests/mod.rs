@@ -10,6 +10,7 @@ mod histories;
 mod opening;
 mod spool;
 mod store;
+mod told;
 
 use crate::{
     row::{

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use crate::{
     Error, Result,
     chunk::{Chunk, Part},
-    sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
+    sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, UniqueKey, Weaker, Written},
     spool::{Cause, SpoolPosition},
 };
 
@@ -58,6 +58,10 @@ pub(super) struct Store {
     pub(super) fails_to_close: bool,
     pub(super) guarantee: Option<Guarantee>,
     pub(super) neighbours: Vec<Neighbour>,
+    pub(super) weaker: Vec<Weaker>,
+    pub(super) unique_keys: Vec<UniqueKey>,
+    /// What the next probes meet.
+    pub(super) check_faults: VecDeque<Fault>,
     /// Why it needs a person before it can be opened.
     pub(super) open_refusal: Option<String>,
     pub(super) claim: Option<Claim>,
@@ -185,7 +189,12 @@ impl Sink for Memory {
 
     async fn check(&mut self) -> Result<()> {
         self.store().checks += 1;
-        Ok(())
+        let fault = self.store().check_faults.pop_front();
+        match fault {
+            Some(Fault::Hangs) => std::future::pending().await,
+            Some(_) => Err(Error::transient("the store is down")),
+            None => Ok(()),
+        }
     }
 
     async fn close(&mut self) -> Result<()> {
@@ -206,6 +215,14 @@ impl Sink for Memory {
 
     fn neighbours(&self) -> Vec<Neighbour> {
         self.store().neighbours.clone()
+    }
+
+    fn weaker(&self) -> Vec<Weaker> {
+        self.store().weaker.clone()
+    }
+
+    fn unique_keys(&self) -> Vec<UniqueKey> {
+        self.store().unique_keys.clone()
     }
 
     fn guarantee(&self) -> Guarantee {

@@ -155,7 +155,9 @@ impl Continuity {
             }
             Control::Malformed { session, .. } => self.know_session(*session),
             Control::Ended { session, .. } => self.end(*session),
-            Control::Unsubscribed { session, streams, .. } => self.leave(*session, streams),
+            Control::Unsubscribed { session, streams, .. } | Control::Left { session, streams, .. } => {
+                self.leave(*session, streams);
+            }
             Control::GapOpened { gap, stream, after, before, since, at } => {
                 self.open_gap(*gap, *stream, Hole { after: *after, before: *before }, (*since, *at));
             }

@@ -7,7 +7,7 @@ use crate::{
     protocol::GapId,
     row::{Numbering, Timestamp},
     rules::{Rule, holds},
-    spool::{Control, GapOutcome},
+    spool::{Control, GapOutcome, LeftBy},
 };
 
 /// A confirmation, with the streams' own numbers.
@@ -56,12 +56,12 @@ impl Continuity {
     }
 
     /// Streams are no longer subscribed to. What came before that is still owed; a book begins anew when it comes back.
-    pub(crate) fn unsubscribed(&self, session: u32, streams: Vec<u32>, at: Timestamp, out: &mut Vec<Control>) {
+    pub(crate) fn left(&self, session: u32, (streams, by): (Vec<u32>, LeftBy), at: Timestamp, out: &mut Vec<Control>) {
         let repeatable = |id: &u32| self.streams.get(*id).is_some_and(|stream| stream.numbering() != Numbering::Linked);
         let mut repeatable: Vec<u32> = streams.iter().copied().filter(repeatable).collect();
         repeatable.sort_unstable();
         repeatable.dedup();
-        out.push(Control::Unsubscribed { session, streams, at });
+        out.push(Control::Left { session, streams, by, at });
         self.open_behind(session, &repeatable, at, out);
     }
 
@@ -70,7 +70,7 @@ impl Continuity {
         let source = self.sources.iter().position(|known| &**known == source);
         let of_source = |session: &super::Session| Some(usize::from(session.source)) == source;
         if let Some((session, _)) = self.sessions.iter().find(|(_, session)| of_source(session)) {
-            self.unsubscribed(*session, streams, at, out);
+            self.left(*session, (streams, LeftBy::Start), at, out);
         }
     }
 

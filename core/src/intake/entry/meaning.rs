@@ -133,10 +133,10 @@ impl Intake {
                 self.link.is_shut = false;
                 self.open();
             }
-            Step::Unsubscribed { streams } => {
+            Step::Left { streams, by } => {
                 let ids = streams.iter().filter_map(|key| self.continuity.stream_id(&source, key)).collect();
                 if let Some(session) = session {
-                    self.continuity.unsubscribed(session, ids, at, &mut self.decisions);
+                    self.continuity.left(session, (ids, *by), at, &mut self.decisions);
                 }
             }
             Step::Alive { at } => {

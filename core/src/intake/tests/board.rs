@@ -107,7 +107,7 @@ fn a_stream_that_went_while_nobody_listened_is_left_once_sessions_have_been_up_f
     assert_eq!(&*host.intake.continuity.key(gone[0]).unwrap().symbol, "A");
     host.intake.gone(host.now, 0, gone).unwrap();
     assert!(board.gone(&host.intake.continuity, start + Duration::from_secs(200)).is_empty(), "that is in the log");
-    assert!(host.entries().last().unwrap().join(" ").starts_with("Unsubscribed"), "{:?}", host.entries().last());
+    assert!(host.entries().last().unwrap().join(" ").starts_with("Left"), "{:?}", host.entries().last());
     host.assert_recoverable();
 }
 

@@ -1,7 +1,7 @@
 //! What one handover becomes.
 
 use super::*;
-use crate::protocol::GapId;
+use crate::{protocol::GapId, spool::LeftBy};
 
 #[test]
 fn a_handover_becomes_one_entry_with_its_decisions_in_front_of_what_they_are_about() {
@@ -475,7 +475,7 @@ fn a_stream_that_was_left_is_forgotten_once_the_spool_has_no_row_of_it_and_comes
     feed.ticker("B");
     host.take(&mut feed);
     let key = StreamKey::new("tickers", "A");
-    feed.link.step(Step::Unsubscribed { streams: vec![key] });
+    feed.link.step(Step::Left { streams: vec![key], by: LeftBy::Choice });
     host.take(&mut feed);
     let retire = |host: &mut Host, floor: u64| host.intake.retire(host.now, floor).unwrap();
     let end = host.intake.spool.next_offset() - 1;

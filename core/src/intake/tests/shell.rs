@@ -54,6 +54,11 @@ impl Shell {
         Self { disk, running, link, live, floor, stop, synced, reader, registry }
     }
 
+    /// Returns what `/health` shows of the spool.
+    fn spool(&self) -> serde_json::Value {
+        serde_json::to_value(self.registry.report()).unwrap()["checks"]["p/spool"].clone()
+    }
+
     /// Hands over so many trades and waits until intake has them.
     async fn trades(&mut self, numbers: std::ops::Range<u64>) -> u64 {
         numbers.for_each(|n| trade(&mut self.link, "A", n, Origin::Live));
@@ -393,6 +398,32 @@ async fn segments_go_when_the_sink_has_them() {
         shell.floor.send_replace(Floor { committed: Some(at), replay_from: Some(at) });
     }
     assert!(shell.reader.oldest().offset > 1);
+    shell.end().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_begun_degrades_the_spool_until_one_is() {
+    let mut shell = Shell::start(small(WhenFull::Block));
+    let spool = shell.registry.stage(crate::health::StageId::spool("p"));
+    shell.link.step(confirmed(&["A"]));
+    shell.disk.fail(Failure::Opens(0));
+    let mut next = 1;
+    while spool.status() != crate::health::Status::Degraded {
+        assert!(next < 10_000, "{}", shell.spool()["reason"]);
+        shell.trades(next..next + 100).await;
+        next += 100;
+    }
+    let why = shell.spool()["reason"].as_str().unwrap().to_owned();
+    for said in ["cannot begin a segment in `simulated/`", "too many open files", "the present segment goes on"] {
+        assert!(why.contains(said), "no `{said}` in {why}");
+    }
+    shell.disk.fail(Failure::None);
+    while spool.status() != crate::health::Status::Healthy {
+        assert!(next < 20_000, "{}", shell.spool()["reason"]);
+        shell.trades(next..next + 100).await;
+        next += 100;
+    }
+    assert_eq!(shell.spool()["reason"], "segments are begun again");
     shell.end().await.unwrap();
 }
 

@@ -1,17 +1,19 @@
 //! `tidegate adopt`: a store and a spool that do not fit are made to, by the word of one of them.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use super::{
     Rows, Stopped,
-    course::{Course, Facts, Loss, Trust},
+    course::{Course, Facts, Held, Loss, Trust},
     known_of,
     losses::{Count, Counted},
 };
 use crate::{
-    Result,
+    Error, Result,
+    chunk::Plan,
     delivery::{Extent, Noted, Opening, compare, overtaken},
-    sink::{Claim, Owner},
+    row::Timestamp,
+    sink::{Claim, Owner, Sink, SinkContext},
     spool::{Control, SpoolPosition, SpoolReader, Standing},
 };
 
@@ -51,7 +53,10 @@ impl Stopped {
         let claim = store.claim(&owner).await?;
         let reader = self.reader();
         let (known, damage) = known_of(&self.folder.sinks(), sink);
-        let (facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
+        let (mut facts, why) = facts(&reader, &owner, claim.as_ref(), keeps_position, (known.noted().position, damage));
+        if facts.store.is_none() && facts.known.is_some() {
+            facts.held = held(&mut *store, &plan, owner.clone(), self.folder.sinks().join(sink)).await;
+        }
         let course = facts.course(trust);
         let standing = facts.store.or(facts.known).map(|(_, standing)| standing);
         let is_behind_store = matches!(standing, Some(Standing::Ahead | Standing::OtherBoot));
@@ -150,7 +155,28 @@ fn facts(
         (None, _) if !gone.is_empty() => format!("`{}` was in the store and is gone", gone.join("`, `")),
         (None, _) => String::new(),
     };
-    (Facts { store, is_foreign, known, is_damaged: damage.is_some(), shared, log, gone }, why)
+    let held = Held::Unknown;
+    (Facts { store, is_foreign, known, is_damaged: damage.is_some(), shared, log, gone, held }, why)
+}
+
+/// Asks a store that has no position whether its tables hold rows. One that cannot be asked says nothing.
+async fn held(store: &mut dyn Sink, plan: &Plan, owner: Owner, directory: PathBuf) -> Held {
+    let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
+    let asked = async {
+        let Some(mut audit) = store.audit(&cx).await? else { return Ok(Held::Unknown) };
+        let (mut gone, mut empty, mut has_rows) = (Vec::new(), Vec::new(), false);
+        for table in plan.tables() {
+            match audit.sums(table, Timestamp(i64::MIN)).await? {
+                None => gone.push(table.name.clone()),
+                Some(sums) if sums.is_empty() => empty.push(table.name.clone()),
+                Some(_) => has_rows = true,
+            }
+        }
+        // Beside tables with rows, one that is there and has none may never have had any.
+        gone.extend(empty.into_iter().filter(|_| !has_rows));
+        Ok::<_, Error>(Held::RowsBut(gone))
+    };
+    asked.await.unwrap_or(Held::Unknown)
 }
 
 impl Adoption {
@@ -188,12 +214,12 @@ impl fmt::Display for Adoption {
             writeln!(f, "lost     nothing")?;
         }
         for (Loss { first, last, why, .. }, rows) in losses.iter().zip(&self.rows) {
-            let counted = if *last <= self.log.first.offset { "rows unknown".to_owned() } else { rows.to_string() };
-            writeln!(
-                f,
-                "lost     offsets {first} to {last}, {counted}; {why}; the ledger says so, lost at {}",
-                self.sink
-            )?;
+            let what = match (first, last) {
+                (0, 0) => "what came before this spool".to_owned(),
+                _ if *last <= self.log.first.offset => format!("offsets {first} to {last}, rows unknown"),
+                _ => format!("offsets {first} to {last}, {rows}"),
+            };
+            writeln!(f, "lost     {what}; {why}; the ledger says so, lost at {}", self.sink)?;
         }
         Ok(())
     }

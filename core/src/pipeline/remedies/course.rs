@@ -45,6 +45,17 @@ pub(super) struct Facts {
     pub(super) log: Extent,
     /// Tables of the store that were there and are gone.
     pub(super) gone: Vec<String>,
+    /// What a store without a position holds.
+    pub(super) held: Held,
+}
+
+/// What a store holds that has lost its position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Held {
+    /// Nobody can tell.
+    Unknown,
+    /// Rows, in all tables but these.
+    RowsBut(Vec<String>),
 }
 
 /// Where the sink goes on, and what it never gets.
@@ -54,7 +65,7 @@ pub(super) struct Course {
     pub(super) losses: Vec<Loss>,
 }
 
-/// Offsets that a sink never gets.
+/// Offsets that a sink never gets; 0 to 0 is what came before the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Loss {
     pub(super) first: u64,
@@ -73,7 +84,7 @@ impl Facts {
                 Trust::Store => {
                     let gone = self.gone.join("`, `");
                     let why = format!("`{gone}` was gone from the store, which went on without what had been in there");
-                    Course { at, losses: loss(1, at.offset, &self.gone, why) }
+                    Course { at, losses: self.loss(1, at.offset, &self.gone, &why) }
                 }
             }),
             (Some((at, Standing::Retained | Standing::Dropped)), _) => {
@@ -86,11 +97,18 @@ impl Facts {
                     Trust::Log => self.behind(shared),
                     Trust::Store => self.past_all(shared),
                 })
+                .map(|course| if shared.is_none() { course.after_another_spool() } else { course })
             }
             (None, Some((at, standing))) => Some(match (trust, standing) {
                 (Trust::Log, _) => self.behind(None),
-                (Trust::Store, Standing::Retained | Standing::Dropped | Standing::Gone) => self.behind(Some(at)),
-                (Trust::Store, Standing::Ahead | Standing::OtherBoot) => self.past_all(self.shared),
+                (Trust::Store, Standing::Retained | Standing::Dropped | Standing::Gone) => {
+                    self.without_what_is_gone(self.behind(Some(at)), at.offset)
+                }
+                (Trust::Store, Standing::Ahead | Standing::OtherBoot) => {
+                    let had = self.shared.map_or(0, |shared| shared.offset);
+                    let course = self.without_what_is_gone(self.past_all(self.shared), had);
+                    if self.shared.is_none() { course.after_another_spool() } else { course }
+                }
             }),
             (None, None) => self.is_damaged.then(|| match trust {
                 Trust::Log => self.behind(None),
@@ -106,8 +124,8 @@ impl Facts {
             Some(at) if at.offset >= oldest.offset => Course { at, losses: Vec::new() },
             _ => {
                 let had = place.map_or(0, |place| place.offset);
-                let why = "the spool does not have it any more".to_owned();
-                Course { at: oldest, losses: loss(had + 1, oldest.offset, &[], why) }
+                let why = "the spool does not have it any more";
+                Course { at: oldest, losses: self.loss(had + 1, oldest.offset, &[], why) }
             }
         }
     }
@@ -115,13 +133,44 @@ impl Facts {
     /// Goes on behind all that there is, of which the store is known to have what lies up to a place.
     fn past_all(&self, shared: Option<SpoolPosition>) -> Course {
         let had = shared.map_or(0, |shared| shared.offset).max(self.log.first.offset);
-        let why = "left out: the store was gone by".to_owned();
-        Course { at: self.log.last, losses: loss(had + 1, self.log.last.offset, &[], why) }
+        let why = "left out: the store was gone by";
+        Course { at: self.log.last, losses: self.loss(had + 1, self.log.last.offset, &[], why) }
+    }
+
+    /// Adds what had been stored up to an offset, and is not there any more with the position, or nobody can tell that it is.
+    fn without_what_is_gone(&self, mut course: Course, had: u64) -> Course {
+        let (tables, why) = match &self.held {
+            Held::RowsBut(empty) if empty.is_empty() => return course,
+            Held::RowsBut(empty) => {
+                let why = format!("the store has lost its position, and what was in `{}`", empty.join("`, `"));
+                (empty.as_slice(), why)
+            }
+            Held::Unknown => (&[][..], "the store has lost its position, and nobody can tell what else".to_owned()),
+        };
+        course.losses.splice(0..0, self.loss(1, had, tables, &why));
+        course
+    }
+
+    /// Returns the loss of these offsets: those that the spool has no more apart, since of them nobody can count the rows.
+    fn loss(&self, first: u64, last: u64, tables: &[String], why: &str) -> Vec<Loss> {
+        let oldest = self.log.first.offset;
+        let parts = [(first, last.min(oldest)), (first.max(oldest + 1), last)];
+        let loss = |(first, last)| Loss { first, last, tables: tables.to_vec(), why: why.to_owned() };
+        parts.into_iter().filter(|(first, last)| first <= last).map(loss).collect()
     }
 }
 
-fn loss(first: u64, last: u64, tables: &[String], why: String) -> Vec<Loss> {
-    if first > last { Vec::new() } else { vec![Loss { first, last, tables: tables.to_vec(), why }] }
+impl Course {
+    /// Adds that nothing is known of what came before this spool: what the other one had not delivered, and what was made
+    /// until this one began.
+    fn after_another_spool(mut self) -> Self {
+        let why =
+            "the store was fed from another spool: what that had not delivered, and what was made until this one \
+                   began, is unknown"
+                .to_owned();
+        self.losses.insert(0, Loss { first: 0, last: 0, tables: Vec::new(), why });
+        self
+    }
 }
 
 #[cfg(test)]
@@ -142,7 +191,13 @@ mod tests {
     fn a_store_without_its_position_is_fed_with_all_there_is_or_goes_on_where_it_was() {
         let facts = facts(None, Some((at(500), Retained)));
         assert_eq!(course(&facts, Trust::Log), (100, vec![(1, 100)]), "what the spool has no more is lost there");
-        assert_eq!(course(&facts, Trust::Store), (500, vec![]));
+        assert_eq!(course(&facts, Trust::Store), (500, vec![]), "the rows are there");
+        let emptied = Facts { held: Held::RowsBut(vec!["trades".to_owned()]), ..facts.clone() };
+        assert_eq!(course(&emptied, Trust::Log), (100, vec![(1, 100)]));
+        assert_eq!(course(&emptied, Trust::Store), (500, vec![(1, 100), (101, 500)]));
+        assert_eq!(emptied.course(Trust::Store).unwrap().losses[1].tables, ["trades"]);
+        let mute = Facts { held: Held::Unknown, ..facts };
+        assert_eq!(course(&mute, Trust::Store), (500, vec![(1, 100), (101, 500)]), "at least that cannot be shown");
     }
 
     #[test]
@@ -161,8 +216,9 @@ mod tests {
             assert_eq!(course(&facts, Trust::Log), (700, vec![]));
             assert_eq!(course(&facts, Trust::Store), (900, vec![(701, 900)]));
             let foreign = Facts { is_foreign: true, ..facts };
-            assert_eq!(course(&foreign, Trust::Log), (100, vec![(1, 100)]), "they share nothing");
-            assert_eq!(course(&foreign, Trust::Store), (900, vec![(101, 900)]));
+            let before = (0, 0);
+            assert_eq!(course(&foreign, Trust::Log), (100, vec![before, (1, 100)]), "they share nothing");
+            assert_eq!(course(&foreign, Trust::Store), (900, vec![before, (101, 900)]));
         }
     }
 
@@ -181,7 +237,9 @@ mod tests {
         let facts = Facts { gone: gone.clone(), ..facts(Some((at(500), Retained)), Some((at(500), Retained))) };
         assert_eq!(course(&facts, Trust::Log), (100, vec![(1, 100)]));
         let Course { at, losses } = facts.course(Trust::Store).unwrap();
-        assert_eq!((at.offset, losses[0].first, losses[0].last, &losses[0].tables), (500, 1, 500, &gone));
+        let [no_more, there] = &losses[..] else { panic!("{losses:?}") };
+        assert_eq!((at.offset, no_more.first, no_more.last, &no_more.tables), (500, 1, 100, &gone));
+        assert_eq!((there.first, there.last, &there.tables), (101, 500, &gone));
     }
 
     #[test]
@@ -203,7 +261,8 @@ mod tests {
     /// Returns what is known of a store that was fed from this spool, which has what lies behind 100 up to 900.
     fn facts(store: Option<Place>, known: Option<Place>) -> Facts {
         let log = Extent { first: at(100), last: at(900) };
-        Facts { store, is_foreign: false, known, is_damaged: false, shared: None, log, gone: Vec::new() }
+        let held = Held::RowsBut(Vec::new());
+        Facts { store, is_foreign: false, known, is_damaged: false, shared: None, log, gone: Vec::new(), held }
     }
 
     fn course(facts: &Facts, trust: Trust) -> (u64, Vec<(u64, u64)>) {

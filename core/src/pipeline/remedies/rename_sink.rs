@@ -10,7 +10,7 @@ use std::{
 use super::{Stopped, known_of, rename_in, sync_folder};
 use crate::{
     Error, Result,
-    deadletter::{DeadLetter, DeadLetters},
+    deadletter::{self, DeadLetter, DeadLetters},
     sink::{Claim, Owner},
     spool::{
         SpoolPosition,
@@ -138,11 +138,15 @@ fn rename_in_letters(folder: &Path, new: &str) -> Result<()> {
     let written = replace(&disk, DeadLetters::FILE_NAME, |file| {
         for line in BufReader::new(letters).split(b'\n') {
             let line = line?;
-            match serde_json::from_slice::<DeadLetter>(&line) {
-                Ok(letter) => serde_json::to_writer(&mut *file, &DeadLetter { sink: new.to_owned(), ..letter })?,
-                Err(_) => file.write_all(&line)?,
+            match deadletter::parsed(&line)? {
+                Some(letter) => {
+                    file.write_all(&deadletter::written(&DeadLetter { sink: new.to_owned(), ..letter }))?;
+                }
+                None => {
+                    file.write_all(&line)?;
+                    file.write_all(b"\n")?;
+                }
             }
-            file.write_all(b"\n")?;
         }
         Ok(())
     });

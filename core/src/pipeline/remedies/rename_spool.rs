@@ -2,6 +2,7 @@
 //! positions in the stores.
 
 use std::{
+    collections::BTreeMap,
     fmt, fs,
     path::{Path, PathBuf},
 };
@@ -9,7 +10,7 @@ use std::{
 use super::{Rows, Stopped, known_of, rename_in, sync_folder};
 use crate::{
     Error, Result,
-    config::Pipeline,
+    config::{Pipeline, nearest},
     delivery::{Log, Seen},
     pipeline::Folder,
     sink::Owner,
@@ -36,17 +37,26 @@ struct Way {
 }
 
 impl SpoolRenaming {
-    /// Looks at what there is under both names.
+    /// Looks at what there is under both names. `others` are the pipelines that other files name, with those files.
     ///
     /// # Errors
     ///
-    /// `Config` where there is no spool of the old name, a process has one of the two, or the new one has fed stores.
-    pub fn look(pipeline: Pipeline, data_dir: &Path, old: &str) -> Result<Self> {
+    /// `Config` where the old name is that of a pipeline which is still there, there is no spool of it, a process has one of
+    /// the two, or the new one has fed stores.
+    pub fn look(pipeline: Pipeline, data_dir: &Path, old: &str, others: &BTreeMap<String, PathBuf>) -> Result<Self> {
+        if let Some(file) = others.get(old).filter(|_| old != pipeline.name) {
+            let (file, own) = (file.display(), pipeline.file.display());
+            return Err(Error::config(format!(
+                "`{file}` names the pipeline `{old}`, beside `{own}`: the spool is its own. If `{own}` is that pipeline under \
+                 a new name, take `{file}` away first"
+            )));
+        }
         let to = Folder::of(data_dir, &pipeline);
         let mut renamed = pipeline.clone();
         old.clone_into(&mut renamed.name);
         let from = Folder::of(data_dir, &renamed);
-        let Some(from) = find(&pipeline.name, old, from, &to)? else {
+        let left = left(data_dir, &pipeline.name, others);
+        let Some(from) = find(&pipeline.name, old, from, &to, &left)? else {
             return Ok(Self { pipeline, old: old.to_owned(), way: None });
         };
         let stopped = Stopped::take(pipeline.clone(), from.clone(), Some(old))?;
@@ -93,8 +103,8 @@ impl SpoolRenaming {
 }
 
 /// Finds the spool of the old name: in its old folder, or in the new one, if somebody has moved it there. None where all is
-/// done.
-fn find(new: &str, old: &str, from: Folder, to: &Folder) -> Result<Option<Folder>> {
+/// done. `left` are the spools that no file names.
+fn find(new: &str, old: &str, from: Folder, to: &Folder, left: &[String]) -> Result<Option<Folder>> {
     if old == new {
         return Err(Error::config(format!("the pipeline is called `{new}` already: give the old name")));
     }
@@ -106,13 +116,37 @@ fn find(new: &str, old: &str, from: Folder, to: &Folder) -> Result<Option<Folder
         // With the new name in it a crash has come between.
         (Some(name), _) if name == old || name == new => Ok(Some(from)),
         (None, Some(name)) if name == old => Ok(Some(to.clone())),
-        (None, Some(name)) if name == new => Ok(None),
+        // A name that is nearly that of a spool is no name that was given up long ago.
+        (None, Some(name)) if name == new && nearest(old, names(left)).is_none() => Ok(None),
         (Some(name), _) => {
             let place = from.spool();
             Err(Error::config(format!("`{}` is the spool of `{name}`, not of `{old}`", place.display())))
         }
-        (None, _) => Err(Error::config(format!("there is no spool `{}`", from.spool().display()))),
+        (None, _) => {
+            let meant =
+                nearest(old, names(left)).map_or_else(String::new, |meant| format!(", did you mean `{meant}`?"));
+            let known = match left {
+                [] => "no spool is there that no file names".to_owned(),
+                left => format!("spools that no file names: {}", left.join(", ")),
+            };
+            Err(Error::config(format!("there is no spool `{}`{meant}; {known}", from.spool().display())))
+        }
     }
+}
+
+fn names(of: &[String]) -> impl Iterator<Item = &str> {
+    of.iter().map(String::as_str)
+}
+
+/// Returns the pipelines whose spools lie in the data directory, and which no file names: any of them may be an old name.
+fn left(data_dir: &Path, new: &str, others: &BTreeMap<String, PathBuf>) -> Vec<String> {
+    let folders = fs::read_dir(data_dir).into_iter().flatten().flatten();
+    let names = folders.filter_map(|folder| folder.file_name().into_string().ok());
+    let is_left =
+        |name: &String| name != new && !others.contains_key(name) && Folder::new(data_dir, name).spool().is_dir();
+    let mut left: Vec<_> = names.filter(is_left).collect();
+    left.sort();
+    left
 }
 
 /// Looks at a spool that was begun under the new name: it has to make way.

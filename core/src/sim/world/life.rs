@@ -81,6 +81,7 @@ impl Life<'_> {
 
     /// Takes note of the time.
     fn at(&mut self) {
+        machine::goes_on();
         self.world.elapsed = self.before + self.began.elapsed();
         self.world.venue.market.now = BEGAN + self.world.elapsed.as_secs() as i64;
     }
@@ -227,6 +228,8 @@ impl Life<'_> {
             recorder.read(cursor, u64::MAX, venue)?;
         }
         let position = recorder.position;
+        let told = recorder.told.as_mut().map(std::mem::take).unwrap_or_default();
+        told.into_iter().chain(machine::said()).for_each(|line| self.world.tell(line));
         let floor = crate::delivery::Floor { committed: position, ..Default::default() };
         engine.ledger.send_if_modified(|shown| std::mem::replace(shown, floor) != floor);
         Ok(())
@@ -357,7 +360,13 @@ impl Life<'_> {
                 return self.stop(engine, End::Done).await;
             }
         }
-        Err(format!("gaps stay open: {:?}", *engine.running.asks[0].borrow()))
+        let asks = format!("gaps stay open: {:?}", *engine.running.asks[0].borrow());
+        // A sink that needs a person, since somebody has restored something, has all it may have in hand, and a spool that is
+        // full of that takes nothing.
+        match self.stop(engine, End::Done).await? {
+            End::Noticed(why) => Ok(End::Noticed(why)),
+            _ => Err(asks),
+        }
     }
 }
 

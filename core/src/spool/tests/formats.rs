@@ -10,7 +10,7 @@ use crate::{
     intake::{self, Continuity},
     protocol::{Edge, GapId},
     row::{Numbering, Table, kinds::Trade},
-    spool::Cause,
+    spool::{Cause, LeftBy},
 };
 
 #[test]
@@ -182,6 +182,10 @@ fn items(version: u32) -> Vec<Stored> {
             Control::Skipped { sink: sink.clone(), offsets: (3, 4), rows, why: why(), at: at(57) },
             Control::Redrive { sink, cause, head, row: b"columns".to_vec() },
         ]));
+    }
+    if version >= 3 {
+        let left = Control::Left { session: 1, streams: vec![1], by: LeftBy::Venue, at: at(58) };
+        items.extend(controls(vec![left]));
     }
     items
 }

@@ -97,9 +97,7 @@ pub(super) fn extremes(n: u64) -> Vec<Extreme> {
     SIGNED.into_iter().for_each(|signed| add(Everything { signed: Some(signed), ..plain }));
     UNSIGNED.into_iter().for_each(|unsigned| add(Everything { unsigned: Some(unsigned), ..plain }));
     NUMBERS.into_iter().for_each(|number| add(Everything { number: Some(number), ..plain }));
-    for text in TEXTS.into_iter().chain([LONG.as_str()]) {
-        add(Everything { text: Some(text), ..plain });
-    }
+    TEXTS.into_iter().for_each(|text| add(Everything { text: Some(text), ..plain }));
     TEXTS.into_iter().for_each(|text| add(Everything { label: Some(Label(text)), ..plain }));
     TIMES.into_iter().for_each(|time| add(Everything { moment: Some(Timestamp(time)), ..plain }));
     for levels in [&[][..], &ODD_LEVELS, &MANY_LEVELS] {
@@ -132,6 +130,8 @@ pub(super) fn extremes(n: u64) -> Vec<Extreme> {
     for symbol in TEXTS {
         extremes.push(Extreme { row: plain, mark: Mark { symbol, ..mark } });
     }
+    // At the end, since everything is read again after each.
+    extremes.push(Extreme { row: Everything { text: Some(LONG.as_str()), ..plain }, mark });
     extremes
 }
 

@@ -34,6 +34,8 @@ pub(super) struct Stage {
     began: Instant,
     /// When it ends by itself, not before the kills are done.
     ends_at: Option<Instant>,
+    /// Whether it was said that it goes on after that for the sake of the kills.
+    is_delay_told: bool,
     /// Sessions of earlier runs.
     sessions_before: usize,
     child: Child,
@@ -92,6 +94,7 @@ impl Stage {
             child: start(&folder)?,
             kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
             ends_at: args.duration.map(|duration| began + duration),
+            is_delay_told: false,
             sessions_before: simulator.read(|oracle| oracle.sessions.len()),
             folder,
             simulator,
@@ -126,6 +129,7 @@ impl Stage {
             }
             let now = Instant::now();
             self.show(now);
+            self.tell_delay(now);
             if !self.is_awake && self.simulator.read(is_heard) {
                 // Faults begin when there is something that they can hit.
                 self.simulator.resume();
@@ -250,6 +254,16 @@ impl Stage {
             passed: now - self.began,
             cuts: self.simulator.read(|oracle| cuts(&oracle.sessions[self.sessions_before..], now_ms())),
             kills: (self.kills.wanted() > 0).then(|| (self.kills.done, self.kills.wanted())),
+        }
+    }
+
+    /// Says it once where the kills take longer than the time that was asked for.
+    fn tell_delay(&mut self, now: Instant) {
+        let is_late = !self.kills.is_over() && self.ends_at.is_some_and(|ends_at| now >= ends_at);
+        if is_late && !self.is_delay_told {
+            self.is_delay_told = true;
+            let left = count(u64::from(self.kills.wanted() - self.kills.done), "kill");
+            self.screen.say(&format!("the time of --for is over, and it ends after {left} more"));
         }
     }
 

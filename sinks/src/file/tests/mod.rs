@@ -1,5 +1,6 @@
 //! The sink on real files.
 
+mod adopt;
 mod contract;
 mod lines;
 #[cfg(feature = "parquet")]

@@ -1,5 +1,6 @@
 //! The sink on a real broker. What is stored is read back by a consumer that knows nothing of the sink.
 
+mod contract;
 mod faults;
 mod kills;
 mod owners;

@@ -1,13 +1,13 @@
 //! Rows that a topic does not take.
 
 use tidegate_core::{
-    row::kinds::Trade,
+    row::{Mark, Position, Timestamp, kinds::Trade},
     sink::{Refusal, Written},
 };
 
 use super::{
     super::{Compression, Format},
-    Bench, assert_committed, change_topic, make_topic, up_to,
+    Bench, assert_committed, assert_transient, change_topic, make_topic, up_to,
 };
 
 #[tokio::test]
@@ -70,6 +70,23 @@ async fn what_only_the_broker_can_tell_is_found_row_by_row() {
     without(&mut chunk, &offsets);
     assert_committed(sink.write(&chunk).await);
     assert_eq!(bench.numbers().await, [1, 2, 4, 5, 7]);
+}
+
+#[tokio::test]
+async fn a_row_that_is_too_old_for_its_topic_is_refused_and_one_of_now_says_that_the_clocks_differ() {
+    let bench = Bench::new();
+    make_topic(&bench.config.brokers, &bench.topic("trades"), &[("message.timestamp.before.max.ms", "1")]).await;
+    let mut sink = bench.opened().await;
+    // The log takes a row at once: it came when it happened.
+    let mark = |ts_event| Mark { symbol: "ETH", position: Position::Sequence(1), ts_event };
+    let old = bench.log.emit(mark(Timestamp(1_000_000_000_000_000_000)), &Trade::default());
+    let refused = refusals(bench.write(&mut sink, 0, old).await);
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].error.to_string().contains("the broker does not take the message"), "{}", refused[0].error);
+    let now = bench.log.emit(mark(Timestamp(Timestamp::now().0 - 60_000_000_000)), &Trade::default());
+    let said = assert_transient(bench.write(&mut sink, old, now).await);
+    assert!(said.contains("the clocks of this host and the broker differ"), "{said}");
+    assert!(bench.stored("trades").await.is_empty());
 }
 
 #[tokio::test]

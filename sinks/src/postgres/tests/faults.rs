@@ -394,9 +394,9 @@ async fn the_probe_sees_a_table_that_is_gone_and_a_connection_that_is_cut() {
     let error = sink.check().await.unwrap_err();
     assert!(error.to_string().contains("`quotes` was changed, or is gone"), "{error}");
     let mut sink = bench.opened().await;
-    bench
-        .run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tidegate/test/sink'")
-        .await;
+    // Its own, and not that of another test.
+    let pid = sink.session.as_ref().unwrap().link.text("SELECT pg_backend_pid()").await.unwrap().unwrap();
+    bench.run(&format!("SELECT pg_terminate_backend({pid})")).await;
     assert!(sink.check().await.is_err());
 }
 

@@ -1,6 +1,7 @@
 //! The sink on real servers: each test in a schema of its own.
 
 mod conflicts;
+mod contract;
 mod delivery;
 mod faults;
 mod pooled;
@@ -139,19 +140,15 @@ impl Bench {
 
     /// Runs statements with a connection of its own, in the bench's schema.
     async fn run(&self, sql: &str) {
-        let client = self.client().await;
-        client
-            .batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS {0}; SET search_path = {0}, public", self.schema))
-            .await
-            .unwrap();
-        client.batch_execute(sql).await.unwrap();
+        // In one message: the TimescaleDB that is to be had here has one session for all.
+        let whole = format!("CREATE SCHEMA IF NOT EXISTS {0}; SET search_path = {0}, public; {sql}", self.schema);
+        self.client().await.batch_execute(&whole).await.unwrap();
     }
 
     /// Reads one value as a text.
     async fn text(&self, sql: &str) -> String {
-        let client = self.client().await;
-        client.batch_execute(&format!("SET search_path = {}, public", self.schema)).await.unwrap();
-        let answers = client.simple_query(sql).await.unwrap();
+        let whole = format!("SET search_path = {}, public; {sql}", self.schema);
+        let answers = self.client().await.simple_query(&whole).await.unwrap();
         let row = answers.iter().find_map(|answer| {
             let tokio_postgres::SimpleQueryMessage::Row(row) = answer else { return None };
             Some(row.get(0).unwrap_or("NULL").to_owned())

@@ -39,15 +39,15 @@ async fn after_deaths_of_both_at_any_moment_every_row_is_there_once() {
         let (_stop, running) = start(&bench);
         let killing = (round % 10 == 5).then(|| {
             let server = server.clone();
-            std::thread::spawn(move || {
-                std::thread::sleep(until / 2);
-                server.lock().unwrap().restart();
+            tokio::spawn(async move {
+                tokio::time::sleep(until / 2).await;
+                tokio::task::spawn_blocking(move || server.lock().unwrap().restart()).await.unwrap();
             })
         });
         // Dropped wherever it stands: like kill -9, but for the bytes that were not written.
         drop(tokio::time::timeout(until, running).await);
         if let Some(killing) = killing {
-            killing.join().unwrap();
+            killing.await.unwrap();
         }
     }
     let outcome = to_the_end(&bench).await;

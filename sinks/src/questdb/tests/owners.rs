@@ -139,11 +139,14 @@ async fn rows_that_the_spool_does_not_know_of_are_found() {
     bench.store(&mut sink, 10, 15).await;
     bench.until(&format!("SELECT writing FROM {}", bench.config.owners), 2).await;
     sink.open(&bench.context_at(10)).await.unwrap();
+    assert_eq!(sink.newest(), None, "what this process has written it knows");
+    let mut sink = bench.sink();
+    sink.open(&bench.context_at(10)).await.unwrap();
     assert_eq!(sink.newest(), Some(SpoolPosition { boot: Boot(2), offset: 15 }));
     // Once a person has decided, what was there before is not held against the spool.
     let at = SpoolPosition { boot: Boot(1), offset: 4 };
+    bench.sink().adopt(&bench.context().owner, at).await.unwrap();
     let mut sink = bench.sink();
-    sink.adopt(&bench.context().owner, at).await.unwrap();
     sink.open(&bench.context_at(4)).await.unwrap();
     assert_eq!(sink.newest(), Some(at));
 }

@@ -222,6 +222,44 @@ async fn a_write_ahead_log_that_was_removed_is_found_out() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_put_back_beside_the_log_of_another_needs_a_person_before_it_is_damaged_further() {
+    let bench = Bench::new();
+    bench.trades(20_000);
+    let mut sink = bench.opened().await;
+    assert_committed(bench.write(&mut sink, 0, 100).await);
+    sink.close().await.unwrap();
+    let backup = bench.directory.path().join("backup");
+    fs::copy(bench.path(), &backup).unwrap();
+    let mut sink = bench.opened().await;
+    // The log is written into the file more than once on the way.
+    for n in 2..400 {
+        assert_committed(bench.write(&mut sink, n * 50, (n + 1) * 50).await);
+    }
+    // What a kill leaves: a file with its log, which belong together, and a backup beside that log, which do not.
+    let log = |bench: &Bench| format!("{}-wal", bench.path().display());
+    let (killed, mixed) = (Bench::new(), Bench::new());
+    for (left, file) in [(&killed, bench.path()), (&mixed, backup)] {
+        fs::create_dir_all(left.path().parent().unwrap()).unwrap();
+        fs::copy(file, left.path()).unwrap();
+        fs::copy(log(&bench), log(left)).unwrap();
+    }
+    drop(sink);
+    let position = killed.sink().open(&bench.context()).await.unwrap();
+    assert_eq!(offset(&position), Some(20_000));
+
+    let error = mixed.sink().open(&bench.context()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Permanent, "{error}");
+    assert!(error.to_string().contains("do not belong together"), "{error}");
+    // The remedy that it names.
+    for suffix in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{suffix}", mixed.path().display())).ok();
+    }
+    let position = mixed.sink().open(&bench.context()).await.unwrap();
+    assert_eq!(offset(&position), Some(100));
+    assert_eq!(mixed.text("PRAGMA quick_check").await, "ok");
+}
+
+#[tokio::test]
 async fn a_directory_or_another_file_in_its_place_needs_a_person() {
     let bench = Bench::new();
     fs::create_dir_all(bench.path()).unwrap();

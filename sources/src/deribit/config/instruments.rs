@@ -95,6 +95,10 @@ impl Selector {
             }
             (Some(_), Some(_)) | (_, None) => {}
         }
+        if self.kind == Kind::Spot && self.expires_in.is_some() {
+            let message = "`instruments` has `expires_in` with `kind = \"spot\"`, and no spot pair ever expires";
+            faults.at("expires_in", message).and("kind");
+        }
         if self.refresh.0 < SHORTEST_REFRESH {
             let message = "`instruments` has a `refresh` below 10 s, which deribit's limits do not allow";
             faults.at("refresh", message);

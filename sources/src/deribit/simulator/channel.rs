@@ -12,6 +12,8 @@ pub(super) enum Topic {
     Ticker(String),
     Quote(String),
     Book(String),
+    /// The best levels, whole each time.
+    BookTop(String),
     Index,
     State(Kind),
     Platform,
@@ -69,6 +71,10 @@ impl Channel {
             }
             ["ticker", instrument, interval] => with_interval(Topic::Ticker((*instrument).to_owned()), interval),
             ["book", instrument, interval] => with_interval(Topic::Book((*instrument).to_owned()), interval),
+            // No raw one: the documents disagree on whether there is.
+            ["book", instrument, "none", "10", interval @ ("100ms" | "agg2")] => {
+                with_interval(Topic::BookTop((*instrument).to_owned()), interval)
+            }
             ["quote", instrument] => plain(Topic::Quote((*instrument).to_owned())),
             ["deribit_price_index", index] if *index == INDEX => plain(Topic::Index),
             ["instrument", "state", kind, currency] if is_currency(currency) => plain(Topic::State(Kind::parse(kind)?)),
@@ -83,7 +89,9 @@ impl Topic {
     /// Returns the instrument that the channel is about, if it is about one.
     pub(super) fn instrument(&self) -> Option<&str> {
         match self {
-            Self::Trades(name) | Self::Ticker(name) | Self::Quote(name) | Self::Book(name) => Some(name),
+            Self::Trades(name) | Self::Ticker(name) | Self::Quote(name) | Self::Book(name) | Self::BookTop(name) => {
+                Some(name)
+            }
             Self::TradesOf(_) | Self::Index | Self::State(_) | Self::Platform | Self::PublicMethods => None,
         }
     }
@@ -93,8 +101,8 @@ impl Topic {
         match self {
             Self::Trades(instrument) => instrument == name,
             Self::TradesOf(kind) => kind.includes(is_option),
-            Self::Ticker(_) | Self::Quote(_) | Self::Book(_) | Self::Index | Self::State(_) => false,
-            Self::Platform | Self::PublicMethods => false,
+            Self::Ticker(_) | Self::Quote(_) | Self::Book(_) | Self::BookTop(_) => false,
+            Self::Index | Self::State(_) | Self::Platform | Self::PublicMethods => false,
         }
     }
 }
@@ -119,8 +127,10 @@ mod tests {
         assert_eq!(trades, Channel { topic: Topic::Trades("ETH-26SEP26-2760-C".into()), raw: true });
         assert_eq!(Channel::parse("trades.option.any.100ms").unwrap().topic, Topic::TradesOf(Kind::Option));
         assert!(!Channel::parse("quote.ETH-PERPETUAL").unwrap().raw);
+        let top = Channel::parse("book.ETH-PERPETUAL.none.10.100ms").unwrap();
+        assert_eq!(top, Channel { topic: Topic::BookTop("ETH-PERPETUAL".into()), raw: false });
         for unknown in
-            ["", "bogus.channel", "ticker.X", "ticker.X.1s", "trades.option.BTC.raw", "deribit_price_index.btc_usd"]
+            ["", "bogus.channel", "ticker.X", "ticker.X.1s", "book.X.none.10.raw", "deribit_price_index.btc_usd"]
         {
             assert_eq!(Channel::parse(unknown), None, "{unknown}");
         }

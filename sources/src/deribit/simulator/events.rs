@@ -78,6 +78,7 @@ impl Venue {
     /// Sends a change of the book, with the quote if the best level moved, and the ticker.
     pub(super) fn publish_update(&mut self, listing: usize, change: &BookChange, now: Now) {
         self.publish_book_change(listing, change, now);
+        self.publish_book_top(listing, now);
         if change.best_moved {
             self.publish_quote(listing, now);
         }
@@ -90,6 +91,13 @@ impl Venue {
         self.lines.publish(&Topic::Book(name.clone()), |channel| {
             let text = payload::notification(channel, |out| payload::write_book_change(out, changed, change, now.ms()));
             (text, Some(Key::Book(name.clone(), BookKey { change_id: change.id, snapshot: false })))
+        });
+    }
+
+    fn publish_book_top(&mut self, listing: usize, now: Now) {
+        let changed = &self.market.listings[listing];
+        self.lines.publish(&Topic::BookTop(changed.instrument.name.clone()), |channel| {
+            (payload::notification(channel, |out| payload::write_book_top(out, changed, now.ms())), None)
         });
     }
 
@@ -156,6 +164,10 @@ impl Venue {
                 let key = BookKey { change_id: booked.book.change_id, snapshot: true };
                 let text = payload::notification(channel, |out| payload::write_snapshot(out, booked, now.ms()));
                 (text, Some(Key::Book(name.clone(), key)))
+            }
+            (Topic::BookTop(_), Some(listing)) => {
+                let booked = &self.market.listings[listing];
+                (payload::notification(channel, |out| payload::write_book_top(out, booked, now.ms())), None)
             }
             (Topic::Index, _) => (payload::notification(channel, |out| payload::write_index(out, at)), None),
             (Topic::Platform, _) => (

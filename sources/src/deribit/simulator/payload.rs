@@ -191,6 +191,18 @@ pub(super) fn write_book_change(out: &mut String, listing: &Listing, change: &Bo
         .end();
 }
 
+/// Writes the best levels of the book, which are all that it has.
+pub(super) fn write_book_top(out: &mut String, listing: &Listing, timestamp: i64) {
+    let Book { bids, asks, change_id } = &listing.book;
+    Object::begin(out)
+        .integer("timestamp", timestamp)
+        .unsigned("change_id", *change_id)
+        .text("instrument_name", &listing.instrument.name)
+        .with("bids", |out| write_levels(out, listing, bids))
+        .with("asks", |out| write_levels(out, listing, asks))
+        .end();
+}
+
 fn write_changes(out: &mut String, listing: &Listing, changes: &[Change]) {
     write_array(out, changes, |out, (action, level)| {
         out.push_str("[\"");

@@ -223,7 +223,7 @@ impl Read {
                 read.key = Some(Key::Book(name.clone(), data.key()));
                 read.book = Some(data);
             }
-            Topic::Index | Topic::State(_) | Topic::Platform | Topic::PublicMethods => {
+            Topic::BookTop(_) | Topic::Index | Topic::State(_) | Topic::Platform | Topic::PublicMethods => {
                 let _: IgnoredAny = serde_json::from_str(data).ok()?;
             }
         }

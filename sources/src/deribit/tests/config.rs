@@ -120,6 +120,10 @@ fn mistakes_are_named() {
             "`instruments` has a `refresh` below 10 s, which deribit's limits do not allow",
         ),
         (
+            with("instruments", json!([{ "currency": "ETH", "kind": "spot", "expires_in": ">1h" }])),
+            "`instruments` has `expires_in` with `kind = \"spot\"`, and no spot pair ever expires",
+        ),
+        (
             with("interval", json!("raw")),
             "`interval` is `raw`, which deribit refuses without `client_id` and `client_secret`",
         ),

@@ -165,8 +165,7 @@ async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_a
         testnet: Some(true),
     });
     let selectors = r#"["ETH-PERPETUAL", { "currency": "ETH", "kind": "option", "top": 30, "leave_at": 40 }]"#;
-    let mut config = DeribitConfig { endpoint, instruments: serde_json::from_str(selectors).unwrap(), ..everything() };
-    config.channels.retain(|channel| *channel != Channel::BookTops); // not simulated
+    let config = DeribitConfig { endpoint, instruments: serde_json::from_str(selectors).unwrap(), ..everything() };
     let mut script = Script::new(Deribit::new(config), Timestamp::now());
     let channels = discover(&mut script).await;
     let followed = followed(&channels);
@@ -180,7 +179,7 @@ async fn every_frame_of_a_simulated_venue_is_read_and_what_a_cut_cost_is_found_a
     let seen =
         |script: &Script<Deribit>, table: &str| script.stored.iter().filter(|row| &*row.stream.table == table).count();
     line.until(|script| {
-        ["tickers", "quotes", "book_changes", "index_prices"].iter().all(|table| seen(script, table) > 0)
+        ["tickers", "quotes", "book_changes", "book_tops", "index_prices"].iter().all(|table| seen(script, table) > 0)
             && seen(script, "trades") > 100
     })
     .await;

@@ -145,7 +145,7 @@ async fn an_api_that_answers_again_is_well_though_its_breaker_waits_for_more() {
     let mut world = World::start(Toy::new(&["a"]));
     world.subscribe("a").await.chatter("row a 1");
     world.show(vec![ask(1, 1)]);
-    while !world.reason().contains("1 gaps wait") {
+    while !world.reason().contains("1 gap waits") {
         world.called().await.fail();
     }
     world.called().await.reply("all");
@@ -159,7 +159,7 @@ async fn an_api_that_nobody_has_to_ask_any_more_is_no_trouble() {
     let mut world = World::start(Toy::new(&["a"]));
     world.subscribe("a").await.chatter("row a 1");
     world.show(vec![ask(1, 1)]);
-    while !world.reason().contains("1 gaps wait") {
+    while !world.reason().contains("1 gap waits") {
         world.called().await.fail();
     }
     world.show(vec![]);
@@ -265,9 +265,9 @@ async fn one_source_is_told_to_come_later_and_all_that_call_that_host_do() {
     world.called().await.status(429, Some(SECOND * 30), "too many");
     let told = Instant::now();
     let reason = world.told("answered with 429").await;
-    assert!(reason.contains("1 gaps wait, next try in 3"), "{reason}");
+    assert!(reason.contains("1 gap waits, next try in 3"), "{reason}");
     other.show(vec![ask(1, 1)]);
-    assert_eq!(other.told("degraded").await, "degraded venue wants no calls for now; 1 gaps wait, next try in 30s");
+    assert_eq!(other.told("degraded").await, "degraded venue wants no calls for now; 1 gap waits, next try in 30s");
     for world in [&mut world, &mut other] {
         let called = world.called().await;
         assert!(called.at >= told + SECOND * 30);

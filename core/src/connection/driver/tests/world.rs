@@ -535,7 +535,7 @@ fn worded(step: &Step) -> String {
             let symbols: Vec<&str> = streams.iter().map(|stream| &*stream.key.symbol).collect();
             format!("confirmed {} at {}", symbols.join(","), at.0)
         }
-        Step::Unsubscribed { streams } => {
+        Step::Left { streams, .. } => {
             let symbols: Vec<&str> = streams.iter().map(|key| &*key.symbol).collect();
             format!("unsubscribed {}", symbols.join(","))
         }

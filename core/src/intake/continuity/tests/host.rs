@@ -4,7 +4,7 @@ use crate::{
     intake::continuity::{Continuity, Drop, OpenAsk, Verdict, steps::Confirmation},
     protocol::GapId,
     row::{Head, Numbering, Origin, Position, StreamKey, Timestamp},
-    spool::{Boot, Control, GapOutcome, RowHead},
+    spool::{Boot, Control, GapOutcome, LeftBy, RowHead},
 };
 
 pub(super) const SOURCE: &str = "venue";
@@ -83,7 +83,7 @@ impl Host {
     }
 
     pub(super) fn leave(&mut self, session: u32, stream: u32) {
-        self.decide(|continuity, at, out| continuity.unsubscribed(session, vec![stream], at, out));
+        self.decide(|continuity, at, out| continuity.left(session, (vec![stream], LeftBy::Choice), at, out));
     }
 
     pub(super) fn answered(&mut self, gap: GapId, ask: u64) {

@@ -175,15 +175,24 @@ fn what_was_left_on_purpose_is_not_subscribed_and_what_was_before_is_still_owed(
     host.now = 115;
     host.alive(1);
     host.leave(1, stream);
-    assert_eq!(said(&ledger_of(&host.log), stream), "100 received, 111 open, 115 not_subscribed");
+    assert_eq!(
+        said(&ledger_of(&host.log), stream),
+        "100 received, 111 open, 115 not_subscribed (the choice has other instruments)"
+    );
     let ask = host.only();
     host.answered(ask.gap.id, ask.number);
-    assert_eq!(said(&ledger_of(&host.log), stream), "100 received, 115 not_subscribed");
+    assert_eq!(
+        said(&ledger_of(&host.log), stream),
+        "100 received, 115 not_subscribed (the choice has other instruments)"
+    );
     host.now = 300;
     host.confirm(1, 0, &[(stream, Numbering::Sequence)], 300 * S);
     let ask = host.only();
     host.answered(ask.gap.id, ask.number);
-    assert_eq!(said(&ledger_of(&host.log), stream), "100 received, 115 not_subscribed, 300 received");
+    assert_eq!(
+        said(&ledger_of(&host.log), stream),
+        "100 received, 115 not_subscribed (the choice has other instruments), 300 received"
+    );
 }
 
 #[test]
