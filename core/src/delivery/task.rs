@@ -69,8 +69,6 @@ pub struct Delivery<L> {
     keeps_position: bool,
     /// The tables of today.
     chain: u64,
-    /// Where the store was when it was opened with them for the first time.
-    changed: Option<u64>,
     letters: Option<Arc<Mutex<DeadLetters>>>,
     /// What keys make of the rows.
     keys: Keys,
@@ -98,7 +96,7 @@ impl<L: Log> Delivery<L> {
     ///
     /// `Config` when the tables of two sources do not fit under one name.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
-        let Setup { pipeline, sink: name, config, .. } = setup;
+        let Setup { pipeline, sink: name, config, tables, derived, .. } = setup;
         let directory = setup.directory.join(&name);
         let made = outside::make_directory(&directory).map_err(|error| {
             Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
@@ -123,8 +121,7 @@ impl<L: Log> Delivery<L> {
             rows: config.batch.rows.get(),
             bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
         };
-        let mut feeder =
-            Feeder::new(setup.log, &name, &pipeline, setup.sources, (setup.tables, setup.derived), bounds)?;
+        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, (tables, derived), bounds)?;
         // Of a store whose note cannot be read nobody knows how far it has got: it may have anything of what there is, and none
         // of that is dropped.
         let (passed, entered) = known.as_ref().map_or((0, u64::MAX), |_| passed(&noted, begins_at));
@@ -154,7 +151,6 @@ impl<L: Log> Delivery<L> {
             noted,
             begins_at,
             is_unnoted: false,
-            changed: None,
             keeps_position: false,
             letters: None,
             keys: Keys::default(),
@@ -396,7 +392,7 @@ impl<L: Log> Delivery<L> {
         }
         let is_changed = self.noted.chain.take().is_some_and(|chain| chain != self.chain);
         if is_changed {
-            self.changed = Some(at.offset);
+            self.noted.changed = Some(at.offset);
         }
         let oldest = extent.first;
         self.reporter.weaker(weaker);

@@ -162,8 +162,7 @@ impl<L: Log> Delivery<L> {
         // Where it began does not change any more: `verify` asks for it as long as the sink is there.
         let begins_at = if self.noted.position.is_some() { self.noted.begins_at } else { self.begins_at };
         let chain = position.map(|_| self.chain);
-        let changed = self.changed.or(self.noted.changed);
-        let noted = Noted { position, begins_at, chain, entered, changed };
+        let noted = Noted { position, begins_at, chain, entered, changed: self.noted.changed };
         let written = blocking(known, move |known| known.write(noted)).await;
         self.is_unnoted = written.is_err();
         written

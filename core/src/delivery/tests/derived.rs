@@ -201,7 +201,7 @@ fn random_log(rows: u64) -> MemoryLog {
 }
 
 fn emit(log: &MemoryLog, n: u64, price: f64, size: f64, side: &str) -> u64 {
-    let symbol = if n % 3 == 0 { "X" } else { "Y" };
+    let symbol = if n.is_multiple_of(3) { "X" } else { "Y" };
     let mark = Mark { symbol, position: Position::Ordered(n), ts_event: Timestamp(n.cast_signed()) };
     let side = (!side.is_empty()).then_some(Label(side));
     log.emit(mark, &Trade { price, size, side, ..Trade::default() })

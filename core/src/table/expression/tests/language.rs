@@ -31,6 +31,7 @@ fn first(text: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a list of cases")]
 fn each_expression_has_the_value_that_the_reference_says() {
     for (text, value) in [
         ("i + 1", "8"),
