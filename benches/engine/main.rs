@@ -3,13 +3,14 @@
 //!
 //! ```text
 //! cargo bench --bench engine                       everything, about 20 minutes
-//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, latency, start, soak, idle, size, recovery
+//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, derive, latency, start, soak, idle, size, recovery
 //! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs
 //! cargo bench --bench engine -- decode trades      one kind of frame, for a profiler
 //! ```
 
 mod clock;
 mod decode;
+mod derive;
 mod durable;
 mod effort;
 mod feeder;
@@ -31,10 +32,11 @@ use frames::Kind;
 /// A part of the bench: its name, and what it does.
 type Part = (&'static str, fn(Effort, &Path));
 
-const PARTS: [Part; 9] = [
+const PARTS: [Part; 10] = [
     ("decode", |effort, _| decode::run(effort)),
     ("durable", durable::run),
     ("store", store::run),
+    ("derive", |effort, _| derive::run(effort)),
     ("latency", latency::run),
     ("start", program::start),
     ("soak", program::soak),

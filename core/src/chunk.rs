@@ -10,6 +10,7 @@ mod view;
 use std::sync::Arc;
 
 pub use builder::{ChunkBuilder, Fate, RowSource};
+pub(crate) use builder::{Finished, RowOrigin, Unfit};
 pub use plan::Plan;
 pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time, write_value};
 

@@ -37,6 +37,7 @@ mod sim;
 pub mod sink;
 pub mod source;
 pub mod spool;
+pub mod table;
 pub mod testkit;
 pub mod verify;
 

@@ -49,6 +49,25 @@ fn any_configuration_is_answered() {
 }
 
 #[test]
+fn any_expression_is_answered() {
+    let catalog = tidegate::built_in();
+    let environment = Environment::new([("SECRET", "hunter2' or 1 = 1")]);
+    tried("expression", &EXPRESSIONS.map(|text| text.as_bytes().to_vec()), |bytes| {
+        // What ends the text of the file is the file's affair.
+        let text = String::from_utf8_lossy(bytes).replace("'''", "'");
+        let file = format!(
+            "[pipeline]\nname = \"x\"\n[source.deribit]\ninstruments = [\"ETH\"]\nchannels = [\"trades\"]\n\
+             [table.a]\nfrom = \"trades\"\nwhere = '''{text} '''\n[table.b]\nfrom = \"trades\"\nselect = '''{text} '''\n\
+             [sink.stdout]\n"
+        );
+        let loaded = load(&catalog, Files::of_text("x.toml", &file), &environment);
+        let shown = loaded.report.render(Look { colours: false, width: 100 });
+        assert!(!shown.contains("hunter2"), "{shown}");
+        drop(tidegate::config::resolved(&loaded, Look { colours: false, width: 100 }));
+    });
+}
+
+#[test]
 fn any_capture_is_answered() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.jsonl.gz");
@@ -140,6 +159,21 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()
 }
+
+const EXPRESSIONS: [&str; 12] = [
+    "price * size >= 10000 and side = 'buy' or not (iv is null) -- big ones\n",
+    "case when size = 0 then null else round(price / size, 2) end > 1.5e-3",
+    "symbol like 'ETH-%' and split_part(symbol, '-', -1) in ('C', 'P', null)",
+    "ts_recv - ts_event > interval '1m 30s' and ts_event between '2026-11-24T09:41:03Z' and ts_recv",
+    "cast(substr(symbol, length(symbol) - 7, 4) as i64) % 7 <> -9223372036854775808",
+    "coalesce(nullif(least(price, iv, 3), greatest(mark_price, 1)), -price, 0) + abs(floor(index_price))",
+    "${SECRET:-5} = upper(left(side, 2) || right('${SECRET}', -1)) and id::text is not true",
+    "ts_event as timestamp, symbol as \"the name\", price * size as value, *",
+    "ts_event, cast(null as label) as nothing, upper(side) side, 'x''y' as fixed, seq as n",
+    "((((((((((((((((((((price))))))))))))))))))))",
+    "a.b = [1, 2] and array[1] || x'00' || $1 || ? || :x or exists (select 1) or now() > interval 1 day",
+    "price in (1, 2) is not null and 'سلام' < symbol and 1 = any(2) order by 3; drop table x /* y */",
+];
 
 const CAPTURE: &str = r#"{"at":1790165113994000000,"session":0,"call":"start","version":1,"source":"deribit"}
 {"at":1790165113994000001,"session":0,"call":"discover"}

@@ -1,6 +1,13 @@
 //! Rows as the spool holds them → record batches, one for each table.
 
-use std::{collections::HashSet, sync::Arc};
+mod derive;
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+pub(crate) use derive::{Finished, Origin as RowOrigin, Unfit};
 
 use arrow_array::{ArrayRef, RecordBatch, UInt64Array};
 use arrow_buffer::NullBuffer;
@@ -9,6 +16,7 @@ use arrow_schema::SchemaRef;
 use super::{
     Plan, TableRows,
     columns::{ColumnBuilder, dictionary, times},
+    plan::Input,
 };
 use crate::{
     row::{Origin, Position, Reader, StreamKey, Table},
@@ -31,7 +39,7 @@ pub struct RowSource<'a> {
 /// What became of a row that was given to a [`ChunkBuilder`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// It is in the chunk.
+    /// It is in the chunk, as far as the derived tables that are made of it take it.
     Taken,
     /// The sink does not take the table.
     Filtered,
@@ -50,6 +58,8 @@ pub struct ChunkBuilder {
     tables: Vec<TableBuilder>,
     /// By stream number. What is known of a stream holds until its rows are written with another table.
     routes: Vec<Option<Route>>,
+    /// By offset: rows that go to one table only.
+    addressed: HashMap<u64, u32>,
     rows: usize,
     bytes: usize,
 }
@@ -61,15 +71,19 @@ struct Route {
     source: Arc<str>,
     key: StreamKey,
     venue: i32,
-    target: Option<Target>,
+    /// None where the sink takes nothing of it.
+    targets: Vec<Target>,
+    /// Whether something is derived of it: what becomes of a row is not known before all are there.
+    is_derived: bool,
 }
 
 #[derive(Debug)]
 struct Target {
-    table: usize,
-    /// The sink table's column for each column of the written one.
+    /// The input's number.
+    input: usize,
+    /// The input's column for each column of the written one.
     columns: Vec<usize>,
-    /// The sink table's columns that the written one lacks.
+    /// The input's columns that the written one lacks.
     absent: Vec<usize>,
 }
 
@@ -93,8 +107,8 @@ struct TableBuilder {
 impl ChunkBuilder {
     /// Returns a builder of the tables of `plan`.
     pub fn new(plan: Arc<Plan>) -> Self {
-        let tables = (0..plan.tables().len()).map(|number| TableBuilder::new(plan.table(number))).collect();
-        Self { plan, tables, routes: Vec::new(), rows: 0, bytes: 0 }
+        let tables = plan.inputs().iter().map(TableBuilder::new).collect();
+        Self { plan, tables, routes: Vec::new(), addressed: HashMap::new(), rows: 0, bytes: 0 }
     }
 
     /// Returns how many rows it holds.
@@ -123,30 +137,60 @@ impl ChunkBuilder {
             return Fate::Unplanned;
         }
         let route = self.routes[stream].as_ref().expect("made above");
-        let Some(target) = &route.target else { return Fate::Filtered };
-        if !skip.is_empty() && skip.contains(&cause) {
+        if route.targets.is_empty() {
+            return Fate::Filtered;
+        }
+        let is_skipped = !skip.is_empty() && skip.contains(&cause);
+        if is_skipped && !route.is_derived {
             return Fate::Skipped;
         }
-        let table = &mut self.tables[target.table];
-        if table.push_columns(row, target, route.written.presence_words()).is_none() {
-            table.take_back();
-            return Fate::Unreadable;
+        let words = route.written.presence_words();
+        let is_whole =
+            route.targets.iter().all(|target| self.tables[target.input].push_columns(row, target, words).is_some());
+        if !is_whole {
+            route.targets.iter().for_each(|target| self.tables[target.input].take_back());
+            return if is_skipped { Fate::Skipped } else { Fate::Unreadable };
         }
-        table.push_head(cause, head, route.venue);
+        for target in &route.targets {
+            self.tables[target.input].push_head(cause, head, route.venue);
+        }
         self.rows += 1;
         self.bytes += row.len() + HEAD_BYTES;
         Fate::Taken
     }
 
-    /// Returns the rows of all tables that have any, and is empty again.
+    /// Takes a row that goes to one table only, by the number of its row among those that its offset makes.
+    pub(crate) fn push_to(
+        &mut self,
+        sub: u32,
+        cause: Cause,
+        head: &RowHead,
+        row: &[u8],
+        from: RowSource<'_>,
+        skip: &HashSet<Cause>,
+    ) -> Fate {
+        let fate = self.push(cause, head, row, from, skip);
+        if fate == Fate::Taken {
+            self.addressed.insert(cause.offset, sub);
+        }
+        fate
+    }
+
+    /// Returns the rows of all tables that have any, and is empty again. Rows for which a derived table has no value are
+    /// left out of it.
     pub fn finish(&mut self) -> Vec<TableRows> {
+        self.finish_without(&HashSet::new()).rows
+    }
+
+    /// Returns the rows of all tables as the sources have them, by the numbers of the plan's inputs, and is empty again.
+    fn inputs(&mut self) -> Vec<TableRows> {
         (self.rows, self.bytes) = (0, 0);
         let mut all = Vec::new();
         for (number, table) in self.tables.iter_mut().enumerate() {
             if table.causes.is_empty() {
                 continue;
             }
-            let full = std::mem::replace(table, TableBuilder::new(self.plan.table(number)));
+            let full = std::mem::replace(table, TableBuilder::new(&self.plan.inputs()[number]));
             all.push(full.finish(number, &self.plan, &self.routes));
         }
         all
@@ -161,51 +205,51 @@ impl ChunkBuilder {
     /// Forgets the rows.
     pub fn clear(&mut self) {
         (self.rows, self.bytes) = (0, 0);
+        self.addressed.clear();
         for (number, table) in self.tables.iter_mut().enumerate().filter(|(_, table)| !table.causes.is_empty()) {
-            *table = TableBuilder::new(self.plan.table(number));
+            *table = TableBuilder::new(&self.plan.inputs()[number]);
         }
     }
 
     /// Finds the way of a stream; false when the plan has none for all its columns.
     fn route(&mut self, stream: usize, from: RowSource<'_>) -> bool {
         let Some(way) = self.plan.way(from.source, &from.table.name) else { return false };
-        let target = match way.table {
-            Some(number) => match Target::new(number, from.table, &self.plan.tables()[number].table) {
-                Some(target) => Some(target),
-                None => return false,
-            },
-            None => None,
-        };
+        let target = |&input: &usize| Target::new(input, from.table, &self.plan.inputs()[input].table);
+        let Some(targets) = way.inputs.iter().map(target).collect::<Option<Vec<_>>>() else { return false };
+        let mut outputs = self.plan.numbers(from.source, &from.table.name);
+        let is_derived = outputs.any(|output| self.plan.outputs()[output].derivation.is_some());
+        let venue = way.venue as i32;
         if self.routes.len() <= stream {
             self.routes.resize_with(stream + 1, || None);
         }
         let (written, source, key) = (from.table.clone(), from.source.clone(), from.key.clone());
-        self.routes[stream] = Some(Route { written, source, key, venue: way.venue as i32, target });
+        self.routes[stream] = Some(Route { written, source, key, venue, targets, is_derived });
         true
     }
 }
 
 impl Target {
-    /// Returns `None` when `sink` lacks a column, has it with another type, or takes no absent value where one may come.
-    fn new(table: usize, written: &Table, sink: &Table) -> Option<Self> {
-        if written.linked && !sink.linked {
+    /// Returns `None` when the input lacks a column, has it with another type, or takes no absent value where one may come.
+    fn new(input: usize, written: &Table, table: &Table) -> Option<Self> {
+        if written.linked && !table.linked {
             return None;
         }
         let mut columns = Vec::with_capacity(written.columns.len());
         for column in &written.columns {
-            let at = sink.columns.iter().position(|c| c.name == column.name && c.column_type == column.column_type)?;
-            if column.nullable && !sink.columns[at].nullable {
+            let at = table.columns.iter().position(|c| c.name == column.name && c.column_type == column.column_type)?;
+            if column.nullable && !table.columns[at].nullable {
                 return None;
             }
             columns.push(at);
         }
-        let absent: Vec<usize> = (0..sink.columns.len()).filter(|at| !columns.contains(at)).collect();
-        absent.iter().all(|&at| sink.columns[at].nullable).then_some(Self { table, columns, absent })
+        let absent: Vec<usize> = (0..table.columns.len()).filter(|at| !columns.contains(at)).collect();
+        absent.iter().all(|&at| table.columns[at].nullable).then_some(Self { input, columns, absent })
     }
 }
 
 impl TableBuilder {
-    fn new((table, schema): (&Table, &SchemaRef)) -> Self {
+    fn new(input: &Input) -> Self {
+        let Input { table, schema, .. } = input;
         Self {
             schema: schema.clone(),
             linked: table.linked,

@@ -142,7 +142,7 @@ fn names_that_clash_are_refused() {
 fn a_table_may_have_more_columns_than_a_word_has_bits() {
     let names: Vec<String> = (0..150).map(|n| format!("c{n}")).collect();
     let columns = names.iter().map(|name| column(name, ColumnType::I64, true)).collect();
-    let wide = Table { name: "wide".into(), identity: Vec::new(), linked: false, columns };
+    let wide = Table { name: "wide".into(), identity: Vec::new(), linked: false, columns, is_whole: false };
     let mut bench = Bench::new(vec![source("deribit", vec![wide])]);
     let mut row = Vec::new();
     let is_there = |n: usize| n.is_multiple_of(3);

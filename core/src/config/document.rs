@@ -34,6 +34,8 @@ pub(crate) struct Document {
     places: BTreeMap<Path, Place>,
     /// How the variables of a value were written, by the value that came of them.
     variables: BTreeMap<Path, Vec<String>>,
+    /// What the variables of an expression stand for: they are not put into its text.
+    values: BTreeMap<Path, Vec<String>>,
     /// Values that could not be taken: a variable could not be put in, say. Nothing more is to be said about them.
     broken: BTreeSet<Path>,
     /// What is wrong with these.
@@ -79,12 +81,13 @@ impl Document {
             path: Vec::new(),
             places: BTreeMap::new(),
             variables: BTreeMap::new(),
+            values: BTreeMap::new(),
             broken: BTreeSet::new(),
             mistakes: Vec::new(),
         };
         let data = reader.table(root.get_ref());
-        let Reader { places, variables, broken, mistakes, .. } = reader;
-        Some(Self { data, places, variables, broken, mistakes, file })
+        let Reader { places, variables, values, broken, mistakes, .. } = reader;
+        Some(Self { data, places, variables, values, broken, mistakes, file })
     }
 
     /// Reports values that could not be taken, but for those in tables that are no use anyway, as was said of each.
@@ -134,6 +137,18 @@ impl Document {
         self.variables.get(path).map(Vec::as_slice)
     }
 
+    /// Returns what the variables of an expression stand for, in the order of its text.
+    pub(crate) fn values(&self, path: &[String]) -> Option<&[String]> {
+        self.values.get(path).map(Vec::as_slice)
+    }
+
+    /// Returns the text at a path.
+    pub(crate) fn text(&self, path: &[String]) -> Option<&str> {
+        let (name, around) = path.split_last()?;
+        let around = around.iter().try_fold(&self.data, |table, name| table.get(name)?.as_dict())?;
+        around.get(name)?.as_str()
+    }
+
     /// Tells whether a variable could not be put into the value at this path or below it.
     pub(crate) fn is_broken(&self, path: &[String]) -> bool {
         self.broken.range(path.to_vec()..).next().is_some_and(|broken| broken.starts_with(path))
@@ -181,8 +196,15 @@ struct Reader<'a> {
     path: Path,
     places: BTreeMap<Path, Place>,
     variables: BTreeMap<Path, Vec<String>>,
+    values: BTreeMap<Path, Vec<String>>,
     broken: BTreeSet<Path>,
     mistakes: Vec<(Path, Problem)>,
+}
+
+/// Tells whether the text at a path is an expression of a derived table: a variable in it is a value, and never a part of the
+/// expression.
+fn is_expression(path: &[String]) -> bool {
+    matches!(path, [table, _, part] if table == "table" && matches!(part.as_str(), "where" | "select"))
 }
 
 fn integer(digits: &str, radix: u32) -> Option<Value> {
@@ -255,6 +277,10 @@ impl Reader<'_> {
             self.broken.insert(self.path.clone());
         } else if !filled.variables.is_empty() {
             self.variables.insert(self.path.clone(), filled.variables);
+        }
+        if is_expression(&self.path) {
+            self.values.insert(self.path.clone(), filled.values);
+            return written.into();
         }
         filled.text.into()
     }

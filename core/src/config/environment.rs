@@ -49,6 +49,8 @@ pub(super) struct Filled {
     pub(super) text: String,
     /// How the variables were written, `${NAME}` each. Empty when there was none.
     pub(super) variables: Vec<String>,
+    /// What they stand for, in the same order.
+    pub(super) values: Vec<String>,
     pub(super) mistakes: Vec<Mistake>,
 }
 
@@ -65,7 +67,7 @@ pub(super) struct Mistake {
 ///
 /// As in a shell, an empty variable counts as not set for `:-` and `:?`.
 pub(super) fn fill(written: &str, environment: &Environment) -> Filled {
-    let mut filled = Filled { text: String::new(), variables: Vec::new(), mistakes: Vec::new() };
+    let mut filled = Filled { text: String::new(), variables: Vec::new(), values: Vec::new(), mistakes: Vec::new() };
     let mut rest = written;
     while let Some((before, after)) = rest.split_once("${") {
         rest = after;
@@ -87,6 +89,7 @@ pub(super) fn fill(written: &str, environment: &Environment) -> Filled {
             Ok((name, value)) => {
                 filled.variables.push(format!("${{{name}}}"));
                 filled.text.push_str(&value);
+                filled.values.push(value);
             }
             Err((title, remedy)) => {
                 filled.mistakes.push(Mistake { part: format!("${{{expression}}}"), title, remedy });

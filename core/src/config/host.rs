@@ -156,7 +156,7 @@ pub(super) fn read(
 pub(super) const MISPLACED: [(&str, Option<&str>); 7] = [
     ("notify", None),
     ("alert", None),
-    ("table", None),
+    ("table", Some("it belongs into a pipeline's file")),
     ("pipeline", Some("it belongs into a pipeline's file")),
     ("source", Some("it belongs into a pipeline's file; for all sources write [defaults.source]")),
     ("sink", Some("it belongs into a pipeline's file; for all sinks write [defaults.sink]")),
@@ -179,10 +179,8 @@ fn misplaced(dict: &mut Dict, document: &Document, report: &mut Report) {
 
 /// Returns the problem of a table that is planned.
 pub(super) fn not_in_this_version(name: &str) -> Problem {
-    Problem::error(format!("[{name}] is not in this version")).help(match name {
-        "table" => "take it out: sinks take the sources' tables as they are",
-        _ => "take it out: /health and /metrics tell what there is to tell",
-    })
+    let help = "take it out: /health and /metrics tell what there is to tell";
+    Problem::error(format!("[{name}] is not in this version")).help(help)
 }
 
 /// Returns the variables that set options, with the keys of these: `TIDEGATE_LOG_LEVEL` and `log.level`.

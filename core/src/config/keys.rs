@@ -38,7 +38,8 @@ impl Reader<'_> {
                 self.report.add(problem.help("take it out"));
                 continue;
             }
-            self.check_key(sink, name, config);
+            let has_key = tables.iter().any(|table| *table.table.name == **name && !table.key.is_empty());
+            self.check_key(sink, name, config, has_key);
             for table in tables.iter().filter(|table| *table.table.name == **name) {
                 self.check_columns_of_key(sink, name, table);
             }
@@ -46,7 +47,7 @@ impl Reader<'_> {
     }
 
     /// A key and what it is for come together.
-    fn check_key(&mut self, sink: &SinkDraft<'_>, name: &str, config: &TableConfig) {
+    fn check_key(&mut self, sink: &SinkDraft<'_>, name: &str, config: &TableConfig, has_key: bool) {
         let is_misspelt = config.on_conflict.is_none() && sink.place(&path(["tables", name, "on_conflict"])).is_some();
         if is_misspelt {
             return;
@@ -58,7 +59,7 @@ impl Reader<'_> {
             let help =
                 "say what becomes of a row whose key is there: on_conflict = \"replace\", \"ignore\" or \"refuse\"";
             self.report.add(problem.at(spot, "").help(help));
-        } else if config.key.is_empty() && !is_appended && !crate::own::has_key(name) {
+        } else if config.key.is_empty() && !is_appended && !has_key {
             let problem = Problem::error(format!("table `{name}` has no key that two rows could have in common"));
             let help = "name its columns: key = [\"symbol\", \"id\"]";
             self.report.add(problem.at(spot, "").help(help));

@@ -33,6 +33,7 @@ use crate::{
     sink::Sink,
     source::Source,
     spool::SourceInfo,
+    table::Derived,
 };
 
 /// What came of the files.
@@ -95,6 +96,8 @@ pub struct Pipeline {
     pub sources: Vec<SourceStage>,
     /// How the spool is kept.
     pub spool: SpoolConfig,
+    /// The tables that are made of those of the sources.
+    pub derived: Derived,
     /// Where rows go, by name.
     pub sinks: Vec<SinkStage>,
     pub(super) settings: Vec<Setting>,
@@ -304,8 +307,10 @@ impl<'a> Reader<'a> {
         let head = self.head();
         let spool = self.spool();
         let sources = self.stages("source", Self::source);
+        let drafts = self.derived_tables();
         let sinks = self.stages("sink", Self::sink);
-        self.check_tables(head.as_ref().map(|head| &*head.value.name.0), &sources, &sinks);
+        let name = head.as_ref().map(|head| &*head.value.name.0);
+        let derived = self.check_tables(name, &sources, &drafts, &sinks);
         self.check_room(spool.as_ref(), &sinks);
         let places = head.as_ref().map_or_else(Vec::new, |head| {
             sinks.iter().flatten().filter_map(|sink| sink.writes(&head.value.name.0)).collect()
@@ -315,7 +320,8 @@ impl<'a> Reader<'a> {
         let head = head.filter(Mended::is_right).map(|head| head.value);
         let sources: Option<Vec<_>> = sources.into_iter().map(|source| source?.stage).collect();
         let sinks: Option<Vec<_>> = sinks.into_iter().map(|sink| sink?.stage).collect();
-        let (Some(head), Some(spool), Some((sources, sinks))) = (head, spool, sources.zip(sinks)) else {
+        let sources = sources.zip(derived);
+        let (Some(head), Some(spool), Some(((sources, derived), sinks))) = (head, spool, sources.zip(sinks)) else {
             return Draft { name, pipeline: None, places };
         };
         let pipeline = Pipeline {
@@ -325,6 +331,7 @@ impl<'a> Reader<'a> {
             host_file: None,
             sources,
             spool,
+            derived,
             sinks,
             settings: self.settings,
         };
@@ -336,8 +343,8 @@ impl<'a> Reader<'a> {
         for name in self.document.data.keys() {
             let spot = self.document.key(&path([name]));
             match name.as_str() {
-                "pipeline" | "source" | "spool" | "sink" => {}
-                "table" | "notify" | "alert" => {
+                "pipeline" | "source" | "spool" | "table" | "sink" => {}
+                "notify" | "alert" => {
                     self.report.add(not_in_this_version(name).at(spot, ""));
                     self.useless.push(path([name]));
                 }
@@ -345,7 +352,7 @@ impl<'a> Reader<'a> {
                     let problem = Problem::error(format!("`{name}` is one per process")).at(spot, "");
                     self.report.add(problem.help("it belongs into the host file, tidegate.toml"));
                 }
-                "sources" | "sinks" => {
+                "sources" | "sinks" | "tables" => {
                     let one = name.trim_end_matches('s');
                     let problem = Problem::error(format!("unknown table `{name}`"));
                     self.report.add(problem.at(spot, format!("write [{one}.NAME]")));
@@ -353,7 +360,7 @@ impl<'a> Reader<'a> {
                 }
                 _ => {
                     let problem = Problem::error(format!("unknown table `{name}`"));
-                    let known = ["pipeline", "source", "spool", "sink"];
+                    let known = ["pipeline", "source", "spool", "table", "sink"];
                     let problem = problem.at_with_nearest(spot, name, known);
                     self.meant.extend(problem.instead.clone());
                     self.report.add(problem);

@@ -7,7 +7,9 @@
 //! ```
 
 mod commands;
+mod decoded;
 mod defaults;
+mod derived;
 mod document;
 mod driver;
 mod environment;

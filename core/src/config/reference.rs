@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    derived::DerivedConfig,
     document::{Document, Path},
     driver::SpoolConfig,
     environment::Environment,
@@ -20,6 +21,7 @@ use super::{
 use crate::{
     Error, Result,
     catalog::{Catalog, Role, Unavailable},
+    table::expression::{FUNCTIONS, FunctionInfo, OPERATORS},
 };
 
 /// A pipeline's file that comes with the program, to show how an option is written.
@@ -57,11 +59,14 @@ pub fn list(catalog: &Catalog, look: Look) -> String {
     // A store that is also a source is named once.
     let of_version: BTreeSet<_> = of_version.map(|(name, _)| (*name).to_owned()).collect();
     line("not in this version", of_version.into_iter().collect());
-    line("tidegate list NAME", vec!["every option of one of them, or of a key; also: pipeline, spool, host".into()]);
+    line(
+        "tidegate list NAME",
+        vec!["every option of one of them, or of a key; also: pipeline, spool, table, host".into()],
+    );
     text
 }
 
-/// Returns the options of a component, of `pipeline`, `spool` or `host`, or of a key that the drivers read, in lines as wide
+/// Returns the options of a component, of `pipeline`, `spool`, `table` or `host`, or of a key that the drivers read, in lines as wide
 /// as `look` says, with the lines of `shipped` that use them.
 ///
 /// # Errors
@@ -84,6 +89,7 @@ pub fn list_component(catalog: &Catalog, name: &str, look: Look, shipped: &[Ship
     }
     match name {
         "pipeline" => page.options("[pipeline]", all(&[Options::of::<PipelineConfig>()]), At::Table("pipeline")),
+        "table" => page.table(),
         "spool" => page.options("[spool]", all(&[Options::of::<SpoolConfig>()]), At::Table("spool")),
         "host" => {
             page.options("the host file, tidegate.toml", all(&[Options::of::<Host>()]), At::Elsewhere);
@@ -107,7 +113,7 @@ pub fn list_component(catalog: &Catalog, name: &str, look: Look, shipped: &[Ship
     }
     let drivers = [Role::Source, Role::Sink].into_iter().flat_map(stage::driver_options);
     let keys: Vec<String> = drivers.flat_map(|options| options.keys).collect();
-    let others = ["pipeline", "spool", "host"].into_iter().chain(keys.iter().map(String::as_str));
+    let others = ["pipeline", "spool", "table", "host"].into_iter().chain(keys.iter().map(String::as_str));
     Err(unknown(catalog, name, &[Role::Source, Role::Sink], others))
 }
 
@@ -220,6 +226,8 @@ enum At<'a> {
 
 /// Less room than this is none for a sentence.
 const NARROWEST: usize = 36;
+/// Calls of functions stand beside what they return.
+const CALLS: usize = 34;
 const INDENT: &str = "      ";
 
 impl Page {
@@ -240,6 +248,21 @@ impl Page {
                 self.options(&format!("[{role}.NAME]"), options, At::Stages(role, None));
             }
         }
+    }
+
+    /// Shows what a derived table has, and the functions of its expressions.
+    fn table(&mut self) {
+        let options = Options::of::<DerivedConfig>();
+        self.wrap("", &format!("[table.NAME], a derived table: {}", options.about()), "");
+        self.options("[table.NAME]", all(std::slice::from_ref(&options)), At::Elsewhere);
+        self.line("\noperators");
+        self.wrap("  ", OPERATORS, "  ");
+        self.line("\nfunctions");
+        for FunctionInfo { call, about } in FUNCTIONS {
+            self.wrap(&format!("  {call:CALLS$}  "), about, &" ".repeat(CALLS + 4));
+        }
+        self.line("");
+        self.wrap("", "types, for cast: bool, i64, u64, f64, text, label, time. More: docs/tables.md", "");
     }
 
     fn options(&mut self, title: &str, options: Vec<OptionInfo>, at: At<'_>) {

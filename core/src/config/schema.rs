@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
+    derived::DerivedConfig,
     driver::SpoolConfig,
     host::Host,
     load::PipelineConfig,
@@ -21,6 +22,7 @@ pub fn schema(catalog: &Catalog) -> Value {
             "pipeline": fillable(Options::of::<PipelineConfig>().schema()),
             "source": stages(catalog, Role::Source),
             "spool": fillable(Options::of::<SpoolConfig>().schema()),
+            "table": { "type": "object", "additionalProperties": fillable(Options::of::<DerivedConfig>().schema()) },
             "sink": stages(catalog, Role::Sink),
         },
         "required": ["pipeline", "source", "sink"],

@@ -271,7 +271,10 @@ fn key_before(text: &str) -> &str {
 fn tables_around(line: &str) -> Vec<&str> {
     let mut open = Vec::new();
     for (at, brace) in line.match_indices(['{', '}']) {
-        if brace == "{" { open.push(at) } else { drop(open.pop()) }
+        match brace {
+            "{" => open.push(at),
+            _ => open.truncate(open.len().saturating_sub(1)),
+        }
     }
     let key = |at: usize| line[..at].trim_end().strip_suffix('=').map(key_before);
     open.into_iter().filter_map(key).collect()

@@ -58,9 +58,9 @@ impl Default for SourceKeys {
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SinkKeys {
-    /// Which tables it takes, and what they are called in the store. Without it, all that the sources have. The pipeline's
-    /// own come only where they are named: `coverage`, what the ledger says of each stream's time, and `status`, how each
-    /// stage is, once a minute.
+    /// Which tables it takes, and what they are called in the store. Without it, all that the sources have, and all that are
+    /// derived. The pipeline's own come only where they are named: `coverage`, what the ledger says of each stream's time, and
+    /// `status`, how each stage is, once a minute.
     pub(super) tables: TableChoice,
 }
 

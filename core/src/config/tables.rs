@@ -14,6 +14,7 @@ use serde::{
 };
 
 use super::{
+    derived::DerivedDraft,
     hints,
     keys::OnConflict,
     layers::{join, path},
@@ -28,12 +29,13 @@ use crate::{
     own,
     row::{ColumnType, Table},
     spool::SourceInfo,
+    table::Derived,
 };
 
 /// The tables that a sink takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TableChoice {
-    /// All that the sources have, and none of the pipeline's own.
+    /// All that the sources have, and all that are derived; none of the pipeline's own.
     #[default]
     All,
     /// These.
@@ -152,44 +154,54 @@ impl JsonSchema for TableChoice {
 }
 
 impl Reader<'_> {
-    /// Holds what the sinks take against what the sources have. What could not be read at all is `None`.
+    /// Holds what the sinks take against what the sources have, and the derived tables against both. What could not be read
+    /// at all is `None`. Returns the derived tables, if nothing is wrong with them.
     pub(super) fn check_tables(
         &mut self,
         pipeline: Option<&str>,
         sources: &[Option<SourceDraft>],
+        drafts: &[DerivedDraft],
         sinks: &[Option<SinkDraft<'_>>],
-    ) {
+    ) -> Option<Derived> {
         let sources_of = Sources::of(sources);
         let columns_fit = self.check_columns(&sources_of.tables);
         let pipeline = pipeline.unwrap_or("pipeline");
         self.check_own(&sources_of.tables);
         let mut declared: Vec<SourceInfo> = sources.iter().flatten().map(declared).collect();
         declared.push(own::whole_source());
+        let derived = self.check_derived(drafts, &sources_of, &declared, columns_fit);
         // What each sink means to take; `None` where that is not known.
         let mut meant: Vec<Option<(&SinkDraft<'_>, TableChoice)>> = Vec::new();
         for sink in sinks {
-            let choice = sink.as_ref().and_then(|sink| Some((sink, self.check_sink(sink, &sources_of)?)));
+            let choice =
+                sink.as_ref().and_then(|sink| Some((sink, self.check_sink(sink, &sources_of, derived.as_ref())?)));
             if let Some((sink, choice)) = &choice
                 && columns_fit
-                && (sources_of.are_known() || *choice != TableChoice::All)
+                && (sources_of.are_known() && derived.is_some() || *choice != TableChoice::All)
             {
-                self.check_names(sink, choice, pipeline, &declared);
+                let plan = (choice, derived.clone().unwrap_or_default());
+                self.check_names(sink, plan, pipeline, &declared);
             }
             meant.push(choice);
         }
-        self.check_stores(pipeline, &meant, &sources_of.tables);
-        // What feeds a table of the user's own is read after all.
-        let Some(meant) = meant.into_iter().collect::<Option<Vec<_>>>() else { return };
-        if self.document.data.contains_key("table") {
-            return;
-        }
+        let known = derived.clone().unwrap_or_default();
+        self.check_stores(pipeline, &meant, &sources_of.tables, &known);
+        let meant: Option<Vec<TableChoice>> = meant.into_iter().map(|meant| Some(meant?.1)).collect();
+        let (Some(meant), Some(derived)) = (meant, &derived) else { return derived };
+        self.warn_of_idle(derived, &meant);
+        let is_taken = |table: &str| {
+            let derived = derived.definitions().iter().map(|of| of.name());
+            let derived = derived.filter(|name| known.root(name).is_some_and(|root| *root == *table));
+            [table].into_iter().chain(derived).any(|name| meant.iter().any(|choice| choice.takes(name)))
+        };
         for (source, table) in sources_of.tables {
-            if !meant.iter().any(|(_, choice)| choice.takes(&table.name)) {
+            if !is_taken(&table.name) {
                 let spot = self.place_of_table(&source.name, &table.name);
                 let problem = Problem::warning(format!("no sink takes table `{}`", table.name));
                 self.report.add(problem.at(spot, "it would be read, spooled and dropped"));
             }
         }
+        Some(known)
     }
 
     /// The pipeline's own tables have their names for themselves.
@@ -228,7 +240,12 @@ impl Reader<'_> {
     }
 
     /// Returns which of the sources' tables a sink means to take; `None` where that is not known.
-    fn check_sink(&mut self, sink: &SinkDraft<'_>, sources: &Sources<'_>) -> Option<TableChoice> {
+    fn check_sink(
+        &mut self,
+        sink: &SinkDraft<'_>,
+        sources: &Sources<'_>,
+        derived: Option<&Derived>,
+    ) -> Option<TableChoice> {
         let at = path(["sink", &sink.name, "tables"]);
         let choice = sink.tables.clone()?;
         let TableChoice::Only(named) = choice else {
@@ -243,11 +260,12 @@ impl Reader<'_> {
             let problem = problem.at(self.document.value(&at), "");
             self.report.add(problem.help("leave `tables` out to take all"));
         }
-        // A table of the user's own is not in this version, as is said where it is defined.
+        // What is wrong with a derived table is said where it is defined.
         let own = self.document.data.get("table").and_then(|tables| tables.as_dict());
         let mut meant = Some(BTreeMap::new());
         for (table, config) in named {
-            let name = if sources.have(&table) || own::is_own(&table) {
+            let is_derived = derived.is_some_and(|derived| derived.has(&table));
+            let name = if sources.have(&table) || own::is_own(&table) || is_derived {
                 Some(table)
             } else if own.is_some_and(|tables| tables.contains_key(&table)) || self.document.is_broken(&at) {
                 None
@@ -266,7 +284,10 @@ impl Reader<'_> {
     fn unknown_table(&mut self, at: &[String], table: &str, sources: &Sources<'_>) -> Option<String> {
         let spot = self.place_in(at, table);
         let others = sources.others.as_ref().filter(|others| !others.iter().any(|other| other == table))?;
-        let known: Vec<&str> = sources.names().chain(others.iter().map(String::as_str)).chain(own::NAMES).collect();
+        let derived = self.document.data.get("table").and_then(|tables| tables.as_dict());
+        let derived: Vec<&str> = derived.into_iter().flat_map(|tables| tables.keys().map(String::as_str)).collect();
+        let of_sources = sources.names().chain(others.iter().map(String::as_str));
+        let known: Vec<&str> = of_sources.chain(own::NAMES).chain(derived).collect();
         let mut problem = Problem::error(format!("no source has the table `{table}`"));
         problem = match hints::alias(table, &known) {
             Some(alias) => problem.at_alias(spot, alias),
@@ -278,9 +299,15 @@ impl Reader<'_> {
     }
 
     /// Joins and names a sink's tables as they will be, and shows them to the sink.
-    fn check_names(&mut self, sink: &SinkDraft<'_>, choice: &TableChoice, pipeline: &str, sources: &[SourceInfo]) {
+    fn check_names(
+        &mut self,
+        sink: &SinkDraft<'_>,
+        (choice, derived): (&TableChoice, Derived),
+        pipeline: &str,
+        sources: &[SourceInfo],
+    ) {
         let Some(check) = &sink.check_tables else { return };
-        let plan = match Plan::new(pipeline, sources.to_vec(), choice.clone()) {
+        let plan = match Plan::deriving(pipeline, sources.to_vec(), choice.clone(), derived) {
             Ok(plan) => plan,
             Err(error) => return self.refuse_tables(sink, &error),
         };
@@ -301,14 +328,23 @@ impl Reader<'_> {
         pipeline: &str,
         sinks: &[Option<(&SinkDraft<'_>, TableChoice)>],
         tables: &[(&SourceDraft, &Table)],
+        derived: &Derived,
     ) {
         // Many stores take two names for one that differ in case only, so here they are one.
         let mut first_of: BTreeMap<(&str, String), &str> = BTreeMap::new();
         for (sink, choice) in sinks.iter().flatten() {
             let Some(store) = &sink.store else { continue };
             let of_sources = tables.iter().map(|(source, table)| (&*source.component, &*table.name));
-            let names: BTreeMap<(&str, String), String> = of_sources
-                .chain(own::NAMES.map(|name| (own::VENUE, name)))
+            let all: Vec<(&str, &str)> = of_sources.chain(own::NAMES.map(|name| (own::VENUE, name))).collect();
+            let derived = derived.definitions().iter().flat_map(|of| {
+                let root = derived.root(of.name());
+                let made_of = all.iter().filter(move |(_, table)| root.as_ref().is_some_and(|root| **root == **table));
+                made_of.map(|(venue, _)| (*venue, of.name()))
+            });
+            let names: BTreeMap<(&str, String), String> = all
+                .iter()
+                .copied()
+                .chain(derived)
                 .filter(|(_, table)| choice.takes(table))
                 .map(|(venue, table)| {
                     let row = NameParts { pipeline, venue, table, symbol: "{symbol}" };
@@ -348,10 +384,10 @@ impl Reader<'_> {
 }
 
 /// What the sources have, as far as it is known.
-struct Sources<'a> {
+pub(super) struct Sources<'a> {
     tables: Vec<(&'a SourceDraft, &'a Table)>,
     /// What they may have besides, once their mistakes are mended; `None` for anything.
-    others: Option<Vec<String>>,
+    pub(super) others: Option<Vec<String>>,
 }
 
 impl<'a> Sources<'a> {
@@ -361,16 +397,21 @@ impl<'a> Sources<'a> {
         Self { tables: tables.collect(), others: others.map(|others| others.concat()) }
     }
 
-    fn names(&self) -> impl Iterator<Item = &'a str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.tables.iter().map(|(_, table)| &*table.name)
     }
 
-    fn have(&self, name: &str) -> bool {
+    /// Returns the source that has a table.
+    pub(super) fn of_table(&self, name: &str) -> Option<&'a str> {
+        self.tables.iter().find(|(_, table)| *table.name == *name).map(|(source, _)| source.name.as_str())
+    }
+
+    pub(super) fn have(&self, name: &str) -> bool {
         self.names().any(|table| table == name)
     }
 
     /// Tells whether these are all of their tables.
-    fn are_known(&self) -> bool {
+    pub(super) fn are_known(&self) -> bool {
         self.others.as_ref().is_some_and(Vec::is_empty)
     }
 }

@@ -65,6 +65,9 @@ pub struct DeadLetter {
     pub source: String,
     /// The table.
     pub table: String,
+    /// The source's table that the row is of, where `table` is derived; else empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub from: String,
     /// The instrument.
     pub symbol: String,
     /// Which of the instruments that have had this name; empty where the venue never gives one twice.
@@ -72,7 +75,7 @@ pub struct DeadLetter {
     pub listing: String,
     /// The venue's time, in UTC nanoseconds.
     pub ts_event: Timestamp,
-    /// The row as the store was asked to take it.
+    /// The row as the store was asked to take it; where `table` is derived, the row that it was to be made of.
     pub row: Map<String, Value>,
     /// Why not.
     pub error: String,
@@ -96,6 +99,11 @@ pub struct Sent {
 }
 
 impl DeadLetter {
+    /// Returns the source's table that the row is of.
+    pub fn table_of_row(&self) -> &str {
+        if self.from.is_empty() { &self.table } else { &self.from }
+    }
+
     /// Returns what made the row. With the sink it is the letter's key.
     pub fn cause(&self) -> Cause {
         Cause { boot: self.boot, offset: self.offset, sub: self.sub }

@@ -40,11 +40,11 @@ impl Redrive {
         let chain = whole(letter, "chain")?.unwrap_or_default();
         let (ts_event, ts_recv) = (moment(letter, "ts_event")?, moment(letter, "ts_recv")?);
         let head = Head { stream: 0, position, ts_event, ts_recv, origin: Origin::Redrive };
-        let DeadLetter { table: name, symbol, listing, .. } = letter;
+        let DeadLetter { symbol, listing, .. } = letter;
         Ok(Self {
             sink: letter.sink.clone(),
             letter: letter.cause(),
-            stream: StreamKey { listing: listing.as_str().into(), ..StreamKey::new(name, symbol) },
+            stream: StreamKey { listing: listing.as_str().into(), ..StreamKey::new(letter.table_of_row(), symbol) },
             head: RowHead { head, session: (chain >> 32) as u32, line: 0, epoch: chain as u32 },
             row: table.row_of(&letter.row)?,
         })

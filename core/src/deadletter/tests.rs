@@ -318,6 +318,7 @@ fn letter(offset: u64, sub: u32) -> DeadLetter {
         boot: BOOT,
         offset,
         sub,
+        from: String::new(),
         source: "deribit".into(),
         table: "trades".into(),
         symbol: "ETH".into(),

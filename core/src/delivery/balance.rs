@@ -7,11 +7,11 @@ use crate::spool::SpoolPosition;
 /// The fates of a range of offsets.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fates {
-    /// Rows that the store has.
+    /// Rows that the store has: as they are, or what a derived table has made of them; each once, in however many tables.
     pub delivered: u64,
-    /// Rows of tables that the sink does not take.
+    /// Rows of tables that the sink does not take, or that no `where` lets through.
     pub filtered: u64,
-    /// Rows that the store will never take, or that cannot be read: dead letters.
+    /// Rows that the store will never take, that cannot be read, or of which a derived table can make nothing: dead letters.
     pub refused: u64,
     /// Offsets of control items.
     pub control: u64,

@@ -1,5 +1,8 @@
 //! From the log to chunks: reads on, gives each offset its fate, and keeps what has to be built again.
 
+mod collect;
+mod letters;
+
 use std::{
     collections::{HashMap, HashSet},
     ops::ControlFlow,
@@ -14,13 +17,14 @@ use super::{
 };
 use crate::{
     Error, Result,
-    chunk::{ChunkBuilder, ColumnView, Fate, JsonRows, Plan, RowSource, TableRows},
+    chunk::{ChunkBuilder, Fate, Plan, RowSource, TableRows},
     config::{Batch, TableChoice},
     deadletter::{DeadLetter, Sent},
     row::Timestamp,
-    sink::Refusal,
     spool::{Cause, Control, Item, RowHead, SourceInfo, SpoolPosition},
+    table::Derived,
 };
+use collect::Collected;
 
 /// How much one chunk may hold.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +37,13 @@ impl Bounds {
     pub(crate) fn of(batch: &Batch) -> Self {
         Self { rows: batch.rows.get(), bytes: usize::try_from(batch.bytes.0).unwrap_or(usize::MAX).max(1) }
     }
+}
+
+/// What a sink takes.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) tables: TableChoice,
+    pub(crate) derived: Derived,
 }
 
 /// Reads one sink's log.
@@ -63,6 +74,8 @@ pub(crate) enum Read {
     Range { portion: Portion, border: bool, rows: Vec<TableRows> },
     /// A row whose bytes are none of its table's. It has to become a dead letter before the range is read again.
     Unreadable(Box<DeadLetter>),
+    /// Rows for which a derived table has no value. They have to become dead letters before the range is read again.
+    Unfit(Vec<DeadLetter>),
     /// Rows that send dead letters again. The letters have to say whether they go before the range is read again.
     Redrives(Vec<Sent>),
     /// The plan was extended by a table of rows that no source declares any more: the sink has to be opened again.
@@ -81,10 +94,11 @@ impl<L: Log> Feeder<L> {
         sink: &str,
         pipeline: &str,
         sources: Vec<SourceInfo>,
-        tables: TableChoice,
+        tables: impl Into<Wanted>,
         bounds: Bounds,
     ) -> Result<Self> {
-        let plan = Arc::new(Plan::new(pipeline, sources, tables)?);
+        let Wanted { tables, derived } = tables.into();
+        let plan = Arc::new(Plan::deriving(pipeline, sources, tables, derived)?);
         let (builder, sink) = (ChunkBuilder::new(plan.clone()), sink.to_owned());
         let (refused, redrives) = (HashSet::new(), HashMap::new());
         Ok(Self { log, sink, plan, builder, bounds, refused, redrives, segment: None, position: None })
@@ -140,6 +154,9 @@ impl<L: Log> Feeder<L> {
     }
 
     /// Reads on behind `from`, up to offset `upto` at most, as far as the bounds of a chunk let it.
+    ///
+    /// A derived table may leave most rows out, so it reads on until enough are left, or so many offsets were read that the
+    /// store should hear of them.
     pub(crate) fn read(&mut self, from: SpoolPosition, upto: u64) -> Result<Read> {
         if self.position != Some(from) {
             self.log.seek(from)?;
@@ -147,100 +164,112 @@ impl<L: Log> Feeder<L> {
         self.position = None;
         self.builder.clear();
         let (mut portion, mut border, mut stop) = (Portion::new(from), false, None);
-        let Self { log, builder, bounds, refused, redrives, segment, sink, .. } = self;
-        let mut taker = Taker { builder, sink, refused, redrives, asked: Vec::new() };
-        let most_offsets = (bounds.rows as u64).saturating_mul(OFFSETS_FOR_A_ROW);
-        log.read(upto, &mut |seen| {
-            let is_long = portion.fates.offsets() - portion.fates.missing >= most_offsets;
-            let is_full = taker.builder.rows() >= bounds.rows || taker.builder.bytes() >= bounds.bytes || is_long;
-            if is_full || taker.is_too_early(&seen, from) {
-                return ControlFlow::Break(());
-            }
-            if let Some(why) = taker.take(&seen, &mut portion) {
-                stop = Some(why);
-                return ControlFlow::Break(());
-            }
-            portion.bytes += seen.bytes();
-            portion.to = match seen {
-                Seen::Missing { position } => position,
-                Seen::Item { position, segment: entered, .. } => {
-                    border |= segment.replace(entered).is_some_and(|left| left != entered);
-                    position
+        let mut collected = Collected::default();
+        let most_offsets = (self.bounds.rows as u64).saturating_mul(OFFSETS_FOR_A_ROW);
+        let mut asked = Vec::new();
+        loop {
+            let (rows, bytes) = collected.room(&self.bounds, self.plan.most_rows());
+            let Self { log, builder, refused, redrives, segment, sink, .. } = self;
+            let mut taker = Taker { builder, sink, refused, redrives, asked };
+            let mut is_cut = false;
+            log.read(upto, &mut |seen| {
+                let held = taker.builder.rows();
+                let is_long = portion.fates.offsets() - portion.fates.missing + held as u64 >= most_offsets;
+                let is_full = held >= rows || taker.builder.bytes() >= bytes || is_long;
+                if is_full || taker.is_too_early(&seen, from) {
+                    is_cut = is_full && !is_long;
+                    return ControlFlow::Break(());
                 }
-            };
-            ControlFlow::Continue(())
-        })?;
-        let asked = taker.asked;
-        match stop {
-            Some(Stop::Unreadable(letter)) => return Ok(Read::Unreadable(letter)),
-            Some(Stop::Unplanned(source)) => {
-                self.plan = Arc::new(self.plan.with(source).map_err(does_not_fit)?);
-                self.builder = ChunkBuilder::new(self.plan.clone());
-                return Ok(Read::Replanned);
+                if let Some(why) = taker.take(&seen, &mut portion) {
+                    stop = Some(why);
+                    return ControlFlow::Break(());
+                }
+                portion.bytes += seen.bytes();
+                portion.to = match seen {
+                    Seen::Missing { position } => position,
+                    Seen::Item { position, segment: entered, .. } => {
+                        border |= segment.replace(entered).is_some_and(|left| left != entered);
+                        position
+                    }
+                };
+                ControlFlow::Continue(())
+            })?;
+            asked = taker.asked;
+            match stop {
+                Some(Stop::Unreadable(letter)) => return Ok(Read::Unreadable(letter)),
+                Some(Stop::Unplanned(source)) => {
+                    self.plan = Arc::new(self.plan.with(source).map_err(does_not_fit)?);
+                    self.builder = ChunkBuilder::new(self.plan.clone());
+                    return Ok(Read::Replanned);
+                }
+                None if !asked.is_empty() => return Ok(Read::Redrives(asked)),
+                None => {}
             }
-            None if !asked.is_empty() => return Ok(Read::Redrives(asked)),
-            None => {}
+            let bytes = self.builder.bytes();
+            collected.add(self.builder.finish_without(&self.refused), bytes, &mut portion.fates);
+            if !is_cut || collected.is_full(&self.bounds, self.plan.most_rows()) {
+                break;
+            }
+        }
+        if !collected.unfit.is_empty() {
+            let letters = collected.unfit.into_iter().filter_map(|unfit| self.unfit(unfit)).collect();
+            return Ok(Read::Unfit(letters));
         }
         if portion.to == from {
             return Err(Error::transient(format!("the spool shows nothing behind {from}, but ends at {upto}")));
         }
         self.position = Some(portion.to);
-        Ok(Read::Range { portion, border, rows: self.builder.finish() })
+        Ok(Read::Range { portion, border, rows: collected.rows() })
     }
 
     /// Counts the rows behind `from` that the sink takes; stops counting at `most` offsets, and then says so.
     pub(crate) fn count_rows(&mut self, from: SpoolPosition, upto: u64, most: u64) -> Result<(u64, bool)> {
         self.position = None;
-        let Self { log, plan, sink, .. } = self;
+        let Self { log, plan, sink, bounds, .. } = self;
         log.seek(from)?;
         let (mut rows, mut offsets) = (0, 0);
+        let (mut builder, none) = (ChunkBuilder::new(plan.clone()), HashSet::new());
+        let finish = |builder: &mut ChunkBuilder| {
+            let finished = builder.finish_without(&none);
+            // What has no value becomes a dead letter, and waits until then.
+            finished.delivered + finished.unfit.len() as u64
+        };
         log.read(upto, &mut |seen| {
             if offsets >= most {
                 return ControlFlow::Break(());
             }
             offsets += 1;
-            let is_taken = match seen {
-                // A row of an unknown stream becomes a dead letter.
-                Seen::Item { item, source, .. } if row_for(sink, &item).is_some() => {
-                    source.is_none_or(|source| plan.takes(source.source, &source.table.name))
+            let Seen::Item { position, item, source, .. } = &seen else { return ControlFlow::Continue(()) };
+            let Some((head, bytes)) = row_for(sink, item) else { return ControlFlow::Continue(()) };
+            // A row of an unknown stream becomes a dead letter.
+            let is_taken = source.is_none_or(|source| plan.takes(source.source, &source.table.name));
+            match source.filter(|_| is_taken && plan.derives()) {
+                None => rows += u64::from(is_taken),
+                Some(source) => {
+                    let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
+                    let fate = builder.push(cause, head, bytes, source, &none);
+                    rows += u64::from(!matches!(fate, Fate::Taken | Fate::Filtered));
+                    if builder.rows() >= bounds.rows {
+                        rows += finish(&mut builder);
+                    }
                 }
-                Seen::Item { .. } | Seen::Missing { .. } => false,
-            };
-            rows += u64::from(is_taken);
+            }
             ControlFlow::Continue(())
         })?;
-        Ok((rows, offsets >= most))
+        Ok((rows + finish(&mut builder), offsets >= most))
     }
+}
 
-    /// Makes the dead letters of refused rows. `None` when a refusal names no row of the chunk.
-    pub(crate) fn letters(&self, rows: &[TableRows], refusals: &[Refusal], at: Timestamp) -> Option<Vec<DeadLetter>> {
-        refusals.iter().map(|refusal| self.letter(rows, refusal, at)).collect()
+impl From<(TableChoice, Derived)> for Wanted {
+    fn from((tables, derived): (TableChoice, Derived)) -> Self {
+        Self { tables, derived }
     }
+}
 
-    fn letter(&self, rows: &[TableRows], refusal: &Refusal, at: Timestamp) -> Option<DeadLetter> {
-        let part = rows.iter().find(|part| part.table == refusal.table)?;
-        let number = part.causes.binary_search_by_key(&refusal.cause.offset, |cause| cause.offset).ok()?;
-        let mut text = Vec::new();
-        JsonRows::new(&part.rows.slice(number, 1)).write(0, &mut text);
-        let row: Map<String, Value> = serde_json::from_slice(&text).ok()?;
-        let (source, stream) = self.builder.stream(*part.streams.get(number)?)?;
-        let redriven = self.redrives.get(&refusal.cause);
-        Some(DeadLetter {
-            sink: self.sink.clone(),
-            boot: refusal.cause.boot,
-            offset: refusal.cause.offset,
-            sub: refusal.cause.sub,
-            source: source.to_string(),
-            table: stream.table.to_string(),
-            symbol: stream.symbol.to_string(),
-            listing: stream.listing.to_string(),
-            ts_event: time_of(part, number)?,
-            row,
-            error: refusal.error.chain(),
-            when: at,
-            redrive_of: redriven.map(|redriven| redriven.letter),
-            redriven: None,
-        })
+/// Without derived tables.
+impl From<TableChoice> for Wanted {
+    fn from(tables: TableChoice) -> Self {
+        Self { tables, derived: Derived::default() }
     }
 }
 
@@ -266,11 +295,14 @@ impl Taker<'_> {
         // Offsets are counted without holes, so what the log does not show it does not have.
         let missing = position.offset.saturating_sub(portion.to.offset + 1);
         let mut fates = Fates { missing, ..Fates::default() };
-        let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
+        // A row that sends a letter again is one of the letter's table, and of no other.
+        let sub = sent_again(item).map_or(0, |letter| letter.sub);
+        let cause = Cause { boot: position.boot, offset: position.offset, sub };
         match row_for(self.sink, item).filter(|_| self.goes(item, cause)) {
             None => fates.control = 1,
-            Some((head, bytes)) => match self.push(cause, head, bytes, *source) {
-                Fate::Taken => fates.delivered = 1,
+            Some((head, bytes)) => match self.push(cause, head, bytes, *source, sent_again(item).is_some()) {
+                // It is counted once what is derived of it is known.
+                Fate::Taken => {}
                 Fate::Filtered => fates.filtered = 1,
                 Fate::Skipped => fates.refused = 1,
                 Fate::Unreadable => return Some(self.unreadable(cause, head, bytes, source.as_ref())),
@@ -300,11 +332,24 @@ impl Taker<'_> {
         known.is_some_and(|redriven| redriven.goes)
     }
 
-    fn push(&mut self, cause: Cause, head: &RowHead, bytes: &[u8], source: Option<RowSource<'_>>) -> Fate {
-        match source {
-            Some(source) => self.builder.push(cause, head, bytes, source, self.refused),
-            None if self.refused.contains(&cause) => Fate::Skipped,
+    fn push(
+        &mut self,
+        cause: Cause,
+        head: &RowHead,
+        bytes: &[u8],
+        source: Option<RowSource<'_>>,
+        is_sent_again: bool,
+    ) -> Fate {
+        let fate = match source {
             None => Fate::Unreadable,
+            Some(source) if !is_sent_again => self.builder.push(cause, head, bytes, source, self.refused),
+            Some(source) => {
+                self.builder.push_to(cause.sub, Cause { sub: 0, ..cause }, head, bytes, source, self.refused)
+            }
+        };
+        match fate {
+            Fate::Unreadable if self.refused.contains(&cause) => Fate::Skipped,
+            Fate::Taken | Fate::Filtered | Fate::Skipped | Fate::Unreadable | Fate::Unplanned => fate,
         }
     }
 
@@ -319,6 +364,7 @@ impl Taker<'_> {
             sub: cause.sub,
             source: name(source.map(|source| source.source)),
             table: name(source.map(|source| &source.key.table)),
+            from: String::new(),
             symbol: name(source.map(|source| &source.key.symbol)),
             listing: name(source.map(|source| &source.key.listing)),
             ts_event: head.head.ts_event,
@@ -348,6 +394,11 @@ fn row_for<'a>(sink: &str, item: &'a Item<'a>) -> Option<(&'a RowHead, &'a [u8])
     }
 }
 
+/// Returns the key of the letter that an item sends again.
+fn sent_again<'a>(item: &'a Item<'_>) -> Option<&'a Cause> {
+    if let Item::Control(Control::Redrive { cause, .. }) = item { Some(cause) } else { None }
+}
+
 fn does_not_fit(error: Error) -> Error {
     Error::permanent(
         "the spool still has rows of a table that does not fit the one of today; have them delivered by the program \
@@ -359,11 +410,6 @@ fn does_not_fit(error: Error) -> Error {
 fn unplanned(source: &RowSource<'_>) -> Stop {
     let (name, venue) = (source.source.clone(), source.venue.clone());
     Stop::Unplanned(SourceInfo { name, venue, tables: vec![source.table.clone()] })
-}
-
-fn time_of(part: &TableRows, row: usize) -> Option<Timestamp> {
-    let ColumnView::Time(times) = ColumnView::of(part.rows.column(0)) else { return None };
-    Some(Timestamp(times.value(row)))
 }
 
 /// How many offsets one chunk may cover for each row that it may hold: a filter that passes little still moves on.

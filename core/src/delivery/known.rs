@@ -35,6 +35,8 @@ pub(crate) struct Noted {
     pub(crate) chain: Option<u64>,
     /// The first offset of the newest segment of which the store may have something.
     pub(crate) entered: Option<u64>,
+    /// Up to here it was written with other tables, or other definitions of derived ones, than `chain` says.
+    pub(crate) changed: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -48,6 +50,8 @@ struct Content {
     chain: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     entered: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    changed: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,6 +117,7 @@ impl Known {
             begins_at: noted.begins_at.map(Place::of),
             chain: noted.chain.map(|chain| format!("{chain:016x}")),
             entered: noted.entered,
+            changed: noted.changed,
         };
         let replaced = disk::replace(&*self.disk, &self.name, |file| Ok(serde_json::to_writer(file, &content)?));
         replaced.map_err(|error| {
@@ -155,7 +160,7 @@ fn format_of(bytes: &[u8]) -> u64 {
 }
 
 fn parse(bytes: &[u8]) -> Option<Noted> {
-    let Content { position, begins_at, chain, entered } = serde_json::from_slice(bytes).ok()?;
+    let Content { position, begins_at, chain, entered, changed } = serde_json::from_slice(bytes).ok()?;
     let place = |place: Option<Place>| match place {
         Some(place) => place.position().map(Some),
         None => Some(None),
@@ -164,7 +169,7 @@ fn parse(bytes: &[u8]) -> Option<Noted> {
         Some(chain) => Some(u64::from_str_radix(&chain, 16).ok()?),
         None => None,
     };
-    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain, entered };
+    let noted = Noted { position: place(position)?, begins_at: place(begins_at)?, chain, entered, changed };
     (noted.position.is_some() || noted.begins_at.is_some() || entered.is_some()).then_some(noted)
 }
 
@@ -193,7 +198,13 @@ mod tests {
 
         for noted in [
             Noted { begins_at: Some(AT), ..Noted::default() },
-            Noted { position: Some(AT), begins_at: Some(AT), chain: Some(u64::MAX), ..Noted::default() },
+            Noted {
+                position: Some(AT),
+                begins_at: Some(AT),
+                chain: Some(u64::MAX),
+                changed: Some(7),
+                ..Noted::default()
+            },
             Noted { position: Some(AT), ..Noted::default() },
         ] {
             open().write(noted).unwrap();

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::{Balance, Keys, Outcome, machine::Machine};
 use crate::{
     Result,
+    deadletter::DeadLetter,
     health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
@@ -159,7 +160,10 @@ impl Reporter {
             );
         }
         if is_changed {
-            info!(pipeline, sink, "changed {subject} the tables are not those of the last start, in columns or names");
+            info!(
+                pipeline,
+                sink, "changed {subject} the tables are not those of the last start, in columns, names or definitions"
+            );
         }
         self.health.owned(Instant::now());
         if self.guarantee.replace(guarantee.clone()).as_ref() == Some(guarantee) {
@@ -330,6 +334,14 @@ impl Reporter {
         self.metrics.refused_rows.increment(refusals.len() as u64);
         self.last_refusal = refusals.first().map(|refusal| refusal.error.chain()).unwrap_or_default();
         self.refusals.unsaid += refusals.len() as u64;
+        self.tell_refused(now);
+    }
+
+    /// Says that derived tables have no value for rows.
+    pub(super) fn unfit(&mut self, letters: &[DeadLetter], now: Instant) {
+        self.metrics.refused_rows.increment(letters.len() as u64);
+        self.last_refusal = letters.first().map(|letter| letter.error.clone()).unwrap_or_default();
+        self.refusals.unsaid += letters.len() as u64;
         self.tell_refused(now);
     }
 

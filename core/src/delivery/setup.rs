@@ -11,6 +11,7 @@ use crate::{
     health::Registry,
     sink::Sink,
     spool::{SourceInfo, SpoolPosition},
+    table::Derived,
 };
 
 /// What a delivery needs.
@@ -25,6 +26,8 @@ pub struct Setup<L> {
     pub config: DeliveryConfig,
     /// Which tables the sink takes.
     pub tables: TableChoice,
+    /// The tables that are made of these.
+    pub derived: Derived,
     /// What the sources declare.
     pub sources: Vec<SourceInfo>,
     /// The spool's id.

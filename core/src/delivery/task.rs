@@ -96,7 +96,7 @@ impl<L: Log> Delivery<L> {
     ///
     /// `Config` when the tables of two sources do not fit under one name.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
-        let Setup { pipeline, sink: name, config, .. } = setup;
+        let Setup { pipeline, sink: name, config, tables, derived, .. } = setup;
         let directory = setup.directory.join(&name);
         let made = outside::make_directory(&directory).map_err(|error| {
             Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
@@ -118,10 +118,11 @@ impl<L: Log> Delivery<L> {
             Start::Latest => Some(noted.begins_at.unwrap_or_else(|| setup.log.extent().last)),
         };
         let bounds = Bounds::of(&config.batch);
-        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, setup.tables, bounds)?;
+        let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, (tables, derived), bounds)?;
         // Of a store whose note cannot be read nobody knows how far it has got: it may have anything of what there is, and none
         // of that is dropped.
-        let (passed, entered) = known.as_ref().map_or((0, u64::MAX), |_| passed(&noted, begins_at));
+        let unknown = (0, feeder.log().extent().last.offset);
+        let (passed, entered) = known.as_ref().map_or(unknown, |_| passed(&noted, begins_at));
         feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
@@ -388,6 +389,9 @@ impl<L: Log> Delivery<L> {
             None => {}
         }
         let is_changed = self.noted.chain.take().is_some_and(|chain| chain != self.chain);
+        if is_changed {
+            self.noted.changed = Some(at.offset);
+        }
         let oldest = extent.first;
         self.reporter.weaker(weaker);
         self.reporter.opened(&guarantee, &Opened { at, read_from, oldest, known, is_changed });
@@ -421,15 +425,10 @@ impl<L: Log> Delivery<L> {
             }
             Ok(Read::Replanned) => Event::Again(None),
             Ok(Read::Redrives(rows)) => self.ask_letters(rows).await,
-            Ok(Read::Unreadable(letter)) => {
-                let cause = letter.cause();
-                match self.append(vec![*letter]).await {
-                    Ok(()) => {
-                        self.feeder().leave_out([cause]);
-                        Event::Buried
-                    }
-                    Err(error) => Event::NotBuried(error),
-                }
+            Ok(Read::Unreadable(letter)) => self.leave_out(vec![*letter]).await,
+            Ok(Read::Unfit(letters)) => {
+                self.reporter.unfit(&letters, Instant::now());
+                self.leave_out(letters).await
             }
             Err(error) => Event::Again(Some(error)),
         }

@@ -22,11 +22,16 @@ use crate::{
     config::SinkStage,
     row::{Row as _, Table},
     spool::SourceInfo,
+    table::Derived,
 };
 
-/// Returns the source of the own tables that one of the sinks takes; `None` where none does.
-pub(crate) fn source(sinks: &[SinkStage]) -> Option<SourceInfo> {
-    let is_wanted = |name: &&str| sinks.iter().any(|sink| sink.tables.takes(name));
+/// Returns the source of the own tables that one of the sinks takes, or what is derived of them; `None` where none does.
+pub(crate) fn source(sinks: &[SinkStage], derived: &Derived) -> Option<SourceInfo> {
+    let is_taken = |name: &str| sinks.iter().any(|sink| sink.tables.takes(name));
+    let is_made_of = |name: &str, of: &str| derived.root(of).is_some_and(|root| *root == *name);
+    let derives =
+        |name: &str| derived.definitions().iter().any(|of| is_taken(of.name()) && is_made_of(name, of.name()));
+    let is_wanted = |name: &&str| is_taken(name) || derives(name);
     let tables: Vec<_> = NAMES.iter().copied().filter(is_wanted).filter_map(table).map(Arc::new).collect();
     (!tables.is_empty()).then(|| SourceInfo { name: SOURCE.into(), venue: VENUE.into(), tables })
 }

@@ -4,7 +4,7 @@ use crate::{
     Result,
     caught::caught,
     chunk::Plan,
-    config::{Feed, Pipeline, SourceStage},
+    config::{Feed, Pipeline, SinkStage, SourceStage},
     connection,
 };
 
@@ -32,12 +32,14 @@ pub async fn check_connections(pipeline: &Pipeline) -> Vec<Check> {
         checks.push(Check { stage, outcome });
     }
     let declared: Vec<_> = pipeline.sources.iter().map(SourceStage::info).collect();
+    let plan = |sink: &SinkStage| {
+        Plan::deriving(&pipeline.name, declared.clone(), sink.tables.clone(), pipeline.derived.clone())
+    };
     for sink in &pipeline.sinks {
         let stage = format!("{}/sink.{}", pipeline.name, sink.name);
         let reach = async {
             let mut store = (sink.factory)()?;
-            let plan = Plan::new(&pipeline.name, declared.clone(), sink.tables.clone())?;
-            store.reach(plan.tables()).await
+            store.reach(plan(sink)?.tables()).await
         };
         checks.push(Check { stage, outcome: caught("the probe", reach).await.flatten() });
     }

@@ -51,6 +51,7 @@ use crate::{
     row::Table,
     source::{Lines, Source},
     spool::{SourceInfo, inspect::inspect},
+    table::Derived,
 };
 
 /// What a pipeline gets from the process that it runs in.
@@ -189,7 +190,7 @@ impl Parts {
         let commands = pipeline.commands();
         let names: Vec<&str> = pipeline.sinks.iter().map(|sink| &*sink.name).collect();
         let vanished = Vanished::find(&folder.sinks(), &names, &commands)?;
-        let own = crate::own::source(&pipeline.sinks);
+        let own = crate::own::source(&pipeline.sinks, &pipeline.derived);
         let feeds = pipeline.sources.into_iter().map(SourceFeed::new).collect::<Result<Vec<_>>>()?;
         let when_full = pipeline.spool.when_full;
         let intake = intake::start(intake::Setup {
@@ -208,6 +209,7 @@ impl Parts {
             folder: &folder,
             intake: &intake,
             when_full,
+            derived: pipeline.derived,
             sources: feeds.iter().map(SourceFeed::info).chain(own.clone()).collect(),
             vanished: &vanished,
             others: others(&around.data_dir, &around.strays),
@@ -223,13 +225,13 @@ impl Parts {
         floors.push(floor);
         let stop_sources = CancellationToken::new();
         let held = vanished::renamed(&around_sinks.sources, &intake.known);
-        let known = around_sinks.sources;
+        let (known, derived) = (around_sinks.sources, around_sinks.derived);
         let (running, queue) = intake.run(floors, stop_sources.clone());
         let (number, registry) = (feeds.len() as u16, &around.registry);
         let own = Own::start(follow, own, OwnSetup { pipeline: &pipeline.name, number, queue: &queue, registry });
         let (name, stop) = (pipeline.name.as_str(), &stop_sources);
         let way = Way { pipeline: name, folder: &folder, running: &running, queue: &queue, stop, around: &around };
-        let redrives = way.redrives(sinks, known);
+        let redrives = way.redrives(sinks, known, derived);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
             sources.spawn(way.source(number, feed, held).run());
@@ -330,11 +332,16 @@ impl Way<'_> {
     }
 
     /// Starts to look for dead letters that are to be sent again, of these sinks.
-    fn redrives(&self, sinks: Vec<(String, watch::Receiver<Floor>)>, sources: Vec<SourceInfo>) -> JoinSet<()> {
+    fn redrives(
+        &self,
+        sinks: Vec<(String, watch::Receiver<Floor>)>,
+        sources: Vec<SourceInfo>,
+        derived: Derived,
+    ) -> JoinSet<()> {
         let (pipeline, folder) = (self.pipeline.to_owned(), self.folder.clone());
         let (queue, stop) = (self.queue.clone(), self.stop.clone());
         let mut redrives = JoinSet::new();
-        redrives.spawn(Redrives { pipeline, folder, sinks, sources, queue, stop }.run());
+        redrives.spawn(Redrives { pipeline, folder, sinks, sources, derived, queue, stop }.run());
         redrives
     }
 }
@@ -346,6 +353,7 @@ struct Deliveries<'a> {
     intake: &'a intake::Started,
     when_full: WhenFull,
     sources: Vec<SourceInfo>,
+    derived: Derived,
     vanished: &'a [Vanished],
     others: Others,
     stop: watch::Receiver<Option<Instant>>,
@@ -396,6 +404,7 @@ impl Deliveries<'_> {
             factory: sink.factory,
             config: sink.delivery,
             tables: sink.tables,
+            derived: self.derived.clone(),
             sources: self.sources.clone(),
             spool: self.intake.reader.spool_id(),
             host: host_name(),

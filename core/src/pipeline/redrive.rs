@@ -35,11 +35,12 @@ use crate::{
         Cause, SourceInfo,
         disk::{self, RealDisk},
     },
+    table::Derived,
 };
 
 /// What the rows of dead letters have to fit: the sources with their tables, as the pipeline's file has them today.
 #[derive(Debug)]
-pub struct Tables(Vec<SourceInfo>);
+pub struct Tables(Vec<SourceInfo>, Derived);
 
 impl Tables {
     /// Returns those of a pipeline.
@@ -50,7 +51,8 @@ impl Tables {
     pub fn of(pipeline: &Pipeline) -> Result<Self> {
         let sources = pipeline.sources.iter().cloned().map(|stage| Ok(SourceFeed::new(stage)?.info()));
         // In the order in which intake numbers them.
-        Ok(Self(sources.chain(crate::own::source(&pipeline.sinks).map(Ok)).collect::<Result<_>>()?))
+        let own = crate::own::source(&pipeline.sinks, &pipeline.derived).map(Ok);
+        Ok(Self(sources.chain(own).collect::<Result<_>>()?, pipeline.derived.clone()))
     }
 
     /// Returns the table of a letter's row.
@@ -63,16 +65,20 @@ impl Tables {
     }
 
     fn find(&self, letter: &DeadLetter) -> Result<(u16, &Arc<Table>)> {
-        let DeadLetter { source, table, .. } = letter;
+        let (source, table) = (&letter.source, letter.table_of_row());
+        if !letter.from.is_empty() && self.1.root(&letter.table).is_none_or(|root| *root != *letter.from) {
+            let DeadLetter { table, from, .. } = letter;
+            return Err(Error::config(format!("`[table.{table}]`, from `{from}`, is not in the pipeline's file")));
+        }
         if source.is_empty() {
             return Err(Error::config("it does not say which source its row is of"));
         }
         let Some((number, known)) = (0..).zip(&self.0).find(|(_, known)| *known.name == **source) else {
             return Err(Error::config(format!("`[source.{source}]` is not in the pipeline's file")));
         };
-        let table = known.tables.iter().find(|known| *known.name == **table);
-        let table = table.ok_or_else(|| Error::config(format!("`[source.{source}]` has no table `{}`", letter.table)));
-        table.map(|table| (number, table))
+        let found = known.tables.iter().find(|known| *known.name == *table);
+        let found = found.ok_or_else(|| Error::config(format!("`[source.{source}]` has no table `{table}`")));
+        found.map(|table| (number, table))
     }
 
     /// Returns a letter as a row of the log, with the number of its source.
@@ -165,6 +171,7 @@ pub(super) struct Redrives {
     /// The sinks, and up to where each has passed.
     pub(super) sinks: Vec<(String, watch::Receiver<Floor>)>,
     pub(super) sources: Vec<SourceInfo>,
+    pub(super) derived: Derived,
     pub(super) queue: mpsc::Sender<Handover>,
     pub(super) stop: CancellationToken,
 }
@@ -183,12 +190,12 @@ impl Redrives {
     }
 
     async fn look_on(self) {
-        let Self { pipeline, folder, sinks, sources, queue, stop } = self;
+        let Self { pipeline, folder, sinks, sources, derived, queue, stop } = self;
         let mut desks: Vec<_> = sinks
             .into_iter()
             .map(|(sink, floor)| Desk { directory: folder.sinks().join(&sink), sink, floor, entered: HashMap::new() })
             .collect();
-        let way = Way { pipeline, tables: Arc::new(Tables(sources)), queue };
+        let way = Way { pipeline, tables: Arc::new(Tables(sources, derived)), queue };
         let mut trouble = String::new();
         while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
             for desk in &mut desks {

@@ -129,6 +129,7 @@ mod tests {
             identity: Vec::new(),
             linked: false,
             columns: types.into_iter().map(column).collect(),
+            is_whole: false,
         }
     }
 

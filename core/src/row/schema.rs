@@ -52,6 +52,10 @@ pub struct Table {
     pub linked: bool,
     /// The row kind's own columns, without those that every table has.
     pub columns: Vec<Column>,
+    /// Whether these are all columns: a derived table with `select` has none besides. No source has such a table, and no
+    /// spool.
+    #[serde(skip)]
+    pub is_whole: bool,
 }
 
 impl Table {
@@ -59,7 +63,7 @@ impl Table {
     pub fn of<R: Row + Default>() -> Self {
         let mut columns = Columns(Vec::new());
         R::default().cells(&mut columns);
-        Self { name: R::TABLE.into(), identity: Vec::new(), linked: false, columns: columns.0 }
+        Self { name: R::TABLE.into(), identity: Vec::new(), linked: false, columns: columns.0, is_whole: false }
     }
 
     /// Names the columns that, beside `symbol`, make a row unique at this venue.
@@ -83,14 +87,17 @@ impl Table {
 
     /// Returns the Arrow schema: the columns that every table has, then its own.
     pub fn schema(&self) -> SchemaRef {
-        let mut fields = vec![
-            Field::new("ts_event", time(), false),
-            Field::new("ts_recv", time(), false),
-            Field::new("venue", label(), false),
-            Field::new("symbol", label(), false),
-            Field::new("seq", DataType::UInt64, true),
-            Field::new("origin", label(), false),
-        ];
+        let mut fields = Vec::new();
+        if !self.is_whole {
+            fields.extend([
+                Field::new("ts_event", time(), false),
+                Field::new("ts_recv", time(), false),
+                Field::new("venue", label(), false),
+                Field::new("symbol", label(), false),
+                Field::new("seq", DataType::UInt64, true),
+                Field::new("origin", label(), false),
+            ]);
+        }
         if self.linked {
             fields.push(Field::new("prev_seq", DataType::UInt64, true));
             fields.push(Field::new("chain", DataType::UInt64, false));

@@ -86,6 +86,7 @@ impl Engine {
                 factory: Arc::new(move || Ok(Box::new(Session(store.clone())) as Box<dyn Sink>)),
                 config: delivery_config(setting),
                 tables: TableChoice::All,
+                derived: Default::default(),
                 sources: vec![source.clone()],
                 spool: started.reader.spool_id(),
                 host: "here".to_owned(),

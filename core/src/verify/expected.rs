@@ -1,5 +1,7 @@
 //! What the spool says that a store holds: one pass over what is retained, item by item.
 
+mod derive;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -12,9 +14,11 @@ use crate::{
     config::OnConflict,
     deadletter::DeadLetter,
     delivery::Fates,
-    row::{Origin, StreamKey, Timestamp},
+    row::{Origin, StreamKey, Table, Timestamp},
     spool::{Cause, Control, Item, RowHead, SourceInfo, SpoolReader, Step},
 };
+
+pub(super) use derive::Deriving;
 
 /// A stream as the ledger knows it: source, table, symbol.
 pub(super) type LedgerStream = (String, String, String);
@@ -29,6 +33,10 @@ pub(super) struct Wanted {
     pub(super) upto: u64,
     /// Rows that came before are not compared one by one.
     pub(super) since: Timestamp,
+    /// Up to here derived tables were made by other definitions.
+    pub(super) changed: u64,
+    /// Rows of derived tables that came before are not compared.
+    pub(super) changed_at: Timestamp,
     /// How many nanoseconds the store's times are apart.
     pub(super) time_unit: i64,
     pub(super) letters: HashMap<Cause, DeadLetter>,
@@ -41,6 +49,8 @@ pub(super) struct Wanted {
     pub(super) found_letters: HashSet<Cause>,
     /// Rows up to there that the ledger does not have, and behind there that it has.
     pub(super) behind_ledger: BTreeMap<(usize, Stream), i64>,
+    /// Where some table is derived.
+    pub(super) deriving: Option<Deriving>,
     /// Offsets that cannot be read.
     pub(super) missing: Vec<(u64, u64)>,
 }
@@ -64,21 +74,36 @@ pub(super) struct Row<'a> {
 
 /// What a stream's number stands for.
 #[derive(Clone)]
-struct Known {
+pub(super) struct Known {
     source: Arc<str>,
     key: StreamKey,
+    venue: Arc<str>,
+    /// As the segment has it that is being read; `None` where that does not know it.
+    table: Option<Arc<Table>>,
 }
 
 impl Wanted {
-    /// Gives an item its fate; returns the row, where the store should have it and it is compared.
-    fn take<'a>(&mut self, cause: Cause, item: &Item<'_>, known: Option<&'a (Known, Stream)>) -> Option<Row<'a>> {
-        let head = match item {
-            Item::Row(head, _) => head,
-            Item::Control(Control::Redrive { sink, cause: letter, head, .. })
-                if *sink == self.sink
-                    && self.letters.get(letter).is_some_and(|letter| letter.redriven == Some(cause)) =>
+    /// Gives an item its fate; shows the rows that the store should have and that are compared.
+    fn take(&mut self, cause: Cause, item: &Item<'_>, known: Option<&(Known, Stream)>, show: &mut Show<'_>) {
+        if let Some(row) = self.take_as_it_is(cause, item, known, show) {
+            show(&row);
+        }
+    }
+
+    /// Takes an item of which nothing is derived, and sees to the others.
+    fn take_as_it_is<'a>(
+        &mut self,
+        cause: Cause,
+        item: &Item<'_>,
+        known: Option<&'a (Known, Stream)>,
+        show: &mut Show<'_>,
+    ) -> Option<Row<'a>> {
+        let (head, bytes, cause) = match item {
+            Item::Row(head, bytes) => (head, *bytes, cause),
+            Item::Control(Control::Redrive { sink, cause: letter, head, row })
+                if *sink == self.sink && self.is_sent_again_by(letter, cause) =>
             {
-                head
+                (head, &row[..], Cause { sub: letter.sub, ..cause })
             }
             Item::Control(_) => {
                 self.fates.control += 1;
@@ -90,6 +115,11 @@ impl Wanted {
             self.found_letters.insert(cause);
             return None;
         };
+        if self.derives(stream) {
+            let is_sent_again = matches!(item, Item::Control(_));
+            self.derive(cause, (head, bytes), is_sent_again, (stream, name), show);
+            return None;
+        }
         let Some(table) = self.plan.number(&stream.source, &stream.key.table) else {
             self.fates.filtered += 1;
             return None;
@@ -107,14 +137,30 @@ impl Wanted {
         is_compared.then_some(Row { table, stream: name, id, offset: cause.offset })
     }
 
+    /// Returns whether the letter of this key was sent again by a row.
+    fn is_sent_again_by(&self, letter: &Cause, row: Cause) -> bool {
+        let row = Cause { sub: letter.sub, ..row };
+        self.letters.get(letter).is_some_and(|letter| letter.redriven == Some(row))
+    }
+
     /// Returns a time as the store has it.
     fn cut(&self, time: Timestamp) -> Timestamp {
         Timestamp(time.0.div_euclid(self.time_unit).saturating_mul(self.time_unit))
     }
 
     /// Returns whether a table's rows can be told from each other in the store: where they take each other's places, or are
-    /// left out, nobody knows which are there.
+    /// left out, nobody knows which are there. A `select` may leave out what tells them apart.
     pub(super) fn is_compared(&self, table: usize) -> bool {
+        self.is_stored_whole(table) && self.plan.tells_apart(table)
+    }
+
+    /// Returns from when on rows of a table are compared.
+    pub(super) fn since(&self, table: usize) -> Timestamp {
+        if self.plan.root(table).is_some() { self.since.max(self.changed_at) } else { self.since }
+    }
+
+    /// Returns whether each row of a table is stored beside the others.
+    pub(super) fn is_stored_whole(&self, table: usize) -> bool {
         matches!(self.plan.tables()[table].on_conflict, OnConflict::Append | OnConflict::Refuse)
     }
 }
@@ -136,26 +182,34 @@ pub(super) fn read(reader: &SpoolReader, sinks: &mut [Wanted], ledger: u64) -> R
             if cause.offset > sink.upto || cause.offset <= sink.begins_at {
                 continue;
             }
-            if let Some(row) = sink.take(cause, item, known) {
-                let sum = sink.sums.entry((row.table, row.stream.clone())).or_default();
-                *sum = (sum.0 + 1, sum.1.wrapping_add(row.id.mark()));
-            }
+            let mut sums = std::mem::take(&mut sink.sums);
+            sink.take(cause, item, known, &mut |row| add(&mut sums, row));
+            sink.sums = sums;
         }
     })?;
+    for sink in sinks {
+        let mut sums = std::mem::take(&mut sink.sums);
+        sink.settle(&mut |row| add(&mut sums, row));
+        sink.sums = sums;
+    }
     Ok(seen)
 }
 
+fn add(sums: &mut BTreeMap<(usize, Stream), (u64, i64)>, row: &Row<'_>) {
+    let sum = sums.entry((row.table, row.stream.clone())).or_default();
+    *sum = (sum.0 + 1, sum.1.wrapping_add(row.id.mark()));
+}
+
 /// Reads once more, and shows those rows of one sink that it should have got.
-pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut dyn FnMut(&Row<'_>)) -> Result<()> {
+pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut Show<'_>) -> Result<()> {
     let (fates, delivered) = (sink.fates, sink.delivered.clone());
     let (upto, mut missing) = (sink.upto, Vec::new());
     walk(reader, upto, &mut missing, &mut |cause, item, known| {
-        if cause.offset > sink.begins_at
-            && let Some(row) = sink.take(cause, item, known)
-        {
-            show(&row);
+        if cause.offset > sink.begins_at {
+            sink.take(cause, item, known, show);
         }
     })?;
+    sink.settle(show);
     (sink.fates, sink.delivered) = (fates, delivered);
     // What could be read the first time is gone now.
     if missing.iter().all(|gap| sink.missing.contains(gap) || gap.0 > upto) { Ok(()) } else { Err(super::let_go()) }
@@ -176,13 +230,15 @@ impl Wanted {
     }
 }
 
-/// Returns when the oldest retained row came.
-pub(super) fn first_time(reader: &SpoolReader) -> Result<Option<Timestamp>> {
+/// Returns when the oldest retained row behind an offset came.
+pub(super) fn first_time(reader: &SpoolReader, behind: u64) -> Result<Option<Timestamp>> {
     let mut cursor = reader.cursor(reader.oldest());
     while let Some(step) = cursor.next(u64::MAX)? {
         let Step::Entry(entry) = step else { continue };
-        let time =
-            |(_, item): (u64, Item<'_>)| if let Item::Row(head, _) = item { Some(head.head.ts_recv) } else { None };
+        let time = |(offset, item): (u64, Item<'_>)| match item {
+            Item::Row(head, _) if offset > behind => Some(head.head.ts_recv),
+            Item::Row(..) | Item::Control(_) => None,
+        };
         if let Some(first) = entry.items().find_map(time) {
             return Ok(Some(first));
         }
@@ -190,10 +246,13 @@ pub(super) fn first_time(reader: &SpoolReader) -> Result<Option<Timestamp>> {
     Ok(None)
 }
 
+pub(super) type Show<'a> = dyn FnMut(&Row<'_>) + 'a;
+
 type Visit<'a> = dyn FnMut(Cause, &Item<'_>, Option<&(Known, Stream)>) + 'a;
 
 fn walk(reader: &SpoolReader, upto: u64, missing: &mut Vec<(u64, u64)>, visit: &mut Visit<'_>) -> Result<()> {
     let mut names: HashMap<u32, (Known, Stream)> = HashMap::new();
+    let mut sources: Option<Arc<[SourceInfo]>> = None;
     let mut cursor = reader.cursor(reader.oldest());
     while let Some(step) = cursor.next(upto)? {
         let entry = match step {
@@ -203,18 +262,20 @@ fn walk(reader: &SpoolReader, upto: u64, missing: &mut Vec<(u64, u64)>, visit: &
             }
             Step::Entry(entry) => entry,
         };
+        if sources.as_ref().is_none_or(|sources| !Arc::ptr_eq(sources, entry.sources)) {
+            names.values_mut().for_each(|(known, _)| known.look_up(entry.sources));
+            sources = Some(entry.sources.clone());
+        }
         for (offset, item) in entry.items() {
             let (stream, cause) = (stream_of(&item), Cause { boot: entry.boot, offset, sub: 0 });
             if let Item::Control(Control::Stream { id, source, key }) = &item {
-                let known = Known { source: source.as_str().into(), key: key.clone() };
-                names.insert(*id, named(known, entry.sources));
+                names.insert(*id, named(source.as_str().into(), key.clone(), entry.sources));
             }
             if let Some(id) = stream
                 && !names.contains_key(&id)
                 && let Some(info) = reader.stream(id)
             {
-                let known = Known { source: info.source.clone(), key: info.key.clone() };
-                names.insert(id, named(known, entry.sources));
+                names.insert(id, named(info.source.clone(), info.key.clone(), entry.sources));
             }
             visit(cause, &item, stream.and_then(|id| names.get(&id)));
         }
@@ -222,11 +283,21 @@ fn walk(reader: &SpoolReader, upto: u64, missing: &mut Vec<(u64, u64)>, visit: &
     Ok(())
 }
 
-fn named(known: Known, sources: &[SourceInfo]) -> (Known, Stream) {
-    let venue = sources.iter().find(|source| source.name == known.source);
-    let venue = venue.map_or_else(String::new, |source| source.venue.to_string());
-    let symbol = known.key.symbol.to_string();
+fn named(source: Arc<str>, key: StreamKey, sources: &[SourceInfo]) -> (Known, Stream) {
+    let symbol = key.symbol.to_string();
+    let mut known = Known { source, key, venue: "".into(), table: None };
+    known.look_up(sources);
+    let venue = known.venue.to_string();
     (known, Stream { venue, symbol })
+}
+
+impl Known {
+    /// Takes on what the sources of a segment say of it.
+    fn look_up(&mut self, sources: &[SourceInfo]) {
+        let Some(source) = sources.iter().find(|source| source.name == self.source) else { return };
+        self.venue = source.venue.clone();
+        self.table = source.tables.iter().find(|table| table.name == self.key.table).cloned();
+    }
 }
 
 fn stream_of(item: &Item<'_>) -> Option<u32> {

@@ -20,7 +20,7 @@ pub use audit::{Audit, Doubled, RowId, Stream, Sum};
 pub use report::{Difference, Kind, SinkVerified, Verdict, Verified};
 
 use compare::Compared;
-use expected::Wanted;
+use expected::{Deriving, Wanted};
 
 use crate::{
     Error, Result,
@@ -140,7 +140,8 @@ impl Look {
         stage: &SinkStage,
         sources: &[SourceInfo],
     ) -> Result<Option<Open>> {
-        let plan = Plan::new(&pipeline.name, sources.to_vec(), stage.tables.clone())?;
+        let derived = pipeline.derived.clone();
+        let plan = Plan::deriving(&pipeline.name, sources.to_vec(), stage.tables.clone(), derived)?;
         let (pipeline, sink) = (pipeline.name.clone(), self.name.clone());
         let owner = Owner { pipeline, sink, spool: 0, host: String::new(), chain: plan.chain() };
         let directory = folder.sinks().join(&self.name);
@@ -163,16 +164,21 @@ impl Look {
         }
         // A beginning in another history says nothing of this one: then nothing is left out.
         let begins_at = noted.begins_at.filter(|at| misfit(reader, *at).is_none()).map_or(0, |at| at.offset);
+        let changed = noted.changed.unwrap_or(0);
         let letters = folder.dead_letters(&self.name);
         let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
+        let letters: HashMap<_, _> = letters.into_iter().map(|letter| (letter.cause(), letter)).collect();
         Ok(Some(Wanted {
             sink: self.name.clone(),
+            deriving: Deriving::new(plan, letters.keys().copied().collect()),
             plan: plan.clone(),
             begins_at,
             upto: position.map_or(0, |position| position.offset),
-            since: border(reader)?.max(since.unwrap_or(Timestamp(i64::MIN))),
+            since: border(reader, reader.oldest().offset)?.max(since.unwrap_or(Timestamp(i64::MIN))),
+            changed,
+            changed_at: border(reader, changed)?,
             time_unit: audit.time_unit(),
-            letters: letters.into_iter().map(|letter| (letter.cause(), letter)).collect(),
+            letters,
             fates: Fates::default(),
             delivered: Default::default(),
             sums: Default::default(),
@@ -183,12 +189,12 @@ impl Look {
     }
 }
 
-/// Returns from when on all that came is still in the spool: rows of several connections are not in the order of their times.
-fn border(reader: &SpoolReader) -> Result<Timestamp> {
-    if reader.oldest().offset == 0 {
+/// Returns from when on all that came lies behind an offset: rows of several connections are not in the order of their times.
+fn border(reader: &SpoolReader, behind: u64) -> Result<Timestamp> {
+    if behind == 0 {
         return Ok(Timestamp(i64::MIN));
     }
-    let first = expected::first_time(reader)?;
+    let first = expected::first_time(reader, behind)?;
     Ok(first.map_or(Timestamp(i64::MAX), |first| Timestamp(first.0.saturating_add(DISORDER.as_nanos() as i64))))
 }
 

@@ -240,6 +240,12 @@ impl Difference {
         Self { rows, ..Self::new(Kind::Empty, table) }
     }
 
+    pub(super) fn counted(table: &str, wanted: u64, there: u64) -> Self {
+        let kind = if there < wanted { Kind::Missing } else { Kind::Unknown };
+        let why = format!("the spool makes {wanted} rows of it, the store has {there}");
+        Self { rows: wanted.abs_diff(there), why, ..Self::new(kind, table) }
+    }
+
     pub(super) fn dropped(of: &Dropped) -> Self {
         Self { symbol: of.symbol.clone(), rows: of.rows, ..Self::new(Kind::Dropped, &of.table) }
     }
@@ -318,6 +324,11 @@ impl fmt::Display for Difference {
             }
             Kind::DeadLetter => f.write_str("a dead letter is of no row that was meant for it")?,
             Kind::Ledger => return write!(f, "{table}: {symbol}: {why}"),
+            // Counted, and not told apart.
+            Kind::Missing | Kind::Unknown if symbol.is_empty() && !why.is_empty() => {
+                let fewer = if *kind == Kind::Missing { "missing" } else { "too many" };
+                return write!(f, "{table}: {rows} {plural} {fewer}: {why}");
+            }
             Kind::Missing => write!(f, "{table}: {symbol}: {rows} {plural} missing")?,
             Kind::Twice => write!(f, "{table}: {symbol}: {rows} {plural} too many, there twice")?,
             Kind::Unknown => {

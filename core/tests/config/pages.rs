@@ -23,6 +23,7 @@ fn the_pages_are_as_they_were() {
         ("tide_60.txt", config::list_component(&catalog(), "tide", wide(60), &shipped()).unwrap()),
         ("depot.txt", config::list_component(&catalog(), "depot", wide(120), &[]).unwrap()),
         ("spool.txt", config::list_component(&catalog(), "spool", wide(120), &[]).unwrap()),
+        ("table.txt", config::list_component(&catalog(), "table", wide(120), &[]).unwrap()),
         ("host.txt", config::list_component(&catalog(), "host", wide(120), &[]).unwrap()),
         ("new.toml", config::template(&catalog(), "tide", "depot").unwrap()),
         ("replay.txt", config::list_component(&catalog(), "replay", wide(80), &[]).unwrap()),

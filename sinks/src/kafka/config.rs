@@ -9,6 +9,7 @@ use tidegate_core::{
     catalog::Component,
     chunk::SinkTable,
     config::{Duration, Faults, NameTemplate, positive},
+    row::ColumnType,
     sink::Sink,
 };
 
@@ -132,6 +133,7 @@ impl Component for KafkaConfig {
         for (n, table) in tables.iter().enumerate() {
             let name = &table.name;
             check_topic(name)?;
+            check_columns(table)?;
             // Kafka itself refuses the second of these, since their metrics would have one name.
             if let Some(other) = tables[..n].iter().find(|other| metric(&other.name) == metric(name)) {
                 let other = &other.name;
@@ -183,4 +185,20 @@ fn linger() -> Duration {
 
 fn transaction_timeout() -> Duration {
     Duration::from_secs(60)
+}
+
+/// Key, headers and time of a message are made of columns that a `select` may leave out.
+fn check_columns(table: &SinkTable) -> Result<()> {
+    let schema = table.table.schema();
+    let wanted = [ColumnType::Label, ColumnType::Label, ColumnType::Label, ColumnType::Time];
+    for (name, wanted) in ["venue", "symbol", "origin", "ts_recv"].into_iter().zip(wanted) {
+        if schema.field_with_name(name).is_ok_and(|field| *field.data_type() == wanted.arrow()) {
+            continue;
+        }
+        let table = &table.table.name;
+        let text =
+            format!("table `{table}` has no column `{name}`, and a message's key, headers and time are made of it");
+        return Err(Error::config(format!("{text}: add it to `select` as it is")));
+    }
+    Ok(())
 }

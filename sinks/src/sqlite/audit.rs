@@ -102,6 +102,15 @@ impl Audit for SqliteAudit {
         rows.map(Some).map_err(|error| self.failed(error))
     }
 
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
+        if !exists(&mut self.connection, &table.name).await.map_err(|error| self.failed(error))? {
+            return Ok(None);
+        }
+        let count = sqlx::query_scalar(AssertSqlSafe(format!("SELECT count(*) FROM {}", quoted(&table.name))));
+        let count: i64 = count.fetch_one(&mut self.connection).await.map_err(|error| self.failed(error))?;
+        Ok(Some(count.unsigned_abs()))
+    }
+
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
         if !exists(&mut self.connection, &table.name).await.map_err(|error| self.failed(error))? {
             return Ok(Vec::new());

@@ -71,7 +71,7 @@ pub(super) async fn lacking(connection: &mut SqliteConnection, table: &SinkTable
 async fn is_foreign(connection: &mut SqliteConnection, table: &SinkTable) -> sqlx::Result<bool> {
     let made = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE type = 'table' AND lower(name) = lower(?)");
     let made: Option<String> = made.bind(&table.name).fetch_optional(connection).await?;
-    Ok(made.is_some_and(|sql| !sql.contains(OURS)))
+    Ok(made.is_some_and(|sql| !is_ours(&sql, table)))
 }
 
 fn of_their_own(table: &SinkTable) -> String {
@@ -100,5 +100,12 @@ fn columns(table: &SinkTable) -> String {
     table.key.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", ")
 }
 
-/// How a table begins that a sink has made.
-const OURS: &str = "(\"ts_event\" INTEGER, \"ts_recv\" INTEGER, ";
+/// Tells whether a sink has made a table: it begins with the columns that all have, or, where a `select` says which there are,
+/// with the first of these, and is strict.
+fn is_ours(sql: &str, table: &SinkTable) -> bool {
+    const OURS: &str = "(\"ts_event\" INTEGER, \"ts_recv\" INTEGER, ";
+    match table.table.columns.first().filter(|_| table.table.is_whole) {
+        Some(first) => sql.contains(&format!("({} ", quoted(&first.name))) && sql.ends_with(") STRICT"),
+        None => sql.contains(OURS),
+    }
+}

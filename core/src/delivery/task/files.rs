@@ -66,7 +66,12 @@ impl<L: Log> Delivery<L> {
 
     /// Makes the refused rows dead letters.
     pub(super) async fn bury(&mut self) -> Event {
-        let Some(letters) = self.feeder().letters(&self.rows, &self.refusals, Timestamp::now()) else {
+        let (from, derived) = (self.machine.in_hand().from, self.feeder().derived_among(&self.refusals));
+        let origins = match blocking(&self.feeder, move |feeder| feeder.origins(from, &derived)).await {
+            Ok(origins) => origins,
+            Err(error) => return Event::NotBuried(error),
+        };
+        let Some(letters) = self.feeder().letters(&self.rows, &self.refusals, Timestamp::now(), &origins) else {
             return Event::Failed(strange_refusals());
         };
         match self.append(letters).await {
@@ -75,6 +80,18 @@ impl<L: Log> Delivery<L> {
                 let causes: Vec<_> = self.refusals.drain(..).map(|refusal| refusal.cause).collect();
                 self.feeder().leave_out(causes);
                 self.rows.clear();
+                Event::Buried
+            }
+            Err(error) => Event::NotBuried(error),
+        }
+    }
+
+    /// Makes rows dead letters that no chunk has: they are left out of the next one.
+    pub(super) async fn leave_out(&mut self, letters: Vec<DeadLetter>) -> Event {
+        let causes: Vec<_> = letters.iter().map(DeadLetter::cause).collect();
+        match self.append(letters).await {
+            Ok(()) => {
+                self.feeder().leave_out(causes);
                 Event::Buried
             }
             Err(error) => Event::NotBuried(error),
@@ -145,7 +162,7 @@ impl<L: Log> Delivery<L> {
         // Where it began does not change any more: `verify` asks for it as long as the sink is there.
         let begins_at = if self.noted.position.is_some() { self.noted.begins_at } else { self.begins_at };
         let chain = position.map(|_| self.chain);
-        let noted = Noted { position, begins_at, chain, entered };
+        let noted = Noted { position, begins_at, chain, entered, changed: self.noted.changed };
         let written = blocking(known, move |known| known.write(noted)).await;
         self.is_unnoted = written.is_err();
         written

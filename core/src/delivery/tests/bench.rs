@@ -28,6 +28,7 @@ use crate::{
     health::{Registry, StageId, Status},
     sink::Sink,
     spool::{SpoolPosition, Standing, disk::RealDisk},
+    table::Derived,
     testkit::{MemoryLog, SimDisk},
 };
 
@@ -37,6 +38,7 @@ pub(super) struct Bench {
     pub(super) store: SharedStore,
     pub(super) directory: TempDir,
     tables: TableChoice,
+    derived: Derived,
     config: DeliveryConfig,
     pub(super) when_full: WhenFull,
     pub(super) health: Registry,
@@ -63,6 +65,7 @@ impl Bench {
             store: SharedStore::default(),
             directory: tempfile::tempdir().unwrap(),
             tables: TableChoice::All,
+            derived: Derived::default(),
             config,
             when_full: WhenFull::DropOldest,
             health: Registry::new(),
@@ -101,6 +104,7 @@ impl Bench {
             factory: Arc::new(move || Ok(Box::new(Memory(store.clone())) as Box<dyn Sink>)),
             config: self.config.clone(),
             tables: self.tables.clone(),
+            derived: self.derived.clone(),
             sources: vec![self.log.source()],
             spool: 1,
             host: "here".to_owned(),

@@ -53,6 +53,7 @@ fn of_a_sink_whose_note_cannot_be_read_nothing_is_dropped_that_it_may_have() {
         factory: Arc::new(|| Err(Error::permanent("it is not opened"))),
         config: DeliveryConfig::default(),
         tables: TableChoice::All,
+        derived: Default::default(),
         sources: vec![source("deribit", Table::of::<Trade<'_>>())],
         spool: 1,
         host: "here".to_owned(),

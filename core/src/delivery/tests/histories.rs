@@ -249,6 +249,10 @@ impl World {
                 self.keep(&[*letter]);
                 Event::Buried
             }
+            Read::Unfit(letters) => {
+                self.keep(&letters);
+                Event::Buried
+            }
             Read::Redrives(rows) => {
                 let go = self.letters().redriven(&rows).unwrap();
                 self.feeder.redriven(rows, &go);
@@ -285,7 +289,10 @@ impl World {
     }
 
     fn bury(&mut self) -> Event {
-        let letters = self.feeder.letters(&self.rows, &self.refusals, Timestamp(0)).expect("rows of the chunk");
+        let derived = self.feeder.derived_among(&self.refusals);
+        let origins = self.feeder.origins(self.machine.in_hand().from, &derived).unwrap();
+        let letters = self.feeder.letters(&self.rows, &self.refusals, Timestamp(0), &origins);
+        let letters = letters.expect("rows of the chunk");
         self.keep(&letters);
         Event::Buried
     }

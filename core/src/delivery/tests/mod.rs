@@ -2,6 +2,7 @@
 
 mod accepted;
 mod bench;
+mod derived;
 mod driver;
 mod dropped;
 mod faults;

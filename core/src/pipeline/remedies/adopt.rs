@@ -69,7 +69,7 @@ impl Stopped {
                 sent_behind: Some(course.at.offset),
                 had: had.into_iter().flatten().filter_map(is_here).max().unwrap_or(0),
                 losses: &course.losses,
-                name_of: &|source, table| plan.store_name(source, table),
+                names_of: &|source, table| plan.store_names(source, table),
             }
             .take(&reader)?,
         };
@@ -116,7 +116,7 @@ impl Stopped {
             Noted { begins_at: Some(at), entered, ..Noted::default() }
         } else {
             let begins_at = known.noted().begins_at.map(|began| if at.offset < began.offset { at } else { began });
-            Noted { position: Some(at), begins_at, chain: Some(owner.chain), entered }
+            Noted { position: Some(at), begins_at, chain: Some(owner.chain), entered, changed: Some(at.offset) }
         };
         known.write(noted)?;
         drop(spool);

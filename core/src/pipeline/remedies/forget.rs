@@ -49,8 +49,8 @@ impl Stopped {
         let loss = Loss { first: had + 1, last: end, tables: Vec::new(), why };
         let losses = if is_known && had < end { vec![loss] } else { Vec::new() };
         // Which tables it took stood in the file.
-        let name_of = &|_: &_, table: &std::sync::Arc<str>| Some(table.to_string());
-        let count = Count { sink, sent_behind: None, had, losses: &losses, name_of };
+        let names_of = &|_: &_, table: &std::sync::Arc<str>| vec![table.to_string()];
+        let count = Count { sink, sent_behind: None, had, losses: &losses, names_of };
         let Counted { lost, entries, .. } = count.take(&reader)?;
         let letters = self.folder.dead_letters(sink);
         let letters = deadletter::list(&letters).ok().map(|listing| (listing.letters.len(), letters));

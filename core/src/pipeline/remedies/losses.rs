@@ -31,11 +31,11 @@ pub(super) struct Count<'a> {
     /// Up to here they had been sent.
     pub(super) had: u64,
     pub(super) losses: &'a [Loss],
-    pub(super) name_of: &'a NameOf<'a>,
+    pub(super) names_of: &'a NamesOf<'a>,
 }
 
-/// Returns the name in the store of a source's table; `None` where the sink does not take it.
-pub(super) type NameOf<'a> = dyn Fn(&Arc<str>, &Arc<str>) -> Option<String> + 'a;
+/// Returns the names in the store of what is made of a source's table; none where the sink does not take it.
+pub(super) type NamesOf<'a> = dyn Fn(&Arc<str>, &Arc<str>) -> Vec<String> + 'a;
 
 impl Count<'_> {
     /// Reads all that the spool has.
@@ -46,10 +46,13 @@ impl Count<'_> {
         let mut streams: Vec<BTreeMap<u32, u64>> = vec![BTreeMap::new(); self.losses.len()];
         each(reader, |offset, item, table| {
             let (Item::Row(row, _), Some((source, table))) = (item, table) else { return };
-            let Some(name) = (self.name_of)(source, table) else { return };
+            let names = (self.names_of)(source, table);
+            if names.is_empty() {
+                return;
+            }
             for (n, loss) in self.losses.iter().enumerate() {
-                let is_meant =
-                    loss.tables.is_empty() || loss.tables.iter().any(|gone| gone.eq_ignore_ascii_case(&name));
+                let is_gone = |name: &String| loss.tables.iter().any(|gone| gone.eq_ignore_ascii_case(name));
+                let is_meant = loss.tables.is_empty() || names.iter().any(is_gone);
                 if is_meant && (loss.first..=loss.last).contains(&offset) && !is_known(offset) {
                     counted.lost[n].add(table);
                     *streams[n].entry(row.head.stream).or_insert(0) += 1;

@@ -105,7 +105,8 @@ impl Stopped {
     }
 
     fn plan(&self, sink: &SinkStage) -> Result<Plan> {
-        Plan::new(&self.pipeline.name, sources(&self.pipeline), sink.tables.clone())
+        let Pipeline { name, derived, .. } = &self.pipeline;
+        Plan::deriving(name, sources(&self.pipeline), sink.tables.clone(), derived.clone())
     }
 
     fn owner(&self, sink: &SinkStage) -> Result<Owner> {
