@@ -423,7 +423,7 @@ impl Deliveries<'_> {
         }
         let health = self.registry.stage(StageId::sink(self.pipeline, &name));
         let run = async move {
-            let ended = caught("the delivery", delivery.run_to_the_stop()).await;
+            let ended = caught("the delivery", Box::pin(delivery.run_to_the_stop())).await;
             SinkEnd::new(name, ended, &health)
         };
         Ok((run, floor))
