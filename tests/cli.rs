@@ -383,7 +383,10 @@ fn every_key_of_every_shipped_pipeline_changes_something() {
                 values += 1;
                 format!("{}{}{}", &line[..at.start], changed(&line[at.clone()]), &line[at.end..])
             }));
-            for other in others {
+            // One secret looks like another.
+            let here = format!("x.toml:{}", number + 1);
+            let is_secret = before.lines().any(|shown| shown.contains("\"•••\"") && shown.contains(&here));
+            for other in others.into_iter().take(if is_secret { 1 } else { usize::MAX }) {
                 let mut whole = lines.clone();
                 whole[number] = &other;
                 let after = resolved(&whole.join("\n"));
