@@ -85,7 +85,7 @@ async fn a_table_that_is_dropped_under_way_stops_the_sink_and_nothing_else_and_a
     sql(server.url(), "DROP TABLE trades").await;
     let why = program.until_failed("eth/sink.sqlite").await;
     assert!(why.contains("`trades`") && why.contains("`tidegate adopt eth.toml sqlite --from-log`"), "{why}");
-    let rows = |report: &Value| report["checks"]["eth/spool"]["rows"].as_u64().unwrap_or_default();
+    let rows = |report: &Value| report["checks"]["eth/spool"]["rows_appended"].as_u64().unwrap_or_default();
     let before = rows(&program.next_report().await);
     program.until("the feed goes on", |report| rows(report) > before + 200).await;
     assert_eq!(program.stop().await.0, 1, "somebody is told");

@@ -144,6 +144,7 @@ impl StoreBench<'_> {
             factory: Arc::new(move || config.build()),
             config: DeliveryConfig { start: tidegate::config::Start::Earliest, ..DeliveryConfig::default() },
             tables: TableChoice::All,
+            derived: tidegate_core::table::Derived::default(),
             sources: vec![feeder::source()],
             spool: reader.spool_id(),
             host: "bench".to_owned(),

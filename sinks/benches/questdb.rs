@@ -29,7 +29,7 @@ type Speed = (f64, f64);
 
 #[tokio::main]
 async fn main() -> Outcome<()> {
-    let rows = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(200_000);
+    let rows: u64 = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(200_000);
     let log = MemoryLog::new("deribit", vec![Table::of::<Trade<'_>>()]);
     for n in 1..=rows {
         let id = format!("ETH-{n}");

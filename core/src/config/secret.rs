@@ -251,7 +251,9 @@ pub(super) fn spans_in(text: &str) -> Vec<Range<usize>> {
     for (at, _) in text.match_indices('=') {
         let key = key_before(&text[..at]);
         let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
-        let is_in_secret = key != "file" && table_around(&text[line..at]).is_some_and(named_like_one);
+        // The name of a file is no secret. Anything else that stands there is a mistake, and may be one.
+        let is_file = key == "file" && text[at + 1..].trim_start_matches([' ', '\t']).starts_with(['"', '\'']);
+        let is_in_secret = !is_file && tables_around(&text[line..at]).into_iter().any(named_like_one);
         if named_like_one(key) || is_in_secret {
             spans.push(at + 1..at + 1 + value_length(&text[at + 1..]));
         }
@@ -265,11 +267,17 @@ fn key_before(text: &str) -> &str {
     &before[before.trim_end_matches(|c: char| c.is_alphanumeric() || "_-".contains(c)).len()..]
 }
 
-/// Returns the key whose inline table is open at the end of a line's part.
-fn table_around(line: &str) -> Option<&str> {
-    let (before, inside) = line.rsplit_once('{')?;
-    let before = before.trim_end().strip_suffix('=')?;
-    (!inside.contains('}')).then(|| key_before(before))
+/// Returns the keys whose inline tables are open at the end of a line's part.
+fn tables_around(line: &str) -> Vec<&str> {
+    let mut open = Vec::new();
+    for (at, brace) in line.match_indices(['{', '}']) {
+        match brace {
+            "{" => open.push(at),
+            _ => open.truncate(open.len().saturating_sub(1)),
+        }
+    }
+    let key = |at: usize| line[..at].trim_end().strip_suffix('=').map(key_before);
+    open.into_iter().filter_map(key).collect()
 }
 
 /// Returns how far the value behind `=` goes, quotes included: to the end of the line where it is none.
@@ -423,9 +431,20 @@ mod tests {
             ("url = \"postgres://me:${PASSWORD}@host/x\"", "url = \"postgres://me:${PASSWORD}@host/x\""),
             ("symbols = \"a\"", "symbols = \"a\""),
         ] {
-            let mut bytes = written.to_owned().into_bytes();
-            spans_in(written).into_iter().for_each(|span| bytes[span].fill(b'*'));
-            assert_eq!(String::from_utf8(bytes).unwrap(), shown);
+            assert_eq!(hidden(written), shown);
         }
+        for deep in [
+            "password = { file = [\"hunter2\"] }",
+            "password = { file = { name = \"hunter2\" } }",
+            "password = { value = { deep = [1, \"hunter2\"] } }",
+        ] {
+            assert!(!hidden(deep).contains("hunter2"), "{}", hidden(deep));
+        }
+    }
+
+    fn hidden(written: &str) -> String {
+        let mut bytes = written.to_owned().into_bytes();
+        spans_in(written).into_iter().for_each(|span| bytes[span].fill(b'*'));
+        String::from_utf8(bytes).unwrap()
     }
 }

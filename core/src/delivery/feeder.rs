@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Error, Result,
     chunk::{ChunkBuilder, Fate, Plan, RowSource, TableRows},
-    config::TableChoice,
+    config::{Batch, TableChoice},
     deadletter::{DeadLetter, Sent},
     row::Timestamp,
     spool::{Cause, Control, Item, RowHead, SourceInfo, SpoolPosition},
@@ -31,6 +31,12 @@ use collect::Collected;
 pub(crate) struct Bounds {
     pub(crate) rows: usize,
     pub(crate) bytes: usize,
+}
+
+impl Bounds {
+    pub(crate) fn of(batch: &Batch) -> Self {
+        Self { rows: batch.rows.get(), bytes: usize::try_from(batch.bytes.0).unwrap_or(usize::MAX).max(1) }
+    }
 }
 
 /// What a sink takes.

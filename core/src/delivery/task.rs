@@ -117,14 +117,12 @@ impl<L: Log> Delivery<L> {
             Start::Earliest => None,
             Start::Latest => Some(noted.begins_at.unwrap_or_else(|| setup.log.extent().last)),
         };
-        let bounds = Bounds {
-            rows: config.batch.rows.get(),
-            bytes: usize::try_from(config.batch.bytes.0).unwrap_or(usize::MAX).max(1),
-        };
+        let bounds = Bounds::of(&config.batch);
         let mut feeder = Feeder::new(setup.log, &name, &pipeline, setup.sources, (tables, derived), bounds)?;
         // Of a store whose note cannot be read nobody knows how far it has got: it may have anything of what there is, and none
         // of that is dropped.
-        let (passed, entered) = known.as_ref().map_or((0, u64::MAX), |_| passed(&noted, begins_at));
+        let unknown = (0, feeder.log().extent().last.offset);
+        let (passed, entered) = known.as_ref().map_or(unknown, |_| passed(&noted, begins_at));
         feeder.claim(passed, entered);
         let machine = Machine::new(settings(&config, &pipeline, &name));
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });

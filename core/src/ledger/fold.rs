@@ -260,13 +260,8 @@ impl Fold {
                 self.ahead.values_mut().for_each(|ahead| *ahead = ahead.saturating_add(*step));
             }
             Control::Skipped { sink, offsets, rows, why, at } if !self.is_quiet => {
-                let mut by_table = BTreeMap::new();
-                for &(stream, rows) in rows {
-                    let table = self.continuity.name(stream).map_or_else(|| "".into(), |(_, key)| key.table.clone());
-                    *by_table.entry(table).or_insert(0) += rows;
-                }
-                let (sink, why, at) = (sink.clone(), why.clone(), *at);
-                self.skips.push(Skip { sink, offsets: *offsets, rows: by_table, why, at });
+                let rows = self.by_table(rows);
+                self.skips.push(Skip { sink: sink.clone(), offsets: *offsets, rows, why: why.clone(), at: *at });
             }
             Control::Stream { .. }
             | Control::Skipped { .. }
@@ -276,6 +271,15 @@ impl Fold {
             | Control::SegmentDropped { .. }
             | Control::Redrive { .. } => self.continuity.apply(control),
         }
+    }
+
+    fn by_table(&self, rows: &[(u32, u64)]) -> BTreeMap<Arc<str>, u64> {
+        let mut by_table = BTreeMap::new();
+        for &(stream, rows) in rows {
+            let table = self.continuity.name(stream).map_or_else(|| "".into(), |(_, key)| key.table.clone());
+            *by_table.entry(table).or_insert(0) += rows;
+        }
+        by_table
     }
 
     /// Offsets that were durable cannot be read: whatever was in them is lost, of all that was vouched for.

@@ -172,7 +172,7 @@ impl Ledger {
             told.hear(said);
         }
         let place = Place { spool: self.setup.reader.spool_id(), position: reading.position };
-        let counts_all = reading.counts_all.or((!reading.unread.is_empty()).then_some(false));
+        let counts_all = reading.counts_all.or_else(|| (!reading.unread.is_empty()).then_some(false));
         let boots = std::mem::take(&mut reading.passed);
         let news = News { unreadable: reading.losses(), boots, counts_all };
         store.save(&mut reading.fold, place, &news).await?;

@@ -199,7 +199,7 @@ fn border(reader: &SpoolReader, behind: u64) -> Result<Timestamp> {
 }
 
 /// Opens the spool beside whoever has it. A segment that goes while it is opened makes that begin anew.
-pub(crate) async fn beside(folder: &Folder) -> Result<SpoolReader> {
+async fn beside(folder: &Folder) -> Result<SpoolReader> {
     let mut tries = 0;
     loop {
         let spool = folder.spool();
@@ -231,7 +231,7 @@ fn has_let_go(error: &Error) -> bool {
 }
 
 /// Runs what reads files on a thread that may block.
-pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::permanent("reading the spool has panicked").because(error))
 }

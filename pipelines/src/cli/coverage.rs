@@ -469,6 +469,7 @@ mod tests {
     }
 
     /// A page is one truth: what it says of a table, of a sink, in total and by its exit code is of the same losses.
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     #[test]
     fn what_sinks_lack_is_on_the_page_in_its_total_and_in_the_exit_code() {
         let at = Timestamp(1_790_000_000_000_000_000);

@@ -61,10 +61,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let mut signals = Signals::new()?;
 
     let services = services(&registry, server, &end);
-    for refused in &plan.refused {
-        let health = registry.stage(StageId::host(&refused.file.display().to_string()));
-        health.failed(format!("not started: {}", refused.why));
-    }
+    plan.refused.iter().for_each(|refused| show(refused, &registry));
     let mut running = JoinSet::new();
     let client = HttpClient::new();
     for pipeline in plan.pipelines {
@@ -121,6 +118,12 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     // Somebody may be in the middle of a request, and stay there.
     drop(tokio::time::timeout(LAST_ANSWERS, services.join_all()).await);
     Ok(code)
+}
+
+/// A file that could not be read has a stage, too.
+fn show(refused: &Refused, registry: &Registry) {
+    let health = registry.stage(StageId::host(&refused.file.display().to_string()));
+    health.failed(format!("not started: {}", refused.why));
 }
 
 /// Prints the report: for a person, or as one line among others of JSON.

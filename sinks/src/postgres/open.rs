@@ -79,30 +79,35 @@ impl Opening<'_> {
     /// go, since its host vanished and its server has not noticed, is ended.
     async fn settle(&self, link: &Link, positions: &Positions) -> Result<()> {
         let failed = |error: Failed| link.at(sorted(error));
-        // Somebody else's sessions are left alone: they are not ours to end.
-        if positions.missing(link).await.map_err(failed)?.is_none() {
-            let held = positions.read(link, &self.cx.owner, "").await.map_err(failed)??;
-            if let Some(error) = held.iter().find_map(|held| held.refuses(&self.cx.owner, *self.epoch)) {
-                return Err(error);
-            }
-        }
         self.begin(link).await.map_err(failed)?;
-        if positions.missing(link).await.map_err(failed)?.is_some() {
-            return Ok(());
-        }
-        match positions.read(link, &self.cx.owner, "FOR UPDATE").await {
-            Ok(held) => held.map(drop),
+        match self.locked(link, positions).await {
+            Ok(held) => held,
             Err(error) if is_locked(&error) => {
                 link.run("ROLLBACK").await.map_err(failed)?;
                 let ended = end_older(link, &self.cx.owner, positions).await.map_err(failed)?;
                 let Owner { pipeline, sink, .. } = &self.cx.owner;
                 let waited = self.settings.lock_timeout;
-                warn!(pipeline, sink, ended, "an older session held the position for {waited}: ended {ended}");
+                warn!(pipeline, sink, ended, "the position was held by another session for {waited}: ended {ended}");
                 self.begin(link).await.map_err(failed)?;
-                positions.read(link, &self.cx.owner, "FOR UPDATE").await.map_err(failed)?.map(drop)
+                self.locked(link, positions).await.map_err(failed)?
             }
             Err(error) => Err(failed(error)),
         }
+    }
+
+    /// Locks the position, if it is there and ours: the sessions of another owner are not ours to wait for, or to end.
+    async fn locked(&self, link: &Link, positions: &Positions) -> Result<Result<()>, Failed> {
+        if positions.missing(link).await?.is_some() {
+            return Ok(Ok(()));
+        }
+        let held = match positions.read(link, &self.cx.owner, "").await? {
+            Ok(held) => held,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(error) = held.iter().find_map(|held| held.refuses(&self.cx.owner, *self.epoch)) {
+            return Ok(Err(error));
+        }
+        Ok(positions.read(link, &self.cx.owner, "FOR UPDATE").await?.map(drop))
     }
 
     async fn begin(&self, link: &Link) -> Result<(), Failed> {

@@ -391,6 +391,6 @@ impl Drop for Scratch {
 
 impl From<Error> for Stop {
     fn from(error: Error) -> Self {
-        Self::Broken(error.chain())
+        Self::Broken(format!("a call fails where nothing is wrong: {}", error.chain()))
     }
 }

@@ -83,6 +83,9 @@ async fn a_row_that_is_too_old_for_its_topic_is_refused_and_one_of_now_says_that
     let refused = refusals(bench.write(&mut sink, 0, old).await);
     assert_eq!(refused.len(), 1);
     assert!(refused[0].error.to_string().contains("the broker does not take the message"), "{}", refused[0].error);
+    let mut chunk = bench.log.chunk(0, old);
+    without(&mut chunk, &[old]);
+    assert_committed(sink.write(&chunk).await);
     let now = bench.log.emit(mark(Timestamp(Timestamp::now().0 - 60_000_000_000)), &Trade::default());
     let said = assert_transient(bench.write(&mut sink, old, now).await);
     assert!(said.contains("the clocks of this host and the broker differ"), "{said}");

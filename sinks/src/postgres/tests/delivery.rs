@@ -11,6 +11,7 @@ use tidegate_core::{
         kinds::{Quote, Trade},
     },
     sink::Sink,
+    table::Derived,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -171,6 +172,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
         factory: Arc::new(move || Ok(Box::new(Postgres::new(config.clone())) as Box<dyn Sink>)),
         config: delivery,
         tables: bench.choice(),
+        derived: Derived::default(),
         sources: vec![bench.log.source()],
         spool: 1,
         host: host.to_owned(),

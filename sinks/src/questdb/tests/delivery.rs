@@ -16,6 +16,7 @@ use tidegate_core::{
         kinds::{Quote, Trade},
     },
     sink::{Owner, Sink, SinkContext},
+    table::Derived,
     testkit::Server,
     verify::RowId,
 };
@@ -170,6 +171,7 @@ fn start(bench: &Bench) -> (watch::Sender<Option<Instant>>, impl Future<Output =
         factory: Arc::new(move || Ok(Box::new(QuestDb::new(config.clone())) as Box<dyn Sink>)),
         config: delivery,
         tables: TableChoice::Only(named.into()),
+        derived: Derived::default(),
         sources: vec![bench.log.source()],
         spool: 1,
         host: "here".to_owned(),

@@ -8,6 +8,7 @@ use tidegate_core::{
     health::Registry,
     row::kinds::{Quote, Trade},
     sink::Sink,
+    table::Derived,
 };
 use tokio::{sync::watch, time::Instant};
 
@@ -121,6 +122,7 @@ fn start(bench: &Bench, host: &str) -> (watch::Sender<Option<Instant>>, impl Fut
         factory: Arc::new(move || Ok(Box::new(Sqlite::new(config.clone())) as Box<dyn Sink>)),
         config: delivery,
         tables: bench.choice(),
+        derived: Derived::default(),
         sources: vec![bench.log.source()],
         spool: 1,
         host: host.to_owned(),

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 
 use super::{
     super::{CannotTell, SinkBench, StoredRow},
+    how::refuses,
     server::Server,
-    sink::{Flaw, Kind, MemorySink, refuses},
+    sink::{Flaw, Kind, MemorySink},
 };
 use crate::{
     chunk::SinkTable,

@@ -1,6 +1,8 @@
 //! The contract on a store of its own: what is right is kept, and each check finds the sink that breaks it.
 
 mod bench;
+mod how;
+mod look;
 mod server;
 mod sink;
 
