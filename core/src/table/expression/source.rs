@@ -117,11 +117,7 @@ impl Source {
             let at = self.offset(error.location).min(self.text.len());
             Box::new(Mistake::new(at..self.text.len(), "this is no expression").label(in_our_words(&error.message)))
         })?;
-        if tokens.len() > MOST_TOKENS {
-            let title = format!("an expression of {} words is too long", tokens.len());
-            let help = format!("{MOST_TOKENS} at most: split it, by a table that is `from` another derived one");
-            return Err(Box::new(Mistake::new(0..self.text.len(), title).help(help)));
-        }
+        self.check_length(&tokens)?;
         for TokenWithSpan { token, span } in &mut tokens {
             // Looking up a place takes a while, and few tokens need it.
             let place = || self.span(*span);
@@ -144,6 +140,25 @@ impl Source {
             }
         }
         Ok(tokens)
+    }
+
+    /// Each operator without a comma may go one level deeper: what reads the tree, or lets go of it, needs as much stack.
+    fn check_length(&self, tokens: &[TokenWithSpan]) -> Planned<()> {
+        let words = || tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_)));
+        let mut row = 0;
+        let longest = words().map(|token| {
+            row = if token.token == Token::Comma { 0 } else { row + 1 };
+            row
+        });
+        if longest.max().unwrap_or(0) <= MOST_IN_A_ROW && words().count() <= MOST_TOKENS {
+            return Ok(());
+        }
+        let title = format!("an expression of {} words is too long", words().count());
+        let help = format!(
+            "{MOST_IN_A_ROW} without a comma, {MOST_TOKENS} in all: write `in` a list, or split it by a table that is \
+             `from` another derived one"
+        );
+        Err(Box::new(Mistake::new(0..self.text.len(), title).help(help)))
     }
 
     /// Returns the text with a mark in the place of each variable, as long as it: outside of quotes a placeholder.
@@ -223,6 +238,7 @@ const MARK: char = '\u{1}';
 
 /// More than any hand writes, and few enough for every stack.
 const MOST_TOKENS: usize = 2_000;
+const MOST_IN_A_ROW: usize = 400;
 
 /// What the parser has to know: names as SQL has them, and none of the dialects' additions.
 #[derive(Debug)]

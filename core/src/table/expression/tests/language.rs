@@ -273,12 +273,24 @@ fn places_are_those_of_the_text_also_behind_letters_of_several_bytes() {
 #[test]
 fn whatever_is_nested_or_long_is_refused_and_breaks_nothing() {
     let deep = format!("{}1{} > 0", "(".repeat(5_000), ")".repeat(5_000));
-    let chain = format!("i{} > 0", "+1".repeat(950));
-    let ands = format!("b{}", " and b".repeat(450));
+    let chain = format!("i{} > 0", "+1".repeat(195));
+    let ands = format!("b{}", " and b".repeat(195));
     let nots = format!("{} b", "not ".repeat(1_500));
+    let longer = format!("i{} > 0", "+1".repeat(2_000));
+    let calls = format!("i{} > 0", " + least(1, 2)".repeat(270));
+    let list = format!("i in (1{})", ", 1".repeat(900));
     let cases = format!("{}1{} > 0", "case when b then ".repeat(60), " end".repeat(60));
     let sheet = sheet();
-    for (text, is_fine) in [(deep, false), (chain, false), (ands, true), (nots, false), (cases, false)] {
+    for (text, is_fine) in [
+        (deep, false),
+        (chain, false),
+        (longer, false),
+        (calls, false),
+        (list, true),
+        (ands, true),
+        (nots, false),
+        (cases, false),
+    ] {
         assert_eq!(sheet.plan(&text).is_ok(), is_fine, "{}…", &text[..40]);
     }
 }
