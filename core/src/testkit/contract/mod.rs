@@ -113,6 +113,12 @@ pub trait SinkBench: Send {
         None
     }
 
+    /// Returns whether the store's client connects again by itself within a write, so that a connection that was cut need not be
+    /// seen by the sink: then nothing but the rows is looked at.
+    fn heals_itself(&self) -> bool {
+        false
+    }
+
     /// Kills the server at once, as `kill -9` does, and starts it on the same data at the same address. Returns false, and does
     /// nothing, where that cannot be done.
     async fn restart(&mut self) -> bool {

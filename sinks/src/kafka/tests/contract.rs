@@ -124,6 +124,10 @@ impl SinkBench for Bench {
         Some(&self.broker.proxy)
     }
 
+    fn heals_itself(&self) -> bool {
+        true
+    }
+
     async fn restart(&mut self) -> bool {
         block_in_place(|| self.broker.server.lock().unwrap().restart());
         true
