@@ -1,6 +1,8 @@
 //! The stores of Tidegate: a folder and a feature each.
 
 pub mod file;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod held;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[cfg(feature = "postgres")]

@@ -5,7 +5,7 @@
 //! is full. So memory has a bound, and equal rows that are farther apart than a window may not be seen: the number is what
 //! there is at least. Costs nothing where no key is declared, and no allocation for a row.
 
-use std::{collections::HashSet, fmt};
+use std::{collections::HashSet, fmt, hash::BuildHasher as _};
 
 use arrow_array::Array;
 use foldhash::fast::FixedState;
@@ -234,22 +234,15 @@ fn mix_column(column: &ColumnView<'_>, first: usize, hashes: &mut [Option<u64>],
 }
 
 fn hash_of(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks::<8>();
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let hash = words.iter().fold(SEED ^ bytes.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    mix(hash, u64::from_le_bytes(last))
+    HASHER.hash_one(bytes)
 }
 
-/// The last steps of SplitMix64: no two values give one hash where the hash before was one.
 fn mix(hash: u64, value: u64) -> u64 {
-    let mut mixed = hash.rotate_left(23) ^ value;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
+    HASHER.hash_one((hash, value))
 }
 
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+const HASHER: FixedState = FixedState::with_seed(SEED);
 
 /// How many hashes one window holds: two of them are about 9 MiB for each key.
 const WINDOW: usize = 1 << 18;

@@ -2,9 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow_array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, cast::AsArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, cast::AsArray};
 use arrow_schema::SchemaRef;
-use arrow_select::filter::{FilterBuilder, FilterPredicate};
+use arrow_select::filter::{FilterBuilder, FilterPredicate, prep_null_mask_filter};
 
 use super::{
     Definition, Part,
@@ -161,7 +161,8 @@ impl Derivation {
 
     fn run(&self, rows: &RecordBatch) -> Result<(RecordBatch, Vec<usize>), (&Stage, Failure)> {
         let (mut columns, mut count) = (rows.columns().to_vec(), rows.num_rows());
-        let mut kept: Vec<usize> = (0..count).collect();
+        // `None` while that is all.
+        let mut kept: Option<Vec<usize>> = None;
         for stage in &self.stages {
             let wrong = |failure| (stage, failure);
             if let Some(condition) = &stage.condition {
@@ -169,12 +170,15 @@ impl Derivation {
                 let Some(holds) = holds.as_boolean_opt() else {
                     return Ok((RecordBatch::new_empty(self.schema.clone()), Vec::new()));
                 };
-                let passed = holds.true_count();
+                let passes = if holds.null_count() > 0 { prep_null_mask_filter(holds) } else { holds.clone() };
+                let passed = passes.true_count();
                 if passed < count {
-                    let mut at = 0..;
-                    kept.retain(|_| at.next().is_some_and(|at| holds.is_valid(at) && holds.value(at)));
-                    let predicate = predicate(holds);
-                    stage.keep(&mut columns, &predicate);
+                    let places = passes.values().set_indices();
+                    kept = Some(match &kept {
+                        None => places.collect(),
+                        Some(kept) => places.map(|place| kept[place]).collect(),
+                    });
+                    stage.keep(&mut columns, &FilterBuilder::new(&passes).optimize().build());
                     count = passed;
                 }
             }
@@ -185,7 +189,8 @@ impl Derivation {
         }
         let options = RecordBatchOptions::new().with_row_count(Some(count));
         let batch = RecordBatch::try_new_with_options(self.schema.clone(), columns, &options);
-        Ok((batch.expect("each column has the type that was planned, and no NULL where there may be none"), kept))
+        let batch = batch.expect("each column has the type that was planned, and no NULL where there may be none");
+        Ok((batch, kept.unwrap_or_else(|| (0..count).collect())))
     }
 }
 
@@ -207,10 +212,6 @@ fn output(node: &Node, rows: &Rows<'_>) -> Result<ArrayRef, Failure> {
     }
     let column = evaluate(node, rows)?.column(rows.rows);
     Ok(if node.kind == Kind::Text && node.is_label { as_labels(&column) } else { column })
-}
-
-fn predicate(holds: &BooleanArray) -> FilterPredicate {
-    FilterBuilder::new(holds).optimize().build()
 }
 
 /// Returns the columns of a table, for expressions.

@@ -11,7 +11,7 @@ use tidegate_core::{
 
 use super::{
     KafkaConfig,
-    client::{Isolation, Reader},
+    client::Reader,
     position::{self, Held},
     session::Session,
     topics,
@@ -20,7 +20,7 @@ use super::{
 
 /// Reads whose the position is. Makes nothing.
 pub(super) fn claim(config: &KafkaConfig, owner: &Owner, waited: &Waited) -> Result<Option<Claim>> {
-    let reader = Reader::new(config, owner, Isolation::Committed)?;
+    let reader = Reader::new(config, owner)?;
     let Some(held) = held(&reader, owner, waited)? else { return Ok(None) };
     let position = held.position(&Part::spool());
     let gone = if held.is_written() { gone(&reader, &held)? } else { Vec::new() };
@@ -29,7 +29,7 @@ pub(super) fn claim(config: &KafkaConfig, owner: &Owner, waited: &Waited) -> Res
 
 /// Sets the position. Topics that are gone are known no longer, and so may be made anew.
 pub(super) fn adopt(config: &KafkaConfig, owner: &Owner, at: SpoolPosition, waited: &Waited) -> Result<()> {
-    let reader = Reader::new(config, owner, Isolation::Committed)?;
+    let reader = Reader::new(config, owner)?;
     if reader.partitions(&position::topic(owner))?.is_none() {
         topics::make_position(config, owner, &reader, waited)?;
     }
@@ -45,7 +45,12 @@ pub(super) fn adopt(config: &KafkaConfig, owner: &Owner, at: SpoolPosition, wait
 
 /// Gives what goes by the old names the new ones. The old record is emptied behind that: twice is once.
 pub(super) fn rename(config: &KafkaConfig, old: &Owner, owner: &Owner, waited: &Waited) -> Result<()> {
-    let reader = Reader::new(config, owner, Isolation::Committed)?;
+    let reader = Reader::new(config, owner)?;
+    if reader.partitions(&position::topic(old))?.is_none() {
+        return Ok(());
+    }
+    // Whoever may still write under the old name is fenced first: then what is read is the last word.
+    let mut at_old = Session::begin(config, old, &[], BTreeMap::new(), waited)?;
     let Some(under_old) = held(&reader, old, waited)?.filter(Held::is_written) else { return Ok(()) };
     let under_new = held(&reader, owner, waited)?.filter(Held::is_written);
     if let Some(under_new) = under_new
@@ -61,8 +66,6 @@ pub(super) fn rename(config: &KafkaConfig, old: &Owner, owner: &Owner, waited: &
     if reader.partitions(&position::topic(owner))?.is_none() {
         topics::make_position(config, owner, &reader, waited)?;
     }
-    // Whoever may still write under the old name is fenced first.
-    let mut at_old = Session::begin(config, old, &[], BTreeMap::new(), waited)?;
     let mut at_new = Session::begin(config, owner, &[], BTreeMap::new(), waited)?;
     at_new.take(under_old.renamed(owner, under_old.epoch + 1), waited)?;
     at_old.take(under_old.emptied(), waited)

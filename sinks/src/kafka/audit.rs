@@ -23,7 +23,7 @@ use tidegate_core::{
 
 use super::{
     KafkaConfig,
-    client::{Isolation, Reader, Stretch},
+    client::{Reader, Stretch},
     config::Format,
     position::{self, Held},
     waited::{Waited, Waiting},
@@ -56,7 +56,7 @@ struct Found {
 impl KafkaAudit {
     /// Begins to read: the position first, so that all rows up to it are there.
     pub(super) fn open(config: &KafkaConfig, owner: &Owner, waited: &Waited) -> Result<Self> {
-        let reader = Reader::new(config, owner, Isolation::Committed)?;
+        let reader = Reader::new(config, owner)?;
         let topic = position::topic(owner);
         let held = match reader.partitions(&topic)? {
             Some(_) => position::read(&reader, &topic, waited)?.filter(Held::is_written),
@@ -152,7 +152,7 @@ impl Look {
             Some(extents) => extents.clone(),
             None => {
                 let Some(partitions) = self.reader.partitions(topic)? else { return Ok(false) };
-                let extents = partitions.into_iter().map(|partition| self.reader.extent(topic, partition));
+                let extents = partitions.into_iter().map(|partition| self.reader.settled(topic, partition, waited));
                 let extents: Vec<_> = extents.collect::<Result<_>>()?;
                 self.extents.insert(topic.to_owned(), extents.clone());
                 extents

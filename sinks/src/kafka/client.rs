@@ -1,6 +1,7 @@
 //! The client library: its configuration, what it says by itself, and a reader of topics. All of it blocks.
 
 use std::{
+    cell::OnceCell,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -70,18 +71,12 @@ pub(super) fn base(config: &KafkaConfig, owner: &Owner) -> Result<ClientConfig> 
     Ok(base)
 }
 
-/// Which messages a reader sees.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Isolation {
-    /// Those of transactions that were committed.
-    Committed,
-    /// All.
-    Uncommitted,
-}
-
-/// Reads topics, without being a member of any group.
+/// Reads what transactions have committed, without being a member of any group.
 pub(super) struct Reader {
     consumer: BaseConsumer<Ear>,
+    /// Sees also what is not committed yet: made when it is asked for.
+    all: OnceCell<BaseConsumer<Ear>>,
+    settings: ClientConfig,
     ear: Ear,
     config: KafkaConfig,
 }
@@ -96,13 +91,9 @@ pub(super) struct Stretch {
 
 impl Reader {
     /// Makes a client; whether the brokers can be reached is seen when it is used.
-    pub(super) fn new(config: &KafkaConfig, owner: &Owner, isolation: Isolation) -> Result<Self> {
+    pub(super) fn new(config: &KafkaConfig, owner: &Owner) -> Result<Self> {
         let mut settings = base(config, owner)?;
         settings
-            .set(
-                "isolation.level",
-                if isolation == Isolation::Committed { "read_committed" } else { "read_uncommitted" },
-            )
             // Never joined: the client does not fetch without a name.
             .set("group.id", format!("tidegate.{}.{}", owner.pipeline, owner.sink))
             .set("enable.auto.commit", "false")
@@ -110,9 +101,8 @@ impl Reader {
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10");
         let ear = Ear::default();
-        let consumer = settings.create_with_context(ear.clone());
-        let consumer = consumer.map_err(|error| sorted("the Kafka client cannot be made", &error))?;
-        Ok(Self { consumer, ear, config: config.clone() })
+        let consumer = consumer(&settings, "read_committed", &ear)?;
+        Ok(Self { consumer, all: OnceCell::new(), settings, ear, config: config.clone() })
     }
 
     /// Returns the partitions of a topic, by number; `None` if there is no such topic.
@@ -138,10 +128,43 @@ impl Reader {
         Ok(metadata.brokers().len())
     }
 
-    /// Returns what can be read of a partition: from the oldest message to before the first that is not to be seen.
+    /// Returns what can be read of a partition: from the oldest message to before the first that is not decided.
+    ///
+    /// That a commit is answered does not mean that it can be read: the brokers write to each partition that the
+    /// transaction has ended after they have answered. [`settled`](Self::settled) waits for that.
     pub(super) fn extent(&self, topic: &str, partition: i32) -> Result<Stretch> {
-        let (from, to) = self
-            .consumer
+        self.watermarks(&self.consumer, topic, partition)
+    }
+
+    /// Returns what a partition holds now, once every transaction with a message in there is committed or aborted.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when one stays open for longer than the brokers let ours be.
+    pub(super) fn settled(&self, topic: &str, partition: i32, waited: &Waited) -> Result<Stretch> {
+        let all = match self.all.get() {
+            Some(all) => all,
+            None => {
+                let all = consumer(&self.settings, "read_uncommitted", &self.ear)?;
+                self.all.get_or_init(|| all)
+            }
+        };
+        let now = self.watermarks(all, topic, partition)?;
+        let since = Instant::now();
+        while self.extent(topic, partition)?.to < now.to {
+            let is_late = since.elapsed() > self.config.transaction_timeout.0 + SILENCE;
+            let given_up = waited.pause(UNDECIDED);
+            if is_late || given_up.is_err() {
+                return Err(Error::transient(format!(
+                    "a transaction on topic `{topic}` is open, and hides what is behind it: it is waited for"
+                )));
+            }
+        }
+        Ok(now)
+    }
+
+    fn watermarks(&self, consumer: &BaseConsumer<Ear>, topic: &str, partition: i32) -> Result<Stretch> {
+        let (from, to) = consumer
             .fetch_watermarks(topic, partition, PATIENCE)
             .map_err(|error| self.failed(&format!("topic `{topic}` cannot be read"), &error))?;
         Ok(Stretch { partition, from, to })
@@ -167,9 +190,8 @@ impl Reader {
         Ok(stretches.iter().map(cut).collect())
     }
 
-    /// Reads the value of the last message of a topic with one partition.
-    pub(super) fn last(&self, topic: &str, waited: &Waited) -> Result<Option<Vec<u8>>> {
-        let extent = self.extent(topic, 0)?;
+    /// Reads the value of the last message of a topic with one partition, of which this is the extent.
+    pub(super) fn last(&self, topic: &str, extent: Stretch, waited: &Waited) -> Result<Option<Vec<u8>>> {
         let mut window = WINDOW;
         loop {
             // From the end on: what ends a transaction takes an offset, too, and so do aborted messages.
@@ -248,6 +270,12 @@ impl Reader {
     }
 }
 
+fn consumer(settings: &ClientConfig, isolation: &str, ear: &Ear) -> Result<BaseConsumer<Ear>> {
+    let mut settings = settings.clone();
+    let consumer = settings.set("isolation.level", isolation).create_with_context(ear.clone());
+    consumer.map_err(|error| sorted("the Kafka client cannot be made", &error))
+}
+
 /// Returns whether the client goes on by itself after this.
 fn is_passing(code: RDKafkaErrorCode) -> bool {
     let passing = [
@@ -268,7 +296,9 @@ fn is_passing(code: RDKafkaErrorCode) -> bool {
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How often work looks whether somebody still waits for it.
 pub(super) const STEP: Duration = Duration::from_millis(100);
-/// How long nothing may come of a partition that has more.
+/// How often it is looked whether a transaction has ended.
+const UNDECIDED: Duration = Duration::from_millis(10);
+/// How long nothing may come of a partition that has more, and how long the end of a transaction may take.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How many events of the client are looked at.
 const EVENTS: u32 = 16;

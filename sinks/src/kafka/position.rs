@@ -177,9 +177,18 @@ pub(super) fn is_topic(name: &str) -> bool {
     name.starts_with(BEGIN) && name.ends_with(END)
 }
 
-/// Reads the last committed record of a topic that is there; `None` if there never was one.
+/// Reads the last record of a topic that is there, once nothing of it is undecided; `None` if there never was one.
 pub(super) fn read(reader: &Reader, topic: &str, waited: &Waited) -> Result<Option<Held>> {
-    let Some(value) = reader.last(topic, waited)? else { return Ok(None) };
+    parsed(topic, reader.last(topic, reader.settled(topic, 0, waited)?, waited)?)
+}
+
+/// Reads the last record that is known to be committed, without waiting for whoever may be writing the next one.
+pub(super) fn glance(reader: &Reader, topic: &str, waited: &Waited) -> Result<Option<Held>> {
+    parsed(topic, reader.last(topic, reader.extent(topic, 0)?, waited)?)
+}
+
+fn parsed(topic: &str, value: Option<Vec<u8>>) -> Result<Option<Held>> {
+    let Some(value) = value else { return Ok(None) };
     serde_json::from_slice(&value).map(Some).map_err(|error| {
         Error::permanent(format!("the last record of topic `{topic}` is damaged: it holds no position")).because(error)
     })
@@ -195,7 +204,7 @@ pub(super) fn neighbours(
     let mut neighbours = Vec::new();
     for name in reader.topics()?.iter().filter(|name| is_topic(name)) {
         // One that cannot be read, or is gone meanwhile, tells nothing.
-        if let Ok(Some(held)) = read(reader, name, waited)
+        if let Ok(Some(held)) = glance(reader, name, waited)
             && held.pipeline != owner.pipeline
         {
             neighbours.extend(held.neighbour(tables));

@@ -1,7 +1,5 @@
 //! The sink: takes ownership, writes chunks, looks after itself. All work is done on a thread that may block.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use tidegate_core::{
     Error, Result,
@@ -16,7 +14,7 @@ use tracing::info;
 use super::{
     KafkaConfig, adopt,
     audit::KafkaAudit,
-    client::{Isolation, Reader},
+    client::Reader,
     error::fenced,
     position::{self, Held},
     session::Session,
@@ -157,11 +155,12 @@ impl Inner {
         // Its producer would be fenced by the new one.
         self.session = None;
         let owner = &cx.owner;
-        let reader = Reader::new(config, owner, Isolation::Committed)?;
+        let reader = Reader::new(config, owner)?;
         let topic = position::topic(owner);
         let is_there = reader.partitions(&topic)?.is_some();
-        // Before the id is taken: who may not have the position fences nobody.
-        let held = if is_there { position::read(&reader, &topic, waited)? } else { None };
+        // Before the id is taken: who may not have the position fences nobody. What a program that was killed left open is
+        // ended by taking the id, and so not waited for here.
+        let held = if is_there { position::glance(&reader, &topic, waited)? } else { None };
         if let Some(error) = held.as_ref().and_then(|held| held.refuses(owner, self.epoch)) {
             return Err(error);
         }
@@ -179,7 +178,6 @@ impl Inner {
         names.push(&topic);
         let limits = topics::limits(config, owner, &names)?;
         let mut session = Session::begin(config, owner, &cx.tables, limits, waited)?;
-        until_decided(config, owner, &reader, &topic, waited)?;
         let held = position::read(&reader, &topic, waited)?;
         if let Some(error) = held.as_ref().and_then(|held| held.refuses(owner, self.epoch)) {
             return Err(error);
@@ -222,25 +220,9 @@ impl Open {
     }
 }
 
-/// Waits until nothing of the position's partition is undecided: then what is read there is the last word.
-fn until_decided(config: &KafkaConfig, owner: &Owner, committed: &Reader, topic: &str, waited: &Waited) -> Result<()> {
-    let all = Reader::new(config, owner, Isolation::Uncommitted)?;
-    loop {
-        let (decided, end) = (committed.extent(topic, 0)?.to, all.extent(topic, 0)?.to);
-        if decided >= end {
-            return Ok(());
-        }
-        waited.pause(Duration::from_millis(20)).map_err(|_| {
-            Error::transient(format!(
-                "a transaction on topic `{topic}` is open, and hides what is behind it: it is waited for"
-            ))
-        })?;
-    }
-}
-
 fn reach(config: &KafkaConfig, tables: &[SinkTable]) -> Result<String> {
     let nobody = Owner { pipeline: String::new(), sink: String::new(), spool: 0, host: String::new(), chain: 0 };
-    let reader = Reader::new(config, &nobody, Isolation::Committed)?;
+    let reader = Reader::new(config, &nobody)?;
     let brokers = reader.brokers()?;
     let missing = topics::missing(&reader, tables)?;
     let (plural, at) = (if brokers == 1 { "broker" } else { "brokers" }, &config.brokers);

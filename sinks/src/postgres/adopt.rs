@@ -12,9 +12,10 @@ use super::{
     error::sorted,
     link::Link,
     open::server,
-    position::{Held, Positions},
+    position::Positions,
     schema::{Maker, quoted},
 };
+use crate::held::Held;
 
 type Failed = tokio_postgres::Error;
 

@@ -17,11 +17,12 @@ use super::{
     insert::Inserter,
     keys::keys,
     link::{KEEPALIVE_SQL, Link, session_name},
-    position::{Held, Positions},
+    position::Positions,
     schema::{Maker, Target, literal, prepare, quoted},
     session::{OpenTable, Session},
     timescale,
 };
+use crate::held::Held;
 
 type Failed = tokio_postgres::Error;
 
@@ -104,7 +105,7 @@ impl Opening<'_> {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
-        if let Some(error) = held.iter().find_map(|held| held.refuses(&self.cx.owner, *self.epoch)) {
+        if let Some(error) = held.iter().find_map(|held| held.refuses(&self.cx.owner, *self.epoch, "schema")) {
             return Ok(Err(error));
         }
         Ok(positions.read(link, &self.cx.owner, "FOR UPDATE").await?.map(drop))
@@ -151,7 +152,7 @@ impl Opening<'_> {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
-        if let Some(error) = held.iter().find_map(|held| held.refuses(&cx.owner, *self.epoch)) {
+        if let Some(error) = held.iter().find_map(|held| held.refuses(&cx.owner, *self.epoch, "schema")) {
             return Ok(Err(error));
         }
         let written: Vec<&Held> = held.iter().filter(|held| held.position != SpoolPosition::START).collect();

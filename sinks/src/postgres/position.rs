@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use tidegate_core::{
-    Error, Result,
+    Result,
     chunk::{Part, SinkTable},
     sink::{Neighbour, Owner},
-    spool::{Boot, SpoolPosition},
+    spool::SpoolPosition,
 };
 use tokio_postgres::types::Type;
 
@@ -14,19 +14,7 @@ use super::{
     link::Link,
     schema::{literal, quoted},
 };
-
-/// The row of one part.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) part: Part,
-    pub(super) position: SpoolPosition,
-    pub(super) epoch: i64,
-    /// The host that committed last.
-    pub(super) host: String,
-    /// The tables that were made for the sink, or found.
-    pub(super) tables: BTreeSet<String>,
-    pub(super) spool: u64,
-}
+use crate::held::{self, Columns, Held, number};
 
 /// The position table of one schema.
 #[derive(Debug, Clone)]
@@ -47,8 +35,7 @@ impl Positions {
         &self.table
     }
 
-    /// Returns the statement that makes the table; `None` if it is there. `boot` and `spool` are random 64-bit numbers, as
-    /// hexadecimal text: half of them are no bigint. Room is left in each page, so that a new version stays in it.
+    /// Returns the statement that makes the table; `None` if it is there. Room is left in each page, so that a new version stays in it.
     pub(super) async fn missing(&self, link: &Link) -> Result<Option<String>, Failed> {
         let there = "SELECT 1 FROM pg_catalog.pg_tables WHERE schemaname = $1 AND tablename = 'tidegate_position'";
         let there = link.rows(there, &[(&self.schema, Type::TEXT)]).await?;
@@ -73,21 +60,18 @@ impl Positions {
         let rows = link.rows(&sql, &[(&owner.pipeline, Type::TEXT), (&owner.sink, Type::TEXT)]).await?;
         let mut all = Vec::with_capacity(rows.len());
         for row in rows {
-            let (part, spool, host): (String, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            let (epoch, boot, offset): (i64, String, i64) = (row.try_get(3)?, row.try_get(4)?, row.try_get(5)?);
-            let tables: String = row.try_get(6)?;
-            let (Some(spool), Some(boot), Ok(tables), Ok(offset)) =
-                (number(&spool), number(&boot), serde_json::from_str(&tables), u64::try_from(offset))
-            else {
-                return Ok(Err(Error::permanent(format!(
-                    "the row of `{}` and `{}` in `tidegate_position` is damaged",
-                    owner.pipeline, owner.sink
-                ))));
+            let columns = Columns {
+                part: row.try_get(0)?,
+                spool: row.try_get(1)?,
+                host: row.try_get(2)?,
+                epoch: row.try_get(3)?,
+                boot: row.try_get(4)?,
+                offset: row.try_get(5)?,
+                tables: row.try_get(6)?,
             };
-            let position = SpoolPosition { boot: Boot(boot), offset };
-            all.push(Held { part: Part(part.into()), position, epoch, host, tables, spool });
+            all.push(columns);
         }
-        Ok(Ok(all))
+        Ok(all.into_iter().map(|columns| columns.read(owner)).collect())
     }
 
     /// Returns those of these tables that are not there.
@@ -229,33 +213,7 @@ impl Positions {
     }
 }
 
-impl Held {
-    /// Returns why this owner may not have the position.
-    pub(super) fn refuses(&self, owner: &Owner, mine: Option<i64>) -> Option<Error> {
-        // The host's name proves nothing: a machine is renamed, a container made anew. The spool is locked for one process,
-        // and a copy of it has another boot.
-        if self.spool != owner.spool {
-            return Some(Error::permanent(format!(
-                "the position of `{}` and `{}`, {}, belongs to spool {:016x}, last of host `{}`; this is spool {:016x} on \
-                 host `{}`, which knows nothing of those rows: two data directories may not feed one table. Bring back \
-                 the data directory of that spool, or write to another schema",
-                owner.pipeline, owner.sink, self.position, self.spool, self.host, owner.spool, owner.host
-            )));
-        }
-        (mine.is_some_and(|mine| self.epoch > mine)).then(|| {
-            Error::permanent(format!(
-                "another program has taken over the position of `{}` and `{}`: it must run once only",
-                owner.pipeline, owner.sink
-            ))
-        })
-    }
-}
-
 /// Returns a random number as SQL writes it.
 fn hex(number: u64) -> String {
-    format!("'{number:016x}'")
-}
-
-fn number(hex: &str) -> Option<u64> {
-    u64::from_str_radix(hex, 16).ok()
+    literal(&held::hex(number))
 }

@@ -11,9 +11,10 @@ use tidegate_core::{
 use super::{
     SqliteConfig,
     error::sorted,
-    position::{self, Held},
+    position,
     schema::{Maker, quoted},
 };
+use crate::held::Held;
 
 /// Reads whose the position is. Makes nothing.
 pub(super) async fn claim(config: &SqliteConfig, owner: &Owner) -> Result<Option<Claim>> {

@@ -4,25 +4,14 @@ use std::collections::BTreeSet;
 
 use sqlx::{Row, SqliteConnection};
 use tidegate_core::{
-    Error, Result,
+    Result,
     chunk::{Part, SinkTable},
     row::Timestamp,
     sink::{Neighbour, Owner},
-    spool::{Boot, SpoolPosition},
+    spool::SpoolPosition,
 };
 
-/// The row of one part.
-#[derive(Debug, Clone)]
-pub(super) struct Held {
-    pub(super) part: Part,
-    pub(super) position: SpoolPosition,
-    pub(super) epoch: i64,
-    /// The host that committed last.
-    pub(super) host: String,
-    /// The tables that were made for the sink, or found.
-    pub(super) tables: BTreeSet<String>,
-    pub(super) spool: u64,
-}
+use crate::held::{Columns, Held, hex, number};
 
 /// Returns the statement that makes the table, or makes it whole; `None` if it is.
 pub(super) async fn missing(connection: &mut SqliteConnection) -> sqlx::Result<Option<&'static str>> {
@@ -47,21 +36,18 @@ pub(super) async fn read(connection: &mut SqliteConnection, owner: &Owner) -> sq
     .await?;
     let mut all = Vec::with_capacity(rows.len());
     for row in rows {
-        let part: String = row.try_get(0)?;
-        let (spool, host, epoch): (String, String, i64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
-        let (boot, offset, tables): (String, i64, String) = (row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
-        let (Some(spool), Some(boot), Ok(tables), Ok(offset)) =
-            (number(&spool), number(&boot), serde_json::from_str(&tables), u64::try_from(offset))
-        else {
-            return Ok(Err(Error::permanent(format!(
-                "the row of `{}` and `{}` in `tidegate_position` is damaged",
-                owner.pipeline, owner.sink
-            ))));
+        let columns = Columns {
+            part: row.try_get(0)?,
+            spool: row.try_get(1)?,
+            host: row.try_get(2)?,
+            epoch: row.try_get(3)?,
+            boot: row.try_get(4)?,
+            offset: row.try_get(5)?,
+            tables: row.try_get(6)?,
         };
-        let position = SpoolPosition { boot: Boot(boot), offset };
-        all.push(Held { part: Part(part.into()), position, epoch, host, tables, spool });
+        all.push(columns);
     }
-    Ok(Ok(all))
+    Ok(all.into_iter().map(|columns| columns.read(owner)).collect())
 }
 
 /// Returns those of these tables that are not there.
@@ -204,37 +190,7 @@ pub(super) async fn epoch(connection: &mut SqliteConnection, owner: &Owner, part
         .await
 }
 
-impl Held {
-    /// Returns why this owner may not have the position.
-    pub(super) fn refuses(&self, owner: &Owner, mine: Option<i64>) -> Option<Error> {
-        // The host's name proves nothing: a machine is renamed, a container made anew. The spool is locked for one process,
-        // and a copy of it has another boot.
-        if self.spool != owner.spool {
-            return Some(Error::permanent(format!(
-                "the position of `{}` and `{}`, {}, belongs to spool {:016x}, last of host `{}`; this is spool {:016x} on \
-                 host `{}`, which knows nothing of those rows: two data directories may not feed one table. Bring back \
-                 the data directory of that spool, or write to another file",
-                owner.pipeline, owner.sink, self.position, self.spool, self.host, owner.spool, owner.host
-            )));
-        }
-        (mine.is_some_and(|mine| self.epoch > mine)).then(|| {
-            Error::permanent(format!(
-                "another program has taken over the position of `{}` and `{}`: it must run once only",
-                owner.pipeline, owner.sink
-            ))
-        })
-    }
-}
-
-fn hex(number: u64) -> String {
-    format!("{number:016x}")
-}
-
-fn number(hex: &str) -> Option<u64> {
-    u64::from_str_radix(hex, 16).ok()
-}
-
-/// Random 64-bit numbers are kept as hexadecimal text: half of them are no INTEGER of SQLite. `tables` is a JSON array.
+/// What is in it: [`Columns`].
 const TABLE: &str = "CREATE TABLE tidegate_position (pipeline TEXT NOT NULL, sink TEXT NOT NULL, part TEXT NOT NULL, \
     spool TEXT NOT NULL, host TEXT NOT NULL, epoch INTEGER NOT NULL, boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL, \
     chain TEXT NOT NULL, updated INTEGER NOT NULL, tables TEXT NOT NULL DEFAULT '[]', \

@@ -34,9 +34,10 @@ use super::{
     insert::{Inserter, Rows},
     keys::{keys, lacking},
     log::{belong_together, log_of},
-    position::{self, Held},
+    position,
     schema::{Maker, prepare},
 };
+use crate::held::Held;
 
 /// An SQLite file.
 #[derive(Debug)]
@@ -146,7 +147,7 @@ impl Sqlite {
             Ok(held) => held,
             Err(error) => return Ok(Err(error)),
         };
-        if let Some(error) = held.iter().find_map(|held| held.refuses(&cx.owner, self.epoch)) {
+        if let Some(error) = held.iter().find_map(|held| held.refuses(&cx.owner, self.epoch, "file")) {
             return Ok(Err(error));
         }
         let written: Vec<_> = held.iter().filter(|held| held.position != SpoolPosition::START).collect();

@@ -76,6 +76,46 @@ async fn a_row_that_is_there_twice_is_found() {
     assert_eq!((one.row.seq, one.rows, one.moments), (Some(1), 2, 1));
 }
 
+#[tokio::test]
+async fn rows_behind_a_transaction_that_is_not_decided_are_waited_for() {
+    let bench = Bench::new();
+    bench.trades(2);
+    let mut sink = bench.opened().await;
+    // A reader of committed messages sees nothing behind this one, nor what has been committed but not yet marked so.
+    let others = others(&bench, "trades").await;
+    assert_committed(bench.write(&mut sink, 0, 2).await);
+    let mut audit = audit(&bench).await;
+    let tables = bench.context().tables;
+    let mut asked = std::pin::pin!(audit.sums(&tables[0], Timestamp(0)));
+    let early = tokio::time::timeout(std::time::Duration::from_millis(500), &mut asked).await;
+    assert!(early.is_err(), "counted too few: {early:?}");
+    use rdkafka::producer::Producer as _;
+    tokio::task::spawn_blocking(move || others.abort_transaction(super::PATIENCE).unwrap()).await.unwrap();
+    let sums = asked.await.unwrap().unwrap();
+    assert_eq!(sums.iter().map(|sum| sum.rows).sum::<u64>(), 2);
+}
+
+/// Another program's producer, with a transaction under way in each partition of a topic.
+async fn others(bench: &Bench, topic: &str) -> rdkafka::producer::BaseProducer {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let (brokers, topic) = (bench.config.brokers.clone(), bench.topic(topic));
+    tokio::task::spawn_blocking(move || {
+        let mut settings = rdkafka::ClientConfig::new();
+        settings.set("bootstrap.servers", brokers).set("transactional.id", &topic);
+        let producer: BaseProducer = settings.create().unwrap();
+        producer.init_transactions(super::PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        let metadata = producer.client().fetch_metadata(Some(&topic), super::PATIENCE).unwrap();
+        for partition in metadata.topics()[0].partitions() {
+            producer.send(BaseRecord::<[u8], _>::to(&topic).payload("others").partition(partition.id())).unwrap();
+        }
+        producer.flush(super::PATIENCE).unwrap();
+        producer
+    })
+    .await
+    .unwrap()
+}
+
 async fn audit(bench: &Bench) -> Box<dyn Audit> {
     bench.sink().audit(&bench.context()).await.unwrap().unwrap()
 }

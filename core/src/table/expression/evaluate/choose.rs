@@ -19,7 +19,7 @@ pub(super) fn decide(parts: &[Node], deciding: bool, rows: &Rows<'_>) -> Result<
             decided = Some(truths(&evaluate(part, rows)?, rows.rows));
             continue;
         };
-        let open = undecided(so_far, deciding);
+        let open = !&truth::bits(so_far, deciding);
         if open.count_set_bits() == 0 {
             break;
         }
@@ -37,7 +37,7 @@ pub(super) fn case(branches: &[(Node, Node)], otherwise: &Node, rows: &Rows<'_>)
             break;
         }
         let holds = truths(&evaluate_masked(condition, rows, &open)?, rows.rows);
-        let hit = &true_bits(&holds) & &open;
+        let hit = &truth::bits(&holds, true) & &open;
         if hit.count_set_bits() > 0 {
             taken.push((hit.clone(), evaluate_masked(value, rows, &hit)?));
         }
@@ -69,8 +69,8 @@ pub(super) fn extreme(greatest: bool, values: Vec<Value>, rows: usize) -> Value 
     let columns = values.into_iter().map(|value| value.column(rows));
     let best = columns.reduce(|best, next| {
         let (best, next) = (Value::Column(best), Value::Column(next));
-        let is_better = true_bits(&truths(&compare::compare(op, &next, &best), rows));
-        let is_first = true_bits(&truths(&truth::is_null(&best, false), rows));
+        let is_better = truth::bits(&truths(&compare::compare(op, &next, &best), rows), true);
+        let is_first = truth::bits(&truths(&truth::is_null(&best, false), rows), true);
         zip(&is_better | &is_first, &next, &best).column(rows)
     });
     best.map_or_else(|| Value::nulls(rows, super::Kind::Null), Value::Column)
@@ -79,24 +79,6 @@ pub(super) fn extreme(greatest: bool, values: Vec<Value>, rows: usize) -> Value 
 fn zip(mask: BooleanBuffer, truthy: &Value, falsy: &Value) -> Value {
     let mask = BooleanArray::new(mask, None);
     Value::Column(arrow_select::zip::zip(&mask, truthy, falsy).expect("both have the type of the expression"))
-}
-
-/// Returns the rows that the parts so far have not decided.
-fn undecided(so_far: &BooleanArray, deciding: bool) -> BooleanBuffer {
-    let deciding_bits = if deciding { so_far.values().clone() } else { !so_far.values() };
-    let decided = match so_far.nulls() {
-        Some(nulls) => &deciding_bits & nulls.inner(),
-        None => deciding_bits,
-    };
-    !&decided
-}
-
-/// Returns which rows are true; NULL is not.
-fn true_bits(truths: &BooleanArray) -> BooleanBuffer {
-    match truths.nulls() {
-        Some(nulls) => truths.values() & nulls.inner(),
-        None => truths.values().clone(),
-    }
 }
 
 fn truths(value: &Value, rows: usize) -> BooleanArray {

@@ -12,6 +12,15 @@ pub(in super::super) fn value(truths: BooleanArray) -> Value {
     Value::Column(Arc::new(truths))
 }
 
+/// Returns which rows are this and not its contrary; NULL is neither.
+pub(in super::super) fn bits(truths: &BooleanArray, truth: bool) -> BooleanBuffer {
+    let bits = if truth { truths.values().clone() } else { !truths.values() };
+    match truths.nulls() {
+        Some(nulls) => &bits & nulls.inner(),
+        None => bits,
+    }
+}
+
 /// `or` where true decides, `and` where false does.
 pub(in super::super) fn combine(one: &BooleanArray, other: &BooleanArray, deciding: bool) -> BooleanArray {
     let done = if deciding { boolean::or_kleene(one, other) } else { boolean::and_kleene(one, other) };
@@ -34,18 +43,12 @@ pub(in super::super) fn is_null(of: &Value, negated: bool) -> Value {
 /// `is true`, `is not false`, …: an unknown is neither.
 pub(in super::super) fn is(of: &Value, truth: bool, negated: bool) -> Value {
     let array = of.get().0;
-    let bits = match array.as_boolean_opt() {
+    let is_so = match array.as_boolean_opt() {
         None => BooleanBuffer::new_unset(array.len()),
-        Some(truths) => {
-            let bits = if truth { truths.values().clone() } else { !truths.values() };
-            match truths.nulls() {
-                Some(nulls) => &bits & nulls.inner(),
-                None => bits,
-            }
-        }
+        Some(truths) => bits(truths, truth),
     };
-    let bits = if negated { !&bits } else { bits };
-    super::numbers::like(of, Arc::new(BooleanArray::new(bits, None)))
+    let is_so = if negated { !&is_so } else { is_so };
+    super::numbers::like(of, Arc::new(BooleanArray::new(is_so, None)))
 }
 
 /// Returns a column without the values of the rows that are true.
