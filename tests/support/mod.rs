@@ -5,6 +5,7 @@ pub mod faulty;
 pub mod history;
 pub mod ledger;
 pub mod power;
+pub mod servers;
 mod program;
 mod remedy;
 mod small_disk;
