@@ -45,7 +45,8 @@ async fn into_timescale_and_into_questdb_it_is_exact_too() {
     let quest = shared("questdb").await;
     let host = quest.url().trim_start_matches("http://");
     let address = format!("http::addr={host};username=admin;password=hunter2;");
-    let demo_of_quest = demo(dir.path(), &["q", "--sink", &address, "--kill", "2", "--rate", "300", "--seed", "41"]).await;
+    let demo_of_quest =
+        demo(dir.path(), &["q", "--sink", &address, "--kill", "2", "--rate", "300", "--seed", "41"]).await;
     exact(&demo_of_quest);
     let there = questdb(quest.url(), "SELECT count() FROM tidegate_demo_41_trades").await[0][0].as_i64().unwrap();
     assert_eq!(stored_trades(&demo_of_quest.text), there, "{}", demo_of_quest.text);
@@ -66,7 +67,8 @@ async fn into_kafka_it_is_exact_through_a_kill() {
     let dir = tempfile::tempdir().unwrap();
     let server = shared("kafka").await;
     let url = format!("kafka://{}", server.url());
-    let done = demo(dir.path(), &["k", "--sink", &url, "--kill", "1", "--for", "6s", "--rate", "300", "--seed", "43"]).await;
+    let done =
+        demo(dir.path(), &["k", "--sink", &url, "--kill", "1", "--for", "6s", "--rate", "300", "--seed", "43"]).await;
     exact(&done);
     assert!(stored_trades(&done.text) > 50, "{}", done.text);
 }
@@ -93,9 +95,9 @@ async fn an_address_that_leads_nowhere_is_said_before_anything_begins_without_it
         ("postgres://me:hunter2@127.0.0.1:1/feed", 1, &["--sink postgres://me@127.0.0.1:1/feed: ", "refused"][..]),
         (&stranger, 1, &["does not let us in"]),
         ("questdb://me:hunter2@127.0.0.1:1", 1, &["--sink http://127.0.0.1:1: ", "does not answer"]),
-        ("postgre://me:hunter2@db/feed", 2, &["no store is of the kind `postgre`; did you mean `postgres://"]),
-        ("postgres://me:hunter2@db:port/feed", 2, &["--sink postgres://me@db:port/feed: "]),
-        ("mongodb://me:hunter2@db", 2, &["There are: `postgres://USER"]),
+        ("postgre://me:hunter2@db/feed", 2, &["no store is of the kind `postgre`: did you mean `postgres://"]),
+        ("postgres://me:hunter2@db:port/feed", 2, &["--sink postgres://me@db:port/feed: `url` cannot be read: "]),
+        ("mongodb://me:hunter2@db", 2, &["kind `mongodb`; there are: `postgres://USER"]),
     ] {
         let done = demo(dir.path(), &["d", "--sink", address, "--for", "1s"]).await;
         assert_eq!(done.code, code, "{address}: {}", done.text);
@@ -126,7 +128,11 @@ fn exact(done: &Done) {
     assert_eq!(done.code, 0, "{}", done.text);
     for line in ["trades ", "tickers "] {
         let line = done.text.lines().rfind(|found| found.starts_with(line)).unwrap_or_default();
-        assert!(line.contains("  twice 0") && (line.contains("missing 0") || line.contains("holes   0")), "{}", done.text);
+        assert!(
+            line.contains("  twice 0") && (line.contains("missing 0") || line.contains("holes   0")),
+            "{}",
+            done.text
+        );
     }
 }
 

@@ -5,9 +5,9 @@ pub mod faulty;
 pub mod history;
 pub mod ledger;
 pub mod power;
-pub mod servers;
 mod program;
 mod remedy;
+pub mod servers;
 mod small_disk;
 mod store;
 

@@ -5,13 +5,7 @@ use super::{
     keys::{Keys, Measured},
     log::Log,
 };
-use crate::{
-    Error, Result,
-    config::Batch,
-    deadletter::DeadLetter,
-    sink::UniqueKey,
-    spool::SourceInfo,
-};
+use crate::{Error, Result, config::Batch, deadletter::DeadLetter, sink::UniqueKey, spool::SourceInfo};
 
 /// Reads everything that the log has for a sink, once, and returns what keys make of it. Blocks.
 ///

@@ -125,7 +125,8 @@ impl Audit for KafkaAudit {
     }
 
     async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
-        let (topic, columns) = (table.name.clone(), columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>());
+        let (topic, columns) =
+            (table.name.clone(), columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>());
         self.look(move |look, waited| {
             let mut rows = Vec::new();
             let read = |format, value: &[u8]| values(format, value, &columns).map(|row| vec![row]);

@@ -215,7 +215,7 @@ impl Preparing<'_> {
                 format!("table `{name}` has no key by which rows that are sent twice are told: its rows come at least once")
             });
         }
-        let (partition, ttl) = self.config.layout_of(&table.table.name);
+        let (partition, ttl) = self.config.layout_of(table);
         let wanted = ttl.and_then(|ttl| Some((ttl, ttl_of(partition, ttl)?)));
         if let Some((ttl, n)) = wanted.filter(|(ttl, _)| standing.ttl != i64::try_from(ttl.0.as_nanos()).ok()) {
             let (word, shown) = (partition.word().0, ttl.0.as_secs() / 3_600);

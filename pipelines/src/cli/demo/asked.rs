@@ -96,18 +96,16 @@ fn load(catalog: &Catalog, sink: &Sink, text: &str) -> Result<Pipeline, Failure>
     let variables = sink.variables.iter().map(|(name, value)| (*name, value.as_str()));
     let loaded = config::load(catalog, Files::of_text("demo.toml", text), &Environment::new(variables));
     if let Some(refused) = loaded.refused.into_iter().next() {
-        return Err(Failure::usage(format!("--sink {}: {}", sink.shown, refused.why)));
+        // The line is one of a file that nobody has written.
+        let why = refused.why.split_once(": ").filter(|(place, _)| place.starts_with("demo.toml:"));
+        let why = why.map_or(refused.why.as_str(), |(_, why)| why);
+        return Err(Failure::usage(format!("--sink {}: {why}", sink.shown)));
     }
     let pipeline = loaded.pipelines.into_iter().next();
     pipeline.ok_or_else(|| Failure::failed("the demo's own pipeline is none"))
 }
 
-async fn values(
-    audit: &mut dyn Audit,
-    tables: &[SinkTable],
-    name: &str,
-    columns: &[&str],
-) -> Result<Vec<Vec<Value>>> {
+async fn values(audit: &mut dyn Audit, tables: &[SinkTable], name: &str, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
     let Some(table) = tables.iter().find(|table| &*table.table.name == name) else { return Ok(Vec::new()) };
     let mut rows = audit.values(table, columns).await?;
     rows.iter_mut().for_each(|row| row.resize(columns.len(), Value::Null));

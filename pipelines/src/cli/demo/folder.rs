@@ -50,7 +50,12 @@ impl Folder {
         let log = wait_for_the_last_child(root).await?;
         let mut memory = match Memory::read(root)? {
             Some(memory) => memory,
-            None => Memory { version: VERSION, seed: seed.unwrap_or_else(some_seed), history: History::default(), sink: None },
+            None => Memory {
+                version: VERSION,
+                seed: seed.unwrap_or_else(some_seed),
+                history: History::default(),
+                sink: None,
+            },
         };
         if let Some(seed) = seed.filter(|seed| *seed != memory.seed) {
             let text = format!("the demo in `{}` was begun with --seed {}, not {seed}", root.display(), memory.seed);

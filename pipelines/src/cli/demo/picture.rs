@@ -44,7 +44,9 @@ pub(super) fn title(root: &Path, sink: &Sink, seed: u64) -> [String; 2] {
         Kind::Sqlite(None) => {
             [format!("{begin} SQLite,"), format!("all in {root}. Nothing leaves this machine. Ctrl-C ends it.")]
         }
-        Kind::Sqlite(Some(path)) => [format!("{begin} {},", path.display()), format!("else in {root}. Ctrl-C ends it.")],
+        Kind::Sqlite(Some(path)) => {
+            [format!("{begin} {},", path.display()), format!("else in {root}. Ctrl-C ends it.")]
+        }
         Kind::Postgres | Kind::Timescale | Kind::QuestDb | Kind::Kafka => [
             format!("{begin} {},", sink.shown),
             format!("tables {} and tickers; else in {root}. Ctrl-C ends it.", sink.table("trades", seed)),

@@ -288,8 +288,10 @@ fn unknown_kind(scheme: &str) -> String {
     // Whoever has left the scheme out may have begun with a password.
     let is_word = scheme.len() <= 20 && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'+');
     let what = if is_word { format!("no store is of the kind `{scheme}`") } else { "no kind of store".to_owned() };
-    let meant = near(scheme).map_or_else(String::new, |(_, example)| format!("; did you mean `{example}`?"));
-    format!("{what}{meant} There are: {}", known_kinds())
+    match near(scheme) {
+        Some((_, example)) => format!("{what}: did you mean `{example}`?"),
+        None => format!("{what}; there are: {}", known_kinds()),
+    }
 }
 
 fn near(word: &str) -> Option<&'static (&'static str, &'static str)> {
@@ -353,8 +355,8 @@ mod tests {
     fn an_address_that_is_none_is_answered_with_one_that_is_and_quotes_no_secret() {
         for (address, remedy) in [
             ("postgre://me:hunter2@db/feed", "did you mean `postgres://USER:PASSWORD@HOST:5432/DATABASE`?"),
-            ("mysql://me:hunter2@db/feed", "no store is of the kind `mysql`"),
-            ("me:hunter2@db/feed", "There are: `postgres://"),
+            ("mysql://me:hunter2@db/feed", "no store is of the kind `mysql`; there are: `postgres://"),
+            ("me:hunter2@db/feed", "there are: `postgres://"),
             ("postgres", "wants an address: `postgres://USER"),
             ("kafak", "wants an address: `kafka://HOST:9092`"),
             ("nothing", "or the path of an SQLite file"),
