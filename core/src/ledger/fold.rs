@@ -266,6 +266,7 @@ impl Fold {
             Control::Stream { .. }
             | Control::Skipped { .. }
             | Control::GapEmpty { .. }
+            | Control::Baseline { .. }
             | Control::Restart { .. }
             | Control::Malformed { .. }
             | Control::SegmentDropped { .. }
