@@ -121,6 +121,11 @@ impl SpoolReader {
         self.0.read().was_dropped(offset)
     }
 
+    /// Returns whether something that lay between two offsets was.
+    pub fn has_dropped(&self, behind: u64, upto: u64) -> bool {
+        self.0.read().all_dropped().iter().any(|(first, last)| *first <= upto && behind < *last)
+    }
+
     /// Returns what was durable and cannot be read any more, as far as somebody has come upon it, or a sink would.
     pub fn unreadable(&self) -> Vec<Unreadable> {
         let state = self.0.read();
