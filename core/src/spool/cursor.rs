@@ -181,6 +181,21 @@ impl SpoolReader {
         Ok(None)
     }
 
+    /// Returns whether [`snapshot`](Self::snapshot) has one that is not older than an offset. Costs nothing as long as no
+    /// segment begins behind that.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when a file cannot be read.
+    pub(crate) fn has_snapshot_between(&self, from: u64, upto: u64) -> Result<bool> {
+        let state = self.0.read();
+        let mut begins = state.segments.iter().map(|segment| end_before(segment.first, &state.boots));
+        let may_have = begins.any(|at| (from..=upto).contains(&at));
+        drop(begins);
+        drop(state);
+        Ok(may_have && self.snapshot(upto)?.is_some_and(|(at, _)| at.offset >= from))
+    }
+
     /// Returns a cursor whose first entry is the one behind `from`. What is no longer there it reports as missing.
     pub fn cursor(&self, from: SpoolPosition) -> Cursor {
         Cursor { shared: self.0.clone(), position: from, place: None, scanner: None, claim: None }
