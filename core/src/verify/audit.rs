@@ -36,7 +36,7 @@ pub trait Audit: Send {
 
     /// Shows each row that came at `since` or later with its values in these columns, in their order; reads them in blocks, so
     /// that a table may be larger than the memory. Times are shown in whole [`time_unit`](Self::time_unit)s.
-    async fn values(
+    async fn show_values(
         &mut self,
         table: &SinkTable,
         columns: &[usize],

@@ -200,7 +200,7 @@ impl Audit for PostgresAudit {
         Ok(readers.filter(|(_, reader)| reader.is_some()).map(|(at, _)| at).collect())
     }
 
-    async fn values(
+    async fn show_values(
         &mut self,
         table: &SinkTable,
         wanted: &[usize],

@@ -108,7 +108,7 @@ impl Audit for SqliteAudit {
         found.map_err(|error| self.failed(error))
     }
 
-    async fn values(
+    async fn show_values(
         &mut self,
         table: &SinkTable,
         wanted: &[usize],

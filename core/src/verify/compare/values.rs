@@ -39,7 +39,7 @@ pub(super) async fn compare(
         };
         *sum = sum.wrapping_add(values.of_row(&row));
     };
-    audit.values(table, &columns, since, &mut add).await?;
+    audit.show_values(table, &columns, since, &mut add).await?;
     let mut differing = BTreeSet::new();
     let mut without = 0;
     for ((_, stream), SpoolSum { rows, values, with_values, .. }) in
@@ -62,7 +62,7 @@ pub(super) async fn compare(
     }
     let spool = rows(wanted, reader, number, &differing)?;
     let mut found = Found { spool, others: Vec::new() };
-    audit.values(table, &columns, since, &mut |stream, row, values| found.take(stream, row, values)).await?;
+    audit.show_values(table, &columns, since, &mut |stream, row, values| found.take(stream, row, values)).await?;
     found.tell(table, &columns, verified);
     Ok(())
 }

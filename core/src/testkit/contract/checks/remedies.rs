@@ -150,15 +150,15 @@ async fn values(audit: &mut dyn Audit, table: &SinkTable, part: &TableRows, rows
             wanted => other = Some((row, wanted.map(|wanted| wanted.differing(values)))),
         }
     };
-    audit.values(table, &columns, Timestamp(0), &mut show).await?;
+    audit.show_values(table, &columns, Timestamp(0), &mut show).await?;
     if let Some((row, differing)) = other {
         let names = |places: Vec<usize>| -> Vec<String> {
             let schema = table.table.schema();
             places.into_iter().map(|at| schema.field(columns[at]).name().clone()).collect()
         };
-        return broken(format!("`values` shows others than were written, in {row:?}: {:?}", differing.map(names)));
+        return broken(format!("`show_values` shows others than were written, in {row:?}: {:?}", differing.map(names)));
     }
-    if found != rows.len() { broken(format!("`values` shows {found} of {} rows", rows.len())) } else { Ok(()) }
+    if found != rows.len() { broken(format!("`show_values` shows {found} of {} rows", rows.len())) } else { Ok(()) }
 }
 
 fn row_id(row: &StoredRow) -> RowId {
