@@ -112,12 +112,12 @@ async fn values_that_were_changed_are_named_by_column_stream_and_range() {
     // A number that is a little larger, and one that is gone.
     run(&bench, &format!("UPDATE trades SET price = price * 1.0000001 {}", where_(one))).await;
     run(&bench, &format!("UPDATE trades SET price = price * 1.0000001 {}", where_(next))).await;
-    run(&bench, &format!("UPDATE trades SET amount = NULL {}", where_(other))).await;
+    run(&bench, &format!("UPDATE trades SET size = NULL {}", where_(other))).await;
     let (code, page) = verify(&bench, &[]);
     assert_eq!(code, 1, "{page}");
     let prices = format!("  trades: {symbol}: 2 rows with another value of `price`, seq {one} to {next}, offsets ");
-    let amount = format!("  trades: {symbol}: 1 row with another value of `amount`, seq {other}, offset ");
-    assert!(page.contains(&prices) && page.contains(&amount) && page.ends_with("\n2 differences\n"), "{page}");
+    let size = format!("  trades: {symbol}: 1 row with another value of `size`, seq {other}, offset ");
+    assert!(page.contains(&prices) && page.contains(&size) && page.ends_with("\n2 differences\n"), "{page}");
 
     // Beside a row that is missing they are found, too, and it is not counted twice.
     run(&bench, &format!("DELETE FROM trades {}", where_(next))).await;
@@ -189,11 +189,14 @@ async fn what_the_spool_has_let_go_of_is_compared_by_the_ledgers_count() {
         program.next_report().await;
         // Segments go while they are read.
         let (code, page) = verify(&bench, &["--since", "1h"]);
-        assert_eq!(code, 0, "{page}");
+        assert!(code == 0 || code == 2 && page.ends_with("\nnobody can tell\n"), "{page}");
     }
     stop(program).await;
     let (code, page) = verify(&bench, &[]);
-    assert_eq!(code, 0, "{page}");
+    assert!(
+        code == 2 && page.ends_with("\nnobody can tell\n"),
+        "by the count all agrees, and no row was compared: {page}"
+    );
     // A ticker has no number: the spool has let go of it, and the ledger has counted one.
     let symbol = bench.texts("SELECT symbol FROM tickers ORDER BY ts_recv LIMIT 1").await.remove(0);
     run(&bench, "INSERT INTO tickers SELECT * FROM tickers ORDER BY ts_recv LIMIT 1").await;

@@ -39,7 +39,7 @@ use tidegate::{
     row::{Mark, Position, Timestamp, kinds::Trade},
     testkit::MemoryLog,
 };
-use tidegate_sources::deribit::{Channel, DeribitConfig};
+use tidegate_sources::deribit::{Channel, Choice, DeribitConfig};
 
 /// What a decoder may take beside what grows with its input, in bytes.
 const FLAT: usize = 48 << 20;
@@ -87,7 +87,8 @@ fn any_expression_is_answered() {
 
 /// Returns trades whose values are at their ends, or not there.
 fn odd_trades() -> MemoryLog {
-    let config = DeribitConfig { channels: vec![Channel::Trades], ..DeribitConfig::default() };
+    let instruments = vec![Choice::Name("ETH-PERPETUAL".to_owned())];
+    let config = DeribitConfig { channels: vec![Channel::Trades], instruments, ..DeribitConfig::default() };
     let log = MemoryLog::new("deribit", config.build().unwrap().tables());
     for (n, price) in [0.0, -0.0, f64::NAN, f64::INFINITY, f64::MIN, 5e-324, 2_760.5].into_iter().enumerate() {
         let symbol = ["ETH-PERPETUAL", "ETH-25DEC26-9000-C", "سلام"][n % 3];

@@ -54,7 +54,7 @@ pub async fn verify(pipeline: &Pipeline, folder: &Folder, since: Option<Timestam
     loop {
         // A pipeline that runs may let go of a segment that is being read: then all is looked at once more.
         match look(pipeline, folder, since).await {
-            Err(error) if tries < TRIES && has_let_go(&error) => tries += 1,
+            Err(error) if tries < TRIES && (has_let_go(&error) || is_without_its_file(&error)) => tries += 1,
             looked => return looked,
         }
     }
@@ -277,6 +277,12 @@ fn let_go() -> Error {
 
 fn has_let_go(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<LetGo>())
+}
+
+/// Returns whether a segment was gone when it was to be opened.
+fn is_without_its_file(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Runs what reads files on a thread that may block.
