@@ -10,14 +10,13 @@ use serde_json::Value;
 use support::{Bench, Program, busy};
 
 /// Where it panics and how often, and the words for it in the log, which has each change of health.
-const PLACES: [(&str, &str); 12] = [
+const PLACES: [(&str, &str); 11] = [
     ("the protocol*1", "the protocol panicked: a fault of the program"),
     ("the protocol's streams*1", "the protocol panicked"),
     ("making the source*1", "making the source panicked: a fault of the program"),
     ("the source*2", "the source panicked: a fault of the program"),
     ("starting the pipeline*1", "starting the pipeline panicked: a fault of the program"),
     ("writing*2", "writing panicked: a fault of the program"),
-    ("the delivery*1", "the delivery panicked: a fault of the program"),
     ("a table*1", "the delivery panicked: a fault of the program"),
     ("the ledger*1", "the ledger panicked: a fault of the program"),
     ("the ledger, under way*2", "the ledger panicked: a fault of the program"),

@@ -1,6 +1,11 @@
 //! What keeps a panic from ending more than the task's present try.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use futures_util::FutureExt;
 
@@ -8,12 +13,9 @@ use crate::{Error, Result, policy::Backoff, row::Timestamp};
 
 /// Runs `work`; a panic becomes an error that is worth another try.
 pub(crate) async fn caught<T>(what: &str, work: impl Future<Output = T>) -> Result<T> {
-    let ended = AssertUnwindSafe(async {
-        meet(what);
-        work.await
-    });
-    let ended = ended.catch_unwind().await;
-    ended.map_err(|panic| Error::transient(format!("{what} panicked: {}", text_of(&*panic))))
+    let panicked = |panic: Box<dyn Any + Send>| Error::transient(format!("{what} panicked: {}", text_of(&*panic)));
+    catch_unwind(|| meet(what)).map_err(panicked)?;
+    AssertUnwindSafe(work).catch_unwind().await.map_err(panicked)
 }
 
 /// Returns the pauses between the runs of a task that begins again and again.

@@ -31,7 +31,7 @@ pub trait Audit: Send {
     /// Returns which columns of a table, by their numbers in its schema, give every value back that was written into them. None
     /// where the store does not say: then no values are compared.
     async fn faithful(&mut self, table: &SinkTable) -> Result<Vec<usize>> {
-        let _ = table;
+        _ = table;
         Ok(Vec::new())
     }
 
@@ -44,7 +44,7 @@ pub trait Audit: Send {
         since: Timestamp,
         show: &mut ShowValues<'_>,
     ) -> Result<()> {
-        let _ = (columns, since, show);
+        _ = (columns, since, show);
         Err(Error::permanent(format!("this store does not show the values of `{}`", table.name)))
     }
 

@@ -120,7 +120,7 @@ impl Found {
     /// Names the rows that are in both, and are not equal.
     fn tell(mut self, table: &SinkTable, columns: &[usize], verified: &mut SinkVerified) {
         let schema = table.table.schema();
-        let mut named: BTreeMap<(Stream, String), Vec<(RowId, Option<u64>)>> = BTreeMap::new();
+        let mut named: BTreeMap<(Stream, String), Vec<_>> = BTreeMap::new();
         for (stream, row, values) in self.others {
             let rows = self.spool.get_mut(&stream).and_then(|rows| rows.get_mut(&row));
             // One that is not in the spool, or once more than there, was named as such.
