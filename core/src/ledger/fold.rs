@@ -644,6 +644,7 @@ fn forgotten(stored: StoredLine) -> Option<Line> {
 fn left(by: LeftBy) -> Known {
     match by {
         LeftBy::Choice => Known::because(State::NotSubscribed, "the choice has other instruments"),
+        LeftBy::Expiry => Known::because(State::NotSubscribed, "expired, or not listed any more"),
         LeftBy::Start => Known::because(State::NotSubscribed, "not chosen any more since a start"),
         LeftBy::Venue => Known::because(State::NotSubscribed, "ended by the venue"),
         LeftBy::Schedule => Known::because(State::Closed, "by the schedule"),

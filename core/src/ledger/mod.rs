@@ -40,4 +40,4 @@ pub(crate) use task::{Ledger, Setup, prepare};
 pub(crate) use teller::Telling;
 #[cfg(test)]
 pub(crate) use timeline::Mark;
-pub use timeline::State;
+pub use timeline::{Joined, State};

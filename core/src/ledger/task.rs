@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Kind, Result,
-    caught::{caught, pauses},
+    caught::{caught, meet, pauses},
     delivery::{Floor, Log, Seen, SpoolLog},
     health::StageHealth,
     intake::Continuity,
@@ -171,6 +171,7 @@ impl Ledger {
     }
 
     async fn save(&self, store: &mut Store, reading: &mut Reading) -> Result<()> {
+        meet("the ledger, under way");
         let said = std::mem::take(&mut reading.said);
         if let Some(told) = store.told() {
             told.hear(said);

@@ -15,3 +15,23 @@ pub use script::{Script, Stored, gap};
 pub use server::Server;
 
 pub use crate::{intake::inline::InlineIntake, row::Value};
+
+/// Lets this process panic the next so many times that it comes to a place which catches panics, or to something within: `the
+/// protocol`, `a table`, `the ledger, under way`… In a release build it does nothing.
+pub fn plan_panics(place: &str, times: u32) {
+    #[cfg(debug_assertions)]
+    crate::caught::planned::plan(place, times);
+    #[cfg(not(debug_assertions))]
+    let _ = (place, times);
+}
+
+/// Reads what is noted of a sink beside its spool, as every start does.
+///
+/// # Errors
+///
+/// Where that is no note.
+pub fn read_note(bytes: &[u8]) -> crate::Result<()> {
+    let disk = SimDisk::default();
+    disk.put(&crate::delivery::file_name("sink"), bytes);
+    crate::delivery::Known::open(std::sync::Arc::new(disk), "sink").map(drop)
+}

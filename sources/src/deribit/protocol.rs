@@ -391,6 +391,10 @@ impl Protocol for Deribit {
         Channel::covered(channel).into_iter().collect()
     }
 
+    fn has_ended(&self, channel: &str) -> bool {
+        self.selection.has_ended(subject(channel))
+    }
+
     fn endpoint(&mut self, _: &str, now: Timestamp) -> Result<Endpoint> {
         self.now = now;
         Ok(Endpoint::new(self.hosts.ws.clone()))

@@ -39,6 +39,7 @@ use super::{
 use crate::{
     Error, Kind, Result,
     catalog::Factory,
+    caught::meet,
     config::ConnectionConfig,
     health::StageHealth,
     http::{Answer, Hosts, NoAnswer, Turn},
@@ -406,7 +407,11 @@ impl<T: Transport> Driver<T> {
         outbox.begin(at, origin);
         let before = outbox.records().len();
         let protocol = &mut *self.protocol;
-        let outcome = catch_unwind(AssertUnwindSafe(|| call(protocol, outbox))).unwrap_or_else(|panic| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            meet("the protocol");
+            call(protocol, outbox)
+        }));
+        let outcome = outcome.unwrap_or_else(|panic| {
             self.has_panicked = true;
             Err(panicked(&*panic))
         });
