@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::{Error, Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
+use crate::{Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
 
 /// A look at what a store holds. All answers are of one moment, however long they take, and nothing is changed.
 #[async_trait]
@@ -26,17 +26,9 @@ pub trait Audit: Send {
     /// Returns the rows of one stream that came at `since` or later.
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>>;
 
-    /// Counts all rows of a table that a `select` has made, whatever columns it has; `None` where there is no such table.
-    ///
-    /// # Errors
-    ///
-    /// `Permanent`, as long as a store does not say how: then such tables are left out.
-    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
-        Err(Error::permanent(format!(
-            "rows of `{}` cannot be told apart, and this store does not count them",
-            table.name
-        )))
-    }
+    /// Counts all rows of a table, whatever columns it has: of one whose `select` leaves out what tells its rows apart, nothing
+    /// else can be asked. `None` where there is no such table.
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>>;
 
     /// Returns the rows that came before `before` and have a number and a `ts_event` that others of their stream have, too.
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>>;

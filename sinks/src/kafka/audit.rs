@@ -109,6 +109,23 @@ impl Audit for KafkaAudit {
         .await
     }
 
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
+        let topic = table.name.clone();
+        self.look(move |look, waited| {
+            let format = look.format;
+            let mut count = 0;
+            let is_there = look.messages(&topic, Timestamp(i64::MIN), waited, |value| {
+                count += match format {
+                    Format::Json => 1,
+                    Format::Arrow => batches(value)?.iter().map(|batch| batch.num_rows() as u64).sum(),
+                };
+                Some(())
+            })?;
+            Ok(is_there.then_some(count))
+        })
+        .await
+    }
+
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
         let (topic, stream) = (table.name.clone(), stream.clone());
         self.look(move |look, waited| {
@@ -148,6 +165,25 @@ impl Audit for KafkaAudit {
 impl Look {
     /// Shows each row of a topic whose message is not older than `since`; false if there is no such topic.
     fn each(&mut self, topic: &str, since: Timestamp, waited: &Waited, mut show: impl FnMut(Found)) -> Result<bool> {
+        let format = self.format;
+        self.messages(topic, since, waited, |value| {
+            let rows = match format {
+                Format::Json => json(value),
+                Format::Arrow => arrow(value),
+            };
+            rows?.into_iter().for_each(&mut show);
+            Some(())
+        })
+    }
+
+    /// Shows each message of ours that counts; one that cannot be read is none, and an error.
+    fn messages(
+        &mut self,
+        topic: &str,
+        since: Timestamp,
+        waited: &Waited,
+        mut show: impl FnMut(&[u8]) -> Option<()>,
+    ) -> Result<bool> {
         let extents = match self.extents.get(topic) {
             Some(extents) => extents.clone(),
             None => {
@@ -160,22 +196,16 @@ impl Look {
         };
         let stretches =
             if since.0 > 0 { self.reader.since(topic, &extents, since.0.div_euclid(1_000_000))? } else { extents };
-        let (format, upto) = (self.format, self.upto);
+        let upto = self.upto;
         self.reader.read(topic, &stretches, waited, |message| {
             // Whoever else writes to the topic has no such header, and is none of ours.
             if offset(message).is_none_or(|offset| offset > upto) {
                 return Ok(());
             }
-            let value = message.payload().unwrap_or_default();
-            let rows = match format {
-                Format::Json => json(value),
-                Format::Arrow => arrow(value),
-            };
-            let unreadable =
-                || format!("offset {} of partition {} of `{topic}`", message.offset(), message.partition());
-            let rows = rows.ok_or_else(|| Error::permanent(format!("{} is no row of ours", unreadable())))?;
-            rows.into_iter().for_each(&mut show);
-            Ok(())
+            show(message.payload().unwrap_or_default()).ok_or_else(|| {
+                let (at, partition) = (message.offset(), message.partition());
+                Error::permanent(format!("offset {at} of partition {partition} of `{topic}` is no row of ours"))
+            })
         })?;
         Ok(true)
     }
@@ -204,10 +234,13 @@ fn json(value: &[u8]) -> Option<Vec<Found>> {
     Some(vec![Found { stream, id, is_redriven: row.origin == "redrive" }])
 }
 
+fn batches(value: &[u8]) -> Option<Vec<RecordBatch>> {
+    StreamReader::try_new(value, None).ok()?.collect::<Result<_, _>>().ok()
+}
+
 fn arrow(value: &[u8]) -> Option<Vec<Found>> {
     let mut found = Vec::new();
-    for batch in StreamReader::try_new(value, None).ok()? {
-        let batch = batch.ok()?;
+    for batch in batches(value)? {
         for row in 0..batch.num_rows() {
             let id = RowId {
                 seq: number(&batch, row),
