@@ -42,6 +42,10 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// have a key.
     const HAS_KEYS: bool = false;
 
+    /// Whether a sink's store drops rows that are older than [`SinkTable::retention`] says. One that does not keeps every row,
+    /// and no table of its can have a retention.
+    const HAS_RETENTION: bool = false;
+
     /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
     type Built;
 
@@ -236,6 +240,8 @@ pub(crate) struct Made<B> {
     pub(crate) check_tables: TableCheck,
     /// Whether the tables of a sink may have keys.
     pub(crate) has_keys: bool,
+    /// Whether the tables of a sink may have a retention.
+    pub(crate) has_retention: bool,
 }
 
 impl<B> Default for Shelf<B> {
@@ -300,8 +306,9 @@ fn read<C: Component>(
             let path: PathOf = Box::new(move |pipeline| of_path.path(pipeline));
             let of_tables = config.clone();
             let check_tables = Box::new(move |tables: &[SinkTable]| of_tables.check_tables(tables));
-            let (factory, has_keys) = (Arc::new(move || config.build()), C::HAS_KEYS);
-            Some(Made { factory, first, values, wrong, store, path, check_tables, has_keys })
+            let factory = Arc::new(move || config.build());
+            let (has_keys, has_retention) = (C::HAS_KEYS, C::HAS_RETENTION);
+            Some(Made { factory, first, values, wrong, store, path, check_tables, has_keys, has_retention })
         }
         Err(error) => {
             // It may follow from what was left out.

@@ -25,6 +25,7 @@ mod opening;
 mod report;
 mod setup;
 mod spool_log;
+mod survey;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -38,4 +39,5 @@ pub use opening::{Extent, Opening, compare};
 pub(crate) use opening::{FROM_LOG, FROM_STORE, misfit, overtaken};
 pub use setup::{Floor, Outcome, Setup};
 pub use spool_log::SpoolLog;
+pub(crate) use survey::survey;
 pub use task::Delivery;

@@ -30,7 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use check::{Check, check_connections};
+pub use check::{Check, check_connections, check_store};
 pub use folder::Folder;
 use own::{Own, OwnSetup};
 use redrive::Redrives;

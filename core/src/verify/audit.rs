@@ -1,8 +1,9 @@
 //! What a store can be asked: [`Audit`], which each store that can answer implements in its own words.
 
 use async_trait::async_trait;
+use serde_json::Value;
 
-use crate::{Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
+use crate::{Error, Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
 
 /// A look at what a store holds. All answers are of one moment, however long they take, and nothing is changed.
 #[async_trait]
@@ -29,6 +30,18 @@ pub trait Audit: Send {
     /// Counts all rows of a table, whatever columns it has: of one whose `select` leaves out what tells its rows apart, nothing
     /// else can be asked. `None` where there is no such table.
     async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>>;
+
+    /// Returns all rows of a table in no order, of each the values of `columns` as JSON has them; none where there is no such
+    /// table. `ts_event` and `ts_recv` are nanoseconds since 1970. All of them are held in memory: it is for a demo, and for
+    /// tests.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent`, as long as a store does not say how.
+    async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
+        _ = columns;
+        Err(Error::permanent(format!("the values of `{}` cannot be read back from this store", table.name)))
+    }
 
     /// Returns the rows that came before `before` and have a number and a `ts_event` that others of their stream have, too.
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>>;

@@ -12,6 +12,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tidegate_core::{
     Error, Result,
     chunk::{ColumnView, Part, SinkTable},
@@ -94,7 +95,7 @@ impl Audit for KafkaAudit {
         let topic = table.name.clone();
         self.look(move |look, waited| {
             let mut sums: HashMap<Stream, Sum> = HashMap::new();
-            let is_there = look.each(&topic, since, waited, |found| {
+            let is_there = look.each(&topic, since, waited, found, |found: Found| {
                 if found.id.ts_recv < since {
                     return;
                 }
@@ -112,15 +113,8 @@ impl Audit for KafkaAudit {
     async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
         let topic = table.name.clone();
         self.look(move |look, waited| {
-            let format = look.format;
             let mut count = 0;
-            let is_there = look.messages(&topic, Timestamp(i64::MIN), waited, |value| {
-                count += match format {
-                    Format::Json => 1,
-                    Format::Arrow => batches(value)?.iter().map(|batch| batch.num_rows() as u64).sum(),
-                };
-                Some(())
-            })?;
+            let is_there = look.each(&topic, Timestamp(i64::MIN), waited, rows_in, |rows| count += rows)?;
             Ok(is_there.then_some(count))
         })
         .await
@@ -130,7 +124,7 @@ impl Audit for KafkaAudit {
         let (topic, stream) = (table.name.clone(), stream.clone());
         self.look(move |look, waited| {
             let mut rows = Vec::new();
-            look.each(&topic, since, waited, |found| {
+            look.each(&topic, since, waited, found, |found: Found| {
                 if found.stream == stream && found.id.ts_recv >= since {
                     rows.push(found.id);
                 }
@@ -140,11 +134,23 @@ impl Audit for KafkaAudit {
         .await
     }
 
+    async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
+        let (topic, columns) =
+            (table.name.clone(), columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>());
+        self.look(move |look, waited| {
+            let mut rows = Vec::new();
+            let read = |format, value: &[u8]| values(format, value, &columns).map(|row| vec![row]);
+            look.each(&topic, Timestamp(i64::MIN), waited, read, |row| rows.push(row))?;
+            Ok(rows)
+        })
+        .await
+    }
+
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>> {
         let topic = table.name.clone();
         self.look(move |look, waited| {
             let mut times: HashMap<(Stream, u64, i64), Vec<i64>> = HashMap::new();
-            look.each(&topic, Timestamp(i64::MIN), waited, |found| {
+            look.each(&topic, Timestamp(i64::MIN), waited, found, |found: Found| {
                 if let Some(seq) = found.id.seq.filter(|_| found.id.ts_recv < before) {
                     times.entry((found.stream, seq, found.id.ts_event.0)).or_default().push(found.id.ts_recv.0);
                 }
@@ -164,25 +170,13 @@ impl Audit for KafkaAudit {
 
 impl Look {
     /// Shows each row of a topic whose message is not older than `since`; false if there is no such topic.
-    fn each(&mut self, topic: &str, since: Timestamp, waited: &Waited, mut show: impl FnMut(Found)) -> Result<bool> {
-        let format = self.format;
-        self.messages(topic, since, waited, |value| {
-            let rows = match format {
-                Format::Json => json(value),
-                Format::Arrow => arrow(value),
-            };
-            rows?.into_iter().for_each(&mut show);
-            Some(())
-        })
-    }
-
-    /// Shows each message of ours that counts; one that cannot be read is none, and an error.
-    fn messages(
+    fn each<R>(
         &mut self,
         topic: &str,
         since: Timestamp,
         waited: &Waited,
-        mut show: impl FnMut(&[u8]) -> Option<()>,
+        read: impl Fn(Format, &[u8]) -> Option<Vec<R>>,
+        mut show: impl FnMut(R),
     ) -> Result<bool> {
         let extents = match self.extents.get(topic) {
             Some(extents) => extents.clone(),
@@ -196,16 +190,19 @@ impl Look {
         };
         let stretches =
             if since.0 > 0 { self.reader.since(topic, &extents, since.0.div_euclid(1_000_000))? } else { extents };
-        let upto = self.upto;
+        let (format, upto) = (self.format, self.upto);
         self.reader.read(topic, &stretches, waited, |message| {
             // Whoever else writes to the topic has no such header, and is none of ours.
             if offset(message).is_none_or(|offset| offset > upto) {
                 return Ok(());
             }
-            show(message.payload().unwrap_or_default()).ok_or_else(|| {
-                let (at, partition) = (message.offset(), message.partition());
-                Error::permanent(format!("offset {at} of partition {partition} of `{topic}` is no row of ours"))
-            })
+            let value = message.payload().unwrap_or_default();
+            let rows = read(format, value);
+            let unreadable =
+                || format!("offset {} of partition {} of `{topic}`", message.offset(), message.partition());
+            let rows = rows.ok_or_else(|| Error::permanent(format!("{} is no row of ours", unreadable())))?;
+            rows.into_iter().for_each(&mut show);
+            Ok(())
         })?;
         Ok(true)
     }
@@ -216,6 +213,24 @@ fn offset(message: &BorrowedMessage<'_>) -> Option<u64> {
     let position = message.headers()?.iter().find(|header| header.key == "tg_position")?;
     let text = std::str::from_utf8(position.value?).ok()?;
     text.split('.').nth(1)?.parse().ok()
+}
+
+fn found(format: Format, value: &[u8]) -> Option<Vec<Found>> {
+    match format {
+        Format::Json => json(value),
+        Format::Arrow => arrow(value),
+    }
+}
+
+/// Returns some columns of a row of JSON.
+fn values(format: Format, value: &[u8], columns: &[String]) -> Option<Vec<Value>> {
+    let row: Map<String, Value> = (format == Format::Json).then(|| serde_json::from_slice(value).ok())??;
+    let column = |name: &String| match (name.as_str(), row.get(name)) {
+        (_, None) => Some(Value::Null),
+        ("ts_event" | "ts_recv", Some(value)) => time(value.as_str()?).map(|time| time.0.into()),
+        (_, Some(value)) => Some(value.clone()),
+    };
+    columns.iter().map(column).collect()
 }
 
 fn json(value: &[u8]) -> Option<Vec<Found>> {
@@ -232,6 +247,14 @@ fn json(value: &[u8]) -> Option<Vec<Found>> {
     let id = RowId { seq: row.seq, ts_event: time(&row.ts_event)?, ts_recv: time(&row.ts_recv)? };
     let stream = Stream { venue: row.venue, symbol: row.symbol };
     Some(vec![Found { stream, id, is_redriven: row.origin == "redrive" }])
+}
+
+/// Counts the rows of a message.
+fn rows_in(format: Format, value: &[u8]) -> Option<Vec<u64>> {
+    match format {
+        Format::Json => Some(vec![1]),
+        Format::Arrow => Some(batches(value)?.iter().map(|batch| batch.num_rows() as u64).collect()),
+    }
 }
 
 fn batches(value: &[u8]) -> Option<Vec<RecordBatch>> {

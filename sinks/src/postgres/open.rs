@@ -48,7 +48,7 @@ pub(super) struct Server {
     pub(super) version: String,
     /// The schema that everything is in.
     pub(super) schema: String,
-    has_schema: bool,
+    pub(super) has_schema: bool,
     keeps_commits: bool,
     /// The schema, quoted where it must be, that TimescaleDB's functions are in.
     pub(super) timescale: Option<String>,

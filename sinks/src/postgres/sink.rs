@@ -14,10 +14,11 @@ use super::{
     audit::PostgresAudit,
     config::Settings,
     error::sorted,
-    keys::{lacking, unique},
+    keys::{lacking, to_be_made, unique},
     link::Link,
     open::{Opening, server},
-    schema::{Maker, prepare},
+    position::Positions,
+    schema::{Maker, prepare, quoted},
     session::Session,
 };
 
@@ -155,12 +156,20 @@ async fn reach(
     link.run("BEGIN READ ONLY").await?;
     let server = server(settings, link).await?;
     let (mut maker, mut found) = (Maker::looking(settings.create), 0);
+    // As the first opening would say it, in the same order.
+    if !server.has_schema {
+        maker.make(link, format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&server.schema))).await?;
+    }
+    if let Some(statement) = Positions::of(&server.schema).missing(link).await? {
+        maker.make(link, statement).await?;
+    }
     let (mut missing, mut keys) = (Vec::new(), Vec::new());
     for table in tables {
         let with = (settings, &*server.schema);
         match prepare(link, with, table, false, &mut maker).await? {
             Err(error) => return Ok(Err(error)),
-            Ok(None) => {}
+            Ok(None) if settings.create => {}
+            Ok(None) => missing.extend(to_be_made(&server.schema, table).map(|sql| (&table.name, sql))),
             Ok(Some(target)) => {
                 found += 1;
                 missing.extend(lacking(link, &server.schema, table, &target).await?.map(|sql| (&table.name, sql)));
