@@ -75,7 +75,8 @@ pub(crate) async fn derived_rows_are_there_once(store: &dyn Store) {
 
 /// Returns trades that are worth at least so much, under other names, and the large ones of these.
 fn derived(least: f64) -> Derived {
-    let worth = "ts_event as at, symbol as instrument, price * size as value, seq as number";
+    // With what Kafka makes a message's key, headers and time of.
+    let worth = "ts_event as at, ts_recv, venue, symbol, origin, price * size as value, seq as number";
     testkit::derived(&[
         ["large", "worth", "value >= 70", ""],
         ["worth", "trades", &format!("price * size >= {least}"), worth],
@@ -105,11 +106,15 @@ impl World<'_> {
     async fn killed(&mut self, derived: &Derived, more: u64) {
         // What a process left in doubt the next one settles, so nothing is read before it runs.
         let goal = self.made - ROUND + more;
-        let (_stop, running) = self.start(derived);
+        let health = Registry::new();
+        let (_stop, running) = self.start(derived, &health);
         let running = tokio::spawn(running);
         let deadline = Instant::now() + PATIENCE;
         while more > 0 && (self.stored("trades").await.len() as u64) < goal {
-            assert!(Instant::now() < deadline, "nothing is stored");
+            if running.is_finished() {
+                panic!("it ended by itself: {:?}", running.await.map(|outcome| outcome.failure));
+            }
+            assert!(Instant::now() < deadline, "of {goal} trades too few are stored: {:?}", health.report());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         tokio::time::sleep(Duration::from_micros(self.random.draw() % 60_000)).await;
@@ -118,7 +123,7 @@ impl World<'_> {
     }
 
     async fn to_the_end(&self, derived: &Derived) {
-        let (stop, running) = self.start(derived);
+        let (stop, running) = self.start(derived, &Registry::new());
         stop.send_replace(Some(Instant::now() + PATIENCE));
         let outcome = running.await;
         assert_eq!((outcome.failure, outcome.rows_left), (None, 0));
@@ -144,6 +149,7 @@ impl World<'_> {
     fn start(
         &self,
         derived: &Derived,
+        health: &Registry,
     ) -> (watch::Sender<Option<Instant>>, impl Future<Output = Outcome> + Send + 'static) {
         let (stop, stopping) = watch::channel(None);
         let directory: &Path = self.directory.path();
@@ -170,7 +176,7 @@ impl World<'_> {
             stop: stopping,
             when_full: WhenFull::Block,
             others: Others::default(),
-            health: Registry::new(),
+            health: health.clone(),
             commands: Commands::default(),
         };
         (stop, Delivery::new(setup).unwrap().0.run())

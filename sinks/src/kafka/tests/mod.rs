@@ -238,9 +238,15 @@ impl Reader {
 
     /// Waits until all that a partition holds now is decided: a commit is answered before its end is written everywhere.
     fn settled(&self, topic: &str, partition: i32, deadline: Instant) {
-        let end = |client: &BaseConsumer| client.fetch_watermarks(topic, partition, PATIENCE).map(|(_, end)| end);
-        let upto = end(&self.all).unwrap();
-        while end(&self.committed).unwrap() < upto {
+        let end = |client: &BaseConsumer| loop {
+            match client.fetch_watermarks(topic, partition, PATIENCE) {
+                Ok((_, end)) => return end,
+                // A topic that was just made has no leader yet.
+                Err(error) => assert!(Instant::now() < deadline, "{topic}: {error}"),
+            }
+        };
+        let upto = end(&self.all);
+        while end(&self.committed) < upto {
             assert!(Instant::now() < deadline, "{topic} has a transaction that nobody ends");
         }
     }
