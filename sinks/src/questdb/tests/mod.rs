@@ -2,9 +2,11 @@
 
 mod contract;
 mod delivery;
+mod derived;
 mod faults;
 mod owners;
 mod tables;
+mod tls;
 mod values;
 
 use std::{
