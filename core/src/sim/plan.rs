@@ -220,7 +220,7 @@ fn narrow(setting: &mut Setting) {
 fn odds(setting: &Setting, random: &mut Random) -> Vec<(u64, What)> {
     let mut odds = vec![
         (3_000, What::Make),
-        (if setting.is_slow { 600 } else { 2_800 }, What::Deliver(0)),
+        (if setting.is_slow { 1_500 } else { 2_800 }, What::Deliver(0)),
         (500, What::Deliver(1)),
         (350, What::Connect(0)),
         (80, What::Connect(1)),
