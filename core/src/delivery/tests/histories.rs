@@ -389,7 +389,7 @@ fn process(log: &MemoryLog, seed: u64) -> (Machine, Feeder<MemoryLog>) {
     };
     let tables: TableChoice =
         serde_json::from_str(if is_derived(seed) { r#"["some"]"# } else { r#"["trades"]"# }).unwrap();
-    let ratio = "ts_event as at, 100 / (seq % 5) as ratio";
+    let ratio = "ts_event as at, price / (seq % 5) as ratio";
     let derived = Derived::new(vec![Definition::of("some", "trades", "seq % 3 <> 0", ratio)]);
     let bounds = Bounds { rows: 4, bytes: 1 << 20 };
     let wanted = Wanted { tables, derived };
