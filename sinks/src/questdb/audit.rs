@@ -34,7 +34,7 @@ pub(super) struct QuestDbAudit {
 
 impl QuestDbAudit {
     pub(super) async fn open(config: &QuestDbConfig, owner: &Owner) -> Result<Self> {
-        let client = Client::new(config)?;
+        let client = Client::new(config).await?;
         let missing =
             || Error::permanent(format!("there is no table `{}`, which says up to where rows count", config.owners));
         let all = owners(config, &client).await?.ok_or_else(missing)?;
