@@ -27,7 +27,7 @@ impl Store for Bench {
 
     async fn numbers(&self, table: &str, column: &str) -> Vec<u64> {
         // An error is a table that is not there yet: what is missing in the end is seen.
-        let rows = Client::new(&self.config).unwrap().sql(&format!("SELECT {column} FROM {table}")).await;
+        let rows = Client::new(&self.config).await.unwrap().sql(&format!("SELECT {column} FROM {table}")).await;
         rows.unwrap_or_default().iter().map(|row| row[0].as_u64().unwrap()).collect()
     }
 }
