@@ -1,4 +1,5 @@
 //! Derived tables through the delivery driver, the same for every store: each row once, whatever is killed.
+#![allow(clippy::unwrap_used, reason = "tests may fail")]
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
