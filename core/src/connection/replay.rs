@@ -350,7 +350,7 @@ impl Replay {
                 Command::Unsubscribed(_)
                 | Command::Confirm(..)
                 | Command::Send(_)
-                | Command::SendSecret(_)
+                | Command::SendSecret(..)
                 | Command::Ready
                 | Command::Refuse(..)
                 | Command::WakeAfter(_)

@@ -59,6 +59,9 @@ pub(crate) fn three(store: Option<SpoolPosition>, known: Option<SpoolPosition>, 
 pub(crate) const FROM_LOG: &str = "from-log";
 pub(crate) const FROM_STORE: &str = "from-store";
 
+/// Why a store that went back cannot be fed again.
+pub(crate) const NO_LONGER: &str = "the spool no longer has what the store lacks";
+
 /// Returns why a position does not fit the log, if it does not.
 pub(crate) fn misfit(standing: Standing) -> Option<&'static str> {
     match standing {
@@ -66,7 +69,7 @@ pub(crate) fn misfit(standing: Standing) -> Option<&'static str> {
         Standing::OtherBoot => {
             Some("the store was written from another history of the spool: it was copied, restored or made anew")
         }
-        Standing::Gone => Some("the spool no longer has what the store lacks"),
+        Standing::Gone => Some(NO_LONGER),
         Standing::Retained | Standing::Dropped => None,
     }
 }

@@ -614,7 +614,9 @@ LEFT JOIN sessions ON sessions.session = streams.session
 JOIN (SELECT *, row_number() OVER (PARTITION BY stream ORDER BY start DESC) AS age FROM marks) AS kept
     ON kept.stream = streams.id
 WHERE gone = 0 AND (age <= ?1
-    OR start >= (SELECT min(open.start) FROM marks AS open WHERE open.stream = kept.stream AND open.state = 'open'))
+    OR start >= (SELECT min(open.start) FROM marks AS open WHERE open.stream = kept.stream AND open.state = 'open')
+    OR start >= (SELECT max(before.start) FROM marks AS before WHERE before.stream = kept.stream AND before.start <
+        (SELECT min(open.start) FROM marks AS open WHERE open.stream = kept.stream AND open.state = 'open')))
 ORDER BY streams.id, start";
 
 #[cfg(test)]

@@ -201,7 +201,8 @@ impl Timeline {
     pub(crate) fn saved(&mut self) {
         self.changed = None;
         let open = self.marks.iter().position(|mark| mark.known.state == State::Open).unwrap_or(usize::MAX);
-        let settled = self.marks.len().saturating_sub(KEPT).min(open);
+        // The one before it too: they may become one.
+        let settled = self.marks.len().saturating_sub(KEPT).min(open.saturating_sub(1));
         self.marks.drain(..settled);
     }
 }

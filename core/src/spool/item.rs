@@ -228,6 +228,16 @@ pub enum Control {
         /// Wall clock.
         at: Timestamp,
     },
+    /// The venue's history has shown the newest record from before a stream is owed: all behind it is. It is no row here,
+    /// since it may have been stored before the stream was forgotten, and was made before anybody asked for it.
+    Baseline {
+        /// The gap that asks for the beginning.
+        gap: GapId,
+        /// The stream.
+        stream: u32,
+        /// The record.
+        edge: Edge,
+    },
 }
 
 /// By whom, or what, streams were left on purpose. New ones are added at the end only.

@@ -1,5 +1,6 @@
 //! What an author of a source or a sink tests with: a disk that can fail in every way, intake on its caller's thread, real servers.
 
+pub mod certificates;
 pub mod contract;
 mod disk;
 mod log;
@@ -34,4 +35,18 @@ pub fn read_note(bytes: &[u8]) -> crate::Result<()> {
     let disk = SimDisk::default();
     disk.put(&crate::delivery::file_name("sink"), bytes);
     crate::delivery::Known::open(std::sync::Arc::new(disk), "sink").map(drop)
+}
+
+/// Returns derived tables as a pipeline's file defines them: name, `from`, `where` and `select` of each; an empty text is none.
+///
+/// # Panics
+///
+/// If a text is no expression.
+pub fn derived(tables: &[[&str; 4]]) -> crate::table::Derived {
+    crate::table::Derived::new(
+        tables
+            .iter()
+            .map(|[name, from, condition, selection]| crate::table::Definition::of(name, from, condition, selection))
+            .collect(),
+    )
 }

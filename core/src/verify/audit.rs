@@ -48,17 +48,9 @@ pub trait Audit: Send {
         Err(Error::permanent(format!("this store does not show the values of `{}`", table.name)))
     }
 
-    /// Counts all rows of a table that a `select` has made, whatever columns it has; `None` where there is no such table.
-    ///
-    /// # Errors
-    ///
-    /// `Permanent`, as long as a store does not say how: then such tables are left out.
-    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
-        Err(Error::permanent(format!(
-            "rows of `{}` cannot be told apart, and this store does not count them",
-            table.name
-        )))
-    }
+    /// Counts all rows of a table, whatever columns it has: of one whose `select` leaves out what tells its rows apart, nothing
+    /// else can be asked. `None` where there is no such table.
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>>;
 
     /// Returns all rows of a table in no order, of each the values of `columns` as JSON has them; none where there is no such
     /// table. `ts_event` and `ts_recv` are nanoseconds since 1970. All of them are held in memory: it is for a demo, and for

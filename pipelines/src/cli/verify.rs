@@ -17,7 +17,7 @@ pub(crate) struct VerifyArgs {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Leave out rows that came before: 1d, 12h, 30m.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
     pub(crate) since: Option<std::time::Duration>,
     /// Print one JSON document, with every difference.
     #[arg(long)]

@@ -150,6 +150,9 @@ impl Producer {
         let producer: KafkaResult<ThreadedProducer<Deliveries>> = settings.create_with_context(deliveries.clone());
         let producer = producer.map_err(|error| sorted("the Kafka producer cannot be made", &error))?;
         let producer = Self { producer, deliveries, config: config.clone() };
+        // The client looks for its coordinator at once where a broker is connected, and else half a second later. Whether this
+        // works is told by what follows.
+        drop(producer.producer.client().fetch_metadata(Some(&position::topic(owner)), CONNECT));
         producer.repeat("the transactional id cannot be taken", waited, |producer| {
             producer.init_transactions(STEP.max(Duration::from_secs(1)))
         })?;
@@ -409,6 +412,8 @@ const DEFAULT_LIMIT: usize = 1_000_000;
 const BATCH: usize = 1_000_000;
 /// A pause while the client's queue is full.
 const FULL: Duration = Duration::from_millis(1);
+/// How long the first connection of a producer is waited for.
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long aborting may take.
 const ABORT: Duration = Duration::from_secs(5);
 /// A row that came within so many milliseconds is not too old for any topic.

@@ -186,6 +186,17 @@ impl Audit for PostgresAudit {
         sums.map(Some).map_err(|error| self.failed(error))
     }
 
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
+        let seen = look(&self.link, &self.schema, &table.name).await.map_err(|error| self.failed(error))??;
+        if seen.is_none() {
+            return Ok(None);
+        }
+        let sql = format!("SELECT count(*) FROM {}.{}", quoted(&self.schema), quoted(&table.name));
+        let rows = self.fetch(&sql, &[]).await?;
+        let count: i64 = rows.first().ok_or_else(unreadable)?.try_get(0).map_err(|error| self.failed(error))?;
+        Ok(Some(count.unsigned_abs()))
+    }
+
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
         let Some(Source { name, event, received }) = self.source(table).await? else { return Ok(Vec::new()) };
         let sql = format!(

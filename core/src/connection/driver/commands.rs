@@ -41,7 +41,8 @@ impl<T: Transport> Driver<T> {
                     let sent = self.send(text);
                     outcome = outcome.and(sent);
                 }
-                Command::SendSecret(text) => {
+                Command::SendSecret(text, secret) => {
+                    self.secrets.learn(&secret);
                     self.note(|| Recorded::Sent { text: "***".to_owned() });
                     let sent = self.send(text);
                     outcome = outcome.and(sent);

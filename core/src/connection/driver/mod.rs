@@ -7,6 +7,7 @@ mod session;
 mod timers;
 
 use std::{
+    borrow::Cow,
     future::{Future, pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -30,6 +31,7 @@ use super::{
     liveness::Heard,
     reconnect::Reconnect,
     rest::{CallId, RestQueue},
+    secrets::Secrets,
     standing::{Standing, Waiting},
     subscriptions::Subscriptions,
     transport::{NotConnected, Transport},
@@ -67,6 +69,8 @@ pub(super) struct Driver<T: Transport> {
     /// That of the connection, then one for each host of the HTTP interface.
     breakers: Vec<ShownBreaker>,
     capture: Option<Capture>,
+    /// What was sent and nobody may see.
+    secrets: Secrets,
     /// Sessions that were opened so far.
     sessions: u64,
     link: Link,
@@ -199,6 +203,7 @@ impl<T: Transport> Driver<T> {
             health: cx.health,
             metrics: cx.metrics,
             capture: None,
+            secrets: Secrets::default(),
             sessions: 0,
             link,
             room: cx.room,
@@ -362,8 +367,15 @@ impl<T: Transport> Driver<T> {
     fn settle(&mut self, outcome: Result<(), Stop>) -> Result<()> {
         match outcome {
             Ok(()) => Ok(()),
-            Err(Stop::Source(error)) => Err(error),
-            Err(Stop::Session(end)) => self.end_session(end),
+            Err(Stop::Source(error)) => Err(match self.secrets.hide(&error.chain()) {
+                Cow::Borrowed(_) => error,
+                // What it came from says the same.
+                Cow::Owned(hidden) => Error::permanent(hidden),
+            }),
+            Err(Stop::Session(mut end)) => {
+                self.secrets.hide_in(&mut end.why);
+                self.end_session(end)
+            }
         }
     }
 
@@ -375,9 +387,7 @@ impl<T: Transport> Driver<T> {
         call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>,
     ) -> Result<R> {
         let at = self.transport.wall();
-        if let Some(capture) = &mut self.capture {
-            capture.write(at, self.sessions, event());
-        }
+        self.keep(at, event);
         self.call_at(at, origin, call)
     }
 
@@ -413,8 +423,14 @@ impl<T: Transport> Driver<T> {
 
     /// Records what a replay has no call to make for.
     fn note(&mut self, event: impl FnOnce() -> Recorded) {
+        self.keep(self.transport.wall(), event);
+    }
+
+    fn keep(&mut self, at: Timestamp, event: impl FnOnce() -> Recorded) {
         if let Some(capture) = &mut self.capture {
-            capture.write(self.transport.wall(), self.sessions, event());
+            let mut event = event();
+            event.texts(|text| self.secrets.hide_in(text));
+            capture.write(at, self.sessions, event);
         }
     }
 

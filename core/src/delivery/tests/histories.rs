@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         event::{Do, Event, Settings},
-        feeder::{Bounds, Feeder, Read},
+        feeder::{Bounds, Feeder, Read, Wanted},
         machine::Machine,
         opening::{Opening, compare},
     },
@@ -29,6 +29,7 @@ use crate::{
     row::Timestamp,
     sink::{Refusal, Written},
     spool::{Cause, SpoolPosition},
+    table::{Definition, Derived},
     testkit::{MemoryLog, SimDisk},
 };
 
@@ -62,6 +63,8 @@ struct World {
     refused: BTreeSet<Cause>,
     /// By offset: rows that send a dead letter again, and which one.
     redrives: BTreeMap<u64, Cause>,
+    /// By offset: which trade it is.
+    numbers: BTreeMap<u64, u64>,
     seed: u64,
     made: u64,
 }
@@ -86,6 +89,7 @@ impl World {
             letters: None,
             refused: BTreeSet::new(),
             redrives: BTreeMap::new(),
+            numbers: BTreeMap::new(),
             seed,
             made: 0,
         }
@@ -122,7 +126,7 @@ impl World {
             1 => self.log.roll(),
             2 => self.log.skip(3),
             3 => {
-                let offset = trade(&self.log, n);
+                let offset = self.trade(n);
                 self.store.refuses.insert(offset);
             }
             4 | 5 => drop(quote(&self.log, n)),
@@ -141,8 +145,14 @@ impl World {
                     .map(|(_, offset)| offset)
                     .collect();
             }
-            _ => drop(trade(&self.log, n)),
+            _ => drop(self.trade(n)),
         }
+    }
+
+    fn trade(&mut self, n: u64) -> u64 {
+        let offset = trade(&self.log, n);
+        self.numbers.insert(offset, n);
+        offset
     }
 
     /// Sends any row again that was ever refused, for this sink or another one, and it may be refused once more.
@@ -155,6 +165,9 @@ impl World {
         }
         let offset = self.log.redrive("memory", *cause);
         self.redrives.insert(offset, *cause);
+        if let Some(n) = self.numbers.get(&cause.offset).copied() {
+            self.numbers.insert(offset, n);
+        }
         if self.up_to(3) == 0 {
             self.store.refuses.insert(offset);
         }
@@ -318,6 +331,15 @@ impl World {
         // By what it is a row of at last: a row that is sent again stands for the one that was refused.
         let sent = |letter: &DeadLetter| letter.redriven.map(|row| row.offset);
         let counts: BTreeSet<u64> = all.iter().copied().chain(letters.values().filter_map(sent)).collect();
+        // What the derived table leaves out is nowhere, and what has no value in it is a dead letter.
+        let passes = |offset: &u64| !is_derived(seed) || self.numbers.get(offset).is_none_or(|n| n % 3 != 0);
+        let counts: BTreeSet<u64> = counts.into_iter().filter(passes).collect();
+        let without_value = |offset: &u64| is_derived(seed) && self.numbers.get(offset).is_some_and(|n| n % 5 == 0);
+        assert!(
+            counts.iter().filter(|offset| without_value(offset)).all(|offset| letters.contains_key(offset)),
+            "seed {seed}: a row without a value is nowhere"
+        );
+        assert!(letters.keys().all(passes), "seed {seed}: a row that is left out is a dead letter");
         let want: Vec<u64> = counts.iter().copied().filter(|offset| !letters.contains_key(offset)).collect();
         assert_eq!(stored, want, "seed {seed}: stored rows are not those of the log, each once, in order");
         assert!(
@@ -365,8 +387,17 @@ fn process(log: &MemoryLog, seed: u64) -> (Machine, Feeder<MemoryLog>) {
         probe_every: Duration::from_secs(1),
         seed,
     };
-    let tables: TableChoice = serde_json::from_str(r#"["trades"]"#).unwrap();
+    let tables: TableChoice =
+        serde_json::from_str(if is_derived(seed) { r#"["some"]"# } else { r#"["trades"]"# }).unwrap();
+    let ratio = "ts_event as at, price / (seq % 5) as ratio";
+    let derived = Derived::new(vec![Definition::of("some", "trades", "seq % 3 <> 0", ratio)]);
     let bounds = Bounds { rows: 4, bytes: 1 << 20 };
-    let feeder = Feeder::new(log.clone(), "memory", "test", vec![log.source()], tables, bounds).unwrap();
+    let wanted = Wanted { tables, derived };
+    let feeder = Feeder::new(log.clone(), "memory", "test", vec![log.source()], wanted, bounds).unwrap();
     (Machine::new(settings), feeder)
+}
+
+/// Half of the sinks take a table that is made of the trades, and these not.
+fn is_derived(seed: u64) -> bool {
+    seed % 2 == 1
 }

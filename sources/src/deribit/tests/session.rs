@@ -266,7 +266,7 @@ fn credentials_are_sent_as_a_secret_and_subscriptions_wait_for_the_login() {
     let secret = "a-marker-that-nobody-may-see";
     let login = script.sent.iter().find(|text| text.contains("public/auth")).unwrap().clone();
     assert!(login.contains(secret) && login.contains("client_credentials"));
-    assert!(script.asked_for(&Command::SendSecret(login)), "sent so that no capture has it");
+    assert!(script.asked_for(&Command::SendSecret(login, secret.to_owned())), "sent so that no capture has it");
     script.frame(&result(1, "{}")).unwrap();
     script.frame(&result(2, r#""ok""#)).unwrap();
     assert!(!script.asked_for(&Command::Ready));

@@ -87,6 +87,10 @@ pub(super) async fn audit(case: &mut Case) -> Verdict {
             counts(&mut *audit, &table, since, &streams).await.map_err(|stop| with(&stop, &table.name))?;
         }
         values(&mut *audit, &table, part, &rows).await.map_err(|stop| with(&stop, &table.name))?;
+        let counted = audit.count(&table).await?;
+        if counted != Some(rows.len() as u64) {
+            return broken(format!("`count` of `{}` is {counted:?} and has to be {}", table.name, rows.len()));
+        }
         let doubled = audit.doubled(&table, Timestamp(i64::MAX)).await?;
         if case.guarantee != crate::sink::Guarantee::AtLeastOnce && !doubled.is_empty() {
             return broken(format!("`doubled` finds rows twice that are there once: {doubled:?}"));
@@ -94,8 +98,8 @@ pub(super) async fn audit(case: &mut Case) -> Verdict {
     }
     let mut gone = case.cx.tables[EVERYTHING].clone();
     gone.name = case.bench.table_name("never_made");
-    if audit.sums(&gone, Timestamp(0)).await?.is_some() {
-        return broken("`sums` of a table that was never made are not none");
+    if audit.sums(&gone, Timestamp(0)).await?.is_some() || audit.count(&gone).await?.is_some() {
+        return broken("`sums` or `count` of a table that was never made are not none");
     }
     drop(audit);
     case.feed(1);
