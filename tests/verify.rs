@@ -355,7 +355,9 @@ async fn what_a_full_spool_dropped_is_no_agreement() {
         differences.iter().filter(|one| one["kind"] == "dropped").map(|one| one["rows"].as_u64().unwrap()).sum();
     let coverage = tidegate(&bench, "coverage", &["--json"]);
     let said: Value = serde_json::from_slice(&coverage.stdout).unwrap();
-    let said = said["coverage"]["dropped"].as_array().unwrap().iter().map(|one| one["rows"].as_u64().unwrap());
+    // A machine that is busy may drop some before they are in the spool: no sink misses those.
+    let of_sink = said["coverage"]["dropped"].as_array().unwrap().iter().filter(|one| one["sink"] == "sqlite");
+    let said = of_sink.map(|one| one["rows"].as_u64().unwrap());
     assert!(code == 1 && dropped > 0, "{document:#}");
     assert_eq!((dropped, coverage.status.code()), (said.sum(), Some(1)), "as `coverage` says it");
     let (_, page) = verify(&bench, &[]);
