@@ -191,7 +191,9 @@ mod tests {
         }
     }
 
-    fn gated() -> (Outlet, Sender<io::Result<usize>>, Arc<Mutex<Vec<u8>>>) {
+    type Written = Arc<Mutex<Vec<u8>>>;
+
+    fn gated() -> (Outlet, Sender<io::Result<usize>>, Written) {
         let (open, gate) = channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let outlet = Outlet::start(Gate { open: gate, written: Arc::clone(&written) }).unwrap();
