@@ -216,7 +216,7 @@ async fn what_the_spool_has_let_go_of_is_compared_by_the_ledgers_count() {
     .await;
     let (code, page) = verify(&bench, &[]);
     assert!(code == 1 && page.contains("1 row too many, there twice, seq "), "{page}");
-    let (code, page) = verify(&bench, &["--since", "1s"]);
+    let (code, page) = verify(&bench, &["--since", "1ms"]);
     assert!(code == 0 && page.contains("  no row came since then\n"), "these are older: {page}");
 
     // One of them there twice, at another moment, makes up for the number of another one, and for nothing else.

@@ -64,8 +64,8 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(10);
 const LONGEST_AFTER_REFUSAL: Duration = Duration::from_secs(3600);
 /// What a login may say of its life: an absurd number must neither overflow nor make a storm of logins.
 const LOGIN_SECONDS: RangeInclusive<u64> = 60..=366 * 86_400;
-/// How far the venue's clock may be from ours.
-const FARTHEST_CLOCK: Duration = Duration::from_secs(86_400);
+/// What the venue's clock may show, in UTC nanoseconds: from 2016, when it began, to 2100.
+const TIMES: RangeInclusive<i64> = 1_451_606_400_000_000_000..=4_102_444_800_000_000_000;
 /// How long to wait for a discovery that was asked for before it is asked for again.
 const DISCOVERY_AGAIN: Duration = Duration::from_secs(60);
 /// A refused upgrade with the status 429 is the 33rd connection from this address.
@@ -484,14 +484,12 @@ fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, o
         Lenient::Number(micros) => micros.checked_mul(1000).map(Timestamp),
         Lenient::Absent | Lenient::Odd => None,
     };
-    // From then on all is owed: a time of another year would make gaps that were none, or hide those that are.
-    let is_near = |at: &Timestamp| at.0.abs_diff(out.now().0) <= FARTHEST_CLOCK.as_nanos() as u64;
-    let venue_at = venue_at.filter(is_near).or_else(|| {
-        if message.us_out != Lenient::Absent {
-            out.ignore("a time of the venue's that is no time of today");
-        }
-        None
-    });
+    // From then on all is owed: an absurd time would make gaps that were none, or hide those that are. Which of the two
+    // clocks is wrong nobody can tell, so that ours is no measure.
+    let venue_at = venue_at.filter(|at| TIMES.contains(&at.0));
+    if venue_at.is_none() && message.us_out != Lenient::Absent {
+        out.ignore("a time of the venue's that no clock shows");
+    }
     let mut has_refused = false;
     for channel in asked {
         match (accepted.remove(channel.as_str()), venue_at) {
