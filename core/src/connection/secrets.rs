@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::config::HIDDEN;
+
 /// The secrets that a driver has sent, so that a venue that repeats one is quoted without it.
 #[derive(Default)]
 pub(super) struct Secrets(Vec<String>);
@@ -39,8 +41,6 @@ impl Secrets {
     }
 }
 
-/// What is shown in a secret's place.
-const HIDDEN: &str = "•••";
 /// So many are kept.
 const MOST: usize = 16;
 

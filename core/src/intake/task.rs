@@ -207,11 +207,12 @@ impl Task {
             // A disk that hangs is seen from outside only.
             self.spool.waits_since(Some(self.waiting_since.unwrap_or_else(Instant::now)));
             let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
-            self.spool.waits_since(self.waiting_since);
             if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
                 self.written();
                 self.spool.dropped(self.intake.left_out());
                 handover.is_refused |= self.intake.has_refused();
+            } else {
+                self.spool.waits_since(self.waiting_since);
             }
             match accepted {
                 Accepted::Done(logged) => break logged,

@@ -515,3 +515,17 @@ fn address(text: &str) -> Result<std::net::SocketAddr, &'static str> {
 fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "a number is wanted")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn a_duration_beyond_every_clock_is_refused_and_none_that_a_person_waits_for() {
+        for text in ["0s", "10s", "90d", "100y"] {
+            duration(text).unwrap();
+        }
+        assert_eq!(duration("500000000000y").unwrap_err(), "it is longer than 100 years");
+        assert!(duration("ten").is_err());
+    }
+}

@@ -4,12 +4,11 @@
 //! No crate: that of `tracing` brings nine others with it, and says nothing of a line that cannot be written.
 
 use std::{
-    fmt,
     io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
     thread,
     time::{Duration, Instant},
@@ -39,6 +38,7 @@ struct AtWork {
     failure: Option<String>,
 }
 
+#[derive(Debug)]
 enum Work {
     Line(Vec<u8>),
     /// All before it is written.
@@ -86,9 +86,7 @@ impl Outlet {
     }
 
     fn put(&self, line: &[u8]) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.queue.try_send(Work::Line(line.to_vec()))
-        {
+        if self.queue.try_send(Work::Line(line.to_vec())).is_err() {
             self.shared.left_out.fetch_add(1, Relaxed);
         }
     }
@@ -135,15 +133,6 @@ impl Write for &Outlet {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-impl fmt::Debug for Work {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Line(_) => "Line",
-            Self::Written(_) => "Written",
-        })
     }
 }
 
