@@ -91,7 +91,7 @@ fn unknown(name: &str) -> String {
     format!("`{name}` is no setting of librdkafka{meant} (all are in its CONFIGURATION.md)")
 }
 
-/// Tells whether a setting's value must not be seen.
+/// Tells whether a setting's value must not be seen: one of [`SECRETS`], or what a newer librdkafka may call like them.
 fn is_secret(name: &str) -> bool {
     let marks = ["password", "passphrase", "secret", "private.key", "ssl.key.pem", "oauthbearer.config"];
     marks.iter().any(|mark| name.contains(mark))
@@ -179,8 +179,12 @@ impl JsonSchema for Settings {
         "rdkafka".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "x-unit": "table of librdkafka's settings" })
+    /// Says which of them are secrets: what stands in the file itself is warned of, and shown nowhere.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let secret = generator.subschema_for::<Secret>();
+        let secrets: serde_json::Map<_, _> =
+            SECRETS.iter().map(|name| ((*name).to_owned(), secret.clone().to_value())).collect();
+        json_schema!({ "type": "object", "x-unit": "table of librdkafka's settings", "properties": secrets })
     }
 }
 
@@ -214,6 +218,19 @@ const OWNED: &[(&str, &str)] = &[
         "a topic that vanished is not made again silently; `create` makes those that never were",
     ),
     ("plugin.library.paths", "no code is loaded into the program"),
+];
+
+/// The settings that hold secrets, in librdkafka 2.12's `CONFIGURATION.md`.
+const SECRETS: [&str; 9] = [
+    "sasl.oauthbearer.assertion.private.key.passphrase",
+    "sasl.oauthbearer.assertion.private.key.pem",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.config",
+    "sasl.password",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
 ];
 
 /// What people set most, for a name with a slip in it.
