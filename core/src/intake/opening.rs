@@ -111,7 +111,8 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
         if !sources.iter().any(|known| known.info.name == source) {
             warn!(
                 pipeline,
-                "gap {pipeline} {gaps} gaps stay open of the source `{source}`, which is not in the pipeline's file any more"
+                "gap {pipeline} `[source.{source}]` is not in the file any more: {gaps} of its gaps stay open, and nobody asks for \
+                 them until it is there again, under this name"
             );
         }
     }
