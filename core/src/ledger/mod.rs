@@ -32,7 +32,8 @@ mod told;
 #[cfg(test)]
 pub(crate) use fold::Fold;
 pub use report::{
-    Coverage, Dropped, Interval, Keeper, Kind, LostRows, Proof, SinkCoverage, Skipped, StreamCoverage, Totals, Unread,
+    Coverage, Dropped, Fate, Interval, Keeper, Kind, LostRows, Proof, SinkCoverage, Skipped, StreamCoverage, Stretch, Totals,
+    Unread,
 };
 #[cfg(test)]
 pub(crate) use shelf::Shelf;

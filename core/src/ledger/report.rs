@@ -26,7 +26,8 @@ pub struct Coverage {
     pub from: Option<Timestamp>,
     /// The last moment of which anything is known: now, where nobody runs it.
     pub to: Option<Timestamp>,
-    /// Since when nobody runs it; `None` while somebody does, and of what comes from a recording.
+    /// Since when nobody runs it, by our clock: its last sign of life; `None` while somebody does, and of what comes from a
+    /// recording.
     pub stopped: Option<Timestamp>,
     /// Whether anything is lost: what could have been had, and cannot any more. Of [`totals`](Self::totals), and nothing else.
     pub is_lost: bool,
@@ -128,8 +129,11 @@ pub struct Kind {
     pub unknown_seconds: f64,
     /// For how many seconds the market was closed, by its schedule, of at least one stream.
     pub closed_seconds: f64,
-    /// From when on all that the venue sent is in the spool, or was; `None` where nothing can show that.
+    /// From when on all that the venue sent is in the spool, or was, up to the end of what is looked at; `None` where nothing
+    /// can show that, or something is open at that end.
     pub complete_since: Option<Timestamp>,
+    /// Where something is open at that end: the time before, in which nothing is missing.
+    pub was_complete: Option<Stretch>,
     /// The sinks that lack some of it: of these that does not hold.
     pub incomplete_at: Vec<String>,
 }
@@ -166,10 +170,22 @@ pub struct StreamCoverage {
     pub rows_received: Option<u64>,
     /// Rows that came by the venue's history.
     pub rows_backfilled: Option<u64>,
-    /// From when on all that the venue sent is there; `None` where nothing can show that.
+    /// From when on all that the venue sent is there, up to the end of what is looked at; `None` where nothing can show that, or
+    /// something is open at that end.
     pub complete_since: Option<Timestamp>,
+    /// Where something is open at that end: the time before, in which nothing is missing.
+    pub was_complete: Option<Stretch>,
     /// Its time, without overlap or hole.
     pub intervals: Vec<Interval>,
+}
+
+/// A time that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Stretch {
+    /// Its first moment.
+    pub from: Timestamp,
+    /// The moment behind its last one.
+    pub to: Timestamp,
 }
 
 /// A stretch of a stream's time.
@@ -189,6 +205,20 @@ pub struct Interval {
     pub joined: Option<Joined>,
 }
 
+/// What became of rows that were thrown away before they came into the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The venue's history has given all that was missing.
+    CameAgain,
+    /// It is asked for them, or will be.
+    AskedFor,
+    /// It did not give all of them: what is missing is said to be lost, stretch by stretch.
+    PartlyLost,
+    /// They are gone: the venue does not repeat them.
+    NotRepeated,
+}
+
 /// Rows of a stream that were thrown away since the spool was full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dropped {
@@ -198,7 +228,10 @@ pub struct Dropped {
     pub symbol: String,
     /// The sink that did not get them; `None` where they never came into the spool, which asks for them again if it can.
     pub sink: Option<String>,
-    /// How many.
+    /// What became of those that never came into the spool; `None` of those that a sink did not get, which are lost there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fate: Option<Fate>,
+    /// How many; one that came again while there was no room yet counts twice.
     pub rows: u64,
     /// The first time, by our clock.
     pub first_at: Timestamp,
@@ -241,7 +274,7 @@ pub struct Skipped {
 pub enum Keeper {
     /// Somebody runs the pipeline, now.
     Running(Timestamp),
-    /// Nobody does, now: since the last frame nobody has listened.
+    /// Nobody does, now: since the last frame nobody has listened, and since its last sign of life nobody was there.
     Nobody(Timestamp),
     /// It is that of a recording, in which no time goes by.
     Recording,
@@ -292,9 +325,14 @@ impl Coverage {
             sqlx::query_scalar("SELECT \"offset\" FROM position").fetch_optional(&mut *connection).await?;
         let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut *connection).await?;
         let heard = heard.map(Timestamp);
+        let alive: Option<i64> = sqlx::query_scalar(ALIVE).fetch_optional(&mut *connection).await?;
         let (stopped, to, now) = match keeper {
             Keeper::Running(now) => (None, heard, heard.max(Some(now))),
-            Keeper::Nobody(now) => (heard, heard.max(Some(now)), heard.max(Some(now))),
+            // A clock that was set back meanwhile has not seen the future.
+            Keeper::Nobody(now) => {
+                let alive = alive.map(|alive| Timestamp(alive).min(now)).filter(|_| heard.is_some());
+                (heard.max(alive), heard.max(Some(now)), heard.max(Some(now)))
+            }
             Keeper::Recording => (None, heard, heard),
         };
         let streams = streams(connection, since, stopped.is_some(), version).await?;
@@ -375,6 +413,9 @@ impl Coverage {
             let lacking = self.sinks.iter().filter(|at| at.tables.contains("") || at.tables.contains(&kind.table));
             kind.incomplete_at = lacking.map(|at| at.sink.clone()).collect();
         }
+        for dropped in self.dropped.iter_mut().filter(|dropped| dropped.sink.is_none()) {
+            dropped.fate = Some(fate(self.kinds.iter().filter(|kind| kind.table == dropped.table)));
+        }
         let sum = |count: fn(&Kind) -> usize| self.kinds.iter().map(count).sum();
         let of_nobody = self.unreadable.iter().filter(|one| one.sinks.is_empty()).count();
         self.totals = Totals {
@@ -387,6 +428,20 @@ impl Coverage {
         };
         self.is_lost = self.totals.is_lost();
         self
+    }
+}
+
+/// Returns what became of rows of a table that were thrown away, by what is known of the table now.
+fn fate<'k>(kinds: impl Iterator<Item = &'k Kind> + Clone) -> Fate {
+    let is = |of: fn(&Kind) -> bool| kinds.clone().any(of);
+    if is(|kind| kind.proof == Proof::None) {
+        Fate::NotRepeated
+    } else if is(|kind| kind.open > 0 || kind.away > 0) {
+        Fate::AskedFor
+    } else if is(|kind| kind.lost > 0) {
+        Fate::PartlyLost
+    } else {
+        Fate::CameAgain
     }
 }
 
@@ -412,6 +467,7 @@ impl Kind {
             why.into_iter().for_each(|why| *lost_because.entry(why).or_default() += 1);
         }
         let sum = |rows: fn(&StreamCoverage) -> Option<u64>| streams.iter().map(|stream| rows(stream)).sum();
+        let (complete_since, was_complete) = complete(streams);
         Self {
             source,
             table,
@@ -432,21 +488,29 @@ impl Kind {
             lost_because,
             unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), now),
             closed_seconds: seconds(intervals().filter(|one| one.state == State::Closed), now),
-            complete_since: complete_since(streams),
+            complete_since,
+            was_complete,
             incomplete_at: Vec::new(),
         }
     }
 }
 
-/// Returns from when on nothing is missing in any of the streams; `None` where that is so of one of them at no time.
-fn complete_since(streams: &[&StreamCoverage]) -> Option<Timestamp> {
-    let is_never = |stream: &StreamCoverage| {
-        stream.complete_since.is_none() && stream.intervals.iter().any(|one| one.state.is_broken())
+/// Returns from when on nothing is missing in any of the streams, up to the end; or, where something is open at the end of one,
+/// the time in which that was so of all of them. Neither, where it is so of one of them at no time.
+fn complete(streams: &[&StreamCoverage]) -> (Option<Timestamp>, Option<Stretch>) {
+    let is_never = |stream: &&&StreamCoverage| {
+        stream.complete_since.or(stream.was_complete.map(|was| was.from)).is_none()
+            && stream.intervals.iter().any(|one| one.state.is_broken())
     };
-    if streams.iter().any(|stream| is_never(stream)) {
-        return None;
+    if streams.iter().any(|stream| is_never(&stream)) {
+        return (None, None);
     }
-    streams.iter().filter_map(|stream| stream.complete_since).max()
+    let since = streams.iter().filter_map(|one| one.complete_since.or(one.was_complete.map(|was| was.from))).max();
+    let until = streams.iter().filter_map(|stream| Some(stream.was_complete?.to)).min();
+    match (since, until) {
+        (Some(from), Some(to)) => (None, (from < to).then_some(Stretch { from, to })),
+        (since, _) => (since, None),
+    }
 }
 
 /// Returns how long at least one of the intervals lasted; what goes on is as long as it is now. One that was joined counts as if
@@ -478,17 +542,22 @@ impl StreamCoverage {
         }
     }
 
-    /// Returns from when on nothing is missing, where numbers can show that. What nobody listens to at present is left out.
-    fn complete_since(&self) -> Option<Timestamp> {
+    /// Works out when nothing is missing, where numbers can show that. What is open at the end is never complete, and neither is
+    /// a moment of no length behind a hole.
+    fn complete(&mut self) {
         if self.proof == Proof::None {
-            return None;
+            return;
         }
-        if self.intervals.last().is_some_and(|last| last.state == State::Lost) {
-            return None;
+        let lasting: Vec<_> = self.intervals.iter().filter(|one| one.to.is_none_or(|to| one.from < to)).collect();
+        let open = lasting.iter().rev().take_while(|one| one.state.is_broken()).last().map(|first| first.from);
+        let before = || lasting.iter().filter(|one| open.is_none_or(|open| one.from < open));
+        let Some(first) = before().find(|one| one.state.is_complete()) else { return };
+        let broken = before().filter(|one| one.state.is_broken()).filter_map(|one| one.to).max();
+        let from = broken.map_or(first.from, |broken| broken.max(first.from));
+        match open {
+            None => self.complete_since = Some(from),
+            Some(to) => self.was_complete = (from < to).then_some(Stretch { from, to }),
         }
-        let broken = self.intervals.iter().filter(|one| one.state.is_broken()).filter_map(|one| one.to).max();
-        let first = self.intervals.iter().find(|one| one.state.is_complete())?.from;
-        Some(broken.map_or(first, |broken| broken.max(first)))
     }
 }
 
@@ -534,6 +603,7 @@ async fn streams(
                 rows_received: whole(row.try_get("received")?),
                 rows_backfilled: whole(row.try_get("backfilled")?),
                 complete_since: None,
+                was_complete: None,
                 intervals: Vec::new(),
             });
         }
@@ -551,9 +621,7 @@ async fn streams(
             stream.intervals.push(interval.clipped(since));
         }
     }
-    for stream in &mut streams {
-        stream.complete_since = stream.complete_since();
-    }
+    streams.iter_mut().for_each(StreamCoverage::complete);
     Ok(streams)
 }
 
@@ -581,6 +649,7 @@ async fn dropped(connection: &mut SqliteConnection, since: Option<Timestamp>) ->
             table: row.try_get(0)?,
             symbol: row.try_get(1)?,
             sink: Some(sink).filter(|sink| !sink.is_empty()),
+            fate: None,
             rows: rows.unsigned_abs(),
             first_at: Timestamp(row.try_get(4)?),
             last_at: Timestamp(row.try_get(5)?),
@@ -661,6 +730,9 @@ pub(super) fn intervals(version: i64) -> String {
         ORDER BY source, tbl, symbol, listing, streams.id, start"
     )
 }
+
+/// When whoever runs the pipeline was last seen to be there, by our clock.
+const ALIVE: &str = "SELECT at FROM position";
 
 /// The last moment of which anything is known.
 pub(super) const HEARD: &str = "

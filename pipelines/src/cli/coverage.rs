@@ -11,7 +11,8 @@ use tidegate_core::{
     catalog::Catalog,
     deadletter,
     ledger::{
-        Coverage, Interval, Joined, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Totals, Unread,
+        Coverage, Fate, Interval, Joined, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Stretch,
+        Totals, Unread,
     },
     pipeline::Folder,
     row::Timestamp,
@@ -173,7 +174,11 @@ fn streams(f: &mut dyn Write, streams: &[StreamCoverage], width: usize) -> fmt::
         let is_numbered = stream.proof != Proof::None;
         let (received, backfilled) = (rows(stream.rows_received, true), rows(stream.rows_backfilled, is_numbered));
         let (symbol, table) = (cut(&stream.symbol, wide), cut(&stream.table, table_wide));
-        let since = stream.complete_since.map_or_else(|| "–".to_owned(), moment);
+        let since = match (stream.complete_since, stream.was_complete) {
+            (Some(since), _) => moment(since),
+            (None, Some(was)) => between_moments(was),
+            (None, None) => "–".to_owned(),
+        };
         writeln!(f, "{symbol:wide$}  {table:table_wide$}{between}  {received:>10}  {backfilled:>10}  {since}")?;
         for interval in stream.intervals.iter().filter(|interval| is_worth_a_line(interval)) {
             writeln!(f, "  {}", worded(interval))?;
@@ -210,14 +215,21 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
-    let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, incomplete_at, .. } = kind;
+    let Kind { complete_since, was_complete, incomplete_at, open, away, absent, unknown_seconds, lost_because, .. } =
+        kind;
+    let proof = kind.proof;
     let table = cut(&kind.table, 17);
-    if let Some(since) = complete_since {
+    let complete = match (complete_since, was_complete) {
+        (Some(since), _) => Some(format!("since {}", moment(*since))),
+        (None, Some(was)) => Some(format!("from {}", between_moments(*was))),
+        (None, None) => None,
+    };
+    if let Some(complete) = complete {
         let but =
             if incomplete_at.is_empty() { String::new() } else { format!(", but at {}", incomplete_at.join(", ")) };
-        writeln!(f, "{table}: complete since {}{}", moment(*since), cut(&but, 30))?;
+        writeln!(f, "{table}: complete {complete}{}", cut(&but, 30))?;
     }
-    if *proof == Proof::None && *unknown_seconds > 0.0 {
+    if proof == Proof::None && *unknown_seconds > 0.0 {
         writeln!(f, "{table}: nobody ran or listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
     if kind.closed_seconds > 0.0 {
@@ -227,7 +239,7 @@ fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
         let when = if is_stopped { "to be asked for at the next start" } else { "asked for" };
         writeln!(f, "{table}: {} open, {when}", gaps(*open))?;
     }
-    if *away > 0 && *proof != Proof::None {
+    if *away > 0 && proof != Proof::None {
         writeln!(f, "{table}: nobody listens to {away} {} now; asked for later", plural(*away, "stream"))?;
     }
     if *absent > 0 {
@@ -244,13 +256,20 @@ impl Page<'_> {
     fn losses(&self, f: &mut dyn Write) -> fmt::Result {
         let mut dropped: BTreeMap<_, u64> = BTreeMap::new();
         for one in &self.coverage.dropped {
-            *dropped.entry((&one.sink, &one.table)).or_default() += one.rows;
+            *dropped.entry((&one.sink, &one.table, one.fate)).or_default() += one.rows;
         }
-        for ((sink, table), rows) in dropped {
-            let (table, rows) = (cut(table, 17), short(rows));
+        for ((sink, table, fate), rows) in dropped {
+            let (table, rows) = (cut(table, 17), lost_rows(rows, 0));
+            let fate = match fate {
+                Some(Fate::CameAgain) => "; all that was missing came again",
+                Some(Fate::AskedFor) => "; asked for again",
+                Some(Fate::PartlyLost) => "; what did not come again is lost",
+                Some(Fate::NotRepeated) => "; the venue does not repeat it",
+                None => "",
+            };
             match sink {
-                Some(sink) => writeln!(f, "{table}: {rows} rows dropped unread by {}: spool full", cut(sink, 16))?,
-                None => writeln!(f, "{table}: {rows} rows thrown away: spool full")?,
+                Some(sink) => writeln!(f, "{table}: {rows} dropped unread by {}: spool full", cut(sink, 16))?,
+                None => writeln!(f, "{table}: {rows} thrown away: spool full{fate}")?,
             }
         }
         for Unread { first, last, sinks } in &self.coverage.unreadable {
@@ -359,6 +378,10 @@ fn span(seconds: f64) -> String {
 /// More columns than these are not used.
 const WIDEST: usize = 80;
 
+fn between_moments(Stretch { from, to }: Stretch) -> String {
+    format!("{} to {}", moment(from), moment(to))
+}
+
 fn moment(at: Timestamp) -> String {
     let since = Duration::from_nanos(at.0.max(0).unsigned_abs());
     let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string();
@@ -367,6 +390,8 @@ fn moment(at: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tidegate_core::ledger::Dropped;
+
     use super::*;
 
     const LONG: &str = "a name that is far longer than any that a table or an instrument should have";
@@ -391,7 +416,8 @@ mod tests {
             lost_because: BTreeMap::from([(LONG.to_owned(), 10_000)]),
             unknown_seconds: 80_000_000.0,
             closed_seconds: 80_000_000.0,
-            complete_since: Some(LATE),
+            complete_since: None,
+            was_complete: Some(Stretch { from: Timestamp(1), to: LATE }),
             incomplete_at: Vec::new(),
         }
     }
@@ -407,7 +433,8 @@ mod tests {
             proof: Proof::DenseSequence,
             rows_received: Some(99_999_999),
             rows_backfilled: Some(u64::MAX / 1_000_000_000),
-            complete_since: Some(LATE),
+            complete_since: None,
+            was_complete: Some(Stretch { from: Timestamp(1), to: LATE }),
             intervals: intervals.collect(),
         }
     }
@@ -498,6 +525,7 @@ mod tests {
             unknown_seconds: 0.0,
             closed_seconds: 0.0,
             complete_since: Some(at),
+            was_complete: None,
             ..kind(Proof::DenseSequence)
         };
         let clean = Coverage {
@@ -515,14 +543,16 @@ mod tests {
             skipped: Vec::new(),
             streams: Vec::new(),
         };
-        let dropped = tidegate_core::ledger::Dropped {
+        let dropped = Dropped {
             table: "trades".to_owned(),
             symbol: "ETH".to_owned(),
             sink: Some("sqlite".to_owned()),
+            fate: None,
             rows: 70,
             first_at: at,
             last_at: at,
         };
+        let thrown_away = Dropped { sink: None, ..dropped.clone() };
         let skip = |rows, table: &str| Skipped {
             sink: "sqlite".to_owned(),
             table: table.to_owned(),
@@ -582,6 +612,57 @@ mod tests {
                 0,
                 "total: 3 gaps filled, 0 open, 0 lost; rows that nobody could count lost in the\n    spool",
                 vec!["spool: offsets 4 to 6 cannot be read\n"],
+            ),
+            (
+                Coverage {
+                    kinds: vec![Kind {
+                        complete_since: None,
+                        was_complete: Some(Stretch { from: at, to: Timestamp(at.0 + 60_000_000_000) }),
+                        open: 1,
+                        ..trades(0)
+                    }],
+                    ..clean.clone()
+                },
+                0,
+                "total: 3 gaps filled, 1 open, 0 lost",
+                vec![
+                    "trades: complete from 2026-09-21 14:13:20 to 2026-09-21 14:14:20\ntrades: 1 gap open, asked for\n",
+                ],
+            ),
+            (
+                Coverage { dropped: vec![thrown_away.clone()], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost",
+                vec![
+                    "trades: complete since 2026-09-21 14:13:20\n",
+                    "trades: 70 rows thrown away: spool full; all that was missing came again\n",
+                ],
+            ),
+            (
+                Coverage {
+                    kinds: vec![Kind { open: 2, ..trades(0) }],
+                    dropped: vec![Dropped { rows: 1, ..thrown_away.clone() }],
+                    ..clean.clone()
+                },
+                0,
+                "total: 3 gaps filled, 2 open, 0 lost",
+                vec!["trades: 1 row thrown away: spool full; asked for again\n"],
+            ),
+            (
+                Coverage { kinds: vec![trades(2)], dropped: vec![thrown_away.clone()], ..clean.clone() },
+                0,
+                "total: 3 gaps filled, 0 open, 2 lost",
+                vec!["trades: 70 rows thrown away: spool full; what did not come again is lost\n"],
+            ),
+            (
+                Coverage {
+                    kinds: vec![Kind { proof: Proof::None, ..trades(0) }],
+                    dropped: vec![thrown_away],
+                    ..clean.clone()
+                },
+                0,
+                "total: 3 gaps filled, 0 open, 0 lost",
+                vec!["trades: 70 rows thrown away: spool full; the venue does not repeat it\n"],
             ),
             (
                 clean,
