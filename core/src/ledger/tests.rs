@@ -548,7 +548,7 @@ async fn what_is_older_than_what_is_asked_for_is_not_read() {
     spool.follow("one").await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(spool.path("one")).read_only(true);
     let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    for query in [super::report::intervals(4), super::report::HEARD.to_owned()] {
+    for query in [super::read::intervals(4), super::read::HEARD.to_owned()] {
         let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(plan).bind(7).fetch_all(&mut file).await.unwrap();
         let of_marks: Vec<_> = plan.into_iter().map(|(.., step)| step).filter(|step| step.contains("marks")).collect();
