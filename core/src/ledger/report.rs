@@ -391,14 +391,12 @@ impl Kind {
 /// Returns from when on nothing is missing in any of the streams, up to the end; or, where something is open at the end of one,
 /// the time in which that was so of all of them. Neither, where it is so of one of them at no time.
 fn complete(streams: &[&StreamCoverage]) -> (Option<Timestamp>, Option<Stretch>) {
-    let is_never = |stream: &&&StreamCoverage| {
-        stream.complete_since.or(stream.was_complete.map(|was| was.from)).is_none()
-            && stream.intervals.iter().any(|one| one.state.is_broken())
-    };
-    if streams.iter().any(|stream| is_never(&stream)) {
+    let is_never =
+        |one: &StreamCoverage| one.complete_from().is_none() && one.intervals.iter().any(|it| it.state.is_broken());
+    if streams.iter().any(|stream| is_never(stream)) {
         return (None, None);
     }
-    let since = streams.iter().filter_map(|one| one.complete_since.or(one.was_complete.map(|was| was.from))).max();
+    let since = streams.iter().filter_map(|stream| stream.complete_from()).max();
     let until = streams.iter().filter_map(|stream| Some(stream.was_complete?.to)).min();
     match (since, until) {
         (Some(from), Some(to)) => (None, (from < to).then_some(Stretch { from, to })),
@@ -439,6 +437,11 @@ impl StreamCoverage {
                 Interval { from: heard, to: None, state: State::Unknown, why: Some(why.to_owned()), joined: None };
             self.intervals.push(unheard.clipped(since));
         }
+    }
+
+    /// Returns from when on nothing is missing, up to the end or to what is open there.
+    fn complete_from(&self) -> Option<Timestamp> {
+        self.complete_since.or_else(|| Some(self.was_complete?.from))
     }
 
     /// Works out when nothing is missing, where numbers can show that. What is open at the end is never complete, and neither is
