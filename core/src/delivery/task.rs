@@ -27,7 +27,7 @@ use super::{
     setup::{Floor, Outcome, Setup, settings},
 };
 use crate::{
-    Error, Result,
+    Error, Kind, Result,
     catalog::Factory,
     caught::{caught, pauses},
     chunk::{Chunk, Part, TableRows},
@@ -35,7 +35,10 @@ use crate::{
     deadletter::DeadLetters,
     outside,
     sink::{Owner, Refusal, Sink, SinkContext, Written},
-    spool::{SpoolPosition, Standing, disk::Disk},
+    spool::{
+        SpoolPosition, Standing,
+        disk::{self, Disk},
+    },
 };
 
 /// The delivery driver of one sink.
@@ -94,16 +97,17 @@ impl<L: Log> Delivery<L> {
     ///
     /// # Errors
     ///
-    /// `Config` when the tables of two sources do not fit under one name.
+    /// `Config` when the tables of two sources do not fit under one name; `Transient` when the sink's files cannot be opened for
+    /// now.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
         let Setup { pipeline, sink: name, config, tables, derived, .. } = setup;
         let directory = setup.directory.join(&name);
-        let made = outside::make_directory(&directory).map_err(|error| {
-            Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
-        });
+        let made = outside::make_directory(&directory)
+            .map_err(|error| disk::trouble(format!("cannot make the directory `{}`", directory.display()), error));
         let known = made.and_then(|()| Known::open(outside::disk_with(&setup.directory), &name));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
+            Err(error) if matches!(error.kind(), Kind::Transient { .. }) => return Err(error),
             Err(error) => {
                 let ways = [FROM_STORE, FROM_LOG].map(|which| setup.commands.adopt(&name, which)).join(" or ");
                 (
