@@ -16,16 +16,18 @@ mod supervise;
 mod vanished;
 
 use std::{
+    convert::Infallible,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -48,6 +50,7 @@ use crate::{
     intake,
     ledger::{self, Ledger},
     metrics::PipelineMetrics,
+    outside,
     row::Table,
     source::{Lines, Source},
     spool::{SourceInfo, inspect::inspect},
@@ -146,9 +149,7 @@ pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
     let spool_health = around.registry.stage(StageId::spool(&pipeline.name));
     let mut pauses = caught::pauses();
     let parts = loop {
-        // Components are made on the way, and asked what they are.
-        let started = caught("starting the pipeline", Parts::start(pipeline.clone(), around.clone())).await;
-        let error = match started.flatten() {
+        let error = match start(&pipeline, &around, &spool_health).await {
             Ok(parts) => break parts,
             Err(error) => error,
         };
@@ -160,11 +161,33 @@ pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
         let pause = pauses.failed(retry_after);
         let next = format!("the pipeline does not run yet, trying again in {:.1} s", pause.as_secs_f64());
         spool_health.degraded(format!("{}; {next}", error.chain()));
-        if around.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+        if around.stop.run_until_cancelled(sleep(pause)).await.is_none() {
             return Err(error);
         }
     };
     parts.run().await
+}
+
+/// Starts the parts. A disk that hangs on the way holds up nobody else, nor the stop.
+async fn start(pipeline: &Pipeline, around: &Surroundings, spool: &StageHealth) -> Result<Parts> {
+    // Components are made on the way, and asked what they are.
+    let parts = Parts::start(pipeline.clone(), around.clone());
+    let starting = outside::spawn_apart(caught("starting the pipeline", parts));
+    let given_up = async {
+        around.stop.cancelled().await;
+        sleep(GRACE).await;
+    };
+    let slow = async {
+        sleep(LONG_START).await;
+        spool.degraded("the pipeline is still starting: its disk does not answer, or has much to read");
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        // Its panic was caught.
+        started = starting => started.unwrap_or_else(|error| Err(Error::transient("the start was cut off").because(error))).flatten(),
+        () = given_up => Err(Error::transient("the pipeline does not come to its start: its disk does not answer")),
+        never = slow => match never {},
+    }
 }
 
 /// A pipeline whose tasks run.
@@ -173,7 +196,7 @@ struct Parts {
     sources: JoinSet<SourceEnd>,
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
-    deliveries: JoinSet<SinkEnd>,
+    deliveries: FuturesUnordered<JoinHandle<SinkEnd>>,
     own: Own,
     redrives: JoinSet<()>,
     vanished: Vec<String>,
@@ -304,7 +327,7 @@ impl Parts {
         self.stop_sinks.send_replace(Some(deadline));
         let mut sinks = Vec::new();
         let ended = timeout_at(last + GRACE, async {
-            while let Some(ended) = self.deliveries.join_next().await {
+            while let Some(ended) = self.deliveries.next().await {
                 // Its panic was caught, and nobody aborts it.
                 sinks.extend(ended);
             }
@@ -390,12 +413,16 @@ struct Deliveries<'a> {
 
 impl Deliveries<'_> {
     /// Starts the deliveries of all sinks, and returns what each no longer needs.
-    fn start(&self, sinks: Vec<SinkStage>) -> Result<(JoinSet<SinkEnd>, Vec<watch::Receiver<Floor>>)> {
-        let (mut deliveries, mut floors) = (JoinSet::new(), Vec::new());
+    fn start(
+        &self,
+        sinks: Vec<SinkStage>,
+    ) -> Result<(FuturesUnordered<JoinHandle<SinkEnd>>, Vec<watch::Receiver<Floor>>)> {
+        let (deliveries, mut floors) = (FuturesUnordered::new(), Vec::new());
         for sink in sinks {
             let (delivery, floor) = self.prepare(sink)?;
             floors.push(floor);
-            deliveries.spawn(delivery);
+            // A sink may wait for its disk in the middle of a call.
+            deliveries.push(outside::spawn_apart(delivery));
         }
         Ok((deliveries, floors))
     }
@@ -472,9 +499,6 @@ fn with_the_way_out(error: Error, folder: &Folder, name: &str, commands: &Comman
 }
 
 /// Returns how intake ended. Its own errors it has shown itself.
-/// How long the parts of a pipeline may take to end, beyond the time in which what waits is sent.
-const GRACE: Duration = Duration::from_secs(5);
-
 fn joined(ended: Result<Result<()>, tokio::task::JoinError>, spool: &StageHealth) -> Result<()> {
     ended.unwrap_or_else(|error| {
         let why = match error.try_into_panic() {
@@ -583,6 +607,11 @@ fn host_name() -> String {
     let name = name.map(|name| name.trim().to_owned()).unwrap_or_default();
     if name.is_empty() { "localhost".to_owned() } else { name }
 }
+
+/// How long the parts of a pipeline may take to end, beyond the time in which what waits is sent.
+const GRACE: Duration = Duration::from_secs(5);
+/// A start that takes longer is said.
+const LONG_START: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
