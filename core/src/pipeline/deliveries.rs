@@ -40,14 +40,9 @@ pub(super) struct Deliveries<'a> {
 impl Deliveries<'_> {
     /// Starts the deliveries of all sinks, and returns what each no longer needs.
     pub(super) fn start(&self, sinks: Vec<SinkStage>) -> Result<(RunningSinks, Vec<watch::Receiver<Floor>>)> {
-        let (deliveries, mut floors) = (FuturesUnordered::new(), Vec::new());
-        for sink in sinks {
-            let (delivery, floor) = self.prepare(sink)?;
-            floors.push(floor);
-            // A sink may wait for its disk in the middle of a call.
-            deliveries.push(outside::spawn_apart(delivery));
-        }
-        Ok((deliveries, floors))
+        let prepared = sinks.into_iter().map(|sink| self.prepare(sink)).collect::<Result<Vec<_>>>()?;
+        // Only once nothing can fail any more: nobody aborts them. A sink may wait for its disk in the middle of a call.
+        Ok(prepared.into_iter().map(|(delivery, floor)| (outside::spawn_apart(delivery), floor)).unzip())
     }
 
     /// Shows the sinks that are not in the TOML any more; returns what the spool keeps for each.

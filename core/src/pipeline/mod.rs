@@ -63,6 +63,10 @@ pub struct Surroundings {
 
 /// Runs a pipeline until it is told to stop, its sources have nothing more to give, or it cannot go on.
 ///
+/// It keeps one of the threads that the runtime has for what blocks, one more for each sink and each capture, and another for
+/// each call that a disk holds up: see [`max_blocking_threads`](tokio::runtime::Builder::max_blocking_threads), of which there are
+/// 512 where nobody has said otherwise.
+///
 /// # Errors
 ///
 /// `Config` when another process has its spool, or its parts do not fit together. `Permanent` when its disk fails.
