@@ -84,7 +84,6 @@ const CASES: [Case; 10] = [
         why: "took longer than 1s",
         end: "stay in the spool",
         code: 0,
-        ..SPOOL
     },
     Case {
         operations: "write",
