@@ -5,13 +5,17 @@
 //! its disks fail, and one seed gives one history.
 
 use std::{
+    future::Future,
     hash::{BuildHasher, RandomState},
     io,
     path::Path,
     sync::Arc,
 };
 
-use tokio::task::JoinHandle;
+use tokio::{
+    runtime::{Handle, RuntimeFlavor},
+    task::JoinHandle,
+};
 
 use crate::{
     row::Timestamp,
@@ -63,6 +67,19 @@ pub(crate) fn spawn_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         return crate::sim::machine::spawn_blocking(work);
     }
     tokio::task::spawn_blocking(work)
+}
+
+/// Runs a task on a thread of its own, if the runtime has more than one: a task that waits for a disk in the middle of its
+/// work, or calls what others have written, may stand still there for hours, and the runtime's few workers go on with everybody
+/// else's.
+///
+/// It is not aborted: it ends by itself, or is left behind.
+pub(crate) fn spawn_apart<T: Send + 'static>(task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+    let runtime = Handle::current();
+    if runtime.runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return runtime.spawn(task);
+    }
+    tokio::task::spawn_blocking(move || runtime.block_on(task))
 }
 
 /// Makes a directory where there is none.

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of it; tests may fail")]
 
 pub mod faulty;
+pub mod hang;
 pub mod history;
 pub mod ledger;
 pub mod power;

@@ -91,7 +91,7 @@ impl Source for ConnectionSource {
         });
         let mut driver = Driver::new(Sockets { http, max_message }, self.factory, self.config, cx)?;
         if let Some(folder) = folder {
-            driver.record(RealDisk::create(folder).map(|disk| Arc::new(disk) as Arc<dyn Disk>), &name);
+            driver.record(|| RealDisk::create(folder).map(|disk| Arc::new(disk) as Arc<dyn Disk>), &name);
         }
         driver.run().await
     }

@@ -61,8 +61,9 @@ impl Source for ReplaySource {
     }
 
     async fn run(self: Box<Self>, cx: SourceContext) -> Result<()> {
-        let lines = capture::read(&self.from)?;
-        let played = match Played::begin(&cx.folder, &self.from)? {
+        let (from, folder) = (self.from.clone(), cx.folder.clone());
+        let (lines, begun) = blocking(move || Ok((capture::read(&from)?, Played::begin(&folder, &from)?))).await?;
+        let played = match begun {
             Begun::New(played) => played,
             Begun::Before(how) => {
                 let from = self.from.display();
@@ -103,10 +104,17 @@ impl Source for ReplaySource {
         // At a stop a full spool is not waited for.
         if outcome? == End::OfRecording && !replay.link.was_refused() {
             replay.cx.synced(logged).await?;
-            played.end(replay.cut.as_deref())?;
+            let cut = replay.cut.take();
+            blocking(move || played.end(cut.as_deref())).await?;
         }
         Ok(())
     }
+}
+
+/// Does what waits for the disk where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::permanent("looking at the recording has panicked").because(error))?
 }
 
 /// Why a replay ends.

@@ -402,7 +402,7 @@ impl Readiness {
     pub(super) fn of(stages: &[Arc<Stage>], now: Instant) -> Self {
         let mut waiting_for = Vec::new();
         for stage in stages.iter().filter(|stage| stage.is_required()) {
-            if let Some(why) = missing(stage, now) {
+            if let Some(why) = missing(stage, now).or_else(|| unstarted(stage, stages, now)) {
                 waiting_for.push(format!("{}: {why}", stage.id));
             }
         }
@@ -435,6 +435,18 @@ fn missing(stage: &Stage, now: Instant) -> Option<String> {
         | StageKind::DeadLetters => return None,
     };
     Some(if reason.is_empty() { lacks } else { format!("{lacks}; {status}: {reason}") })
+}
+
+/// Returns that a pipeline has no sources yet: its spool is opened first.
+fn unstarted(stage: &Stage, stages: &[Arc<Stage>], now: Instant) -> Option<String> {
+    let is_source_of_it =
+        |other: &Arc<Stage>| other.id.kind() == StageKind::Source && other.id.pipeline() == stage.id.pipeline();
+    if stage.id.kind() != StageKind::Spool || stages.iter().any(is_source_of_it) {
+        return None;
+    }
+    let Standing { status, reason, .. } = stage.judged(now);
+    let lacks = "the pipeline has not started";
+    Some(if reason.is_empty() { lacks.to_owned() } else { format!("{lacks}; {status}: {reason}") })
 }
 
 fn breakers(stage: &Stage, clock: &Clock) -> BTreeMap<String, BreakerCheck> {

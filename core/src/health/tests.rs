@@ -157,18 +157,30 @@ async fn a_ledger_that_reads_for_ever_is_no_healthy_one() {
 
 #[tokio::test(start_paused = true)]
 async fn a_spool_whose_disk_hangs_is_neither_healthy_nor_ready() {
-    let registry = Registry::new();
-    let spool = registry.stage(StageId::spool("eth"));
-    spool.healthy("");
-    spool.overdue_after(10 * SECOND);
-    spool.untaken_since(Some(Instant::now()));
+    let pipeline = Pipeline::running();
+    pipeline.spool.overdue_after(10 * SECOND);
+    pipeline.spool.untaken_since(Some(Instant::now()));
+    assert_eq!(pipeline.waiting_for(), [""; 0]);
     tokio::time::advance(11 * SECOND).await;
-    let shown = || registry.report().checks["eth/spool"].clone();
+    let shown = || pipeline.registry.report().checks["eth/spool"].clone();
     assert_eq!(shown().status, Status::Degraded);
     assert!(shown().reason.starts_with("the disk has not made the oldest row durable for 11 s"), "{}", shown().reason);
-    assert!(!registry.ready().ready, "{:?}", registry.ready().waiting_for);
-    spool.untaken_since(None);
+    assert_eq!(pipeline.waiting_for(), [format!("eth/spool: {}", shown().reason)]);
+    pipeline.spool.untaken_since(None);
     assert_eq!(shown().status, Status::Healthy);
+    assert_eq!(pipeline.waiting_for(), [""; 0]);
+}
+
+#[test]
+fn a_pipeline_that_has_not_started_is_not_ready_whatever_the_others_are() {
+    let pipeline = Pipeline::running();
+    let spool = pipeline.registry.stage(StageId::spool("other"));
+    assert_eq!(pipeline.waiting_for(), ["other/spool: the pipeline has not started"]);
+    spool.degraded("no space left on device; trying again in 1.0 s");
+    let why = "other/spool: the pipeline has not started; degraded: no space left on device; trying again in 1.0 s";
+    assert_eq!(pipeline.waiting_for(), [why]);
+    pipeline.registry.stage(StageId::source("other", "deribit")).subscribed();
+    assert_eq!(pipeline.waiting_for(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -43,7 +43,8 @@ impl Started {
         self.task.stop = stop;
         let asks = self.task.boards.iter().map(Board::subscribe).collect();
         let (synced_offset, room) = (self.task.synced_offset.subscribe(), self.task.room.subscribe());
-        let task = tokio::spawn(self.task.run(handovers));
+        // Appending waits for the disk.
+        let task = outside::spawn_apart(self.task.run(handovers));
         (Running { asks, synced_offset, room, task }, queue)
     }
 }
@@ -204,8 +205,7 @@ impl Task {
         let can_wait = !handover.is_live && self.when_full != WhenFull::DropNewest;
         let mut rows = if self.is_refusing() && !can_wait { Rows::Leave } else { Rows::Keep };
         let logged = loop {
-            // A disk that hangs is seen from outside only.
-            self.spool.waits_since(Some(self.waiting_since.unwrap_or_else(Instant::now)));
+            self.begins_to_wait();
             let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
             if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
                 self.written();
@@ -277,6 +277,25 @@ impl Task {
                 board.replied(*gap, filled);
             }
         }
+    }
+
+    /// Says that something waits for the disk: one that hangs is seen from outside only.
+    fn begins_to_wait(&self) {
+        self.spool.waits_since(Some(self.waiting_since.unwrap_or_else(Instant::now)));
+    }
+
+    /// Enters what no handover has brought.
+    fn enter(&mut self, entering: impl FnOnce(&mut Intake, Now) -> Result<Accepted>) -> Result<Accepted> {
+        self.begins_to_wait();
+        let now = self.now();
+        let accepted = entering(&mut self.intake, now)?;
+        match accepted {
+            Accepted::Done(1..) => self.written(),
+            Accepted::Done(0) | Accepted::Part(_) | Accepted::Full | Accepted::Behind => {
+                self.spool.waits_since(self.waiting_since);
+            }
+        }
+        Ok(accepted)
     }
 
     fn written(&mut self) {
@@ -387,7 +406,7 @@ impl Task {
         let entered = losses.iter().map(dropped);
         let gone: Vec<_> = entered.chain([Control::SegmentDropped { first, last }]).collect();
         let written = loop {
-            match self.intake.enter(now, &gone)? {
+            match self.enter(|intake, now| intake.enter(now, &gone))? {
                 Accepted::Behind => self.catch_up().await?,
                 Accepted::Done(written) => break written,
                 Accepted::Part(_) | Accepted::Full => {
@@ -396,7 +415,6 @@ impl Task {
                 }
             }
         };
-        self.written();
         while self.synced.borrow().offset < written {
             self.catch_up().await?;
         }
@@ -464,11 +482,8 @@ impl Task {
         self.is_dirty = false;
         self.published = Some(now);
         for (source, gaps) in abandoned {
-            let given_up =
-                self.intake.give_up(self.now(), source, &gaps, "no longer subscribed to, and not repeatable")?;
-            if matches!(given_up, Accepted::Done(_)) {
-                self.written();
-            }
+            let why = "no longer subscribed to, and not repeatable";
+            self.enter(|intake, now| intake.give_up(now, source, &gaps, why))?;
         }
         Ok(())
     }
@@ -497,16 +512,13 @@ impl Task {
     fn retire(&mut self) -> Result<()> {
         for source in 0..self.boards.len() {
             let gone = self.boards[source].gone(&self.intake.continuity, Instant::now());
-            if !gone.is_empty() && matches!(self.intake.gone(self.now(), source as u16, gone)?, Accepted::Done(1..)) {
-                self.written();
-                self.is_dirty = true;
+            if !gone.is_empty() {
+                let entered = self.enter(|intake, now| intake.gone(now, source as u16, gone))?;
+                self.is_dirty |= matches!(entered, Accepted::Done(1..));
             }
         }
         let floor = self.floor().min(self.intake.spool.reader().oldest().offset);
-        if matches!(self.intake.retire(self.now(), floor)?, Accepted::Done(1..)) {
-            self.written();
-        }
-        Ok(())
+        self.enter(|intake, now| intake.retire(now, floor)).map(drop)
     }
 
     /// Returns the lowest offset up to which every sink has done with the spool.

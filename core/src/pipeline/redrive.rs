@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use super::{Folder, SourceFeed};
 use crate::{
     Error, Result,
-    caught::{caught, pauses},
+    caught::{caught, meet, pauses},
     config::Pipeline,
     deadletter::{self, DeadLetter, Redrive},
     delivery::Floor,
@@ -236,6 +236,7 @@ impl Desk {
                 Some(upto) => *upto,
                 None => way.enter(&self.sink, &path).await?,
             };
+            meet("a redrive, under way");
             let passed = self.floor.borrow().committed.map_or(0, |committed| committed.offset);
             if passed >= upto {
                 self.entered.remove(&path);

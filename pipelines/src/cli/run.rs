@@ -55,7 +55,8 @@ pub(super) fn check_connections(loaded: &Loaded) -> Result<bool, Failure> {
 }
 
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("tidegate").build();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.enable_all().thread_name("tidegate").max_blocking_threads(MOST_THREADS).build();
     runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))
 }
 
@@ -75,6 +76,9 @@ fn fits(pattern: &str, name: &str) -> bool {
         }
     }
 }
+
+/// Each pipeline and each sink keeps a thread, and so does each call that a disk holds up. They are made as they are needed.
+const MOST_THREADS: usize = 10_000;
 
 #[cfg(test)]
 mod tests {

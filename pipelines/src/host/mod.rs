@@ -7,7 +7,7 @@ mod listener;
 pub(crate) mod logging;
 mod outlet;
 
-use std::{io::Write, path::Path, time::Duration};
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
@@ -51,12 +51,9 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let metrics = install_metrics()?;
     let registry = Registry::new();
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
-    for pipeline in &plan.pipelines {
-        let spool = pipeline::Folder::of(&plan.host.data_dir, pipeline).spool();
-        // Before anything else that the other process has too. What else may be wrong with a spool is its pipeline's own.
-        RealDisk::refusal(spool).map_or(Ok(()), Err)?;
-    }
-    let strays = strays(&plan);
+    let plan = Arc::new(plan);
+    // Before anything else that the other process has too.
+    let strays = look_around(&plan).await?;
     let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
@@ -65,7 +62,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     plan.refused.iter().for_each(|refused| show(refused, &registry));
     let mut running = JoinSet::new();
     let client = HttpClient::new();
-    for pipeline in plan.pipelines {
+    for pipeline in plan.pipelines.iter().cloned() {
         let around = pipeline::Surroundings {
             data_dir: plan.host.data_dir.clone(),
             registry: registry.clone(),
@@ -119,6 +116,24 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     // Somebody may be in the middle of a request, and stay there.
     drop(tokio::time::timeout(LAST_ANSWERS, services.join_all()).await);
     Ok(code)
+}
+
+/// Looks whether another process has a spool, and returns the spools that nobody names. What else may be wrong with a spool is
+/// its pipeline's own; so is a disk that hangs, for which nobody else waits.
+async fn look_around(plan: &Arc<Plan>) -> Result<Vec<String>> {
+    let seen = Arc::clone(plan);
+    let look = tokio::task::spawn_blocking(move || {
+        for pipeline in &seen.pipelines {
+            let spool = pipeline::Folder::of(&seen.host.data_dir, pipeline).spool();
+            RealDisk::refusal(spool).map_or(Ok(()), Err)?;
+        }
+        Ok(strays(&seen))
+    });
+    let Ok(looked) = tokio::time::timeout(LONGEST_LOOK, look).await else {
+        warn!("slow the disk of `{}` does not answer; what can start is started", plan.host.data_dir.display());
+        return Ok(Vec::new());
+    };
+    looked.map_err(|error| Error::permanent("looking at the spools has panicked").because(error))?
 }
 
 /// A file that could not be read has a stage, too.
@@ -449,6 +464,8 @@ fn every(pause: Duration) -> Option<tokio::time::Interval> {
 /// Two signals within this time are one: nobody presses a key twice so fast, but `timeout` and some shells tell the process
 /// and its group.
 const ONE_SIGNAL: Duration = Duration::from_millis(100);
+/// How long a look at what is on the disk holds up the start.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
 /// How long requests that are being answered hold up the end.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
 const UPKEEP: Duration = Duration::from_secs(5);

@@ -40,7 +40,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -52,13 +52,7 @@ use tokio::{
 pub use line::{Asked, Body, Event, Line};
 pub use reader::{Reader, read};
 
-use crate::{
-    caught::{meet, text_of},
-    config::CaptureConfig,
-    protocol::Request,
-    row::Timestamp,
-    spool::disk::Disk,
-};
+use crate::{Result, caught::text_of, config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};
 use writer::Writer;
 
 /// The format that this program writes.
@@ -71,7 +65,6 @@ pub(super) struct Capture {
     shared: Arc<Shared>,
     /// Lines that were left out since the last one that was not.
     dropped: u64,
-    is_told: bool,
     writer: JoinHandle<()>,
 }
 
@@ -79,12 +72,31 @@ pub(super) struct Capture {
 #[derive(Debug, Default)]
 struct Shared {
     waiting_bytes: AtomicUsize,
+    /// Since when the writer is at its present piece of work.
+    working_since: Mutex<Option<Instant>>,
     has_failed: AtomicBool,
     failure: Mutex<Option<String>>,
     failed: Notify,
 }
 
 impl Shared {
+    /// Does a piece of work; one that hangs can be seen from outside.
+    fn at_work<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.set_working_since(Some(Instant::now()));
+        let done = work();
+        self.set_working_since(None);
+        done
+    }
+
+    fn set_working_since(&self, since: Option<Instant>) {
+        *self.working_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
+    }
+
+    fn hangs(&self) -> bool {
+        let since = *self.working_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > LONGEST_WORK)
+    }
+
     /// Says, once, why it has ended before the feed.
     fn fail(&self, why: String) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
@@ -94,23 +106,26 @@ impl Shared {
 }
 
 impl Capture {
-    /// Begins a capture of a source. Files are made when there is something to write.
-    pub(super) fn start(disk: Arc<dyn Disk>, source: &str, config: &CaptureConfig, at: Timestamp) -> Self {
+    /// Begins a capture of a source, on a disk that may have to be waited for. Files are made when there is something to write.
+    pub(super) fn start(
+        disk: impl FnOnce() -> Result<Arc<dyn Disk>> + Send + 'static,
+        source: &str,
+        config: &CaptureConfig,
+        at: Timestamp,
+    ) -> Self {
         let (lines, queue) = mpsc::channel(MOST_WAITING);
         let shared = Arc::new(Shared::default());
-        let place = disk.place();
-        let writer = Writer::new(disk, source.to_owned(), config);
-        let theirs = Arc::clone(&shared);
+        let (theirs, name, config) = (Arc::clone(&shared), source.to_owned(), config.clone());
         let writer = tokio::task::spawn_blocking(move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| {
-                meet("the capture");
-                writer.run(queue, &theirs)
+            let ended = catch_unwind(AssertUnwindSafe(|| match theirs.at_work(disk) {
+                Ok(disk) => Writer::new(disk, name, &config).run(queue, &theirs),
+                Err(error) => theirs.fail(format!("no capture: {}; the feed goes on", error.chain())),
             }));
             if let Err(panic) = ended {
-                theirs.fail(format!("capture stopped: `{place}`: it panicked: {}; the feed goes on", text_of(&*panic)));
+                theirs.fail(format!("capture stopped: it panicked: {}; the feed goes on", text_of(&*panic)));
             }
         });
-        let mut capture = Self { lines, shared, dropped: 0, is_told: false, writer };
+        let mut capture = Self { lines, shared, dropped: 0, writer };
         capture.write(at, 0, Event::Start { version: VERSION, source: source.to_owned() });
         capture
     }
@@ -150,13 +165,14 @@ impl Capture {
         self.shared.failed.notified().await;
     }
 
-    /// Returns, once, why the capture has ended before the feed.
-    pub(super) fn failure(&mut self) -> Option<String> {
-        if self.is_told || !self.shared.has_failed.load(Ordering::Acquire) {
-            return None;
+    /// Returns why the capture has ended before the feed, or does not go on.
+    pub(super) fn trouble(&self) -> Option<String> {
+        if self.shared.has_failed.load(Ordering::Acquire) {
+            return self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
         }
-        self.is_told = true;
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let hangs =
+            "capture held up: its disk does not answer; the feed goes on, and what there is no room for is left out";
+        self.shared.hangs().then(|| hangs.to_owned())
     }
 
     /// Writes what waits, and ends.
@@ -186,3 +202,5 @@ pub(super) fn asked(request: &Request) -> Asked {
 const MOST_WAITING: usize = 8_192;
 const MOST_WAITING_BYTES: usize = 64 << 20;
 const LAST_WRITE: Duration = Duration::from_secs(5);
+/// A piece of work that takes longer is shown: the disk hangs.
+const LONGEST_WORK: Duration = Duration::from_secs(10);

@@ -11,6 +11,7 @@ use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 
 use super::{Line, Shared};
 use crate::{
+    caught::meet,
     config::CaptureConfig,
     row::Timestamp,
     spool::disk::{Disk, DiskFile},
@@ -58,10 +59,10 @@ impl Writer {
                 Ok(Some(mut line)) => {
                     shared.waiting_bytes.fetch_sub(line.event.size(), Ordering::Relaxed);
                     line.event.redact();
-                    self.write(&line)
+                    shared.at_work(|| self.write(&line))
                 }
                 Ok(None) => break,
-                Err(_) => self.flush(),
+                Err(_) => shared.at_work(|| self.flush()),
             };
             if let Err(error) = written {
                 self.fail(&error, shared);
@@ -74,6 +75,7 @@ impl Writer {
     }
 
     fn write(&mut self, line: &Line) -> io::Result<()> {
+        meet("the capture");
         let is_due = |open: &Open| open.bytes >= self.rotate_bytes || open.began.elapsed() >= self.rotate_every;
         if self.file.as_ref().is_some_and(is_due) {
             self.close()?;

@@ -227,12 +227,9 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Records everything that the venue says. A disk that cannot be had degrades the source, and no more.
-    pub(super) fn record(&mut self, disk: Result<Arc<dyn Disk>>, source: &str) {
+    pub(super) fn record(&mut self, disk: impl FnOnce() -> Result<Arc<dyn Disk>> + Send + 'static, source: &str) {
         let config = self.config.capture.clone().unwrap_or_default();
-        match disk {
-            Ok(disk) => self.capture = Some(Capture::start(disk, source, &config, self.transport.wall())),
-            Err(error) => self.standing.capture = Some(format!("no capture: {}; the feed goes on", error.chain())),
-        }
+        self.capture = Some(Capture::start(disk, source, &config, self.transport.wall()));
     }
 
     /// Keeps the connection until it is told to stop.
@@ -431,8 +428,9 @@ impl<T: Transport> Driver<T> {
     }
 
     fn look_at_capture(&mut self) {
-        if let Some(failure) = self.capture.as_mut().and_then(Capture::failure) {
-            self.standing.capture = Some(failure);
+        let trouble = self.capture.as_ref().and_then(Capture::trouble);
+        if trouble != self.standing.capture {
+            self.standing.capture = trouble;
             self.standing.show(&self.health);
         }
     }

@@ -10,7 +10,7 @@ use tidegate_core::row::{Label, Mark, Position, StreamKey, Timestamp, kinds};
 
 use super::super::{
     rows,
-    value::{Amount, Lenient, Member, Millis, Place, Serial, Text, Whole},
+    value::{Amount, Lenient, Member, Millis, Place, Serial, Text},
 };
 
 /// A trade; its legs, if it is a combo's, come on their own channels and are skipped here.

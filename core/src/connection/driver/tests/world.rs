@@ -163,7 +163,7 @@ impl World {
         Self::around(toy.factory(), http, |factory, cx| {
             let mut driver = Driver::new(transport, factory, config, cx).unwrap();
             if let Some(disk) = disk {
-                driver.record(Ok(disk), "toy");
+                driver.record(|| Ok(disk), "toy");
             }
             tokio::spawn(driver.run())
         })
