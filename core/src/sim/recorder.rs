@@ -9,6 +9,7 @@ use std::{
 use super::{
     engine::SPOOL,
     machine,
+    market::Market,
     venue::{SECOND, STREAMS, Venue},
 };
 use crate::{
@@ -299,7 +300,8 @@ impl Recorder {
         let lacking: Vec<usize> = (0..market.made.len()).filter(is_lacking).collect();
         let has_given_up = gave_up.contains(&gap);
         match outcome {
-            GapOutcome::Absent if !lacking.is_empty() => {
+            // What was made before anything was owed is nobody's, whatever is said of its number.
+            GapOutcome::Absent if lacking.iter().any(|record| self.is_owed(stream, *record, market)) => {
                 return Err(format!("I15: records {lacking:?} were made, and are said to be absent"));
             }
             GapOutcome::Lost(_) if has_given_up => self.lost.extend(lacking),
@@ -310,6 +312,10 @@ impl Recorder {
             GapOutcome::Absent | GapOutcome::Live | GapOutcome::Backfilled | GapOutcome::Resynchronised => {}
         }
         Ok(())
+    }
+
+    fn is_owed(&self, stream: usize, record: usize, market: &Market) -> bool {
+        self.owed_from[stream].is_some_and(|(first, at)| record >= first && market.made[record].ts > at)
     }
 
     /// Returns which stream of the venue a number stands for.
