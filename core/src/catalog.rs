@@ -17,6 +17,7 @@ use crate::{
     caught::text_of,
     chunk::SinkTable,
     config::{Faults, Keys, Layers, Mended, Options, Path, Report, explain, stage},
+    log_source::LogSource,
     protocol::Protocol,
     sink::Sink,
     source::Source,
@@ -42,7 +43,7 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// have a key.
     const HAS_KEYS: bool = false;
 
-    /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
+    /// `Box<dyn Protocol>`, `Box<dyn Source>`, `Box<dyn LogSource>` or `Box<dyn Sink>`.
     type Built;
 
     /// Looks for what no type keeps out, and adds all of it, each with its key. By default there is nothing.
@@ -121,6 +122,7 @@ pub enum Unavailable {
 pub struct Catalog {
     pub(crate) protocols: Shelf<Box<dyn Protocol>>,
     pub(crate) sources: Shelf<Box<dyn Source>>,
+    pub(crate) logs: Shelf<Box<dyn LogSource>>,
     pub(crate) sinks: Shelf<Box<dyn Sink>>,
     unavailable: BTreeMap<(Role, &'static str), Unavailable>,
 }
@@ -136,6 +138,13 @@ impl Catalog {
     /// Adds a source of another kind.
     pub fn source<C: Component<Built = Box<dyn Source>>>(&mut self) -> &mut Self {
         self.sources.add::<C>(&stage::source_keys());
+        self.assert_one_source(C::TYPE);
+        self
+    }
+
+    /// Adds a source that is a durable log itself.
+    pub fn log<C: Component<Built = Box<dyn LogSource>>>(&mut self) -> &mut Self {
+        self.logs.add::<C>(&stage::source_keys());
         self.assert_one_source(C::TYPE);
         self
     }
@@ -156,7 +165,10 @@ impl Catalog {
     /// Returns the types of a role, in the order of the alphabet.
     pub fn names(&self, role: Role) -> Vec<&'static str> {
         let mut names: Vec<_> = match role {
-            Role::Source => self.protocols.0.keys().chain(self.sources.0.keys()).copied().collect(),
+            Role::Source => {
+                let sources = self.sources.0.keys().chain(self.logs.0.keys());
+                self.protocols.0.keys().chain(sources).copied().collect()
+            }
             Role::Sink => self.sinks.0.keys().copied().collect(),
         };
         names.sort_unstable();
@@ -182,7 +194,10 @@ impl Catalog {
     ) {
         let protocol = || self.protocols.0.get(component).map(|shelved| shelved.look_over);
         let look_over = match role {
-            Role::Source => protocol().or_else(|| self.sources.0.get(component).map(|shelved| shelved.look_over)),
+            Role::Source => {
+                let source = || self.sources.0.get(component).map(|shelved| shelved.look_over);
+                protocol().or_else(source).or_else(|| self.logs.0.get(component).map(|shelved| shelved.look_over))
+            }
             Role::Sink => self.sinks.0.get(component).map(|shelved| shelved.look_over),
         };
         if let Some(look_over) = look_over {
@@ -191,8 +206,9 @@ impl Catalog {
     }
 
     fn assert_one_source(&self, name: &str) {
-        let both = self.protocols.0.contains_key(name) && self.sources.0.contains_key(name);
-        assert!(!both, "a protocol and a source are called `{name}`");
+        let (protocols, sources, logs) = (&self.protocols.0, &self.sources.0, &self.logs.0);
+        let of = [protocols.contains_key(name), sources.contains_key(name), logs.contains_key(name)];
+        assert!(of.iter().filter(|is_there| **is_there).count() == 1, "two sources are called `{name}`");
     }
 
     /// Returns what is known of a component without building it.
@@ -200,7 +216,8 @@ impl Catalog {
         match role {
             Role::Source => {
                 let protocol = self.protocols.0.get(component).map(|shelved| &shelved.entry);
-                protocol.or_else(|| self.sources.0.get(component).map(|shelved| &shelved.entry))
+                let source = || self.sources.0.get(component).map(|shelved| &shelved.entry);
+                protocol.or_else(source).or_else(|| self.logs.0.get(component).map(|shelved| &shelved.entry))
             }
             Role::Sink => self.sinks.0.get(component).map(|shelved| &shelved.entry),
         }

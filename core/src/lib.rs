@@ -24,6 +24,7 @@ pub mod health;
 pub mod http;
 pub mod intake;
 pub mod ledger;
+pub mod log_source;
 pub mod metrics;
 mod outside;
 pub mod own;

@@ -67,7 +67,7 @@ pub(super) struct SinkKeys {
 /// All that may stand in a stage's table besides `type`: the options of its structs, the component's own first.
 pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<Vec<Options>> {
     let own = catalog.entry(role, component)?.options.clone();
-    if role == Role::Source && catalog.sources.has(component) {
+    if role == Role::Source && (catalog.sources.has(component) || catalog.logs.has(component)) {
         return Some(vec![own, Options::of::<SourceKeys>()]);
     }
     Some([own].into_iter().chain(driver_options(role)).collect())
@@ -142,6 +142,8 @@ pub(super) struct SinkDraft<'a> {
     pub(super) check_tables: Option<TableCheck>,
     /// Whether its tables may have keys.
     pub(super) has_keys: bool,
+    /// Whether its positions are guarded part by part; `None` where it could not be made.
+    pub(super) guards_parts: Option<bool>,
     /// The most bytes of rows that it lets wait in the spool.
     pub(super) holds_back: u64,
     /// The sink, when nothing is wrong with it.
@@ -174,6 +176,17 @@ impl<'a> Reader<'a> {
                 self.keep(&draft.layers, &draft.at, &made.values);
                 self.keep(&draft.layers, &draft.at, &common);
                 (common.required, Feed::Source { factory: made.factory })
+            });
+            (tables, whole)
+        } else if catalog.logs.has(&draft.component) {
+            let [own, common] = draft.split();
+            let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
+            let made = catalog.logs.read(&draft.component, &draft.layers, own, &keys, self.report)?;
+            let tables = draft.tables(made.as_ref().map(|made| (made.first.tables(), &*made.wrong)));
+            let whole = draft.whole(made).zip(common).map(|(made, common)| {
+                self.keep(&draft.layers, &draft.at, &made.values);
+                self.keep(&draft.layers, &draft.at, &common);
+                (common.required, Feed::Log { factory: made.factory })
             });
             (tables, whole)
         } else {
@@ -221,12 +234,14 @@ impl<'a> Reader<'a> {
             path: None,
             check_tables: None,
             has_keys: false,
+            guards_parts: None,
             holds_back: 0,
             stage: None,
             draft,
         };
         let Some(made) = made.filter(|made| made.wrong.is_empty()) else { return Some(sink) };
         (sink.check_tables, sink.has_keys) = (Some(made.check_tables), made.has_keys);
+        sink.guards_parts = Some(made.first.guards_parts());
         if sink.draft.layers.is_broken(&[]) {
             return Some(sink);
         }
@@ -339,6 +354,11 @@ impl<'a> Reader<'a> {
 }
 
 impl SinkDraft<'_> {
+    /// Returns the type of the sink.
+    pub(super) fn component(&self) -> &str {
+        &self.draft.component
+    }
+
     /// Returns the place of a value, or of its key, in the sink's table.
     pub(super) fn place(&self, path: &[String]) -> Option<Spot> {
         self.draft.layers.value(path).or_else(|| self.draft.layers.key(path))

@@ -55,6 +55,11 @@ pub(crate) fn three(store: Option<SpoolPosition>, known: Option<SpoolPosition>, 
     format!("store: {store}; last known beside the spool: {known}; spool: behind {first} up to {last}")
 }
 
+/// Names the three positions of a part of a log that is no spool.
+pub(crate) fn three_of_part(store: Option<SpoolPosition>, known: Option<SpoolPosition>, log: Extent) -> String {
+    three(store, known, log).replace("beside the spool", "on this host").replace("; spool:", "; log:")
+}
+
 /// The options of `tidegate adopt`.
 pub(crate) const FROM_LOG: &str = "from-log";
 pub(crate) const FROM_STORE: &str = "from-store";

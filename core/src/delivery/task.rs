@@ -24,7 +24,7 @@ use super::{
     neighbours::{Advice, Others},
     opening::{FROM_LOG, FROM_STORE, Opening, compare, overtaken},
     report::{Opened, Reporter},
-    setup::{Floor, Outcome, Setup, settings},
+    setup::{Floor, Outcome, Setup, settings, stage_of},
 };
 use crate::{
     Error, Result,
@@ -42,6 +42,7 @@ use crate::{
 pub struct Delivery<L> {
     pipeline: String,
     name: String,
+    part: Part,
     factory: Factory<Box<dyn Sink>>,
     sink: Option<Box<dyn Sink>>,
     /// Set when the sink panicked: its state may be anything.
@@ -96,20 +97,32 @@ impl<L: Log> Delivery<L> {
     ///
     /// `Config` when the tables of two sources do not fit under one name.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
+        Self::of_part(setup, Part::spool())
+    }
+
+    /// Prepares the delivery of one of the parts that a log has.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn of_part(setup: Setup<L>, part: Part) -> Result<(Self, watch::Receiver<Floor>)> {
+        let (stage, (place, file)) = (stage_of(&setup.sink, &part), setup.place(&part));
         let Setup { pipeline, sink: name, config, tables, derived, .. } = setup;
-        let directory = setup.directory.join(&name);
+        let directory = place.join(&file);
         let made = outside::make_directory(&directory).map_err(|error| {
             Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
         });
-        let known = made.and_then(|()| Known::open(outside::disk_with(&setup.directory), &name));
+        let known = made.and_then(|()| Known::open(outside::disk_with(&place), &file));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
             Err(error) => {
+                let text = error.chain();
                 let ways = [FROM_STORE, FROM_LOG].map(|which| setup.commands.adopt(&name, which)).join(" or ");
-                (
-                    None,
-                    Some(format!("{}; bring it back from a copy, or stop, and do without it: {ways}", error.chain())),
-                )
+                let why = match part.is_spool() {
+                    true => format!("{text}; bring it back from a copy, or stop, and do without it: {ways}"),
+                    false => format!("{text}; the store's own position counts: remove the file, and start again"),
+                };
+                (None, Some(why))
             }
         };
         let noted = known.as_ref().map_or_else(Noted::default, Known::noted);
@@ -128,10 +141,11 @@ impl<L: Log> Delivery<L> {
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
         let overdue_after = config.batch.linger.0 + 3 * config.timeout.0;
-        let reporter = Reporter::new(&setup.health, &pipeline, &name, overdue_after);
+        let reporter = Reporter::new(&setup.health, &pipeline, (&stage, &part), overdue_after);
         let mut delivery = Self {
             pipeline,
             name,
+            part,
             factory: setup.factory,
             sink: None,
             is_broken: false,
@@ -360,8 +374,11 @@ impl<L: Log> Delivery<L> {
         let Some(sink) = &self.sink else { return Err(Error::transient("the sink is not open")) };
         let (guarantee, neighbours, newest) = (sink.guarantee(), sink.neighbours(), sink.newest());
         let (weaker, found) = (sink.weaker(), sink.unique_keys());
-        let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
+        let store = positions.iter().find(|(part, _)| *part == self.part).map(|(_, position)| *position);
         self.keeps_position = guarantee.keeps_position();
+        if !self.part.is_spool() {
+            blocking(&self.feeder, Feeder::look).await?;
+        }
         let mut feeder = self.feeder();
         let log = feeder.log();
         let extent = log.extent();
@@ -404,11 +421,11 @@ impl<L: Log> Delivery<L> {
     }
 
     fn context(&self, known: Option<SpoolPosition>) -> SinkContext {
-        let (spool, host) = self.owner.clone();
+        let (pipeline, (spool, host)) = (self.pipeline.clone(), self.owner.clone());
         let feeder = self.feeder();
         let plan = feeder.plan();
         let owner =
-            Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain: plan.chain() };
+            Owner { pipeline, sink: self.name.clone(), part: self.part.clone(), spool, host, chain: plan.chain() };
         SinkContext { owner, tables: plan.tables().to_vec(), directory: self.directory.clone(), known }
     }
 
@@ -440,7 +457,7 @@ impl<L: Log> Delivery<L> {
         }
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
-        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
+        let chunk = Chunk { part: self.part.clone(), from: range.from, to: range.to, bytes: range.bytes, tables };
         self.keys.see(&chunk.tables);
         self.machine.is_writing();
         let began = Instant::now();

@@ -9,6 +9,7 @@
 
 mod check;
 mod folder;
+mod log;
 mod own;
 pub mod redrive;
 pub mod remedies;
@@ -32,6 +33,7 @@ use tracing::info;
 
 pub use check::{Check, check_connections};
 pub use folder::Folder;
+pub(crate) use log::PartSetup;
 use own::{Own, OwnSetup};
 use redrive::Redrives;
 use supervise::{MakeSource, SourceEnd, Supervised};
@@ -87,6 +89,8 @@ pub struct Ended {
     pub source_failed: bool,
     /// Sinks that it had once and that are not in its TOML any more.
     pub vanished: Vec<String>,
+    /// Whether it has a spool.
+    pub has_spool: bool,
 }
 
 impl Ended {
@@ -118,6 +122,7 @@ impl fmt::Display for Ended {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
             let (verb, them) = if sink.rows_left == 1 { ("row stays", "it") } else { ("rows stay", "them") };
             match (sink.rows_left, sink.more_left) {
+                (0, false) if !self.has_spool => {}
                 (0, false) => f.write_str(", nothing left in the spool")?,
                 (0, true) => f.write_str(", nobody knows what is left in the spool")?,
                 (n, false) => write!(f, ", {n} {verb} in the spool")?,
@@ -143,6 +148,12 @@ impl fmt::Display for Ended {
 /// `Config` when another process has its spool, or its parts do not fit together. `Permanent` when its disk fails.
 /// `Transient` when it was told to stop before its disk let it start.
 pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
+    if pipeline.is_log() {
+        let (name, registry) = (pipeline.name.clone(), around.registry.clone());
+        return Box::pin(log::run(pipeline, around)).await.inspect_err(|error| {
+            registry.stage(StageId::host(&name)).failed(format!("{}; the pipeline does not run", error.chain()));
+        });
+    }
     let spool_health = around.registry.stage(StageId::spool(&pipeline.name));
     let mut pauses = caught::pauses();
     let parts = loop {
@@ -299,7 +310,8 @@ impl Parts {
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
-        outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
+        let (pipeline, source_failed) = (self.name, needs_person);
+        outcome.map(|()| Ended { pipeline, sinks, took, source_failed, vanished, has_spool: true })
     }
 }
 
@@ -478,6 +490,7 @@ impl SourceFeed {
                 (Box::new(make), history_lag)
             }
             Feed::Source { factory } => (Box::new(move || factory()), Duration::ZERO),
+            Feed::Log { .. } => return Err(Error::config("a source that is a log has no spool")),
         };
         let tables = make()?.tables().into_iter().map(Arc::new).collect();
         let (name, venue) = (stage.name.into(), stage.component.into());
@@ -523,13 +536,17 @@ impl SinkEnd {
 /// Says, in one line, what a pipeline is about to do: from which spool, into what, with which promise, shown where.
 fn tell_start(pipeline: &str, folder: &Folder, is_new: bool, shown_at: &str, sinks: &[SinkStage]) -> Result<()> {
     let (spool, age) = (folder.spool(), if is_new { "new" } else { "resumed" });
+    tell_promises(pipeline, &format!("spool {} ({age})", spool.display()), shown_at, sinks)
+}
+
+/// Says in one line what a pipeline is about to do, `from` saying from where.
+fn tell_promises(pipeline: &str, from: &str, shown_at: &str, sinks: &[SinkStage]) -> Result<()> {
     let mut promises = String::new();
     for sink in sinks {
         // Built, not opened: what a store promises does not depend on what is in it.
         promises.push_str(&format!("  {}: {}", sink.name, (sink.factory)()?.guarantee()));
     }
-    let spool = spool.display();
-    info!(pipeline, "start {pipeline} spool {spool} ({age})  {shown_at}{promises}");
+    info!(pipeline, "start {pipeline} {from}  {shown_at}{promises}");
     Ok(())
 }
 
@@ -597,6 +614,6 @@ mod tests {
 
     fn ended_with(sink: SinkEnd) -> Ended {
         let (pipeline, took) = ("eth".to_owned(), Duration::ZERO);
-        Ended { pipeline, sinks: vec![sink], took, source_failed: false, vanished: Vec::new() }
+        Ended { pipeline, sinks: vec![sink], took, source_failed: false, vanished: Vec::new(), has_spool: true }
     }
 }

@@ -24,7 +24,7 @@ use expected::{Deriving, Wanted};
 
 use crate::{
     Error, Result,
-    chunk::Plan,
+    chunk::{Part, Plan},
     config::{Pipeline, SinkStage, SourceStage},
     deadletter,
     delivery::{self, Fates, Known, Noted},
@@ -143,7 +143,7 @@ impl Look {
         let derived = pipeline.derived.clone();
         let plan = Plan::deriving(&pipeline.name, sources.to_vec(), stage.tables.clone(), derived)?;
         let (pipeline, sink) = (pipeline.name.clone(), self.name.clone());
-        let owner = Owner { pipeline, sink, spool: 0, host: String::new(), chain: plan.chain() };
+        let owner = Owner { pipeline, sink, part: Part::spool(), spool: 0, host: String::new(), chain: plan.chain() };
         let directory = folder.sinks().join(&self.name);
         let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
         let Some(mut audit) = (stage.factory)()?.audit(&cx).await? else { return Ok(None) };

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use tidegate_core::{
     Error, Result,
-    chunk::{Part, SinkTable},
+    chunk::SinkTable,
     row::Timestamp,
     sink::{Neighbour, Owner},
     spool::SpoolPosition,
@@ -89,7 +89,7 @@ impl Audit for PostgresAudit {
             return Ok(None);
         }
         let held = self.positions.read(&self.link, &self.owner, "").await.map_err(|error| self.failed(error))??;
-        let held = held.into_iter().find(|held| held.part == Part::spool());
+        let held = held.into_iter().find(|held| held.part == self.owner.part);
         let held = held.filter(|held| held.position != SpoolPosition::START);
         Ok(held.map(|held| (held.spool, held.position)))
     }

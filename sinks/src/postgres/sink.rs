@@ -125,6 +125,10 @@ impl Sink for Postgres {
         self.neighbours.clone()
     }
 
+    fn guards_parts(&self) -> bool {
+        true
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::Transaction
     }
