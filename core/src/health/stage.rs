@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -248,6 +249,11 @@ impl StageHealth {
     /// Notes that the session has ended: the source is not ready.
     pub fn unsubscribed(&self) {
         self.stage.evidence.is_subscribed.store(false, Relaxed);
+    }
+
+    /// Sets how many messages of each part of a log are not stored yet.
+    pub fn lags(&self, lags: BTreeMap<String, u64>) {
+        self.stage.evidence.set_lags(lags);
     }
 
     /// Sets how many gaps are open.

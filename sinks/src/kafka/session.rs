@@ -16,13 +16,14 @@ use rdkafka::{
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, SinkTable},
+    librdkafka::Ear,
     row::Timestamp,
     sink::{Owner, Refusal, Written},
 };
 
 use super::{
     KafkaConfig,
-    client::{Ear, STEP, base},
+    client::{STEP, base, sorted_by},
     encode::{Common, Encoder, Messages, OVERHEAD},
     error::{blames_a_row, error_text, fenced, is_fenced, is_to_repeat, sorted, sorted_code},
     position::{self, Held},
@@ -232,7 +233,7 @@ impl Producer {
         match self.producer.client().fatal_error() {
             Some((code, _)) if is_fenced(code) => fenced(),
             Some((code, text)) => sorted_code(what, code, &self.config.rdkafka.hide_in(&text)),
-            None => self.deliveries.ear.sorted(what, error, &self.config),
+            None => sorted_by(&self.deliveries.ear, what, error, &self.config),
         }
     }
 }

@@ -179,7 +179,7 @@ impl Opening<'_> {
         }
         names.extend(self.cx.tables.iter().map(|table| table.name.clone()));
         let epoch = held.iter().map(|held| held.epoch).chain(*self.epoch).max().unwrap_or(0) + 1;
-        let parts: BTreeSet<Part> = held.iter().map(|held| held.part.clone()).chain([cx.owner.part.clone()]).collect();
+        let parts: BTreeSet<Part> = held.iter().map(|held| held.part.clone()).chain([self.cx.owner.part.clone()]).collect();
         for part in parts {
             link.run(&positions.take(&self.cx.owner, &part, epoch, &names)).await?;
         }

@@ -98,7 +98,7 @@ impl Positions {
 
     fn insert(&self, owner: &Owner, part: &Part, epoch: i64, tables: &BTreeSet<String>) -> String {
         let tables = serde_json::to_string(tables).expect("names are texts");
-        let Owner { pipeline, sink, spool, host, chain } = owner;
+        let Owner { pipeline, sink, spool, host, chain, part: _ } = owner;
         format!(
             "INSERT INTO {} (pipeline, sink, part, spool, host, epoch, boot, \"offset\", chain, updated, tables)
              VALUES ({}, {}, {}, {}, {}, {epoch}, {}, 0, {}, now(), {})",
