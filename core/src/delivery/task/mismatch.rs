@@ -4,7 +4,7 @@ use super::{
     super::{
         event::Event,
         log::Log,
-        opening::{Extent, FROM_LOG, FROM_STORE, three, three_of_part},
+        opening::{Extent, FROM_LOG, FROM_STORE, misfit_of_part, three, three_of_part},
     },
     Delivery,
 };
@@ -34,10 +34,10 @@ impl<L: Log> Delivery<L> {
         known: Option<SpoolPosition>,
         log: Extent,
     ) -> Event {
-        let (found, remedy) = if self.part.is_spool() {
-            (three(store, known, log), self.remedy())
+        let (why, found, remedy) = if self.part.is_spool() {
+            (why, three(store, known, log), self.remedy())
         } else {
-            (three_of_part(store, known, log), self.remedy_of_part())
+            (misfit_of_part(why), three_of_part(store, known, log), self.remedy_of_part())
         };
         Event::Mismatch(format!("{why}. {found}. {remedy}"))
     }
