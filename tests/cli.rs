@@ -323,6 +323,10 @@ fn a_new_pipeline_of_every_pair_passes_the_check_without_a_word() {
             let made = tidegate(folder.path(), &["new", source, sink]);
             fs::write(folder.path().join("new.toml"), &made.stdout).unwrap();
             let output = tidegate(folder.path(), &["check", "new.toml", "--strict"]);
+            if source == "kafka" && !["postgres", "timescale"].contains(&sink) {
+                assert!(said(&output).contains("those that do are: postgres, timescale"), "{}", said(&output));
+                continue;
+            }
             assert_eq!(said(&output), "no errors in 1 file\n", "{source} → {sink}");
         }
     }

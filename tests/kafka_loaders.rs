@@ -8,7 +8,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,7 @@ use rdkafka::{
     message::Headers,
 };
 use serde_json::{Value, json};
-use support::{PATIENCE, Program, Random};
+use support::{PATIENCE, Program, Random, tidegate};
 use tempfile::TempDir;
 use tidegate::{
     catalog::Component,
@@ -45,8 +45,8 @@ async fn loaders_that_are_killed_paused_and_joined_store_each_row_once_and_in_or
     let mut random = Random::new(seed);
     let bench = Bench::start(["trades", "quotes"]).await;
     let [mut trades, mut quotes] = [
-        Collector::open(&bench, "trades", "json", Table::of::<Trade<'_>>()).await,
-        Collector::open(&bench, "quotes", "arrow", Table::of::<Quote>()).await,
+        Collector::open(&bench, "collect-trades", "json", Table::of::<Trade<'_>>()).await,
+        Collector::open(&bench, "collect-quotes", "arrow", Table::of::<Quote>()).await,
     ];
     let first = bench.loader("a");
     bench.until_tables(&["trades", "quotes"]).await;
@@ -55,13 +55,11 @@ async fn loaders_that_are_killed_paused_and_joined_store_each_row_once_and_in_or
         bench.sql(&format!("ALTER TABLE {table} ADD COLUMN n bigserial")).await;
     }
     let is_over = Arc::new(AtomicBool::new(false));
-    let made = Arc::new(AtomicU64::new(0));
-    let (over, count) = (is_over.clone(), made.clone());
+    let over = is_over.clone();
     let producing: JoinHandle<[Collector; 2]> = tokio::spawn(async move {
         while !over.load(Ordering::Relaxed) {
             trades.write(120, |log, mark| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() })).await;
             quotes.write(80, |log, mark| _ = log.emit(mark, &Quote { bid_price: Some(0.5), ..Quote::default() })).await;
-            count.fetch_add(200, Ordering::Relaxed);
             sleep(Duration::from_millis(30)).await;
         }
         [trades, quotes]
@@ -122,6 +120,107 @@ async fn loaders_that_are_killed_paused_and_joined_store_each_row_once_and_in_or
     for program in [first, second, third] {
         let (code, log) = program.stop().await;
         assert_eq!(code, 0, "{log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops_its_partitions() {
+    let bench = Bench::start(["trades"]).await;
+    let trade = |log: &MemoryLog, mark: Mark<'_>| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() });
+    let mut collector = Collector::open(&bench, "first", "json", Table::of::<Trade<'_>>()).await;
+    let mut loader = bench.loader("a");
+    collector.write(200, trade).await;
+    bench.until_more("trades", 199).await;
+    block_in_place(|| {
+        spoil(bench.kafka.url(), "trades");
+    });
+    collector.write(100, trade).await;
+    bench.until_more("trades", 299).await;
+    // Aborted messages and the ends of transactions are nobody's loss, and nothing is behind.
+    let report = loader
+        .until("all is stored", |report| {
+            let lag = report["checks"]["load/source.collectors"]["lag"].as_object();
+            lag.is_some_and(|lag| lag.len() == 6 && lag.values().all(|behind| *behind == 0))
+        })
+        .await;
+    let checks = report["checks"].as_object().unwrap();
+    let of_parts: Vec<_> = checks.iter().filter(|(name, _)| name.starts_with("load/sink.postgres/trades/")).collect();
+    assert_eq!(of_parts.len(), 6, "{checks:#?}");
+    let sum = |fate: &str| of_parts.iter().map(|(_, check)| check["fates"][fate].as_u64().unwrap_or_default()).sum::<u64>();
+    assert_eq!((sum("delivered"), sum("refused"), sum("missing")), (300, 1, 0), "{of_parts:#?}");
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 300);
+    let letters = tidegate(&bench.folder_of("a"), &["deadletter", "list", "load.toml"]);
+    assert!(letters.code == 0 && letters.printed.contains("no JSON object"), "{letters:?}");
+    for command in [
+        &["verify", "load.toml"][..],
+        &["coverage", "load.toml"],
+        &["deadletter", "redrive", "load.toml", "--all"],
+        &["adopt", "load.toml", "postgres", "--from-store"],
+        &["sink", "forget", "load.toml", "old"],
+    ] {
+        let ran = tidegate(&bench.folder_of("a"), command);
+        assert!(ran.code == 2 && ran.said.contains("`load` has no spool and no ledger"), "{command:?}: {ran:?}");
+    }
+
+    delete(bench.kafka.url(), "trades").await;
+    let mut collector = Collector::open(&bench, "second", "json", Table::of::<Trade<'_>>()).await;
+    collector.write(2_000, trade).await;
+    let report = loader
+        .until("the new topic's partitions are stopped", |report| {
+            let checks = report["checks"].as_object().unwrap();
+            let of_parts = checks.iter().filter(|(name, _)| name.starts_with("load/sink.postgres/trades/"));
+            of_parts.filter(|(_, check)| check["status"] == "failed").count() == 6
+        })
+        .await;
+    let why = report["checks"]["load/sink.postgres/trades/0"]["reason"].as_str().unwrap().to_owned();
+    for part in ["deleted and made again", "trades-0.json", "pipeline `load`, sink `postgres` and part `trades/0`"] {
+        assert!(why.contains(part), "`{part}` is not in: {why}");
+    }
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 300, "nothing of it was written");
+    let (_, log) = loader.stop().await;
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+/// Writes what is no row of a collector: a transaction that is aborted, and a message that is no JSON.
+fn spoil(brokers: &str, topic: &str) {
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("transactional.id", "spoiler")
+        .create()
+        .unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    let header = || rdkafka::message::Header { key: "tg_schema", value: Some("trades/0000000000000000") };
+    let headers = || rdkafka::message::OwnedHeaders::new().insert(header());
+    producer.begin_transaction().unwrap();
+    for partition in 0..6 {
+        let record = BaseRecord::<str, str>::to(topic).partition(partition).payload("aborted").headers(headers());
+        producer.send(record).map_err(|(error, _)| error).unwrap();
+    }
+    producer.flush(PATIENCE).unwrap();
+    producer.abort_transaction(PATIENCE).unwrap();
+    producer.begin_transaction().unwrap();
+    let right = format!("trades/{:016x}", Table::of::<Trade<'_>>().columns_hash());
+    let header = rdkafka::message::Header { key: "tg_schema", value: Some(right.as_str()) };
+    let headers = rdkafka::message::OwnedHeaders::new().insert(header);
+    let record = BaseRecord::<str, str>::to(topic).partition(2).payload("poison").headers(headers);
+    producer.send(record).map_err(|(error, _)| error).unwrap();
+    producer.commit_transaction(PATIENCE).unwrap();
+}
+
+/// Deletes a topic, and waits until it is gone.
+async fn delete(brokers: &str, topic: &str) {
+    let admin: rdkafka::admin::AdminClient<_> = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    let options = rdkafka::admin::AdminOptions::new();
+    admin.delete_topics(&[topic], &options).await.unwrap().remove(0).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    let is_there = || {
+        let metadata = admin.inner().fetch_metadata(None, PATIENCE).unwrap();
+        metadata.topics().iter().any(|found| found.name() == topic)
+    };
+    while block_in_place(is_there) {
+        assert!(Instant::now() < deadline, "{topic} does not go");
+        sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -250,10 +349,12 @@ struct Collector {
     _directory: TempDir,
     made: u64,
     next: u64,
+    /// The broker deletes what is older than its retention, by the times of the messages.
+    since: i64,
 }
 
 impl Collector {
-    async fn open(bench: &Bench, table: &str, format: &str, columns: Table) -> Self {
+    async fn open(bench: &Bench, pipeline: &str, format: &str, columns: Table) -> Self {
         let config: KafkaConfig = serde_json::from_value(json!({
             "brokers": bench.kafka.url(), "format": format, "create": { "partitions": 6 },
         }))
@@ -261,10 +362,10 @@ impl Collector {
         let log = MemoryLog::new("deribit", vec![columns]);
         let directory = tempfile::tempdir().unwrap();
         let context: SinkContext = log.context(directory.path());
-        let owner = tidegate::sink::Owner { pipeline: format!("collect-{table}"), ..context.owner.clone() };
+        let owner = tidegate::sink::Owner { pipeline: pipeline.to_owned(), ..context.owner.clone() };
         let mut sink = config.build().unwrap();
         sink.open(&SinkContext { owner, ..context }).await.unwrap();
-        Self { log, sink, _directory: directory, made: 0, next: 0 }
+        Self { log, sink, _directory: directory, made: 0, next: 0, since: Timestamp::now().0 }
     }
 
     /// Writes rows of many symbols in one transaction.
@@ -273,7 +374,8 @@ impl Collector {
         for _ in 0..rows {
             self.next += 1;
             let symbol = format!("S{}", self.next * 7 % 31);
-            let (position, ts_event) = (Position::Sequence(self.next), Timestamp(self.next.cast_signed()));
+            let ts_event = Timestamp(self.since + self.next.cast_signed());
+            let position = Position::Sequence(self.next);
             emit(&self.log, Mark { symbol: &symbol, position, ts_event });
         }
         let to = self.log.synced().borrow().offset;

@@ -4,6 +4,7 @@ use super::{
     layers::path,
     load::Reader,
     problem::{Problem, Spot},
+    resolved,
     stage::{SinkDraft, SourceDraft},
     tables::TableChoice,
 };
@@ -14,6 +15,8 @@ impl Reader<'_> {
     pub(super) fn check_log(&mut self, sources: &[Option<SourceDraft>], sinks: &[Option<SinkDraft<'_>>]) {
         let is_log = |source: &&SourceDraft| self.catalog.logs.has(&source.component);
         let Some(log) = sources.iter().flatten().find(is_log) else { return };
+        // A host's defaults may have one for the other pipelines.
+        resolved::leave_out(&mut self.settings, "spool");
         let why = format!("source `{}` is a log itself, and this pipeline has no spool", log.name);
         for other in sources.iter().flatten().filter(|other| other.name != log.name) {
             let title = format!("source `{}` stands beside `{}`, which is a log itself", other.name, log.name);
