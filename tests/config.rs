@@ -29,12 +29,8 @@ fn the_files_of_the_plan_are_read_but_for_what_does_not_exist_yet() {
     let lines: Vec<String> = loaded.report.lines().collect();
     assert!(!lines.is_empty());
     for line in &lines {
-        // TimescaleDB's policies of single tables stand in `hypertables`, what becomes of a key stands beside it.
-        let is_elsewhere = [
-            "unknown key `retention` in `tables.status`",
-            "unknown key `on_conflict` in [sink.postgres]",
-            "a secret stands",
-        ];
+        // What becomes of a key stands beside it, and a default of a password is one that everybody knows.
+        let is_elsewhere = ["unknown key `on_conflict` in [sink.postgres]", "a secret stands"];
         let is_missing = ["is not in this version", "is not in this build"];
         let is_known = is_missing.iter().chain(&is_elsewhere).any(|known| line.contains(known));
         assert!(is_known, "{line}\nof {lines:#?}");
@@ -42,6 +38,49 @@ fn the_files_of_the_plan_are_read_but_for_what_does_not_exist_yet() {
     let host = lines.iter().filter(|line| line.contains("/tidegate.toml:")).count();
     let wanted = if cfg!(feature = "kafka") { 2 } else { 3 };
     assert_eq!(host, wanted, "[notify], [alert] and, in a build without it, the defaults for kafka: {lines:#?}");
+}
+
+#[test]
+fn what_is_shipped_gives_neither_an_error_nor_a_warning() {
+    for file in shipped() {
+        let loaded = config::load(&tidegate::built_in(), Files::read(&[file], None), &Environment::default());
+        assert_eq!(loaded.report.exit_code(true), 0, "{}", loaded.report.render(Look::default()));
+    }
+}
+
+#[cfg(all(feature = "timescale", feature = "questdb"))]
+#[test]
+fn how_long_a_table_is_kept_is_said_beside_its_name_where_the_store_can() {
+    let check = |sink: &str| {
+        let venue = "[source.deribit]\ninstruments = [\"ETH-PERPETUAL\"]\nchannels = [\"trades\"]\n";
+        let text = format!("[pipeline]\nname = \"eth\"\n{venue}{sink}\n");
+        let loaded = config::load(&tidegate::built_in(), Files::of_text("eth.toml", &text), &Environment::default());
+        loaded.report.render(Look::default())
+    };
+    let url = "url = \"${DATABASE_URL:-postgres://127.0.0.1/feed}\"\n";
+    let tables = "tables = { trades = { name = \"option_trades\", retention = \"90d\" } }";
+    for sink in [
+        format!("[sink.timescale]\n{url}{tables}"),
+        format!("[sink.questdb]\nurl = \"http://127.0.0.1:9000\"\n{tables}"),
+    ] {
+        assert!(check(&sink).starts_with("no errors"), "{}", check(&sink));
+    }
+    for (sink, words) in [
+        (format!("[sink.postgres]\n{url}{tables}"), "sink `postgres` keeps every row"),
+        (format!("[sink.sqlite]\npath = \"eth.sqlite\"\n{tables}"), "sink `sqlite` keeps every row"),
+        (format!("[sink.timescale]\n{url}times = \"bigint\"\n{tables}"), "it needs `times = \"timestamptz\"`"),
+        (
+            format!("[sink.timescale]\n{url}hypertables = {{ trades = {{ retention = \"1d\" }} }}\n{tables}"),
+            "`hypertables.trades` says it too",
+        ),
+        (
+            format!("[sink.questdb]\nurl = \"http://127.0.0.1:9000\"\n{}", tables.replace("90d", "90m")),
+            "whole number of partitions",
+        ),
+    ] {
+        let said = check(&sink);
+        assert!(said.contains(words) && said.contains("90"), "{sink}\n{said}");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! The examples are programs that work: each runs a pipeline, and what came out is looked at.
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of tests for something else")]
 
+#[path = "../examples/own_sink.rs"]
+mod own_sink;
 mod support;
 
 use std::{
@@ -11,6 +13,12 @@ use std::{
 
 use serde_json::Value;
 use support::{Bench, Program};
+use tidegate::{
+    catalog::Component,
+    chunk::SinkTable,
+    sink::Sink,
+    testkit::contract::{self, SinkBench, StoredRow, row_of_json},
+};
 use tidegate_sources::deribit::simulator::SimulatorConfig;
 
 #[test]
@@ -33,7 +41,7 @@ async fn a_sink_of_one_s_own_counts_every_row_once_through_kill_9() {
     let (source, _) = text.split_once("[sink.sqlite]").unwrap();
     bench.write(
         "eth.toml",
-        &format!("{source}[sink.totals]\npath = \"totals.json\"\n[sink.sqlite]\npath = \"eth.sqlite\"\n"),
+        &format!("{source}[sink.pages]\nfolder = \"pages\"\n[sink.sqlite]\npath = \"eth.sqlite\"\n"),
     );
     let start = || {
         let args = ["run", "eth.toml", "--supervised", "50ms"];
@@ -47,11 +55,65 @@ async fn a_sink_of_one_s_own_counts_every_row_once_through_kill_9() {
     bench.settle(&mut program).await.assert_exact(&program.log());
     let (code, log) = program.stop().await;
     assert_eq!(code, 0, "{log}");
-    let totals: Value = serde_json::from_slice(&fs::read(bench.path("totals.json")).unwrap()).unwrap();
     for table in ["trades", "tickers"] {
         let stored = bench.number(&format!("SELECT count(*) FROM {table}")).await;
-        assert_eq!(totals["rows"][table].as_i64(), Some(stored), "{table}: {totals}");
+        let pages = lines_of(&bench.path("pages"));
+        let rows = pages.iter().filter(|line| line["table"] == table).count();
+        assert_eq!(rows as i64, stored, "{table}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_of_one_s_own_keeps_the_contract_of_sinks() {
+    let report = contract::assert_kept(async || Pages { folder: tempfile::tempdir().unwrap() }).await;
+    let left_out = [
+        "back-pressure",
+        "refused rows",
+        "refused row in several tables",
+        "connection cut anywhere",
+        "slow store",
+        "frozen store",
+        "store that is down",
+        "restarted store",
+        "table dropped",
+        "column dropped",
+        "audit",
+        "adopt",
+        "rename",
+        "keys",
+    ];
+    assert_eq!(report.left_out(), left_out, "there is no server, and it refuses nothing");
+}
+
+/// The bench of the example's sink: all that an author has to write.
+struct Pages {
+    folder: tempfile::TempDir,
+}
+
+#[async_trait::async_trait]
+impl SinkBench for Pages {
+    fn sink(&self) -> Box<dyn Sink> {
+        own_sink::PagesConfig { folder: self.folder.path().to_owned() }.build().unwrap()
+    }
+
+    async fn rows(&mut self, table: &SinkTable) -> Vec<StoredRow> {
+        let lines = lines_of(self.folder.path()).into_iter();
+        lines.filter(|line| line["table"] == *table.name).map(|line| row_of_json(table, &line["row"])).collect()
+    }
+}
+
+/// Returns the lines of all pages below a folder.
+fn lines_of(folder: &Path) -> Vec<Value> {
+    let mut lines = Vec::new();
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            lines.extend(lines_of(&path));
+        } else if path.extension().is_some_and(|end| end == "jsonl") {
+            let text = fs::read_to_string(path).unwrap();
+            lines.extend(text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        }
+    }
+    lines
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,7 +58,9 @@ async fn loaders_that_are_killed_paused_and_joined_store_each_row_once_and_in_or
     let over = is_over.clone();
     let producing: JoinHandle<[Collector; 2]> = tokio::spawn(async move {
         while !over.load(Ordering::Relaxed) {
-            trades.write(120, |log, mark| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() })).await;
+            trades
+                .write(120, |log, mark| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() }))
+                .await;
             quotes.write(80, |log, mark| _ = log.emit(mark, &Quote { bid_price: Some(0.5), ..Quote::default() })).await;
             sleep(Duration::from_millis(30)).await;
         }
@@ -126,7 +128,8 @@ async fn loaders_that_are_killed_paused_and_joined_store_each_row_once_and_in_or
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops_its_partitions() {
     let bench = Bench::start(["trades"]).await;
-    let trade = |log: &MemoryLog, mark: Mark<'_>| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() });
+    let trade =
+        |log: &MemoryLog, mark: Mark<'_>| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() });
     let mut collector = Collector::open(&bench, "first", "json", Table::of::<Trade<'_>>()).await;
     let mut loader = bench.loader("a");
     collector.write(200, trade).await;
@@ -146,7 +149,8 @@ async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops
     let checks = report["checks"].as_object().unwrap();
     let of_parts: Vec<_> = checks.iter().filter(|(name, _)| name.starts_with("load/sink.postgres/trades/")).collect();
     assert_eq!(of_parts.len(), 6, "{checks:#?}");
-    let sum = |fate: &str| of_parts.iter().map(|(_, check)| check["fates"][fate].as_u64().unwrap_or_default()).sum::<u64>();
+    let sum =
+        |fate: &str| of_parts.iter().map(|(_, check)| check["fates"][fate].as_u64().unwrap_or_default()).sum::<u64>();
     assert_eq!((sum("delivered"), sum("refused"), sum("missing")), (300, 1, 0), "{of_parts:#?}");
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, 300);
     let letters = tidegate(&bench.folder_of("a"), &["deadletter", "list", "load.toml"]);
@@ -184,11 +188,8 @@ async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops
 /// Writes what is no row of a collector: a transaction that is aborted, and a message that is no JSON.
 fn spoil(brokers: &str, topic: &str) {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-    let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .set("transactional.id", "spoiler")
-        .create()
-        .unwrap();
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", brokers).set("transactional.id", "spoiler").create().unwrap();
     producer.init_transactions(PATIENCE).unwrap();
     let header = || rdkafka::message::Header { key: "tg_schema", value: Some("trades/0000000000000000") };
     let headers = || rdkafka::message::OwnedHeaders::new().insert(header());
@@ -229,7 +230,8 @@ const SESSION: Duration = Duration::from_secs(6);
 
 /// Says where two lists differ first.
 fn differ(produced: &[Row], stored: &[Row]) -> String {
-    let at = produced.iter().zip(stored).position(|(one, other)| one != other).unwrap_or(produced.len().min(stored.len()));
+    let at =
+        produced.iter().zip(stored).position(|(one, other)| one != other).unwrap_or(produced.len().min(stored.len()));
     let around = |rows: &[Row]| rows[at.min(rows.len())..rows.len().min(at + 5)].to_vec();
     format!(
         "{} produced, {} stored; they differ from row {at} on: {:?} and {:?}",
@@ -280,8 +282,11 @@ impl Bench {
     fn loader(&self, name: &str) -> Program {
         let folder = self.folder_of(name);
         std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("tidegate.toml"), "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\nstats = \"0s\"\n")
-            .unwrap();
+        std::fs::write(
+            folder.join("tidegate.toml"),
+            "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\nstats = \"0s\"\n",
+        )
+        .unwrap();
         std::fs::write(folder.join("load.toml"), self.pipeline()).unwrap();
         Program::start(&folder, &["run", "load.toml", "--supervised", "50ms"])
     }
@@ -334,7 +339,8 @@ impl Bench {
             .flat_map(|(partition, rows)| rows.iter().map(move |(symbol, _)| (symbol.as_str(), *partition)))
             .collect();
         let mut stored: BTreeMap<i32, Vec<Row>> = BTreeMap::new();
-        for row in self.db.query(&format!("SELECT symbol::text, seq::text FROM {table} ORDER BY n"), &[]).await.unwrap() {
+        for row in self.db.query(&format!("SELECT symbol::text, seq::text FROM {table} ORDER BY n"), &[]).await.unwrap()
+        {
             let (symbol, seq): (String, String) = (row.get(0), row.get(1));
             stored.entry(of_symbol[&*symbol]).or_default().push((symbol, seq.parse().unwrap()));
         }
@@ -411,7 +417,9 @@ fn read(brokers: &str, topic: &str, wanted: u64) -> BTreeMap<i32, Vec<Row>> {
             Some(Ok(message)) => {
                 let of_partition = rows.entry(message.partition()).or_default();
                 let value = message.payload().unwrap();
-                assert!(message.headers().is_some_and(|headers| headers.iter().any(|header| header.key == "tg_schema")));
+                assert!(
+                    message.headers().is_some_and(|headers| headers.iter().any(|header| header.key == "tg_schema"))
+                );
                 if value.starts_with(b"{") {
                     let row: Value = serde_json::from_slice(value).unwrap();
                     of_partition.push((row["symbol"].as_str().unwrap().to_owned(), row["seq"].as_u64().unwrap()));
@@ -439,4 +447,3 @@ fn arrow_rows(value: &[u8]) -> Vec<Row> {
     }
     rows
 }
-

@@ -43,6 +43,18 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// have a key.
     const HAS_KEYS: bool = false;
 
+    /// Whether a sink guards the positions of two parts of a log apart: `open` takes that of [`Owner::part`] alone, and several
+    /// instances, in several processes, write one part each. Who opens a part last has it: what an older one still writes is
+    /// stored neither then nor later, and may open it again. Only such a sink can be fed by a
+    /// [`LogSource`](crate::log_source::LogSource).
+    ///
+    /// [`Owner::part`]: crate::sink::Owner::part
+    const GUARDS_PARTS: bool = false;
+
+    /// Whether a sink's store drops rows that are older than [`SinkTable::retention`] says. One that does not keeps every row,
+    /// and no table of its can have a retention.
+    const HAS_RETENTION: bool = false;
+
     /// `Box<dyn Protocol>`, `Box<dyn Source>`, `Box<dyn LogSource>` or `Box<dyn Sink>`.
     type Built;
 
@@ -175,6 +187,11 @@ impl Catalog {
         names
     }
 
+    /// Returns the types of sinks that guard the positions of parts.
+    pub(crate) fn guarding(&self) -> Vec<&'static str> {
+        self.sinks.0.iter().filter(|(_, shelved)| shelved.entry.guards_parts).map(|(name, _)| *name).collect()
+    }
+
     /// Returns the types that are known and not there, with the reason.
     pub(crate) fn missing(&self, role: Role) -> impl Iterator<Item = (&'static str, Unavailable)> {
         let there = self.names(role);
@@ -238,6 +255,8 @@ pub(crate) struct Entry {
     /// Its own options, without its driver's.
     pub(crate) options: Options,
     pub(crate) example: &'static str,
+    /// Whether it guards the positions of parts.
+    pub(crate) guards_parts: bool,
 }
 
 /// A component that was read, and built once to see whether it can be.
@@ -253,6 +272,8 @@ pub(crate) struct Made<B> {
     pub(crate) check_tables: TableCheck,
     /// Whether the tables of a sink may have keys.
     pub(crate) has_keys: bool,
+    /// Whether the tables of a sink may have a retention.
+    pub(crate) has_retention: bool,
 }
 
 impl<B> Default for Shelf<B> {
@@ -263,7 +284,8 @@ impl<B> Default for Shelf<B> {
 
 impl<B: 'static> Shelf<B> {
     fn add<C: Component<Built = B>>(&mut self, taken: &[String]) {
-        let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
+        let (options, example, guards_parts) = (Options::of::<C>(), C::EXAMPLE, C::GUARDS_PARTS);
+        let entry = Entry { options, example, guards_parts };
         let clash = entry.options.keys.iter().find(|key| taken.contains(key));
         assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
         let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, look_over: look_over::<C>, entry });
@@ -317,8 +339,9 @@ fn read<C: Component>(
             let path: PathOf = Box::new(move |pipeline| of_path.path(pipeline));
             let of_tables = config.clone();
             let check_tables = Box::new(move |tables: &[SinkTable]| of_tables.check_tables(tables));
-            let (factory, has_keys) = (Arc::new(move || config.build()), C::HAS_KEYS);
-            Some(Made { factory, first, values, wrong, store, path, check_tables, has_keys })
+            let factory = Arc::new(move || config.build());
+            let (has_keys, has_retention) = (C::HAS_KEYS, C::HAS_RETENTION);
+            Some(Made { factory, first, values, wrong, store, path, check_tables, has_keys, has_retention })
         }
         Err(error) => {
             // It may follow from what was left out.

@@ -17,7 +17,7 @@ pub use view::{ColumnView, JsonRows, integers, levels, write_number, write_time,
 use arrow_array::RecordBatch;
 
 use crate::{
-    config::OnConflict,
+    config::{Duration, OnConflict},
     row::Table,
     spool::{Cause, SpoolPosition},
 };
@@ -56,6 +56,8 @@ pub struct SinkTable {
     pub key: Vec<String>,
     /// What becomes of a row whose key is there already.
     pub on_conflict: OnConflict,
+    /// How long the user wants its rows to be kept, where that differs from the other tables of the sink.
+    pub retention: Option<Duration>,
     /// The column that orders it by time.
     pub time_column: String,
 }

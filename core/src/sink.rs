@@ -129,13 +129,6 @@ pub trait Sink: Send + 'static {
         Vec::new()
     }
 
-    /// Returns whether the positions of two parts are guarded apart: [`open`](Self::open) takes that of [`Owner::part`] alone,
-    /// and several instances, in several processes, write one part each. Who opens a part last has it, and what an older one
-    /// still writes is stored neither now nor later. Only such a sink can be fed by a source that is a log itself.
-    fn guards_parts(&self) -> bool {
-        false
-    }
-
     /// Reads who has the position that goes by the owner's pipeline and sink, whichever spool it belongs to. Makes nothing,
     /// takes nothing. None where there is no such position, and for a store that keeps none.
     ///

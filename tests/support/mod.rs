@@ -7,6 +7,7 @@ pub mod ledger;
 pub mod power;
 mod program;
 mod remedy;
+pub mod servers;
 mod small_disk;
 mod store;
 

@@ -307,7 +307,9 @@ impl Plan {
         let time_column = "ts_event".to_owned();
         // Its columns are described once the input has all of its own.
         let table = Arc::new(Table { name: table, ..Table::clone(&self.inputs[input].table) });
-        self.tables.push(SinkTable { table, name, key: Vec::new(), on_conflict: OnConflict::Append, time_column });
+        let retention = self.wanted.config(&table.name).and_then(|config| config.retention);
+        let (key, on_conflict) = (Vec::new(), OnConflict::Append);
+        self.tables.push(SinkTable { table, name, key, on_conflict, retention, time_column });
         self.outputs.push(Output::default());
         self.inputs[input].outputs.push(self.tables.len() - 1);
         Ok(())

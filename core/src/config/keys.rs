@@ -31,6 +31,13 @@ impl Reader<'_> {
     /// Holds the keys that a sink is to have against its tables, as they are known by now.
     pub(super) fn check_keys(&mut self, sink: &SinkDraft<'_>, choice: &TableChoice, tables: &[SinkTable]) {
         let TableChoice::Only(chosen) = choice else { return };
+        for name in chosen.iter().filter(|(_, config)| config.retention.is_some()).map(|(name, _)| name) {
+            if !sink.has_retention {
+                let title = format!("sink `{}` keeps every row: a store of its type drops none by itself", sink.name);
+                let problem = Problem::error(title).at(sink.place(&path(["tables", name, "retention"])), "");
+                self.report.add(problem.help("take it out"));
+            }
+        }
         for (name, config) in chosen.iter().filter(|(_, config)| config.has_key()) {
             if !sink.has_keys {
                 let title = format!("sink `{}` stores every row: a store of its type has no keys", sink.name);

@@ -21,7 +21,8 @@ impl Reader<'_> {
         for other in sources.iter().flatten().filter(|other| other.name != log.name) {
             let title = format!("source `{}` stands beside `{}`, which is a log itself", other.name, log.name);
             let problem = Problem::error(title).at(self.document.key(&path(["source", &other.name])), "");
-            self.report.add(problem.help("one of them has a spool and the other has none: give each a file of its own"));
+            self.report
+                .add(problem.help("one of them has a spool and the other has none: give each a file of its own"));
         }
         if let Some(spot) = self.document.key(&path(["spool"])) {
             let problem = Problem::error("[spool] has no use here").at(Some(spot), "").note(why.clone());
@@ -34,7 +35,8 @@ impl Reader<'_> {
 
     fn check_sink_of_log(&mut self, sink: &SinkDraft<'_>, why: &str) {
         let key = |name: &str| self.document.key(&path(["sink", &sink.name, name]));
-        if sink.guards_parts == Some(false) {
+        let guarding = self.catalog.guarding();
+        if !guarding.contains(&sink.component()) {
             let title = format!("sink `{}` cannot be fed by a source that is a log itself", sink.name);
             let spot = self.document.value(&path(["sink", &sink.name, "type"])).map(Spot::inside_quotes);
             let spot = spot.or_else(|| self.document.key(&path(["sink", &sink.name])));
@@ -44,7 +46,8 @@ impl Reader<'_> {
                 sink.component()
             );
             let problem = Problem::error(title).at(spot, "").note(note);
-            self.report.add(problem.help("those that do are: postgres, timescale"));
+            let known = if guarding.is_empty() { "none of this build".to_owned() } else { guarding.join(", ") };
+            self.report.add(problem.help(format!("those that do are: {known}")));
         }
         if let Some(spot) = key("start") {
             let problem = Problem::error("`start` has no use here").at(Some(spot), "").note(

@@ -142,8 +142,8 @@ pub(super) struct SinkDraft<'a> {
     pub(super) check_tables: Option<TableCheck>,
     /// Whether its tables may have keys.
     pub(super) has_keys: bool,
-    /// Whether its positions are guarded part by part; `None` where it could not be made.
-    pub(super) guards_parts: Option<bool>,
+    /// Whether its tables may have a retention.
+    pub(super) has_retention: bool,
     /// The most bytes of rows that it lets wait in the spool.
     pub(super) holds_back: u64,
     /// The sink, when nothing is wrong with it.
@@ -234,14 +234,14 @@ impl<'a> Reader<'a> {
             path: None,
             check_tables: None,
             has_keys: false,
-            guards_parts: None,
+            has_retention: false,
             holds_back: 0,
             stage: None,
             draft,
         };
         let Some(made) = made.filter(|made| made.wrong.is_empty()) else { return Some(sink) };
-        (sink.check_tables, sink.has_keys) = (Some(made.check_tables), made.has_keys);
-        sink.guards_parts = Some(made.first.guards_parts());
+        (sink.has_keys, sink.has_retention) = (made.has_keys, made.has_retention);
+        sink.check_tables = Some(made.check_tables);
         if sink.draft.layers.is_broken(&[]) {
             return Some(sink);
         }
@@ -454,6 +454,13 @@ pub(super) fn elsewhere(catalog: &Catalog, role: Role, key: &str) -> Option<Stri
     }
     if role == Role::Sink && has(shared_keys(Role::Source)) {
         return Some("it belongs to a source: [source.NAME]".into());
+    }
+    if role == Role::Sink && ["key", "on_conflict", "retention"].contains(&key) {
+        let example = match key {
+            "retention" => "retention = \"90d\"",
+            _ => "key = [\"symbol\", \"id\"], on_conflict = \"replace\"",
+        };
+        return Some(format!("it is said of each table: tables = {{ trades = {{ {example} }} }}"));
     }
     for (place, keys) in [
         ("[spool]", Options::of::<super::SpoolConfig>().keys),

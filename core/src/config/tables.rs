@@ -23,6 +23,7 @@ use super::{
     problem::{Problem, Spot},
     stage::{SinkDraft, SourceDraft},
     text_or::TextOr,
+    units::Duration,
 };
 use crate::{
     chunk::Plan,
@@ -54,6 +55,9 @@ pub struct TableConfig {
     /// What becomes of a row whose key is in the store already; a row that lacks a column of the key has none. Without it,
     /// rows are appended, but for those of `coverage`, which has a key without being told, and replaces.
     pub on_conflict: Option<OnConflict>,
+    /// How long its rows are kept, in place of what the sink says of all tables. Goes with stores that drop old rows by
+    /// themselves; one that is older when it comes is a dead letter.
+    pub retention: Option<Duration>,
 }
 
 impl TableConfig {

@@ -58,7 +58,9 @@ fn stage(text: &mut String, catalog: &Catalog, role: Role, name: &str, without: 
 
 /// Writes the options that the example does not set.
 fn options(text: &mut String, all: &[Options], example: &str, without: &[&str]) {
-    let is_set = |key: &str| without.contains(&key) || example.lines().any(|line| line.split(['=', '.', ' ']).next() == Some(key));
+    let is_set = |key: &str| {
+        without.contains(&key) || example.lines().any(|line| line.split(['=', '.', ' ']).next() == Some(key))
+    };
     for option in all.iter().flat_map(Options::top).filter(|option| !is_set(&option.key)) {
         let lines = setting(&option);
         let about = first_sentence(&option.about);

@@ -191,7 +191,9 @@ impl<L: Log> Feeder<L> {
                 }
                 portion.bytes += seen.bytes();
                 portion.to = match seen {
-                    Seen::Missing { position } | Seen::Void { position, .. } | Seen::Poison { position, .. } => position,
+                    Seen::Missing { position } | Seen::Void { position, .. } | Seen::Poison { position, .. } => {
+                        position
+                    }
                     Seen::Item { position, segment: entered, .. } => {
                         border |= segment.replace(entered).is_some_and(|left| left != entered);
                         position

@@ -25,6 +25,7 @@ mod opening;
 mod report;
 mod setup;
 mod spool_log;
+mod survey;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -39,4 +40,5 @@ pub(crate) use opening::{FROM_LOG, FROM_STORE, misfit, overtaken};
 pub(crate) use setup::stage_of;
 pub use setup::{Floor, Outcome, Setup};
 pub use spool_log::SpoolLog;
+pub(crate) use survey::survey;
 pub use task::Delivery;

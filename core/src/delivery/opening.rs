@@ -70,7 +70,8 @@ pub(crate) fn misfit_of_part(why: &str) -> &str {
 }
 
 const AHEAD: &str = "the store is ahead of the spool: the spool was restored from an older copy";
-const OTHER_BOOT: &str = "the store was written from another history of the spool: it was copied, restored or made anew";
+const OTHER_BOOT: &str =
+    "the store was written from another history of the spool: it was copied, restored or made anew";
 
 /// The options of `tidegate adopt`.
 pub(crate) const FROM_LOG: &str = "from-log";

@@ -261,7 +261,10 @@ impl Reporter {
         let seconds = now.duration_since(self.began).as_secs_f64();
         self.well(&format!("first rows accepted {seconds:.1} s after the start"), machine, now);
         if !std::mem::replace(&mut self.is_holding, true) {
-            self.healthy(&format!("the store has accepted rows; they stay in {} until it has made them durable", self.log));
+            self.healthy(&format!(
+                "the store has accepted rows; they stay in {} until it has made them durable",
+                self.log
+            ));
         }
     }
 

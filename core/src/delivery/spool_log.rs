@@ -1,6 +1,6 @@
 //! The spool as a [`Log`].
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use super::{
     log::{Log, Seen},
@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Result,
     chunk::RowSource,
-    row::Table,
+    row::{StreamKey, Table},
     spool::{
         Claim, Control, Cursor, EntryView, Item, SourceInfo, SpoolPosition, SpoolReader, Standing, Step, StreamInfo,
     },
@@ -27,6 +27,8 @@ pub struct SpoolLog {
     sources: Arc<[SourceInfo]>,
     /// By number, as far as they were met with these sources.
     streams: Vec<Option<Stream>>,
+    /// Names that the reader does not have: beside the process that writes, it knows what the heads say.
+    named: HashMap<u32, Arc<StreamInfo>>,
 }
 
 /// What is known of a stream.
@@ -50,7 +52,7 @@ impl SpoolLog {
     pub fn new(reader: SpoolReader) -> Self {
         let cursor = reader.cursor(reader.oldest());
         let sources = cursor.sources().clone();
-        Self { reader, cursor, claim: None, segment: None, sources, streams: Vec::new() }
+        Self { reader, cursor, claim: None, segment: None, sources, streams: Vec::new(), named: HashMap::new() }
     }
 
     /// Begins anew behind a place.
@@ -90,7 +92,7 @@ impl Log for SpoolLog {
     fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
         loop {
             let before = self.cursor.position();
-            let Self { reader, cursor, segment, sources, streams, .. } = self;
+            let Self { reader, cursor, segment, sources, streams, named, .. } = self;
             let cut = match cursor.next(upto)? {
                 None => return Ok(()),
                 Some(Step::Missing { .. }) => {
@@ -103,7 +105,7 @@ impl Log for SpoolLog {
                 }
                 Some(Step::Entry(entry)) if *segment != Some(entry.segment) => Some(Cut::Border(entry.segment)),
                 Some(Step::Entry(entry)) => {
-                    let mut directory = Directory { reader, sources, streams };
+                    let mut directory = Directory { reader, sources, streams, named };
                     show(&entry, before, &mut directory, visit).map(Cut::At)
                 }
             };
@@ -149,6 +151,10 @@ fn show(
         let position = SpoolPosition { boot: entry.boot, offset };
         let stream = match &item {
             Item::Row(head, _) | Item::Control(Control::Redrive { head, .. }) => directory.find(head.head.stream),
+            Item::Control(Control::Stream { id, source, key }) => {
+                directory.learn(*id, source, key);
+                None
+            }
             Item::Control(_) => None,
         };
         let source = stream.map(|Stream { info, venue, table }| RowSource {
@@ -177,13 +183,20 @@ struct Directory<'a> {
     reader: &'a SpoolReader,
     sources: &'a [SourceInfo],
     streams: &'a mut Vec<Option<Stream>>,
+    named: &'a mut HashMap<u32, Arc<StreamInfo>>,
 }
 
 impl Directory<'_> {
+    fn learn(&mut self, number: u32, source: &str, key: &StreamKey) {
+        if self.reader.stream(number).is_none() {
+            self.named.insert(number, Arc::new(StreamInfo { source: source.into(), key: key.clone() }));
+        }
+    }
+
     fn find(&mut self, number: u32) -> Option<&Stream> {
         let index = number as usize;
         if !matches!(self.streams.get(index), Some(Some(_))) {
-            let info = self.reader.stream(number)?;
+            let info = self.reader.stream(number).or_else(|| self.named.get(&number).cloned())?;
             let source = self.sources.iter().find(|source| source.name == info.source)?;
             let table = source.tables.iter().find(|table| table.name == info.key.table)?.clone();
             if self.streams.len() <= index {

@@ -68,6 +68,8 @@ pub struct Delivery<L> {
     is_unnoted: bool,
     /// Whether the store tells its position itself.
     keeps_position: bool,
+    /// Since when the store is ahead of a part of another machine's log.
+    ahead_since: Option<Instant>,
     /// The tables of today.
     chain: u64,
     letters: Option<Arc<Mutex<DeadLetters>>>,
@@ -164,6 +166,7 @@ impl<L: Log> Delivery<L> {
             begins_at,
             is_unnoted: false,
             keeps_position: false,
+            ahead_since: None,
             letters: None,
             keys: Keys::default(),
             rows: Vec::new(),
@@ -386,6 +389,14 @@ impl<L: Log> Delivery<L> {
         if let Some(why) = newest.and_then(|newest| overtaken(log.standing(newest))) {
             return Ok(self.mismatch(why, newest, known, extent));
         }
+        let is_ahead = store.is_some_and(|store| log.standing(store) == Standing::Ahead);
+        let stand_still = is_ahead && !self.part.is_spool();
+        let ahead_since = stand_still.then(|| self.ahead_since.unwrap_or_else(Instant::now));
+        if ahead_since.is_some_and(|since| since.elapsed() < AHEAD_FOR) {
+            drop(feeder);
+            self.ahead_since = ahead_since;
+            return Err(Error::transient("the log ends before what the store has: it is looked at again"));
+        }
         let at = match compare(store.map(stand), known.map(stand), !self.keeps_position) {
             Opening::Mismatch(why) => return Ok(self.mismatch(why, store, known, extent)),
             Opening::Again(at) => at,
@@ -510,6 +521,9 @@ impl<L: Log> Delivery<L> {
 fn passed(noted: &Noted, begins_at: Option<SpoolPosition>) -> (u64, u64) {
     (noted.position.or(begins_at).map_or(0, |at| at.offset), noted.entered.unwrap_or_default())
 }
+
+/// A broker that has just become the leader of a part may know for a moment less of it than the last one.
+const AHEAD_FOR: Duration = Duration::from_secs(10);
 
 /// Waits for a change; for ever once nobody is left who could make one.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {

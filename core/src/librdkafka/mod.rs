@@ -7,10 +7,7 @@ mod settings;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::{
-    ClientContext,
-    config::RDKafkaLogLevel,
-    consumer::ConsumerContext,
-    error::KafkaError,
+    ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
     types::RDKafkaErrorCode as Code,
 };
 use tracing::debug;

@@ -2,16 +2,16 @@
 
 use std::{borrow::Cow, collections::BTreeMap, fmt};
 
+use crate::{
+    Result,
+    config::{Faults, Secret, nearest},
+};
 use rdkafka::{ClientConfig, error::KafkaError, types::RDKafkaConfRes};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, MapAccess, Visitor},
     ser::SerializeMap,
-};
-use crate::{
-    Result,
-    config::{Faults, Secret, nearest},
 };
 
 /// Settings of librdkafka, by the names in its `CONFIGURATION.md`.

@@ -31,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use check::{Check, check_connections};
+pub use check::{Check, check_connections, check_store};
 pub use folder::Folder;
 pub(crate) use log::PartSetup;
 use own::{Own, OwnSetup};

@@ -85,9 +85,9 @@ impl Table {
         let schema = self.schema();
         let described = schema.fields().iter().map(|field| format!("{} {}\n", field.name(), field.data_type()));
         // FNV-1a: readers may compare it over years, so it has to be one that never changes.
-        described.flat_map(String::into_bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        })
+        described
+            .flat_map(String::into_bytes)
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
     }
 
     /// Returns how many words of presence bits a row has.

@@ -1,6 +1,7 @@
 //! What a store can be asked: [`Audit`], which each store that can answer implements in its own words.
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use crate::{Error, Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
 
@@ -36,6 +37,18 @@ pub trait Audit: Send {
             "rows of `{}` cannot be told apart, and this store does not count them",
             table.name
         )))
+    }
+
+    /// Returns all rows of a table in no order, of each the values of `columns` as JSON has them; none where there is no such
+    /// table. `ts_event` and `ts_recv` are nanoseconds since 1970. All of them are held in memory: it is for a demo, and for
+    /// tests.
+    ///
+    /// # Errors
+    ///
+    /// `Permanent`, as long as a store does not say how.
+    async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
+        _ = columns;
+        Err(Error::permanent(format!("the values of `{}` cannot be read back from this store", table.name)))
     }
 
     /// Returns the rows that came before `before` and have a number and a `ts_event` that others of their stream have, too.

@@ -24,7 +24,7 @@ use expected::{Deriving, Wanted};
 
 use crate::{
     Error, Result,
-    chunk::{Part, Plan},
+    chunk::{Part, Plan, SinkTable},
     config::{Pipeline, SinkStage, SourceStage},
     deadletter,
     delivery::{self, Fates, Known, Noted},
@@ -140,13 +140,8 @@ impl Look {
         stage: &SinkStage,
         sources: &[SourceInfo],
     ) -> Result<Option<Open>> {
-        let derived = pipeline.derived.clone();
-        let plan = Plan::deriving(&pipeline.name, sources.to_vec(), stage.tables.clone(), derived)?;
-        let (pipeline, sink) = (pipeline.name.clone(), self.name.clone());
-        let owner = Owner { pipeline, sink, part: Part::spool(), spool: 0, host: String::new(), chain: plan.chain() };
-        let directory = folder.sinks().join(&self.name);
-        let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
-        let Some(mut audit) = (stage.factory)()?.audit(&cx).await? else { return Ok(None) };
+        let (plan, audit) = ask(pipeline, folder, stage, sources).await?;
+        let Some(mut audit) = audit else { return Ok(None) };
         // Asked before the store, which may have its first commit in between.
         let noted = Known::open(Arc::new(RealDisk::at(folder.sinks())), &self.name)?.noted();
         let (fed_from, position) = audit.position().await?.unzip();
@@ -189,6 +184,37 @@ impl Look {
     }
 }
 
+/// Asks the store of a sink; returns what it can be asked, with the tables that the sink takes of today's sources. `None` where
+/// a store of its type has no answers.
+///
+/// # Errors
+///
+/// Those of reaching the store.
+pub async fn audit(
+    pipeline: &Pipeline,
+    folder: &Folder,
+    stage: &SinkStage,
+) -> Result<Option<(Box<dyn Audit>, Vec<SinkTable>)>> {
+    let sources: Vec<_> = pipeline.sources.iter().map(SourceStage::info).collect();
+    let (plan, audit) = ask(pipeline, folder, stage, &sources).await?;
+    Ok(audit.map(|audit| (audit, plan.tables().to_vec())))
+}
+
+async fn ask(
+    pipeline: &Pipeline,
+    folder: &Folder,
+    stage: &SinkStage,
+    sources: &[SourceInfo],
+) -> Result<(Plan, Option<Box<dyn Audit>>)> {
+    let plan = Plan::deriving(&pipeline.name, sources.to_vec(), stage.tables.clone(), pipeline.derived.clone())?;
+    let (pipeline, sink) = (pipeline.name.clone(), stage.name.clone());
+    let owner = Owner { pipeline, sink, part: Part::spool(), spool: 0, host: String::new(), chain: plan.chain() };
+    let directory = folder.sinks().join(&stage.name);
+    let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
+    let audit = (stage.factory)()?.audit(&cx).await?;
+    Ok((plan, audit))
+}
+
 /// Returns from when on all that came lies behind an offset: rows of several connections are not in the order of their times.
 fn border(reader: &SpoolReader, behind: u64) -> Result<Timestamp> {
     if behind == 0 {
@@ -199,7 +225,7 @@ fn border(reader: &SpoolReader, behind: u64) -> Result<Timestamp> {
 }
 
 /// Opens the spool beside whoever has it. A segment that goes while it is opened makes that begin anew.
-async fn beside(folder: &Folder) -> Result<SpoolReader> {
+pub(crate) async fn beside(folder: &Folder) -> Result<SpoolReader> {
     let mut tries = 0;
     loop {
         let spool = folder.spool();
@@ -231,7 +257,7 @@ fn has_let_go(error: &Error) -> bool {
 }
 
 /// Runs what reads files on a thread that may block.
-async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
+pub(crate) async fn blocking<R: Send + 'static>(work: impl FnOnce() -> R + Send + 'static) -> Result<R> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| Error::permanent("reading the spool has panicked").because(error))
 }

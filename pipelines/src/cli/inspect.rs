@@ -60,7 +60,11 @@ pub(super) fn of_letters(catalog: &Catalog, file: &Path, host: Option<&Path>) ->
 }
 
 /// As [`only`], of a pipeline that has a spool: most commands look into it.
-pub(super) fn spooled(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, PathBuf, bool), Failure> {
+pub(super) fn spooled(
+    catalog: &Catalog,
+    file: &Path,
+    host: Option<&Path>,
+) -> Result<(Pipeline, PathBuf, bool), Failure> {
     let found = only(catalog, file, host)?;
     let (pipeline, ..) = &found;
     let Some(source) = pipeline.sources.iter().find(|_| pipeline.is_log()) else { return Ok(found) };

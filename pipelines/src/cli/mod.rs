@@ -53,7 +53,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate::run(&args),
         #[cfg(all(feature = "simulator", feature = "sqlite"))]
-        Command::Demo(args) => demo::run(&args),
+        Command::Demo(args) => demo::run(catalog, &args),
     };
     match outcome {
         Ok(code) => code,
@@ -218,7 +218,7 @@ pub(crate) enum Command {
     #[cfg(feature = "simulator")]
     #[command(after_help = SIMULATE_EXAMPLES)]
     Simulate(SimulateArgs),
-    /// See it work: a simulated venue with faults, into SQLite, compared with what the venue made.
+    /// See it work: a simulated venue with faults, into SQLite or a store of yours, compared with what the venue made.
     #[cfg(all(feature = "simulator", feature = "sqlite"))]
     #[command(after_help = DEMO_EXAMPLES)]
     Demo(DemoArgs),
@@ -289,6 +289,16 @@ Examples:
   tidegate demo --for 5s
   tidegate demo --kill 20
   tidegate demo my-folder --rate 5000 --seed 7
+  tidegate demo in-a-file --sink ./trades.sqlite --for 5s
+
+Stores that --sink takes:
+  postgres://USER:PASSWORD@HOST:5432/DATABASE      a schema of its own in it
+  timescale://USER:PASSWORD@HOST:5432/DATABASE     the same, of hypertables
+  questdb://HOST:9000, questdbs:// with TLS, http::addr=HOST:9000;token=…;
+  kafka://HOST:9092,HOST:9092                      with --features kafka
+  sqlite:FILE, or a path
+What it makes there is called tidegate_demo_SEED; the end says how to remove it. A password is shown nowhere, and not kept:
+give the address again to go on in the same folder.
 
 Exit code 0 only if nothing is missing, holed or double. Started again on the same folder, it goes on where it was.";
 
@@ -479,6 +489,9 @@ pub(crate) struct DemoArgs {
     /// The same seed makes the same market and the same faults.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
+    /// Into a store of yours instead of an SQLite file of its own: an address, as below.
+    #[arg(long, value_name = "URL")]
+    pub(crate) sink: Option<String>,
     /// Kill the pipeline's process with SIGKILL this many times on the way.
     #[arg(long, value_name = "N")]
     pub(crate) kill: Option<u32>,

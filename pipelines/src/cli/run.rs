@@ -38,8 +38,10 @@ pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
 pub(super) fn check_connections(loaded: &Loaded) -> Result<bool, Failure> {
     let mut well = true;
     let runtime = runtime()?;
+    let data_dir = loaded.host.as_ref().map(|host| host.data_dir.clone()).unwrap_or_default();
     for pipeline in &loaded.pipelines {
-        for check in runtime.block_on(pipeline::check_connections(pipeline)) {
+        let folder = pipeline::Folder::of(&data_dir, pipeline);
+        for check in runtime.block_on(pipeline::check_connections(pipeline, &folder)) {
             let (word, found) = match check.outcome {
                 Ok(found) => ("ok    ", found),
                 Err(error) => ("failed", error.chain()),

@@ -12,6 +12,7 @@ use rdkafka::{
     message::{BorrowedMessage, Headers},
 };
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use tidegate_core::{
     Error, Result,
     chunk::{ColumnView, Part, SinkTable},
@@ -94,7 +95,7 @@ impl Audit for KafkaAudit {
         let topic = table.name.clone();
         self.look(move |look, waited| {
             let mut sums: HashMap<Stream, Sum> = HashMap::new();
-            let is_there = look.each(&topic, since, waited, |found| {
+            let is_there = look.each(&topic, since, waited, found, |found: Found| {
                 if found.id.ts_recv < since {
                     return;
                 }
@@ -113,7 +114,7 @@ impl Audit for KafkaAudit {
         let (topic, stream) = (table.name.clone(), stream.clone());
         self.look(move |look, waited| {
             let mut rows = Vec::new();
-            look.each(&topic, since, waited, |found| {
+            look.each(&topic, since, waited, found, |found: Found| {
                 if found.stream == stream && found.id.ts_recv >= since {
                     rows.push(found.id);
                 }
@@ -123,11 +124,23 @@ impl Audit for KafkaAudit {
         .await
     }
 
+    async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
+        let (topic, columns) =
+            (table.name.clone(), columns.iter().map(|&column| column.to_owned()).collect::<Vec<_>>());
+        self.look(move |look, waited| {
+            let mut rows = Vec::new();
+            let read = |format, value: &[u8]| values(format, value, &columns).map(|row| vec![row]);
+            look.each(&topic, Timestamp(i64::MIN), waited, read, |row| rows.push(row))?;
+            Ok(rows)
+        })
+        .await
+    }
+
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>> {
         let topic = table.name.clone();
         self.look(move |look, waited| {
             let mut times: HashMap<(Stream, u64, i64), Vec<i64>> = HashMap::new();
-            look.each(&topic, Timestamp(i64::MIN), waited, |found| {
+            look.each(&topic, Timestamp(i64::MIN), waited, found, |found: Found| {
                 if let Some(seq) = found.id.seq.filter(|_| found.id.ts_recv < before) {
                     times.entry((found.stream, seq, found.id.ts_event.0)).or_default().push(found.id.ts_recv.0);
                 }
@@ -147,7 +160,14 @@ impl Audit for KafkaAudit {
 
 impl Look {
     /// Shows each row of a topic whose message is not older than `since`; false if there is no such topic.
-    fn each(&mut self, topic: &str, since: Timestamp, waited: &Waited, mut show: impl FnMut(Found)) -> Result<bool> {
+    fn each<R>(
+        &mut self,
+        topic: &str,
+        since: Timestamp,
+        waited: &Waited,
+        read: impl Fn(Format, &[u8]) -> Option<Vec<R>>,
+        mut show: impl FnMut(R),
+    ) -> Result<bool> {
         let extents = match self.extents.get(topic) {
             Some(extents) => extents.clone(),
             None => {
@@ -167,10 +187,7 @@ impl Look {
                 return Ok(());
             }
             let value = message.payload().unwrap_or_default();
-            let rows = match format {
-                Format::Json => json(value),
-                Format::Arrow => arrow(value),
-            };
+            let rows = read(format, value);
             let unreadable =
                 || format!("offset {} of partition {} of `{topic}`", message.offset(), message.partition());
             let rows = rows.ok_or_else(|| Error::permanent(format!("{} is no row of ours", unreadable())))?;
@@ -186,6 +203,24 @@ fn offset(message: &BorrowedMessage<'_>) -> Option<u64> {
     let position = message.headers()?.iter().find(|header| header.key == "tg_position")?;
     let text = std::str::from_utf8(position.value?).ok()?;
     text.split('.').nth(1)?.parse().ok()
+}
+
+fn found(format: Format, value: &[u8]) -> Option<Vec<Found>> {
+    match format {
+        Format::Json => json(value),
+        Format::Arrow => arrow(value),
+    }
+}
+
+/// Returns some columns of a row of JSON.
+fn values(format: Format, value: &[u8], columns: &[String]) -> Option<Vec<Value>> {
+    let row: Map<String, Value> = (format == Format::Json).then(|| serde_json::from_slice(value).ok())??;
+    let column = |name: &String| match (name.as_str(), row.get(name)) {
+        (_, None) => Some(Value::Null),
+        ("ts_event" | "ts_recv", Some(value)) => time(value.as_str()?).map(|time| time.0.into()),
+        (_, Some(value)) => Some(value.clone()),
+    };
+    columns.iter().map(column).collect()
 }
 
 fn json(value: &[u8]) -> Option<Vec<Found>> {

@@ -2,8 +2,8 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "errors of the client that have a code mean what the code says")]
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
-use tidegate_core::{Error, librdkafka::needs_a_person};
 pub(super) use tidegate_core::librdkafka::{code, error_text, is_missing};
+use tidegate_core::{Error, librdkafka::needs_a_person};
 
 /// Sorts an error by what should happen next. One that blames a row does not come here.
 pub(super) fn sorted(what: &str, error: &KafkaError) -> Error {

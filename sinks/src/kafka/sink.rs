@@ -227,6 +227,12 @@ fn reach(config: &KafkaConfig, tables: &[SinkTable]) -> Result<String> {
     let brokers = reader.brokers()?;
     let missing = topics::missing(&reader, tables)?;
     let (plural, at) = (if brokers == 1 { "broker" } else { "brokers" }, &config.brokers);
+    let copies = config.create.as_ref().and_then(|create| create.replication).map_or(0, |copies| copies.get() as usize);
+    if copies > brokers && !missing.is_empty() {
+        let text =
+            format!("`create.replication` wants {copies} brokers to have a copy, and `{at}` has {brokers} {plural}");
+        return Err(Error::transient(format!("{text}: `{}` cannot be made", missing.join("`, `"))));
+    }
     match (missing.is_empty(), &config.create) {
         (true, _) => Ok(format!("`{at}` answers, {brokers} {plural}; the topics are there")),
         (false, Some(_)) => Ok(format!("`{at}` answers, {brokers} {plural}; `{}` will be made", missing.join("`, `"))),

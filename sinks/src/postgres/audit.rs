@@ -2,6 +2,7 @@
 //! writing has no part in.
 
 use async_trait::async_trait;
+use serde_json::Value;
 use tidegate_core::{
     Error, Result,
     chunk::SinkTable,
@@ -125,6 +126,21 @@ impl Audit for PostgresAudit {
         let with: [Parameter<'_>; 3] =
             [(&since.0, Type::INT8), (&stream.venue, Type::TEXT), (&stream.symbol, Type::TEXT)];
         self.fetch(&sql, &with).await?.iter().map(|row| id(row, 0).map_err(|error| self.failed(error))?).collect()
+    }
+
+    async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
+        let Some(Source { name, event, received }) = self.source(table).await? else { return Ok(Vec::new()) };
+        let parts = columns.iter().map(|column| match *column {
+            "ts_event" => event.clone(),
+            "ts_recv" => received.clone(),
+            other => quoted(other),
+        });
+        let sql = format!("SELECT json_build_array({})::text FROM {name}", parts.collect::<Vec<_>>().join(", "));
+        let values = |row: &Row| {
+            let text: &str = row.try_get(0).map_err(|error| self.failed(error))?;
+            serde_json::from_str(text).map_err(|error| unreadable().because(error))
+        };
+        self.fetch(&sql, &[]).await?.iter().map(values).collect()
     }
 
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>> {

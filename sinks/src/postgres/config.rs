@@ -203,7 +203,7 @@ impl Hypertables {
         Some(Hypertable {
             interval: own.interval.or(interval),
             compress_after: own.compress_after.or(compress_after),
-            retention: own.retention.or(retention),
+            retention: table.retention.or(own.retention).or(retention),
         })
     }
 
@@ -228,7 +228,21 @@ impl Hypertables {
         });
     }
 
-    fn check_tables(&self, tables: &[SinkTable]) -> Result<()> {
+    fn check_tables(&self, times: Times, tables: &[SinkTable]) -> Result<()> {
+        for table in tables.iter().filter(|table| table.retention.is_some()) {
+            let name = &table.table.name;
+            let why = if times == Times::Bigint {
+                "TimescaleDB knows no age of a number: it needs `times = \"timestamptz\"`".to_owned()
+            } else if self.some.get(&**name).is_some_and(|own| own.retention.is_some()) {
+                format!("`hypertables.{name}` says it too: one of them is enough")
+            } else if self.of(table).is_none() {
+                let (time, key) = (&table.time_column, table.key.join(", "));
+                format!("only a hypertable has one, whose key holds its time column `{time}`, and this one is {key}")
+            } else {
+                continue;
+            };
+            return Err(Error::config(format!("`tables.{name}.retention`: {why}")));
+        }
         for name in self.some.keys() {
             let Some(table) = tables.iter().find(|table| *table.table.name == **name) else {
                 let known: Vec<_> = tables.iter().map(|table| &*table.table.name).collect();
@@ -295,7 +309,7 @@ impl Settings {
                 return Err(Error::config(format!("two tables are called `{}`", other.name)));
             }
         }
-        self.hypertables.as_ref().map_or(Ok(()), |hypertables| hypertables.check_tables(tables))
+        self.hypertables.as_ref().map_or(Ok(()), |hypertables| hypertables.check_tables(self.times, tables))
     }
 }
 
@@ -303,6 +317,7 @@ impl Component for PostgresConfig {
     const TYPE: &'static str = "postgres";
     const EXAMPLE: &'static str = EXAMPLE;
     const HAS_KEYS: bool = true;
+    const GUARDS_PARTS: bool = true;
     type Built = Box<dyn Sink>;
 
     fn check(&self, faults: &mut Faults) {
@@ -334,6 +349,8 @@ impl Component for TimescaleConfig {
     const TYPE: &'static str = "timescale";
     const EXAMPLE: &'static str = EXAMPLE;
     const HAS_KEYS: bool = true;
+    const GUARDS_PARTS: bool = true;
+    const HAS_RETENTION: bool = true;
     type Built = Box<dyn Sink>;
 
     fn check(&self, faults: &mut Faults) {

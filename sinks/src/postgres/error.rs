@@ -18,7 +18,7 @@ pub(super) fn sorted(error: tokio_postgres::Error) -> Error {
         (_, &SqlState::LOCK_NOT_AVAILABLE) => (Error::transient, "is locked by another session"),
         (_, &SqlState::QUERY_CANCELED) => (Error::transient, "took longer than it may, or was cancelled"),
         (_, &SqlState::DISK_FULL) => (Error::transient, "cannot grow: the disk is full"),
-        (_, &SqlState::INVALID_CATALOG_NAME) => (Error::config, "has no such database"),
+        (_, &SqlState::INVALID_CATALOG_NAME) => (Error::config, "is not there"),
         (_, &SqlState::INSUFFICIENT_PRIVILEGE) => (Error::permanent, "does not let this user do it"),
         (_, &SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => (Error::permanent, "is damaged"),
         // The table may have been changed under way: the next opening looks, and says which column.

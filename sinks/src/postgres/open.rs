@@ -47,7 +47,7 @@ pub(super) struct Server {
     pub(super) version: String,
     /// The schema that everything is in.
     pub(super) schema: String,
-    has_schema: bool,
+    pub(super) has_schema: bool,
     keeps_commits: bool,
     /// The schema, quoted where it must be, that TimescaleDB's functions are in.
     pub(super) timescale: Option<String>,
@@ -179,7 +179,8 @@ impl Opening<'_> {
         }
         names.extend(self.cx.tables.iter().map(|table| table.name.clone()));
         let epoch = held.iter().map(|held| held.epoch).chain(*self.epoch).max().unwrap_or(0) + 1;
-        let parts: BTreeSet<Part> = held.iter().map(|held| held.part.clone()).chain([self.cx.owner.part.clone()]).collect();
+        let parts: BTreeSet<Part> =
+            held.iter().map(|held| held.part.clone()).chain([self.cx.owner.part.clone()]).collect();
         for part in parts {
             link.run(&positions.take(&self.cx.owner, &part, epoch, &names)).await?;
         }

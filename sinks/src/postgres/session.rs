@@ -187,7 +187,11 @@ impl Session {
 
     /// Looks whether the store lives and is still ours.
     pub(super) async fn check(&self) -> Result<()> {
-        let epoch = self.positions.epoch(&self.link, &self.owner, &self.owner.part).await.map_err(|error| self.failed(error))?;
+        let epoch = self
+            .positions
+            .epoch(&self.link, &self.owner, &self.owner.part)
+            .await
+            .map_err(|error| self.failed(error))?;
         if epoch != Some(self.epoch) {
             return Err(missed());
         }

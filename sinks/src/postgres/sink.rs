@@ -17,7 +17,8 @@ use super::{
     keys::lacking,
     link::Link,
     open::{Opening, server},
-    schema::{Maker, prepare},
+    position::Positions,
+    schema::{Maker, prepare, quoted},
     session::Session,
 };
 
@@ -125,10 +126,6 @@ impl Sink for Postgres {
         self.neighbours.clone()
     }
 
-    fn guards_parts(&self) -> bool {
-        true
-    }
-
     fn guarantee(&self) -> Guarantee {
         Guarantee::Transaction
     }
@@ -143,6 +140,13 @@ async fn reach(
     link.run("BEGIN READ ONLY").await?;
     let server = server(settings, link).await?;
     let (mut maker, mut found) = (Maker::looking(settings.create), 0);
+    // As the first opening would say it, in the same order.
+    if !server.has_schema {
+        maker.make(link, format!("CREATE SCHEMA IF NOT EXISTS {}", quoted(&server.schema))).await?;
+    }
+    if let Some(statement) = Positions::of(&server.schema).missing(link).await? {
+        maker.make(link, statement).await?;
+    }
     let mut missing = Vec::new();
     for table in tables {
         let with = (settings, &*server.schema);

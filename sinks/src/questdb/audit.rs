@@ -113,6 +113,18 @@ impl Audit for QuestDbAudit {
         rows.iter().map(|row| id(row, 0).ok_or_else(strange)).collect()
     }
 
+    async fn values(&mut self, table: &SinkTable, columns: &[&str]) -> Result<Vec<Vec<Value>>> {
+        if !self.is_there(table).await? {
+            return Ok(Vec::new());
+        }
+        let parts = columns.iter().map(|column| match *column {
+            "ts_event" | "ts_recv" => format!("cast({column} AS LONG)"),
+            other => quoted(other),
+        });
+        let (parts, name, upto) = (parts.collect::<Vec<_>>().join(", "), quoted(&table.name), self.upto);
+        self.client.sql(&format!("SELECT {parts} FROM {name} WHERE tg_pos <= {upto}")).await
+    }
+
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>> {
         let (name, before, upto) = (quoted(&table.name), number(before), self.upto);
         let rows = self

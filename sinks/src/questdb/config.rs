@@ -128,8 +128,13 @@ impl Partition {
 }
 
 impl QuestDbConfig {
-    /// Returns how a table is laid out, by its name here.
-    pub(super) fn layout_of(&self, table: &str) -> (Partition, Option<Duration>) {
+    /// Returns how a table is laid out.
+    pub(super) fn layout_of(&self, table: &SinkTable) -> (Partition, Option<Duration>) {
+        let (partition, ttl) = self.layout_by_name(&table.table.name);
+        (partition, table.retention.or(ttl))
+    }
+
+    fn layout_by_name(&self, table: &str) -> (Partition, Option<Duration>) {
         let own = self.layout.get(table).cloned().unwrap_or_default();
         (own.partition.unwrap_or(self.partition), own.ttl.or(self.ttl))
     }
@@ -139,6 +144,7 @@ impl Component for QuestDbConfig {
     const TYPE: &'static str = "questdb";
     const EXAMPLE: &'static str = "url = \"http://127.0.0.1:9000\"";
     const HAS_KEYS: bool = true;
+    const HAS_RETENTION: bool = true;
     type Built = Box<dyn Sink>;
 
     fn check(&self, faults: &mut Faults) {
@@ -155,7 +161,7 @@ impl Component for QuestDbConfig {
             faults.at("ttl", why);
         }
         for name in self.layout.keys() {
-            let (partition, ttl) = self.layout_of(name);
+            let (partition, ttl) = self.layout_by_name(name);
             if let Some(why) = wrong_ttl(partition, ttl) {
                 faults.within("layout", |faults| _ = faults.at(name, why));
             }
@@ -182,6 +188,17 @@ impl Component for QuestDbConfig {
                     "`layout` names table `{name}`, which this sink does not take; it takes: {}",
                     known.join(", ")
                 )));
+            }
+        }
+        for table in tables.iter().filter(|table| table.retention.is_some()) {
+            let name = &table.table.name;
+            if self.layout.get(&**name).is_some_and(|own| own.ttl.is_some()) {
+                let text = format!("`tables.{name}.retention`: `layout.{name}.ttl` says it too: one of them is enough");
+                return Err(Error::config(text));
+            }
+            let (partition, ttl) = self.layout_of(table);
+            if let Some(why) = wrong_ttl(partition, ttl) {
+                return Err(Error::config(format!("`tables.{name}.retention` is QuestDB's TTL: {why}")));
             }
         }
         for (n, table) in tables.iter().enumerate() {

@@ -135,14 +135,7 @@ impl Preparing<'_> {
                 all.push(fitted);
                 continue;
             };
-            if !standing.has_wal {
-                let name = &table.name;
-                return Err(Error::permanent(format!(
-                    "table `{name}` has no write-ahead log, so what is stored cannot be told. To be run, and QuestDB \
-                     restarted: ALTER TABLE {} SET TYPE WAL",
-                    schema::quoted(name)
-                )));
-            }
+            look_for_wal(client, standing).await?;
             let fitted = self.fit(table).await?;
             statements.extend(schema::add(&standing.name, &fitted.lacking));
             all.push(fitted);
@@ -215,7 +208,7 @@ impl Preparing<'_> {
                 format!("table `{name}` has no key by which rows that are sent twice are told: its rows come at least once")
             });
         }
-        let (partition, ttl) = self.config.layout_of(&table.table.name);
+        let (partition, ttl) = self.config.layout_of(table);
         let wanted = ttl.and_then(|ttl| Some((ttl, ttl_of(partition, ttl)?)));
         if let Some((ttl, n)) = wanted.filter(|(ttl, _)| standing.ttl != i64::try_from(ttl.0.as_nanos()).ok()) {
             let (word, shown) = (partition.word().0, ttl.0.as_secs() / 3_600);
@@ -326,6 +319,25 @@ pub(super) async fn newest<'a>(
     Ok(of_rows.or_else(|| (held.position != SpoolPosition::START).then_some(held.position)))
 }
 
+/// Refuses a table without a write-ahead log.
+async fn look_for_wal(client: &Client, standing: &Standing) -> Result<()> {
+    if standing.has_wal {
+        return Ok(());
+    }
+    let name = &standing.name;
+    if !look::columns(client, name).await?.iter().any(|column| column.is_designated) {
+        return Err(Error::permanent(format!(
+            "table `{name}` has no designated timestamp, and QuestDB gives it none any more: name another table in `tables`, \
+             which is made with one, and copy its rows"
+        )));
+    }
+    Err(Error::permanent(format!(
+        "table `{name}` has no write-ahead log, so what is stored cannot be told. To be run, and QuestDB restarted: \
+         ALTER TABLE {} SET TYPE WAL",
+        schema::quoted(name)
+    )))
+}
+
 /// Looks at tables without changing anything.
 pub(super) async fn reach(config: &QuestDbConfig, client: &Client, tables: &[SinkTable]) -> Result<String> {
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
@@ -336,6 +348,7 @@ pub(super) async fn reach(config: &QuestDbConfig, client: &Client, tables: &[Sin
             missing.push(schema::made(config, table).0);
             continue;
         };
+        look_for_wal(client, standing).await?;
         if standing.state.is_suspended {
             return Err(suspended(standing));
         }

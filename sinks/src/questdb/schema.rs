@@ -77,7 +77,7 @@ pub(super) fn made(config: &QuestDbConfig, table: &SinkTable) -> (String, Fitted
         }
     }
     columns.extend([("tg_boot", "LONG"), ("tg_pos", "LONG"), ("tg_sub", "INT")].map(|(name, t)| format!("{name} {t}")));
-    let (partition, ttl) = config.layout_of(&table.table.name);
+    let (partition, ttl) = config.layout_of(table);
     let (word, _) = partition.word();
     let ttl = ttl.and_then(|ttl| ttl_of(partition, ttl)).map_or(String::new(), |n| format!(" TTL {n} {word}S"));
     let statement = format!(

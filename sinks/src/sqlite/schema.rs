@@ -42,6 +42,7 @@ pub(super) struct Target {
 #[derive(Debug)]
 pub(super) struct Maker {
     create: bool,
+    makes: bool,
     /// What has to be run by somebody who may.
     wanted: Vec<String>,
     /// Tables of somebody else's, which lack something that is not ours to make.
@@ -52,15 +53,22 @@ pub(super) struct Maker {
 
 impl Maker {
     pub(super) fn new(create: bool) -> Self {
-        Self { create, wanted: Vec::new(), foreign: Vec::new(), dropped: Vec::new() }
+        Self { create, makes: create, wanted: Vec::new(), foreign: Vec::new(), dropped: Vec::new() }
+    }
+
+    /// One that makes nothing now, whether it may or not.
+    pub(super) fn looking(create: bool) -> Self {
+        Self { makes: false, ..Self::new(create) }
     }
 
     /// Runs a statement, or keeps it.
     pub(super) async fn make(&mut self, connection: &mut SqliteConnection, sql: String) -> sqlx::Result<()> {
-        if self.create {
+        if self.makes {
             return execute(connection, sql).await;
         }
-        self.wanted.push(sql);
+        if !self.create {
+            self.wanted.push(sql);
+        }
         Ok(())
     }
 

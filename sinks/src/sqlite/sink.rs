@@ -258,9 +258,16 @@ impl Sink for Sqlite {
         let options =
             SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(self.config.lock_timeout.0);
         let mut connection = options.connect().await.map_err(|error| sorted(path, error))?;
-        let mut maker = Maker::new(self.config.create);
+        let mut maker = Maker::looking(self.config.create);
         let looked = async {
+            // As the first opening would say it, in the same order.
+            if let Some(statement) = position::missing(&mut connection).await? {
+                maker.make(&mut connection, statement.to_owned()).await?;
+            }
             for table in tables {
+                if let Err(error) = prepare(&mut connection, table, false, &mut maker).await? {
+                    return Ok(Err(error));
+                }
                 if let Some(statement) = lacking(&mut connection, table).await? {
                     maker.leave(&table.name, statement);
                 }
@@ -268,9 +275,9 @@ impl Sink for Sqlite {
             let tables = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE type = 'table'");
             let tables: i64 = tables.fetch_one(&mut connection).await?;
             connection.close().await?;
-            Ok(tables)
+            Ok(Ok(tables))
         };
-        let tables = looked.await.map_err(|error| sorted(path, error))?;
+        let tables = looked.await.map_err(|error| sorted(path, error))??;
         if let Some(error) = maker.wants() {
             return Err(error);
         }

@@ -8,8 +8,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig,
-    bindings as native,
+    ClientConfig, bindings as native,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
@@ -79,15 +78,17 @@ impl Monitor {
     pub(super) fn partitions(&self) -> Result<Vec<(String, Option<usize>)>> {
         let mut found = Vec::new();
         for topic in &self.config.topics {
-            let metadata = self.consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|error| self.failed(topic, &error))?;
+            let metadata =
+                self.consumer.fetch_metadata(Some(topic), PATIENCE).map_err(|error| self.failed(topic, &error))?;
             let of_topic = metadata.topics().iter().find(|found| found.name() == topic);
-            let partitions = match of_topic.map(|found| (found.error().map(rdkafka::types::RDKafkaErrorCode::from), found)) {
-                Some((None, found)) => Some(found.partitions().len()),
-                Some((Some(code), _)) if !is_missing(code) => {
-                    return Err(Error::transient(format!("topic `{topic}`: {code}")));
-                }
-                Some(_) | None => None,
-            };
+            let partitions =
+                match of_topic.map(|found| (found.error().map(rdkafka::types::RDKafkaErrorCode::from), found)) {
+                    Some((None, found)) => Some(found.partitions().len()),
+                    Some((Some(code), _)) if !is_missing(code) => {
+                        return Err(Error::transient(format!("topic `{topic}`: {code}")));
+                    }
+                    Some(_) | None => None,
+                };
             found.push((topic.clone(), partitions));
         }
         Ok(found)

@@ -152,7 +152,9 @@ fn unknown_table(name: &str) -> String {
 
 /// Reads `price f64` or `side label?`.
 fn read_column(text: &str) -> Result<Column, String> {
-    let form = || format!("`{text}` is no column: write name and type, \"price f64\", or \"price f64?\" where it may be absent");
+    let form = || {
+        format!("`{text}` is no column: write name and type, \"price f64\", or \"price f64?\" where it may be absent")
+    };
     let (name, kind) = text.trim().split_once(' ').ok_or_else(form)?;
     let (kind, nullable) = kind.trim().strip_suffix('?').map_or((kind.trim(), false), |kind| (kind.trim(), true));
     let Some((_, column_type)) = TYPES.iter().find(|(known, _)| *known == kind) else {

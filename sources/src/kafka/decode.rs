@@ -97,8 +97,8 @@ impl Decoder {
         if value.starts_with(ARROW) {
             return self.arrow_rows(table, value);
         }
-        let members: Map<String, Value> =
-            serde_json::from_slice(value).map_err(|error| Unfit::Poison(format!("the value is no JSON object: {error}")))?;
+        let members: Map<String, Value> = serde_json::from_slice(value)
+            .map_err(|error| Unfit::Poison(format!("the value is no JSON object: {error}")))?;
         Ok(vec![self.row(table, &members)?])
     }
 
@@ -107,7 +107,9 @@ impl Decoder {
         let header = message.schema.and_then(|header| std::str::from_utf8(header).ok());
         let named = header.and_then(|header| header.rsplit_once('/'));
         let Some((name, hash)) = named.filter(|(_, hash)| hash.len() == 16) else {
-            return Err(Unfit::Poison("the message has no header `tg_schema` as a sink of Tidegate writes it".to_owned()));
+            return Err(Unfit::Poison(
+                "the message has no header `tg_schema` as a sink of Tidegate writes it".to_owned(),
+            ));
         };
         let (topic, partition, offset) = message.place;
         let at = format!("offset {offset} of partition {partition} of topic `{topic}`");
@@ -143,7 +145,8 @@ impl Decoder {
                 text.clear();
                 json.write(number, &mut text);
                 let members = serde_json::from_slice(&text);
-                let members = members.map_err(|error| Unfit::Poison(format!("row {number} cannot be read: {error}")))?;
+                let members =
+                    members.map_err(|error| Unfit::Poison(format!("row {number} cannot be read: {error}")))?;
                 rows.push(self.row(table, &members)?);
             }
         }
@@ -196,7 +199,8 @@ impl Decoder {
 
     fn poison(&self, message: Incoming<'_>, why: String) -> Poison {
         let Incoming { place: (topic, partition, offset), key, value, schema, time } = message;
-        let table = schema.and_then(|header| std::str::from_utf8(header).ok()).and_then(|header| header.rsplit_once('/'));
+        let table =
+            schema.and_then(|header| std::str::from_utf8(header).ok()).and_then(|header| header.rsplit_once('/'));
         let mut shown = Map::new();
         shown.insert("topic".to_owned(), topic.into());
         shown.insert("partition".to_owned(), partition.into());
@@ -260,7 +264,9 @@ fn text<'a>(members: &'a Map<String, Value>, column: &str) -> Result<&'a str, Un
 
 fn moment(members: &Map<String, Value>, column: &str) -> Result<Timestamp, Unfit> {
     let found = row::time(text(members, column)?);
-    found.ok_or_else(|| Unfit::Poison(format!("column `{column}` has to be a time such as 2026-11-24T09:41:03.123456789Z")))
+    found.ok_or_else(|| {
+        Unfit::Poison(format!("column `{column}` has to be a time such as 2026-11-24T09:41:03.123456789Z"))
+    })
 }
 
 fn number(members: &Map<String, Value>, column: &str) -> Result<Option<u64>, Unfit> {

@@ -59,7 +59,10 @@ impl Reader {
     /// Makes a client that begins at an offset. A new one each time: of an old one, messages from elsewhere may be under way.
     fn begin(&self, at: i64) -> Result<BaseConsumer<Ear>> {
         let what = || format!("partition {} of topic `{}`", self.partition, self.topic);
-        let (low, _) = self.monitor.watermarks(&self.topic, self.partition)?;
+        let (low, high) = self.monitor.watermarks(&self.topic, self.partition)?;
+        if at > high {
+            return Err(Error::transient(format!("it ends before offset {high}, and {at} was to be read next")));
+        }
         let made = self.settings.create_with_context(Ear::default());
         let consumer: BaseConsumer<Ear> = made.map_err(|error| sorted(&what(), &error))?;
         let mut assignment = TopicPartitionList::new();

@@ -316,7 +316,8 @@ impl Running {
             let trouble_of = |(_, window): &(PartDelivery, Arc<Window>)| window.trouble_now();
             Some(trouble(&name_of(topic, *number), &held.deliveries.iter().find_map(trouble_of)?).chain())
         });
-        let waits = self.waiting.iter().next().map(|((topic, number), why)| format!("{}: {why}", name_of(topic, *number)));
+        let waits =
+            self.waiting.iter().next().map(|((topic, number), why)| format!("{}: {why}", name_of(topic, *number)));
         if let Some(why) = of_windows.or(waits) {
             health.degraded(format!("{why}; trying again"));
             return;

@@ -2,8 +2,15 @@
 
 use std::time::Duration;
 
-use super::{bench::Bench, store::Fault, trade};
+use super::{
+    super::{Effect, keys::Measured, survey},
+    bench::Bench,
+    log,
+    store::Fault,
+    trade,
+};
 use crate::{
+    config::TableChoice,
     health::{Check, Detail, SinkDetail, Status},
     sink::{Guarantee, UniqueKey, Weaker},
 };
@@ -85,6 +92,22 @@ async fn what_a_key_would_merge_is_shown_as_rows_come_and_a_chunk_that_is_sent_a
     ];
     bench.until(|| of(shown(&bench).1.keys) == both).await;
     running.stop().await;
+}
+
+#[test]
+fn the_rows_of_a_spool_are_held_against_keys_without_a_sink() {
+    let log = log();
+    for n in 1..=12_000 {
+        trade(&log, n.min(11_000));
+    }
+    let tables: TableChoice =
+        serde_json::from_str(r#"{"trades":{"key":["ts_event","symbol"],"on_conflict":"refuse"}}"#).unwrap();
+    let found = [found("quotes", &["ts_event"])];
+    let measured = survey(log.clone(), ("test", "memory"), vec![log.source()], tables, &found).unwrap();
+    let key = ["ts_event", "symbol"].map(str::to_owned).to_vec();
+    let table = "trades".to_owned();
+    let expected = Measured { table, key, effect: Effect::Refuse, rows: 12_000, repeated: 1_000, absent: 0 };
+    assert_eq!(measured, [expected], "the sink takes no quotes");
 }
 
 fn found(table: &str, columns: &[&str]) -> UniqueKey {

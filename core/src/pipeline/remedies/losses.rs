@@ -120,7 +120,9 @@ fn each(reader: &SpoolReader, mut visit: impl FnMut(u64, &Item<'_>, Option<(&Arc
                     visit(at.offset, &item, table);
                     position = at;
                 }
-                Seen::Missing { position: at } | Seen::Void { position: at, .. } | Seen::Poison { position: at, .. } => {
+                Seen::Missing { position: at }
+                | Seen::Void { position: at, .. }
+                | Seen::Poison { position: at, .. } => {
                     position = at;
                 }
             }

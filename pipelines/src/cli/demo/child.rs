@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     folder::{Folder, HOST, PIPELINE},
     report::Report,
+    sink::Sink,
 };
 
 /// A running pipeline.
@@ -52,7 +53,7 @@ impl Child {
     /// # Errors
     ///
     /// If this program cannot be started again.
-    pub(super) fn start(folder: &Folder) -> io::Result<Self> {
+    pub(super) fn start(folder: &Folder, sink: &Sink) -> io::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["run", PIPELINE, "--host", HOST, "--drain", "5s", "--supervised"])
@@ -68,6 +69,7 @@ impl Child {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
             command.env_remove(name);
         }
+        command.envs(sink.variables.iter().map(|(name, value)| (name, value)));
         let mut process = command.spawn()?;
         let stdout = process.stdout.take().expect("it was asked for just above");
         let stdin = process.stdin.take();

@@ -8,9 +8,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use tidegate_core::config::shell_word;
 use tidegate_sources::deribit::simulator::comparison::History;
 use tokio::time::{Instant, sleep};
 
+use super::sink::{Kind, Sink};
 use crate::cli::Failure;
 
 /// A folder that belongs to this process until it is dropped.
@@ -30,6 +32,9 @@ struct Memory {
     version: u32,
     seed: u64,
     history: History,
+    /// The store, without its password, once it has answered; none of the demo's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sink: Option<String>,
 }
 
 impl Folder {
@@ -45,7 +50,12 @@ impl Folder {
         let log = wait_for_the_last_child(root).await?;
         let mut memory = match Memory::read(root)? {
             Some(memory) => memory,
-            None => Memory { version: VERSION, seed: seed.unwrap_or_else(some_seed), history: History::default() },
+            None => Memory {
+                version: VERSION,
+                seed: seed.unwrap_or_else(some_seed),
+                history: History::default(),
+                sink: None,
+            },
         };
         if let Some(seed) = seed.filter(|seed| *seed != memory.seed) {
             let text = format!("the demo in `{}` was begun with --seed {}, not {seed}", root.display(), memory.seed);
@@ -88,13 +98,55 @@ impl Folder {
         self.memory.write(&self.root)
     }
 
+    /// Looks whether the folder's demo wrote to this store.
+    ///
+    /// # Errors
+    ///
+    /// If it wrote to another one, or somebody else's file is there.
+    pub(super) fn look_at(&self, sink: &Sink) -> Result<(), Failure> {
+        let has_begun = self.root.join(DATA).exists();
+        let root = shell_word(&self.root);
+        match &self.memory.sink {
+            Some(known) if *known == sink.shown => Ok(()),
+            Some(known) => Err(Failure::usage(format!(
+                "the demo in `{root}` was begun with --sink {known}: give that again, or name another folder"
+            ))),
+            None if has_begun && *sink != Sink::default() => Err(Failure::usage(format!(
+                "the demo in `{root}` was begun without --sink: leave it out, or name another folder"
+            ))),
+            None => match &sink.kind {
+                Kind::Sqlite(Some(path)) if path.exists() => Err(Failure::usage(format!(
+                    "`{}` is there already, and is not this demo's: name a new file",
+                    path.display()
+                ))),
+                Kind::Sqlite(_) | Kind::Postgres | Kind::Timescale | Kind::QuestDb | Kind::Kafka => Ok(()),
+            },
+        }
+    }
+
+    /// Remembers the store.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written down.
+    pub(super) fn remember(&mut self, sink: &Sink) -> Result<(), Failure> {
+        self.memory.sink = (*sink != Sink::default()).then(|| sink.shown.clone());
+        self.memory.write(&self.root)
+    }
+
     /// Returns the simulator's own list.
     pub(super) fn sent(&self) -> PathBuf {
         self.root.join("sent.jsonl")
     }
 
-    pub(super) fn database(&self) -> PathBuf {
-        self.root.join(DATABASE)
+    /// Returns the database where the store is one of SQLite.
+    pub(super) fn database(&self, sink: &Sink) -> PathBuf {
+        match &sink.kind {
+            Kind::Sqlite(Some(path)) => path.clone(),
+            Kind::Sqlite(None) | Kind::Postgres | Kind::Timescale | Kind::QuestDb | Kind::Kafka => {
+                self.root.join(DATABASE)
+            }
+        }
     }
 
     pub(super) fn log_path(&self) -> PathBuf {
@@ -110,22 +162,17 @@ impl Folder {
         self.log.try_clone()
     }
 
-    /// Returns how many bytes the database takes.
-    pub(super) fn database_bytes(&self) -> u64 {
-        let parts = ["", "-wal"].map(|suffix| self.root.join(format!("{DATABASE}{suffix}")));
-        parts.iter().filter_map(|part| fs::metadata(part).ok()).map(|part| part.len()).sum()
-    }
-
-    /// Writes what the pipeline reads.
+    /// Writes what the pipeline reads, and returns its text.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
-    pub(super) fn write_pipeline(&self, endpoint: &str) -> Result<(), Failure> {
-        for (name, text) in [(PIPELINE, pipeline(endpoint)), (HOST, host())] {
+    pub(super) fn write_pipeline(&self, endpoint: &str, sink: &Sink) -> Result<String, Failure> {
+        let text = pipeline(endpoint, sink, self.seed());
+        for (name, text) in [(PIPELINE, text.as_str()), (HOST, HOST_TEXT)] {
             fs::write(self.root.join(name), text).map_err(|error| unusable(&self.root, &error))?;
         }
-        Ok(())
+        Ok(text)
     }
 }
 
@@ -243,13 +290,20 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
+/// Returns how many bytes a database takes.
+pub(super) fn database_bytes(database: &Path) -> u64 {
+    let parts = ["", "-wal"].map(|suffix| format!("{}{suffix}", database.display()));
+    parts.iter().filter_map(|part| fs::metadata(part).ok()).map(|part| part.len()).sum()
+}
+
 /// The child runs in the folder, so that no name of it has to be put into TOML.
-fn pipeline(endpoint: &str) -> String {
+pub(super) fn pipeline(endpoint: &str, sink: &Sink, seed: u64) -> String {
+    let (name, store, sink) = (sink.pipeline(seed), &sink.shown, sink.toml(seed, DATABASE));
     format!(
         r#"# Written by `tidegate demo`, anew at each start: trades and tickers of the 50 largest ETH options of a simulated
-# Deribit into SQLite. Pauses and timeouts are short, so that in a minute one sees what else takes a day.
+# Deribit into {store}. Pauses and timeouts are short, so that in a minute one sees what else takes a day.
 [pipeline]
-name = "demo"
+name = "{name}"
 
 [source.deribit]
 {endpoint}
@@ -266,24 +320,21 @@ breaker = {{ failures = 5, open_for = "300ms", successes = 1 }}
 timeout = "2s"
 breaker = {{ failures = 5, open_for = "300ms", successes = 1 }}
 
-[sink.sqlite]
-path = "{DATABASE}"
-retry = {{ first = "100ms", longest = "2s" }}
-"#
+{sink}"#
     )
 }
 
-fn host() -> String {
-    "# Written by `tidegate demo`.\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\n\n\
-     [log]\nformat = \"human\"\nstats = \"0s\"\nreport = \"0s\"\n"
-        .to_owned()
-}
+const HOST_TEXT: &str = "# Written by `tidegate demo`.\nlisten = \"127.0.0.1:0\"\ndata_dir = \"data\"\n\n\
+     [log]\nformat = \"human\"\nstats = \"0s\"\nreport = \"0s\"\n";
 
 const VERSION: u32 = 1;
 const MEMORY: &str = "demo.json";
 const LOCK: &str = "demo.lock";
 const LOG: &str = "demo.log";
 const DATABASE: &str = "demo.sqlite";
+
+/// The folder of the pipeline's spool, in the folder.
+pub(super) const DATA: &str = "data";
 
 /// The pipeline's file, in the folder.
 pub(super) const PIPELINE: &str = "demo.toml";

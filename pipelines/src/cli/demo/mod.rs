@@ -7,15 +7,19 @@
 //! ```
 //!
 //! Where to look: `stage` (the run: children, kills, the end), `folder` (files and locks), `child`, `report`, `tally` (what
-//! children say), `picture` and `screen`, `stored` (what the database holds), `summary`.
+//! children say), `picture` and `screen`, `sink` (which store, by `--sink`), `store`, `stored` and `asked` (what it holds),
+//! `summary`.
 
+mod asked;
 mod child;
 mod folder;
 mod kills;
 mod picture;
 mod report;
 mod screen;
+mod sink;
 mod stage;
+mod store;
 mod stored;
 mod summary;
 mod tally;
@@ -26,6 +30,7 @@ use std::{
     time::Duration,
 };
 
+use tidegate_core::catalog::Catalog;
 use tidegate_sources::deribit::simulator::{
     Condition, Fault, Faults, Simulator, SimulatorConfig, comparison::Comparison,
 };
@@ -35,10 +40,12 @@ use tokio::{
 };
 
 use self::{
+    asked::Asked,
     folder::Folder,
     screen::{Look, Screen},
-    stage::{Ending, Stage},
-    stored::Reading,
+    sink::Sink,
+    stage::{Ending, Set, Stage},
+    store::Store,
     summary::Around,
 };
 use super::{DemoArgs, Failure, Outcome, simulate};
@@ -46,30 +53,44 @@ use super::{DemoArgs, Failure, Outcome, simulate};
 /// Where the demo runs unless it is told otherwise.
 pub(super) const DEFAULT_DIR: &str = "tidegate-demo";
 
-pub(super) fn run(args: &DemoArgs) -> Outcome {
+pub(super) fn run(catalog: &Catalog, args: &DemoArgs) -> Outcome {
     simulate::check_rate(args.rate)?;
+    // Not by clap, which would quote all of it.
+    let sink = args.sink.as_deref().map_or_else(|| Ok(Sink::default()), Sink::read);
+    let sink = sink.map_err(|why| Failure::usage(format!("--sink: {why}")))?;
     let runtime = super::run::runtime()?;
-    let outcome = runtime.block_on(demo(args));
+    let outcome = runtime.block_on(demo(catalog, args, sink));
     // What still reads a pipe of a killed child is not waited for.
     runtime.shutdown_background();
     outcome
 }
 
-async fn demo(args: &DemoArgs) -> Outcome {
+async fn demo(catalog: &Catalog, args: &DemoArgs, sink: Sink) -> Outcome {
     let began = Instant::now();
     let mut signals = Signals::new()?;
-    let folder = tokio::select! {
+    let mut folder = tokio::select! {
         folder = Folder::take(&args.dir, args.seed) => folder?,
         () = signals.stop() => return Err(Failure::failed("ended before it began")),
     };
+    folder.look_at(&sink)?;
     let simulator = start(args, &folder).await?;
-    folder.write_pipeline(&simulate::endpoint(&simulator))?;
-    let mut reading = Reading::begin(folder.database());
-    let screen = Screen::new(io::stdout(), Look::of_stdout(), picture::title(&args.dir));
-    let mut stage = Stage::begin(folder, simulator, screen, args, began).await?;
+    let text = folder.write_pipeline(&simulate::endpoint(&simulator), &sink)?;
+    let store = if sink.is_file() {
+        Store::file(folder.database(&sink))
+    } else {
+        let asked = tokio::select! {
+            asked = Asked::dial(catalog, &folder, &sink, &text) => asked?,
+            () = signals.stop() => return Err(Failure::failed("ended before it began")),
+        };
+        Store::asked(asked, sink.shown.clone())
+    };
+    folder.remember(&sink)?;
+    let title = picture::title(&args.dir, &sink, folder.seed());
+    let screen = Screen::new(io::stdout(), Look::of_stdout(), title);
+    let mut stage = Stage::begin(Set { folder, simulator, sink, store, screen }, args, began).await?;
     let ending = stage.run(&mut signals).await?;
     let outcome = tokio::select! {
-        outcome = finish(&mut stage, &mut reading, ending) => outcome?,
+        outcome = finish(&mut stage, ending) => outcome?,
         () = signals.stop() => {
             return Err(Failure::failed("ended at once by a second signal: nothing was compared; start the demo again"));
         }
@@ -95,9 +116,9 @@ async fn start(args: &DemoArgs, folder: &Folder) -> Result<Simulator, Failure> {
 }
 
 /// Comes to the end of the run, and shows what it came to.
-async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Outcome {
+async fn finish(stage: &mut Stage, ending: Ending) -> Outcome {
     let done = stage.end(ending).await?;
-    let Stage { folder, simulator, .. } = &*stage;
+    let Stage { folder, simulator, sink, store, .. } = stage;
     let mut out = io::stdout();
     // Whoever read it may have gone, as `head` does; the exit code says what the text would have said.
     let mut put = |text: String| _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
@@ -106,15 +127,15 @@ async fn finish(stage: &mut Stage, reading: &mut Reading, ending: Ending) -> Out
         return Ok(ExitCode::FAILURE);
     }
     let began = Instant::now();
-    let stored = reading.finish().await.map_err(|error| stage::unreadable(folder, &error))?;
+    let stored = store.finish().await?;
     let mut comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
     if done.is_hurried {
         comparison.leave_to_fetch(done.gaps_open, done.ended_ms);
     }
     let around = Around {
         root: folder.root(),
-        database: &folder.database(),
-        database_bytes: folder.database_bytes(),
+        sink,
+        database: &folder.database(sink),
         gaps_open: done.gaps_open,
         seed: folder.seed(),
         kills: done.kills,

@@ -2,7 +2,11 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{report::Check, tally::Tally};
+use super::{
+    report::Check,
+    sink::{Kind, Sink},
+    tally::Tally,
+};
 use crate::cli::text::{clock, count, grouped, short, size};
 
 /// One moment.
@@ -20,6 +24,8 @@ pub(super) struct Facts {
     pub(super) cuts: Cuts,
     /// How many kills are done, of how many. Each is told above the picture, so that only lines repeat it.
     pub(super) kills: Option<(u32, u32)>,
+    /// The store's kind, and what its sink promises.
+    pub(super) sink: (&'static str, &'static str),
 }
 
 /// Sessions that the venue has ended since the start of the demo, or lost because the process was killed.
@@ -31,11 +37,21 @@ pub(super) struct Cuts {
 }
 
 /// Returns what is said first.
-pub(super) fn title(root: &Path) -> [String; 2] {
-    [
-        format!("tidegate {} demo: a simulated Deribit with faults → spool → SQLite,", env!("CARGO_PKG_VERSION")),
-        format!("all in {}. Nothing leaves this machine. Ctrl-C ends it.", shown(root)),
-    ]
+pub(super) fn title(root: &Path, sink: &Sink, seed: u64) -> [String; 2] {
+    let begin = format!("tidegate {} demo: a simulated Deribit with faults → spool →", env!("CARGO_PKG_VERSION"));
+    let root = shown(root);
+    match &sink.kind {
+        Kind::Sqlite(None) => {
+            [format!("{begin} SQLite,"), format!("all in {root}. Nothing leaves this machine. Ctrl-C ends it.")]
+        }
+        Kind::Sqlite(Some(path)) => {
+            [format!("{begin} {},", path.display()), format!("else in {root}. Ctrl-C ends it.")]
+        }
+        Kind::Postgres | Kind::Timescale | Kind::QuestDb | Kind::Kafka => [
+            format!("{begin} {},", sink.shown),
+            format!("tables {} and tickers; else in {root}. Ctrl-C ends it.", sink.table("trades", seed)),
+        ],
+    }
 }
 
 impl Picture<'_> {
@@ -53,9 +69,11 @@ impl Picture<'_> {
         let (received, committed) = (per_second(received), per_second(committed));
         let bytes = size(report.spool.bytes);
         let rows = count(self.tally.rows(), "row");
-        let mut sink = stage("", "sink   sqlite", &report.sink, &committed, &rows, &self.commits());
-        if sink.chars().count() + 2 + GUARANTEE.len() <= width {
-            sink = format!("{sink}  {GUARANTEE}");
+        let (name, guarantee) = self.facts.sink;
+        let name = if name.len() > 7 { format!("sink {name}") } else { format!("sink   {name}") };
+        let mut sink = stage("", &name, &report.sink, &committed, &rows, &self.commits());
+        if sink.chars().count() + 2 + guarantee.len() <= width {
+            sink = format!("{sink}  {guarantee}");
         }
         [
             stage(&time, "source deribit", source, &received, &self.channels(), &self.line_cut()),
@@ -79,7 +97,7 @@ impl Picture<'_> {
         [
             format!("{}  {}", clock(self.facts.passed), stage("source deribit", &report.source, &source)),
             stage("spool", &report.spool, &spool),
-            stage("sink sqlite", &report.sink, &sink),
+            stage(&format!("sink {}", self.facts.sink.0), &report.sink, &sink),
             format!("gaps {}{}", self.gaps(), self.killed()),
         ]
         .join("; ")
@@ -126,9 +144,6 @@ impl Picture<'_> {
         self.facts.kills.map_or_else(String::new, |(done, wanted)| format!("; killed {done} of {wanted}"))
     }
 }
-
-/// What this sink promises.
-const GUARANTEE: &str = "exactly-once (transaction)";
 
 /// Returns a path as a user would write it: a relative one with its `./`.
 fn shown(path: &Path) -> String {
@@ -180,7 +195,8 @@ mod tests {
 
     fn picture(tally: &Tally) -> Picture<'_> {
         let cuts = Cuts { count: 4, last: Some(Duration::from_secs(3)) };
-        Picture { facts: Facts { passed: Duration::from_secs(84), cuts, kills: None }, tally }
+        let sink = ("sqlite", "exactly-once (transaction)");
+        Picture { facts: Facts { passed: Duration::from_secs(84), cuts, kills: None, sink }, tally }
     }
 
     #[test]
@@ -219,14 +235,14 @@ mod tests {
         let mut picture = picture(&tally);
         picture.facts.kills = Some((19, 20));
         picture.facts.cuts = Cuts { count: 312, last: Some(Duration::from_secs(12)) };
-        for line in picture.lines(80).iter().chain(&title(Path::new("tidegate-demo"))) {
+        for line in picture.lines(80).iter().chain(&title(Path::new("tidegate-demo"), &Sink::default(), 7)) {
             assert!(line.chars().count() <= 80, "{}: {line}", line.chars().count());
         }
     }
 
     #[test]
     fn the_title_names_the_folder_as_it_is_written() {
-        assert!(title(Path::new("tidegate-demo"))[1].starts_with("all in ./tidegate-demo. "));
-        assert!(title(Path::new("/tmp/x"))[1].starts_with("all in /tmp/x. "));
+        assert!(title(Path::new("tidegate-demo"), &Sink::default(), 7)[1].starts_with("all in ./tidegate-demo. "));
+        assert!(title(Path::new("/tmp/x"), &Sink::default(), 7)[1].starts_with("all in /tmp/x. "));
     }
 }

@@ -1,5 +1,7 @@
 //! What the pipeline says of itself, as far as the screen shows it: the words are those of `/health`.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 /// One report.
@@ -8,6 +10,8 @@ pub(super) struct Report {
     pub(super) source: Check,
     pub(super) spool: Check,
     pub(super) sink: Check,
+    /// What the sink is called.
+    pub(super) sink_name: String,
 }
 
 /// What is known of a stage; what is not of its kind stays empty.
@@ -58,25 +62,24 @@ pub(super) struct Gaps {
 
 #[derive(Deserialize)]
 struct Line {
-    checks: Checks,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Checks {
-    #[serde(rename = "demo/source.deribit")]
-    source: Check,
-    #[serde(rename = "demo/spool")]
-    spool: Check,
-    #[serde(rename = "demo/sink.sqlite")]
-    sink: Check,
+    checks: BTreeMap<String, Check>,
 }
 
 impl Report {
     /// Reads a line of the child's standard output; `None` for one that is no report.
     pub(super) fn read(line: &str) -> Option<Self> {
         let Line { checks } = serde_json::from_str(line).ok()?;
-        Some(Self { source: checks.source, spool: checks.spool, sink: checks.sink })
+        let mut report = Self::default();
+        // There is one pipeline, with a source and a sink.
+        for (name, check) in checks {
+            match name.split_once('/').map(|(_, stage)| stage.split_once('.').unwrap_or((stage, ""))) {
+                Some(("source", _)) => report.source = check,
+                Some(("spool", _)) => report.spool = check,
+                Some(("sink", name)) => (report.sink, report.sink_name) = (check, name.to_owned()),
+                Some(_) | None => {}
+            }
+        }
+        Some(report)
     }
 
     /// Returns whether the venue has confirmed everything and no gap is open.
@@ -91,7 +94,8 @@ impl Report {
 
     /// Returns what needs a person.
     pub(super) fn failure(&self) -> Option<String> {
-        let stages = [("source deribit", &self.source), ("spool", &self.spool), ("sink sqlite", &self.sink)];
+        let sink = format!("sink {}", self.sink_name);
+        let stages = [("source deribit", &self.source), ("spool", &self.spool), (&sink, &self.sink)];
         let (name, failed) = stages.into_iter().find(|(_, check)| check.status == "failed")?;
         Some(format!("{name} failed: {}", failed.reason))
     }

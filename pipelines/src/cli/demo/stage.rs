@@ -17,7 +17,8 @@ use super::{
     picture::{Cuts, Facts, Picture},
     report::Report,
     screen::Screen,
-    stored::Standing,
+    sink::Sink,
+    store::Store,
     tally::{Resumed, Tally},
 };
 use crate::cli::{
@@ -30,6 +31,8 @@ use crate::cli::{
 pub(super) struct Stage {
     pub(super) folder: Folder,
     pub(super) simulator: Simulator,
+    pub(super) sink: Sink,
+    pub(super) store: Store,
     screen: Screen<Stdout>,
     began: Instant,
     /// When it ends by itself, not before the kills are done.
@@ -48,6 +51,15 @@ pub(super) struct Stage {
     is_first_row_told: bool,
     /// Whether the venue makes events: it waits for the first subscription.
     is_awake: bool,
+}
+
+/// What is there before the first child is.
+pub(super) struct Set {
+    pub(super) folder: Folder,
+    pub(super) simulator: Simulator,
+    pub(super) sink: Sink,
+    pub(super) store: Store,
+    pub(super) screen: Screen<Stdout>,
 }
 
 /// Why the end is begun.
@@ -81,23 +93,20 @@ impl Stage {
     /// # Errors
     ///
     /// If it cannot be started, or the database cannot be read.
-    pub(super) async fn begin(
-        folder: Folder,
-        simulator: Simulator,
-        screen: Screen<Stdout>,
-        args: &DemoArgs,
-        began: Instant,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn begin(set: Set, args: &DemoArgs, began: Instant) -> Result<Self, Failure> {
+        let Set { folder, simulator, sink, mut store, screen } = set;
         let mut tally = Tally::default();
-        tally.begin(standing(&folder).await?);
+        tally.begin(store.standing().await?);
         Ok(Self {
-            child: start(&folder)?,
+            child: start(&folder, &sink)?,
             kills: Kills::new(args.kill.unwrap_or(0), folder.seed()),
             ends_at: args.duration.map(|duration| began + duration),
             is_delay_told: false,
             sessions_before: simulator.read(|oracle| oracle.sessions.len()),
             folder,
             simulator,
+            sink,
+            store,
             screen,
             began,
             tally,
@@ -150,7 +159,12 @@ impl Stage {
     /// If a child cannot be heard or started again.
     pub(super) async fn end(&mut self, ending: Ending) -> Result<Done, Failure> {
         let began = Instant::now();
-        let (heal, stop) = if ending == Ending::Asked { HURRIED } else { PATIENT };
+        let (heal, stop) = match ending {
+            Ending::Asked if self.sink.is_file() => HURRIED,
+            // Across a network a commit takes its time.
+            Ending::Asked => FAR,
+            Ending::Due | Ending::Broken => PATIENT,
+        };
         self.simulator.freeze();
         self.simulator.mend();
         let (before, ended_ms) = (self.tally.rows(), now_ms());
@@ -167,7 +181,7 @@ impl Stage {
         let gaps_open = self.tally.totals().gaps_open;
         let facts = self.facts(Instant::now());
         let Stopped { last, in_time } = self.child.stop(stop).await.map_err(unheard)?;
-        self.tally.end(last.as_deref(), standing(&self.folder).await?);
+        self.tally.end(last.as_deref(), self.store.standing().await?);
         if !in_time {
             self.screen
                 .say("the pipeline did not end in time and was killed; what is in its spool is stored next time");
@@ -254,6 +268,7 @@ impl Stage {
             passed: now - self.began,
             cuts: self.simulator.read(|oracle| cuts(&oracle.sessions[self.sessions_before..], now_ms())),
             kills: (self.kills.wanted() > 0).then(|| (self.kills.done, self.kills.wanted())),
+            sink: (self.sink.name(), self.sink.guarantee()),
         }
     }
 
@@ -309,23 +324,14 @@ impl Stage {
     }
 
     async fn start_another(&mut self) -> Result<(), Failure> {
-        self.tally.begin(standing(&self.folder).await?);
-        self.child = start(&self.folder)?;
+        self.tally.begin(self.store.standing().await?);
+        self.child = start(&self.folder, &self.sink)?;
         Ok(())
     }
 }
 
-fn start(folder: &Folder) -> Result<Child, Failure> {
-    Child::start(folder).map_err(|error| Failure::failed(format!("cannot start the pipeline's process: {error}")))
-}
-
-async fn standing(folder: &Folder) -> Result<Standing, Failure> {
-    Standing::read(&folder.database()).await.map_err(|error| unreadable(folder, &error))
-}
-
-/// Words why a database could not be read.
-pub(super) fn unreadable(folder: &Folder, error: &sqlx::Error) -> Failure {
-    Failure::failed(format!("cannot read `{}`: {error}", folder.database().display()))
+fn start(folder: &Folder, sink: &Sink) -> Result<Child, Failure> {
+    Child::start(folder, sink).map_err(|error| Failure::failed(format!("cannot start the pipeline's process: {error}")))
 }
 
 fn unheard(error: std::io::Error) -> Failure {
@@ -353,6 +359,7 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// How long gaps may take to be filled, and the pipeline to end, for somebody who pressed Ctrl-C: 2 s in all.
 const HURRIED: (Duration, Duration) = (Duration::from_millis(1_600), Duration::from_millis(250));
+const FAR: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 const PATIENT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(6));
 
 /// So many reports in a row in which nothing more came.

@@ -5,14 +5,16 @@ use std::{fmt::Write, path::Path, time::Duration};
 use tidegate_core::config::shell_word;
 use tidegate_sources::deribit::simulator::comparison::{Comparison, Trades, Unrepeated};
 
+use super::{folder::database_bytes, sink::Sink};
 use crate::cli::text::{count, grouped, short, size};
 
 /// What the end needs to know beside the comparison.
 #[derive(Debug)]
 pub(super) struct Around<'a> {
     pub(super) root: &'a Path,
+    pub(super) sink: &'a Sink,
+    /// Where the store is a file.
     pub(super) database: &'a Path,
-    pub(super) database_bytes: u64,
     /// Gaps that the pipeline still knew to be open when it was stopped.
     pub(super) gaps_open: u64,
     pub(super) seed: u64,
@@ -27,20 +29,32 @@ pub(super) struct Around<'a> {
 pub(super) fn summary(comparison: &Comparison, around: &Around<'_>) -> String {
     let mut text = table(comparison, around);
     verdict(&mut text, comparison, around);
-    let database = shell_word(around.database);
-    let install = if around.has_sqlite3 { "" } else { "   (needs the package sqlite3: apt install sqlite3)" };
     let dir = if around.root == Path::new(super::DEFAULT_DIR) {
         String::new()
     } else {
         format!(" {}", shell_word(around.root))
     };
-    let lines = [
-        format!("data     {} ({})", around.database.display(), size(around.database_bytes)),
-        format!("try      sqlite3 {database} '{QUERY}'{install}"),
-        format!("again    tidegate demo{dir} --kill 20   (the same table after 20 kills)"),
-        "next     tidegate new deribit sqlite > eth.toml".to_owned(),
-    ];
-    text + &lines.join("\n") + "\n"
+    text + &data(around)
+        + &format!("again    tidegate demo{dir}{} --kill 20   (the same table after 20 kills)\n", again(around.sink))
+        + &format!("next     tidegate new deribit {} > eth.toml\n", around.sink.name())
+}
+
+/// Says where the rows are, and how one sees some.
+fn data(around: &Around<'_>) -> String {
+    if let Some([show, remove]) = around.sink.commands(around.seed) {
+        let trades = around.sink.table("trades", around.seed);
+        let shown = &around.sink.shown;
+        return format!("data     {shown}, {trades} and tickers\ntry      {show}\nremove   {remove}\n");
+    }
+    let database = shell_word(around.database);
+    let install = if around.has_sqlite3 { "" } else { "   (needs the package sqlite3: apt install sqlite3)" };
+    let bytes = size(database_bytes(around.database));
+    format!("data     {} ({bytes})\ntry      sqlite3 {database} '{QUERY}'{install}\n", around.database.display())
+}
+
+/// Returns the option for the same store again. A password that stood in it is not shown.
+fn again(sink: &Sink) -> String {
+    if *sink == Sink::default() { String::new() } else { format!(" --sink {}", shell_word(Path::new(&sink.shown))) }
 }
 
 /// Returns the end's text for a pipeline that a failure kept from storing what came: to compare would only list that.
@@ -123,9 +137,9 @@ mod tests {
 
     fn around<'a>() -> Around<'a> {
         Around {
+            sink: Box::leak(Box::default()),
             root: Path::new("tidegate-demo"),
             database: Path::new("tidegate-demo/demo.sqlite"),
-            database_bytes: 31 << 20,
             gaps_open: 0,
             seed: 7,
             kills: 0,
@@ -163,7 +177,7 @@ tickers  sent to us     156,076   stored 156,038   holes   0   twice 0
          nobody listened for 12.9 s, from last frame to confirmation;
          the connection was cut for 11.8 s of that
          compared with the simulator's own list, seed 7, in 120 ms
-data     tidegate-demo/demo.sqlite (31 MiB)
+data     tidegate-demo/demo.sqlite (0 B)
 try      sqlite3 tidegate-demo/demo.sqlite 'select symbol, count(*) from trades group by 1 order by 2 desc limit 5'
 again    tidegate demo --kill 20   (the same table after 20 kills)
 next     tidegate new deribit sqlite > eth.toml

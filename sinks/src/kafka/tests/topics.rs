@@ -33,6 +33,9 @@ async fn a_missing_topic_is_named_with_the_command_that_makes_it() {
 #[tokio::test]
 async fn topics_are_made_as_asked() {
     let mut bench = Bench::new();
+    bench.config = config(&bench.config.brokers, r#"{ "create": { "replication": 3 } }"#);
+    let few = bench.sink().reach(&bench.context().tables).await.unwrap_err().to_string();
+    assert!(few.contains("`create.replication` wants 3 brokers") && few.contains("has 1 broker: `"), "{few}");
     let asked = r#"{ "create": { "partitions": 5, "replication": 1, "retention": "2h" } }"#;
     bench.config = config(&bench.config.brokers, asked);
     let found = bench.sink().reach(&bench.context().tables).await.unwrap();

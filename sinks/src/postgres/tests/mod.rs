@@ -4,6 +4,7 @@ mod conflicts;
 mod contract;
 mod delivery;
 mod faults;
+mod parts;
 mod pooled;
 mod proxy;
 mod tables;

@@ -99,6 +99,8 @@ async fn with_create_off_nothing_at_all_is_made() {
     {
         assert!(error.contains(part), "{part}: {error}");
     }
+    let found = bench.sink().reach(&bench.context().tables).await.unwrap_err();
+    assert_eq!(found.to_string(), error, "check --connect says the same");
     let schemas = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{}'", bench.schema);
     assert_eq!(bench.number(&schemas).await, 0);
     let (_, statements) = error.split_once("To be run: ").unwrap();

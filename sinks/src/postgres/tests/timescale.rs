@@ -4,7 +4,7 @@
 use tidegate_core::{
     Kind,
     catalog::Component,
-    config::OnConflict,
+    config::{Duration, OnConflict},
     row::{Timestamp, kinds::Trade},
     sink::Sink,
 };
@@ -54,6 +54,14 @@ async fn tables_become_hypertables_with_chunks_compression_and_retention_as_the_
     assert_eq!(bench.text(&policies).await, "policy_compression 72:00:00");
     let span = format!("SELECT time_interval::text FROM timescaledb_information.dimensions WHERE {of_ours}");
     assert_eq!(bench.text(&span).await, "02:00:00");
+
+    // Beside a table's name it is said as well: `tables = { trades = { retention = "30d" } }`.
+    let mut context = bench.context();
+    context.tables[0].retention = Some(Duration::from_secs(30 * 86_400));
+    let mut sink = bench.sink();
+    sink.open(&context).await.unwrap();
+    sink.close().await.unwrap();
+    assert_eq!(bench.text(&policies).await, "policy_compression 72:00:00, policy_retention 720:00:00");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -16,7 +16,12 @@ async fn tables_are_made_with_their_key_partition_and_ttl_and_one_may_differ() {
     bench.config.ttl = Some(Duration::from_secs(30 * 24 * 3_600));
     let own = Layout { partition: Some(Partition::Hour), ttl: Some(Duration::from_secs(6 * 3_600)) };
     bench.config.layout.insert("quotes".to_owned(), own);
-    let mut sink = bench.opened().await;
+    let mut context = bench.context();
+    let trades = context.tables.iter_mut().find(|table| &*table.table.name == "trades").unwrap();
+    // As `tables = { trades = { retention = "6d" } }` says.
+    trades.retention = Some(Duration::from_secs(6 * 24 * 3_600));
+    let mut sink = bench.sink();
+    sink.open(&context).await.unwrap();
     sink.close().await.unwrap();
     let layout = bench
         .sql(&format!(
@@ -27,7 +32,7 @@ async fn tables_are_made_with_their_key_partition_and_ttl_and_one_may_differ() {
         ))
         .await;
     let layout: Vec<String> = layout.iter().map(|row| serde_json::to_string(row).unwrap()).collect();
-    assert_eq!(layout, [r#"["HOUR",6,"HOUR",true,true]"#, r#"["DAY",30,"DAY",true,true]"#]);
+    assert_eq!(layout, [r#"["HOUR",6,"HOUR",true,true]"#, r#"["DAY",6,"DAY",true,true]"#]);
     let keys = format!("SELECT \"column\" FROM table_columns('{}') WHERE upsertKey ORDER BY 1", bench.name("trades"));
     let keys: Vec<_> = bench.sql(&keys).await.into_iter().map(|row| row[0].as_str().unwrap().to_owned()).collect();
     assert_eq!(keys, ["tg_boot", "tg_pos", "tg_sub", "ts_event"]);
@@ -137,9 +142,18 @@ async fn a_column_that_would_change_values_is_refused_at_the_start_with_its_name
         bench.opened().await;
     }
     let bench = Bench::new();
-    bench.run(&format!("CREATE TABLE {} (price DOUBLE)", bench.name("trades"))).await;
-    let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
-    assert!(error.contains("has no write-ahead log") && error.contains("SET TYPE WAL"), "{error}");
+    for (columns, words) in [
+        ("(price DOUBLE)", "has no designated timestamp"),
+        ("(ts_event TIMESTAMP_NS) TIMESTAMP(ts_event) PARTITION BY DAY BYPASS WAL", "has no write-ahead log"),
+    ] {
+        bench.run(&format!("CREATE TABLE {} {columns}", bench.name("trades"))).await;
+        let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+        assert_eq!(error.contains("SET TYPE WAL"), columns.contains("BYPASS"), "{error}");
+        let reached = bench.sink().reach(&bench.context().tables).await.unwrap_err();
+        assert_eq!(reached.to_string(), error, "check --connect says the same");
+        bench.run(&format!("DROP TABLE {}", bench.name("trades"))).await;
+    }
     let bench = Bench::new();
     let (name, columns) = (bench.name("trades"), "ts_event TIMESTAMP_NS, ts_recv TIMESTAMP_NS");
     bench.run(&format!("CREATE TABLE {name} ({columns}) TIMESTAMP(ts_recv) PARTITION BY DAY WAL")).await;

@@ -108,6 +108,22 @@ async fn reaching_looks_at_the_file_and_leaves_everything_as_it_is() {
 }
 
 #[tokio::test]
+async fn reaching_looks_at_tables_as_opening_does() {
+    for (columns, words) in [
+        ("ts_event TEXT", "column `ts_event` of table `trades` would change its values"),
+        ("mine INTEGER NOT NULL", "column `mine` of table `trades`"),
+    ] {
+        let bench = Bench::new();
+        bench.run(&format!("CREATE TABLE trades ({columns})")).await;
+        let reached = bench.sink().reach(&bench.context().tables).await.unwrap_err();
+        assert!(reached.to_string().contains(words), "{reached}");
+        assert_eq!(bench.number("SELECT count(*) FROM sqlite_schema").await, 1, "nothing was made");
+        let opened = bench.sink().open(&bench.context()).await.unwrap_err();
+        assert_eq!(reached.to_string(), opened.to_string());
+    }
+}
+
+#[tokio::test]
 async fn a_file_that_was_removed_takes_no_commit_with_it_unnoticed() {
     let bench = Bench::new();
     bench.trades(3);

@@ -278,7 +278,12 @@ impl Comparison {
                 sum.holes += holes;
                 sum.in_flight += share.in_flight;
                 if holes > 0 {
-                    self.note(|| format!("holes: {holes} of {} {kind}s of {symbol} in session {session}", share.sent));
+                    let Share { sent, too_early, .. } = share;
+                    // A program that is behind is killed with more on its way than a test allows for: that is no hole in a log.
+                    self.note(|| {
+                        let (of, behind) = (format!("{kind}s of {symbol} in session {session}"), "stored behind them");
+                        format!("holes: {holes} of {sent} {of}, {too_early} with nothing {behind}")
+                    });
                 }
             }
         }
@@ -384,7 +389,9 @@ fn shares<K: Copy + Eq + Hash>(
         share.sent += 1;
         if *is_stored {
             share.stored(one.at_ms, heard.entry(one.session).or_insert(one.at_ms));
-        } else if one.is_late {
+        } else if !one.is_late {
+            share.too_early += 1;
+        } else {
             share.in_flight += 1;
             // Of one that was sent more than once nobody can say which of them is stored.
             share.behind_last += u64::from(times.get(&one.key) == Some(&1));
@@ -408,6 +415,8 @@ struct Share {
     in_flight: u64,
     /// Of these, sent only once.
     behind_last: u64,
+    /// Not stored, not late, and nothing behind them is stored.
+    too_early: u64,
 }
 
 impl Share {
@@ -415,6 +424,7 @@ impl Share {
         self.stored += 1;
         self.in_flight -= self.behind_last;
         self.behind_last = 0;
+        self.too_early = 0;
         *heard_ms = at_ms.max(*heard_ms);
     }
 }

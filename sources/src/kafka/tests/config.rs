@@ -17,7 +17,10 @@ fn each_mistake_is_said_with_what_to_write_instead() {
         (r#""tables": { "t": { "columns": ["price f46"] } }"#, "`f46` is no type of a column, did you mean `f64`?"),
         (r#""tables": { "t": { "columns": ["price"] } }"#, "write name and type, \"price f64\""),
         (r#""tables": { "t": { "columns": ["a f64", "a i64"] } }"#, "column `a` is left out here: it is named twice"),
-        (r#""tables": { "t": { "columns": ["symbol text"] } }"#, "column `symbol` is left out here: every table has it"),
+        (
+            r#""tables": { "t": { "columns": ["symbol text"] } }"#,
+            "column `symbol` is left out here: every table has it",
+        ),
         (r#""rdkafka": { "auto.offset.reset": "earliest" }"#, "`auto.offset.reset` is set by the source"),
         (r#""rdkafka": { "session.timeout.msx": 1 }"#, "is no setting of librdkafka"),
         (r#""rdkafka": { "session.timeout.ms": "long" }"#, "librdkafka does not take `session.timeout.ms`"),
@@ -30,7 +33,8 @@ fn each_mistake_is_said_with_what_to_write_instead() {
 
 #[test]
 fn a_table_has_the_columns_that_are_declared_or_those_of_the_built_in_one() {
-    let config = config(r#""tables": { "trades": {}, "book_changes": {}, "own": { "columns": ["a f64", "b label?"] } }"#);
+    let config =
+        config(r#""tables": { "trades": {}, "book_changes": {}, "own": { "columns": ["a f64", "b label?"] } }"#);
     let tables = config.tables().unwrap();
     let found: Vec<_> = tables.iter().map(|table| (&*table.name, table.linked, table.columns.len())).collect();
     assert_eq!(found[0].0, "book_changes");

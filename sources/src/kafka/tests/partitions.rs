@@ -87,10 +87,11 @@ async fn a_topic_that_was_deleted_and_made_again_is_another_history_and_stops_it
     // Longer than the old one: by offsets alone nobody could tell.
     broker.trades(101..=130);
     let run = store.run(&broker, 100);
-    until("it was opened", || store.kept().opened > 1).await;
+    run.until_failed().await;
     let (outcome, directory) = run.end().await;
     let why = outcome.failure.unwrap();
-    for part in ["another history", "`t/0`", "memory/t-0.json`", "row of pipeline `load`, sink `memory` and part `t/0`"] {
+    for part in ["another history", "`t/0`", "memory/t-0.json`", "row of pipeline `load`, sink `memory` and part `t/0`"]
+    {
         assert!(why.contains(part), "`{part}` is not in: {why}");
     }
     assert!(why.contains(&directory.path().display().to_string()), "{why}");
@@ -106,7 +107,7 @@ async fn a_partition_that_has_lost_its_newest_messages_stops_its_delivery() {
     run.end().await;
     broker.cut(6);
     let run = store.run(&broker, 100);
-    until("it was opened", || store.kept().opened > 1).await;
+    run.until_failed().await;
     let (outcome, _directory) = run.end().await;
     assert!(outcome.failure.as_deref().is_some_and(|why| why.contains("ahead of the log")), "{outcome:?}");
 }
@@ -131,7 +132,11 @@ async fn poison_is_a_dead_letter_with_its_place_and_what_lies_behind_it_is_store
     let told: Vec<_> = letters.iter().map(|letter| (letter.row["offset"].as_i64().unwrap(), &*letter.error)).collect();
     assert_eq!(told[0].0, 1);
     assert!(told[0].1.contains("no JSON object"), "{told:?}");
-    assert_eq!((told[1].0, told[1].1.contains("column `price` of table `trades` has to be a number")), (2, true), "{told:?}");
+    assert_eq!(
+        (told[1].0, told[1].1.contains("column `price` of table `trades` has to be a number")),
+        (2, true),
+        "{told:?}"
+    );
     assert_eq!((told[2].0, told[2].1.contains("tg_schema")), (3, true), "{told:?}");
     assert_eq!(letters[0].row["value"], "not json");
 }
@@ -156,12 +161,12 @@ async fn other_columns_than_are_declared_stop_the_delivery_before_the_first_row_
     broker.add(value, &format!("trades/{:016x}", 0xbad));
     broker.trades([5]);
     let run = store.run(&broker, 100);
-    store.until(0).await;
-    until("it was opened", || store.kept().opened > 0).await;
+    run.until_failed().await;
     let (outcome, _directory) = run.end().await;
     let why = outcome.failure.unwrap();
     let declared = header.split_once('/').unwrap().1;
-    let parts = ["offset 3 of partition 0 of topic `t`", declared, "0000000000000bad", "Declared: ts_event, ", "price, size"];
+    let parts =
+        ["offset 3 of partition 0 of topic `t`", declared, "0000000000000bad", "Declared: ts_event, ", "price, size"];
     for part in parts {
         assert!(why.contains(part), "`{part}` is not in: {why}");
     }
@@ -174,7 +179,7 @@ async fn a_table_that_is_not_declared_stops_the_delivery_and_is_named() {
     let (value, _) = trades([1]).remove(0);
     broker.add(value, &format!("tickers/{:016x}", 1));
     let run = store.run(&broker, 100);
-    until("it was opened", || store.kept().opened > 0).await;
+    run.until_failed().await;
     let (outcome, _directory) = run.end().await;
     let why = outcome.failure.unwrap();
     assert!(why.contains("table `tickers`") && why.contains("`collectors` has trades only: add it"), "{why}");

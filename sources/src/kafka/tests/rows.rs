@@ -61,7 +61,8 @@ fn comes_back(log: &MemoryLog, table: &Table) {
     drop(writer);
     for values in [json, vec![arrow]] {
         let mut decoder = Decoder::new("collectors", vec![table.clone()]);
-        let info = SourceInfo { name: "collectors".into(), venue: "kafka".into(), tables: vec![Arc::new(table.clone())] };
+        let info =
+            SourceInfo { name: "collectors".into(), venue: "kafka".into(), tables: vec![Arc::new(table.clone())] };
         let plan = Plan::new("load", vec![info], TableChoice::All).unwrap();
         let mut builder = ChunkBuilder::new(Arc::new(plan));
         let mut offset = 0;

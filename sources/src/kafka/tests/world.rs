@@ -13,7 +13,7 @@ use tidegate_core::{
     chunk::{Chunk, ColumnView, JsonRows, Part},
     config::{Commands, DeliveryConfig, Start, TableChoice, WhenFull},
     delivery::{Delivery, Others, Outcome, Setup},
-    health::Registry,
+    health::{Registry, StageId, Status},
     row::{Mark, Position, Row, Table, Timestamp, kinds::Trade},
     sink::{Guarantee, Refusal, Sink, SinkContext, Written},
     spool::{Boot, SourceInfo, SpoolPosition},
@@ -64,6 +64,7 @@ pub(super) struct Run {
     task: JoinHandle<Outcome>,
     stop: watch::Sender<Option<tokio::time::Instant>>,
     window: Arc<Window>,
+    health: Registry,
     pub(super) directory: TempDir,
 }
 
@@ -189,7 +190,7 @@ impl Store {
         config.retry.longest = tidegate_core::config::Duration::from_millis(50);
         config.breaker.open_for = tidegate_core::config::Duration::from_millis(20);
         let (stop, told) = watch::channel(None);
-        let store = self.clone();
+        let (store, health) = (self.clone(), Registry::new());
         let setup = Setup {
             pipeline: "load".to_owned(),
             sink: "memory".to_owned(),
@@ -206,11 +207,11 @@ impl Store {
             log,
             stop: told,
             others: Others::default(),
-            health: Registry::new(),
+            health: health.clone(),
             commands: Commands::new(std::path::Path::new("load.toml"), None),
         };
         let (delivery, _) = Delivery::of_part(setup, Part("t/0".into())).unwrap();
-        Run { task: tokio::spawn(delivery.run_to_the_stop()), stop, window, directory }
+        Run { task: tokio::spawn(delivery.run_to_the_stop()), stop, window, health, directory }
     }
 
     /// Waits until it holds so many rows.
@@ -220,6 +221,12 @@ impl Store {
 }
 
 impl Run {
+    /// Waits until it needs a person.
+    pub(super) async fn until_failed(&self) {
+        let stage = self.health.stage(StageId::sink("load", "memory/t/0"));
+        until("it fails", || stage.status() == Status::Failed).await;
+    }
+
     /// Gives the partition back, and returns what became of it.
     pub(super) async fn end(self) -> (Outcome, TempDir) {
         self.window.freeze();
@@ -260,7 +267,8 @@ impl Sink for Memory {
         for part in &chunk.tables {
             for number in 0..part.rows.num_rows() {
                 let text = |column: &str| {
-                    let ColumnView::Label(keys, texts) = ColumnView::of(part.rows.column_by_name(column).unwrap()) else {
+                    let ColumnView::Label(keys, texts) = ColumnView::of(part.rows.column_by_name(column).unwrap())
+                    else {
                         panic!("{column}")
                     };
                     texts.value(keys.value(number) as usize).to_owned()
@@ -280,10 +288,6 @@ impl Sink for Memory {
         kept.rows.extend(rows);
         kept.position = Some(chunk.to);
         Ok(Written::Committed)
-    }
-
-    fn guards_parts(&self) -> bool {
-        true
     }
 
     fn guarantee(&self) -> Guarantee {
