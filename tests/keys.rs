@@ -6,7 +6,7 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use support::{Bench, busy};
+use support::{Bench, Program, busy};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_key_merges_is_measured_over_the_running_feed_and_over_its_spool() {
@@ -33,6 +33,26 @@ async fn what_a_key_merges_is_measured_over_the_running_feed_and_over_its_spool(
         let line = text.lines().find(|line| line.contains("key (venue, symbol)")).unwrap_or_default();
         assert!(line.starts_with("ok      eth/sink.sqlite") && line.contains(" % of these rows: "), "{text}");
     }
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_key_would_merge_is_measured_over_a_capture_by_its_replay() {
+    let bench = Bench::start(busy(1_000.0), "capture = {}", "").await;
+    let mut program = bench.run();
+    program.until_committed(1_000).await;
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
+    let path = format!("path = \"{}\"", bench.database().display());
+    let key = "tables = { tickers = {}, trades = { key = [\"venue\", \"symbol\"], on_conflict = \"ignore\" } }";
+    let text = bench.pipeline("replay = { from = \"data/eth/sources/deribit/capture\", speed = \"max\" }", key);
+    bench.write("eth.toml", &text.replace(&path, "path = \"again.sqlite\""));
+    let (code, log) = Program::start(bench.folder(), &["run", "eth.toml"]).ended().await;
+    assert_eq!(code, 0, "{log}");
+    let (text, code) = check(&bench);
+    assert_eq!(code, Some(0), "{text}");
+    let line = text.lines().find(|line| line.contains("key (venue, symbol)")).unwrap_or_default();
+    assert!(line.contains("would leave out") && line.contains(" % of these rows: "), "{text}");
     bench.leave().await;
 }
 

@@ -77,8 +77,13 @@ pub(super) async fn lacking(
     if table.key.is_empty() || target.is_ours || is_unique(link, target.oid, table).await? {
         return Ok(None);
     }
+    Ok(to_be_made(schema, table))
+}
+
+/// Returns the statement that makes the index of a table's key, under a name that is none of ours.
+pub(super) fn to_be_made(schema: &str, table: &SinkTable) -> Option<String> {
     let qualified = format!("{}.{}", quoted(schema), quoted(&table.name));
-    Ok(Some(of_their_own(&qualified, table)))
+    (!table.key.is_empty()).then(|| of_their_own(&qualified, table))
 }
 
 /// Returns how the comments of this sink's indexes begin.

@@ -14,7 +14,7 @@ use super::{
     audit::PostgresAudit,
     config::Settings,
     error::sorted,
-    keys::lacking,
+    keys::{lacking, to_be_made},
     link::Link,
     open::{Opening, server},
     position::Positions,
@@ -152,7 +152,8 @@ async fn reach(
         let with = (settings, &*server.schema);
         match prepare(link, with, table, false, &mut maker).await? {
             Err(error) => return Ok(Err(error)),
-            Ok(None) => {}
+            Ok(None) if settings.create => {}
+            Ok(None) => missing.extend(to_be_made(&server.schema, table).map(|sql| (&table.name, sql))),
             Ok(Some(target)) => {
                 found += 1;
                 missing.extend(lacking(link, &server.schema, table, &target).await?.map(|sql| (&table.name, sql)));

@@ -71,7 +71,7 @@ impl Bench {
         let mut tables: BTreeMap<String, TableConfig> =
             self.context().tables.into_iter().map(|table| (table.name, TableConfig::default())).collect();
         for (name, on_conflict, key) in self.keys.iter().cloned() {
-            tables.insert(name, TableConfig { name: None, key, on_conflict: Some(on_conflict) });
+            tables.insert(name, TableConfig { key, on_conflict: Some(on_conflict), ..TableConfig::default() });
         }
         TableChoice::Only(tables)
     }
