@@ -279,7 +279,7 @@ fn what_a_source_that_is_a_log_cannot_stand_beside_is_named_with_its_line() {
     for words in [
         "load.toml:7:34",
         "did you mean `f64`?",
-        "load.toml:8:15",
+        "load.toml:8:26",
         "`group.id` is set by the source: write `group`",
         "load.toml:9:2",
         "[spool] has no use here",

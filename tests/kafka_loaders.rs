@@ -132,6 +132,7 @@ async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops
         |log: &MemoryLog, mark: Mark<'_>| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() });
     let mut collector = Collector::open(&bench, "first", "json", Table::of::<Trade<'_>>()).await;
     let mut loader = bench.loader("a");
+    bench.until_tables(&["trades"]).await;
     collector.write(200, trade).await;
     bench.until_more("trades", 199).await;
     block_in_place(|| {
@@ -150,7 +151,7 @@ async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops
     let of_parts: Vec<_> = checks.iter().filter(|(name, _)| name.starts_with("load/sink.postgres/trades/")).collect();
     assert_eq!(of_parts.len(), 6, "{checks:#?}");
     let sum =
-        |fate: &str| of_parts.iter().map(|(_, check)| check["fates"][fate].as_u64().unwrap_or_default()).sum::<u64>();
+        |fate: &str| of_parts.iter().map(|(_, check)| check["balance"][fate].as_u64().unwrap_or_default()).sum::<u64>();
     assert_eq!((sum("delivered"), sum("refused"), sum("missing")), (300, 1, 0), "{of_parts:#?}");
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, 300);
     let letters = tidegate(&bench.folder_of("a"), &["deadletter", "list", "load.toml"]);

@@ -117,15 +117,7 @@ impl<L: Log> Delivery<L> {
         let known = made.and_then(|()| Known::open(outside::disk_with(&place), &file));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
-            Err(error) => {
-                let text = error.chain();
-                let ways = [FROM_STORE, FROM_LOG].map(|which| setup.commands.adopt(&name, which)).join(" or ");
-                let why = match part.is_spool() {
-                    true => format!("{text}; bring it back from a copy, or stop, and do without it: {ways}"),
-                    false => format!("{text}; the store's own position counts: remove the file, and start again"),
-                };
-                (None, Some(why))
-            }
+            Err(error) => (None, Some(unusable(&error, (&setup.commands, &name), &part))),
         };
         let noted = known.as_ref().map_or_else(Noted::default, Known::noted);
         let begins_at = match config.start {
@@ -515,6 +507,16 @@ impl<L: Log> Delivery<L> {
         let Some(sink) = &mut self.sink else { return Err(Error::transient("the sink is not open")) };
         Ok((sink, Guard { what, limit, stop: &mut self.stop, is_broken: &mut self.is_broken }))
     }
+}
+
+/// Says what to do where the note of a store's position cannot be used.
+fn unusable(error: &Error, (commands, sink): (&Commands, &str), part: &Part) -> String {
+    let text = error.chain();
+    if !part.is_spool() {
+        return format!("{text}; the store's own position counts: remove the file, and start again");
+    }
+    let ways = [FROM_STORE, FROM_LOG].map(|which| commands.adopt(sink, which)).join(" or ");
+    format!("{text}; bring it back from a copy, or stop, and do without it: {ways}")
 }
 
 /// Returns the offset up to which everything has its fate, and the first one of the newest segment of which more may have.
