@@ -156,7 +156,8 @@ fn read_column(text: &str) -> Result<Column, String> {
         format!("`{text}` is no column: write name and type, \"price f64\", or \"price f64?\" where it may be absent")
     };
     let (name, kind) = text.trim().split_once(' ').ok_or_else(form)?;
-    let (kind, nullable) = kind.trim().strip_suffix('?').map_or((kind.trim(), false), |kind| (kind.trim(), true));
+    let required = (kind.trim(), false);
+    let (kind, nullable) = kind.trim().strip_suffix('?').map_or(required, |kind| (kind.trim(), true));
     let Some((_, column_type)) = TYPES.iter().find(|(known, _)| *known == kind) else {
         let known = TYPES.map(|(known, _)| known);
         let meant = nearest(kind, known).map(|meant| format!(", did you mean `{meant}`?")).unwrap_or_default();
