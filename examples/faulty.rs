@@ -1,5 +1,5 @@
 //! Components that panic, for the tests of what becomes of the others: `cargo run --example faulty -- run faulty.toml`,
-//! with `[source.faulty]` or `[sink.faulty]`.
+//! with `[source.faulty]` or `[sink.faulty]`; and faults of the program's own, planned by the variable `FAULTS`.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -103,6 +103,10 @@ impl Sink for FaultySink {
 }
 
 fn main() -> std::process::ExitCode {
+    // `the ledger*2`: the program's own faults, for two times.
+    if let Some((place, times)) = std::env::var("FAULTS").ok().as_deref().and_then(|faults| faults.split_once('*')) {
+        tidegate_core::testkit::plan_panics(place, times.parse().unwrap_or(1));
+    }
     tidegate::main_with(|catalog| {
         catalog.source::<FaultySource>();
         catalog.sink::<FaultySink>();

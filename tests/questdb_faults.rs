@@ -5,12 +5,16 @@
 
 mod support;
 
-use std::{collections::HashMap, fs, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::Value;
-use support::{Bench, PATIENCE, Program, Random, busy, tidegate};
-use tidegate::{http::HttpClient, protocol::Request, testkit::Server};
-use tidegate_sources::deribit::simulator::comparison::{Comparison, Stored, StoredTrade};
+use support::{
+    Bench, PATIENCE, Program, Random, busy,
+    servers::{questdb, stored_in_questdb, with_server},
+    tidegate,
+};
+use tidegate::testkit::Server;
+use tidegate_sources::deribit::simulator::comparison::Comparison;
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,7 +33,7 @@ async fn kills_of_both_at_any_moment_and_a_frozen_server_lose_nothing_and_double
         sleep(Duration::from_millis(300 + random.below(2_000))).await;
         // The server's trouble, in the middle of the program's life.
         match life % 3 {
-            0 => server = blocking(server, Server::restart).await,
+            0 => server = with_server(server, Server::restart).await,
             1 => {
                 server.freeze();
                 sleep(Duration::from_millis(random.below(1_500))).await;
@@ -59,21 +63,21 @@ async fn a_server_that_is_away_is_spooled_for_and_a_suspended_table_is_said_with
     server.kill();
     let report = until_sink(&mut program, "degraded").await;
     assert!(why(&report).contains("does not answer"), "{}", why(&report));
-    let mut server = blocking(server, Server::restart).await;
+    let mut server = with_server(server, Server::restart).await;
     until_sink(&mut program, "healthy").await;
     program.until_logged("the store takes rows again").await;
 
     // Whoever applies rows at that moment may take it back.
     let is_suspended = "SELECT count() FROM wal_tables() WHERE name = 'trades' AND suspended";
     while number(server.url(), is_suspended).await == 0 {
-        sql(server.url(), "ALTER TABLE trades SUSPEND WAL WITH 24, 'disk full'").await;
+        questdb(server.url(), "ALTER TABLE trades SUSPEND WAL WITH 24, 'disk full'").await;
     }
     let report = until_sink(&mut program, "degraded").await;
     assert!(
         why(&report).contains("disk full") && why(&report).contains("ALTER TABLE \"trades\" RESUME WAL"),
         "{report:#}"
     );
-    sql(server.url(), "ALTER TABLE trades RESUME WAL").await;
+    questdb(server.url(), "ALTER TABLE trades RESUME WAL").await;
     until_sink(&mut program, "healthy").await;
     settle(&bench, server.url(), &mut program).await.assert_exact(&program.log());
     server.freeze();
@@ -86,7 +90,7 @@ async fn a_table_that_is_dropped_under_way_stops_the_sink_and_nothing_else_and_a
     let Quest { bench, server } = Quest::start(500.0, "").await;
     let mut program = bench.run();
     program.until_committed(300).await;
-    sql(server.url(), "DROP TABLE trades").await;
+    questdb(server.url(), "DROP TABLE trades").await;
     let why = program.until_failed("eth/sink.sqlite").await;
     assert!(why.contains("`trades`") && why.contains("`tidegate adopt eth.toml sqlite --from-log`"), "{why}");
     let rows = |report: &Value| report["checks"]["eth/spool"]["rows_appended"].as_u64().unwrap_or_default();
@@ -94,7 +98,7 @@ async fn a_table_that_is_dropped_under_way_stops_the_sink_and_nothing_else_and_a
     program.until("the feed goes on", |report| rows(report) > before + 200).await;
     assert_eq!(program.stop().await.0, 1, "somebody is told");
     // QuestDB may have made it again by itself, without a key.
-    sql(server.url(), "DROP TABLE IF EXISTS trades").await;
+    questdb(server.url(), "DROP TABLE IF EXISTS trades").await;
     let mut program = bench.run();
     let why = program.until_failed("eth/sink.sqlite").await;
     drop(program.stop().await);
@@ -132,7 +136,7 @@ async fn check_connect_says_what_is_there_and_what_is_in_the_way_and_no_secret()
     let checked = tidegate(bench.folder(), &["check", "eth.toml", "--connect"]);
     assert_eq!(checked.code, 0, "{checked:?}");
     assert!(checked.printed.contains("answers and has 0 of 2 tables; what is missing will be made"), "{checked:?}");
-    sql(
+    questdb(
         server.url(),
         "CREATE TABLE trades (ts_event TIMESTAMP_NS, price FLOAT) TIMESTAMP(ts_event) PARTITION BY DAY WAL",
     )
@@ -166,14 +170,6 @@ impl Quest {
     }
 }
 
-async fn blocking(mut server: Server, work: impl FnOnce(&mut Server) + Send + 'static) -> Server {
-    let done = tokio::task::spawn_blocking(move || {
-        work(&mut server);
-        server
-    });
-    done.await.unwrap()
-}
-
 async fn until_sink(program: &mut Program, status: &str) -> Value {
     program.until(status, |report| report["checks"]["eth/sink.sqlite"]["status"] == status).await
 }
@@ -188,7 +184,7 @@ async fn settle(bench: &Bench, url: &str, program: &mut Program) -> Comparison {
     bench.venue.freeze();
     let deadline = Instant::now() + 2 * PATIENCE;
     loop {
-        let comparison = bench.compare_with(&stored(url).await);
+        let comparison = bench.compare_with(&stored_in_questdb(url, "").await);
         let holes: u64 = comparison.unrepeated().map(|kind| kind.holes).sum();
         if comparison.trades.missing + holes == 0 || Instant::now() > deadline {
             return comparison;
@@ -197,46 +193,6 @@ async fn settle(bench: &Bench, url: &str, program: &mut Program) -> Comparison {
     }
 }
 
-/// Reads what QuestDB holds of trades and tickers.
-async fn stored(url: &str) -> Stored {
-    let mut stored = Stored::default();
-    let trades =
-        "SELECT symbol, id, price, size, side, cast(ts_event AS LONG) / 1000000, origin = 'backfill' FROM trades";
-    for row in sql(url, trades).await {
-        let trade = StoredTrade {
-            id: row[1].as_str().unwrap().to_owned(),
-            price: row[2].as_f64().unwrap(),
-            size: row[3].as_f64().unwrap(),
-            side: row[4].as_str().unwrap().to_owned(),
-            ts_event_ms: row[5].as_i64().unwrap(),
-            backfilled: row[6].as_bool().unwrap(),
-        };
-        add(&mut stored.trades, &row[0], trade);
-    }
-    for row in sql(url, "SELECT symbol, volume_24h FROM tickers").await {
-        match row[1].as_f64() {
-            Some(volume) => add(&mut stored.tickers, &row[0], volume),
-            None => stored.unknown_tickers += 1,
-        }
-    }
-    stored
-}
-
-fn add<T>(lists: &mut HashMap<String, Vec<T>>, symbol: &Value, value: T) {
-    lists.entry(symbol.as_str().unwrap().to_owned()).or_default().push(value);
-}
-
 async fn number(url: &str, query: &str) -> i64 {
-    sql(url, query).await[0][0].as_i64().unwrap()
-}
-
-/// Runs SQL as another program would.
-async fn sql(url: &str, query: &str) -> Vec<Vec<Value>> {
-    let escaped: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-    let request = Request::get(format!("{url}/exec?query={escaped}"));
-    let answer = HttpClient::new().call(&request, PATIENCE).await.unwrap();
-    let body: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(answer.status, 200, "{query}: {body}");
-    let rows = body["dataset"].as_array().cloned().unwrap_or_default();
-    rows.into_iter().map(|row| row.as_array().unwrap().clone()).collect()
+    questdb(url, query).await[0][0].as_i64().unwrap()
 }

@@ -65,6 +65,8 @@ async fn a_half_open_line_is_found_by_its_pings_and_the_gap_is_filled() {
     let mut program = bench.run();
     program.until_committed(500).await;
     assert!(bench.venue.inject(Fault::HalfOpen) > 0);
+    // One that nobody hears.
+    assert!(bench.venue.make_trade(&bench.venue.read(most_traded_option)));
     program.until_logged("connection lost: ").await;
     let comparison = bench.settle(&mut program).await;
     comparison.assert_exact(&program.log());
@@ -276,6 +278,8 @@ async fn gaps_stay_open_while_the_api_fails_and_are_filled_when_it_is_back() {
         program.until("nothing is missing", |report| source_of(report)["gaps"]["open"] == 0).await;
         bench.venue.inject(Fault::Lasting(condition.clone(), LONG));
         bench.venue.inject(Fault::Cut);
+        // One that nobody hears.
+        assert!(bench.venue.make_trade(&bench.venue.read(most_traded_option)));
         let is_open = |report: &Value| source_of(report)["gaps"]["open"].as_u64() > Some(0);
         let before = program.until("gaps are open", is_open).await;
         let rows = sink_of(&before)["rows_committed"].as_u64().unwrap();

@@ -96,6 +96,90 @@ async fn rows_that_are_gone_or_there_twice_and_a_table_that_is_gone_are_named_by
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn values_that_were_changed_are_named_by_column_stream_and_range() {
+    let bench = stopped("", 600).await;
+    let (code, document) = json(&bench, &[]);
+    let rows =
+        |document: &Value| (sink(document, "sqlite")["rows"].clone(), sink(document, "sqlite")["values"].clone());
+    assert_eq!((code, rows(&document).0), (0, rows(&document).1), "all rows with their values: {document:#}");
+    let symbol =
+        bench.texts("SELECT symbol FROM trades GROUP BY symbol ORDER BY count(*) DESC LIMIT 1").await.remove(0);
+    let of = format!("FROM trades WHERE symbol = '{symbol}' ORDER BY seq LIMIT 1 OFFSET");
+    let at = async |n: u32| bench.number(&format!("SELECT seq {of} {n}")).await;
+    let (one, next, other) = (at(1).await, at(2).await, at(4).await);
+    let where_ = |seq: i64| format!("WHERE symbol = '{symbol}' AND seq = {seq}");
+
+    // A number that is a little larger, and one that is gone.
+    run(&bench, &format!("UPDATE trades SET price = price * 1.0000001 {}", where_(one))).await;
+    run(&bench, &format!("UPDATE trades SET price = price * 1.0000001 {}", where_(next))).await;
+    run(&bench, &format!("UPDATE trades SET size = NULL {}", where_(other))).await;
+    let (code, page) = verify(&bench, &[]);
+    assert_eq!(code, 1, "{page}");
+    let prices = format!("  trades: {symbol}: 2 rows with another value of `price`, seq {one} to {next}, offsets ");
+    let size = format!("  trades: {symbol}: 1 row with another value of `size`, seq {other}, offset ");
+    assert!(page.contains(&prices) && page.contains(&size) && page.ends_with("\n2 differences\n"), "{page}");
+
+    // Beside a row that is missing they are found, too, and it is not counted twice.
+    run(&bench, &format!("DELETE FROM trades {}", where_(next))).await;
+    let (_, page) = verify(&bench, &[]);
+    let price = format!("  trades: {symbol}: 1 row with another value of `price`, seq {one}, offset ");
+    let missing = format!("  trades: {symbol}: 1 row missing, seq {next}, offset ");
+    assert!(page.contains(&price) && page.contains(&missing) && page.ends_with("\n3 differences\n"), "{page}");
+
+    // Two rows that have changed their values have the same sum in every column.
+    run(&bench, "DELETE FROM trades").await;
+    let kept = bench.number("SELECT count(*) FROM tickers").await;
+    run(
+        &bench,
+        "CREATE TEMP TABLE two AS SELECT rowid AS at, mark_price FROM tickers WHERE symbol =
+             (SELECT symbol FROM tickers GROUP BY symbol ORDER BY count(DISTINCT mark_price) DESC LIMIT 1)
+             GROUP BY mark_price LIMIT 2;
+         UPDATE tickers SET mark_price = (SELECT mark_price FROM two WHERE at <> tickers.rowid)
+             WHERE rowid IN (SELECT at FROM two)",
+    )
+    .await;
+    let (_, document) = json(&bench, &[]);
+    let differences = sink(&document, "sqlite")["differences"].as_array().unwrap().clone();
+    let changed = differences.iter().filter(|one| one["kind"] == "values");
+    let changed: u64 = changed.map(|one| one["rows"].as_u64().unwrap()).sum();
+    assert_eq!((changed, bench.number("SELECT count(*) FROM tickers").await), (2, kept), "{differences:#?}");
+
+    // A column that is gone is said, and nothing is claimed of it.
+    run(&bench, "ALTER TABLE tickers DROP COLUMN mark_price").await;
+    let (_, page) = verify(&bench, &[]);
+    let said = "  tickers: the values of `mark_price` are not compared: the column is not there, or changes them\n";
+    assert!(page.contains(said) && !page.contains("another value"), "{page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_all_rows_are_of_the_seconds_that_are_left_out_nobody_can_tell() {
+    // All that is retained comes within less than ten seconds, and its beginning is gone.
+    let spool = "[spool]\nmax_bytes = \"1MiB\"\nsegment_bytes = \"128KiB\"\nkeep = \"0s\"\n";
+    let bench = Bench::start(busy(2_000.0), "", spool).await;
+    let mut program = bench.run();
+    let began = Instant::now();
+    while verified(&bench)["offsets"][0].as_u64() <= Some(1) {
+        assert!(began.elapsed() < 3 * PATIENCE, "the spool lets nothing go:\n{}", program.log());
+        program.next_report().await;
+    }
+    stop(program).await;
+    let (code, document) = json(&bench, &[]);
+    let sqlite = sink(&document, "sqlite");
+    let fates = &sqlite["fates"]["delivered"];
+    assert!(fates.as_u64() > Some(0) && sqlite["rows"] == 0, "{document:#}");
+    assert_eq!((code, sqlite["verdict"].as_str()), (2, Some("cannot_tell")), "{document:#}");
+    let (_, page) = verify(&bench, &[]);
+    let said = format!("  {fates} rows at the beginning of what the spool still has");
+    assert!(page.contains(&said) && page.ends_with("\nnobody can tell\n"), "{page}");
+    // What is older is compared by its count all the same.
+    run(&bench, "DELETE FROM trades WHERE rowid = (SELECT rowid FROM trades ORDER BY ts_recv LIMIT 1)").await;
+    let (code, page) = verify(&bench, &[]);
+    assert!(code == 1 && page.contains("that the spool has let go of, by the ledger's count\n"), "{page}");
+    bench.leave().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_spool_has_let_go_of_is_compared_by_the_ledgers_count() {
     let bench = Bench::start(busy(2_000.0), "", "[spool]\nsegment_bytes = \"1MiB\"\nkeep = \"0s\"\n").await;
     let mut program = bench.run();
@@ -105,11 +189,14 @@ async fn what_the_spool_has_let_go_of_is_compared_by_the_ledgers_count() {
         program.next_report().await;
         // Segments go while they are read.
         let (code, page) = verify(&bench, &["--since", "1h"]);
-        assert_eq!(code, 0, "{page}");
+        assert!(code == 0 || code == 2 && page.ends_with("\nnobody can tell\n"), "{page}");
     }
     stop(program).await;
     let (code, page) = verify(&bench, &[]);
-    assert_eq!(code, 0, "{page}");
+    assert!(
+        code == 2 && page.ends_with("\nnobody can tell\n"),
+        "by the count all agrees, and no row was compared: {page}"
+    );
     // A ticker has no number: the spool has let go of it, and the ledger has counted one.
     let symbol = bench.texts("SELECT symbol FROM tickers ORDER BY ts_recv LIMIT 1").await.remove(0);
     run(&bench, "INSERT INTO tickers SELECT * FROM tickers ORDER BY ts_recv LIMIT 1").await;
@@ -129,8 +216,8 @@ async fn what_the_spool_has_let_go_of_is_compared_by_the_ledgers_count() {
     .await;
     let (code, page) = verify(&bench, &[]);
     assert!(code == 1 && page.contains("1 row too many, there twice, seq "), "{page}");
-    let (code, page) = verify(&bench, &["--since", "1s"]);
-    assert_eq!(code, 0, "these are older: {page}");
+    let (code, page) = verify(&bench, &["--since", "1ms"]);
+    assert!(code == 0 && page.contains("  no row came since then\n"), "these are older: {page}");
 
     // One of them there twice, at another moment, makes up for the number of another one, and for nothing else.
     run(
@@ -268,7 +355,9 @@ async fn what_a_full_spool_dropped_is_no_agreement() {
         differences.iter().filter(|one| one["kind"] == "dropped").map(|one| one["rows"].as_u64().unwrap()).sum();
     let coverage = tidegate(&bench, "coverage", &["--json"]);
     let said: Value = serde_json::from_slice(&coverage.stdout).unwrap();
-    let said = said["coverage"]["dropped"].as_array().unwrap().iter().map(|one| one["rows"].as_u64().unwrap());
+    // A machine that is busy may drop some before they are in the spool: no sink misses those.
+    let of_sink = said["coverage"]["dropped"].as_array().unwrap().iter().filter(|one| one["sink"] == "sqlite");
+    let said = of_sink.map(|one| one["rows"].as_u64().unwrap());
     assert!(code == 1 && dropped > 0, "{document:#}");
     assert_eq!((dropped, coverage.status.code()), (said.sum(), Some(1)), "as `coverage` says it");
     let (_, page) = verify(&bench, &[]);

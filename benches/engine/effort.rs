@@ -19,6 +19,10 @@ pub(crate) struct Effort {
     pub(crate) soak_seconds: u64,
     /// How large the spool is behind which the program starts.
     pub(crate) spool_bytes: u64,
+    /// How large the backlog of a store is that was away.
+    pub(crate) backlog_bytes: u64,
+    /// Trades that the venue made while nobody listened.
+    pub(crate) missed: usize,
     /// The one kind of frame that is measured; `None`: each.
     pub(crate) kind: Option<Kind>,
 }
@@ -37,7 +41,9 @@ impl Effort {
         stored: 200_000,
         seconds: 30,
         soak_seconds: 600,
-        spool_bytes: 4 << 30,
+        spool_bytes: 10 << 30,
+        backlog_bytes: 256 << 20,
+        missed: 1_000_000,
         kind: None,
     };
     /// Enough to see what a change does.
@@ -49,6 +55,8 @@ impl Effort {
         seconds: 5,
         soak_seconds: 30,
         spool_bytes: 256 << 20,
+        backlog_bytes: 64 << 20,
+        missed: 100_000,
         kind: None,
     };
     /// Enough to see that it runs.
@@ -60,6 +68,8 @@ impl Effort {
         seconds: 1,
         soak_seconds: 2,
         spool_bytes: 1 << 20,
+        backlog_bytes: 256 << 10,
+        missed: 2_000,
         kind: None,
     };
 }

@@ -2,8 +2,8 @@
 //! process, so the ratios hold on a busy machine too.
 //!
 //! ```text
-//! cargo bench --bench engine                       everything, about 20 minutes
-//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, derive, latency, start, soak, idle, size, recovery
+//! cargo bench --bench engine                       everything, about 40 minutes, 11 GiB of disk meanwhile
+//! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, derive, latency, start, soak, idle, size, recovery, backlog, history
 //! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs
 //! cargo bench --bench engine -- decode trades      one kind of frame, for a profiler
 //! ```
@@ -32,7 +32,7 @@ use frames::Kind;
 /// A part of the bench: its name, and what it does.
 type Part = (&'static str, fn(Effort, &Path));
 
-const PARTS: [Part; 10] = [
+const PARTS: [Part; 12] = [
     ("decode", |effort, _| decode::run(effort)),
     ("durable", durable::run),
     ("store", store::run),
@@ -43,6 +43,8 @@ const PARTS: [Part; 10] = [
     ("idle", program::idle),
     ("size", |_, _| program::size()),
     ("recovery", recovery::run),
+    ("backlog", recovery::backlog),
+    ("history", recovery::history),
 ];
 
 fn main() {

@@ -150,12 +150,17 @@ impl Folder {
 
     /// Writes a pipeline that ends with `more`, which goes on with the sink's table.
     pub(crate) fn pipeline_with(&self, name: &str, venue: &Simulator, top: &str, more: &str) {
+        self.pipeline_from(name, venue, top, "", more);
+    }
+
+    /// Writes one whose source has other options, too.
+    pub(crate) fn pipeline_from(&self, name: &str, venue: &Simulator, top: &str, source: &str, more: &str) {
         let (ws, http, history) = (venue.ws_url(), venue.http_url(), venue.history_url());
         let text = format!(
             "[pipeline]\nname = \"{name}\"\n[source.deribit]\n\
              endpoint = {{ ws = \"{ws}\", http = \"{http}\", history = \"{history}\" }}\n\
              channels = [\"trades\", \"tickers\"]\n\
-             instruments = [{{ currency = \"ETH\", kind = \"option\", top = {top} }}]\n\
+             instruments = [{{ currency = \"ETH\", kind = \"option\", top = {top} }}]\n{source}\
              [sink.sqlite]\npath = \"{name}.sqlite\"\n{more}",
         );
         self.write(&format!("{name}.toml"), &text);
@@ -228,7 +233,7 @@ impl Program {
     }
 
     /// Returns the sum of a metric over its labels.
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let address = self.address.as_deref().expect("the first line said it");
         let mut socket = TcpStream::connect(address).expect("the program listens");
         socket.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").expect("it takes requests");

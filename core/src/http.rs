@@ -3,7 +3,6 @@
 mod hosts;
 
 use std::{
-    fs,
     path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -66,9 +65,14 @@ impl HttpClient {
     /// # Errors
     ///
     /// `Config` when the file cannot be read or holds no certificate.
-    pub fn with_ca(&self, file: &Path) -> Result<Self> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe. A file that never ends, as a pipe, holds up a thread that may wait.
+    pub async fn with_ca(&self, file: &Path) -> Result<Self> {
         let shown = file.display();
-        let pem = fs::read(file).map_err(|error| Error::config(format!("`extra_ca`: `{shown}`: {error}")))?;
+        let pem = tokio::fs::read(file).await;
+        let pem = pem.map_err(|error| Error::config(format!("`extra_ca`: `{shown}`: {error}")))?;
         let roots = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
         let roots = roots.map_err(|error| Error::config(format!("`extra_ca`: `{shown}` is no PEM file: {error}")))?;
         if roots.is_empty() {

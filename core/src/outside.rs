@@ -1,4 +1,5 @@
-//! What the engine asks of the machine that it runs on: the wall clock, luck, threads that may block, directories.
+//! What the engine asks of the machine that it runs on: the wall clock, luck, memory, threads that may
+//! block, directories.
 //!
 //! All of it stands here, since the bench of histories (`sim`, in this crate's tests) is another machine: its clocks step,
 //! its disks fail, and one seed gives one history.
@@ -43,6 +44,16 @@ pub(crate) fn process_id() -> u32 {
         return 1;
     }
     std::process::id()
+}
+
+/// Returns how many bytes may wait for an fsync: they are held in memory, since a failed fsync means to write them again.
+#[inline]
+pub(crate) fn max_unsynced() -> usize {
+    #[cfg(test)]
+    if let Some(most) = crate::sim::machine::max_unsynced() {
+        return most;
+    }
+    64 << 20
 }
 
 /// Runs what may block on another thread.

@@ -56,6 +56,12 @@ pub trait Protocol: Send + 'static {
         Vec::new()
     }
 
+    /// Returns whether a channel that the discovery has just left out has ended by itself: its instrument has expired, or is not
+    /// listed any more. Otherwise others were chosen in its place. By default the latter.
+    fn has_ended(&self, _channel: &str) -> bool {
+        false
+    }
+
     /// Returns where to connect for channels of this group. Asked before every attempt, so it may rotate and sign.
     fn endpoint(&mut self, group: &str, now: Timestamp) -> Result<Endpoint>;
 

@@ -1,5 +1,7 @@
 //! The stores of Tidegate: a folder and a feature each.
 
+#[cfg(all(test, any(feature = "postgres", feature = "questdb")))]
+mod delivered;
 pub mod file;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod held;

@@ -1,5 +1,6 @@
 //! Whatever the bytes, no decoder panics, and none takes memory without bound: frames and replies of a venue, configurations,
-//! captures, the simulator's list, the spool's files, dead letters.
+//! captures, the simulator's list, the spool's files, the ledger, notes, dead letters; and no expression that is accepted has rows
+//! over which it cannot be worked out.
 //!
 //! Inputs that were well are changed by chance from a seed, which is printed. `TIDEGATE_FUZZ=60s` says how long each target
 //! is tried, 4 s by default; `TIDEGATE_FUZZ_SEED` repeats a run: the same seed gives the same inputs in the same order.
@@ -10,11 +11,14 @@ mod chance;
 // The feeder and the frames of the bench make spools as a venue does.
 #[path = "../../benches/engine/feeder.rs"]
 mod feeder;
+mod files;
 #[allow(dead_code, reason = "the bench uses the rest")]
 #[path = "../../benches/engine/frames.rs"]
 mod frames;
 mod memory;
 mod spool;
+#[path = "../support/mod.rs"]
+mod support;
 mod venue;
 
 use std::{
@@ -28,7 +32,14 @@ use std::{
 
 use chance::Chance;
 use flate2::{Compression, write::GzEncoder};
-use tidegate::config::{Environment, Files, Look, load};
+use tidegate::{
+    catalog::Component,
+    chunk::Plan,
+    config::{Environment, Files, Look, load},
+    row::{Mark, Position, Timestamp, kinds::Trade},
+    testkit::MemoryLog,
+};
+use tidegate_sources::deribit::{Channel, Choice, DeribitConfig};
 
 /// What a decoder may take beside what grows with its input, in bytes.
 const FLAT: usize = 48 << 20;
@@ -52,6 +63,8 @@ fn any_configuration_is_answered() {
 fn any_expression_is_answered() {
     let catalog = tidegate::built_in();
     let environment = Environment::new([("SECRET", "hunter2' or 1 = 1")]);
+    let log = odd_trades();
+    let rows = log.chunk(0, u64::MAX).tables.remove(0).rows;
     tried("expression", &EXPRESSIONS.map(|text| text.as_bytes().to_vec()), |bytes| {
         // What ends the text of the file is the file's affair.
         let text = String::from_utf8_lossy(bytes).replace("'''", "'");
@@ -64,7 +77,26 @@ fn any_expression_is_answered() {
         let shown = loaded.report.render(Look { colours: false, width: 100 });
         assert!(!shown.contains("hunter2"), "{shown}");
         drop(tidegate::config::resolved(&loaded, Look { colours: false, width: 100 }));
+        for pipeline in &loaded.pipelines {
+            let (sources, wanted) = (vec![log.source()], pipeline.sinks[0].tables.clone());
+            let Ok(plan) = Plan::deriving("x", sources, wanted, pipeline.derived.clone()) else { continue };
+            (0..plan.tables().len()).for_each(|table| drop(plan.derive(table, &rows)));
+        }
     });
+}
+
+/// Returns trades whose values are at their ends, or not there.
+fn odd_trades() -> MemoryLog {
+    let instruments = vec![Choice::Name("ETH-PERPETUAL".to_owned())];
+    let config = DeribitConfig { channels: vec![Channel::Trades], instruments, ..DeribitConfig::default() };
+    let log = MemoryLog::new("deribit", config.build().unwrap().tables());
+    for (n, price) in [0.0, -0.0, f64::NAN, f64::INFINITY, f64::MIN, 5e-324, 2_760.5].into_iter().enumerate() {
+        let symbol = ["ETH-PERPETUAL", "ETH-25DEC26-9000-C", "سلام"][n % 3];
+        let ts_event = Timestamp([0, 1, i64::MAX, i64::MIN][n % 4]);
+        let mark = Mark { symbol, position: Position::Sequence(u64::MAX - n as u64), ts_event };
+        log.emit(mark, &Trade { price, size: 1.0 / price, ..Trade::default() });
+    }
+    log
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn open(name: &str, bytes: &[u8]) {
 }
 
 /// Returns a segment that a venue's frames have made.
-fn segment() -> (String, Vec<u8>) {
+pub(crate) fn segment() -> (String, Vec<u8>) {
     let disk = SimDisk::default();
     let mut intake = InlineIntake::open(Arc::new(disk.clone()), feeder::setup(Path::new(""))).unwrap();
     for (line, kind) in [Kind::Tickers, Kind::Trades].into_iter().enumerate() {

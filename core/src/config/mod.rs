@@ -66,6 +66,7 @@ pub use reference::{Shipped, list, list_component, undocumented};
 pub use report::Report;
 pub use resolved::resolved;
 pub use schema::{host_schema, schema};
+pub(crate) use secret::HIDDEN;
 pub use secret::Secret;
 pub use tables::{TableChoice, TableConfig};
 pub use template::template;

@@ -64,7 +64,7 @@ pub(super) fn refusal(path: &std::path::Path) -> Option<String> {
 }
 
 /// What is shown in a secret's place.
-pub(super) const HIDDEN: &str = "•••";
+pub(crate) const HIDDEN: &str = "•••";
 /// What a secret may be, for the mistake's label.
 pub(super) const EXPECTED: &str = r#"a text by "${NAME}", or { file = "…" }"#;
 

@@ -17,12 +17,14 @@ pub mod capture;
 mod discovery;
 mod driver;
 mod liveness;
+mod metered;
 mod played;
 mod probe;
 mod quiet;
 mod reconnect;
 mod replay;
 mod rest;
+mod secrets;
 mod standing;
 mod subscriptions;
 mod transport;
@@ -79,7 +81,7 @@ impl Source for ConnectionSource {
             return Box::new(ReplaySource::new(self.factory, replay)?).run(cx).await;
         }
         let http = match &self.config.extra_ca {
-            Some(file) => cx.http.with_ca(file)?,
+            Some(file) => cx.http.with_ca(file).await?,
             None => cx.http.clone(),
         };
         let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);

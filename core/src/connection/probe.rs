@@ -32,7 +32,7 @@ pub async fn probe(factory: &Factory<Box<dyn Protocol>>, config: &ConnectionConf
         return Ok(format!("plays the capture `{}`, dials nobody", replay.from.display()));
     }
     let http = match &config.extra_ca {
-        Some(file) => HttpClient::new().with_ca(file)?,
+        Some(file) => HttpClient::new().with_ca(file).await?,
         None => HttpClient::new(),
     };
     let max_message = usize::try_from(config.max_message.0).unwrap_or(usize::MAX);
@@ -69,7 +69,7 @@ async fn shake_hands(line: &mut <Sockets as Transport>::Line, protocol: &mut dyn
     loop {
         let commands: Vec<Command> = out.take_commands().collect();
         for command in commands {
-            if let Command::Send(text) | Command::SendSecret(text) = command {
+            if let Command::Send(text) | Command::SendSecret(text, _) = command {
                 line.send(Message::text(text)).await.map_err(broken)?;
             } else if command == Command::Ready {
                 return outcome;

@@ -350,7 +350,7 @@ impl Replay {
                 Command::Unsubscribed(_)
                 | Command::Confirm(..)
                 | Command::Send(_)
-                | Command::SendSecret(_)
+                | Command::SendSecret(..)
                 | Command::Ready
                 | Command::Refuse(..)
                 | Command::WakeAfter(_)
@@ -376,8 +376,13 @@ impl Replay {
         let vouched = self.vouched.iter().map(String::as_str);
         let streams = ended_streams(&*self.protocol, channels, vouched);
         if !streams.is_empty() {
-            // Who has ended them is not recorded: mostly it was the choice.
-            self.link.step(Step::Left { streams, by: LeftBy::Choice });
+            // Who has ended them is not recorded: mostly it was the choice, or they have expired.
+            let by = if channels.iter().all(|channel| self.protocol.has_ended(channel)) {
+                LeftBy::Expiry
+            } else {
+                LeftBy::Choice
+            };
+            self.link.step(Step::Left { streams, by });
         }
     }
 

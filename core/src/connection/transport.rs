@@ -3,8 +3,9 @@
 use std::{future::Future, time::Duration};
 
 use futures_util::{Sink, Stream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::{
-    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+    Connector, client_async_tls_with_config,
     tungstenite::{
         Message,
         client::IntoClientRequest,
@@ -14,6 +15,7 @@ use tokio_tungstenite::{
     },
 };
 
+use super::metered::{Line, Meter};
 use crate::{
     http::{Answer, HttpClient, NoAnswer, Turn, root_cause},
     protocol::{Endpoint, Request},
@@ -57,7 +59,7 @@ pub(super) struct Sockets {
 }
 
 impl Transport for Sockets {
-    type Line = WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>;
+    type Line = Line<TcpStream>;
 
     fn connect(&self, endpoint: Endpoint) -> impl Future<Output = Result<Self::Line, NotConnected>> + Send + 'static {
         let http = self.http.clone();
@@ -65,12 +67,18 @@ impl Transport for Sockets {
             .read_buffer_size(READ_BUFFER)
             .max_message_size(Some(self.max_message))
             .max_frame_size(Some(self.max_message));
+        let meter = Meter::new(self.max_message);
         async move {
             let request = upgrade(&endpoint)?;
             let is_secure = endpoint.url.starts_with("wss:");
             let connector = if is_secure { Connector::Rustls(http.tls().await) } else { Connector::Plain };
-            let connected = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
-            connected.map(|(line, _)| line).map_err(not_connected)
+            let host = request.uri().host().unwrap_or_default();
+            let port = request.uri().port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+            let socket = TcpStream::connect(format!("{host}:{port}")).await;
+            let socket = socket.and_then(|socket| socket.set_nodelay(true).map(|()| socket));
+            let socket = meter.socket(socket.map_err(|error| not_connected(WsError::Io(error)))?);
+            let connected = client_async_tls_with_config(request, socket, Some(config), Some(connector)).await;
+            connected.map(|(socket, _)| meter.line(socket)).map_err(not_connected)
         }
     }
 

@@ -33,6 +33,11 @@ pub trait Log: Send + 'static {
     /// Says whether everything behind `position` can be read.
     fn standing(&self, position: SpoolPosition) -> Standing;
 
+    /// Returns whether something that lay between two offsets was dropped because the log was full, for whomever.
+    fn has_dropped(&self, _behind: u64, _upto: u64) -> bool {
+        false
+    }
+
     /// Goes on reading behind `position`, which is retained.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ pub(crate) fn misfit_of_part(why: &str) -> &str {
     match why {
         AHEAD => "the store is ahead of the log, which has lost its newest messages",
         OTHER_BOOT => "the store was written from another history of the log, which was deleted and made again since",
+        NO_LONGER => "the log no longer has what the store lacks",
         other => other,
     }
 }
@@ -77,12 +78,15 @@ const OTHER_BOOT: &str =
 pub(crate) const FROM_LOG: &str = "from-log";
 pub(crate) const FROM_STORE: &str = "from-store";
 
+/// Why a store that went back cannot be fed again.
+pub(crate) const NO_LONGER: &str = "the spool no longer has what the store lacks";
+
 /// Returns why a position does not fit the log, if it does not.
 pub(crate) fn misfit(standing: Standing) -> Option<&'static str> {
     match standing {
         Standing::Ahead => Some(AHEAD),
         Standing::OtherBoot => Some(OTHER_BOOT),
-        Standing::Gone => Some("the spool no longer has what the store lacks"),
+        Standing::Gone => Some(NO_LONGER),
         Standing::Retained | Standing::Dropped => None,
     }
 }

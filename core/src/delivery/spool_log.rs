@@ -82,6 +82,10 @@ impl Log for SpoolLog {
         self.reader.check(position)
     }
 
+    fn has_dropped(&self, behind: u64, upto: u64) -> bool {
+        self.reader.has_dropped(behind, upto)
+    }
+
     fn seek(&mut self, position: SpoolPosition) -> Result<()> {
         if self.cursor.position() != position {
             self.place(position);

@@ -22,7 +22,7 @@ use super::{
     log::Log,
     machine::Machine,
     neighbours::{Advice, Others},
-    opening::{FROM_LOG, FROM_STORE, Opening, compare, overtaken},
+    opening::{FROM_LOG, FROM_STORE, NO_LONGER, Opening, compare, overtaken},
     report::{Opened, Reporter},
     setup::{Floor, Outcome, Setup, settings, stage_of},
 };
@@ -394,6 +394,11 @@ impl<L: Log> Delivery<L> {
             Opening::Again(at) => at,
             Opening::Start => SpoolPosition::START,
         };
+        // What it had once, a full spool has dropped for others: nothing in the log says that this sink lacks it.
+        let had = known.filter(|known| store.is_some() && fits(log.standing(*known)) && at.offset < known.offset);
+        if had.is_some_and(|had| log.has_dropped(at.offset, had.offset)) {
+            return Ok(self.mismatch(NO_LONGER, store, known, extent));
+        }
         // A beginning in another history says nothing of this one: then nothing is left out.
         let begins_at = self.begins_at.filter(|at| fits(log.standing(*at)));
         let read_from = if at == SpoolPosition::START { begins_at.unwrap_or(extent.first) } else { at };

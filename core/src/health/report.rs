@@ -429,7 +429,7 @@ fn missing(stage: &Stage, now: Instant) -> Option<String> {
             format!("{confirmed} of {wanted} subscriptions confirmed")
         }
         StageKind::Sink if !stage.evidence.is_committed_or_idle.load(Relaxed) => "nothing committed yet".into(),
-        StageKind::Source | StageKind::Sink if is_overdue => return Some(reason),
+        StageKind::Source | StageKind::Sink | StageKind::Spool if is_overdue => return Some(reason),
         StageKind::Source
         | StageKind::Sink
         | StageKind::Host

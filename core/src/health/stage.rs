@@ -86,7 +86,10 @@ impl Stage {
             StageKind::Ledger => {
                 (self.evidence.untaken_since.age(self.origin, now)?, "what is durable has been read for")
             }
-            StageKind::Host | StageKind::Spool | StageKind::DeadLetters => return None,
+            StageKind::Spool => {
+                (self.evidence.untaken_since.age(self.origin, now)?, "the disk has not made the oldest row durable for")
+            }
+            StageKind::Host | StageKind::DeadLetters => return None,
         };
         let (waited, allowed) = (waits.as_secs(), limit.as_secs_f64());
         let is_overdue = !limit.is_zero() && waits > limit;
@@ -353,7 +356,7 @@ impl StageHealth {
     }
 
     /// Sets when the oldest row came that is neither committed nor accepted; `None` if there is none. Of a ledger: when it
-    /// began to read what it reads now.
+    /// began to read what it reads now. Of a spool: when the oldest row came that its disk has not made durable.
     pub fn untaken_since(&self, arrival: Option<Instant>) {
         self.stage.evidence.untaken_since.set_or_clear(self.stage.origin, arrival);
     }

@@ -156,6 +156,22 @@ async fn a_ledger_that_reads_for_ever_is_no_healthy_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_spool_whose_disk_hangs_is_neither_healthy_nor_ready() {
+    let registry = Registry::new();
+    let spool = registry.stage(StageId::spool("eth"));
+    spool.healthy("");
+    spool.overdue_after(10 * SECOND);
+    spool.untaken_since(Some(Instant::now()));
+    tokio::time::advance(11 * SECOND).await;
+    let shown = || registry.report().checks["eth/spool"].clone();
+    assert_eq!(shown().status, Status::Degraded);
+    assert!(shown().reason.starts_with("the disk has not made the oldest row durable for 11 s"), "{}", shown().reason);
+    assert!(!registry.ready().ready, "{:?}", registry.ready().waiting_for);
+    spool.untaken_since(None);
+    assert_eq!(shown().status, Status::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stuck_driver_is_seen_by_its_evidence() {
     let pipeline = Pipeline::running();
     pipeline.source.overdue_after(30 * SECOND);

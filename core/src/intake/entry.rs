@@ -33,6 +33,10 @@ pub(crate) const MAX_ROW: usize = MAX_ENTRY - (1 << 20);
 /// So many streams are confirmed by one item: with their names and gaps they fit into the rest of any entry.
 const CONFIRMED_AT_ONCE: usize = 1_000;
 
+/// A stream is not forgotten sooner after it was left: somebody may have subscribed to it again, and the venue's word of that,
+/// from which on all is owed, be on its way.
+const LONGEST_AWAY: Duration = Duration::from_secs(60);
+
 /// So many streams are forgotten by one entry.
 const RETIRED_AT_ONCE: usize = 10_000;
 
@@ -92,8 +96,8 @@ pub(super) struct Intake {
     /// The link whose handover is being taken; it stands in `links` otherwise.
     link: LinkState,
     next_session: u32,
-    /// Streams that nobody subscribes to, and the offset from which on the spool has no row of them.
-    idle: HashMap<u32, u64, FixedState>,
+    /// Streams that nobody subscribes to, the offset from which on the spool has no row of them, and since when that is so.
+    idle: HashMap<u32, (u64, Duration), FixedState>,
     items: ItemBuffer,
     decisions: Vec<Control>,
     /// Decisions for which the entry has no room.
@@ -283,9 +287,11 @@ impl Intake {
     /// Those of [`SpoolWriter::append`].
     pub(super) fn retire(&mut self, now: Now, floor: u64) -> Result<Accepted> {
         let next = self.spool.next_offset();
-        let idle = self.continuity.idle_streams().map(|stream| (stream, self.idle.get(&stream).map_or(next, |at| *at)));
-        self.idle = idle.collect();
-        let mut gone: Vec<u32> = self.idle.iter().filter(|(_, at)| **at <= floor + 1).map(|(id, _)| *id).collect();
+        let since = |stream| self.idle.get(&stream).copied().unwrap_or((next, now.mono));
+        self.idle = self.continuity.idle_streams().map(|stream| (stream, since(stream))).collect();
+        let is_gone =
+            |(at, since): &(u64, Duration)| *at <= floor + 1 && now.mono.saturating_sub(*since) >= LONGEST_AWAY;
+        let mut gone: Vec<u32> = self.idle.iter().filter(|(_, idle)| is_gone(idle)).map(|(id, _)| *id).collect();
         if gone.is_empty() {
             return Ok(Accepted::Done(0));
         }

@@ -290,10 +290,17 @@ pub(super) struct SpoolTally {
 }
 
 impl SpoolTally {
-    pub(super) fn new(registry: &Registry, pipeline: &str, max_bytes: u64) -> Self {
+    pub(super) fn new(registry: &Registry, pipeline: &str, max_bytes: u64, sync_pause: Duration) -> Self {
         let id = StageId::spool(pipeline);
         let metrics = SpoolMetrics::new(&id);
-        Self { health: registry.stage(id), metrics, max_bytes }
+        let health = registry.stage(id);
+        health.overdue_after(sync_pause + LONGEST_SYNC);
+        Self { health, metrics, max_bytes }
+    }
+
+    /// Sets since when the oldest row waits for the disk.
+    pub(super) fn waits_since(&self, since: Option<Instant>) {
+        self.health.untaken_since(since);
     }
 
     pub(super) fn appended(&self, now: Instant, rows: u64) {
@@ -322,6 +329,9 @@ impl SpoolTally {
         self.health.synced_lag(lag);
     }
 }
+
+/// A disk that takes longer, to write or to make durable, is shown as a fault: it may never come back.
+const LONGEST_SYNC: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

@@ -110,7 +110,7 @@ impl Task {
         let mut task = Self {
             intake: Intake::new(continuity, writer, names, tallies),
             boards,
-            spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0),
+            spool: SpoolTally::new(&registry, &pipeline, config.max_bytes.0, config.sync.0),
             pipeline,
             when_full: config.when_full,
             sync_pause: config.sync.0,
@@ -204,11 +204,15 @@ impl Task {
         let can_wait = !handover.is_live && self.when_full != WhenFull::DropNewest;
         let mut rows = if self.is_refusing() && !can_wait { Rows::Leave } else { Rows::Keep };
         let logged = loop {
+            // A disk that hangs is seen from outside only.
+            self.spool.waits_since(Some(self.waiting_since.unwrap_or_else(Instant::now)));
             let accepted = self.intake.accept(self.now(), &handover, place, rows)?;
             if matches!(accepted, Accepted::Done(_) | Accepted::Part(_)) {
                 self.written();
                 self.spool.dropped(self.intake.left_out());
                 handover.is_refused |= self.intake.has_refused();
+            } else {
+                self.spool.waits_since(self.waiting_since);
             }
             match accepted {
                 Accepted::Done(logged) => break logged,
@@ -278,6 +282,7 @@ impl Task {
     fn written(&mut self) {
         let now = Instant::now();
         self.waiting_since.get_or_insert(now);
+        self.spool.waits_since(self.waiting_since);
         self.spool.appended(now, self.intake.rows());
         self.start_sync();
     }
@@ -430,6 +435,7 @@ impl Task {
         let took = self.sync_began.map_or(Duration::ZERO, |began| now - began);
         let lag = self.waiting_since.map_or(Duration::ZERO, |since| now - since);
         self.waiting_since = self.intake.spool.is_unsynced().then_some(self.sync_began.unwrap_or(now));
+        self.spool.waits_since(self.waiting_since);
         self.spool.synced(took, lag);
         let position = self.intake.spool.synced_position();
         self.synced.send_replace(position);

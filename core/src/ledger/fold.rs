@@ -126,6 +126,35 @@ impl Fold {
                 self.heard.entry(*session).and_modify(|known| *known = heard.max(*known)).or_insert(heard);
             }
         }
+        self.gone.extend(stored.into_values().filter_map(forgotten));
+    }
+
+    /// A part of the log cannot be read any more, which may have been read when this was stored: what the store has is held
+    /// against what the log says now.
+    pub(crate) fn doubt(&mut self) {
+        for id in self.continuity.stream_ids().collect::<Vec<_>>() {
+            self.compare(id);
+        }
+    }
+
+    /// What no gap asks for any more is lost, and what is not vouched for any more is not claimed.
+    fn compare(&mut self, id: u32) {
+        let Some(standing) = self.continuity.standing(id) else { return };
+        let asked = self.continuity.gaps_of(id).filter_map(|gap| self.continuity.asked_in(id, gap));
+        let asked = union(&asked.collect::<Vec<_>>());
+        let Some(line) = self.lines.get_mut(&id) else { return };
+        for stretch in line.time.stretches(State::Open) {
+            for piece in pieces(stretch, asked.iter()).into_iter().filter(|piece| !lies_in(*piece, &asked)) {
+                line.time.paint(piece, |_| Some(Known::because(State::Lost, UNREADABLE)));
+            }
+        }
+        let is_received = line.time.last().known.state == State::Received;
+        match standing.covered_by {
+            [] if is_received => self.look(id, standing.owed_since),
+            [] => {}
+            covered_by if !is_received => self.unheard.extend(covered_by),
+            _ => {}
+        }
     }
 
     /// Begins with a place in the log before which nothing can be read, `why`. What the store has is kept; of the time
@@ -244,8 +273,11 @@ impl Fold {
             }
             Control::GapClosed { gap, stream, outcome, filled, at } => {
                 let missing = self.continuity.missing_in(*stream, *gap);
+                // Where the entry that opened it cannot be read, what it asked for is said to be lost, or unknown.
+                let known = self.continuity.asked_in(*stream, *gap);
                 self.continuity.apply(control);
-                self.closed(*stream, *gap, &Closing { missing, outcome, filled: *filled, at: *at });
+                let closing = Closing { missing, outcome, filled: *filled, at: *at };
+                known.iter().for_each(|_| self.closed(*stream, *gap, &closing));
             }
             Control::Retired { stream } => {
                 self.continuity.apply(control);
@@ -266,6 +298,7 @@ impl Fold {
             Control::Stream { .. }
             | Control::Skipped { .. }
             | Control::GapEmpty { .. }
+            | Control::Baseline { .. }
             | Control::Restart { .. }
             | Control::Malformed { .. }
             | Control::SegmentDropped { .. }
@@ -595,10 +628,23 @@ impl Closing<'_> {
     }
 }
 
+/// Returns a stream that the store has and the log does not know, if that is news: the entry that named it cannot be read any
+/// more.
+fn forgotten(stored: StoredLine) -> Option<Line> {
+    let StoredLine { row, source, key, mut time, heard } = stored;
+    let lost = Known::because(State::Lost, UNREADABLE);
+    time.paint(EVER, |known| (known.state == State::Open).then(|| lost.clone()));
+    if time.last().known.state == State::Received {
+        time.turn(heard.unwrap_or_else(|| time.last().from), lost);
+    }
+    time.changes().is_some().then(|| Line::new(Some(row), source, key, time))
+}
+
 /// Says why a stream is not subscribed to.
 fn left(by: LeftBy) -> Known {
     match by {
         LeftBy::Choice => Known::because(State::NotSubscribed, "the choice has other instruments"),
+        LeftBy::Expiry => Known::because(State::NotSubscribed, "expired, or not listed any more"),
         LeftBy::Start => Known::because(State::NotSubscribed, "not chosen any more since a start"),
         LeftBy::Venue => Known::because(State::NotSubscribed, "ended by the venue"),
         LeftBy::Schedule => Known::because(State::Closed, "by the schedule"),

@@ -19,6 +19,8 @@
 
 mod fold;
 mod report;
+#[cfg(test)]
+mod shelf;
 mod store;
 mod task;
 mod teller;
@@ -32,8 +34,10 @@ pub(crate) use fold::Fold;
 pub use report::{
     Coverage, Dropped, Interval, Keeper, Kind, LostRows, Proof, SinkCoverage, Skipped, StreamCoverage, Totals, Unread,
 };
+#[cfg(test)]
+pub(crate) use shelf::Shelf;
 pub(crate) use task::{Ledger, Setup, prepare};
 pub(crate) use teller::Telling;
 #[cfg(test)]
 pub(crate) use timeline::Mark;
-pub use timeline::State;
+pub use timeline::{Joined, State};

@@ -7,9 +7,12 @@ use std::{
 };
 
 use serde::Serialize;
-use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
-use super::{fold, store, timeline::State};
+use super::{
+    fold, store,
+    timeline::{Joined, State},
+};
 use crate::{Error, Result, row::Timestamp};
 
 /// What is known of a pipeline's streams. Times are the venue's, in UTC nanoseconds.
@@ -116,11 +119,12 @@ pub struct Kind {
     pub away: usize,
     /// Stretches in which something is lost.
     pub lost: usize,
-    /// For how many seconds something is lost of at least one stream.
+    /// For how many seconds something is lost of at least one stream. Of stretches that were joined, since they lie long ago, it is
+    /// known how long they were, and not when exactly: where streams were cut at other moments, it is more than is said here.
     pub lost_seconds: f64,
     /// Why, with the number of streams.
     pub lost_because: BTreeMap<String, usize>,
-    /// For how many seconds nobody can tell what was sent, of at least one stream.
+    /// For how many seconds nobody can tell what was sent, of at least one stream; of joined stretches as above.
     pub unknown_seconds: f64,
     /// For how many seconds the market was closed, by its schedule, of at least one stream.
     pub closed_seconds: f64,
@@ -180,6 +184,9 @@ pub struct Interval {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Of one that is lost or unknown, and was joined of several which lie long ago: what they were. Between them all was received.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Joined>,
 }
 
 /// Rows of a stream that were thrown away since the spool was full.
@@ -290,7 +297,7 @@ impl Coverage {
             Keeper::Nobody(now) => (heard, heard.max(Some(now)), heard.max(Some(now))),
             Keeper::Recording => (None, heard, heard),
         };
-        let streams = streams(connection, since, stopped.is_some()).await?;
+        let streams = streams(connection, since, stopped.is_some(), version).await?;
         let to = to.filter(|_| !streams.is_empty());
         let from = streams.iter().filter_map(|stream| Some(stream.intervals.first()?.from)).min();
         let mut kinds: BTreeMap<(&str, &str), Vec<&StreamCoverage>> = BTreeMap::new();
@@ -420,7 +427,7 @@ impl Kind {
             away: intervals()
                 .filter(|one| one.to.is_none() && matches!(one.state, State::Open | State::Unknown))
                 .count(),
-            lost: intervals().filter(|one| one.state == State::Lost).count(),
+            lost: intervals().filter(|one| one.state == State::Lost).map(Interval::parts).sum(),
             lost_seconds: seconds(intervals().filter(|one| one.state == State::Lost), now),
             lost_because,
             unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), now),
@@ -442,9 +449,10 @@ fn complete_since(streams: &[&StreamCoverage]) -> Option<Timestamp> {
     streams.iter().filter_map(|stream| stream.complete_since).max()
 }
 
-/// Returns how long at least one of the intervals lasted; what goes on is as long as it is now.
+/// Returns how long at least one of the intervals lasted; what goes on is as long as it is now. One that was joined counts as if
+/// all that it was of stood at its beginning: streams that were cut together are so still.
 fn seconds<'a>(intervals: impl Iterator<Item = &'a Interval>, now: Timestamp) -> f64 {
-    let mut spans: Vec<_> = intervals.map(|one| (one.from, one.to.unwrap_or(now).max(one.from))).collect();
+    let mut spans: Vec<_> = intervals.map(|one| (one.from, one.lasted_to(now))).collect();
     spans.sort_unstable();
     let (mut sum, mut end) = (0_i64, Timestamp(i64::MIN));
     for (from, to) in spans {
@@ -464,7 +472,8 @@ impl StreamCoverage {
         }
         if is_stopped {
             let why = if self.proof == Proof::None { fold::NOT_REPEATED } else { fold::NOBODY };
-            let unheard = Interval { from: heard, to: None, state: State::Unknown, why: Some(why.to_owned()) };
+            let unheard =
+                Interval { from: heard, to: None, state: State::Unknown, why: Some(why.to_owned()), joined: None };
             self.intervals.push(unheard.clipped(since));
         }
     }
@@ -484,6 +493,16 @@ impl StreamCoverage {
 }
 
 impl Interval {
+    fn parts(&self) -> usize {
+        self.joined.map_or(1, |joined| joined.parts)
+    }
+
+    /// Returns its end, or where that would be if what was joined followed on each other.
+    fn lasted_to(&self, now: Timestamp) -> Timestamp {
+        let end = self.to.unwrap_or(now).max(self.from);
+        self.joined.map_or(end, |joined| end.min(Timestamp(self.from.0.saturating_add(joined.lasted))))
+    }
+
     /// Returns what of it lies behind a moment.
     fn clipped(self, since: Option<Timestamp>) -> Self {
         Self { from: since.map_or(self.from, |since| since.max(self.from)), ..self }
@@ -494,8 +513,12 @@ async fn streams(
     connection: &mut SqliteConnection,
     since: Option<Timestamp>,
     is_stopped: bool,
+    version: i64,
 ) -> sqlx::Result<Vec<StreamCoverage>> {
-    let rows = sqlx::query(INTERVALS).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
+    let rows = sqlx::query(AssertSqlSafe(intervals(version)))
+        .bind(since.map_or(i64::MIN, |since| since.0))
+        .fetch_all(connection)
+        .await?;
     let mut streams: Vec<StreamCoverage> = Vec::new();
     let mut current = None;
     for row in rows {
@@ -519,7 +542,8 @@ async fn streams(
         let name: &str = row.try_get("state")?;
         let state =
             State::named(name).ok_or_else(|| sqlx::Error::Decode(format!("no state is called `{name}`").into()))?;
-        let interval = Interval { from, to: until.map(Timestamp), state, why: row.try_get("why")? };
+        let joined = Joined::stored(row.try_get("parts")?, row.try_get("lasted")?);
+        let interval = Interval { from, to: until.map(Timestamp), state, why: row.try_get("why")?, joined };
         if state == State::Received && until.is_none() {
             let heard: Option<i64> = row.try_get("heard")?;
             stream.add_last(interval, heard.map_or(from, Timestamp), since, is_stopped);
@@ -623,15 +647,20 @@ impl Proof {
 /// How long a commit of the running pipeline may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Of each stream the mark that holds at `?1`, and those behind it: older ones are not read.
-pub(super) const INTERVALS: &str = "
-SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why,
-    lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
-FROM streams
-CROSS JOIN marks ON marks.stream = streams.id AND marks.start >= coalesce(
-    (SELECT max(held.start) FROM marks AS held WHERE held.stream = streams.id AND held.start <= ?1), ?1)
-LEFT JOIN sessions ON sessions.session = streams.session
-ORDER BY source, tbl, symbol, listing, streams.id, start";
+/// Returns what asks a ledger of some format for the mark of each stream that holds at `?1`, and those behind it: older ones are
+/// not read.
+pub(super) fn intervals(version: i64) -> String {
+    let joined = if version < 4 { "NULL AS parts, NULL AS lasted" } else { "parts, lasted" };
+    format!(
+        "SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why, {joined},
+            lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
+        FROM streams
+        CROSS JOIN marks ON marks.stream = streams.id AND marks.start >= coalesce(
+            (SELECT max(held.start) FROM marks AS held WHERE held.stream = streams.id AND held.start <= ?1), ?1)
+        LEFT JOIN sessions ON sessions.session = streams.session
+        ORDER BY source, tbl, symbol, listing, streams.id, start"
+    )
+}
 
 /// The last moment of which anything is known.
 pub(super) const HEARD: &str = "

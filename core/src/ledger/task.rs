@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Error, Kind, Result,
-    caught::{caught, pauses},
+    caught::{caught, meet, pauses},
     delivery::{Floor, Log, Seen, SpoolLog},
     health::StageHealth,
     intake::Continuity,
@@ -120,6 +120,10 @@ impl Ledger {
             let upto = self.setup.synced.borrow_and_update().offset;
             let next_at = Instant::now() + PACE;
             reading = self.catch_up(&mut store, reading, upto).await?;
+            if reading.is_outdated {
+                reading = self.start(&mut store).await?;
+                self.save(&mut store, &mut reading).await?;
+            }
             if reading.position.offset >= begins_at
                 && let Some(told) = store.told().filter(|told| told.is_new())
             {
@@ -167,6 +171,7 @@ impl Ledger {
     }
 
     async fn save(&self, store: &mut Store, reading: &mut Reading) -> Result<()> {
+        meet("the ledger, under way");
         let said = std::mem::take(&mut reading.said);
         if let Some(told) = store.told() {
             told.hear(said);
@@ -256,6 +261,10 @@ pub(super) struct Reading {
     pub(super) position: SpoolPosition,
     /// The last place of each boot that it has passed, since the store was told.
     passed: Vec<SpoolPosition>,
+    /// The last offset that it could not read, until it begins anew with what intake knew behind that.
+    torn: Option<u64>,
+    /// Whether a head follows that, so that it is time to begin anew.
+    is_outdated: bool,
     /// What it could not read itself, since the store was told.
     unread: Vec<Unreadable>,
     /// Ranges of offsets that the store knows to be unreadable.
@@ -289,6 +298,9 @@ impl Reading {
     ) -> Result<Self> {
         let mut reading = Self::restored(reader, (at, snapshot), position)?;
         reading.fold.resume(lines);
+        if reader.lost() > 0 {
+            reading.fold.doubt();
+        }
         Ok(reading)
     }
 
@@ -331,17 +343,35 @@ impl Reading {
         log.seek(position)?;
         let (passed, unread, known_lost) = (Vec::new(), Vec::new(), BTreeSet::new());
         let (reader, said) = (reader.clone(), Vec::new());
-        Ok(Self { fold, log, reader, position, passed, unread, known_lost, said, counts_all: None })
+        Ok(Self {
+            fold,
+            log,
+            reader,
+            position,
+            passed,
+            unread,
+            known_lost,
+            said,
+            torn: None,
+            is_outdated: false,
+            counts_all: None,
+        })
     }
 
     /// Reads on, if there is more.
     fn read_on(&mut self, upto: u64, is_over: &dyn Fn() -> bool) -> Result<()> {
-        if self.position.offset < upto { self.read(upto, is_over) } else { Ok(()) }
+        if self.position.offset < upto {
+            self.read(upto, is_over)?;
+        }
+        if let Some(torn) = self.torn {
+            self.is_outdated = self.reader.has_snapshot_between(torn, self.position.offset)?;
+        }
+        Ok(())
     }
 
     /// Reads on, so far that what has to be written then is bounded, and as long as there is time.
     pub(super) fn read(&mut self, upto: u64, is_over: &dyn Fn() -> bool) -> Result<()> {
-        let Self { fold, log, reader, position, passed, unread, said, .. } = self;
+        let Self { fold, log, reader, position, passed, torn, unread, said, .. } = self;
         let (mut items, mut is_dropped) = (0, false);
         let before = *position;
         log.read(upto, &mut |seen| {
@@ -365,6 +395,7 @@ impl Reading {
                         return ControlFlow::Break(());
                     }
                     fold.unreadable();
+                    *torn = Some(at.offset);
                     let (boot, first, last) = (at.boot, position.offset + 1, at.offset);
                     unread.push(Unreadable { boot, first, last, sinks: Vec::new() });
                     reader.streams().iter().for_each(|(id, stream)| fold.name(*id, &stream.source, &stream.key));

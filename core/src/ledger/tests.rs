@@ -293,6 +293,92 @@ async fn what_a_full_spool_dropped_and_what_the_disk_does_not_give_back_is_lost(
     assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 {lost}, 109 received, 110"));
 }
 
+/// A live record shows at second 109 that numbers 7 and 8 are missing.
+fn missed() -> Vec<Put> {
+    let edge = |n: u64| Some(Edge { position: Position::Sequence(n), ts_event: Timestamp((100 + n as i64) * S) });
+    let (since, at) = (Timestamp(106 * S), Timestamp(109 * S));
+    let opened = Control::GapOpened { gap: GapId(0), stream: DENSE, after: edge(6), before: edge(9), since, at };
+    vec![Put::Control(opened), Put::Row(DENSE, 9, Origin::Live)]
+}
+
+#[tokio::test]
+async fn what_a_gap_asked_for_is_lost_when_the_disk_has_lost_the_gap_and_nobody_asks_any_more() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    let segment = spool.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let at = spool.disk.bytes(&segment).len();
+    spool.put_all(missed());
+    spool.follow("one").await;
+    assert_eq!(said(&spool.covered("one").await, "trades"), "100 received, 106 open, 109 received, 109");
+
+    spool.disk.flip(&segment, at + 60, 3);
+    let Spool { disk, folder, writer, .. } = spool;
+    drop(writer);
+    let mut spool = Spool::on(disk, folder);
+    spool.put(confirmed(2, 120));
+    spool.follow("one").await;
+    let lost = "lost (a part of the spool cannot be read any more)";
+    let expected = format!("100 received, 106 {lost}, 109 unknown (nobody listened), 120 received, 120");
+    assert_eq!(said(&spool.covered("one").await, "trades"), expected);
+}
+
+#[tokio::test]
+async fn what_an_unreadable_entry_has_changed_is_known_again_behind_the_next_head() {
+    let mut spool = Spool::new();
+    spool.put_all(beginning().into_iter().chain(missed()));
+    let segment = spool.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let at = spool.disk.bytes(&segment).len();
+    let (gap, outcome) = (GapId(0), GapOutcome::Backfilled);
+    spool.put_all([
+        Put::Control(Control::GapClosed { gap, stream: DENSE, outcome, filled: 2, at: Timestamp(115 * S) }),
+        Put::Control(Control::Alive { session: 1, at: Timestamp(116 * S) }),
+    ]);
+    spool.disk.flip(&segment, at + 60, 3);
+    spool.follow("one").await;
+    let lost = "lost (a part of the spool cannot be read any more)";
+    let open = format!("100 received, 106 open, 109 {lost}, 116 received, 116");
+    assert_eq!(said(&spool.covered("one").await, "trades"), open, "it may still be asked for");
+
+    spool.roll();
+    spool.put(Put::Control(Control::Alive { session: 1, at: Timestamp(120 * S) }));
+    for ledger in ["one", "that reads all of it at once"] {
+        spool.follow(ledger).await;
+        let expected = format!("100 received, 106 {lost}, 116 received, 120");
+        assert_eq!(said(&spool.covered(ledger).await, "trades"), expected, "{ledger}");
+    }
+}
+
+#[tokio::test]
+async fn of_a_stream_whose_name_the_disk_has_lost_nothing_is_claimed_until_it_is_confirmed_anew() {
+    let mut spool = Spool::new();
+    let segment = spool.disk.names().into_iter().find(|name| name.ends_with(".seg")).unwrap();
+    let at = spool.disk.bytes(&segment).len();
+    spool.put_all(beginning());
+    spool.follow("one").await;
+    // The first entry names `trades`.
+    spool.disk.flip(&segment, at + 60, 3);
+    let Spool { disk, folder, writer, .. } = spool;
+    drop(writer);
+    let mut spool = Spool::on(disk, folder);
+    let (id, key) = (7, StreamKey::new("trades", "A"));
+    let at = Timestamp(120 * S);
+    let streams = vec![(id, Numbering::Sequence)];
+    spool.put_all([
+        Put::Control(Control::Stream { id, source: "deribit".to_owned(), key }),
+        Put::Control(Control::Confirmed {
+            session: 2,
+            source: "deribit".to_owned(),
+            line: 0,
+            streams,
+            venue_at: at,
+            at,
+        }),
+    ]);
+    spool.follow("one").await;
+    let lost = "lost (a part of the spool cannot be read any more)";
+    assert_eq!(said(&spool.covered("one").await, "trades"), format!("100 received, 106 {lost}, 120 received, 120"));
+}
+
 #[tokio::test]
 async fn a_spool_that_was_replaced_leaves_what_was_known_and_says_that_it_is_another_one() {
     let mut spool = Spool::new();
@@ -330,7 +416,8 @@ async fn a_ledger_of_another_pipeline_is_put_aside_and_none_of_its_streams_is_ta
         let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
         let back = "DROP TABLE owner; DROP TABLE boots; DROP TABLE skipped; DROP TABLE counted; \
             ALTER TABLE unreadable DROP COLUMN sinks; ALTER TABLE streams DROP COLUMN filled; \
-            ALTER TABLE streams DROP COLUMN absent; PRAGMA user_version = 1";
+            ALTER TABLE streams DROP COLUMN absent; DROP VIEW intervals; ALTER TABLE marks DROP COLUMN parts; \
+            ALTER TABLE marks DROP COLUMN lasted; PRAGMA user_version = 1";
         sqlx::raw_sql(back).execute(&mut file).await.unwrap();
         file.close().await.unwrap();
     };
@@ -418,7 +505,7 @@ async fn what_is_older_than_what_is_asked_for_is_not_read() {
     spool.follow("one").await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(spool.path("one")).read_only(true);
     let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    for query in [super::report::INTERVALS, super::report::HEARD] {
+    for query in [super::report::intervals(4), super::report::HEARD.to_owned()] {
         let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(plan).bind(7).fetch_all(&mut file).await.unwrap();
         let of_marks: Vec<_> = plan.into_iter().map(|(.., step)| step).filter(|step| step.contains("marks")).collect();

@@ -34,6 +34,16 @@ pub enum State {
 pub(crate) struct Known {
     pub(crate) state: State,
     pub(crate) why: Option<Arc<str>>,
+    pub(crate) joined: Option<Joined>,
+}
+
+/// What a stretch was before it was joined of several that lie long ago: between them all was received.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Joined {
+    /// How many stretches.
+    pub parts: usize,
+    /// For how many nanoseconds in all the state held.
+    pub lasted: i64,
 }
 
 /// From when on something is known. It holds until the next mark.
@@ -88,11 +98,19 @@ impl State {
 
 impl Known {
     pub(crate) fn new(state: State) -> Self {
-        Self { state, why: None }
+        Self { state, why: None, joined: None }
     }
 
     pub(crate) fn because(state: State, why: &str) -> Self {
-        Self { state, why: Some(why.into()) }
+        Self { state, why: Some(why.into()), joined: None }
+    }
+}
+
+impl Joined {
+    /// Returns what the store has of it.
+    pub(super) fn stored(parts: Option<i64>, lasted: Option<i64>) -> Option<Self> {
+        let (parts, lasted) = parts.zip(lasted)?;
+        Some(Self { parts: usize::try_from(parts).unwrap_or(usize::MAX), lasted })
     }
 }
 
@@ -142,10 +160,10 @@ impl Timeline {
         }
         let first = self.split(from);
         let end = if to == Timestamp(i64::MAX) { self.marks.len() } else { self.split(to) };
-        let mut is_painted = false;
+        let mut painted = None;
         for mark in &mut self.marks[first..end] {
-            if let Some(known) = change(&mark.known) {
-                is_painted |= mark.known != known;
+            if let Some(known) = change(&mark.known).filter(|known| mark.known != *known) {
+                painted = painted.or(Some(mark.from));
                 mark.known = known;
             }
         }
@@ -154,11 +172,12 @@ impl Timeline {
                 self.marks.remove(index);
             }
         }
-        if is_painted {
-            // A mark may be gone that stood at the beginning.
-            self.changed = Some(self.changed.map_or(from, |changed| changed.min(from)));
-        }
-        is_painted
+        // A mark may be gone that stood there.
+        self.changed = match (self.changed, painted) {
+            (Some(changed), Some(painted)) => Some(changed.min(painted)),
+            (changed, painted) => changed.or(painted),
+        };
+        painted.is_some()
     }
 
     /// Makes a mark at a time that is not before the first; returns where it is.
@@ -182,7 +201,8 @@ impl Timeline {
     pub(crate) fn saved(&mut self) {
         self.changed = None;
         let open = self.marks.iter().position(|mark| mark.known.state == State::Open).unwrap_or(usize::MAX);
-        let settled = self.marks.len().saturating_sub(KEPT).min(open);
+        // The one before it too: they may become one.
+        let settled = self.marks.len().saturating_sub(KEPT).min(open.saturating_sub(1));
         self.marks.drain(..settled);
     }
 }

@@ -26,10 +26,10 @@ use std::{
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 pub use check::{Check, check_connections, check_store};
 pub use folder::Folder;
@@ -288,30 +288,57 @@ impl Parts {
         }
         let began = Instant::now();
         let deadline = began + self.drain;
+        // All of them look at the deadline; what hangs, on a disk that does not answer, is left behind.
+        let last = deadline + GRACE;
         self.stop_sources.cancel();
-        while let Some(ended) = self.sources.join_next().await {
-            needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
+        let mut sources = std::mem::take(&mut self.sources);
+        let ended = timeout_at(last, async {
+            while let Some(ended) = sources.join_next().await {
+                needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
+            }
+            while self.redrives.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            warn!(pipeline = self.name, "stuck {} a source does not end, and is left behind", self.name);
+            needs_person = true;
         }
-        while self.redrives.join_next().await.is_some() {}
         // What the pipeline says of itself comes last.
         self.own.say_last_word();
         // The queue is closed soon: intake writes what is in it, makes it durable, and ends.
         let outcome = match outcome {
             Some(outcome) => outcome,
-            None => joined((&mut self.intake).await, &self.spool),
+            None => match timeout_at(last, &mut self.intake).await {
+                Ok(ended) => joined(ended, &self.spool),
+                Err(_) => Err(self.left_behind()),
+            },
         };
         self.stop_sinks.send_replace(Some(deadline));
         let mut sinks = Vec::new();
-        while let Some(ended) = self.deliveries.join_next().await {
-            // Its panic was caught, and nobody aborts it.
-            sinks.extend(ended);
+        let ended = timeout_at(last + GRACE, async {
+            while let Some(ended) = self.deliveries.join_next().await {
+                // Its panic was caught, and nobody aborts it.
+                sinks.extend(ended);
+            }
+            self.own.ended().await;
+        });
+        if ended.await.is_err() {
+            warn!(pipeline = self.name, "stuck {} a sink or the ledger does not end, and is left behind", self.name);
+            needs_person = true;
         }
-        self.own.ended().await;
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
         let (pipeline, source_failed) = (self.name, needs_person);
         outcome.map(|()| Ended { pipeline, sinks, took, source_failed, vanished, has_spool: true })
+    }
+}
+
+impl Parts {
+    /// Says that intake hangs, most likely on its disk.
+    fn left_behind(&self) -> Error {
+        let why = "the spool does not come to its end: its disk does not answer, or is too slow";
+        self.spool.failed(format!("{why}; what is durable is sent after the next start"));
+        Error::transient(why)
     }
 }
 
@@ -457,6 +484,9 @@ fn with_the_way_out(error: Error, folder: &Folder, name: &str, commands: &Comman
 }
 
 /// Returns how intake ended. Its own errors it has shown itself.
+/// How long the parts of a pipeline may take to end, beyond the time in which what waits is sent.
+const GRACE: Duration = Duration::from_secs(5);
+
 fn joined(ended: Result<Result<()>, tokio::task::JoinError>, spool: &StageHealth) -> Result<()> {
     ended.unwrap_or_else(|error| {
         let why = match error.try_into_panic() {

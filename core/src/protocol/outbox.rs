@@ -26,8 +26,8 @@ pub struct Outbox {
 pub enum Command {
     /// Send this text frame.
     Send(String),
-    /// Send this text frame, which holds a key: it is shown and recorded nowhere.
-    SendSecret(String),
+    /// Send this text frame, which is shown and recorded nowhere, and the key that it holds.
+    SendSecret(String, String),
     /// The handshake is done.
     Ready,
     /// The venue accepted a channel, at this time of its own clock.
@@ -87,9 +87,10 @@ impl Outbox {
         self.push(Command::Send(message.into()));
     }
 
-    /// Sends a text message that holds a key: a capture has a mark in its place.
-    pub fn send_secret(&mut self, message: impl Into<String>) {
-        self.push(Command::SendSecret(message.into()));
+    /// Sends a text message that holds a key: a capture has a mark in its place, and what the venue says of it is shown and
+    /// recorded without the key.
+    pub fn send_secret(&mut self, message: impl Into<String>, key: impl Into<String>) {
+        self.push(Command::SendSecret(message.into(), key.into()));
     }
 
     /// Says that the handshake is done, and channels may be subscribed to.

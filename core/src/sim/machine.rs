@@ -20,6 +20,8 @@ pub(super) struct Machine {
     /// What the wall clock shows, and by the monotonic one since when.
     wall: (Timestamp, Option<Instant>),
     random: Random,
+    /// So many bytes may wait for an fsync.
+    max_unsynced: usize,
     /// Work on other threads takes up to so many milliseconds.
     slowest: u64,
     /// How much of it was asked for since the world was looked at.
@@ -39,9 +41,10 @@ fn with<T>(act: impl FnOnce(&mut Machine) -> T) -> Option<T> {
 }
 
 /// Puts a new machine in place of the last one of this thread.
-pub(super) fn build(seed: u64, wall: Timestamp) {
+pub(super) fn build(seed: u64, wall: Timestamp, max_unsynced: usize) {
     let (disks, random, panics) = (BTreeMap::new(), Random::new(seed), Vec::new());
-    let machine = Machine { disks, wall: (wall, None), random, slowest: 5, works: 0, panics, said: Vec::new() };
+    let (wall, said) = ((wall, None), Vec::new());
+    let machine = Machine { disks, wall, random, max_unsynced, slowest: 5, works: 0, panics, said };
     MACHINE.set(Some(machine));
 }
 
@@ -115,6 +118,10 @@ pub(crate) fn wall_clock() -> Option<Timestamp> {
         let passed = since.map_or(Duration::ZERO, |since| Instant::now().saturating_duration_since(since));
         Timestamp(at.0 + passed.as_nanos() as i64)
     })
+}
+
+pub(crate) fn max_unsynced() -> Option<usize> {
+    with(|machine| machine.max_unsynced)
 }
 
 pub(crate) fn draw() -> Option<u64> {

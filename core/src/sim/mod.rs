@@ -26,8 +26,7 @@
 //! and I11 are the contract of each sink against its real store, I13 is `delivery/tests`. Derived tables (I9) and a second
 //! owner (I18) do not exist here. Of streams whose records name each other none is here yet.
 //!
-//! Two faults are known and not mended: `KNOWN FAULT` in `check` and in `ledger` says where histories are not held to a rule
-//! for them. What was dropped before the recorder had read it is read from the files that were removed.
+//! What was dropped before the recorder had read it is read from the files that were removed.
 //!
 //! Rules that are out of reach: `OUT_OF_REACH` in `tests` says which tests hold them; those of Kafka and QuestDB are held
 //! against real servers, beside their sinks.
@@ -35,9 +34,10 @@
 //! ```sh
 //! SIM_SEED=97 …      one history, told without all that its failure does without
 //! SIM_SECONDS=120 …  fresh ones, as many as fit; the first seed is printed
-//! SIM_FROM=0 SIM_SEEDS=5000 SIM_ALL=1 …  these, and do not stop at the first that fails
+//! SIM_FROM=0 SIM_SEEDS=5000 SIM_ALL=1 …  these, all of them, and none is told
 //! SIM_RULE=Guard … -- --ignored          only this rule is left out
 //! SIM_ITEMS=1 …      the story also has what is entered into the log
+//! SIM_WHOLE=1 …      the story has every fault, and is told at once
 //! … = scripts/histories
 //! ```
 

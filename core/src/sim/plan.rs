@@ -8,6 +8,9 @@ use crate::{config::WhenFull, policy::Random, testkit::Failure};
 /// How many steps a history has.
 const STEPS: usize = 1_000;
 
+/// One history of so many is [narrowed](narrow); the others stay what they were when they failed.
+const MORE: u64 = 4;
+
 /// A link that collects no more than a few records.
 const SMALL_LINK: usize = 300;
 
@@ -33,6 +36,12 @@ pub(super) struct Setting {
     pub(super) uneven: i64,
     /// How many bytes a link collects.
     pub(super) link_bytes: usize,
+    /// How many bytes may wait for an fsync.
+    pub(super) max_unsynced: usize,
+    /// Whether what comes on the first line is on its way for long.
+    pub(super) is_slow: bool,
+    /// Whether the power fails soon after a process was killed.
+    pub(super) power_follows: bool,
 }
 
 /// One step, with the luck that decides all that it leaves open.
@@ -140,7 +149,10 @@ impl fmt::Display for What {
 pub(super) fn draw(seed: u64) -> (Setting, Vec<Op>) {
     // Neighbouring seeds are no neighbours.
     let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let setting = setting(seed, &mut random);
+    let mut setting = setting(seed, &mut random);
+    if seed.is_multiple_of(MORE) {
+        narrow(&mut setting);
+    }
     let odds = odds(&setting, &mut random);
     let all: u64 = odds.iter().map(|(weight, _)| weight).sum();
     let ops = (0..STEPS).map(|_| {
@@ -187,6 +199,20 @@ fn setting(seed: u64, random: &mut Random) -> Setting {
         memory: [400, 400, 60][random.below(3) as usize],
         uneven: random.below(2) as i64,
         link_bytes: if random.below(4) == 0 { SMALL_LINK } else { 1 << 20 },
+        max_unsynced: usize::MAX,
+        is_slow: false,
+        power_follows: false,
+    }
+}
+
+/// Brings a history to what is far off the others' way.
+fn narrow(setting: &mut Setting) {
+    let mut random = Random::new(!setting.seed);
+    match random.below(3) {
+        // Intake waits for its disk, and a link overflows.
+        0 => (setting.max_unsynced, setting.link_bytes) = (1 << 10, SMALL_LINK),
+        1 => setting.is_slow = true,
+        _ => setting.power_follows = true,
     }
 }
 
@@ -194,7 +220,7 @@ fn setting(seed: u64, random: &mut Random) -> Setting {
 fn odds(setting: &Setting, random: &mut Random) -> Vec<(u64, What)> {
     let mut odds = vec![
         (3_000, What::Make),
-        (2_800, What::Deliver(0)),
+        (if setting.is_slow { 1_500 } else { 2_800 }, What::Deliver(0)),
         (500, What::Deliver(1)),
         (350, What::Connect(0)),
         (80, What::Connect(1)),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     intake::{Continuity, row_hash},
-    ledger::Fold,
+    ledger::{Fold, Shelf},
     protocol::GapId,
     row::Timestamp,
     spool::{
@@ -46,10 +46,13 @@ pub(super) struct Recorder {
     pub(super) lost: BTreeSet<usize>,
     /// Records that were believed not to be, since the session that was the first one lasted.
     pub(super) trusted: BTreeSet<usize>,
-    /// What is known of each stream's time: the ledger, which never forgets.
-    pub(super) ledger: Fold,
+    /// What is known of each stream's time: the ledger, and what is in its file.
+    ledger: Fold,
+    pub(super) shelf: Shelf,
     /// Offsets that could not be read.
     pub(super) missing: Vec<(u64, u64)>,
+    /// The last of them, until the ledger has begun anew with what intake knew behind it.
+    torn: Option<u64>,
     /// Offsets that were dropped, by sink.
     pub(super) dropped: Vec<(String, u64, u64)>,
     items_of_one: ItemBuffer,
@@ -75,6 +78,45 @@ impl Recorder {
         reader.cursor(self.position.unwrap_or(SpoolPosition::START))
     }
 
+    /// The ledger begins anew where it is, as it does at each start of a process.
+    pub(super) fn resume_ledger(&mut self, reader: &SpoolReader) {
+        let Some(position) = self.position.filter(|at| reader.check(*at) == Standing::Retained) else { return };
+        let Ok(Some((at, snapshot))) = reader.snapshot(position.offset) else { return };
+        let (Ok(restored), Ok(mut continuity)) = (Continuity::restore(&snapshot), Continuity::restore(&snapshot))
+        else {
+            return;
+        };
+        let mut ledger = Fold::restoring(restored);
+        let mut cursor = reader.cursor(at);
+        self.torn = None;
+        while let Ok(Some(step)) = cursor.next(position.offset) {
+            fold(&mut continuity, &step);
+            match step {
+                Step::Missing { last, .. } => self.torn = Some(last),
+                Step::Entry(entry) => entry.items().for_each(|(_, item)| match item {
+                    Item::Row(row, _) => ledger.row(&row),
+                    Item::Control(control) => ledger.control(&control),
+                }),
+            }
+        }
+        ledger.resume(self.shelf.lines());
+        if reader.lost() > 0 {
+            ledger.doubt();
+            // Intake knows no more than that, and gives names of gaps a second time.
+            self.continuity = continuity;
+        }
+        self.shelf.save(&mut ledger);
+        self.ledger = ledger;
+    }
+
+    /// It does so too behind a head that follows what cannot be read: there it stands what intake knew.
+    pub(super) fn look_behind_loss(&mut self, reader: &SpoolReader) {
+        let (Some(torn), Some(position)) = (self.torn, self.position) else { return };
+        if reader.has_snapshot_between(torn, position.offset).unwrap_or(false) {
+            self.resume_ledger(reader);
+        }
+    }
+
     /// Reads on, up to an offset at most.
     pub(super) fn read(&mut self, cursor: &mut Cursor, upto: u64, venue: &Venue) -> Result<(), String> {
         // What fails for a reader it reads later.
@@ -89,6 +131,7 @@ impl Recorder {
             }
             self.position = Some(cursor.position());
         }
+        self.shelf.save(&mut self.ledger);
         Ok(())
     }
 
@@ -126,6 +169,7 @@ impl Recorder {
         }
         if done < last {
             self.missing.push((done + 1, last));
+            self.torn = Some(last);
             self.ledger.unreadable();
         }
         Ok(())

@@ -15,7 +15,7 @@ use super::{listen::listening, machine, plan, shrink::shrink, world::World};
 use crate::rules::{Rule, leave_out};
 
 /// Seeds that have failed once.
-const KEPT: [u64; 1] = [1669];
+const KEPT: [u64; 8] = [107, 375, 1669, 2170, 2490, 2803, 3179, 4779];
 
 /// So many seeds are enough for every mutant.
 const ENOUGH: u64 = 10_000;
@@ -52,6 +52,8 @@ fn no_rule_is_broken_in_any_history() {
     let (run, failed) = run_many(first, until, None);
     let (took, rate) = (began.elapsed(), run as f64 * 60.0 / began.elapsed().as_secs_f64());
     println!("{run} histories from seed {first} on in {took:.1?}, {rate:.0} a minute; failed: {failed:?}");
+    // Telling one takes thousands of runs.
+    assert!(failed.is_empty() || env::var("SIM_ALL").is_err(), "histories that break a rule: {failed:?}");
     if let Some(seed) = failed.first() {
         assert_holds(*seed);
     }
@@ -146,7 +148,7 @@ fn assert_holds(seed: u64) {
     let (setting, ops) = plan::draw(seed);
     let (world, result) = World::run(&setting, &ops);
     let Err(error) = result else { return println!("history {seed} holds: {:?}", world.summary) };
-    let left = shrink(&setting, &ops, &error);
+    let left = if env::var("SIM_WHOLE").is_ok() { ops.clone() } else { shrink(&setting, &ops, &error) };
     let (world, result) = listening(|| World::run(&setting, &left));
     println!("history {seed} breaks a rule: {error}\n{setting:?}\nof its {} steps it needs {}:", ops.len(), left.len());
     world.story.iter().for_each(|line| println!("{line}"));

@@ -309,7 +309,7 @@ impl Venue {
     }
 }
 
-fn key(stream: usize) -> StreamKey {
+pub(super) fn key(stream: usize) -> StreamKey {
     let (symbol, numbering) = STREAMS[stream];
     StreamKey::new(if numbering == Numbering::Unnumbered { "quotes" } else { "trades" }, symbol)
 }

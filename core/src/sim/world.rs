@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use self::life::Life;
 use super::{
-    check, engine, machine,
+    check, engine, ledger, machine,
     plan::{Op, Setting},
     recorder::Recorder,
     store::{Contents, Shared, Store},
@@ -50,6 +50,8 @@ pub(super) struct World {
     pub(super) log_went_back: bool,
     pub(super) has_flipped: bool,
     is_failing: bool,
+    /// When the power fails, since the last process was killed in the middle of a change.
+    cut_at: Option<Duration>,
 }
 
 /// How a process ended.
@@ -86,13 +88,14 @@ impl World {
             log_went_back: false,
             has_flipped: false,
             is_failing: false,
+            cut_at: None,
             setting,
         }
     }
 
     /// Lives through a history, to the end and a bit further; returns it with what rule was broken, if one was.
     pub(super) fn run(setting: &Setting, ops: &[Op]) -> (Self, Result<(), String>) {
-        machine::build(setting.seed, Timestamp(BEGAN * SECOND));
+        machine::build(setting.seed, Timestamp(BEGAN * SECOND), setting.max_unsynced);
         machine::disk_with(Path::new(engine::SPOOL)).unwrap_or_default().keep_removed();
         let mut world = Self::new(setting.clone());
         world.tells_all = ops.len() < FEW_STEPS;
@@ -113,7 +116,12 @@ impl World {
             let end = self.process(&mut ops)?;
             self.venue.hang_up();
             match end {
-                End::Killed => machine::disks().iter().for_each(|(_, disk)| disk.kill()),
+                End::Killed => {
+                    machine::disks().iter().for_each(|(_, disk)| disk.kill());
+                    let mut random = Random::new(self.elapsed.as_nanos() as u64);
+                    let millis = self.setting.power_follows.then(|| random.below(SOON));
+                    self.cut_at = millis.map(|millis| self.elapsed + Duration::from_millis(millis));
+                }
                 End::Failed => {
                     engine::mend_disks();
                     machine::disks().iter().for_each(|(_, disk)| disk.kill());
@@ -134,7 +142,12 @@ impl World {
             }
         }
         check::all_is_there(self)?;
-        self.restart_changes_nothing()
+        // What a bit has taken along the ledger learns from what intake knows at the next start.
+        if !self.has_flipped {
+            ledger::says_the_truth(self)?;
+        }
+        self.restart_changes_nothing()?;
+        if self.log_went_back { Ok(()) } else { ledger::says_the_truth(self) }
     }
 
     /// Runs a process to its end.
@@ -193,6 +206,9 @@ impl World {
 pub(super) fn locked(store: &Shared) -> MutexGuard<'_, Store> {
     store.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+/// Where one accident follows on another, it does so within so many milliseconds.
+const SOON: u64 = 1_500;
 
 /// Of so few steps each one is told.
 const FEW_STEPS: usize = 250;

@@ -121,6 +121,11 @@ impl SpoolReader {
         self.0.read().was_dropped(offset)
     }
 
+    /// Returns whether something that lay between two offsets was.
+    pub fn has_dropped(&self, behind: u64, upto: u64) -> bool {
+        self.0.read().all_dropped().iter().any(|(first, last)| *first <= upto && behind < *last)
+    }
+
     /// Returns what was durable and cannot be read any more, as far as somebody has come upon it, or a sink would.
     pub fn unreadable(&self) -> Vec<Unreadable> {
         let state = self.0.read();
@@ -174,6 +179,21 @@ impl SpoolReader {
             }
         }
         Ok(None)
+    }
+
+    /// Returns whether [`snapshot`](Self::snapshot) has one that is not older than an offset. Costs nothing as long as no
+    /// segment begins behind that.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when a file cannot be read.
+    pub(crate) fn has_snapshot_between(&self, from: u64, upto: u64) -> Result<bool> {
+        let state = self.0.read();
+        let mut begins = state.segments.iter().map(|segment| end_before(segment.first, &state.boots));
+        let may_have = begins.any(|at| (from..=upto).contains(&at));
+        drop(begins);
+        drop(state);
+        Ok(may_have && self.snapshot(upto)?.is_some_and(|(at, _)| at.offset >= from))
     }
 
     /// Returns a cursor whose first entry is the one behind `from`. What is no longer there it reports as missing.

@@ -228,12 +228,22 @@ pub enum Control {
         /// Wall clock.
         at: Timestamp,
     },
+    /// The venue's history has shown the newest record from before a stream is owed: all behind it is. It is no row here,
+    /// since it may have been stored before the stream was forgotten, and was made before anybody asked for it.
+    Baseline {
+        /// The gap that asks for the beginning.
+        gap: GapId,
+        /// The stream.
+        stream: u32,
+        /// The record.
+        edge: Edge,
+    },
 }
 
 /// By whom, or what, streams were left on purpose. New ones are added at the end only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LeftBy {
-    /// The pipeline's choice has other instruments now: they have expired, or others rank higher.
+    /// The pipeline's choice has other instruments now: others rank higher. Until 0.1 also: they have expired.
     Choice,
     /// Nobody has subscribed to them since a start: they have expired, or a person has changed the file.
     Start,
@@ -241,6 +251,8 @@ pub enum LeftBy {
     Venue,
     /// The market's schedule: nothing is to come.
     Schedule,
+    /// They have ended by themselves: expired, or not listed any more.
+    Expiry,
 }
 
 /// How a gap ended.

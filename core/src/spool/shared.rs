@@ -296,7 +296,7 @@ impl State {
     }
 
     /// Returns what was dropped, neighbours as one.
-    fn all_dropped(&self) -> Vec<(u64, u64)> {
+    pub(super) fn all_dropped(&self) -> Vec<(u64, u64)> {
         let mut ranges: Vec<_> = self.dropped.iter().copied().chain(self.going).collect();
         ranges.sort_unstable();
         ranges.dedup_by(|next, range| {

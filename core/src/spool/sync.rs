@@ -132,7 +132,6 @@ pub(super) struct Part {
 #[derive(Debug)]
 struct Mend {
     head: SegmentHead,
-    head_bytes: Vec<u8>,
     entries: Vec<u8>,
     /// Segments that begin behind the new one: it has all that they have.
     replaced: Vec<String>,
@@ -142,7 +141,8 @@ struct Mend {
 #[derive(Debug)]
 enum Outcome {
     Synced(Vec<Part>),
-    Mended(Box<Mend>, Arc<dyn DiskFile>),
+    /// With where the entries begin in the new segment.
+    Mended(Box<Mend>, Arc<dyn DiskFile>, u64),
 }
 
 impl SyncJob {
@@ -151,7 +151,7 @@ impl SyncJob {
         let Self { disk, upto, work } = self;
         let outcome = match work {
             Work::Sync { files, names } => sync(&*disk, &files, names).map(|()| Outcome::Synced(files)),
-            Work::Mend(mend) => mend.run(&*disk).map(|file| Outcome::Mended(mend, file)),
+            Work::Mend(mend) => mend.run(&*disk).map(|(file, entries_at)| Outcome::Mended(mend, file, entries_at)),
         };
         SyncDone { upto, outcome }
     }
@@ -166,9 +166,10 @@ fn sync(disk: &dyn Disk, files: &[Part], names: bool) -> io::Result<()> {
 
 impl Mend {
     /// The new segment is durable before it takes the place of one that may hold the only durable head.
-    fn run(&self, disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
-        let file = self.write(disk).or_else(|error| {
-            if is_full(&error) && self.reserve.release(disk) { self.write(disk) } else { Err(error) }
+    fn run(&self, disk: &dyn Disk) -> io::Result<(Arc<dyn DiskFile>, u64)> {
+        let head = self.head.encode().map_err(io::Error::other)?;
+        let file = self.write(&head, disk).or_else(|error| {
+            if is_full(&error) && self.reserve.release(disk) { self.write(&head, disk) } else { Err(error) }
         })?;
         for name in &self.replaced {
             remove_any(disk, name)?;
@@ -176,13 +177,13 @@ impl Mend {
         disk.sync_dir()?;
         disk.rename(NEXT, &segment_name(self.head.first))?;
         disk.sync_dir()?;
-        Ok(file)
+        Ok((file, head.len() as u64))
     }
 
-    fn write(&self, disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
+    fn write(&self, head: &[u8], disk: &dyn Disk) -> io::Result<Arc<dyn DiskFile>> {
         let file = create_next(disk)?;
-        file.write_all_at(&self.head_bytes, 0)?;
-        file.write_all_at(&self.entries, self.head_bytes.len() as u64)?;
+        file.write_all_at(head, 0)?;
+        file.write_all_at(&self.entries, head.len() as u64)?;
         file.sync_data()?;
         Ok(file)
     }
@@ -202,7 +203,7 @@ impl SpoolWriter {
         }
         let work = match self.sync {
             SyncState::Idle if self.is_unsynced() => self.plain_sync(),
-            SyncState::Failed => Work::Mend(self.mend()?),
+            SyncState::Failed => Work::Mend(self.mend()),
             SyncState::Idle | SyncState::Running | SyncState::Mending => return None,
         };
         self.sync = if matches!(work, Work::Mend(_)) { SyncState::Mending } else { SyncState::Running };
@@ -231,8 +232,7 @@ impl SpoolWriter {
                 self.dirty.retain(|part| part.segment.synced_len() < part.len);
                 self.unsynced.landed();
             }
-            (Ok(Outcome::Mended(mend, file)), _) => {
-                let entries_at = mend.head_bytes.len() as u64;
+            (Ok(Outcome::Mended(mend, file, entries_at)), _) => {
                 self.replaced(&mend.head, file, entries_at, entries_at + mend.entries.len() as u64);
             }
             (Err(error), SyncState::Running) => {
@@ -254,18 +254,10 @@ impl SpoolWriter {
         Work::Sync { files, names: std::mem::take(&mut self.dir_dirty) }
     }
 
-    fn mend(&mut self) -> Option<Box<Mend>> {
+    fn mend(&mut self) -> Box<Mend> {
         let (head, replaced) = self.replacement();
-        let head_bytes = match head.encode() {
-            Ok(bytes) => bytes,
-            Err(error) => {
-                let error = self.fail("write a segment's head", io::Error::other(error));
-                tracing::error!(%error, "the spool has failed");
-                return None;
-            }
-        };
         let entries = self.unsynced.take(super::entry::seed(head.segment));
-        Some(Box::new(Mend { head, head_bytes, entries, replaced, reserve: self.reserve.clone() }))
+        Box::new(Mend { head, entries, replaced, reserve: self.reserve.clone() })
     }
 
     pub(super) fn is_mending(&self) -> bool {

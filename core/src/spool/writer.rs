@@ -12,16 +12,13 @@ use super::{
     sync::{Part, SyncState, Unsynced},
 };
 use crate::{
-    Error, Result,
+    Error, Result, outside,
     rules::{Rule, holds},
 };
 
 mod roll;
 
 use roll::Origin;
-
-/// How many bytes may wait for an fsync: they are held in memory, since a failed fsync means to write them again.
-const MAX_UNSYNCED: usize = 64 << 20;
 
 /// How large a spool may get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +217,8 @@ impl SpoolWriter {
         if items.is_empty() {
             return Ok(Append::Written { first: self.next, last: self.next - 1 });
         }
-        if self.is_mending() || self.unsynced.bytes() + len > MAX_UNSYNCED {
+        let waiting = self.unsynced.bytes();
+        if self.is_mending() || waiting > 0 && waiting + len > outside::max_unsynced() {
             return Ok(Append::Behind);
         }
         let SpoolLimits { max_bytes, .. } = self.limits;

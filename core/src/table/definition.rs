@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::expression::{Condition, Selection};
+use super::expression::{Condition, Selection, Source};
 
 /// A derived table, as `[table.NAME]` defines it.
 #[derive(Debug, Clone)]
@@ -25,6 +25,21 @@ pub(crate) enum Part {
 pub struct Derived(Arc<[Definition]>);
 
 impl Definition {
+    /// Returns a definition of these texts; an empty one is none.
+    ///
+    /// # Panics
+    ///
+    /// If one of them is no expression.
+    pub(crate) fn of(name: &str, from: &str, condition: &str, selection: &str) -> Self {
+        let source = |text: &str| (!text.is_empty()).then(|| Source::new(text, &[]));
+        Self {
+            name: name.into(),
+            from: from.into(),
+            condition: source(condition).map(|source| Condition::read(source).expect("an expression")),
+            selection: source(selection).map(|source| Selection::read(source).expect("expressions")),
+        }
+    }
+
     /// Returns its name.
     pub fn name(&self) -> &str {
         &self.name
@@ -49,22 +64,6 @@ impl Definition {
         let condition = self.condition.as_ref().map(Condition::text).unwrap_or_default();
         let selection = self.selection.as_ref().map(Selection::text).unwrap_or_default();
         [self.name.to_string(), self.from.to_string(), condition, selection]
-    }
-}
-
-#[cfg(test)]
-impl Definition {
-    /// Returns a definition of these texts; an empty one is none.
-    pub(crate) fn of(name: &str, from: &str, condition: &str, selection: &str) -> Self {
-        use super::expression::Source;
-
-        let source = |text: &str| (!text.is_empty()).then(|| Source::new(text, &[]));
-        Self {
-            name: name.into(),
-            from: from.into(),
-            condition: source(condition).map(|source| Condition::read(source).expect("an expression")),
-            selection: source(selection).map(|source| Selection::read(source).expect("expressions")),
-        }
     }
 }
 

@@ -10,7 +10,10 @@ use super::{
     Definition, Part,
     expression::{Failure, Field, Item, Kind, Mistake, Node, Rows, Scope, as_labels, evaluate},
 };
-use crate::row::{Column, Table};
+use crate::{
+    caught::meet,
+    row::{Column, Table},
+};
 
 /// One derived table, by way of those that it is made of.
 #[derive(Debug)]
@@ -127,6 +130,7 @@ impl Derivation {
 
     /// Makes rows of the derived table. Each row by itself: one that has no value changes no other.
     pub(crate) fn apply(&self, rows: &RecordBatch) -> Applied {
+        meet("a table");
         let (mut applied, mut pieces) = (Applied::default(), Vec::new());
         // Halves of what holds a row without a value, until that row is alone.
         let mut open = vec![(0, rows.num_rows())];

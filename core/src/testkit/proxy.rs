@@ -1,8 +1,10 @@
-//! A TCP proxy between a sink and its store, for tests: cuts, freezes, delays, and counts what passes.
+//! A TCP proxy between a sink and its store, for tests: cuts, freezes, delays, counts what passes, and speaks TLS for a server
+//! that does not.
 
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -11,15 +13,15 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        TcpListener, TcpStream,
-        tcp::{OwnedReadHalf, OwnedWriteHalf},
-    },
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::{JoinHandle, JoinSet},
     time::Instant,
 };
+use tokio_rustls::TlsAcceptor;
+
+use super::certificates;
 
 /// A proxy on a port of its own. It lets everything pass until it is told otherwise, and ends with its value.
 #[derive(Debug)]
@@ -38,8 +40,9 @@ pub enum Way {
     ToClient,
 }
 
-#[derive(Debug)]
 struct Shared {
+    /// With which it speaks TLS to clients.
+    tls: Option<TlsAcceptor>,
     rules: watch::Sender<Rules>,
     passed: [AtomicU64; 2],
 }
@@ -62,11 +65,26 @@ impl Proxy {
     ///
     /// When there is no port to listen on.
     pub async fn to(server: impl Into<String>) -> io::Result<Self> {
+        Self::start(server.into(), None).await
+    }
+
+    /// As [`to`](Self::to), speaking TLS to clients: with this certificate and its key, both PEM. What it cuts and counts are the
+    /// bytes inside.
+    ///
+    /// # Errors
+    ///
+    /// Also when the files hold nothing of the kind.
+    pub async fn with_tls(server: impl Into<String>, certificate: &Path, key: &Path) -> io::Result<Self> {
+        let tls = certificates::server(certificate, key)?;
+        Self::start(server.into(), Some(TlsAcceptor::from(Arc::new(tls)))).await
+    }
+
+    async fn start(server: String, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (rules, _) = watch::channel(Rules::default());
-        let shared = Arc::new(Shared { rules, passed: Default::default() });
-        let accepting = tokio::spawn(accept(listener, server.into(), shared.clone()));
+        let shared = Arc::new(Shared { tls, rules, passed: Default::default() });
+        let accepting = tokio::spawn(accept(listener, server, shared.clone()));
         Ok(Self { address, shared, accepting })
     }
 
@@ -113,6 +131,12 @@ impl Proxy {
     /// Returns how many bytes have passed in one direction since the start.
     pub fn passed(&self, way: Way) -> u64 {
         self.shared.passed[way as usize].load(Ordering::Relaxed)
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("passed", &self.passed).finish_non_exhaustive()
     }
 }
 
@@ -167,11 +191,12 @@ async fn connect(client: TcpStream, server: String, shared: Arc<Shared>) {
     if client.set_nodelay(true).and_then(|()| server.set_nodelay(true)).is_err() {
         return;
     }
-    let (from_client, to_client) = client.into_split();
-    let (from_server, to_server) = server.into_split();
-    let there = pump(from_client, to_server, Way::ToServer, &shared);
-    let back = pump(from_server, to_client, Way::ToClient, &shared);
-    let carried = async { tokio::try_join!(there, back) };
+    let carried = async {
+        match &shared.tls {
+            Some(tls) => carry(tokio::io::split(tls.accept(client).await?), server, &shared).await,
+            None => carry(client.into_split(), server, &shared).await,
+        }
+    };
     tokio::select! {
         // An error of one end is the end of both.
         _ = carried => {}
@@ -179,13 +204,29 @@ async fn connect(client: TcpStream, server: String, shared: Arc<Shared>) {
     }
 }
 
+/// Moves bytes in both directions until neither end has more.
+async fn carry(
+    (from_client, to_client): (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    server: TcpStream,
+    shared: &Shared,
+) -> io::Result<()> {
+    let (from_server, to_server) = server.into_split();
+    let there = pump(from_client, to_server, Way::ToServer, shared);
+    let back = pump(from_server, to_client, Way::ToClient, shared);
+    tokio::try_join!(there, back).map(drop)
+}
+
 /// Moves bytes in one direction until its sender has no more.
-async fn pump(from: OwnedReadHalf, to: OwnedWriteHalf, way: Way, shared: &Shared) -> io::Result<()> {
+async fn pump(from: impl AsyncRead + Unpin, to: impl AsyncWrite + Unpin, way: Way, shared: &Shared) -> io::Result<()> {
     let (sender, receiver) = mpsc::channel(IN_FLIGHT);
     tokio::try_join!(read(from, sender, shared), write(receiver, to, way, shared)).map(drop)
 }
 
-async fn read(mut from: OwnedReadHalf, sender: mpsc::Sender<(Instant, Vec<u8>)>, shared: &Shared) -> io::Result<()> {
+async fn read(
+    mut from: impl AsyncRead + Unpin,
+    sender: mpsc::Sender<(Instant, Vec<u8>)>,
+    shared: &Shared,
+) -> io::Result<()> {
     loop {
         let mut bytes = Vec::with_capacity(AT_ONCE);
         if from.read_buf(&mut bytes).await? == 0 {
@@ -198,7 +239,7 @@ async fn read(mut from: OwnedReadHalf, sender: mpsc::Sender<(Instant, Vec<u8>)>,
 
 async fn write(
     mut receiver: mpsc::Receiver<(Instant, Vec<u8>)>,
-    mut to: OwnedWriteHalf,
+    mut to: impl AsyncWrite + Unpin,
     way: Way,
     shared: &Shared,
 ) -> io::Result<()> {
@@ -210,6 +251,7 @@ async fn write(
         rules.wait_for(|rules| !rules.is_frozen).await.map_err(io::Error::other)?;
         let admitted = shared.admit(way, bytes.len());
         to.write_all(&bytes[..admitted]).await?;
+        to.flush().await?;
         if admitted < bytes.len() {
             // Only now: what was admitted has to arrive.
             shared.rules.send_modify(Rules::cut);

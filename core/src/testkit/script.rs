@@ -220,7 +220,7 @@ impl<P: Protocol> Script<P> {
             self.outbox.forget_records(0);
         }
         for command in self.outbox.take_commands() {
-            if let Command::Send(text) | Command::SendSecret(text) = &command {
+            if let Command::Send(text) | Command::SendSecret(text, _) = &command {
                 self.sent.push(text.clone());
             }
             if !matches!(command, Command::Send(_)) {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::values::Values;
 use crate::{Error, Result, chunk::SinkTable, row::Timestamp, sink::Neighbour, spool::SpoolPosition};
 
 /// A look at what a store holds. All answers are of one moment, however long they take, and nothing is changed.
@@ -27,17 +28,29 @@ pub trait Audit: Send {
     /// Returns the rows of one stream that came at `since` or later.
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>>;
 
-    /// Counts all rows of a table that a `select` has made, whatever columns it has; `None` where there is no such table.
-    ///
-    /// # Errors
-    ///
-    /// `Permanent`, as long as a store does not say how: then such tables are left out.
-    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
-        Err(Error::permanent(format!(
-            "rows of `{}` cannot be told apart, and this store does not count them",
-            table.name
-        )))
+    /// Returns which columns of a table, by their numbers in its schema, give every value back that was written into them. None
+    /// where the store does not say: then no values are compared.
+    async fn faithful(&mut self, table: &SinkTable) -> Result<Vec<usize>> {
+        _ = table;
+        Ok(Vec::new())
     }
+
+    /// Shows each row that came at `since` or later with its values in these columns, in their order; reads them in blocks, so
+    /// that a table may be larger than the memory. Times are shown in whole [`time_unit`](Self::time_unit)s.
+    async fn show_values(
+        &mut self,
+        table: &SinkTable,
+        columns: &[usize],
+        since: Timestamp,
+        show: &mut ShowValues<'_>,
+    ) -> Result<()> {
+        _ = (columns, since, show);
+        Err(Error::permanent(format!("this store does not show the values of `{}`", table.name)))
+    }
+
+    /// Counts all rows of a table, whatever columns it has: of one whose `select` leaves out what tells its rows apart, nothing
+    /// else can be asked. `None` where there is no such table.
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>>;
 
     /// Returns all rows of a table in no order, of each the values of `columns` as JSON has them; none where there is no such
     /// table. `ts_event` and `ts_recv` are nanoseconds since 1970. All of them are held in memory: it is for a demo, and for
@@ -54,6 +67,9 @@ pub trait Audit: Send {
     /// Returns the rows that came before `before` and have a number and a `ts_event` that others of their stream have, too.
     async fn doubled(&mut self, table: &SinkTable, before: Timestamp) -> Result<Vec<Doubled>>;
 }
+
+/// Takes a row of a stream, and its values.
+pub type ShowValues<'a> = dyn FnMut(&Stream, RowId, &Values) + Send + 'a;
 
 /// What tells a stream from others in one table of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,16 +1,20 @@
 //! What the spool says that a store holds: one pass over what is retained, item by item.
 
 mod derive;
+mod print;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
-use super::audit::{RowId, Stream};
+use super::{
+    audit::{RowId, Stream},
+    values::Values,
+};
 use crate::{
     Result,
-    chunk::Plan,
+    chunk::{Plan, SinkTable},
     config::OnConflict,
     deadletter::DeadLetter,
     delivery::Fates,
@@ -19,6 +23,7 @@ use crate::{
 };
 
 pub(super) use derive::Deriving;
+pub(super) use print::Printing;
 
 /// A stream as the ledger knows it: source, table, symbol.
 pub(super) type LedgerStream = (String, String, String);
@@ -44,7 +49,16 @@ pub(super) struct Wanted {
     /// Rows by the table's number, whether they are compared or not.
     pub(super) delivered: BTreeMap<usize, u64>,
     /// By the table's number and the stream.
-    pub(super) sums: BTreeMap<(usize, Stream), (u64, i64)>,
+    pub(super) sums: BTreeMap<(usize, Stream), SpoolSum>,
+    /// By the table's number: the columns whose values are compared.
+    pub(super) columns: BTreeMap<usize, Vec<usize>>,
+    /// Rows whose values are on their way.
+    pub(super) printing: Printing,
+    /// From when on rows are asked for.
+    pub(super) asked_since: Option<Timestamp>,
+    /// Rows that were asked for and came too close to the beginning of what the spool still has, or before a table was made as it
+    /// is today.
+    pub(super) left_out: u64,
     /// Dead letters that name a row which the spool has.
     pub(super) found_letters: HashSet<Cause>,
     /// Rows up to there that the ledger does not have, and behind there that it has.
@@ -53,6 +67,18 @@ pub(super) struct Wanted {
     pub(super) deriving: Option<Deriving>,
     /// Offsets that cannot be read.
     pub(super) missing: Vec<(u64, u64)>,
+}
+
+/// The rows of one stream in one table.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct SpoolSum {
+    pub(super) rows: u64,
+    /// The sum of [`RowId::mark`].
+    pub(super) marks: i64,
+    /// The sum of [`Values::of_row`].
+    pub(super) values: u64,
+    /// How many rows are in it.
+    pub(super) with_values: u64,
 }
 
 /// What was read besides.
@@ -70,6 +96,8 @@ pub(super) struct Row<'a> {
     pub(super) stream: &'a Stream,
     pub(super) id: RowId,
     pub(super) offset: u64,
+    /// `None` where the store shows none, or the row cannot be read with the columns of today.
+    pub(super) values: Option<Values>,
 }
 
 /// What a stream's number stands for.
@@ -85,8 +113,12 @@ pub(super) struct Known {
 impl Wanted {
     /// Gives an item its fate; shows the rows that the store should have and that are compared.
     fn take(&mut self, cause: Cause, item: &Item<'_>, known: Option<&(Known, Stream)>, show: &mut Show<'_>) {
-        if let Some(row) = self.take_as_it_is(cause, item, known, show) {
-            show(&row);
+        let Some(row) = self.take_as_it_is(cause, item, known, show) else { return };
+        match (content(item), known) {
+            (Some(content), Some((stream, _))) if self.has_values(row.table) => {
+                self.print(row, content, stream, cause, show)
+            }
+            _ => show(&row),
         }
     }
 
@@ -98,12 +130,12 @@ impl Wanted {
         known: Option<&'a (Known, Stream)>,
         show: &mut Show<'_>,
     ) -> Option<Row<'a>> {
-        let (head, bytes, cause) = match item {
-            Item::Row(head, bytes) => (head, *bytes, cause),
+        let ((head, bytes), cause) = match item {
+            Item::Row(head, bytes) => ((head, *bytes), cause),
             Item::Control(Control::Redrive { sink, cause: letter, head, row })
                 if *sink == self.sink && self.is_sent_again_by(letter, cause) =>
             {
-                (head, &row[..], Cause { sub: letter.sub, ..cause })
+                ((head, &row[..]), Cause { sub: letter.sub, ..cause })
             }
             Item::Control(_) => {
                 self.fates.control += 1;
@@ -133,8 +165,22 @@ impl Wanted {
         *self.delivered.entry(table).or_default() += 1;
         let [ts_event, ts_recv] = [head.head.ts_event, head.head.ts_recv].map(|time| self.cut(time));
         let id = RowId { seq: head.head.position.number(), ts_event, ts_recv };
-        let is_compared = self.is_compared(table) && id.ts_recv >= self.since;
-        is_compared.then_some(Row { table, stream: name, id, offset: cause.offset })
+        self.is_shown(table, &id).then_some(Row { table, stream: name, id, offset: cause.offset, values: None })
+    }
+
+    /// Returns whether a row is compared, and counts it where it is one that was asked for and is not.
+    fn is_shown(&mut self, table: usize, id: &RowId) -> bool {
+        if !self.is_compared(table) {
+            return false;
+        }
+        let is_shown = id.ts_recv >= self.since(table);
+        self.left_out += u64::from(!is_shown && self.asked_since.is_none_or(|since| id.ts_recv >= since));
+        is_shown
+    }
+
+    /// Returns whether the store shows values of a table.
+    pub(super) fn has_values(&self, table: usize) -> bool {
+        self.columns.get(&table).is_some_and(|columns| !columns.is_empty())
     }
 
     /// Returns whether the letter of this key was sent again by a row.
@@ -189,33 +235,51 @@ pub(super) fn read(reader: &SpoolReader, sinks: &mut [Wanted], ledger: u64) -> R
     })?;
     for sink in sinks {
         let mut sums = std::mem::take(&mut sink.sums);
-        sink.settle(&mut |row| add(&mut sums, row));
+        sink.settle_all(&mut |row| add(&mut sums, row));
         sink.sums = sums;
     }
     Ok(seen)
 }
 
-fn add(sums: &mut BTreeMap<(usize, Stream), (u64, i64)>, row: &Row<'_>) {
+fn add(sums: &mut BTreeMap<(usize, Stream), SpoolSum>, row: &Row<'_>) {
     let sum = sums.entry((row.table, row.stream.clone())).or_default();
-    *sum = (sum.0 + 1, sum.1.wrapping_add(row.id.mark()));
+    sum.rows += 1;
+    sum.marks = sum.marks.wrapping_add(row.id.mark());
+    if let Some(values) = &row.values {
+        sum.values = sum.values.wrapping_add(values.of_row(&row.id));
+        sum.with_values += 1;
+    }
+}
+
+/// Returns those of a table's columns that do not tell its rows apart.
+pub(super) fn beyond_identity(table: &SinkTable, columns: Vec<usize>) -> Vec<usize> {
+    let schema = table.table.schema();
+    let identity = ["ts_event", "ts_recv", "venue", "symbol", "seq"];
+    columns.into_iter().filter(|at| !identity.contains(&schema.field(*at).name().as_str())).collect()
 }
 
 /// Reads once more, and shows those rows of one sink that it should have got.
 pub(super) fn rows_of(reader: &SpoolReader, sink: &mut Wanted, show: &mut Show<'_>) -> Result<()> {
-    let (fates, delivered) = (sink.fates, sink.delivered.clone());
+    let (fates, delivered, left_out) = (sink.fates, sink.delivered.clone(), sink.left_out);
     let (upto, mut missing) = (sink.upto, Vec::new());
     walk(reader, upto, &mut missing, &mut |cause, item, known| {
         if cause.offset > sink.begins_at {
             sink.take(cause, item, known, show);
         }
     })?;
-    sink.settle(show);
-    (sink.fates, sink.delivered) = (fates, delivered);
+    sink.settle_all(show);
+    (sink.fates, sink.delivered, sink.left_out) = (fates, delivered, left_out);
     // What could be read the first time is gone now.
     if missing.iter().all(|gap| sink.missing.contains(gap) || gap.0 > upto) { Ok(()) } else { Err(super::let_go()) }
 }
 
 impl Wanted {
+    /// Shows what is still on its way.
+    fn settle_all(&mut self, show: &mut Show<'_>) {
+        self.settle(show);
+        self.settle_values(show);
+    }
+
     /// Counts what the store has and the ledger has not read, and the other way round.
     fn balance_ledger(&mut self, offset: u64, item: &Item<'_>, known: Option<&(Known, Stream)>, ledger: u64) {
         let (low, high) = (ledger.min(self.upto), ledger.max(self.upto));
@@ -297,6 +361,15 @@ impl Known {
         let Some(source) = sources.iter().find(|source| source.name == self.source) else { return };
         self.venue = source.venue.clone();
         self.table = source.tables.iter().find(|table| table.name == self.key.table).cloned();
+    }
+}
+
+/// Returns the row of an item.
+fn content<'a>(item: &'a Item<'_>) -> Option<(&'a RowHead, &'a [u8])> {
+    match item {
+        Item::Row(head, bytes) => Some((head, bytes)),
+        Item::Control(Control::Redrive { head, row, .. }) => Some((head, row)),
+        Item::Control(_) => None,
     }
 }
 

@@ -6,21 +6,29 @@
 //! spool  ──every item that is retained──┘   each offset gets its fate anew, for each sink
 //! ```
 //!
-//! Rows that the spool still has are held against the store one by one where the sums of their stream differ. What it has
-//! let go of is compared by the ledger's count alone.
+//! Rows that the spool still has are held against the store one by one where the sums of their stream differ: what tells rows
+//! apart is summed up by the store, their values here, from rows that are read in blocks. What the spool has let go of is
+//! compared by the ledger's count alone.
 
 mod audit;
 mod compare;
 mod expected;
 mod report;
+mod values;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
-pub use audit::{Audit, Doubled, RowId, Stream, Sum};
+pub use audit::{Audit, Doubled, RowId, ShowValues, Stream, Sum};
 pub use report::{Difference, Kind, SinkVerified, Verdict, Verified};
+pub(crate) use values::Printer;
+pub use values::Values;
 
 use compare::Compared;
-use expected::{Deriving, Wanted};
+use expected::{Deriving, Printing, Wanted};
 
 use crate::{
     Error, Result,
@@ -46,7 +54,7 @@ pub async fn verify(pipeline: &Pipeline, folder: &Folder, since: Option<Timestam
     loop {
         // A pipeline that runs may let go of a segment that is being read: then all is looked at once more.
         match look(pipeline, folder, since).await {
-            Err(error) if tries < TRIES && has_let_go(&error) => tries += 1,
+            Err(error) if tries < TRIES && (has_let_go(&error) || is_without_its_file(&error)) => tries += 1,
             looked => return looked,
         }
     }
@@ -67,8 +75,8 @@ async fn look(pipeline: &Pipeline, folder: &Folder, since: Option<Timestamp>) ->
     let upto = ledger.as_ref().map_or(0, |ledger| ledger.offset);
     let mut wanted = Vec::new();
     for look in &mut looks {
-        if let Some(audit) = look.wanted(folder, &reader, since)? {
-            wanted.push(audit);
+        if let Some(of_sink) = look.wanted(folder, &reader, since).await? {
+            wanted.push(of_sink);
         }
     }
     let venues: HashMap<&str, &str> = sources.iter().map(|source| (&*source.name, &*source.venue)).collect();
@@ -149,7 +157,12 @@ impl Look {
     }
 
     /// Returns what the store should hold, once the spool is known.
-    fn wanted(&mut self, folder: &Folder, reader: &SpoolReader, since: Option<Timestamp>) -> Result<Option<Wanted>> {
+    async fn wanted(
+        &mut self,
+        folder: &Folder,
+        reader: &SpoolReader,
+        since: Option<Timestamp>,
+    ) -> Result<Option<Wanted>> {
         let Ok(Open { audit, plan, position, noted, .. }) = &mut self.audit else { return Ok(None) };
         // Tables of sources that no file names any more were delivered as well.
         for source in reader.cursor(reader.oldest()).sources().iter() {
@@ -163,8 +176,18 @@ impl Look {
         let letters = folder.dead_letters(&self.name);
         let letters = if letters.exists() { deadletter::list(&letters)?.letters } else { Vec::new() };
         let letters: HashMap<_, _> = letters.into_iter().map(|letter| (letter.cause(), letter)).collect();
+        let mut columns = BTreeMap::new();
+        for (number, table) in plan.tables().iter().enumerate() {
+            // A table that cannot be looked at is said to be so where its rows are asked for.
+            let faithful = audit.faithful(table).await.unwrap_or_default();
+            columns.insert(number, expected::beyond_identity(table, faithful));
+        }
         Ok(Some(Wanted {
             sink: self.name.clone(),
+            printing: Printing::new(plan),
+            columns,
+            left_out: 0,
+            asked_since: since,
             deriving: Deriving::new(plan, letters.keys().copied().collect()),
             plan: plan.clone(),
             begins_at,
@@ -254,6 +277,12 @@ fn let_go() -> Error {
 
 fn has_let_go(error: &Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<LetGo>())
+}
+
+/// Returns whether a segment was gone when it was to be opened.
+fn is_without_its_file(error: &Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Runs what reads files on a thread that may block.

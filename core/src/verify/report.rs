@@ -47,6 +47,8 @@ pub struct SinkVerified {
     pub upto: Option<u64>,
     /// Rows of the store that were compared.
     pub rows: u64,
+    /// Rows of the spool whose values were compared, too: not only what tells them apart.
+    pub values: u64,
     /// Rows that were delivered and that a table with a `key` has put in others' places, or left out.
     pub swallowed: u64,
     /// What became of each offset that the spool still has, up to there.
@@ -83,6 +85,8 @@ pub enum Kind {
     Twice,
     /// The store has rows that the spool should have and does not.
     Unknown,
+    /// Rows are in both, with other values: `why` names the columns.
+    Values,
     /// The spool had rows, by the ledger's count, that the store lacks.
     MissingOlder,
     /// The store has more rows than were delivered to it, by the ledger's count: doubled, or of another spool.
@@ -197,6 +201,7 @@ impl SinkVerified {
             verdict: Verdict::Agrees,
             upto: None,
             rows: 0,
+            values: 0,
             swallowed: 0,
             fates: None,
             differences: Vec::new(),
@@ -221,6 +226,10 @@ impl Difference {
             offsets: offset.map(|offset| (offset, offset)),
             ..Self::new(kind, table)
         }
+    }
+
+    pub(super) fn because(self, why: &str) -> Self {
+        Self { why: why.to_owned(), ..self }
     }
 
     pub(super) fn gone(table: &str) -> Self {
@@ -334,6 +343,7 @@ impl fmt::Display for Difference {
             Kind::Unknown => {
                 write!(f, "{table}: {symbol}: {rows} {plural} that the spool does not have, or has as dead letters")?
             }
+            Kind::Values => write!(f, "{table}: {symbol}: {rows} {plural} with another value of {why}")?,
             Kind::MissingOlder => {
                 write!(
                     f,

@@ -10,7 +10,9 @@ use std::{
 use tidegate_core::{
     catalog::Catalog,
     deadletter,
-    ledger::{Coverage, Interval, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Totals, Unread},
+    ledger::{
+        Coverage, Interval, Joined, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Totals, Unread,
+    },
     pipeline::Folder,
     row::Timestamp,
     spool::disk::RealDisk,
@@ -188,9 +190,14 @@ fn is_worth_a_line(interval: &Interval) -> bool {
 
 /// Words an interval: `lost 2026-11-26 10:31:03 for 11.8 s: the venue forgot`.
 fn worded(interval: &Interval) -> String {
-    let Interval { from, to, state, why } = interval;
+    let Interval { from, to, state, why, joined } = interval;
     let state = state.name().replace('_', " ");
     let lasts = to.map_or_else(|| "until now".to_owned(), |to| format!("for {}", span(seconds(*from, to))));
+    let lasts = joined.map_or(lasts, |Joined { parts, lasted }| {
+        let all = span(seconds(Timestamp(0), Timestamp(lasted)));
+        let until = to.map_or_else(|| "now".to_owned(), moment);
+        format!("to {until}, {parts} times, {all} in all")
+    });
     let why = why
         .as_ref()
         .filter(|_| matches!(interval.state, State::Lost | State::NotSubscribed))
@@ -390,7 +397,7 @@ mod tests {
     }
 
     fn stream() -> StreamCoverage {
-        let interval = |to, state| Interval { from: Timestamp(1), to, state, why: Some(LONG.to_owned()) };
+        let interval = |to, state| Interval { from: Timestamp(1), to, state, why: Some(LONG.to_owned()), joined: None };
         let intervals = State::ALL.iter().flat_map(|(state, _)| [interval(Some(LATE), *state), interval(None, *state)]);
         StreamCoverage {
             source: LONG.to_owned(),

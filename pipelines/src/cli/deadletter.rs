@@ -85,7 +85,7 @@ struct Selection {
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
     /// Those that were refused within this time: 1d, 12h, 30m.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
     since: Option<Duration>,
     /// Print JSON.
     #[arg(long)]

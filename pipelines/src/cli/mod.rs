@@ -314,10 +314,10 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) host: Option<PathBuf>,
     /// How long the spool may be sent on after the first Ctrl-C.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = crate::cli::duration)]
     pub(crate) drain: std::time::Duration,
     /// Print the health report as one JSON line, this often, and end when standard input closes: for a parent process.
-    #[arg(long, value_name = "DURATION", hide = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", hide = true, value_parser = crate::cli::duration)]
     pub(crate) supervised: Option<std::time::Duration>,
 }
 
@@ -380,7 +380,7 @@ pub(crate) struct CoverageArgs {
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = By::Table)]
     pub(crate) by: By,
     /// Leave out what is older: 1d, 12h, 30m.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
     pub(crate) since: Option<std::time::Duration>,
     /// Print one JSON document; with --by stream every interval is in it.
     #[arg(long)]
@@ -461,7 +461,7 @@ pub(crate) struct SimulateArgs {
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = number, requires = "replay")]
     pub(crate) speed: f64,
     /// End after this long.
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = crate::cli::duration)]
     pub(crate) duration: Option<std::time::Duration>,
     /// What goes wrong, and how often: `cut=4/m,malformed=2/m`; `help` lists the names.
     #[arg(long, value_name = "LIST")]
@@ -481,7 +481,7 @@ pub(crate) struct DemoArgs {
     #[arg(value_name = "DIR", default_value = demo::DEFAULT_DIR)]
     pub(crate) dir: PathBuf,
     /// End after this long instead of at Ctrl-C; with --kill not before the last kill is done.
-    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = crate::cli::duration)]
     pub(crate) duration: Option<std::time::Duration>,
     /// Events a second, over all instruments.
     #[arg(long, value_name = "N", default_value_t = 2000.0, value_parser = number)]
@@ -497,6 +497,15 @@ pub(crate) struct DemoArgs {
     pub(crate) kill: Option<u32>,
 }
 
+/// Reads a duration. One that ends after the last second of the clock is a slip of the pen.
+pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if duration > LONGEST { Err("it is longer than 100 years".to_owned()) } else { Ok(duration) }
+}
+
+/// What a person may wait for.
+const LONGEST: std::time::Duration = std::time::Duration::from_secs(100 * 366 * 86_400);
+
 #[cfg(feature = "simulator")]
 fn address(text: &str) -> Result<std::net::SocketAddr, &'static str> {
     text.parse().map_err(|_| "an address with its port is wanted: 127.0.0.1:8765")
@@ -505,4 +514,18 @@ fn address(text: &str) -> Result<std::net::SocketAddr, &'static str> {
 #[cfg(feature = "simulator")]
 fn number(text: &str) -> Result<f64, &'static str> {
     text.parse().map_err(|_| "a number is wanted")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn a_duration_beyond_every_clock_is_refused_and_none_that_a_person_waits_for() {
+        for text in ["0s", "10s", "90d", "100y"] {
+            duration(text).unwrap();
+        }
+        assert_eq!(duration("500000000000y").unwrap_err(), "it is longer than 100 years");
+        assert!(duration("ten").is_err());
+    }
 }

@@ -31,6 +31,7 @@ pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
     let outcome = runtime.block_on(host::run(plan));
     // What still runs after a second signal is not waited for.
     runtime.shutdown_background();
+    logging::finish();
     Ok(ExitCode::from(outcome?))
 }
 

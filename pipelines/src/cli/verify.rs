@@ -17,7 +17,7 @@ pub(crate) struct VerifyArgs {
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
     /// Leave out rows that came before: 1d, 12h, 30m.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = crate::cli::duration)]
     pub(crate) since: Option<std::time::Duration>,
     /// Print one JSON document, with every difference.
     #[arg(long)]
@@ -68,7 +68,7 @@ struct Sink<'a>(&'a SinkVerified);
 
 impl fmt::Display for Sink<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SinkVerified { sink, verdict, upto, rows, fates, differences, notes, .. } = self.0;
+        let SinkVerified { sink, verdict, upto, rows, values, fates, differences, notes, .. } = self.0;
         let said = match verdict {
             Verdict::Agrees => "agrees",
             Verdict::Differs => "DIFFERS",
@@ -80,9 +80,9 @@ impl fmt::Display for Sink<'_> {
             let Fates { delivered, filtered, refused, control, missing } = fates;
             write!(
                 f,
-                "; committed up to {upto}, {rows} rows compared\n  fates: {delivered} delivered, {filtered} filtered, "
+                "; committed up to {upto}, {rows} rows compared, the values of {values}\n  fates: {delivered} delivered, "
             )?;
-            write!(f, "{refused} refused, {control} control, {missing} missing")?;
+            write!(f, "{filtered} filtered, {refused} refused, {control} control, {missing} missing")?;
         }
         writeln!(f)?;
         listed(f, differences, notes)
@@ -113,15 +113,17 @@ Each offset that the spool still has gets its fate anew for each sink: delivered
 take), refused (a dead letter), control, missing (dropped, or unreadable). What was delivered is looked for in the store by
 SQL of its own, stream by stream; where the sums differ, row by row. What the spool has let go of is compared by the
 ledger's count alone, and by numbers that are there twice; where the ledger has counted from the spool's first row on, a row
-without a number that is there twice is found by that count, too. What tells rows from each other is compared (venue, symbol,
-seq, ts_event, ts_recv), their other values are not. In a table with a `key` and on_conflict = \"replace\" or \"ignore\" rows are
-counted: those that are not there were swallowed by the key; which ones, and whether a column of the key is NULL, which makes
-no two rows equal, is not looked at. Nothing is changed. With --since, only rows that came since then are compared.
+without a number that is there twice is found by that count, too. What tells rows from each other (venue, symbol, seq,
+ts_event, ts_recv) is summed up by the store; their other values are read from sqlite, postgres and timescale in blocks and
+compared as well. Columns that give back another value than was written, and stores that do not show their values (questdb,
+kafka), are named. In a table with a `key` and on_conflict = \"replace\" or \"ignore\" rows are counted: those that are not
+there were swallowed by the key; which ones, and whether a column of the key is NULL, which makes no two rows equal, is not
+looked at. Nothing is changed. With --since, only rows that came since then are compared.
 
 What can be done: rows that are missing are in the spool, with their offsets: `tidegate spool dump` shows them once the
 pipeline is stopped. Of rows that are there twice, one has to be deleted.
 
 Exit codes: 0 all agrees; 1 there are differences, or rows that the sink never got; 2 nobody can tell: a store could not be
-read, none can be asked, or of what was delivered nothing can be compared (another pipeline writes to the table, or all
-rows of the sink take each other's places by their key).
-sqlite can be asked; file and stdout cannot.";
+read, none can be asked, or of what was delivered nothing can be compared (another pipeline writes to the table, all rows of
+the sink take each other's places by their key, or all that the spool still has came in the first ten seconds of it).
+sqlite, postgres, timescale, questdb and kafka can be asked; file and stdout cannot.";

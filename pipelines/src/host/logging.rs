@@ -6,13 +6,15 @@ use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tidegate_core::{
     config::{LogConfig, LogFile, LogFormat},
+    health::{Registry, StageHealth, StageId, Status},
     row::Timestamp,
 };
 use tracing::{
@@ -27,6 +29,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use super::outlet::Outlet;
 use crate::page::has_colours;
 
 /// Returns whether log lines are written for a person.
@@ -51,7 +54,9 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
         Some(file) => Target::File(Rotating::open(file)?),
         None => Target::Terminal(io::stderr()),
     };
-    let layer = tracing_subscriber::fmt::layer().with_writer(Mutex::new(target)).with_ansi(colours);
+    let outlet = Outlet::start(target).map_err(|error| format!("the log has no thread: {error}"))?;
+    let outlet = OUTLET.get_or_init(|| outlet).clone();
+    let layer = tracing_subscriber::fmt::layer().with_writer(outlet).with_ansi(colours);
     let layer = if is_human(config) {
         layer.event_format(Human::default()).boxed()
     } else {
@@ -61,6 +66,44 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
     drop(tracing_subscriber::registry().with(filter).with(layer).try_init());
     Ok(())
 }
+
+/// Waits until the log's last lines are written, if somebody reads them.
+pub(crate) fn finish() {
+    if let Some(outlet) = OUTLET.get() {
+        outlet.finish(LAST_LINES);
+    }
+}
+
+/// Looks whether the lines come out, for the process's health.
+pub(super) struct Watch {
+    registry: Registry,
+    health: Option<StageHealth>,
+    left_out: u64,
+}
+
+impl Watch {
+    pub(super) fn new(registry: &Registry) -> Self {
+        Self { registry: registry.clone(), health: None, left_out: 0 }
+    }
+
+    /// Says what is wrong, and that it is well again.
+    pub(super) fn look(&mut self) {
+        let Some(trouble) = OUTLET.get().map(Outlet::trouble) else { return };
+        let said = trouble.text(self.left_out);
+        self.left_out = trouble.left_out;
+        if let Some(said) = said {
+            let health = self.health.get_or_insert_with(|| self.registry.stage(StageId::host("log")));
+            health.degraded(said);
+        } else if let Some(health) = self.health.as_ref().filter(|health| health.status() != Status::Healthy) {
+            health.healthy(format!("the log is written again; {} lines were left out", self.left_out));
+        }
+    }
+}
+
+/// The one log of the process.
+static OUTLET: OnceLock<Outlet> = OnceLock::new();
+/// How long the end of the process waits for the log's.
+const LAST_LINES: Duration = Duration::from_secs(1);
 
 enum Target {
     Terminal(io::Stderr),

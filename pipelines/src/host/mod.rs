@@ -5,6 +5,7 @@ mod descriptors;
 mod http;
 mod listener;
 pub(crate) mod logging;
+mod outlet;
 
 use std::{io::Write, path::Path, time::Duration};
 
@@ -130,7 +131,8 @@ fn show(refused: &Refused, registry: &Registry) {
 fn tell_report(registry: &Registry, is_human: bool) {
     let report = json(&registry.report());
     let text = if is_human { format!("{report:#}\n") } else { format!("{report}\n") };
-    drop(std::io::stderr().write_all(text.as_bytes()));
+    // Whoever reads it may have stopped to.
+    drop(tokio::task::spawn_blocking(move || std::io::stderr().write_all(text.as_bytes())));
 }
 
 /// Starts what the process itself does: its heartbeat and its HTTP.
@@ -287,6 +289,7 @@ struct Reports {
     report: Option<tokio::time::Interval>,
     parent: Option<tokio::time::Interval>,
     upkeep: tokio::time::Interval,
+    log: logging::Watch,
     began: Instant,
     received: std::collections::BTreeMap<String, (Instant, u64)>,
 }
@@ -300,6 +303,7 @@ impl Reports {
             report: every(host.log.report.0),
             parent: parent.and_then(every),
             upkeep: every(UPKEEP).expect("a pause that is not 0"),
+            log: logging::Watch::new(registry),
             began: Instant::now(),
             received: std::collections::BTreeMap::new(),
         }
@@ -314,7 +318,10 @@ impl Reports {
                 info!(report, "report");
             }
             () = tick(&mut self.parent) => self.tell_parent(),
-            _ = self.upkeep.tick() => self.metrics.run_upkeep(),
+            _ = self.upkeep.tick() => {
+                self.metrics.run_upkeep();
+                self.log.look();
+            }
         }
     }
 

@@ -110,6 +110,16 @@ impl Audit for KafkaAudit {
         .await
     }
 
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
+        let topic = table.name.clone();
+        self.look(move |look, waited| {
+            let mut count = 0;
+            let is_there = look.each(&topic, Timestamp(i64::MIN), waited, rows_in, |rows| count += rows)?;
+            Ok(is_there.then_some(count))
+        })
+        .await
+    }
+
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
         let (topic, stream) = (table.name.clone(), stream.clone());
         self.look(move |look, waited| {
@@ -239,10 +249,21 @@ fn json(value: &[u8]) -> Option<Vec<Found>> {
     Some(vec![Found { stream, id, is_redriven: row.origin == "redrive" }])
 }
 
+/// Counts the rows of a message.
+fn rows_in(format: Format, value: &[u8]) -> Option<Vec<u64>> {
+    match format {
+        Format::Json => Some(vec![1]),
+        Format::Arrow => Some(batches(value)?.iter().map(|batch| batch.num_rows() as u64).collect()),
+    }
+}
+
+fn batches(value: &[u8]) -> Option<Vec<RecordBatch>> {
+    StreamReader::try_new(value, None).ok()?.collect::<Result<_, _>>().ok()
+}
+
 fn arrow(value: &[u8]) -> Option<Vec<Found>> {
     let mut found = Vec::new();
-    for batch in StreamReader::try_new(value, None).ok()? {
-        let batch = batch.ok()?;
+    for batch in batches(value)? {
         for row in 0..batch.num_rows() {
             let id = RowId {
                 seq: number(&batch, row),

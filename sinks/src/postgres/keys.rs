@@ -110,21 +110,24 @@ pub(super) async fn ours(
 /// Asks the catalog whether no two rows of a table can be equal in its key: only then can the server be told what to do about
 /// those that would be. Whoever made the index, and in whatever order.
 async fn is_unique(link: &Link, table: u32, of: &SinkTable) -> Result<bool, tokio_postgres::Error> {
-    let sql = "SELECT (SELECT array_agg(a.attname::text) FROM pg_catalog.pg_attribute a
+    let mut key = key_columns(of);
+    key.sort_unstable();
+    Ok(unique(link, table).await?.iter().any(|columns| {
+        let mut columns: Vec<String> = columns.iter().map(|name| quoted(name)).collect();
+        columns.sort_unstable();
+        columns == key
+    }))
+}
+
+/// Reads the columns of all indexes of a table that no two of its rows can be equal in, whoever made them.
+pub(super) async fn unique(link: &Link, table: u32) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
+    let sql = "SELECT (SELECT array_agg(a.attname::text ORDER BY array_position(x.indkey::int2[], a.attnum))
+            FROM pg_catalog.pg_attribute a
             WHERE a.attrelid = x.indrelid AND a.attnum = ANY (x.indkey[0:x.indnkeyatts - 1]))
         FROM pg_catalog.pg_index x
         WHERE x.indrelid = $1 AND x.indisunique AND x.indisvalid AND x.indpred IS NULL AND x.indexprs IS NULL";
-    let mut key = key_columns(of);
-    key.sort_unstable();
-    for row in link.rows(sql, &[(&table, Type::OID)]).await? {
-        let columns: Option<Vec<String>> = row.try_get(0)?;
-        let mut columns: Vec<String> = columns.unwrap_or_default().iter().map(|name| quoted(name)).collect();
-        columns.sort_unstable();
-        if columns == key {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+    let rows = link.rows(sql, &[(&table, Type::OID)]).await?;
+    rows.iter().map(|row| Ok(row.try_get::<_, Option<_>>(0)?.unwrap_or_default())).collect()
 }
 
 fn of_their_own(qualified: &str, table: &SinkTable) -> String {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use tidegate_core::{
     Error, Result,
-    chunk::Part,
-    sink::{Neighbour, Owner, SinkContext},
+    chunk::{Part, SinkTable},
+    sink::{Neighbour, Owner, SinkContext, UniqueKey},
     spool::SpoolPosition,
 };
 use tokio_postgres::types::Type;
@@ -15,7 +15,7 @@ use super::{
     config::Settings,
     error::{is_locked, sorted},
     insert::Inserter,
-    keys::keys,
+    keys::{keys, unique},
     link::{KEEPALIVE_SQL, Link, session_name},
     position::Positions,
     schema::{Maker, Target, literal, prepare, quoted},
@@ -39,6 +39,7 @@ pub(super) struct Opened {
     pub(super) session: Session,
     pub(super) positions: Vec<(Part, SpoolPosition)>,
     pub(super) neighbours: Vec<Neighbour>,
+    pub(super) unique_keys: Vec<UniqueKey>,
     pub(super) notes: Vec<String>,
 }
 
@@ -70,10 +71,10 @@ impl Opening<'_> {
             return Ok(None);
         };
         taken.notes.splice(..0, server.notes(self.settings));
-        let Taken { epoch, tables, positions: at, neighbours, notes } = taken;
+        let Taken { epoch, tables, positions: at, neighbours, unique_keys, notes } = taken;
         let (settings, owner) = (self.settings.clone(), self.cx.owner.clone());
         let session = Session { link, settings, owner, epoch, positions, tables };
-        Ok(Some(Opened { session, positions: at, neighbours, notes }))
+        Ok(Some(Opened { session, positions: at, neighbours, unique_keys, notes }))
     }
 
     /// Begins the transaction, and waits for a session that is gone, and may still commit: it has the row. One that does not
@@ -184,13 +185,14 @@ impl Opening<'_> {
         for part in parts {
             link.run(&positions.take(&self.cx.owner, &part, epoch, &names)).await?;
         }
+        let unique_keys = unique_keys(link, &self.cx.tables, &targets).await?;
         let tables = self.tables(link, server, targets).await?;
         // Before it is known to be committed: if this call is given up, the next one must not take it for another's.
         *self.epoch = Some(epoch);
         link.run("COMMIT").await?;
         self.report(&held, &maker.dropped);
         let positions = written.into_iter().map(|held| (held.part.clone(), held.position)).collect();
-        Ok(Ok(Some(Taken { epoch, tables, positions, neighbours, notes: maker.notes })))
+        Ok(Ok(Some(Taken { epoch, tables, positions, neighbours, unique_keys, notes: maker.notes })))
     }
 
     /// Makes or checks the tables and their indexes.
@@ -262,6 +264,7 @@ struct Taken {
     tables: Vec<OpenTable>,
     positions: Vec<(Part, SpoolPosition)>,
     neighbours: Vec<Neighbour>,
+    unique_keys: Vec<UniqueKey>,
     notes: Vec<String>,
 }
 
@@ -274,6 +277,15 @@ fn one_at_a_time(owner: &Owner) -> i64 {
 pub(super) fn hash(names: &[&str]) -> u64 {
     let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+async fn unique_keys(link: &Link, tables: &[SinkTable], targets: &[Target]) -> Result<Vec<UniqueKey>, Failed> {
+    let mut found = Vec::new();
+    for (table, target) in tables.iter().zip(targets) {
+        let keys = unique(link, target.oid).await?.into_iter();
+        found.extend(keys.map(|columns| UniqueKey { table: table.name.clone(), columns }));
+    }
+    Ok(found)
 }
 
 /// Ends the sessions that go by this sink's name and have a lock on the position table of this schema; returns how many. A sink

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, Part, SinkTable},
-    sink::{Claim, Guarantee, Neighbour, Owner, Sink, SinkContext, Written},
+    sink::{Claim, Guarantee, Neighbour, Owner, Sink, SinkContext, UniqueKey, Written},
     spool::SpoolPosition,
     verify::Audit,
 };
@@ -14,7 +14,7 @@ use super::{
     audit::PostgresAudit,
     config::Settings,
     error::sorted,
-    keys::{lacking, to_be_made},
+    keys::{lacking, to_be_made, unique},
     link::Link,
     open::{Opening, server},
     position::Positions,
@@ -33,13 +33,22 @@ pub(super) struct Postgres {
     making: Option<String>,
     /// The other pipelines that have written to the tables of a sink that has not.
     neighbours: Vec<Neighbour>,
+    unique_keys: Vec<UniqueKey>,
     /// What was said of the tables, so that it is said once.
     said: Vec<String>,
 }
 
 impl Postgres {
     pub(super) fn new(settings: Settings) -> Self {
-        Self { settings, session: None, epoch: None, making: None, neighbours: Vec::new(), said: Vec::new() }
+        Self {
+            settings,
+            session: None,
+            epoch: None,
+            making: None,
+            neighbours: Vec::new(),
+            unique_keys: Vec::new(),
+            said: Vec::new(),
+        }
     }
 
     fn session(&mut self) -> Result<Session> {
@@ -70,6 +79,7 @@ impl Sink for Postgres {
             return Ok(Vec::new());
         };
         self.neighbours = opened.neighbours;
+        self.unique_keys = opened.unique_keys;
         self.session = Some(opened.session);
         self.say(&cx.owner, opened.notes);
         Ok(opened.positions)
@@ -95,7 +105,9 @@ impl Sink for Postgres {
         let looked = reach(&self.settings, &link, tables).await;
         let answer = looked.map_err(|error| link.at(sorted(error)))?;
         link.close().await;
-        answer
+        let (said, unique_keys) = answer?;
+        self.unique_keys = unique_keys;
+        Ok(said)
     }
 
     async fn audit(&mut self, cx: &SinkContext) -> Result<Option<Box<dyn Audit>>> {
@@ -126,6 +138,10 @@ impl Sink for Postgres {
         self.neighbours.clone()
     }
 
+    fn unique_keys(&self) -> Vec<UniqueKey> {
+        self.unique_keys.clone()
+    }
+
     fn guarantee(&self) -> Guarantee {
         Guarantee::Transaction
     }
@@ -136,7 +152,7 @@ async fn reach(
     settings: &Settings,
     link: &Link,
     tables: &[SinkTable],
-) -> Result<Result<String>, tokio_postgres::Error> {
+) -> Result<Result<(String, Vec<UniqueKey>)>, tokio_postgres::Error> {
     link.run("BEGIN READ ONLY").await?;
     let server = server(settings, link).await?;
     let (mut maker, mut found) = (Maker::looking(settings.create), 0);
@@ -147,7 +163,7 @@ async fn reach(
     if let Some(statement) = Positions::of(&server.schema).missing(link).await? {
         maker.make(link, statement).await?;
     }
-    let mut missing = Vec::new();
+    let (mut missing, mut keys) = (Vec::new(), Vec::new());
     for table in tables {
         let with = (settings, &*server.schema);
         match prepare(link, with, table, false, &mut maker).await? {
@@ -157,6 +173,8 @@ async fn reach(
             Ok(Some(target)) => {
                 found += 1;
                 missing.extend(lacking(link, &server.schema, table, &target).await?.map(|sql| (&table.name, sql)));
+                let there = unique(link, target.oid).await?.into_iter();
+                keys.extend(there.map(|columns| UniqueKey { table: table.name.clone(), columns }));
             }
         }
     }
@@ -175,7 +193,7 @@ async fn reach(
         said.push_str("; ");
         said.push_str(&note);
     }
-    Ok(Ok(said))
+    Ok(Ok((said, keys)))
 }
 
 fn takes_too_long(statement: &str) -> Error {

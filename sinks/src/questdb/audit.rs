@@ -34,7 +34,7 @@ pub(super) struct QuestDbAudit {
 
 impl QuestDbAudit {
     pub(super) async fn open(config: &QuestDbConfig, owner: &Owner) -> Result<Self> {
-        let client = Client::new(config)?;
+        let client = Client::new(config).await?;
         let missing =
             || Error::permanent(format!("there is no table `{}`, which says up to where rows count", config.owners));
         let all = owners(config, &client).await?.ok_or_else(missing)?;
@@ -51,9 +51,7 @@ impl QuestDbAudit {
         let columns = look::columns(&self.client, name).await?;
         let type_of = |wanted: &str| columns.iter().find(|c| c.name == wanted).map(|c| c.column_type.as_str());
         if !TG_COLUMNS.iter().all(|column| type_of(column).is_some()) {
-            return Err(Error::permanent(format!(
-                "{name}: its rows do not say what caused them (`tg_pos`), so those that count cannot be told from the rest"
-            )));
+            return Err(without_cause(name));
         }
         if ["ts_event", "ts_recv"].iter().any(|column| type_of(column) != Some("TIMESTAMP_NS")) {
             return Err(Error::permanent(format!(
@@ -95,6 +93,19 @@ impl Audit for QuestDbAudit {
             Some(Sum { stream: stream(row)?, rows: count(2)?, redriven: count(3)?, marks })
         };
         rows.iter().map(|row| sum(row).ok_or_else(strange)).collect::<Result<_>>().map(Some)
+    }
+
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
+        if look::standings(&self.client, &[&table.name]).await?.is_empty() {
+            return Ok(None);
+        }
+        let columns = look::columns(&self.client, &table.name).await?;
+        if !columns.iter().any(|column| column.name == "tg_pos") {
+            return Err(without_cause(&table.name));
+        }
+        let (name, upto) = (quoted(&table.name), self.upto);
+        let rows = self.client.sql(&format!("SELECT count() FROM {name} WHERE tg_pos <= {upto}")).await?;
+        rows.first().and_then(|row| row.first()?.as_u64()).map(Some).ok_or_else(strange)
     }
 
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
@@ -144,6 +155,12 @@ impl Audit for QuestDbAudit {
         };
         rows.iter().map(|row| doubled(row).ok_or_else(strange)).collect()
     }
+}
+
+fn without_cause(table: &str) -> Error {
+    Error::permanent(format!(
+        "{table}: its rows do not say what caused them (`tg_pos`), so those that count cannot be told from the rest"
+    ))
 }
 
 /// Returns a time as a number that QuestDB can read: its smallest one is NULL there.

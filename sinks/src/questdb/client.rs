@@ -39,10 +39,10 @@ struct Said {
 
 impl Client {
     /// Returns a client; reads the file of certificates.
-    pub(super) fn new(config: &QuestDbConfig) -> Result<Self> {
+    pub(super) async fn new(config: &QuestDbConfig) -> Result<Self> {
         let http = HttpClient::new();
         let http = match &config.extra_ca {
-            Some(file) => http.with_ca(file)?,
+            Some(file) => http.with_ca(file).await?,
             None => http,
         };
         Ok(Self { http, base: config.url.trim_end_matches('/').to_owned(), config: config.clone() })

@@ -88,7 +88,7 @@ impl Sink for QuestDb {
     async fn open(&mut self, cx: &SinkContext) -> Result<Vec<(Part, SpoolPosition)>> {
         self.session = None;
         self.config.check_tables(&cx.tables)?;
-        let client = Client::new(&self.config)?;
+        let client = Client::new(&self.config).await?;
         if let Some(mode) = server(&self.config, &client).await? {
             let (pipeline, sink) = (&cx.owner.pipeline, &cx.owner.sink);
             let said = format!(
@@ -144,7 +144,7 @@ impl Sink for QuestDb {
     }
 
     async fn reach(&mut self, tables: &[SinkTable]) -> Result<String> {
-        let client = Client::new(&self.config)?;
+        let client = Client::new(&self.config).await?;
         server(&self.config, &client).await?;
         super::prepare::reach(&self.config, &client, tables).await
     }
@@ -168,7 +168,7 @@ impl Sink for QuestDb {
     }
 
     async fn claim(&mut self, owner: &Owner) -> Result<Option<Claim>> {
-        let client = Client::new(&self.config)?;
+        let client = Client::new(&self.config).await?;
         let Some(all) = super::prepare::owners(&self.config, &client).await? else { return Ok(None) };
         let Some(held) = owner::of(&all, owner) else { return Ok(None) };
         let names: Vec<&str> = held.tables.keys().map(String::as_str).collect();
@@ -184,7 +184,7 @@ impl Sink for QuestDb {
     }
 
     async fn adopt(&mut self, owner: &Owner, at: SpoolPosition) -> Result<()> {
-        let client = Client::new(&self.config)?;
+        let client = Client::new(&self.config).await?;
         let claim = self.claim(owner).await?;
         let all = super::prepare::owners(&self.config, &client).await?.unwrap_or_default();
         let (Some(claim), Some(held)) = (claim, owner::of(&all, owner)) else { return Ok(()) };
@@ -198,7 +198,7 @@ impl Sink for QuestDb {
     }
 
     async fn rename(&mut self, old: &Owner, owner: &Owner) -> Result<()> {
-        let client = Client::new(&self.config)?;
+        let client = Client::new(&self.config).await?;
         let Some(all) = super::prepare::owners(&self.config, &client).await? else { return Ok(()) };
         let Some(held) = owner::of(&all, old) else { return Ok(()) };
         if owner::of(&all, owner).is_some_and(Held::has_written) {

@@ -2,6 +2,7 @@
 //! writing has no part in.
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Row, SqliteConnection,
     sqlite::{SqliteConnectOptions, SqliteRow},
@@ -9,17 +10,17 @@ use sqlx::{
 use tidegate_core::{
     Error, Result,
     chunk::{Part, SinkTable},
-    row::Timestamp,
+    row::{Column, ColumnType, Timestamp},
     sink::{Neighbour, Owner},
     spool::SpoolPosition,
-    verify::{Audit, Doubled, RowId, Stream, Sum},
+    verify::{Audit, Doubled, RowId, ShowValues, Stream, Sum, Values},
 };
 
 use super::{
     SqliteConfig,
     error::sorted,
     position,
-    schema::{exists, quoted},
+    schema::{columns, exists, faithful, quoted},
 };
 
 /// A look at one file.
@@ -102,6 +103,45 @@ impl Audit for SqliteAudit {
         rows.map(Some).map_err(|error| self.failed(error))
     }
 
+    async fn faithful(&mut self, table: &SinkTable) -> Result<Vec<usize>> {
+        let found = faithful(&mut self.connection, table).await;
+        found.map_err(|error| self.failed(error))
+    }
+
+    async fn show_values(
+        &mut self,
+        table: &SinkTable,
+        wanted: &[usize],
+        since: Timestamp,
+        show: &mut ShowValues<'_>,
+    ) -> Result<()> {
+        if !exists(&mut self.connection, &table.name).await.map_err(|error| self.failed(error))? {
+            return Ok(());
+        }
+        let all = columns(table);
+        let wanted: Vec<&Column> = wanted.iter().filter_map(|at| all.get(*at)).collect();
+        let read: Vec<String> = wanted.iter().map(|column| format!(", {}", as_read(column))).collect();
+        let (name, read) = (quoted(&table.name), read.concat());
+        let sql =
+            format!("SELECT venue, symbol, CAST(seq AS TEXT), ts_event, ts_recv{read} FROM {name} WHERE ts_recv >= ?1");
+        let path = self.config.path.clone();
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(since.0).fetch(&mut self.connection);
+        let (mut stream, mut values) = (Stream { venue: String::new(), symbol: String::new() }, Values::default());
+        while let Some(row) = rows.try_next().await.map_err(|error| sorted(&path, error))? {
+            let shown = (|| {
+                let (venue, symbol): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+                if (&*stream.venue, &*stream.symbol) != (venue, symbol) {
+                    stream = Stream { venue: venue.to_owned(), symbol: symbol.to_owned() };
+                }
+                values.clear();
+                wanted.iter().zip(5..).for_each(|(column, at)| add(&row, at, column.column_type, &mut values));
+                id(&row, 2)
+            })();
+            show(&stream, shown.map_err(|error| sorted(&path, error))?, &values);
+        }
+        Ok(())
+    }
+
     async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
         if !exists(&mut self.connection, &table.name).await.map_err(|error| self.failed(error))? {
             return Ok(None);
@@ -136,6 +176,41 @@ impl Audit for SqliteAudit {
         };
         let rows = self.fetch(sql, &[], before).await.and_then(|rows| rows.iter().map(doubled).collect());
         rows.map_err(|error| self.failed(error))
+    }
+}
+
+/// Returns how a column is read: as what was written, whatever SQLite has made of it to save room.
+fn as_read(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match column.column_type {
+        ColumnType::F64 => format!("CASE WHEN typeof({name}) = 'integer' THEN CAST({name} AS REAL) ELSE {name} END"),
+        ColumnType::U64 => format!("CASE WHEN typeof({name}) = 'integer' THEN CAST({name} AS TEXT) ELSE {name} END"),
+        ColumnType::Bool
+        | ColumnType::I64
+        | ColumnType::Time
+        | ColumnType::Text
+        | ColumnType::Label
+        | ColumnType::Levels
+        | ColumnType::ListI64 => name,
+    }
+}
+
+/// Adds a value of a row. One of another type than the column's was not written by this sink.
+fn add(row: &SqliteRow, at: usize, column_type: ColumnType, values: &mut Values) {
+    let added = match column_type {
+        ColumnType::Bool | ColumnType::I64 | ColumnType::Time => {
+            row.try_get(at).map(|value: Option<i64>| values.integer(value.map(i128::from)))
+        }
+        ColumnType::U64 => row.try_get(at).map(|value: Option<&str>| match value.map(str::parse).transpose() {
+            Ok(value) => values.integer(value),
+            Err(_) => values.unreadable(),
+        }),
+        ColumnType::F64 => row.try_get(at).map(|value| values.number(value)),
+        ColumnType::Text | ColumnType::Label => row.try_get(at).map(|value| values.text(value)),
+        ColumnType::Levels | ColumnType::ListI64 => row.try_get(at).map(|value| values.json(value)),
+    };
+    if added.is_err() {
+        values.unreadable();
     }
 }
 

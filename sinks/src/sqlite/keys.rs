@@ -1,7 +1,11 @@
 //! The unique indexes of keys: ours are made and dropped as the TOML says, those of other people serve as they are.
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
-use tidegate_core::{Error, Result, chunk::SinkTable, sink::Owner};
+use tidegate_core::{
+    Error, Result,
+    chunk::SinkTable,
+    sink::{Owner, UniqueKey},
+};
 
 use super::{
     error::blames_a_row,
@@ -66,6 +70,25 @@ pub(super) async fn lacking(connection: &mut SqliteConnection, table: &SinkTable
         return Ok(None);
     }
     Ok(is_foreign(connection, table).await?.then(|| of_their_own(table)))
+}
+
+/// Reads the unique indexes of a table, whoever made them: those over all rows, and over columns as they are.
+pub(super) async fn unique(connection: &mut SqliteConnection, table: &str) -> sqlx::Result<Vec<UniqueKey>> {
+    let indexes: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM pragma_index_list(?) WHERE \"unique\" AND NOT partial")
+            .bind(table)
+            .fetch_all(&mut *connection)
+            .await?;
+    let mut keys = Vec::new();
+    for index in indexes {
+        let columns = sqlx::query_scalar("SELECT name FROM pragma_index_info(?) ORDER BY seqno").bind(index);
+        // A part that is an expression has no name.
+        let columns: Vec<Option<String>> = columns.fetch_all(&mut *connection).await?;
+        if let Some(columns) = columns.into_iter().collect() {
+            keys.push(UniqueKey { table: table.to_owned(), columns });
+        }
+    }
+    Ok(keys)
 }
 
 async fn is_foreign(connection: &mut SqliteConnection, table: &SinkTable) -> sqlx::Result<bool> {

@@ -138,8 +138,19 @@ pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
+/// Returns the columns of a table, by their numbers, that are there and give back what was written into them.
+pub(super) async fn faithful(connection: &mut SqliteConnection, table: &SinkTable) -> sqlx::Result<Vec<usize>> {
+    let found = found(connection, &table.name).await?.unwrap_or_default();
+    let is_faithful = |column: &Column| {
+        let there = found.iter().find(|there| there.name.eq_ignore_ascii_case(&column.name));
+        there.is_some_and(|there| holds(there.affinity, column.column_type))
+    };
+    let columns = columns(table).into_iter().enumerate();
+    Ok(columns.filter(|(_, column)| is_faithful(column)).map(|(at, _)| at).collect())
+}
+
 /// Returns the columns of a table: those that every table has, then its own.
-fn columns(table: &SinkTable) -> Vec<Column> {
+pub(super) fn columns(table: &SinkTable) -> Vec<Column> {
     let schema = table.table.schema();
     let common = schema.fields().len() - table.table.columns.len();
     let mut columns: Vec<Column> = schema.fields()[..common]

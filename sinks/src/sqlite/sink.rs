@@ -21,7 +21,7 @@ use tidegate_core::{
     Error, Result,
     catalog::Component,
     chunk::{Chunk, Part, SinkTable},
-    sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, Written},
+    sink::{Claim, Guarantee, Neighbour, Owner, Refusal, Sink, SinkContext, UniqueKey, Written},
     spool::SpoolPosition,
     verify::Audit,
 };
@@ -32,7 +32,7 @@ use super::{
     audit::SqliteAudit,
     error::{blames_a_row, is_without_transaction, sorted},
     insert::{Inserter, Rows},
-    keys::{keys, lacking},
+    keys::{keys, lacking, unique},
     log::{belong_together, log_of},
     position,
     schema::{Maker, prepare},
@@ -50,6 +50,8 @@ pub(super) struct Sqlite {
     making: Option<String>,
     /// The other pipelines that have written to the tables of a sink that has not.
     neighbours: Vec<Neighbour>,
+    /// The unique indexes of the tables.
+    unique_keys: Vec<UniqueKey>,
 }
 
 /// What holds from one opening to the next.
@@ -87,7 +89,8 @@ enum Undone {
 
 impl Sqlite {
     pub(super) fn new(config: SqliteConfig) -> Self {
-        Self { config, session: None, epoch: None, making: None, neighbours: Vec::new() }
+        let (neighbours, unique_keys) = (Vec::new(), Vec::new());
+        Self { config, session: None, epoch: None, making: None, neighbours, unique_keys }
     }
 
     #[cfg(test)]
@@ -181,6 +184,10 @@ impl Sqlite {
         for part in parts {
             position::take(connection, &cx.owner, &part, epoch, &names).await?;
         }
+        self.unique_keys.clear();
+        for table in &cx.tables {
+            self.unique_keys.extend(unique(connection, &table.name).await?);
+        }
         // Before it is known to be committed: if this call is given up, the next one must not take it for another's.
         self.epoch = Some(epoch);
         sqlx::query("COMMIT").execute(connection).await?;
@@ -259,6 +266,7 @@ impl Sink for Sqlite {
             SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(self.config.lock_timeout.0);
         let mut connection = options.connect().await.map_err(|error| sorted(path, error))?;
         let mut maker = Maker::looking(self.config.create);
+        let mut unique_keys = Vec::new();
         let looked = async {
             // As the first opening would say it, in the same order.
             if let Some(statement) = position::missing(&mut connection).await? {
@@ -268,6 +276,7 @@ impl Sink for Sqlite {
                 if let Err(error) = prepare(&mut connection, table, false, &mut maker).await? {
                     return Ok(Err(error));
                 }
+                unique_keys.extend(unique(&mut connection, &table.name).await?);
                 if let Some(statement) = lacking(&mut connection, table).await? {
                     maker.leave(&table.name, statement);
                 }
@@ -278,6 +287,7 @@ impl Sink for Sqlite {
             Ok(Ok(tables))
         };
         let tables = looked.await.map_err(|error| sorted(path, error))??;
+        self.unique_keys = unique_keys;
         if let Some(error) = maker.wants() {
             return Err(error);
         }
@@ -312,6 +322,10 @@ impl Sink for Sqlite {
 
     fn neighbours(&self) -> Vec<Neighbour> {
         self.neighbours.clone()
+    }
+
+    fn unique_keys(&self) -> Vec<UniqueKey> {
+        self.unique_keys.clone()
     }
 
     fn guarantee(&self) -> Guarantee {

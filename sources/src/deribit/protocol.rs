@@ -9,6 +9,7 @@ use std::{collections::HashSet, ops::RangeInclusive, time::Duration};
 use serde_json::{json, value::RawValue};
 use tidegate_core::{
     Error, Result,
+    config::Secret,
     protocol::{Close, Covered, Discovery, Endpoint, Frame, Gap, Limits, Outbox, Protocol, Remedy, Reply},
     row::{Label, Table, Timestamp, kinds},
 };
@@ -50,6 +51,8 @@ pub(super) struct Deribit {
     was_open: bool,
     /// When to log in again, before the login runs out.
     login_at: Option<Timestamp>,
+    /// The secret of the last login.
+    sent_secret: Option<Secret>,
 }
 
 /// The venue tests the line, and sends something, this often; the least that it takes.
@@ -61,6 +64,8 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(10);
 const LONGEST_AFTER_REFUSAL: Duration = Duration::from_secs(3600);
 /// What a login may say of its life: an absurd number must neither overflow nor make a storm of logins.
 const LOGIN_SECONDS: RangeInclusive<u64> = 60..=366 * 86_400;
+/// What the venue's clock may show, in UTC nanoseconds: from 2016, when it began, to 2100.
+const TIMES: RangeInclusive<i64> = 1_451_606_400_000_000_000..=4_102_444_800_000_000_000;
 /// How long to wait for a discovery that was asked for before it is asked for again.
 const DISCOVERY_AGAIN: Duration = Duration::from_secs(60);
 /// A refused upgrade with the status 429 is the 33rd connection from this address.
@@ -85,6 +90,7 @@ impl Deribit {
             refusals: 0,
             was_open: false,
             login_at: None,
+            sent_secret: None,
         }
     }
 
@@ -107,13 +113,15 @@ impl Deribit {
 
     fn log_in(&mut self, out: &mut Outbox) -> Result<()> {
         let (Some(id), Some(secret)) = (&self.config.client_id, &self.config.client_secret) else { return Ok(()) };
+        let secret = secret.reveal()?;
         let params = json!({
             "grant_type": "client_credentials",
             "client_id": id,
-            "client_secret": secret.reveal()?,
+            "client_secret": secret,
             "scope": "connection account:read",
         });
-        self.session.ask(Asked::Login, "public/auth", &params, out);
+        self.session.ask_with(&secret, "public/auth", &params, out);
+        self.sent_secret = Some(Secret::new(secret));
         Ok(())
     }
 
@@ -279,8 +287,8 @@ impl Deribit {
             let channels = if is_about_us { self.session.only_subscription() } else { None };
             channels.map(Asked::Subscribe)
         });
-        // The venue may repeat what it was sent, the secret included.
-        let secret = self.config.client_secret.as_ref();
+        // The venue may repeat what it was sent, the secret included: which its file may not hold any more.
+        let secret = self.sent_secret.as_ref();
         let why = secret.map_or_else(|| refusal.text(), |secret| secret.hide_in(&refusal.text()));
         let is_login_over = matches!(asked, Some(Asked::Login))
             && matches!(verdict, Verdict::Never | Verdict::LoginOver | Verdict::NoInstrument | Verdict::OurFault);
@@ -383,6 +391,10 @@ impl Protocol for Deribit {
         Channel::covered(channel).into_iter().collect()
     }
 
+    fn has_ended(&self, channel: &str) -> bool {
+        self.selection.has_ended(subject(channel))
+    }
+
     fn endpoint(&mut self, _: &str, now: Timestamp) -> Result<Endpoint> {
         self.now = now;
         Ok(Endpoint::new(self.hosts.ws.clone()))
@@ -472,6 +484,12 @@ fn on_subscribed(asked: Vec<String>, message: &Message<'_>, result: &RawValue, o
         Lenient::Number(micros) => micros.checked_mul(1000).map(Timestamp),
         Lenient::Absent | Lenient::Odd => None,
     };
+    // From then on all is owed: an absurd time would make gaps that were none, or hide those that are. Which of the two
+    // clocks is wrong nobody can tell, so that ours is no measure.
+    let venue_at = venue_at.filter(|at| TIMES.contains(&at.0));
+    if venue_at.is_none() && message.us_out != Lenient::Absent {
+        out.ignore("a time of the venue's that no clock shows");
+    }
     let mut has_refused = false;
     for channel in asked {
         match (accepted.remove(channel.as_str()), venue_at) {

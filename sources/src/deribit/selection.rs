@@ -32,6 +32,8 @@ pub(super) struct Selection {
     choosing: (Vec<usize>, u64),
     questions: VecDeque<Question>,
     lists: HashMap<Market, Lists>,
+    /// What was chosen until it had ended: expired, or taken from the venue's lists.
+    ended: BTreeSet<String>,
 }
 
 /// What one selector chose last.
@@ -170,9 +172,14 @@ impl Selection {
             }
         }
         let before: BTreeSet<String> = self.names().map(str::to_owned).collect();
+        if self.ended.len() > MOST_ENDED {
+            self.ended.clear();
+        }
         for number in choosing {
             let chosen = &mut self.chosen[number];
             if let Some(lists) = self.lists.get(&chosen.selector.market()) {
+                self.ended.retain(|name| !lists.has(name, now));
+                self.ended.extend(chosen.names.iter().filter(|name| !lists.has(name, now)).cloned());
                 chosen.choose(lists, now);
             }
         }
@@ -204,6 +211,11 @@ impl Selection {
     /// Returns what was chosen, selector by selector, best first.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.chosen.iter().flat_map(|chosen| chosen.names.iter().map(String::as_str))
+    }
+
+    /// Returns whether an instrument was chosen until it had ended, and not until others ranked higher.
+    pub(super) fn has_ended(&self, name: &str) -> bool {
+        self.ended.contains(name)
     }
 
     /// Returns when it is necessary to choose anew: after an expiry, or when a selector is due for which the driver, who
@@ -261,6 +273,10 @@ impl Chosen {
 }
 
 impl Lists {
+    fn has(&self, name: &str, now: Timestamp) -> bool {
+        self.instruments.iter().any(|listed| listed.name == name && listed.expires > now)
+    }
+
     fn list(&mut self, instrument: &Instrument<'_>, out: &mut Outbox) {
         if !is_name(&instrument.instrument_name) {
             out.ignore("an instrument with a strange name");
@@ -287,6 +303,9 @@ impl Lists {
         self.measures.insert(summary.instrument_name.to_string(), measures);
     }
 }
+
+/// So many that have ended are remembered: who asks does so at once.
+const MOST_ENDED: usize = 10_000;
 
 /// Perpetuals expire in the year 3000, which is beyond the last time that there is.
 const NEVER: Timestamp = Timestamp(i64::MAX);

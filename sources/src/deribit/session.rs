@@ -44,16 +44,25 @@ impl Session {
 
     /// Sends a request.
     pub(super) fn ask(&mut self, asked: Asked, method: &str, params: &serde_json::Value, out: &mut Outbox) {
+        let request = self.request(asked, method, params);
+        out.send(request);
+    }
+
+    /// Sends a request that holds a key.
+    pub(super) fn ask_with(&mut self, key: &str, method: &str, params: &serde_json::Value, out: &mut Outbox) {
+        let request = self.request(Asked::Login, method, params);
+        out.send_secret(request, key);
+    }
+
+    fn request(&mut self, asked: Asked, method: &str, params: &serde_json::Value) -> String {
         if asked == Asked::Test {
             // One a heartbeat; the reply tells nothing, so the last one may be missing.
             self.asked.retain(|_, asked| *asked != Asked::Test);
         }
         self.last_id += 1;
         let id = self.last_id;
-        let is_secret = asked == Asked::Login;
         self.asked.insert(id, asked);
-        let request = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#);
-        if is_secret { out.send_secret(request) } else { out.send(request) }
+        format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
     }
 
     /// Notes that messages of this channel may come from here on.

@@ -173,12 +173,19 @@ impl Event {
 
     /// Takes away what nobody may read.
     pub(super) fn redact(&mut self) {
+        self.texts(redact::tokens);
+    }
+
+    /// Shows the text of the venue, or of ours, that is in it.
+    pub(in super::super) fn texts(&mut self, change: impl FnOnce(&mut String)) {
         if let Self::Frame { body: Body::Text(text) }
         | Self::Discovered { body: Body::Text(text), .. }
         | Self::Reply { body: Body::Text(text), .. }
+        | Self::Closed { reason: text, .. }
+        | Self::End { why: text }
         | Self::Sent { text } = self
         {
-            redact::tokens(text);
+            change(text);
         }
     }
 }

@@ -52,7 +52,13 @@ use tokio::{
 pub use line::{Asked, Body, Event, Line};
 pub use reader::{Reader, read};
 
-use crate::{caught::text_of, config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};
+use crate::{
+    caught::{meet, text_of},
+    config::CaptureConfig,
+    protocol::Request,
+    row::Timestamp,
+    spool::disk::Disk,
+};
 use writer::Writer;
 
 /// The format that this program writes.
@@ -96,7 +102,10 @@ impl Capture {
         let writer = Writer::new(disk, source.to_owned(), config);
         let theirs = Arc::clone(&shared);
         let writer = tokio::task::spawn_blocking(move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| writer.run(queue, &theirs)));
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                meet("the capture");
+                writer.run(queue, &theirs)
+            }));
             if let Err(panic) = ended {
                 theirs.fail(format!("capture stopped: `{place}`: it panicked: {}; the feed goes on", text_of(&*panic)));
             }

@@ -41,7 +41,8 @@ impl<T: Transport> Driver<T> {
                     let sent = self.send(text);
                     outcome = outcome.and(sent);
                 }
-                Command::SendSecret(text) => {
+                Command::SendSecret(text, secret) => {
+                    self.secrets.learn(&secret);
                     self.note(|| Recorded::Sent { text: "***".to_owned() });
                     let sent = self.send(text);
                     outcome = outcome.and(sent);
@@ -84,7 +85,7 @@ impl<T: Transport> Driver<T> {
         if has_confirmed && let Phase::Open(session) = &mut self.phase {
             session.liveness.expect(now);
         }
-        self.unsubscribed(&ended, LeftBy::Choice);
+        self.left(ended);
         self.unsubscribed(&ended_by_venue, LeftBy::Venue);
         if has_answers {
             self.show_subscriptions();
@@ -129,6 +130,20 @@ impl<T: Transport> Driver<T> {
         }
     }
 
+    /// Enters the end of channels that are not wanted any more, with why.
+    pub(super) fn left(&mut self, channels: Vec<String>) {
+        let protocol = &*self.protocol;
+        let parted = catch_unwind(AssertUnwindSafe(|| {
+            channels.iter().cloned().partition(|channel| protocol.has_ended(channel))
+        }));
+        let (ended, others): (Vec<String>, Vec<String>) = parted.unwrap_or_else(|_| {
+            self.has_panicked = true;
+            (Vec::new(), channels)
+        });
+        self.unsubscribed(&ended, LeftBy::Expiry);
+        self.unsubscribed(&others, LeftBy::Choice);
+    }
+
     /// Enters the end of channels: of their streams, those that no other channel carries.
     pub(super) fn unsubscribed(&mut self, channels: &[String], by: LeftBy) {
         if channels.is_empty() {
@@ -141,7 +156,10 @@ impl<T: Transport> Driver<T> {
             }
         }
         let (protocol, vouched) = (&*self.protocol, self.subscriptions.vouched());
-        let streams = catch_unwind(AssertUnwindSafe(|| ended_streams(protocol, channels, vouched)));
+        let streams = catch_unwind(AssertUnwindSafe(|| {
+            meet("the protocol's streams that end");
+            ended_streams(protocol, channels, vouched)
+        }));
         match streams {
             Ok(streams) if streams.is_empty() => {}
             Ok(streams) => self.link.step(Step::Left { streams, by }),
@@ -152,7 +170,11 @@ impl<T: Transport> Driver<T> {
     /// Returns the streams of a channel. A panic shows at the end of the turn.
     fn streams(&mut self, channel: &str) -> Vec<Covered> {
         let protocol = &self.protocol;
-        catch_unwind(AssertUnwindSafe(|| protocol.streams(channel))).unwrap_or_else(|_| {
+        catch_unwind(AssertUnwindSafe(|| {
+            meet("the protocol's streams");
+            protocol.streams(channel)
+        }))
+        .unwrap_or_else(|_| {
             self.has_panicked = true;
             Vec::new()
         })

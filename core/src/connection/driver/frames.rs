@@ -61,6 +61,7 @@ impl<T: Transport> Driver<T> {
             Message::Binary(bytes) => self.on_frame(Frame::Binary(bytes), now),
             Message::Close(frame) => {
                 let (code, reason) = frame.as_ref().map_or((NO_CODE, ""), |f| (u16::from(f.code), f.reason.as_str()));
+                let reason = &*self.secrets.hide(reason);
                 let close = Close { code, reason };
                 self.note(|| Recorded::Closed { code, reason: reason.to_owned() });
                 let sorted = self.call(Origin::Live, |protocol, _| Ok(protocol.on_close(&close)));
@@ -117,7 +118,8 @@ impl<T: Transport> Driver<T> {
         if self.unreadable_told.is_none_or(|told| now >= told + TELL_UNREADABLE_EVERY) {
             let (pipeline, stage, subject) =
                 (self.health.id().pipeline(), self.health.id().stage(), self.health.subject());
-            let (count, error) = (std::mem::take(&mut self.unreadable), printable(error));
+            let (count, error) = (std::mem::take(&mut self.unreadable), self.secrets.hide(error));
+            let error = printable(&error);
             let what = match count {
                 1 => format!("1 frame or event could not be read and is kept raw in the spool: {error}"),
                 _ => format!(

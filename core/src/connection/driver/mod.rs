@@ -7,6 +7,7 @@ mod session;
 mod timers;
 
 use std::{
+    borrow::Cow,
     future::{Future, pending, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
@@ -30,6 +31,7 @@ use super::{
     liveness::Heard,
     reconnect::Reconnect,
     rest::{CallId, RestQueue},
+    secrets::Secrets,
     standing::{Standing, Waiting},
     subscriptions::Subscriptions,
     transport::{NotConnected, Transport},
@@ -37,6 +39,7 @@ use super::{
 use crate::{
     Error, Kind, Result,
     catalog::Factory,
+    caught::meet,
     config::ConnectionConfig,
     health::StageHealth,
     http::{Answer, Hosts, NoAnswer, Turn},
@@ -66,6 +69,8 @@ pub(super) struct Driver<T: Transport> {
     /// That of the connection, then one for each host of the HTTP interface.
     breakers: Vec<ShownBreaker>,
     capture: Option<Capture>,
+    /// What was sent and nobody may see.
+    secrets: Secrets,
     /// Sessions that were opened so far.
     sessions: u64,
     link: Link,
@@ -198,6 +203,7 @@ impl<T: Transport> Driver<T> {
             health: cx.health,
             metrics: cx.metrics,
             capture: None,
+            secrets: Secrets::default(),
             sessions: 0,
             link,
             room: cx.room,
@@ -361,8 +367,15 @@ impl<T: Transport> Driver<T> {
     fn settle(&mut self, outcome: Result<(), Stop>) -> Result<()> {
         match outcome {
             Ok(()) => Ok(()),
-            Err(Stop::Source(error)) => Err(error),
-            Err(Stop::Session(end)) => self.end_session(end),
+            Err(Stop::Source(error)) => Err(match self.secrets.hide(&error.chain()) {
+                Cow::Borrowed(_) => error,
+                // What it came from says the same.
+                Cow::Owned(hidden) => Error::permanent(hidden),
+            }),
+            Err(Stop::Session(mut end)) => {
+                self.secrets.hide_in(&mut end.why);
+                self.end_session(end)
+            }
         }
     }
 
@@ -374,9 +387,7 @@ impl<T: Transport> Driver<T> {
         call: impl FnOnce(&mut dyn Protocol, &mut Outbox) -> Result<R>,
     ) -> Result<R> {
         let at = self.transport.wall();
-        if let Some(capture) = &mut self.capture {
-            capture.write(at, self.sessions, event());
-        }
+        self.keep(at, event);
         self.call_at(at, origin, call)
     }
 
@@ -396,7 +407,11 @@ impl<T: Transport> Driver<T> {
         outbox.begin(at, origin);
         let before = outbox.records().len();
         let protocol = &mut *self.protocol;
-        let outcome = catch_unwind(AssertUnwindSafe(|| call(protocol, outbox))).unwrap_or_else(|panic| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            meet("the protocol");
+            call(protocol, outbox)
+        }));
+        let outcome = outcome.unwrap_or_else(|panic| {
             self.has_panicked = true;
             Err(panicked(&*panic))
         });
@@ -408,8 +423,14 @@ impl<T: Transport> Driver<T> {
 
     /// Records what a replay has no call to make for.
     fn note(&mut self, event: impl FnOnce() -> Recorded) {
+        self.keep(self.transport.wall(), event);
+    }
+
+    fn keep(&mut self, at: Timestamp, event: impl FnOnce() -> Recorded) {
         if let Some(capture) = &mut self.capture {
-            capture.write(self.transport.wall(), self.sessions, event());
+            let mut event = event();
+            event.texts(|text| self.secrets.hide_in(text));
+            capture.write(at, self.sessions, event);
         }
     }
 

@@ -139,6 +139,7 @@ impl<T: Transport> Driver<T> {
                 Err(Stop::session(format!("{}: {why}", dial.shown), ReconnectReason::ConnectFailed))
             }
             Err(NotConnected::Answered { status, body }) => {
+                let body = self.secrets.hide(&body).into_owned();
                 let close = Close { code: status, reason: &body };
                 self.note(|| Recorded::Closed { code: status, reason: body.clone() });
                 let sorted = self.call(Origin::Live, |protocol, _| Ok(protocol.on_close(&close)));

@@ -9,7 +9,6 @@ use crate::{
     },
     metrics::SubscriptionState,
     protocol::{Discovery as Found, Reply},
-    spool::LeftBy,
 };
 use session::{HELD_UP_TOLD, shown};
 
@@ -105,7 +104,7 @@ impl<T: Transport> Driver<T> {
         if !unended.is_empty() {
             let channels = owned(&unended);
             self.note(|| Recorded::Unended { channels: channels.clone() });
-            self.unsubscribed(&channels, LeftBy::Choice);
+            self.left(channels);
         }
         let has_overdue = !unanswered.is_empty() || !unended.is_empty();
         while let Some(asking) = self.subscriptions.poll(now) {

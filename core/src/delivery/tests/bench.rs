@@ -45,6 +45,8 @@ pub(super) struct Bench {
     pub(super) others: Others,
     /// How often reading the log panics from now on.
     pub(super) panics: Arc<AtomicU32>,
+    /// What a full log has dropped: the first and the last offset.
+    pub(super) dropped: Option<(u64, u64)>,
     /// Where dead letters are, if not in the directory.
     pub(super) disk: Option<SimDisk>,
 }
@@ -71,6 +73,7 @@ impl Bench {
             health: Registry::new(),
             others: Others::default(),
             panics: Arc::default(),
+            dropped: None,
             disk: None,
         }
     }
@@ -87,7 +90,7 @@ impl Bench {
 
     pub(super) fn start(&self) -> Running {
         let (stop, stopping) = watch::channel(None);
-        let log = Faulty { log: self.log.clone(), panics: self.panics.clone() };
+        let log = Faulty { log: self.log.clone(), panics: self.panics.clone(), dropped: self.dropped };
         let (mut delivery, floor) = Delivery::new(self.setup(log, stopping)).unwrap();
         if let Some(disk) = &self.disk {
             delivery = delivery.with_letters_on(Arc::new(disk.clone()));
@@ -176,10 +179,11 @@ impl Running {
     }
 }
 
-/// A log that panics on demand.
+/// A log that panics on demand, and may have dropped something.
 struct Faulty {
     log: MemoryLog,
     panics: Arc<AtomicU32>,
+    dropped: Option<(u64, u64)>,
 }
 
 impl Log for Faulty {
@@ -189,6 +193,10 @@ impl Log for Faulty {
 
     fn standing(&self, position: SpoolPosition) -> Standing {
         self.log.standing(position)
+    }
+
+    fn has_dropped(&self, behind: u64, upto: u64) -> bool {
+        self.dropped.is_some_and(|(first, last)| first <= upto && behind < last)
     }
 
     fn seek(&mut self, position: SpoolPosition) -> Result<()> {

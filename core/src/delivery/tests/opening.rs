@@ -98,6 +98,28 @@ async fn a_store_that_went_back_is_fed_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_went_back_behind_what_was_dropped_for_others_since_needs_a_person() {
+    for (dropped, needs) in [((5, 6), true), ((9, 9), true), ((1, 4), false), ((11, 20), false)] {
+        let mut bench = Bench::new();
+        for n in 1..=10 {
+            trade(&bench.log, n);
+        }
+        bench.run_to_end().await;
+        bench.dropped = Some(dropped);
+        {
+            let mut store = bench.store.lock().unwrap();
+            store.rows.truncate(4);
+            store.position = Some(SpoolPosition { boot: Boot(1), offset: 4 });
+        }
+        let (outcome, store) = bench.run_to_end().await;
+        let why = outcome.failure.unwrap_or_default();
+        assert_eq!(why.contains("no longer has what the store lacks"), needs, "{dropped:?}: {why}");
+        let rows = if needs { 4 } else { 10 };
+        assert_eq!(store.lock().unwrap().rows.len(), rows, "{dropped:?}: nothing is left out in silence");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_new_sink_begins_where_it_was_told_to() {
     let bench = Bench::new().config(|config| config.start = crate::config::Start::Latest);
     for n in 1..=5 {

@@ -198,8 +198,8 @@ impl OpenGap {
         let right = Hole { after: Some(arrival.edge), ..hole };
         let dense = numbering == Numbering::Sequence;
         if arrival.origin != Origin::Live && self.is_before(n, arrival.edge.ts_event) {
-            self.filled_by = Filler::Backfill;
-            self.replace(0..=index, [right], dense);
+            // Until format 4 the neighbour of what is owed was a row.
+            self.begin_behind(numbering, arrival.edge);
         } else if arrival.covers && hole.before.is_none() {
             self.filled_by = Filler::Live;
             self.ask += 1;
@@ -221,6 +221,14 @@ impl OpenGap {
                 self.remember(arrival);
             }
         }
+    }
+
+    /// All behind a record is owed, and nothing before it.
+    pub(super) fn begin_behind(&mut self, numbering: Numbering, edge: Edge) {
+        let Some(index) = self.index_of(edge.number()) else { return };
+        let right = Hole { after: Some(edge), ..self.holes[index] };
+        self.filled_by = Filler::Backfill;
+        self.replace(0..=index, [right], numbering == Numbering::Sequence);
     }
 
     fn replace<const N: usize>(&mut self, range: std::ops::RangeInclusive<usize>, by: [Hole; N], dense: bool) {

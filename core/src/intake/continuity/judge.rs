@@ -67,7 +67,8 @@ impl Continuity {
     }
 
     /// Looks ahead at a record from the history: whether an open gap asks for records from some time on, and this one is
-    /// one of them (`Some(true)`), or older (`Some(false)`). Of the older ones only the newest is kept, as the neighbour.
+    /// one of them (`Some(true)`), or older (`Some(false)`). Of the older ones the newest is the neighbour, behind which all is
+    /// owed: it is no row, since it may have been one before the stream was forgotten.
     pub(crate) fn owed(&self, stream: u32, n: u64, ts_event: Timestamp) -> Option<bool> {
         let stream = self.streams.get(stream)?;
         let gap = stream.gap_of(stream.epoch, n)?;
@@ -228,8 +229,10 @@ impl Case<'_> {
     fn in_gap(&self, gap: &OpenGap, n: u64, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let verdict = Verdict::Keep { epoch: gap.epoch, conflict: false };
         if self.row.head.origin != Origin::Live && gap.is_before(n, self.row.head.ts_event) {
-            let is_neighbour = neighbour == Some(n) && gap.can_be_neighbour(n);
-            return if is_neighbour { verdict } else { Verdict::Drop(Drop::NotOwed) };
+            if neighbour == Some(n) && gap.can_be_neighbour(n) {
+                out.push(Control::Baseline { gap: gap.id, stream: self.id, edge: self.edge() });
+            }
+            return Verdict::Drop(Drop::NotOwed);
         }
         let dense = self.stream.numbering() == Numbering::Sequence;
         if !dense && self.is_here(n) {

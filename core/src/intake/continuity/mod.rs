@@ -166,6 +166,9 @@ impl Continuity {
                 let gap = self.stream_mut(*stream).and_then(|stream| stream.gaps.iter_mut().find(|g| g.id == *gap));
                 gap.into_iter().for_each(|gap| gap.seen_empty(*at));
             }
+            Control::Baseline { gap, stream, edge } => {
+                self.stream_mut(*stream).into_iter().for_each(|stream| stream.begin_behind(*gap, *edge));
+            }
             Control::Restart { stream, epoch } => {
                 self.stream_mut(*stream).into_iter().for_each(|stream| stream.restart(*epoch));
             }

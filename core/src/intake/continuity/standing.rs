@@ -78,6 +78,16 @@ impl Continuity {
         gaps.iter().filter(|open| open.id != gap).flat_map(spans).collect()
     }
 
+    /// Returns the time that an open gap has asked for from its beginning on, however much of it has come since; `None` for a
+    /// gap that is not known.
+    pub(crate) fn asked_in(&self, stream: u32, gap: GapId) -> Option<Span> {
+        let open = self.streams.get(stream)?.gaps.iter().find(|open| open.id == gap)?;
+        let spans = spans(open);
+        let from = spans.iter().map(|(from, _)| *from).min().unwrap_or(open.since);
+        let to = spans.iter().map(|(_, to)| *to).max().unwrap_or(open.since);
+        Some((from.min(open.since), to))
+    }
+
     /// Returns whether a number is missing in an open gap.
     #[cfg(test)]
     pub(crate) fn lacks(&self, gap: GapId, epoch: u32, n: u64) -> bool {

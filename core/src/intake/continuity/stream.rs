@@ -7,7 +7,7 @@ use super::{
     past::{GivenUp, Past, distance},
 };
 use crate::{
-    protocol::Edge,
+    protocol::{Edge, GapId},
     row::{Numbering, Origin, Position, StreamKey, Timestamp},
     rules::{Rule, holds},
     spool::RowHead,
@@ -187,6 +187,27 @@ impl Stream {
         if let Some(gap) = self.gaps.iter_mut().find(|gap| gap.epoch == row.epoch && gap.hole_of(n).is_some()) {
             gap.take(numbering, arrival);
         }
+    }
+
+    /// The history has shown the newest record from before the stream is owed. It is no row.
+    pub(super) fn begin_behind(&mut self, gap: GapId, edge: Edge) {
+        let (epoch, numbering) = (self.epoch, self.numbering());
+        let Some(gap) = self.gaps.iter_mut().find(|open| open.id == gap) else { return };
+        gap.begin_behind(numbering, edge);
+        if gap.epoch != epoch {
+            let epoch = gap.epoch;
+            let past = self.past.iter_mut().find(|past| past.epoch == epoch);
+            return past.into_iter().for_each(|past| past.take(edge));
+        }
+        let is_newest = self.last.is_none_or(|last| last.number() < edge.number());
+        // Where numbers jump, what is newest comes live.
+        if is_newest && numbering == Numbering::Sequence {
+            self.last = Some(edge);
+        }
+        if self.floor.is_none_or(|floor| edge.number() < floor.number()) {
+            self.floor = Some(edge);
+        }
+        self.latest = self.latest.max(edge.ts_event);
     }
 
     fn apply_link(&mut self, edge: Edge, prev: Option<u64>, hash: u32) {

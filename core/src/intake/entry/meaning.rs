@@ -78,8 +78,6 @@ impl Intake {
                 self.counts.rows += 1;
                 self.counts.conflicted += u64::from(conflict);
                 self.counts.backfilled += u64::from(head.origin == Origin::Backfill);
-                self.continuity.filled(stream, now.wall, &mut self.decisions);
-                self.decide();
             }
             Verdict::Drop(why) => {
                 self.decide();
@@ -89,6 +87,8 @@ impl Intake {
                 self.counts.repeated += u64::from(why != Drop::NotOwed);
             }
         }
+        self.continuity.filled(stream, now.wall, &mut self.decisions);
+        self.decide();
     }
 
     /// Keeps what can be kept of a row that no entry can hold; all else goes on.

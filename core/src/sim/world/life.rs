@@ -57,6 +57,7 @@ impl Life<'_> {
         if is_known {
             self.world.recorder.compare(&engine.reader)?;
         }
+        self.world.recorder.resume_ledger(&engine.reader);
         self.cursor = Some(self.world.recorder.cursor(&engine.reader));
         for op in ops {
             self.at();
@@ -205,6 +206,10 @@ impl Life<'_> {
             return Ok(Some(End::Killed));
         }
         self.record(engine)?;
+        if let Some(at) = self.world.cut_at.take_if(|at| *at <= self.world.elapsed) {
+            self.world.tell("the power fails, soon after".to_owned());
+            return Ok(Some(End::PowerCut(at.as_nanos() as u64)));
+        }
         if engine.has_failed() {
             if std::mem::take(&mut self.world.is_failing) {
                 self.world.tell("the pipeline has failed, and a person mends the disk".to_owned());
@@ -227,6 +232,7 @@ impl Life<'_> {
         if let Some(cursor) = &mut self.cursor {
             recorder.read(cursor, u64::MAX, venue)?;
         }
+        recorder.look_behind_loss(&engine.reader);
         let position = recorder.position;
         let told = recorder.told.as_mut().map(std::mem::take).unwrap_or_default();
         told.into_iter().chain(machine::said()).for_each(|line| self.world.tell(line));
@@ -321,6 +327,7 @@ impl Life<'_> {
         machine::disks().iter().for_each(|(_, disk)| disk.spare());
         machine::slow_down(5);
         self.world.venue.heal();
+        self.world.cut_at = None;
         for store in &self.world.stores {
             let mut store = locked(store);
             store.is_down = false;
@@ -361,10 +368,10 @@ impl Life<'_> {
             }
         }
         let asks = format!("gaps stay open: {:?}", *engine.running.asks[0].borrow());
-        // A sink that needs a person, since somebody has restored something, has all it may have in hand, and a spool that is
-        // full of that takes nothing.
+        // A sink that needs a person, since somebody has restored something or its disk has failed, has all it may have in
+        // hand, and a spool that is full of that takes nothing.
         match self.stop(engine, End::Done).await? {
-            End::Noticed(why) => Ok(End::Noticed(why)),
+            end @ (End::Noticed(_) | End::Failed) => Ok(end),
             _ => Err(asks),
         }
     }

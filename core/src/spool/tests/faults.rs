@@ -203,6 +203,21 @@ fn an_fsync_that_fails_twice_stops_the_spool_and_keeps_what_was_durable() {
 }
 
 #[test]
+fn a_head_that_is_too_long_to_be_written_again_stops_the_spool_and_says_so() {
+    let disk = SimDisk::default();
+    let mut writer = open(&disk);
+    for id in 1..=6 {
+        let mut items = ItemBuffer::default();
+        assert!(items.push_control(&stream(id, &"A".repeat(3 << 20))));
+        append(&mut writer, &items);
+    }
+    disk.fail(Failure::OneSync(0));
+    let error = sync(&mut writer).expect_err("whoever waits for the fsync would wait for ever");
+    assert_eq!(error.kind(), Kind::Permanent);
+    assert!(error.chain().contains("head"), "{}", error.chain());
+}
+
+#[test]
 fn what_waits_for_an_fsync_is_bounded() {
     let disk = SimDisk::default();
     let recovery =

@@ -187,6 +187,9 @@ fn items(version: u32) -> Vec<Stored> {
         let left = Control::Left { session: 1, streams: vec![1], by: LeftBy::Venue, at: at(58) };
         items.extend(controls(vec![left]));
     }
+    if version >= 4 {
+        items.extend(controls(vec![Control::Baseline { gap: GapId(3), stream: 1, edge: edge(4) }]));
+    }
     items
 }
 

@@ -36,9 +36,14 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, time::Duration};
+use std::{
+    cell::RefCell,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 pub use stored::{StoredRow, columns, row_of_json, rows_of, value_of_json};
 
@@ -216,7 +221,17 @@ impl fmt::Display for Report {
 ///
 /// If the sink has failed one, with all that it did.
 pub async fn assert_kept<B: SinkBench + 'static>(bench: impl AsyncFn() -> B) -> Report {
-    let report = check(bench).await;
+    assert_kept_in_lanes(1, async |_| bench().await).await
+}
+
+/// As [`assert_kept`], so many checks at a time, for a store whose checks mostly wait. `bench` is told in which lane its check is:
+/// those of one lane come one after the other.
+///
+/// # Panics
+///
+/// As [`assert_kept`].
+pub async fn assert_kept_in_lanes<B: SinkBench + 'static>(lanes: usize, bench: impl AsyncFn(usize) -> B) -> Report {
+    let report = check_in_lanes(lanes, bench).await;
     assert!(report.broken.is_empty(), "{report}");
     println!("{report}");
     report
@@ -224,22 +239,54 @@ pub async fn assert_kept<B: SinkBench + 'static>(bench: impl AsyncFn() -> B) -> 
 
 /// Runs all checks, each with a new bench.
 pub async fn check<B: SinkBench + 'static>(bench: impl AsyncFn() -> B) -> Report {
+    check_in_lanes(1, async |_| bench().await).await
+}
+
+async fn check_in_lanes<B: SinkBench + 'static>(lanes: usize, bench: impl AsyncFn(usize) -> B) -> Report {
     let only = std::env::var("TIDEGATE_CONTRACT").unwrap_or_default();
-    let mut report = Report::default();
-    for (name, check) in checks::ALL.iter().filter(|(name, _)| name.contains(&only)) {
-        report.run(name, *check, Box::new(bench().await)).await;
-    }
+    let checks = checks::ALL.iter().filter(|(name, _)| name.contains(&only));
+    let (waiting, report) = (RefCell::new(checks), RefCell::new(Report::default()));
+    let lane = async |lane: usize| {
+        loop {
+            let Some((name, check)) = waiting.borrow_mut().next() else { break };
+            let bench: Box<dyn SinkBench> = Box::new(bench(lane).await);
+            let ended = run(name, *check, bench).await;
+            report.borrow_mut().add(name, ended);
+        }
+    };
+    join_all((0..lanes).map(lane)).await;
+    let mut report = report.into_inner();
+    report.sort();
     report
 }
 
+/// Runs a check; returns what was noted of it.
+async fn run(name: &'static str, check: Check, bench: Box<dyn SinkBench>) -> Verdict<String> {
+    let began = Instant::now();
+    let mut case = Case::new(bench);
+    let ended = caught("the check, the sink or the bench", check(&mut case)).await;
+    ended.unwrap_or_else(|panic| broken(panic.chain()))?;
+    // One that takes its time is looked at first when a test has become slow.
+    case.note(format!("{:.1} s", began.elapsed().as_secs_f64()));
+    println!("contract of sinks: kept {name}");
+    Ok(case.noted())
+}
+
 impl Report {
-    async fn run(&mut self, name: &'static str, check: Check, bench: Box<dyn SinkBench>) {
-        let mut case = Case::new(bench);
-        let ended = caught("the check, the sink or the bench", check(&mut case)).await;
-        match ended.unwrap_or_else(|panic| Err(Stop::Broken(panic.chain()))) {
-            Ok(()) => self.kept.push((name, case.noted())),
-            Err(Stop::LeftOut(why)) => self.left_out.push((name, why)),
-            Err(Stop::Broken(what)) => self.broken.push((name, what)),
+    fn add(&mut self, name: &'static str, ended: Verdict<String>) {
+        let (checks, text) = match ended {
+            Ok(noted) => (&mut self.kept, noted),
+            Err(Stop::LeftOut(why)) => (&mut self.left_out, why),
+            Err(Stop::Broken(what)) => (&mut self.broken, what),
+        };
+        checks.push((name, text));
+    }
+
+    /// Puts the checks into the order that they have without lanes.
+    fn sort(&mut self) {
+        let place = |(name, _): &(&str, String)| checks::ALL.iter().position(|(known, _)| known == name);
+        for checks in [&mut self.kept, &mut self.left_out, &mut self.broken] {
+            checks.sort_by_key(place);
         }
     }
 }

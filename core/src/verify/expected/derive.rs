@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Known, Row, RowId, Show, Stream, Wanted};
+use super::{super::values::Printer, Known, Row, RowId, Show, Stream, Wanted};
 use crate::{
     chunk::{ChunkBuilder, Fate, Plan, RowSource},
     spool::{Cause, RowHead},
@@ -90,10 +90,13 @@ impl Wanted {
             if !self.is_compared(part.table) {
                 continue;
             }
-            let since = self.since(part.table);
-            for Cause { offset, .. } in part.causes {
-                if let Some((stream, id)) = rows.get(&offset).filter(|(_, id)| id.ts_recv >= since) {
-                    show(&Row { table: part.table, stream, id: *id, offset });
+            let columns = self.columns.get(&part.table).cloned().unwrap_or_default();
+            let printer = Printer::new(&part.rows, &columns, self.time_unit);
+            for (at, Cause { offset, .. }) in part.causes.into_iter().enumerate() {
+                let Some((stream, id)) = rows.get(&offset) else { continue };
+                if self.is_shown(part.table, id) {
+                    let values = (!columns.is_empty()).then(|| printer.values(at));
+                    show(&Row { table: part.table, stream, id: *id, offset, values });
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tidegate_core::{
     Error, Result,
-    catalog::Catalog,
+    catalog::{Catalog, Role},
     chunk::SinkTable,
     config::{self, Environment, Files, Pipeline},
     pipeline::{Folder as Data, check_store},
@@ -93,6 +93,11 @@ impl Asked {
 }
 
 fn load(catalog: &Catalog, sink: &Sink, text: &str) -> Result<Pipeline, Failure> {
+    if !catalog.names(Role::Sink).contains(&sink.name()) {
+        let (shown, name) = (&sink.shown, sink.name());
+        let text = format!("--sink {shown}: sink `{name}` is not in this build: build it with --features {name}");
+        return Err(Failure::usage(text));
+    }
     let variables = sink.variables.iter().map(|(name, value)| (*name, value.as_str()));
     let loaded = config::load(catalog, Files::of_text("demo.toml", text), &Environment::new(variables));
     if let Some(refused) = loaded.refused.into_iter().next() {
@@ -125,15 +130,12 @@ const TRADE: &[&str] = &["symbol", "id", "price", "size", "side", "ts_event", "o
 
 #[cfg(test)]
 mod tests {
-    use tidegate_core::catalog::{Role, Unavailable};
-
     use super::*;
 
     #[test]
     fn a_store_that_this_build_has_not_is_answered_with_the_feature_that_brings_it() {
         let mut catalog = Catalog::default();
         tidegate_sources::register(&mut catalog);
-        catalog.unavailable(Role::Sink, "kafka", Unavailable::Feature("kafka"));
         let sink = Sink::read("kafka://broker").unwrap();
         let text = super::super::folder::pipeline("endpoint = \"test\"", &sink, 7);
         let why = load(&catalog, &sink, &text).unwrap_err().text;

@@ -14,7 +14,7 @@ use crate::cli::Failure;
 #[derive(Debug)]
 pub(super) enum Store {
     File { path: PathBuf, reading: Reading },
-    Asked { asked: Asked, shown: String, last: Standing },
+    Asked { asked: Box<Asked>, shown: String, last: Standing },
 }
 
 impl Store {
@@ -23,7 +23,7 @@ impl Store {
     }
 
     pub(super) fn asked(asked: Asked, shown: String) -> Self {
-        Self::Asked { asked, shown, last: Standing::default() }
+        Self::Asked { asked: Box::new(asked), shown, last: Standing::default() }
     }
 
     /// Returns where the store stands; one that does not answer where it stood: its sink says what is wrong.

@@ -4,7 +4,7 @@ use tidegate_core::{
     Kind,
     config::OnConflict,
     row::kinds::Trade,
-    sink::{Sink, Written},
+    sink::{Sink, UniqueKey, Written},
 };
 
 use super::{Bench, assert_committed, delivery::to_the_end, offset};
@@ -156,6 +156,12 @@ async fn a_primary_key_of_somebody_elses_is_an_index_too_and_a_partial_one_is_no
     let mut sink = bench.opened().await;
     assert_committed(bench.write(&mut sink, 0, last).await);
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, 3);
+    let theirs = [UniqueKey { table: "trades".to_owned(), columns: vec!["id".to_owned(), "symbol".to_owned()] }];
+    assert_eq!(sink.unique_keys(), theirs, "in its own order: what it would merge is measured");
+    let mut looking = bench.sink();
+    bench.run("CREATE UNIQUE INDEX ON trades (seq) WHERE seq > 3; CREATE UNIQUE INDEX ON trades (lower(id))").await;
+    looking.reach(&bench.context().tables).await.unwrap();
+    assert_eq!(looking.unique_keys(), theirs, "of all rows, and of columns as they are");
 
     let mut bench = Bench::new().await;
     bench.key("trades", OnConflict::Replace, &["id"]);

@@ -1,4 +1,4 @@
-//! The contract of sinks, on a server of its own, which is killed and frozen.
+//! The contract of sinks, on servers of its own, which are killed and frozen: plain tables on Postgres, hypertables on TimescaleDB.
 
 use std::{
     error::Error,
@@ -26,6 +26,7 @@ use tokio_postgres::{
 };
 
 use super::super::{
+    TimescaleConfig,
     schema::{check_identifier, quoted},
     sink::Postgres,
 };
@@ -33,13 +34,31 @@ use super::super::{
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keeps_the_contract_of_sinks() {
     let server = Arc::new(Mutex::new(super::server().await));
-    let report = contract::assert_kept(async || Schema::new(server.clone()).await).await;
+    let report = contract::assert_kept(async || Schema::new(server.clone(), Store::Postgres).await).await;
     // Each write is committed at once.
     assert_eq!(report.left_out(), ["back-pressure"]);
 }
 
+/// The build of TimescaleDB that is to be had here has one backend: an open transaction of one connection holds up all others,
+/// and no session can be ended by another one. So nothing is looked at while a transaction is open, and what two sessions do to
+/// each other at one moment is shown on Postgres only, by the same code.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keeps_the_contract_of_sinks_with_hypertables() {
+    let server = tokio::task::spawn_blocking(|| Server::start("timescale")).await.unwrap();
+    let server = Arc::new(Mutex::new(server));
+    let report = contract::assert_kept(async || Schema::new(server.clone(), Store::Timescale).await).await;
+    assert_eq!(report.left_out(), ["back-pressure"]);
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Store {
+    Postgres,
+    Timescale,
+}
+
 /// A schema that does not exist yet.
 struct Schema {
+    store: Store,
     server: Arc<Mutex<Server>>,
     /// Past the proxy.
     url: String,
@@ -48,12 +67,12 @@ struct Schema {
 }
 
 impl Schema {
-    async fn new(server: Arc<Mutex<Server>>) -> Self {
+    async fn new(server: Arc<Mutex<Server>>, store: Store) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let url = server.lock().unwrap().url().to_owned();
         let address = url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned();
         let proxy = Proxy::to(address).await.unwrap();
-        Self { server, url, proxy, name: format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)) }
+        Self { store, server, url, proxy, name: format!("c{}", NEXT.fetch_add(1, Ordering::Relaxed)) }
     }
 
     async fn client(&self) -> Client {
@@ -87,7 +106,11 @@ impl SinkBench for Schema {
             self.proxy.address(),
             self.name
         );
-        Box::new(Postgres::new(super::settings(&json)))
+        let settings = match self.store {
+            Store::Postgres => super::settings(&json),
+            Store::Timescale => serde_json::from_str::<TimescaleConfig>(&json).unwrap().with_hypertables(),
+        };
+        Box::new(Postgres::new(settings))
     }
 
     async fn rows(&mut self, table: &SinkTable) -> Vec<StoredRow> {

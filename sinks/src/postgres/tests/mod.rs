@@ -3,6 +3,7 @@
 mod conflicts;
 mod contract;
 mod delivery;
+mod derived;
 mod faults;
 mod parts;
 mod pooled;

@@ -1,11 +1,12 @@
 //! Certificates and passwords, against a server that asks for them.
 
-use std::{fs, path::Path, process::Command};
+use std::{fs, path::Path};
 
 use tidegate_core::{
     Kind,
     row::{Table, kinds::Trade},
     sink::Sink,
+    testkit::certificates,
 };
 
 use super::{Bench, Postgres, assert_committed, link, server, settings};
@@ -14,7 +15,7 @@ use super::{Bench, Postgres, assert_committed, link, server, settings};
 async fn certificates_are_verified_shown_and_asked_for_and_no_secret_is_in_any_word() {
     let mut server = server().await;
     let folder = tempfile::tempdir().unwrap();
-    certificates(folder.path());
+    make(folder.path());
     let data = server.directory().join("data");
     for name in ["ca.pem", "server.pem", "server.key"] {
         fs::copy(folder.path().join(name), data.join(name)).unwrap();
@@ -80,25 +81,9 @@ async fn certificates_are_verified_shown_and_asked_for_and_no_secret_is_in_any_w
 }
 
 /// An authority, what it signs for the server and for us, and another authority.
-fn certificates(folder: &Path) {
-    let openssl = |arguments: &str| {
-        let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output().unwrap();
-        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
-    };
-    for name in ["ca", "other-ca"] {
-        openssl(&format!(
-            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.pem \
-            -days 2 -subj /CN={name}"
-        ));
-    }
-    fs::write(folder.join("server.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    fs::write(folder.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
-    for (name, subject) in [("server", "/CN=server"), ("client", "/CN=certified")] {
-        openssl(&format!(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout {name}.key -out {name}.csr -subj {subject}"
-        ));
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -out {name}.pem -days 2 -extfile {name}.ext"
-        ));
-    }
+fn make(folder: &Path) {
+    certificates::authority(folder, "ca");
+    certificates::authority(folder, "other-ca");
+    certificates::for_server(folder, "ca", "server");
+    certificates::for_client(folder, "ca", "client", "certified");
 }

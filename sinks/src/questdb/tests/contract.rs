@@ -48,12 +48,12 @@ impl Behind {
     }
 
     /// Past the proxy.
-    fn client(&self) -> Client {
-        Client::new(&self.config(Server::shared("questdb").url().to_owned())).unwrap()
+    async fn client(&self) -> Client {
+        Client::new(&self.config(Server::shared("questdb").url().to_owned())).await.unwrap()
     }
 
     async fn run(&self, sql: &str) {
-        self.client().sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", error.chain()));
+        self.client().await.sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", error.chain()));
     }
 }
 
@@ -64,7 +64,7 @@ impl SinkBench for Behind {
     }
 
     async fn rows(&mut self, table: &SinkTable) -> Vec<StoredRow> {
-        let client = self.client();
+        let client = self.client().await;
         if look::standings(&client, &[&table.name]).await.unwrap().is_empty() {
             return Vec::new();
         }

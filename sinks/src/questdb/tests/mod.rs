@@ -2,9 +2,11 @@
 
 mod contract;
 mod delivery;
+mod derived;
 mod faults;
 mod owners;
 mod tables;
+mod tls;
 mod values;
 
 use std::{
@@ -106,7 +108,7 @@ impl Bench {
     }
 
     async fn sql(&self, sql: &str) -> Vec<Vec<Value>> {
-        let client = Client::new(&self.config).unwrap();
+        let client = Client::new(&self.config).await.unwrap();
         client.sql(sql).await.unwrap_or_else(|error| panic!("{sql}: {}", error.chain()))
     }
 
@@ -125,7 +127,7 @@ impl Bench {
     async fn until(&self, sql: &str, wanted: i64) {
         let mut last = None;
         for _ in 0..3_000 {
-            let found = Client::new(&self.config).unwrap().sql(sql).await;
+            let found = Client::new(&self.config).await.unwrap().sql(sql).await;
             last = found.ok().and_then(|rows| rows.first()?.first()?.as_i64());
             if last == Some(wanted) {
                 return;

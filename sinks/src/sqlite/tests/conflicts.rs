@@ -4,7 +4,7 @@ use tidegate_core::{
     Kind,
     config::OnConflict,
     row::kinds::Trade,
-    sink::{Sink, Written},
+    sink::{Sink, UniqueKey, Written},
 };
 
 use super::{Bench, assert_committed, delivery::to_the_end, offset};
@@ -159,6 +159,14 @@ async fn a_primary_key_of_somebody_elses_is_an_index_too() {
     let mut sink = bench.opened().await;
     assert_committed(bench.write(&mut sink, 0, last).await);
     assert_eq!(bench.number("SELECT count(*) FROM trades").await, 3);
+    let theirs = [UniqueKey { table: "trades".to_owned(), columns: vec!["id".to_owned(), "symbol".to_owned()] }];
+    assert_eq!(sink.unique_keys(), theirs, "in its own order: what it would merge is measured");
+    bench
+        .run("CREATE UNIQUE INDEX some ON trades (seq) WHERE seq > 3; CREATE UNIQUE INDEX low ON trades (lower(id))")
+        .await;
+    let mut looking = bench.sink();
+    looking.reach(&bench.context().tables).await.unwrap();
+    assert_eq!(looking.unique_keys(), theirs, "of all rows, and of columns as they are");
 }
 
 fn own((why, statement): (&str, &str)) -> (String, String) {

@@ -89,19 +89,36 @@ fn is_near(trade: &Trade<'_>, edge: Edge) -> bool {
     trade.ts_event().0.abs_diff(edge.ts_event.0) <= 1_000_000_000
 }
 
-/// Reads trades one by one, rejecting those that cannot be read or do not fit; says whether there were such.
+/// Reads trades one by one, rejecting those that cannot be read or do not fit; says whether there were such. The first are
+/// kept one by one, and if there are many more, those together: a frame of nothing else is no million of them.
 pub(in super::super) fn each<'a>(
     raw: &[&'a RawValue],
     fits: impl Fn(&Trade<'a>) -> Result<()>,
     out: &mut Outbox,
 ) -> (Vec<Trade<'a>>, bool) {
     let mut trades = Vec::with_capacity(raw.len());
+    let mut rejected = 0;
+    let mut others: Option<(String, Error)> = None;
     for raw in raw {
         match read(raw.get()).and_then(|trade| fits(&trade).map(|()| trade)) {
             Ok(trade) => trades.push(trade),
-            Err(error) => out.reject(raw.get(), &error),
+            Err(error) if rejected < ONE_BY_ONE => {
+                rejected += 1;
+                out.reject(raw.get(), &error);
+            }
+            Err(error) => {
+                let (others, _) = others.get_or_insert_with(|| (String::new(), error));
+                others.push(if others.is_empty() { '[' } else { ',' });
+                others.push_str(raw.get());
+            }
         }
+    }
+    if let Some((others, error)) = others {
+        out.reject(others + "]", &error);
     }
     let is_partial = trades.len() < raw.len();
     (trades, is_partial)
 }
+
+/// So many of a frame are kept one by one where they cannot be read.
+const ONE_BY_ONE: usize = 16;

@@ -47,6 +47,18 @@ fn a_frame_that_says_something_twice_is_malformed_and_leaves_no_row() {
 }
 
 #[test]
+fn of_a_frame_full_of_broken_events_most_are_kept_together() {
+    let mut script = listening(everything(), "");
+    let broken = vec!["0"; 100_000];
+    let events = format!("[{TRADE},{}]", broken.join(","));
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &events)).unwrap();
+    let rejected = script.rejected();
+    assert_eq!((script.stored.len(), rejected.len()), (1, 17), "the good one is stored");
+    let kept: usize = rejected.iter().map(|(raw, _)| raw.matches('0').count()).sum();
+    assert_eq!(kept, broken.len(), "and nothing is thrown away");
+}
+
+#[test]
 fn a_trade_with_a_missing_or_impossible_member_is_rejected() {
     let changes = [
         (r#""price":0.0105"#, r#""price":null"#),

@@ -153,6 +153,8 @@ fn one_that_expires_soon_does_not_come_in_and_one_that_is_in_stays_to_its_end() 
     wake_by_a_state(&mut script, 601);
     let (_, channels) = script.discover(|request| market.serve(request)).unwrap();
     assert_eq!(names(&channels), ["ETH-A", "ETH-B", "ETH-F"], "D has expired");
+    let has_ended = |name: &str| script.protocol.has_ended(&format!("trades.{name}.100ms"));
+    assert!(has_ended("ETH-D") && !has_ended("ETH-A") && !has_ended("ETH-C"));
 }
 
 #[test]

@@ -115,6 +115,17 @@ fn without_the_venues_time_a_channel_is_confirmed_when_the_reply_came() {
 }
 
 #[test]
+fn a_time_that_no_clock_shows_confirms_nothing_at_that_time() {
+    for us_out in ["9223372036854775", "-1", "0", "\"noon\""] {
+        let mut script = ready();
+        script.subscribe(&CHANNELS[..1]).unwrap();
+        script.frame(&format!(r#"{{"id":3,"result":["ticker.ETH-PERPETUAL.100ms"],"usOut":{us_out}}}"#)).unwrap();
+        assert_eq!(script.confirmed(), [(CHANNELS[0], NOW)], "{us_out}");
+        assert_eq!(script.ignored(), ["a time of the venue's that no clock shows"], "{us_out}");
+    }
+}
+
+#[test]
 fn replies_are_matched_by_id_and_not_by_order() {
     let mut script = ready();
     script.subscribe(&CHANNELS[..1]).unwrap();
@@ -266,7 +277,7 @@ fn credentials_are_sent_as_a_secret_and_subscriptions_wait_for_the_login() {
     let secret = "a-marker-that-nobody-may-see";
     let login = script.sent.iter().find(|text| text.contains("public/auth")).unwrap().clone();
     assert!(login.contains(secret) && login.contains("client_credentials"));
-    assert!(script.asked_for(&Command::SendSecret(login)), "sent so that no capture has it");
+    assert!(script.asked_for(&Command::SendSecret(login, secret.to_owned())), "sent so that no capture has it");
     script.frame(&result(1, "{}")).unwrap();
     script.frame(&result(2, r#""ok""#)).unwrap();
     assert!(!script.asked_for(&Command::Ready));

@@ -7,6 +7,11 @@ use std::{
     time::Instant,
 };
 
+use tokio_tungstenite::tungstenite::{
+    Message,
+    protocol::{CloseFrame, frame::coding::CloseCode},
+};
+
 use super::*;
 use crate::{
     Error,
@@ -122,6 +127,12 @@ async fn no_secret_is_recorded() {
     peer.say(r#"{"access_token":"MARKER"}"#);
     peer.say("row a 1");
     world.logged("row a 1 live").await;
+    // Venues repeat what they were sent.
+    peer.say(r#"{"refused":"MARKER"}"#);
+    let frame = CloseFrame { code: CloseCode::Policy, reason: "wrong password MARKER".into() };
+    peer.send(Message::Close(Some(frame)));
+    world.logged("ended: closed with 1008 wrong password •••").await;
+    assert!(!world.reason().contains("MARKER"), "{}", world.reason());
     finish(world).await;
     let text = format!("{:?}", lines(dir.path()));
     assert!(text.contains("http://venue/channels?key=***") && text.contains("Sent"), "{text}");
@@ -305,7 +316,7 @@ async fn record_everything(dir: &Path) -> World {
     peer.say("row a 1\nrow b 1");
     peer.say("row a 2\nbad");
     peer.say("row a 3\npart\nrestart a\nrow a 1");
-    peer.send(tokio_tungstenite::tungstenite::Message::binary(vec![1, 2, 254]));
+    peer.send(Message::binary(vec![1, 2, 254]));
     peer.say("wake 0");
     assert_eq!(peer.heard().await, "woken");
     world.show(vec![Ask { gap: gap(1), number: 1, not_before: None }]);

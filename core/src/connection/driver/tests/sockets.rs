@@ -143,7 +143,7 @@ async fn tls_needs_a_certificate_of_a_known_authority_for_the_right_name() {
         drop(line.read());
     };
     let venue = Venue::start(serve);
-    let trusting = HttpClient::new().with_ca(&pem("ca.pem")).unwrap();
+    let trusting = HttpClient::new().with_ca(&pem("ca.pem")).await.unwrap();
     let (right, wrong) = (venue.named("wss", "localhost"), venue.named("wss", "127.0.0.1"));
     world(&right, trusting.clone(), |_| {}).logged("row a 1 live").await;
     let reason = world(&wrong, trusting, |_| {}).told("no connection").await;
@@ -164,7 +164,7 @@ async fn http_answers_come_with_status_and_the_pause_that_was_asked_for() {
 async fn http_over_tls_trusts_the_same_authorities() {
     let venue = Venue::start(|stream| answer(encrypted(stream), "200 OK", "", "fine"));
     let url = venue.named("https", "localhost");
-    let trusting = HttpClient::new().with_ca(&pem("ca.pem")).unwrap();
+    let trusting = HttpClient::new().with_ca(&pem("ca.pem")).await.unwrap();
     assert_eq!(trusting.call(&Request::get(&url), SECOND * 10).await.unwrap().body, b"fine");
     let error = HttpClient::new().call(&Request::get(&url), SECOND * 10).await.unwrap_err().to_string();
     assert!(error.contains("UnknownIssuer") && !error.contains("hidden"), "{error}");
@@ -177,10 +177,10 @@ async fn an_http_venue_that_never_answers_is_left_in_time() {
     assert_eq!(outcome, Err(NoAnswer::TimedOut(SECOND / 5)));
 }
 
-#[test]
-fn a_file_without_certificates_is_an_error_of_the_configuration() {
+#[tokio::test]
+async fn a_file_without_certificates_is_an_error_of_the_configuration() {
     for (file, why) in [("localhost.key", "holds no certificate"), ("absent.pem", "No such file")] {
-        let error = HttpClient::new().with_ca(&pem(file)).unwrap_err();
+        let error = HttpClient::new().with_ca(&pem(file)).await.unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
     }
 }

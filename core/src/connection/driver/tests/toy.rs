@@ -90,7 +90,7 @@ impl Toy {
             "wake" => out.wake_after(Duration::from_secs(word().parse().unwrap_or_default())),
             "rediscover" => out.rediscover(),
             "answer" => out.send(word()),
-            "login" => out.send_secret("password MARKER"),
+            "login" => out.send_secret("password MARKER", "MARKER"),
             "answered" => out.answered(GapId(word().parse().unwrap_or_default())),
             "bad" => return Err(Error::malformed("what is this")),
             "later" => {

@@ -135,21 +135,19 @@ impl Host {
         let mut controls = Vec::new();
         let verdict = self.continuity.judge(&row, hash, neighbour, self.at(), &mut controls);
         self.log(controls);
-        let (epoch, conflict) = match verdict {
-            Verdict::Keep { epoch, conflict } => (epoch, conflict),
-            Verdict::Drop(why) => {
-                self.dropped.push(why);
-                return false;
+        match verdict {
+            Verdict::Keep { epoch, conflict } => {
+                self.conflicts += u64::from(conflict);
+                let row = RowHead { epoch, ..row };
+                self.continuity.apply_row(&row, hash);
+                self.log.push(Logged::Row(row, hash));
             }
-        };
-        self.conflicts += u64::from(conflict);
-        let row = RowHead { epoch, ..row };
-        self.continuity.apply_row(&row, hash);
-        self.log.push(Logged::Row(row, hash));
+            Verdict::Drop(why) => self.dropped.push(why),
+        }
         let mut closed = Vec::new();
         self.continuity.filled(row.head.stream, self.at(), &mut closed);
         self.log(closed);
-        true
+        matches!(verdict, Verdict::Keep { .. })
     }
 
     pub(super) fn asks(&self) -> Vec<OpenAsk> {

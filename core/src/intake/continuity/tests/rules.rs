@@ -22,6 +22,7 @@ fn with_baseline() -> (Host, u32) {
     host.history(1, &[(stream, seq(10), 90 * S, 10)]);
     host.answered(ask.gap.id, ask.number);
     assert!(host.asks().is_empty(), "the baseline is known");
+    host.dropped.clear();
     (host, stream)
 }
 
@@ -35,7 +36,7 @@ fn history(host: &mut Host, session: u32, stream: u32, numbers: &[u64]) -> usize
 }
 
 #[test]
-fn the_first_confirmation_asks_for_the_baseline_and_keeps_only_what_is_owed_and_its_neighbour() {
+fn the_first_confirmation_asks_for_the_baseline_and_keeps_only_what_is_owed() {
     let mut host = Host::new();
     let stream = host.stream("A");
     host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
@@ -44,7 +45,8 @@ fn the_first_confirmation_asks_for_the_baseline_and_keeps_only_what_is_owed_and_
     let ask = host.only();
     let rows = [7, 8, 9, 10, 11].map(|n: u64| (stream, seq(n), (90 + n as i64) * S, n as u32));
     host.history(1, &rows);
-    assert_eq!(host.stored(stream), [9, 10, 11], "7 and 8 are older than the neighbour of what is owed");
+    assert_eq!(host.stored(stream), [10, 11], "9 is the neighbour of what is owed, and no row");
+    assert_eq!(host.hull(), (Some(11), None));
     host.answered(ask.gap.id, ask.number);
     assert_eq!(host.outcomes(), [GapOutcome::Backfilled]);
     assert!(live(&mut host, 1, stream, 12));
@@ -145,7 +147,7 @@ fn a_jump_in_a_dense_stream_opens_a_gap_that_the_missing_numbers_close() {
     assert_eq!(history(&mut host, 1, stream, &[11, 12, 13, 14]), 1);
     assert!(host.asks().is_empty());
     assert_eq!(host.outcomes()[1..], [GapOutcome::Backfilled]);
-    assert_eq!(host.stored(stream), [10, 11, 14, 12, 13]);
+    assert_eq!(host.stored(stream), [11, 14, 12, 13]);
 }
 
 #[test]
@@ -224,7 +226,7 @@ fn a_stream_that_expired_while_nobody_listened_can_be_repaired_after_it_was_left
     assert!(ask.has_left && !ask.is_covered);
     history(&mut host, 1, stream, &[11, 12]);
     host.answered(ask.gap.id, ask.number);
-    assert_eq!(host.stored(stream), [10, 11, 12]);
+    assert_eq!(host.stored(stream), [11, 12]);
     assert!(host.asks().is_empty());
     host.confirm(1, 0, &[(stream, Numbering::Sequence)], 300 * S);
     assert_eq!(host.hull(), (Some(12), None), "what was made meanwhile is asked for when it comes back");
@@ -285,7 +287,7 @@ fn a_smaller_number_at_a_later_time_is_a_new_numbering() {
     assert!(host.live(1, stream, seq(1), 300 * S, 1));
     assert!(host.live(1, stream, seq(2), 301 * S, 2));
     assert!(host.asks().is_empty());
-    assert_eq!(host.stored(stream), [10, 11, 1, 2]);
+    assert_eq!(host.stored(stream), [11, 1, 2]);
 }
 
 #[test]
@@ -308,7 +310,7 @@ fn after_a_restart_behind_a_cut_both_numberings_are_filled_from_one_history() {
     for ask in host.asks() {
         host.answered(ask.gap.id, ask.number);
     }
-    assert_eq!(host.stored(stream), [10, 11, 3, 12, 1, 2]);
+    assert_eq!(host.stored(stream), [11, 3, 12, 1, 2]);
     assert!(host.asks().is_empty());
 }
 
@@ -337,7 +339,7 @@ fn the_last_record_of_a_numbering_that_the_first_of_the_next_has_overtaken_is_ne
     assert!(live(&mut host, 1, stream, 12));
     assert!(!live(&mut host, 1, stream, 12) && !live(&mut host, 1, stream, 11));
     assert!(host.live(1, stream, seq(2), 201 * S, 2));
-    assert_eq!(host.stored(stream), [10, 11, 1, 12, 2]);
+    assert_eq!(host.stored(stream), [11, 1, 12, 2]);
 }
 
 #[test]
@@ -360,7 +362,7 @@ fn a_number_that_was_given_up_before_the_venue_numbered_anew_is_new_when_it_come
     host.lost(ask.gap.id);
     assert!(host.live(1, stream, seq(1), 200 * S, 1));
     assert!(live(&mut host, 1, stream, 12) && !live(&mut host, 1, stream, 12));
-    assert_eq!(host.stored(stream), [10, 13, 1, 12]);
+    assert_eq!(host.stored(stream), [13, 1, 12]);
 }
 
 #[test]
@@ -369,7 +371,7 @@ fn a_restart_that_the_venue_tells_of_needs_no_guess() {
     host.decide(|continuity, _, out| continuity.restarted(stream, out));
     assert!(host.live(1, stream, seq(1), 90 * S, 1), "also at the same time as the last one before");
     assert!(host.asks().is_empty());
-    assert_eq!(host.stored(stream), [10, 1]);
+    assert_eq!(host.stored(stream), [1]);
 }
 
 #[test]
@@ -440,7 +442,7 @@ fn records_on_the_way_when_the_history_shows_a_new_numbering_belong_to_the_old_o
     assert!(!live(&mut host, 2, stream, 11) && !live(&mut host, 2, stream, 12), "they were made before the restart");
     assert!(!host.live(2, stream, seq(1), 301 * S, 1001));
     assert!(host.live(2, stream, seq(2), 302 * S, 1002));
-    assert_eq!(host.stored(stream), [10, 11, 12, 1, 2]);
+    assert_eq!(host.stored(stream), [11, 12, 1, 2]);
 }
 
 #[test]
@@ -662,7 +664,7 @@ fn after_the_venue_numbers_anew_a_record_that_was_made_before_an_earlier_number_
     let rows = [(stream, seq(2), 200 * S - 5, 2), (stream, seq(3), 200 * S - 7, 3), (stream, seq(4), 201 * S, 4)];
     assert_eq!(host.history(1, &rows), 1, "what the venue has sent is not called absent");
     assert!(host.asks().is_empty());
-    assert_eq!(host.stored(stream), [10, 11, 1, 2, 4, 3]);
+    assert_eq!(host.stored(stream), [11, 1, 2, 4, 3]);
 }
 
 #[test]
@@ -684,6 +686,37 @@ fn a_stream_that_was_forgotten_leaves_nothing_and_its_number_is_not_given_again(
     host.boot();
     assert!(host.continuity.key(stream).is_none());
     assert_eq!(host.continuity.next_stream(), again + 1);
+}
+
+#[test]
+fn a_stream_that_was_forgotten_and_is_taken_again_has_no_record_a_second_time() {
+    for numbering in [Numbering::Sequence, Numbering::Ordered] {
+        let position = |n: u64| match numbering {
+            Numbering::Ordered => Position::Ordered(n),
+            Numbering::Sequence | Numbering::Linked | Numbering::Unnumbered => seq(n),
+        };
+        let row = |stream: u32, n: u64, at: i64| (stream, position(n), at * S, n as u32);
+        let mut host = Host::new();
+        let stream = host.stream("A");
+        host.confirm(1, 0, &[(stream, numbering)], 100 * S);
+        host.live(1, stream, position(10), 110 * S, 10);
+        host.leave(1, stream);
+        while let Some(ask) = host.asks().first().cloned() {
+            host.answered(ask.gap.id, ask.number);
+        }
+        host.decide(|_, _, out| out.push(Control::Retired { stream }));
+
+        let again = host.stream("A");
+        host.confirm(1, 0, &[(again, numbering)], 115 * S);
+        let ask = host.only();
+        host.history(1, &[row(again, 10, 110), row(again, 11, 116)]);
+        host.answered(ask.gap.id, ask.number);
+        assert_eq!(host.stored(again), [11], "{numbering:?}: 10 shows what 11 follows on, and is there already");
+        // A second look brings it once more.
+        host.history(1, &[row(again, 10, 110), row(again, 11, 116)]);
+        host.end(1);
+        assert_eq!((host.stored(again), host.hull()), (vec![11], (Some(11), None)), "{numbering:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What commands ask of a store: to look at it without a trace, to count, to give its position to somebody.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{
     super::{
@@ -14,10 +14,11 @@ use super::{
 };
 use crate::{
     Error, Kind,
+    chunk::{SinkTable, TableRows},
     row::{Timestamp, Value},
     sink::Owner,
     spool::{Boot, SpoolPosition},
-    verify::{Audit, RowId, Stream},
+    verify::{Audit, Printer, RowId, Stream, Values},
 };
 
 /// `reach`, `claim` and `audit` make nothing in a new store, and take nothing from one that is written to.
@@ -85,6 +86,11 @@ pub(super) async fn audit(case: &mut Case) -> Verdict {
             }
             counts(&mut *audit, &table, since, &streams).await.map_err(|stop| with(&stop, &table.name))?;
         }
+        values(&mut *audit, &table, part, &rows).await.map_err(|stop| with(&stop, &table.name))?;
+        let counted = audit.count(&table).await?;
+        if counted != Some(rows.len() as u64) {
+            return broken(format!("`count` of `{}` is {counted:?} and has to be {}", table.name, rows.len()));
+        }
         let doubled = audit.doubled(&table, Timestamp(i64::MAX)).await?;
         if case.guarantee != crate::sink::Guarantee::AtLeastOnce && !doubled.is_empty() {
             return broken(format!("`doubled` finds rows twice that are there once: {doubled:?}"));
@@ -92,8 +98,8 @@ pub(super) async fn audit(case: &mut Case) -> Verdict {
     }
     let mut gone = case.cx.tables[EVERYTHING].clone();
     gone.name = case.bench.table_name("never_made");
-    if audit.sums(&gone, Timestamp(0)).await?.is_some() {
-        return broken("`sums` of a table that was never made are not none");
+    if audit.sums(&gone, Timestamp(0)).await?.is_some() || audit.count(&gone).await?.is_some() {
+        return broken("`sums` or `count` of a table that was never made are not none");
     }
     drop(audit);
     case.feed(1);
@@ -103,7 +109,7 @@ pub(super) async fn audit(case: &mut Case) -> Verdict {
 
 async fn counts(
     audit: &mut dyn Audit,
-    table: &crate::chunk::SinkTable,
+    table: &SinkTable,
     since: Timestamp,
     streams: &BTreeMap<Stream, Vec<RowId>>,
 ) -> Verdict {
@@ -129,6 +135,34 @@ async fn counts(
         }
     }
     Ok(())
+}
+
+/// The values that the store says to give back as they were are those of the chunk, for each row.
+async fn values(audit: &mut dyn Audit, table: &SinkTable, part: &TableRows, rows: &[StoredRow]) -> Verdict {
+    let columns = audit.faithful(table).await?;
+    if columns.is_empty() {
+        return Ok(());
+    }
+    let printer = Printer::new(&part.rows, &columns, audit.time_unit());
+    let written = rows.iter().enumerate().map(|(at, row)| ((stream(row), row_id(row)), printer.values(at)));
+    let written: HashMap<(Stream, RowId), Values> = written.collect();
+    let (mut found, mut other) = (0, None);
+    let mut show = |stream: &Stream, row: RowId, values: &Values| {
+        found += 1;
+        match written.get(&(stream.clone(), row)) {
+            Some(wanted) if wanted == values => {}
+            wanted => other = Some((row, wanted.map(|wanted| wanted.differing(values)))),
+        }
+    };
+    audit.show_values(table, &columns, Timestamp(0), &mut show).await?;
+    if let Some((row, differing)) = other {
+        let names = |places: Vec<usize>| -> Vec<String> {
+            let schema = table.table.schema();
+            places.into_iter().map(|at| schema.field(columns[at]).name().clone()).collect()
+        };
+        return broken(format!("`show_values` shows others than were written, in {row:?}: {:?}", differing.map(names)));
+    }
+    if found != rows.len() { broken(format!("`show_values` shows {found} of {} rows", rows.len())) } else { Ok(()) }
 }
 
 fn row_id(row: &StoredRow) -> RowId {

@@ -67,6 +67,10 @@ impl Audit for Look {
         Ok(Some(sums.into_values().map(|sum| Sum { rows: sum.rows - less, ..sum }).collect()))
     }
 
+    async fn count(&mut self, table: &SinkTable) -> Result<Option<u64>> {
+        Ok(self.disk.tables.contains_key(&table.name).then(|| self.of(table).len() as u64))
+    }
+
     async fn rows(&mut self, table: &SinkTable, stream: &Stream, since: Timestamp) -> Result<Vec<RowId>> {
         let all = self.of(table).into_iter();
         Ok(all.filter(|(of, row)| of == stream && row.ts_recv >= since).map(|(_, row)| row).collect())
