@@ -12,6 +12,7 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
+    message::BorrowedMessage,
 };
 use tidegate_core::{
     Error, Result,
@@ -19,7 +20,10 @@ use tidegate_core::{
     spool::Boot,
 };
 
-use super::{KafkaConfig, window::Found};
+use super::{
+    KafkaConfig,
+    window::{ANY_BROKER, Found},
+};
 
 /// Asks the brokers; a member of nothing. All of it blocks.
 pub(super) struct Monitor {
@@ -100,7 +104,7 @@ impl Monitor {
     ///
     /// `Transient` when no broker answers, or there is no such topic.
     pub(super) fn find(&self, topic: &str, partition: i32) -> Result<Found> {
-        let ids = self.topic_ids(&[topic])?;
+        let ids = self.topic_ids(ANY_BROKER, &[topic])?;
         let Some(id) = ids.get(topic) else {
             return Err(Error::transient(format!("topic `{topic}` is not there")));
         };
@@ -115,8 +119,12 @@ impl Monitor {
 
     /// Returns the ids of those topics that are there: random numbers that the cluster gives a topic when it is made. 0 for
     /// all of a cluster from before Kafka 2.8, which has none.
-    pub(super) fn topic_ids(&self, topics: &[&str]) -> Result<BTreeMap<String, u128>> {
-        topic_ids(&self.consumer, topics, PATIENCE)
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when that broker does not answer.
+    pub(super) fn topic_ids(&self, broker: i32, topics: &[&str]) -> Result<BTreeMap<String, u128>> {
+        topic_ids(&self.consumer, broker, topics)
     }
 
     /// Returns what the client has met by itself since the last time; without secrets.
@@ -168,10 +176,10 @@ fn hash(parts: &[&[u8]]) -> u64 {
 
 /// Asks for the ids of topics by the admin call `DescribeTopics` (`rdkafka.h`): the binding has none for it.
 #[allow(unsafe_code, reason = "calls of librdkafka's C interface that its binding does not wrap")]
-fn topic_ids(consumer: &BaseConsumer<Ear>, topics: &[&str], patience: Duration) -> Result<BTreeMap<String, u128>> {
+fn topic_ids(consumer: &BaseConsumer<Ear>, broker: i32, topics: &[&str]) -> Result<BTreeMap<String, u128>> {
     let names: Vec<CString> = topics.iter().filter_map(|topic| CString::new(*topic).ok()).collect();
     let mut pointers: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
-    let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+    let millis = i32::try_from(PATIENCE.as_millis()).unwrap_or(i32::MAX);
     let rk = consumer.client().native_ptr();
     // SAFETY: `rk` lives as long as `consumer`, the names as long as `names`; what is made here is destroyed here, and nothing
     // of the event is used once it is destroyed.
@@ -180,6 +188,9 @@ fn topic_ids(consumer: &BaseConsumer<Ear>, topics: &[&str], patience: Duration) 
         let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
         let options = native::rd_kafka_AdminOptions_new(rk, kind);
         native::rd_kafka_AdminOptions_set_request_timeout(options, millis, ptr::null_mut(), 0);
+        if broker != ANY_BROKER {
+            native::rd_kafka_AdminOptions_set_broker(options, broker, ptr::null_mut(), 0);
+        }
         let queue = native::rd_kafka_queue_new(rk);
         native::rd_kafka_DescribeTopics(rk, collection, options, queue);
         let event = native::rd_kafka_queue_poll(queue, millis.saturating_add(1_000));
@@ -193,6 +204,13 @@ fn topic_ids(consumer: &BaseConsumer<Ear>, topics: &[&str], patience: Duration) 
         let late = || Error::transient("the brokers do not say which topics there are");
         found.ok_or_else(late)?.ok_or_else(late)
     }
+}
+
+/// Returns the broker that gave a message.
+#[allow(unsafe_code, reason = "as for `topic_ids`")]
+pub(super) fn broker_of(message: &BorrowedMessage<'_>) -> i32 {
+    // SAFETY: the message lives as long as it is borrowed.
+    unsafe { native::rd_kafka_message_broker_id(message.ptr()) }
 }
 
 /// Reads the answer; `None` where it is an error, or another answer.

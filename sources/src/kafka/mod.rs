@@ -3,6 +3,7 @@
 //! ```text
 //! consumer group ──which partitions──→ source.rs ──begins and ends──→ delivery per partition and sink
 //!                                                                        ↑ window.rs, a `Log` ←── reader.rs ←── partition
+//!                                                                                        ↑ confirm.rs: of the topic that it was
 //! ```
 //!
 //! There is no spool: a partition is a log already, and the store keeps a position for each, guarded. The member of the group
@@ -16,6 +17,7 @@
 
 mod client;
 mod config;
+mod confirm;
 mod decode;
 mod member;
 mod reader;

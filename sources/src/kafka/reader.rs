@@ -16,7 +16,7 @@ use tidegate_core::{
 use tracing::warn;
 
 use super::{
-    client::{Monitor, STEP, sorted},
+    client::{Monitor, STEP, broker_of, sorted},
     decode::Incoming,
     window::{Order, Window},
 };
@@ -76,7 +76,7 @@ impl Reader {
     fn read(&self, consumer: &BaseConsumer<Ear>) {
         match consumer.poll(STEP) {
             None => {}
-            Some(Ok(message)) => self.window.push(self.incoming(&message)),
+            Some(Ok(message)) => self.window.push(broker_of(&message), self.incoming(&message)),
             Some(Err(KafkaError::PartitionEOF(_))) => self.window.at_end(),
             Some(Err(error)) => self.failed(&error),
         }

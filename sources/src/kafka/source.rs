@@ -20,9 +20,11 @@ use tracing::info;
 use super::{
     KafkaConfig,
     client::{Monitor, base, boot},
+    confirm::Confirmer,
+    decode::Decoder,
     member::{Partition, Said, Shared, be_member},
     reader::{Reader, trouble},
-    window::{PartitionLog, Window, kafkas},
+    window::{ANY_BROKER, PartitionLog, Window, kafkas},
 };
 
 /// Kafka as a source.
@@ -37,6 +39,7 @@ struct Running {
     tables: Vec<Table>,
     cx: LogContext,
     monitor: Arc<Monitor>,
+    confirmer: Arc<Confirmer>,
     /// The cluster, which positions belong to.
     cluster: u64,
     held: BTreeMap<Partition, Held>,
@@ -110,8 +113,13 @@ impl LogSource for Kafka {
             spawn_blocking(move || be_member(&config, &pipeline, &shared, said))
         };
         let (held, waiting) = (BTreeMap::new(), BTreeMap::new());
-        let mut running = Running { config, tables, cx, monitor, cluster, held, waiting, shared };
-        running.run(heard, member).await
+        let confirmer = Arc::new(Confirmer::new(monitor.clone()));
+        let confirming = confirmer.clone();
+        let mut running = Running { config, tables, cx, monitor, confirmer, cluster, held, waiting, shared };
+        tokio::select! {
+            ended = running.run(heard, member) => ended,
+            never = confirming.run() => match never {},
+        }
     }
 }
 
@@ -195,8 +203,10 @@ impl Running {
             let (monitor, topic, number) = (self.monitor.clone(), topic.clone(), *number);
             Box::new(move || monitor.find(&topic, number))
         };
-        let (name, source, tables) = (name_of(topic, *number), self.cx.name.clone(), self.tables.clone());
-        let (window, log) = blocking(move || Window::open(&name, &source, tables, ask)).await?;
+        let (name, decoder) = (name_of(topic, *number), Decoder::new(&self.cx.name, self.tables.clone()));
+        let bell = self.confirmer.bell();
+        let (window, log) = blocking(move || Window::open(&name, decoder, bell, ask)).await?;
+        self.confirmer.add((topic.clone(), *number), &window);
         *history = log.history();
         let mut settings = base(&self.config, &self.cx.pipeline)?;
         settings
@@ -251,7 +261,7 @@ impl Running {
                 monitor.cluster()?;
                 return Ok(asked);
             }
-            let ids = monitor.topic_ids(&topics)?;
+            let ids = monitor.topic_ids(ANY_BROKER, &topics)?;
             for (topic, number) in &partitions {
                 let Some(id) = ids.get(topic) else { continue };
                 let (_, high) = monitor.watermarks(topic, *number)?;

@@ -1,24 +1,29 @@
-//! The part of a partition that is in memory, as a [`Log`]: a reader fills it behind the newest message, a delivery reads it.
+//! The part of a partition that is in memory, as a `Log`: a reader fills it behind the newest message, a delivery reads it.
 //!
 //! ```text
-//! messages: … dropped once read │ kept, may be read again │ not read yet │ ← pushed by the reader, as long as there is room
-//!                             start                       at            end
+//! messages: … dropped once read │ kept, may be read again │ not read yet │ not confirmed │ ← pushed, as long as there is room
+//!                             start                       at         confirmed          end
 //! ```
+//!
+//! The client follows a topic that is deleted and made again silently, and goes on at the old offset. So a message counts only
+//! once it is confirmed: its topic's id was asked for after the message had arrived, and is the one of the opening.
+
+mod log;
 
 use std::{
     collections::VecDeque,
-    ops::ControlFlow,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tidegate_core::{
-    Error, Result,
-    delivery::{Extent, Log, Poison, Seen},
-    row::Table,
-    spool::{Boot, Item, SpoolPosition, Standing},
+    Result,
+    delivery::Poison,
+    spool::{Boot, SpoolPosition},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+
+pub(super) use self::log::PartitionLog;
 
 use super::decode::{Decoded, Decoder, Incoming, Row};
 
@@ -41,14 +46,10 @@ pub(super) struct Window {
     state: Mutex<State>,
     changed: Condvar,
     readable: watch::Sender<SpoolPosition>,
+    /// Rung when there is something to confirm.
+    bell: Arc<Notify>,
     /// The partition's name, for messages.
     name: String,
-}
-
-/// The delivery's end of a window. The reader ends when it is dropped.
-pub(super) struct PartitionLog {
-    window: Arc<Window>,
-    ask: Ask,
 }
 
 #[derive(Debug)]
@@ -60,7 +61,10 @@ struct State {
     /// All of these are offsets of ours.
     start: u64,
     at: u64,
+    confirmed: u64,
     end: u64,
+    /// Goes up whenever messages are thrown away: what was asked before says nothing of those that come after.
+    era: u64,
     /// Where the reader has to begin anew.
     restart: Option<u64>,
     is_frozen: bool,
@@ -78,6 +82,8 @@ struct Message {
     /// The offset of its last row.
     end: u64,
     bytes: usize,
+    /// Who gave it; [`ANY_BROKER`] for what no broker gave.
+    broker: i32,
     what: What,
 }
 
@@ -88,6 +94,15 @@ enum What {
     Undeclared(String),
     /// So many messages are gone.
     Lost(u64),
+}
+
+/// Messages that wait for a question to be asked, and answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unconfirmed {
+    /// Whom to ask: the broker that gave them. Another one may not know yet that the topic was made again.
+    pub(super) broker: i32,
+    upto: u64,
+    era: u64,
 }
 
 /// What the reader does next.
@@ -109,18 +124,20 @@ impl Window {
     /// # Errors
     ///
     /// Those of `ask`.
-    pub(super) fn open(name: &str, source: &str, tables: Vec<Table>, ask: Ask) -> Result<(Arc<Self>, PartitionLog)> {
+    pub(super) fn open(name: &str, decoder: Decoder, bell: Arc<Notify>, ask: Ask) -> Result<(Arc<Self>, PartitionLog)> {
         let found = ask()?;
         let at = offset_of(found.low);
         let (readable, _) = watch::channel(SpoolPosition { boot: found.boot, offset: 0 });
         let state = State {
             found,
-            decoder: Decoder::new(source, tables),
+            decoder,
             messages: VecDeque::new(),
             bytes: 0,
             start: at,
             at,
+            confirmed: at,
             end: at,
+            era: 0,
             restart: Some(at),
             is_frozen: false,
             is_closed: false,
@@ -128,9 +145,9 @@ impl Window {
             trouble: None,
             rows: 0,
         };
-        let window =
-            Arc::new(Self { state: Mutex::new(state), changed: Condvar::new(), readable, name: name.to_owned() });
-        Ok((window.clone(), PartitionLog { window, ask }))
+        let (state, changed, name) = (Mutex::new(state), Condvar::new(), name.to_owned());
+        let window = Arc::new(Self { state, changed, readable, bell, name });
+        Ok((window.clone(), PartitionLog::new(window, ask)))
     }
 
     /// Returns up to where may be read at once.
@@ -160,6 +177,50 @@ impl Window {
         state.is_at_end.then_some(state.end)
     }
 
+    /// Returns the oldest messages that are not confirmed, of one broker.
+    pub(super) fn unconfirmed(&self) -> Option<Unconfirmed> {
+        let state = self.state();
+        if state.is_closed {
+            return None;
+        }
+        let mut waiting =
+            state.messages.range(state.messages.partition_point(|message| message.end <= state.confirmed)..);
+        let Message { broker, end, .. } = *waiting.next()?;
+        let upto = waiting.take_while(|message| message.broker == broker).last().map_or(end, |message| message.end);
+        Some(Unconfirmed { broker, upto, era: state.era })
+    }
+
+    /// Takes note of an answer that was asked for after these messages had arrived: they are of this history.
+    pub(super) fn confirm(&self, unconfirmed: Unconfirmed, history: Boot) {
+        let mut state = self.state();
+        if unconfirmed.era != state.era {
+            return;
+        }
+        if history != state.found.boot {
+            // The next opening says what it means. Until then nothing more of it is read.
+            state.throw_away();
+            state.is_frozen = true;
+            state.trouble = Some("its topic was deleted and made again".to_owned());
+            return;
+        }
+        (state.confirmed, state.trouble) = (unconfirmed.upto, None);
+        // It never goes back: what is read a second time is waited for.
+        if state.confirmed > self.readable.borrow().offset {
+            self.readable.send_replace(state.position(state.confirmed));
+        }
+        self.changed.notify_all();
+    }
+
+    /// Takes note that nobody can say whose these messages are: they are read again, from a broker that answers.
+    pub(super) fn doubt(&self, unconfirmed: Unconfirmed, why: String) {
+        let mut state = self.state();
+        if unconfirmed.era == state.era && !state.is_frozen {
+            state.throw_away();
+            state.restart = Some(state.confirmed);
+            state.trouble = Some(why);
+        }
+    }
+
     /// Returns what the reader does next; waits a moment where there is nothing to do.
     pub(super) fn order(&self) -> Order {
         let mut state = self.state();
@@ -177,7 +238,6 @@ impl Window {
             return;
         }
         state.restart = None;
-        state.trouble = None;
         state.found.low = low;
         if at < low {
             // Nobody knows which of these offsets were messages.
@@ -190,9 +250,9 @@ impl Window {
                 low - 1
             );
             let end = offset_of(low);
-            state.push(Message { end, bytes: 0, what: What::Lost(lost) });
+            self.add(&mut state, Message { end, bytes: 0, broker: ANY_BROKER, what: What::Lost(lost) });
         }
-        self.tell(&state);
+        self.changed.notify_all();
     }
 
     /// Says that what the reader wanted to read is gone: it begins anew with the oldest that there is.
@@ -201,15 +261,15 @@ impl Window {
         state.restart = Some(state.end);
     }
 
-    /// Adds the next message, at an offset of Kafka's.
-    pub(super) fn push(&self, message: Incoming<'_>) {
+    /// Adds the next message, at an offset of Kafka's, as a broker gave it.
+    pub(super) fn push(&self, broker: i32, message: Incoming<'_>) {
         let mut state = self.state();
         let (_, _, offset) = message.place;
         let end = offset_of(offset + 1);
         if state.restart.is_some() || state.is_frozen || end <= state.end {
             return;
         }
-        (state.trouble, state.is_at_end) = (None, false);
+        state.is_at_end = false;
         let bytes = message.value.map_or(0, <[u8]>::len) + message.key.map_or(0, <[u8]>::len) + OVERHEAD;
         let what = match state.decoder.decode(message) {
             Decoded::Rows(rows) => {
@@ -219,8 +279,7 @@ impl Window {
             Decoded::Poison(poison) => What::Poison(poison),
             Decoded::Undeclared(why) => What::Undeclared(why),
         };
-        state.push(Message { end, bytes, what });
-        self.tell(&state);
+        self.add(&mut state, Message { end, bytes, broker, what });
     }
 
     /// Says that there is no more for now.
@@ -229,12 +288,14 @@ impl Window {
         if state.restart.is_some() {
             return;
         }
-        (state.trouble, state.is_at_end) = (None, true);
+        state.is_at_end = true;
+        if state.confirmed == state.end {
+            state.trouble = None;
+        }
         let readable = self.readable.borrow().offset;
         if state.end < readable && !state.is_frozen {
             // What was read once, and is to be read again, was compacted meanwhile.
-            state.push(Message { end: readable, bytes: 0, what: What::Lost(0) });
-            self.tell(&state);
+            self.add(&mut state, Message { end: readable, bytes: 0, broker: ANY_BROKER, what: What::Lost(0) });
         }
     }
 
@@ -246,23 +307,19 @@ impl Window {
         }
         let why = format!("{} cannot be read behind offset {}: {what}", self.name, kafkas(state.end));
         let end = state.end + 1;
-        state.push(Message { end, bytes: 0, what: What::Undeclared(why) });
+        self.add(&mut state, Message { end, bytes: 0, broker: ANY_BROKER, what: What::Undeclared(why) });
         state.is_frozen = true;
-        self.tell(&state);
     }
 
-    /// Says what the reader is in trouble with. The next message ends it.
+    /// Says what the reader is in trouble with. The next message that counts ends it.
     pub(super) fn trouble(&self, what: String) {
         self.state().trouble = Some(what);
     }
 
-    fn tell(&self, state: &State) {
-        // It never goes back: what is read a second time is waited for.
-        let is_news = state.end > self.readable.borrow().offset;
-        if is_news {
-            self.readable.send_replace(SpoolPosition { boot: state.found.boot, offset: state.end });
-        }
-        self.changed.notify_all();
+    fn add(&self, state: &mut State, message: Message) {
+        (state.end, state.bytes) = (message.end, state.bytes + message.bytes);
+        state.messages.push_back(message);
+        self.bell.notify_one();
     }
 
     fn wait<'a>(&'a self, state: MutexGuard<'a, State>, limit: Duration) -> MutexGuard<'a, State> {
@@ -299,171 +356,39 @@ impl State {
         true
     }
 
-    fn push(&mut self, message: Message) {
-        (self.end, self.bytes) = (message.end, self.bytes + message.bytes);
-        self.messages.push_back(message);
+    /// Lets go of what is not confirmed.
+    fn throw_away(&mut self) {
+        while let Some(newest) = self.messages.pop_back_if(|newest| newest.end > self.confirmed) {
+            self.bytes -= newest.bytes;
+        }
+        (self.start, self.end) = (self.start.min(self.confirmed), self.confirmed);
+        (self.is_at_end, self.era) = (false, self.era + 1);
+    }
+
+    /// Lets go of everything, to go on at a place.
+    fn begin_anew(&mut self, position: u64) {
+        self.messages.clear();
+        (self.bytes, self.start, self.confirmed, self.end) = (0, position, position, position);
+        (self.restart, self.is_at_end) = (Some(position), false);
+        (self.at, self.era) = (position, self.era + 1);
     }
 
     /// Goes to a place: in the window, or else by way of the reader.
     fn seek(&mut self, position: u64) {
-        let is_inside = self.start <= position && position <= self.end && self.restart.is_none();
-        if !is_inside {
-            self.messages.clear();
-            (self.bytes, self.start, self.end) = (0, position, position);
-            (self.restart, self.is_at_end) = (Some(position), false);
+        let is_inside = self.start <= position && position <= self.end;
+        if is_inside {
+            self.at = position;
+        } else {
+            self.begin_anew(position);
         }
-        self.at = position;
     }
 
     fn has_more(&self) -> bool {
-        self.messages.back().is_some_and(|newest| newest.end > self.at)
+        self.confirmed > self.at
     }
 
     fn position(&self, offset: u64) -> SpoolPosition {
         SpoolPosition { boot: self.found.boot, offset }
-    }
-}
-
-impl PartitionLog {
-    /// Returns what tells the partition's history from others.
-    pub(super) fn history(&self) -> Boot {
-        self.window.state().found.boot
-    }
-}
-
-impl Log for PartitionLog {
-    fn look(&mut self) -> Result<()> {
-        let found = (self.ask)()?;
-        let mut state = self.window.state();
-        if state.found.boot != found.boot {
-            // Nothing of the old topic may be taken for the new one's.
-            let at = offset_of(found.low);
-            state.messages.clear();
-            (state.bytes, state.start, state.at, state.end) = (0, at, at, at);
-            state.restart = Some(at);
-        }
-        state.found = found;
-        Ok(())
-    }
-
-    fn extent(&self) -> Extent {
-        let state = self.window.state();
-        let Found { low, high, .. } = state.found;
-        Extent { first: state.position(offset_of(low)), last: state.position(offset_of(high)) }
-    }
-
-    fn standing(&self, position: SpoolPosition) -> Standing {
-        let Extent { first, last } = self.extent();
-        if position == SpoolPosition::START {
-            Standing::Retained
-        } else if position.boot != last.boot {
-            Standing::OtherBoot
-        } else if position.offset > last.offset {
-            Standing::Ahead
-        } else if position.offset < first.offset {
-            // By the topic's own retention: nobody can bring it back, and waiting would lose more.
-            Standing::Dropped
-        } else {
-            Standing::Retained
-        }
-    }
-
-    fn seek(&mut self, position: SpoolPosition) -> Result<()> {
-        self.window.state().seek(position.offset);
-        self.window.changed.notify_all();
-        Ok(())
-    }
-
-    fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
-        let window = &*self.window;
-        let (mut state, began) = (window.state(), Instant::now());
-        // It was there once, and is being read again.
-        while state.at < upto && !state.has_more() && !state.is_frozen {
-            if began.elapsed() > PATIENCE {
-                let trouble = state.trouble.as_deref().unwrap_or("its broker gives nothing");
-                return Err(Error::transient(format!("{} cannot be read: {trouble}", window.name)));
-            }
-            state = window.wait(state, STEP);
-        }
-        let State { found, decoder, messages, at, .. } = &mut *state;
-        let first = messages.partition_point(|message| message.end <= *at);
-        let mut showing = Showing { boot: found.boot, at, visit };
-        for message in messages.range(first..).take_while(|message| message.end <= upto) {
-            if showing.message(message, decoder)?.is_break() {
-                break;
-            }
-        }
-        window.changed.notify_all();
-        Ok(())
-    }
-
-    /// Nobody lets go of anything for it.
-    fn claim(&mut self, _: &str, _: u64, _: u64) {}
-
-    fn passed(&mut self, _: u64) {}
-
-    fn entered(&self) -> u64 {
-        0
-    }
-}
-
-/// Shows what messages hold.
-struct Showing<'a> {
-    boot: Boot,
-    /// Behind what was shown last.
-    at: &'a mut u64,
-    visit: &'a mut dyn FnMut(Seen<'_>) -> ControlFlow<()>,
-}
-
-impl Showing<'_> {
-    fn message(&mut self, message: &Message, decoder: &Decoder) -> Result<ControlFlow<()>> {
-        let position = self.position(message.end);
-        Ok(match &message.what {
-            What::Undeclared(why) => return Err(Error::permanent(why.clone())),
-            What::Lost(lost) => self.show(message.end, Seen::Void { position, lost: *lost }),
-            What::Poison(poison) => self.item(message.end, Seen::Poison { position, poison }),
-            What::Rows(rows) => self.rows(message.end, rows, decoder),
-        })
-    }
-
-    fn rows(&mut self, end: u64, rows: &[Row], decoder: &Decoder) -> ControlFlow<()> {
-        let first = end - ROWS + 1;
-        for (number, row) in rows.iter().enumerate() {
-            let offset = if number + 1 == rows.len() { end } else { first + number as u64 };
-            if offset <= *self.at {
-                continue;
-            }
-            let item = Item::Row(row.head, &row.bytes);
-            let source = decoder.row_source(row.head.head.stream);
-            self.item(offset, Seen::Item { position: self.position(offset), segment: 0, item, source })?;
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// Shows something at an offset, and before it that nothing stands between: messages that were aborted, compacted or end a
-    /// transaction, and what is left free for the rows of one.
-    fn item(&mut self, offset: u64, seen: Seen<'_>) -> ControlFlow<()> {
-        if offset > *self.at + 1 {
-            self.show(offset - 1, Seen::Void { position: self.position(offset - 1), lost: 0 })?;
-        }
-        self.show(offset, seen)
-    }
-
-    fn show(&mut self, offset: u64, seen: Seen<'_>) -> ControlFlow<()> {
-        (self.visit)(seen)?;
-        *self.at = offset;
-        ControlFlow::Continue(())
-    }
-
-    fn position(&self, offset: u64) -> SpoolPosition {
-        SpoolPosition { boot: self.boot, offset }
-    }
-}
-
-impl Drop for PartitionLog {
-    fn drop(&mut self) {
-        self.window.state().is_closed = true;
-        self.window.changed.notify_all();
     }
 }
 
@@ -489,5 +414,5 @@ const OVERHEAD: usize = 128;
 /// How often whoever waits looks whether that still makes sense.
 const STEP: Duration = Duration::from_millis(100);
 
-/// How long a delivery waits for what it reads a second time.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Who is asked about what no broker gave: whichever answers.
+pub(super) const ANY_BROKER: i32 = -1;

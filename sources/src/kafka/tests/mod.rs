@@ -2,6 +2,7 @@
 //! is shown by `tests/kafka_loaders.rs`.
 
 mod config;
+mod confirmed;
 mod partitions;
 mod rows;
 mod world;

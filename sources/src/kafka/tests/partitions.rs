@@ -99,6 +99,20 @@ async fn a_topic_that_was_deleted_and_made_again_is_another_history_and_stops_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_made_again_while_it_is_read_gives_no_row_of_the_new_one() {
+    let (broker, store) = (Broker::new(), Store::default());
+    broker.trades(1..=10);
+    let run = store.run(&broker, 100);
+    store.until(10).await;
+    // The client goes on behind offset 9, as if nothing had happened.
+    broker.make_again_with(101..=130);
+    until("the window says so", || run.trouble().is_some_and(|why| why.contains("deleted and made again"))).await;
+    let (outcome, _directory) = run.end().await;
+    assert_eq!(broker.reads(), 10 + 1, "it was given to the window");
+    assert_eq!(store.numbers(), (1..=10).collect::<Vec<_>>(), "and not to the store: {outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_has_lost_its_newest_messages_stops_its_delivery() {
     let (broker, store) = (Broker::new(), Store::default());
     broker.trades(1..=10);

@@ -23,7 +23,7 @@ use tidegate_core::{
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::super::{
-    decode::Incoming,
+    decode::{Decoder, Incoming},
     window::{Found, Order, PartitionLog, Window},
 };
 
@@ -34,7 +34,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct Broker(Arc<Mutex<Topic>>);
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Topic {
     boot: Boot,
     low: i64,
@@ -109,6 +109,15 @@ impl Broker {
         topic.messages.clear();
     }
 
+    /// Does so, and has these trades in it before anybody looks.
+    pub(super) fn make_again_with(&self, numbers: impl IntoIterator<Item = u64>) {
+        let again = Self::new();
+        again.trades(numbers);
+        let mut topic = self.topic();
+        let Topic { high, messages, .. } = again.topic().clone();
+        *topic = Topic { boot: Boot(topic.boot.0 + 1), high, messages, ..*topic };
+    }
+
     /// Loses its newest messages, as an election of a broker that lags behind does.
     pub(super) fn cut(&self, high: i64) {
         let mut topic = self.topic();
@@ -127,13 +136,17 @@ impl Broker {
             let Topic { boot, low, high, .. } = *broker.topic();
             Ok(Found { boot, low, high })
         });
-        Window::open("partition 0 of topic `t`", "collectors", vec![Table::of::<Trade<'_>>()], ask).unwrap()
+        let decoder = Decoder::new("collectors", vec![Table::of::<Trade<'_>>()]);
+        Window::open("partition 0 of topic `t`", decoder, Arc::default(), ask).unwrap()
     }
 
     /// Reads into a window, as the reader does.
     fn serve(&self, window: &Window) {
         let mut next = None;
         loop {
+            if let Some(unconfirmed) = window.unconfirmed() {
+                window.confirm(unconfirmed, self.topic().boot);
+            }
             match window.order() {
                 Order::End => return,
                 Order::Wait => {}
@@ -155,7 +168,7 @@ impl Broker {
                             next = Some(offset + 1);
                             let (schema, time) = (Some(header.as_bytes()), Some(5));
                             let place = ("t", 0, offset);
-                            window.push(Incoming { place, key: Some(b"k"), value: Some(&value), schema, time });
+                            window.push(1, Incoming { place, key: Some(b"k"), value: Some(&value), schema, time });
                         }
                     }
                 }
@@ -221,6 +234,11 @@ impl Store {
 }
 
 impl Run {
+    /// Returns what the reader is in trouble with.
+    pub(super) fn trouble(&self) -> Option<String> {
+        self.window.trouble_now()
+    }
+
     /// Waits until it needs a person.
     pub(super) async fn until_failed(&self) {
         let stage = self.health.stage(StageId::sink("load", "memory/t/0"));
