@@ -106,9 +106,11 @@ impl Deliveries {
 
     /// Waits until all that was sent has arrived, or the first have failed, and returns these: behind them the client sends
     /// nothing more of this transaction.
+    ///
+    /// With the first that fails the client lets go of what is still in its queue, and may report that before the reason.
     fn settle(&self, waited: &Waited) -> Result<Vec<(usize, Code)>> {
         let mut progress = self.lock();
-        while progress.done < progress.sent && progress.failed.is_empty() {
+        while progress.done < progress.sent && progress.failed.iter().all(|(_, code)| *code == Code::PurgeQueue) {
             waited.check()?;
             progress = self.progress.1.wait_timeout(progress, STEP).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -151,6 +153,9 @@ impl Producer {
         let producer: KafkaResult<ThreadedProducer<Deliveries>> = settings.create_with_context(deliveries.clone());
         let producer = producer.map_err(|error| sorted("the Kafka producer cannot be made", &error))?;
         let producer = Self { producer, deliveries, config: config.clone() };
+        // The client looks for its coordinator at once where a broker is connected, and else half a second later. Whether this
+        // works is told by what follows.
+        drop(producer.producer.client().fetch_metadata(Some(&position::topic(owner)), CONNECT));
         producer.repeat("the transactional id cannot be taken", waited, |producer| {
             producer.init_transactions(STEP.max(Duration::from_secs(1)))
         })?;
@@ -410,6 +415,8 @@ const DEFAULT_LIMIT: usize = 1_000_000;
 const BATCH: usize = 1_000_000;
 /// A pause while the client's queue is full.
 const FULL: Duration = Duration::from_millis(1);
+/// How long the first connection of a producer is waited for.
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long aborting may take.
 const ABORT: Duration = Duration::from_secs(5);
 /// A row that came within so many milliseconds is not too old for any topic.
