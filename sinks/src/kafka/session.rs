@@ -106,11 +106,9 @@ impl Deliveries {
 
     /// Waits until all that was sent has arrived, or the first have failed, and returns these: behind them the client sends
     /// nothing more of this transaction.
-    ///
-    /// With the first that fails the client lets go of what is still in its queue, and may report that before the reason.
     fn settle(&self, waited: &Waited) -> Result<Vec<(usize, Code)>> {
         let mut progress = self.lock();
-        while progress.done < progress.sent && progress.failed.iter().all(|(_, code)| *code == Code::PurgeQueue) {
+        while progress.done < progress.sent && progress.failed.is_empty() {
             waited.check()?;
             progress = self.progress.1.wait_timeout(progress, STEP).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -269,7 +267,10 @@ impl Session {
     pub(super) fn take(&mut self, held: Held, waited: &Waited) -> Result<()> {
         self.producer.begin()?;
         self.send_position(&held, 0, waited)?;
-        let failed = self.producer.deliveries.settle(waited)?;
+        let mut failed = self.producer.deliveries.settle(waited)?;
+        if !failed.is_empty() {
+            drop(self.abort(&mut failed, waited));
+        }
         self.finish(&failed, waited)?;
         self.held = held;
         Ok(())
@@ -288,9 +289,10 @@ impl Session {
         }
         let moved = self.held.moved(&chunk.part, chunk.to);
         self.producer.begin()?;
-        let failed = self.send(chunk, &common, &messages, &[], Some(&moved), waited)?;
+        let mut failed = self.send(chunk, &common, &messages, &[], Some(&moved), waited)?;
+        let aborted = if failed.is_empty() { Ok(()) } else { self.abort(&mut failed, waited) };
         if failed.iter().any(|(_, code)| blames_a_row(*code)) {
-            self.producer.abort(waited)?;
+            aborted?;
             let recent = Timestamp::now().0 / 1_000_000 - RECENT;
             let is_recent = |n: &usize| messages.time(*n).is_some_and(|time| time > recent);
             if failed.iter().any(|(n, code)| *code == Code::InvalidTimestamp && is_recent(n)) {
@@ -307,15 +309,21 @@ impl Session {
         Ok(Written::Committed)
     }
 
+    /// Aborts, and adds all that has failed: with the first that fails the client lets go of what is still in its queue, and
+    /// may report that before the reason. The next opening aborts as well: where this fails, readers wait longer.
+    fn abort(&self, failed: &mut Vec<(usize, Code)>, waited: &Waited) -> Result<()> {
+        let aborted = self.producer.abort(waited);
+        failed.append(&mut self.producer.deliveries.lock().failed);
+        aborted
+    }
+
     /// Commits what was sent, if all of it arrived.
     fn finish(&self, failed: &[(usize, Code)], waited: &Waited) -> Result<()> {
         let Some((_, first)) = failed.first() else { return self.producer.commit(waited) };
-        // What failed first is the reason; the rest are its consequences.
-        let worst = failed.iter().map(|(_, code)| code).find(|code| is_fenced(**code)).unwrap_or(first);
-        let error = self.producer.failed("a message failed", &KafkaError::MessageProduction(*worst));
-        // The next opening aborts it as well: this only spares readers the waiting.
-        drop(self.producer.abort(waited));
-        Err(error)
+        let mut codes = failed.iter().map(|(_, code)| code);
+        let worst =
+            codes.clone().find(|code| is_fenced(**code)).or_else(|| codes.find(|code| **code != Code::PurgeQueue));
+        Err(self.producer.failed("a message failed", &KafkaError::MessageProduction(*worst.unwrap_or(first))))
     }
 
     /// Sends the messages but for those left out, and the position; returns those that failed.
@@ -366,8 +374,8 @@ impl Session {
         let (mut left_out, mut refused) = (Vec::new(), Vec::new());
         loop {
             self.producer.begin()?;
-            let failed = self.send(chunk, common, messages, &left_out, None, waited)?;
-            self.producer.abort(waited)?;
+            let mut failed = self.send(chunk, common, messages, &left_out, None, waited)?;
+            self.abort(&mut failed, waited)?;
             let mut found = failed.iter().filter(|(_, code)| blames_a_row(*code)).peekable();
             if found.peek().is_none() {
                 match failed.first() {
