@@ -100,21 +100,7 @@ async fn loaders_that_are_killed_paused_and_joined_store_each_row_once_and_in_or
 
     let logs = || format!("{story:#?}\na:\n{}\nb:\n{}\nc:\n{}", first.log(), second.log(), third.log());
     for (collector, table) in [(&trades, "trades"), (&quotes, "quotes")] {
-        let deadline = Instant::now() + 3 * PATIENCE;
-        while bench.number(&format!("SELECT count(*) FROM {table}")).await < collector.made.cast_signed() {
-            let stored = bench.number(&format!("SELECT count(*) FROM {table}")).await;
-            assert!(Instant::now() < deadline, "{stored} of {} {table} are stored; {}", collector.made, logs());
-            sleep(Duration::from_millis(200)).await;
-        }
-        let produced = bench.produced(table, collector.made).await;
-        let stored = bench.stored(table, &produced).await;
-        let rows: usize = produced.values().map(Vec::len).sum();
-        assert_eq!(rows as u64, collector.made, "what was produced is in the topic");
-        for (partition, produced) in &produced {
-            let stored = stored.get(partition).map_or(&[][..], Vec::as_slice);
-            assert!(stored == produced, "{table}/{partition}: {}\n{}", differ(produced, stored), logs());
-        }
-        println!("{rows} {table} in {} partitions, each stored once and in order", produced.len());
+        bench.assert_once_and_in_order(table, collector.made, &logs).await;
     }
     let epochs = bench.number("SELECT sum(epoch)::bigint FROM tidegate_position").await;
     println!("{story:#?}; parts were opened {epochs} times");
@@ -231,8 +217,11 @@ const SESSION: Duration = Duration::from_secs(6);
 
 /// Says where two lists differ first.
 fn differ(produced: &[Row], stored: &[Row]) -> String {
-    let at =
-        produced.iter().zip(stored).position(|(one, other)| one != other).unwrap_or(produced.len().min(stored.len()));
+    let at = produced
+        .iter()
+        .zip(stored)
+        .position(|(one, other)| one != other)
+        .unwrap_or_else(|| produced.len().min(stored.len()));
     let around = |rows: &[Row]| rows[at.min(rows.len())..rows.len().min(at + 5)].to_vec();
     format!(
         "{} produced, {} stored; they differ from row {at} on: {:?} and {:?}",
@@ -325,6 +314,25 @@ impl Bench {
             assert!(Instant::now() < deadline, "no more than {rows} rows of {table}");
             sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Waits until so many rows are stored, and holds them against those of the topic.
+    async fn assert_once_and_in_order(&self, table: &str, made: u64, logs: &impl Fn() -> String) {
+        let deadline = Instant::now() + 3 * PATIENCE;
+        while self.number(&format!("SELECT count(*) FROM {table}")).await < made.cast_signed() {
+            let stored = self.number(&format!("SELECT count(*) FROM {table}")).await;
+            assert!(Instant::now() < deadline, "{stored} of {} {table} are stored; {}", made, logs());
+            sleep(Duration::from_millis(200)).await;
+        }
+        let produced = self.produced(table, made).await;
+        let stored = self.stored(table, &produced).await;
+        let rows: usize = produced.values().map(Vec::len).sum();
+        assert_eq!(rows as u64, made, "what was produced is in the topic");
+        for (partition, produced) in &produced {
+            let stored = stored.get(partition).map_or(&[][..], Vec::as_slice);
+            assert!(stored == produced, "{table}/{partition}: {}\n{}", differ(produced, stored), logs());
+        }
+        println!("{rows} {table} in {} partitions, each stored once and in order", produced.len());
     }
 
     /// Reads what the topic of a table holds, by partition, in order.
