@@ -98,7 +98,8 @@ pub struct CreateTopics {
     pub partitions: Option<NonZeroU32>,
     /// How many brokers have a copy; also of the position.
     pub replication: Option<NonZeroU32>,
-    /// How long rows are kept.
+    /// How long rows are kept, from when they came: those that waited for longer, in the spool or as dead letters, are deleted by
+    /// the broker soon after they were written. By default as the broker says, a week for most.
     pub retention: Option<Duration>,
 }
 
