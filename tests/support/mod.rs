@@ -47,8 +47,26 @@ pub fn busy(rate: f64) -> SimulatorConfig {
 /// A simulated venue, and a folder with a pipeline that reads it.
 pub struct Bench {
     pub venue: Simulator,
-    folder: TempDir,
+    folder: Folder,
     database: PathBuf,
+}
+
+/// A folder that goes with its test, but that of a failed one stays where the environment says `TIDEGATE_KEEP=1`.
+pub struct Folder(TempDir);
+
+impl Folder {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("TIDEGATE_KEEP").is_some() {
+            self.0.disable_cleanup(true);
+            println!("kept: {}", self.0.path().display());
+        }
+    }
 }
 
 impl Bench {
@@ -56,7 +74,7 @@ impl Bench {
     /// `rest` behind everything.
     pub async fn start(config: SimulatorConfig, source: &str, rest: &str) -> Self {
         let venue = Simulator::start(config).await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Folder(tempfile::tempdir().unwrap());
         let bench = Self { venue, database: folder.path().join("eth.sqlite"), folder };
         bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\nstats = \"0s\"\n");
         bench.write("eth.toml", &bench.pipeline(source, rest));
@@ -232,7 +250,7 @@ impl Bench {
     }
 
     /// Stops the venue for good, and returns the folder.
-    pub async fn leave(self) -> TempDir {
+    pub async fn leave(self) -> Folder {
         self.venue.stop().await.unwrap();
         self.folder
     }

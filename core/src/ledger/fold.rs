@@ -440,13 +440,12 @@ impl Fold {
         let ahead = self.continuity.name(id).and_then(|(source, _)| self.ahead.get(source));
         let now = ahead.map(|ahead| Timestamp(closing.at.0.saturating_sub(*ahead)));
         let heard = self.heard_of(&standing);
-        let vouched = standing.covered_by.iter().map(|session| self.continuity.vouched(*session)).min();
-        let vouched = vouched.unwrap_or(END);
         let Some(line) = self.lines.get_mut(&id).filter(|_| !self.is_quiet) else { return };
         if bad.as_ref().is_some_and(|known| known.state == State::Lost) {
-            // Nobody waits for what may still be on its way.
-            let may_come = closing.missing.iter().filter(|(_, to)| vouched < *to && *to < END);
-            may_come.for_each(|span| _ = line.time.paint(*span, asked));
+            // Nobody waits for what may still be on its way. And a venue may number what it does not send, however well all
+            // is covered: the numbers before the first that came show that something is missing, and not when it was made.
+            let bounded = closing.missing.iter().filter(|(_, to)| *to < END);
+            bounded.for_each(|span| _ = line.time.paint(*span, asked));
         }
         let open = line.time.stretches(State::Open);
         for &(from, to) in &open {

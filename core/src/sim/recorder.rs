@@ -241,6 +241,12 @@ impl Recorder {
     fn row(&mut self, offset: u64, boot: Boot, row: &RowHead, bytes: &[u8]) {
         // Behind one word of presence bits.
         let record = bytes.get(8..16).and_then(|record| record.try_into().ok()).map_or(0, u64::from_le_bytes);
+        if let Some(told) = &mut self.told {
+            told.push(format!(
+                "offset {offset}: record {record}, stream {}, {:?}, epoch {}",
+                row.head.stream, row.head.position, row.epoch
+            ));
+        }
         self.rows.insert(offset, Row { boot, record: record as usize, epoch: row.epoch });
         self.continuity.apply_row(row, row_hash(&row.head, bytes));
         self.ledger.row(row);

@@ -11,7 +11,7 @@ mod notes;
 mod page;
 mod sweep;
 
-use std::{collections::HashSet, time::Duration};
+use std::time::Duration;
 
 use tidegate_core::{
     Kind, Result,
@@ -141,7 +141,8 @@ impl Backfill {
             }
         };
         // What belongs to no gap would only make streams of instruments that nobody follows.
-        let symbols: HashSet<&str> = gaps.iter().map(|gap| &*gap.stream.symbol).collect();
+        let mut symbols = self.sweeps.symbols(reply.request);
+        symbols.extend(gaps.iter().map(|gap| gap.stream.symbol.clone()));
         let is_asked_for = |trade: &Trade<'_>| symbols.contains(&*trade.instrument_name);
         if let Some(end) = self.sweeps.on_page(reply.request, &page, gaps) {
             on_trades(page.trades.iter().filter(|trade| is_asked_for(trade)), out);

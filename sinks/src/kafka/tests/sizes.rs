@@ -1,5 +1,12 @@
 //! Rows that a topic does not take.
 
+use std::time::Instant;
+
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{FutureProducer, FutureRecord, Producer},
+};
 use tidegate_core::{
     row::{Mark, Position, Timestamp, kinds::Trade},
     sink::{Refusal, Written},
@@ -7,7 +14,7 @@ use tidegate_core::{
 
 use super::{
     super::{Compression, Format},
-    Bench, assert_committed, assert_transient, change_topic, make_topic, up_to,
+    Bench, PATIENCE, assert_committed, assert_transient, change_topic, make_topic, up_to,
 };
 
 #[tokio::test]
@@ -57,6 +64,7 @@ async fn what_only_the_broker_can_tell_is_found_row_by_row() {
     // Behind the opening's back.
     change_topic(&bench.config.brokers, &bench.topic("trades"), ("max.message.bytes", "4000")).await;
     let large = "x".repeat(8_000);
+    until_refused(&bench.config.brokers, &bench.topic("trades"), &large).await;
     bench.trades(2);
     bench.trade(&Trade { id: Some(&large), ..Trade::default() });
     bench.trades(2);
@@ -114,6 +122,26 @@ async fn arrow_rows_that_are_too_large_together_are_several_messages_and_one_alo
         .map(|batch| batch.unwrap().num_rows())
         .sum();
     assert_eq!(rows, 40);
+}
+
+/// Waits until a message is too large for the broker, which says that a topic is changed before it acts so.
+async fn until_refused(brokers: &str, topic: &str, message: &str) {
+    let mut settings = ClientConfig::new();
+    settings.set("bootstrap.servers", brokers).set("transactional.id", topic);
+    let producer: FutureProducer = settings.create().unwrap();
+    producer.init_transactions(PATIENCE).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < deadline, "{topic} still takes {} bytes", message.len());
+        producer.begin_transaction().unwrap();
+        let sent = producer.send(FutureRecord::<[u8], _>::to(topic).payload(message).partition(0), PATIENCE).await;
+        producer.abort_transaction(PATIENCE).unwrap();
+        match sent {
+            Ok(_) => {}
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => return,
+            Err((error, _)) => panic!("{error}"),
+        }
+    }
 }
 
 fn refusals(written: tidegate_core::Result<Written>) -> Vec<Refusal> {

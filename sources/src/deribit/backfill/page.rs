@@ -29,6 +29,8 @@ pub(super) struct Page<'a> {
     pub(super) has_more: bool,
     /// Whether the venue sent them with growing numbers.
     pub(super) is_sorted: bool,
+    /// Whether the venue sent them with times that do not go back.
+    pub(super) is_in_time: bool,
     /// Whether some could not be read. They are kept raw.
     pub(super) is_partial: bool,
 }
@@ -62,7 +64,8 @@ impl<'a> Page<'a> {
         let page: message::Page<'a> = read(result.get())?;
         let (trades, is_partial) = each(&page.trades, |_| Ok(()), out);
         let is_sorted = trades.is_sorted_by(|a, b| a.trade_seq < b.trade_seq);
-        let mut page = Self { trades, has_more: page.has_more, is_sorted, is_partial };
+        let is_in_time = trades.is_sorted_by_key(|trade| trade.ts_event());
+        let mut page = Self { trades, has_more: page.has_more, is_sorted, is_in_time, is_partial };
         page.trades.sort_by_key(|trade| (trade.ts_event(), trade.trade_seq));
         Ok(Answer::Page(page))
     }

@@ -1,7 +1,11 @@
 //! One request for many gaps: after a cut, the trades of the last minutes of a whole market are one page or two, where
 //! asking instrument by instrument takes a request for each.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tidegate_core::{
     protocol::{Gap, GapId, Request},
@@ -36,9 +40,10 @@ struct Sweep {
     asked: String,
 }
 
-/// Which edges of a gap the pages have held so far.
-#[derive(Debug, Clone, Copy, Default)]
+/// A gap of a sweep, and which of its edges the pages have held so far.
+#[derive(Debug)]
 struct Seen {
+    symbol: Arc<str>,
     after: bool,
     before: bool,
 }
@@ -103,7 +108,8 @@ impl Sweeps {
         }
         let from = joined.iter().map(|gap| begin(gap)).min().unwrap_or_default();
         let ids: Vec<GapId> = joined.iter().map(|gap| gap.id).collect();
-        let seen = ids.iter().map(|&gap| (gap, Seen::default())).collect();
+        let unseen = |gap: &&Gap| (gap.id, Seen { symbol: gap.stream.symbol.clone(), after: false, before: false });
+        let seen = joined.iter().map(unseen).collect();
         let mut sweep = Sweep { currency, kind, from, pages: 0, oldest: None, gaps: seen, asked: String::new() };
         let request = sweep.request(main);
         if self.0.len() >= MOST {
@@ -113,12 +119,19 @@ impl Sweeps {
         Some((request, ids))
     }
 
+    /// Returns the instruments of the sweep that a request is a page of: of all its gaps, since which of them the request
+    /// names depends on which were due, and what one page has no other brings.
+    pub(super) fn symbols(&self, request: &Request) -> HashSet<Arc<str>> {
+        let sweep = self.0.iter().find(|sweep| sweep.asked == request.url);
+        sweep.into_iter().flat_map(|sweep| sweep.gaps.values()).map(|seen| seen.symbol.clone()).collect()
+    }
+
     /// Takes a page, if it belongs to a sweep.
     pub(super) fn on_page(&mut self, request: &Request, page: &Page<'_>, gaps: &[Gap]) -> Option<End> {
         let place = self.0.iter().position(|sweep| sweep.asked == request.url)?;
         let sweep = &mut self.0[place];
         sweep.pages += 1;
-        let numbers: std::collections::HashSet<(&str, u64)> =
+        let numbers: HashSet<(&str, u64)> =
             page.trades.iter().map(|trade| (&*trade.instrument_name, trade.trade_seq.0)).collect();
         for gap in gaps {
             let Some(seen) = sweep.gaps.get_mut(&gap.id) else { continue };
@@ -129,8 +142,9 @@ impl Sweeps {
         let oldest = page.trades.iter().map(|trade| trade.ts_event()).min();
         sweep.oldest = sweep.oldest.into_iter().chain(oldest).min();
         let newest = page.trades.iter().map(|trade| trade.ts_event().as_millis()).max().unwrap_or_default();
-        // A walk that needs more requests than its gaps would is given up, and so is one that does not move.
-        let is_stuck = newest <= sweep.from || sweep.pages * 2 > sweep.gaps.len();
+        // A walk that needs more requests than its gaps would is given up, and so is one that does not move, or whose pages
+        // do not say up to when they hold all.
+        let is_stuck = newest <= sweep.from || sweep.pages * 2 > sweep.gaps.len() || !page.is_in_time;
         if page.has_more && !page.is_partial && !is_stuck {
             sweep.from = newest;
             return Some(End::default());

@@ -244,13 +244,14 @@ impl Comparison {
     /// Compares what the venue cannot repeat.
     fn compare_unrepeated(&mut self, oracle: &Oracle, stored: &Stored, settled: &BTreeSet<usize>) {
         let sessions = Sessions { all: &oracle.sessions, settled };
+        let why: Vec<Option<&str>> = oracle.sessions.iter().map(|session| session.why.as_deref()).collect();
         let volumes = bits(&stored.tickers);
         let sent = sessions.sent(|session| &session.tickers, |volume| volume.to_bits());
-        self.tickers = self.compare_kind("ticker", &sent, &volumes);
+        self.tickers = self.compare_kind("ticker", &sent, &volumes, &why);
         let sent = sessions.sent(|session| &session.quotes, |time| *time);
-        self.quotes = self.compare_kind("quote", &sent, &stored.quotes);
+        self.quotes = self.compare_kind("quote", &sent, &stored.quotes, &why);
         let sent = sessions.sent(|session| &session.books, |key| *key);
-        self.books = self.compare_kind("book message", &sent, &stored.books);
+        self.books = self.compare_kind("book message", &sent, &stored.books, &why);
     }
 
     fn compare_kind<K: Copy + Eq + Hash>(
@@ -258,6 +259,7 @@ impl Comparison {
         kind: &str,
         sent: &BTreeMap<&str, Vec<Sent<K>>>,
         stored: &HashMap<String, Vec<K>>,
+        why: &[Option<&str>],
     ) -> Unrepeated {
         let mut sum = Unrepeated::default();
         for (symbol, sent) in sent {
@@ -280,9 +282,10 @@ impl Comparison {
                 if holes > 0 {
                     let Share { sent, too_early, .. } = share;
                     // A program that is behind is killed with more on its way than a test allows for: that is no hole in a log.
+                    let ended = why.get(session - 1).copied().flatten().unwrap_or("none yet");
                     self.note(|| {
-                        let (of, behind) = (format!("{kind}s of {symbol} in session {session}"), "stored behind them");
-                        format!("holes: {holes} of {sent} {of}, {too_early} with nothing {behind}")
+                        let of = format!("{holes} of {sent} {kind}s of {symbol} in session {session}");
+                        format!("holes: {of} (its end: {ended}), {too_early} with nothing stored behind them")
                     });
                 }
             }

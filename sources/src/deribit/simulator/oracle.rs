@@ -197,11 +197,17 @@ impl Oracle {
 /// machine these have been seen to hold some hundred milliseconds; what was sent earlier had its time.
 const IN_FLIGHT_MS: i64 = 2_000;
 
+/// The venue ended a session since its client was behind. How much that had not read nobody can tell: all of it is thrown away.
+pub(super) const TOO_SLOW: &str = "connection too slow";
+/// The same.
+pub(super) const NO_HEARTBEAT: &str = "no answer to a test request";
+
 /// When something may have been on its way when nobody listened any more: the last moments of a session, and of each
 /// instrument's subscription that was left.
 #[derive(Debug)]
 pub(super) struct LastMoments {
-    session_ended_ms: Option<i64>,
+    /// From when on nothing of the session had its time.
+    session_from_ms: Option<i64>,
     left_ms: HashMap<String, Vec<i64>>,
 }
 
@@ -216,7 +222,9 @@ impl Session {
                 left_ms.entry(instrument.to_owned()).or_default().push(ended.at_ms);
             }
         }
-        LastMoments { session_ended_ms: self.ended_ms, left_ms }
+        let was_behind = self.why.as_deref().is_some_and(|why| [TOO_SLOW, NO_HEARTBEAT].contains(&why));
+        let session_from_ms = self.ended_ms.map(|at| if was_behind { self.opened_ms } else { at - IN_FLIGHT_MS });
+        LastMoments { session_from_ms, left_ms }
     }
 }
 
@@ -225,7 +233,7 @@ impl LastMoments {
     pub(super) fn hold(&self, instrument: &str, at_ms: i64) -> bool {
         let is_late = |ended_ms: &i64| (ended_ms - IN_FLIGHT_MS..=*ended_ms).contains(&at_ms);
         // What is handed over in the moment of the end may be noted just behind it.
-        self.session_ended_ms.is_some_and(|ended_ms| at_ms >= ended_ms - IN_FLIGHT_MS)
+        self.session_from_ms.is_some_and(|from_ms| at_ms >= from_ms)
             || self.left_ms.get(instrument).is_some_and(|left| left.iter().any(is_late))
     }
 }
@@ -278,6 +286,8 @@ mod tests {
         let ended = Session { ended_ms: Some(10_000), ..Session::default() };
         assert!(ended.last_moments().hold(name, 9_900) && ended.last_moments().hold(name, 10_000 - IN_FLIGHT_MS));
         assert!(!ended.last_moments().hold(name, 9_999 - IN_FLIGHT_MS), "that had its time");
+        let behind = Session { opened_ms: 1_000, why: Some(TOO_SLOW.into()), ..ended };
+        assert!(behind.last_moments().hold(name, 1_000), "the client had not read for a long time");
 
         let left = Ended { at_ms: 5_000, unsubscribed: true, to: BTreeMap::new() };
         let channel = format!("ticker.{name}.100ms");

@@ -20,6 +20,7 @@ use tracing::debug;
 
 use super::{
     lines::{End, Item, Key, Mailbox},
+    oracle::{NO_HEARTBEAT, TOO_SLOW},
     requests::Effect,
     shared::Shared,
 };
@@ -77,8 +78,8 @@ impl Over {
         match self {
             Self::ByVenue(end) => end.why(),
             Self::Stopped => "the venue stopped",
-            Self::TooSlow => "connection too slow",
-            Self::NoHeartbeat => "no answer to a test request",
+            Self::TooSlow => TOO_SLOW,
+            Self::NoHeartbeat => NO_HEARTBEAT,
             Self::Left => "closed by the client",
             Self::Lost => "connection lost",
         }

@@ -120,7 +120,7 @@ fn of_a_gap_that_is_filled_in_part_only_the_rest_is_lost() {
     host.alive(2);
     let gap = host.only().gap.id;
     host.lost(gap);
-    let lost = "100 received, 111 backfilled, 114 lost (venue forgot), 130 received";
+    let lost = "100 received, 111 backfilled, 114 lost (venue forgot), 140 received";
     assert_eq!(said(&ledger_of(&host.log), stream), lost);
 }
 

@@ -169,7 +169,9 @@ fn nothing_was_in_flight_in_a_session_of_which_the_pipeline_had_stored_all() {
     let settled = History { settled: BTreeSet::from([1]), ..history() };
     let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &[0, 1, 2, 5, 6, 7, 8, 9]), &settled, 19_000);
     assert_eq!((comparison.tickers.holes, comparison.tickers.in_flight), (2, 0));
-    let holes = format!("holes: 2 of 5 tickers of {OPTION} in session 1, 2 with nothing stored behind them");
+    let holes = format!(
+        "holes: 2 of 5 tickers of {OPTION} in session 1 (its end: none yet), 2 with nothing stored behind them"
+    );
     assert_eq!(comparison.examples, [holes]);
 }
 

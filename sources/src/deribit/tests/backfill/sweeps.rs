@@ -69,6 +69,37 @@ fn a_sweep_of_several_pages_answers_at_its_end() {
 }
 
 #[test]
+fn a_gap_that_is_not_due_while_a_page_is_fetched_misses_none_of_its_trades() {
+    let venue = Venue { options: true, page: 40, ..Venue::default() };
+    let mut script = script(everything());
+    let gaps = many(30);
+    let mut answered = BTreeSet::new();
+    // Of the second page only one gap is told to the protocol, of the others the last answer is being worked off.
+    for due in [&gaps[..], &gaps[..1], &gaps[..]] {
+        let (request, _) = request(script.on_gap(due));
+        assert!(request.url.contains("by_currency"), "{}", request.url);
+        answered.extend(script.reply(&request, 200, &venue.serve(&request), due).unwrap());
+    }
+    assert!(answered.len() > 1, "{answered:?}");
+    let stored: BTreeSet<_> = script.stored.iter().map(|row| (row.stream.clone(), row.head.ts_event)).collect();
+    for gap in gaps.iter().filter(|gap| answered.contains(&gap.id)) {
+        let after = gap.after.unwrap().ts_event;
+        let mut owed = (NEWEST - 91..=NEWEST).filter(|&n| *gap.stream.symbol == *venue::option(n) && at(n) > after);
+        assert!(owed.all(|n| stored.contains(&(gap.stream.clone(), at(n)))), "{gap:?} is answered, and not whole");
+    }
+}
+
+#[test]
+fn pages_in_no_order_of_time_are_not_walked_on_from() {
+    let venue = Venue { options: true, page: 40, shuffles: true, ..Venue::default() };
+    let mut script = script(everything());
+    let gaps = many(30);
+    let (first, _) = request(script.on_gap(&gaps));
+    assert_eq!(script.reply(&first, 200, &venue.serve(&first), &gaps).unwrap(), []);
+    assert!(request(script.on_gap(&gaps)).0.url.contains("by_instrument"));
+}
+
+#[test]
 fn what_a_sweep_cannot_answer_is_asked_for_one_by_one() {
     let venue = Venue { options: true, ..Venue::default() };
     let mut script = script(everything());

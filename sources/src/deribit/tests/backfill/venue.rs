@@ -28,6 +28,8 @@ pub(super) struct Venue {
     pub(super) options: bool,
     /// The longest page by currency.
     pub(super) page: usize,
+    /// Whether the main host sends a page in any order, as the other one does.
+    pub(super) shuffles: bool,
 }
 
 const OPTIONS: u64 = 40;
@@ -60,6 +62,7 @@ impl Default for Venue {
             renumbered: None,
             options: false,
             page: 1000,
+            shuffles: false,
         }
     }
 }
@@ -99,7 +102,7 @@ impl Venue {
             page.reverse();
         }
         page.truncate(count);
-        if is_history {
+        if is_history || self.shuffles {
             let middle = page.len() / 2;
             page.rotate_left(middle);
         }
