@@ -83,6 +83,59 @@ fn how_long_a_table_is_kept_is_said_beside_its_name_where_the_store_can() {
     }
 }
 
+/// What the log, a capture and a sink write, and what is said of it; the two columns are: whether the host is used, and whether
+/// the pipeline is.
+#[test]
+fn neither_log_nor_capture_nor_sink_is_written_over_another_or_over_what_is_the_engines_however_it_is_spelt() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir_all(at("data/eth")).unwrap();
+    fs::create_dir_all(at("caps/eth/deribit")).unwrap();
+    std::os::unix::fs::symlink(at("data"), at("link")).unwrap();
+    std::os::unix::fs::symlink(at("caps/eth/deribit"), at("caps/eth/again")).unwrap();
+    let check = |log: &str, capture: &str, sink: &str, environment: &Environment| {
+        let log = if log.is_empty() { String::new() } else { format!("[log]\nfile = {{ path = \"{log}\" }}\n") };
+        let host = format!("data_dir = \"AT/data\"\n{log}").replace("AT", &folder.path().display().to_string());
+        fs::write(at("tidegate.toml"), host).unwrap();
+        let source = |name: &str| {
+            let capture =
+                if capture.is_empty() { String::new() } else { format!("capture = {{ dir = \"{capture}\" }}\n") };
+            format!("[source.{name}]\ntype = \"deribit\"\ninstruments = [\"ETH-PERPETUAL\"]\n{capture}")
+        };
+        let again = if capture == "AT/caps" && sink.is_empty() { source("again") } else { String::new() };
+        let text =
+            format!("[pipeline]\nname = \"eth\"\n{}{again}[sink.sqlite]\npath = \"AT/{sink}.db\"\n", source("deribit"));
+        fs::write(at("eth.toml"), text.replace("AT", &folder.path().display().to_string())).unwrap();
+        let loaded = config::load(&tidegate::built_in(), Files::read(&[at("eth.toml")], None), environment);
+        let said = loaded.report.render(Look { width: 400, ..Look::default() });
+        (loaded.host.is_some(), loaded.pipelines.len(), said)
+    };
+    let none = Environment::default();
+    for (log, capture, sink, is_host, words) in [
+        ("AT/link/eth/x.log", "", "rows", false, "tidegate.toml:3:"),
+        ("AT/data/eth/../eth/x.log", "", "rows", false, "the engine's own files of pipeline `eth`"),
+        ("AT/data", "", "rows", false, "write beside it: `tidegate.log`"),
+        ("AT/eth.toml", "", "rows", false, "the log would be written over a file of the configuration"),
+        ("AT/tidegate.toml", "", "rows", false, "the log would be written over a file of the configuration"),
+        ("AT/rows.db", "", "rows", true, "the log and a sink of type `sqlite` have one path"),
+        ("AT/caps", "AT/caps", "rows", true, "the log and a capture are in each other's way"),
+        ("", "AT/data", "rows", true, "leave `dir` out"),
+        ("", "AT/link", "rows", true, "eth.toml:6:"),
+        ("", "AT/caps", "", true, "two captures have one path"),
+        ("", "", "link/eth/ledger", true, "the engine's own files of pipeline `eth`"),
+    ] {
+        let (host, pipelines, said) = check(log, capture, sink, &none);
+        assert!(said.contains(words), "no `{words}` for {log} {capture} {sink} in {said}");
+        assert_eq!((host, host && pipelines == 0), (is_host, is_host), "{said}");
+        assert!(said.contains("help: ") && said.contains('^'), "{said}");
+    }
+    let (host, pipelines, said) = check("AT/logs/x.log", "AT/caps", "rows", &none);
+    assert!(host && pipelines == 1, "{said}");
+    let path = at("link/eth/x.log").display().to_string();
+    let (host, _, said) = check("", "", "rows", &Environment::new([("TIDEGATE_LOG_FILE_PATH", &*path)]));
+    assert!(!host && said.contains("is set by the variable TIDEGATE_LOG_FILE_PATH"), "{said}");
+}
+
 #[test]
 fn a_sink_writes_neither_into_the_engines_own_folder_nor_where_another_kind_does_nor_into_memory() {
     let venue = "[source.deribit]\ninstruments = [\"ETH-PERPETUAL\"]\n";
@@ -105,7 +158,7 @@ fn a_sink_writes_neither_into_the_engines_own_folder_nor_where_another_kind_does
 
     let (pipelines, said) = check("[sink.file]\npath = \"x/eth\"\n[sink.sqlite]\npath = \"./x/../x/eth\"\n");
     assert_eq!(pipelines, 0, "{said}");
-    assert!(said.contains("a sink of type `file` and one of type `sqlite` have one path"), "{said}");
+    assert!(said.contains("a sink of type `file` and a sink of type `sqlite` have one path"), "{said}");
     assert!(said.contains("eth.toml:8:"), "{said}");
 
     let (pipelines, said) = check("[sink.sqlite]\npath = \":memory:\"\n");

@@ -34,7 +34,7 @@ async fn a_clean_run_is_complete_and_its_totals_are_those_of_the_store() {
     let page = said(&stopped);
     assert_eq!(stopped.status.code(), Some(0), "of a stopped pipeline: {page}");
     assert!(page.lines().all(|line| line.chars().count() <= 80), "{page}");
-    assert!(page.contains("\ntrades: complete since ") && page.contains(", 0 open, 0 lost\n"), "{page}");
+    assert!(page.contains("\ntrades: complete from ") && page.contains(", 0 open, 0 lost\n"), "{page}");
     let kinds = kinds(&bench);
     assert_eq!(totals(&kinds), stored(&bench).await);
     assert_eq!(
@@ -113,11 +113,12 @@ async fn of_a_killed_pipeline_it_says_so_and_calls_nothing_complete_that_came_la
     program.kill().await;
     let page = said(&coverage(bench.folder(), &[]));
     assert!(page.contains("\nnobody runs it since ") && !page.contains("open, asked for"), "{page}");
+    assert!(page.contains("\ntrades: complete from ") && !page.contains("complete since"), "{page}");
     assert!(page.contains("\ntickers: nobody ran or listened for "), "{page}");
     let deadline = Instant::now() + PATIENCE;
     loop {
         let page = said(&coverage(bench.folder(), &["--since", "1s"]));
-        if !page.contains("complete since") {
+        if !page.contains("trades: complete ") {
             assert!(page.contains("\nnobody runs it since ") && page.contains("nobody listens to "), "{page}");
             break;
         }

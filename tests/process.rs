@@ -20,6 +20,22 @@ async fn a_second_process_on_the_same_data_is_refused_with_the_first_ones_id() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_has_at_most_six_lines_until_all_is_healthy_and_none_for_a_record() {
+    let bench = Bench::start(busy(2_000.0), "", "").await;
+    let mut program = bench.run();
+    program.until_logged("healthy ").await;
+    let log = program.log();
+    let until = 1 + log.lines().position(|line| line.contains("healthy ")).unwrap();
+    assert!(until <= 6, "{until} lines until it is healthy:\n{log}");
+    program.until_committed(200).await;
+    let before = program.log().lines().count();
+    program.until_committed(6_000).await;
+    let log = program.log();
+    assert_eq!(log.lines().count(), before, "5,800 rows later:\n{log}");
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_five_files_one_is_broken_and_the_other_four_run() {
     let bench = Bench::start(busy(500.0), "", "").await;
     for name in ["a", "b", "c"] {

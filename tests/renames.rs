@@ -47,6 +47,45 @@ async fn a_sink_that_was_renamed_goes_on_under_the_new_name_with_its_dead_letter
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_open_of_a_source_that_was_taken_out_is_said_and_asked_for_once_it_is_back() {
+    let bench = Bench::start(busy(500.0), "", "").await;
+    let (ws, http) = (bench.venue.ws_url(), bench.venue.http_url());
+    let other = format!(
+        "[source.other]\ntype = \"deribit\"\nendpoint = {{ ws = \"{ws}\", http = \"{http}\" }}\nchannels = [\"trades\"]\n\
+         instruments = [{{ currency = \"ETH\", kind = \"option\", top = 3 }}]\n"
+    );
+    let alone = fs::read_to_string(bench.path("eth.toml")).unwrap();
+    bench.write("eth.toml", &format!("{alone}{other}"));
+    let both = |report: &Value| {
+        let rows = |name: &str| report["checks"][format!("eth/source.{name}")]["rows_received"].as_u64();
+        rows("other") > Some(20) && rows("deribit") > Some(20)
+    };
+    let mut program = bench.run();
+    program.until("both have rows", both).await;
+    program.kill().await;
+
+    bench.write("eth.toml", &alone);
+    let mut program = bench.run();
+    program
+        .until_logged("`[source.other]` is not in the file any more: nobody listens to 3 of its streams, and ")
+        .await;
+    program.until_logged("asked for once it is there again, under this name").await;
+    program.until_committed(100).await;
+    program.stop().await;
+    let page = tidegate(bench.folder(), &["coverage", "eth.toml", "--json"]).printed;
+    let coverage: Value = serde_json::from_str(&page).unwrap();
+    let kinds = coverage["coverage"]["kinds"].as_array().unwrap();
+    let kind = kinds.iter().find(|kind| kind["source"] == "other").unwrap();
+    assert!(kind["away"].as_u64() > Some(0) && kind["complete_since"].is_null(), "{kind:#}");
+
+    bench.write("eth.toml", &format!("{alone}{other}"));
+    let mut program = bench.run();
+    let filled = |report: &Value| report["checks"]["eth/source.other"]["gaps"]["filled"].as_u64() > Some(0);
+    program.until("its gaps are filled", filled).await;
+    program.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn renaming_a_sink_that_was_killed_at_any_step_is_gone_on_with() {
     // What a crash between two steps leaves: the store has the new name already, or the folder too.
     for steps in 1..=2 {

@@ -171,6 +171,42 @@ fn a_literal_secret_is_warned_of_and_not_repeated() {
     assert_no_marker("check", &said);
 }
 
+#[cfg(feature = "kafka")]
+#[test]
+fn a_secret_among_the_settings_of_a_client_library_is_warned_of_and_shown_nowhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (MARKERS[0], MARKERS[1]);
+    let look = |name: &str, settings: &str, args: &[&str]| {
+        let text = format!(
+            "[pipeline]\nname = \"eth\"\n[source.deribit]\ninstruments = [\"ETH-PERPETUAL\"]\n[sink.kafka]\n\
+             brokers = \"localhost:9092\"\n[sink.kafka.rdkafka]\n\"sasl.username\" = \"me\"\n{settings}\n"
+        );
+        fs::write(folder.path().join(name), text).unwrap();
+        let said = command(folder.path(), &[args, &[name]].concat());
+        assert_no_marker(&format!("{args:?} of {settings}"), &said);
+        said
+    };
+    let literal = format!("\"sasl.password\" = \"{first}\"\n\"ssl.key.pem\" = \"\"\"{second}\n{second}\"\"\"");
+    let said = look("literal.toml", &literal, &["check"]);
+    assert_eq!(said.matches("warning: a secret stands in the file").count(), 2, "{said}");
+    assert!(said.contains("literal.toml:9:") && said.contains("literal.toml:10:"), "{said}");
+    for args in [&["check", "--resolved"][..], &["graph"]] {
+        look("literal.toml", &literal, args);
+    }
+    let by_name = "\"sasl.password\" = \"${KEY}\"\n\"ssl.key.pem\" = { file = \"right.toml\" }";
+    let said = look("right.toml", by_name, &["check"]);
+    assert!(!said.contains("warning"), "{said}");
+    for wrong in [
+        format!("\"sasl.pasword\" = \"{first}\""),
+        format!("\"ssl.key.pem\" = [\"{first}\"]"),
+        format!("sasl.password = \"{first}\""),
+        format!("\"sasl.oauthbearer.client.secrets\" = \"{first}\""),
+    ] {
+        let said = look("wrong.toml", &wrong, &["check"]);
+        assert!(said.contains("wrong.toml:9:") && said.contains("error"), "{said}");
+    }
+}
+
 /// Wrong or right: whatever stands in a secret's place is shown by no command, and by no page or log of a process whose
 /// other pipelines run.
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,9 @@ use std::{
 
 use serde_json::Value;
 use sqlx::Connection;
-use support::{Bench, Program, SmallDisk, busy};
+use support::{Bench, PATIENCE, Program, SmallDisk, busy, tidegate};
 use tidegate_sources::deribit::simulator::{Fault, SimulatorConfig};
+use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_is_full_blocks_and_loses_no_trade() {
@@ -106,8 +107,21 @@ async fn a_full_spool_that_drops_the_newest_counts_what_it_drops_and_goes_on() {
     let mut program = bench.run();
     until_full(&mut program, "counted and thrown away").await;
     heal(&bench);
-    program.until_logged("there is room again").await;
+    program.until_logged("there is room again; of what was thrown away").await;
     goes_on_without_doubles(&bench, &mut program).await;
+    bench.venue.resume();
+    // Thrown away, and then come again: both are said, and that it is so only of what the venue repeats.
+    let began = Instant::now();
+    loop {
+        let page = tidegate(bench.folder(), &["coverage", "eth.toml"]).printed;
+        if page.contains("trades: ") && page.contains(" thrown away: spool full; all that was missing came again\n") {
+            let tickers = page.lines().find(|line| line.starts_with("tickers: ") && line.contains("thrown away"));
+            assert!(tickers.is_some_and(|line| line.ends_with("; the venue does not repeat it")), "{page}");
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "it never came again:\n{page}\n{}", program.log());
+        program.next_report().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -220,9 +234,9 @@ async fn a_byte_flipped_in_what_is_delivered_later_is_said_once_and_counted() {
     program
         .until("all is stored", |report| report["checks"]["eth/sink.sqlite"]["oldest_uncommitted_seconds"].is_null())
         .await;
-    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while program.metric("tidegate_spool_lost_offsets").await == 0.0 {
-        assert!(tokio::time::Instant::now() < deadline, "it is not counted");
+        assert!(Instant::now() < deadline, "it is not counted");
         program.next_report().await;
     }
     let (_, log) = program.stop().await;
@@ -262,9 +276,9 @@ async fn no_frame_of_a_venue_ends_the_pipeline() {
     // A name of megabytes, and one row of megabytes.
     bench.venue.inject(Fault::Frame(trade_of(&"X".repeat(9 << 20))));
     bench.venue.inject(Fault::Frame(book_of(1_250_000)));
-    let deadline = tokio::time::Instant::now() + support::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     while program.metric("tidegate_malformed_total").await < 402.0 {
-        assert!(tokio::time::Instant::now() < deadline, "not all are counted; the log:\n{}", program.log());
+        assert!(Instant::now() < deadline, "not all are counted; the log:\n{}", program.log());
         program.next_report().await;
     }
     program.until_committed(600).await;

@@ -279,6 +279,14 @@ impl Default for CaptureConfig {
     }
 }
 
+impl CaptureConfig {
+    /// Returns the folder of one source's captures, where one is named: several sources, of several pipelines, may have the
+    /// same.
+    pub fn folder(&self, pipeline: &str, source: &str) -> Option<PathBuf> {
+        Some(self.dir.as_ref()?.join(pipeline).join(source))
+    }
+}
+
 /// A capture to be played.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -457,7 +465,7 @@ const SMALLEST_SEGMENT: ByteSize = ByteSize(64 << 10);
 pub enum WhenFull {
     /// End the sessions, and fill the gaps when there is room again.
     Block,
-    /// Drop what comes, and say so.
+    /// Drop what comes, and say so; ask the venue's history for it once there is room again.
     DropNewest,
     /// Drop the oldest file that no sink is reading, and say for which sinks; refuse rows while there is none.
     DropOldest,

@@ -13,6 +13,7 @@ use super::{
     layers::{Layer, Layers, Variable, path},
     level::LogLevel,
     options::Options,
+    places::{Place, Writer},
     problem::{Problem, Text},
     report::Report,
     resolved::{self, Setting},
@@ -122,7 +123,7 @@ pub(super) fn read(
     files: &[Arc<Text>],
     environment: &Environment,
     report: &mut Report,
-) -> Option<(Host, Vec<Setting>)> {
+) -> Option<HostRead> {
     let options = Options::of::<Host>();
     let log_level = BTreeMap::from([("LOG_LEVEL".to_owned(), "log.level".to_owned())]);
     let mut layers = vec![Layer::Variables(variables(&log_level, environment, report))];
@@ -149,7 +150,21 @@ pub(super) fn read(
     }
     let mut settings = Vec::new();
     resolved::collect(&layers, &[], &serde_json::to_value(&host).unwrap_or_default(), &mut settings);
-    Some((host, settings))
+    let at = path(["log", "file", "path"]);
+    let log = host.log.file.as_ref().map(|file| {
+        let variable = layers.variable(&at).map(|(_, variable)| variable.name.clone());
+        Place::new(&file.path, Writer::Log, layers.value(&at)).by(variable)
+    });
+    Some(HostRead { host, settings, log })
+}
+
+/// What is one per process, as it was read.
+pub(super) struct HostRead {
+    pub(super) host: Host,
+    /// Every value, and where it comes from.
+    pub(super) settings: Vec<Setting>,
+    /// Where the log is written.
+    pub(super) log: Option<Place>,
 }
 
 /// Tables that belong into another version, or into another file, as the advice says.

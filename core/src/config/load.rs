@@ -13,7 +13,7 @@ use super::{
     environment::Environment,
     explain::Keys,
     files::Files,
-    host::{self, Host, not_in_this_version},
+    host::{self, Host, HostRead, not_in_this_version},
     layers::{Layer, Layers, Mended, path},
     names::{self, Name},
     options::Options,
@@ -229,7 +229,7 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
     if files.host_is_wrong || report.errors() > errors_of_others {
         host = None;
     }
-    let mut drafts = Vec::new();
+    let mut drafts: Vec<(Arc<Text>, Draft)> = Vec::new();
     for file in files.pipelines {
         let draft = Document::parse(file.clone(), environment, &mut report).map_or_else(Draft::default, |document| {
             let mut useless = Vec::new();
@@ -249,9 +249,10 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
         drafts.push((file, draft));
     }
     refuse_equal_names(&drafts, &mut report);
-    if let Some((host, _)) = &host {
-        let names: Vec<_> = drafts.iter().filter_map(|(_, draft)| Some(&*draft.name.as_ref()?.0)).collect();
-        places::refuse(drafts.iter().flat_map(|(_, draft)| &draft.places), &host.data_dir, &names, &mut report);
+    if let Some(read) = &host
+        && !places::refuse(read, host_file.as_deref(), &mut drafts, &mut report)
+    {
+        host = None;
     }
     report.sort();
     let (mut pipelines, mut refused) = (Vec::new(), Vec::new());
@@ -264,18 +265,18 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
             }
         }
     }
-    let (host, host_settings) = host.unzip();
+    let (host, host_settings) = host.map(|HostRead { host, settings, .. }| (host, settings)).unzip();
     Loaded { host, pipelines, refused, report, host_settings: host_settings.unwrap_or_default() }
 }
 
 /// What came of one file.
 #[derive(Default)]
-struct Draft {
+pub(super) struct Draft {
     /// The pipeline's name, and where it stands.
-    name: Option<(String, Option<Spot>)>,
-    pipeline: Option<Pipeline>,
-    /// Where its sinks write.
-    places: Vec<Place>,
+    pub(super) name: Option<(String, Option<Spot>)>,
+    pub(super) pipeline: Option<Pipeline>,
+    /// Where its sinks and the captures of its sources are written.
+    pub(super) places: Vec<Place>,
 }
 
 /// Two pipelines of one name would share a spool, and positions in the stores. Of two, the one is refused that cannot run
@@ -326,7 +327,9 @@ impl<'a> Reader<'a> {
         self.check_room(spool.as_ref(), &sinks);
         self.check_log(&sources, &sinks);
         let places = head.as_ref().map_or_else(Vec::new, |head| {
-            sinks.iter().flatten().filter_map(|sink| sink.writes(&head.value.name.0)).collect()
+            let name = &head.value.name.0;
+            let captures = sources.iter().flatten().filter_map(|source| source.captures(name));
+            captures.chain(sinks.iter().flatten().filter_map(|sink| sink.writes(name))).collect()
         });
         let spot = self.document.value(&path(["pipeline", "name"]));
         let name = head.as_ref().map(|head| (head.value.name.0.clone(), spot));

@@ -1,5 +1,7 @@
 //! The options of a struct, as its JSON Schema tells them: the doc comments are the reference page.
 
+use std::borrow::Cow;
+
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Map, Value};
 
@@ -161,8 +163,9 @@ fn collect(table: &Value, around: &[String], default: Option<&Value>, options: &
     for (key, option) in properties(table) {
         let path: Vec<String> = around.iter().cloned().chain([key.clone()]).collect();
         let default = default.and_then(|default| default.get(key)).or_else(|| option.get("default"));
-        // A table that is there in any case is known by its keys; one that may be left out is an option of its own, too.
-        if properties(option).next().is_none() || is_optional(option) {
+        // A table that is there in any case is known by its keys; one that may be left out, or that takes others than those which
+        // are listed, is an option of its own, too.
+        if properties(option).next().is_none() || is_optional(option) || option.get("x-unit").is_some() {
             options.push(info(path.clone(), key, option, table, default));
         }
         if !is_secret(option) {
@@ -198,13 +201,18 @@ fn info(path: Vec<String>, key: &str, option: &Value, around: &Value, default: O
     let is_required = required.is_some_and(|required| required.iter().any(|name| name == key));
     let default = default.or_else(|| option.get("default")).cloned().unwrap_or_default();
     OptionInfo {
-        key: path.join(".").replace(".[]", "[]"),
+        key: path.iter().map(|part| shown_key(part)).collect::<Vec<_>>().join(".").replace(".[]", "[]"),
         kind: kind(option),
         default: (!is_required).then_some(default),
         about: description(option).to_owned(),
         is_secret: is_secret(option),
         path,
     }
+}
+
+/// Writes a key as it has to stand among others: `rdkafka."sasl.password"`.
+fn shown_key(key: &str) -> Cow<'_, str> {
+    if key.contains('.') { format!("\"{key}\"").into() } else { key.into() }
 }
 
 fn is_secret(option: &Value) -> bool {

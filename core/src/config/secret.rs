@@ -252,19 +252,27 @@ pub(super) fn spans_in(text: &str) -> Vec<Range<usize>> {
         let key = key_before(&text[..at]);
         let line = text[..at].rfind('\n').map_or(0, |end| end + 1);
         // The name of a file is no secret. Anything else that stands there is a mistake, and may be one.
-        let is_file = key == "file" && text[at + 1..].trim_start_matches([' ', '\t']).starts_with(['"', '\'']);
-        let is_in_secret = !is_file && tables_around(&text[line..at]).into_iter().any(named_like_one);
-        if named_like_one(key) || is_in_secret {
+        let is_file = key.rsplit('.').next() == Some("file")
+            && text[at + 1..].trim_start_matches([' ', '\t']).starts_with(['"', '\'']);
+        let is_in_secret = || tables_around(&text[line..at]).into_iter().any(may_name_one);
+        if !is_file && (may_name_one(key) || is_in_secret()) {
             spans.push(at + 1..at + 1 + value_length(&text[at + 1..]));
         }
     }
     spans.into_iter().flat_map(|span| outside_variables(text, span)).collect()
 }
 
-/// Returns the key that stands before `=`.
+/// Returns the key that stands before `=`, with the tables that it names: `rdkafka."sasl.password"`.
 fn key_before(text: &str) -> &str {
-    let before = text.trim_end().trim_end_matches(['"', '\'']);
-    &before[before.trim_end_matches(|c: char| c.is_alphanumeric() || "_-".contains(c)).len()..]
+    let start = text.rfind(['\n', '{', '}', '[', ']', ',', '=']).map_or(0, |end| end + 1);
+    text[start..].trim()
+}
+
+/// Tells whether a key, as it stands in a line, may be a secret's: here the names of other programs' settings count as well,
+/// as that of a certificate's key, `ssl.key.pem`.
+fn may_name_one(key: &str) -> bool {
+    let parts = || key.split(|c: char| !(c.is_alphanumeric() || "_-".contains(c)));
+    named_like_one(key) || parts().any(|part| named_like_one(part) || part == "pem" || part.starts_with("oauth"))
 }
 
 /// Returns the keys whose inline tables are open at the end of a line's part.
@@ -430,6 +438,10 @@ mod tests {
             ("url = \"postgres://me:hunter2@host/x\"", "url = \"postgres://me:*******@host/x\""),
             ("url = \"postgres://me:${PASSWORD}@host/x\"", "url = \"postgres://me:${PASSWORD}@host/x\""),
             ("symbols = \"a\"", "symbols = \"a\""),
+            (r#"a."sasl.password"x = "hunter2""#, r#"a."sasl.password"x = "*******""#),
+            (r#"a = { "ssl.key.pem" = 'hunter2' }"#, r#"a = { "ssl.key.pem" = '*******' }"#),
+            (r#"password.file = "/run/x""#, r#"password.file = "/run/x""#),
+            (r#"secret.file = ["a"]"#, r#"secret.file = ["*"]"#),
         ] {
             assert_eq!(hidden(written), shown);
         }

@@ -12,9 +12,8 @@ use super::{
     explain::{self, Keys},
     layers::{Layer, Layers, Mended, path},
     load::{Feed, Reader, SinkStage, SourceStage},
-    one_path,
     options::{Options, Pattern},
-    places::Place,
+    places::{Place, Writer},
     problem::{Problem, Spot},
     report::{Report, SecretFile},
     secret,
@@ -127,6 +126,8 @@ pub(super) struct SourceDraft {
     pub(super) others: Option<Vec<String>>,
     /// The source, when nothing is wrong with it.
     pub(super) stage: Option<SourceStage>,
+    /// Where the folder of its captures is named.
+    capture: Option<Spot>,
 }
 
 /// A sink as far as it could be read.
@@ -151,12 +152,21 @@ pub(super) struct SinkDraft<'a> {
     draft: Draft<'a>,
 }
 
+impl SourceDraft {
+    /// Returns the folder that is named for its captures; its own one among the engine's files needs no name.
+    pub(super) fn captures(&self, pipeline: &str) -> Option<Place> {
+        let Feed::Protocol { connection, .. } = &self.stage.as_ref()?.feed else { return None };
+        let folder = connection.capture.as_ref()?.folder(pipeline, &self.name)?;
+        Some(Place::new(&folder, Writer::Capture, self.capture.clone()))
+    }
+}
+
 impl SinkDraft<'_> {
     /// Returns the file or the folder that it writes.
     pub(super) fn writes(&self, pipeline: &str) -> Option<Place> {
         let written = self.path.as_ref()?(pipeline)?;
         let spot = self.place(&path(["path"]));
-        Some(Place { path: one_path(&written), component: self.draft.component.clone(), spot })
+        Some(Place::new(&written, Writer::Sink(self.draft.component.clone()), spot))
     }
 }
 
@@ -203,6 +213,7 @@ impl<'a> Reader<'a> {
             });
             (tables, whole)
         };
+        let capture = draft.layers.value(&path(["capture", "dir"]));
         let (name, component, (tables, others)) = (name.to_owned(), draft.component, tables);
         let stage = whole.map(|(required, feed)| SourceStage {
             name: name.clone(),
@@ -211,7 +222,7 @@ impl<'a> Reader<'a> {
             tables: tables.clone(),
             feed,
         });
-        Some(SourceDraft { name, component, tables, others, stage })
+        Some(SourceDraft { name, component, tables, others, stage, capture })
     }
 
     pub(super) fn sink(&mut self, name: &str, table: &Dict) -> Option<SinkDraft<'a>> {

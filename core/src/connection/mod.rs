@@ -86,10 +86,8 @@ impl Source for ConnectionSource {
         };
         let max_message = usize::try_from(self.config.max_message.0).unwrap_or(usize::MAX);
         let (capture, name) = (self.config.capture.clone(), Arc::clone(&cx.name));
-        let folder = capture.map(|capture| match capture.dir {
-            // Several sources, of several pipelines, may have the same.
-            Some(dir) => dir.join(cx.health.id().pipeline()).join(&*name),
-            None => cx.folder.join("capture"),
+        let folder = capture.map(|capture| {
+            capture.folder(cx.health.id().pipeline(), &name).unwrap_or_else(|| cx.folder.join("capture"))
         });
         let mut driver = Driver::new(Sockets { http, max_message }, self.factory, self.config, cx)?;
         if let Some(folder) = folder {

@@ -36,12 +36,6 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Returns why `gaps` gaps are not asked for before `next`.
-    pub(super) fn new(why: &str, gaps: usize, next: Instant) -> Self {
-        let gaps = if gaps == 1 { "1 gap waits".to_owned() } else { format!("{gaps} gaps wait") };
-        Self { why: format!("{why}; {gaps}"), next }
-    }
-
     /// Says it as of now: it is shown again with whatever else happens in the meantime.
     fn said(&self) -> String {
         let left = self.next.saturating_duration_since(Instant::now());
@@ -55,8 +49,10 @@ impl Standing {
     pub(super) fn show(&self, health: &StageHealth) {
         let Self { line, discovery, lacking, silence, channels, rest, capture, .. } = self;
         let session = [line, discovery, silence, channels, lacking].into_iter().flatten().next();
-        let rest = || rest.values().next().map(Waiting::said);
-        if let Some(worst) = session.cloned().or_else(rest).or_else(|| capture.clone()) {
+        let waiting = rest.values().next().filter(|_| session.is_none()).map(Waiting::said);
+        // How many they are is said by whoever counts them.
+        health.gaps_wait(waiting.is_some());
+        if let Some(worst) = session.cloned().or(waiting).or_else(|| capture.clone()) {
             health.degraded(worst);
         } else if let Some(well) = &self.well {
             health.healthy(well);
@@ -72,12 +68,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn how_long_calls_wait_is_said_as_of_now() {
-        let waiting = Waiting::new("http://venue: connection refused", 1, Instant::now() + Duration::from_secs(60));
-        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try in 1m");
+        let waiting = Waiting {
+            why: "http://venue: connection refused".to_owned(),
+            next: Instant::now() + Duration::from_secs(60),
+        };
+        assert_eq!(waiting.said(), "http://venue: connection refused, next try in 1m");
         tokio::time::advance(Duration::from_secs(25)).await;
-        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try in 35s");
+        assert_eq!(waiting.said(), "http://venue: connection refused, next try in 35s");
         tokio::time::advance(Duration::from_secs(35)).await;
-        assert_eq!(waiting.said(), "http://venue: connection refused; 1 gap waits, next try now");
-        assert!(Waiting::new("x", 2, Instant::now()).said().contains("; 2 gaps wait, "));
+        assert_eq!(waiting.said(), "http://venue: connection refused, next try now");
     }
 }

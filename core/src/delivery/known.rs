@@ -66,7 +66,8 @@ impl Known {
     ///
     /// # Errors
     ///
-    /// `Permanent` when it cannot be read or is none of ours: what it said must not be guessed.
+    /// `Permanent` when it cannot be read or is none of ours: what it said must not be guessed. `Transient` when it cannot be
+    /// read for now, as when a process has too many open files.
     pub(crate) fn open(disk: Arc<dyn Disk>, sink: &str) -> Result<Self> {
         let name = file_name(sink);
         let shown = || format!("`{}/{name}`", disk.place());
@@ -84,11 +85,11 @@ impl Known {
                 // A process that was killed may have put it there and not made its name durable: the spool must not be let
                 // go for what a power cut takes back.
                 let kept = if holds(Rule::KnownIsDurable) { disk.sync_dir() } else { Ok(()) };
-                kept.map_err(|error| Error::permanent(format!("cannot keep {}", shown())).because(error))?;
+                kept.map_err(|error| disk::trouble(format!("cannot keep {}", shown()), error))?;
                 noted
             }
             Err(error) if error.kind() == ErrorKind::NotFound => Noted::default(),
-            Err(error) => return Err(Error::permanent(format!("cannot read {}", shown())).because(error)),
+            Err(error) => return Err(disk::trouble(format!("cannot read {}", shown()), error)),
         };
         Ok(Self { disk, name, noted })
     }
@@ -186,7 +187,11 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::{spool::disk::RealDisk, testkit::SimDisk};
+    use crate::{
+        Kind,
+        spool::disk::RealDisk,
+        testkit::{Failure, SimDisk},
+    };
 
     const AT: SpoolPosition = SpoolPosition { boot: Boot(u64::MAX - 1), offset: 1 << 60 };
 
@@ -241,6 +246,19 @@ mod tests {
             let error = Known::open(Arc::new(RealDisk::at(directory.path())), "sqlite").unwrap_err();
             assert!(error.to_string().contains("sqlite.json"), "{content}: {error}");
         }
+    }
+
+    #[test]
+    fn too_many_open_files_is_no_damage_and_passes() {
+        let disk = SimDisk::default();
+        let open = || Known::open(Arc::new(disk.clone()), "sqlite");
+        open().unwrap().write(Noted { position: Some(AT), ..Noted::default() }).unwrap();
+        disk.fail(Failure::Opens(0));
+        let error = open().unwrap_err();
+        assert!(matches!(error.kind(), Kind::Transient { .. }), "{error:?}");
+        assert!(error.chain().contains("cannot read `simulated/sqlite.json`"), "{}", error.chain());
+        disk.fail(Failure::None);
+        assert_eq!(open().unwrap().noted().position, Some(AT));
     }
 
     proptest! {

@@ -27,7 +27,7 @@ use super::{
     setup::{Floor, Outcome, Setup, settings, stage_of},
 };
 use crate::{
-    Error, Result,
+    Error, Kind, Result,
     catalog::Factory,
     caught::{caught, pauses},
     chunk::{Chunk, Part, TableRows},
@@ -35,7 +35,10 @@ use crate::{
     deadletter::DeadLetters,
     outside,
     sink::{Owner, Refusal, Sink, SinkContext, Written},
-    spool::{SpoolPosition, Standing, disk::Disk},
+    spool::{
+        SpoolPosition, Standing,
+        disk::{self, Disk},
+    },
 };
 
 /// The delivery driver of one sink.
@@ -97,7 +100,8 @@ impl<L: Log> Delivery<L> {
     ///
     /// # Errors
     ///
-    /// `Config` when the tables of two sources do not fit under one name.
+    /// `Config` when the tables of two sources do not fit under one name; `Transient` when the sink's files cannot be opened for
+    /// now.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
         Self::of_part(setup, Part::spool())
     }
@@ -111,12 +115,12 @@ impl<L: Log> Delivery<L> {
         let (stage, (place, file)) = (stage_of(&setup.sink, &part), setup.place(&part));
         let Setup { pipeline, sink: name, config, tables, derived, .. } = setup;
         let directory = place.join(&file);
-        let made = outside::make_directory(&directory).map_err(|error| {
-            Error::permanent(format!("cannot make the directory `{}`", directory.display())).because(error)
-        });
+        let made = outside::make_directory(&directory)
+            .map_err(|error| disk::trouble(format!("cannot make the directory `{}`", directory.display()), error));
         let known = made.and_then(|()| Known::open(outside::disk_with(&place), &file));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
+            Err(error) if matches!(error.kind(), Kind::Transient { .. }) => return Err(error),
             Err(error) => (None, Some(unusable(&error, (&setup.commands, &name), &part))),
         };
         let noted = known.as_ref().map_or_else(Noted::default, Known::noted);

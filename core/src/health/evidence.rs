@@ -60,6 +60,8 @@ pub(super) struct Evidence {
     pub(super) is_subscribed: AtomicBool,
     pub(super) is_committed_or_idle: AtomicBool,
     pub(super) is_side_input: AtomicBool,
+    /// Whether gaps wait for what the reason names.
+    pub(super) gaps_wait: AtomicBool,
     /// Set at most each 20 ms, so a lock does.
     filling: Mutex<Option<Filling>>,
     /// Set for each chunk of a sink with keys, so a lock does.
@@ -102,6 +104,7 @@ impl Evidence {
         self.accepted_since.clear();
         self.owned_since.clear();
         self.is_subscribed.store(false, Relaxed);
+        self.gaps_wait.store(false, Relaxed);
         self.is_committed_or_idle.store(false, Relaxed);
     }
 

@@ -150,7 +150,8 @@ pub struct SpoolDetail {
     pub last_row: Option<String>,
     /// Rows appended since the start.
     pub rows_appended: u64,
-    /// Rows that it could not keep.
+    /// Rows that it could not keep, since the start. Those that the venue's history repeats are asked for again, and count twice
+    /// if there is no room then either; what is lost of them `tidegate coverage` says.
     pub rows_dropped: u64,
     /// How long the last append waited for its fsync.
     pub synced_lag_seconds: f64,

@@ -63,12 +63,25 @@ impl Stage {
 
     /// Returns what was said with the last move.
     pub(super) fn reason(&self) -> String {
-        self.standing().reason.clone()
+        self.with_gaps(self.standing().reason.clone())
+    }
+
+    /// Adds to a reason how many gaps wait for what it names: as many as are open now, whenever the reason was given.
+    fn with_gaps(&self, reason: String) -> String {
+        if !self.evidence.gaps_wait.load(Relaxed) {
+            return reason;
+        }
+        match self.evidence.gaps_open.number() {
+            0 => reason,
+            1 => format!("{reason}; 1 gap waits"),
+            gaps => format!("{reason}; {gaps} gaps wait"),
+        }
     }
 
     /// Returns the state at `now`: what the driver says, unless the evidence shows that the driver is stuck.
     pub(super) fn judged(&self, now: Instant) -> Standing {
         let mut standing = self.standing().clone();
+        standing.reason = self.with_gaps(standing.reason);
         if standing.status == Status::Healthy
             && let Some(overdue) = self.overdue(now)
         {
@@ -147,7 +160,7 @@ impl StageHealth {
     fn go(&self, status: Status, reason: String) -> bool {
         let reason = printable(&reason).into_owned();
         let moved = self.stage.standing().move_to(status, reason.clone(), Instant::now());
-        self.tell(moved, status, &reason);
+        self.tell(moved, status, &self.stage.with_gaps(reason));
         moved != Move::Refused
     }
 
@@ -257,6 +270,11 @@ impl StageHealth {
     /// Sets how many messages of each part of a log are not stored yet.
     pub fn lags(&self, lags: BTreeMap<String, u64>) {
         self.stage.evidence.set_lags(lags);
+    }
+
+    /// Sets whether gaps wait for what the reason names, which then says how many are open.
+    pub(crate) fn gaps_wait(&self, wait: bool) {
+        self.stage.evidence.gaps_wait.store(wait, Relaxed);
     }
 
     /// Sets how many gaps are open.

@@ -271,8 +271,9 @@ impl Link {
     ///
     /// # Errors
     ///
-    /// `Transient` when more than the limit has been collected, which is thrown away, or intake had no room for what came
-    /// before: the caller has to end the session, since nobody knows any more what the venue sent. `Permanent` when the
+    /// `Transient` when more than the limit has been collected, which is thrown away, and the session has ended with it, or
+    /// intake had no room for what came before: the caller has to begin another session, since nobody knows any more what
+    /// the venue sent. `Permanent` when the
     /// pipeline has ended.
     pub fn hand_over(&mut self) -> Result<()> {
         if !self.is_pending() {
@@ -293,7 +294,9 @@ impl Link {
                 if !holds(Rule::OverflowIsSaid) {
                     return Ok(());
                 }
-                Err(Error::transient("the log cannot keep up: what came meanwhile is thrown away"))
+                // The end of a session may be in what was thrown away.
+                self.step(Step::Ended { why: OVERFLOW.to_owned() });
+                Err(Error::transient(OVERFLOW))
             }
             Err(mpsc::error::TryRecvError::Empty) => Ok(()),
             Err(mpsc::error::TryRecvError::Disconnected) => Err(gone()),
@@ -373,6 +376,8 @@ impl Link {
         self.queue.try_send(buffer).map_err(|_| gone())
     }
 }
+
+const OVERFLOW: &str = "the log cannot keep up: what came meanwhile is thrown away";
 
 fn gone() -> Error {
     Error::permanent("the pipeline has ended")

@@ -14,6 +14,7 @@ use crate::{
     Error, Result,
     config::SpoolConfig,
     health::Registry,
+    own,
     row::Timestamp,
     rules::{Rule, holds},
     spool::{
@@ -107,11 +108,12 @@ pub(crate) fn open_on(disk: Arc<dyn Disk>, setup: Setup) -> Result<Started> {
     let Begun { writer, boot, .. } =
         recovery.begin(continuity.snapshot(), Timestamp::now(), env!("CARGO_PKG_VERSION"))?;
     continuity.apply(&boot);
-    for (source, gaps) in continuity.sources_with_gaps() {
-        if !sources.iter().any(|known| known.info.name == source) {
+    for (source, streams, gaps) in continuity.sources_owed() {
+        if *source != *own::SOURCE && !sources.iter().any(|known| known.info.name == source) {
             warn!(
                 pipeline,
-                "gap {pipeline} {gaps} gaps stay open of the source `{source}`, which is not in the pipeline's file any more"
+                "gap {pipeline} `[source.{source}]` is not in the file any more: nobody listens to {streams} of its streams, and \
+                 {gaps} gaps of it stay open; what they miss is asked for once it is there again, under this name"
             );
         }
     }

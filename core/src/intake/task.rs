@@ -298,6 +298,9 @@ impl Task {
             self.is_full = false;
             match &self.no_segment {
                 Some(why) => self.spool.health.degraded(&**why),
+                None if self.when_full == WhenFull::DropNewest => self.spool.health.healthy(
+                    "there is room again; of what was thrown away, all that the venue's history has is asked for",
+                ),
                 None => self.spool.health.healthy("there is room again"),
             };
             self.room.send_replace(true);
@@ -320,7 +323,7 @@ impl Task {
                     "nothing more is taken until the sinks and the ledger have caught up; sessions end, their gaps are filled later"
                 }
                 WhenFull::DropNewest => {
-                    "what comes is counted and thrown away until the sinks and the ledger have caught up"
+                    "what comes is counted and thrown away until the sinks and the ledger have caught up; then what the venue's history has of it is asked for"
                 }
                 WhenFull::DropOldest => "the oldest segment goes, also for sinks that have not passed it",
             };

@@ -4,6 +4,10 @@
 //! decided twice. All times are the venue's: where only our clock says when something was, what it is ahead of the venue's
 //! by is taken off, and claimed is rather less than more.
 
+mod beginning;
+mod learnt;
+mod spans;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -11,6 +15,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 
+use self::spans::{END, lies_in, pieces, touching, union};
 use super::timeline::{Known, State, Timeline};
 use crate::{
     intake::{Continuity, Span, Standing},
@@ -95,114 +100,6 @@ pub(crate) struct Skip {
     pub(crate) rows: BTreeMap<Arc<str>, u64>,
     pub(crate) why: String,
     pub(crate) at: Timestamp,
-}
-
-/// Beginning.
-impl Fold {
-    /// Returns a fold that goes on where the store is, once [`control`](Self::control) and [`row`](Self::row) were shown
-    /// all between `continuity` and there, and [`resume`](Self::resume) was called.
-    pub(crate) fn restoring(continuity: Continuity) -> Self {
-        Self { continuity, is_quiet: true, ..Self::default() }
-    }
-
-    /// Ends, and leaves continuity as it is.
-    pub(crate) fn into_continuity(self) -> Continuity {
-        self.continuity
-    }
-
-    /// Goes on with what the store has.
-    pub(crate) fn resume(&mut self, stored: Vec<StoredLine>) {
-        self.is_quiet = false;
-        let mut stored: HashMap<_, _> =
-            stored.into_iter().map(|line| ((line.source.clone(), line.key.clone()), line)).collect();
-        for id in self.continuity.stream_ids().collect::<Vec<_>>() {
-            let Some((source, key)) = self.continuity.name(id) else { continue };
-            let Some(line) = stored.remove(&(source.into(), key.clone())) else { continue };
-            let StoredLine { row, source, key, time, heard } = line;
-            self.add(id, Line::new(Some(row), source, key, time));
-            let covering = self.continuity.standing(id).and_then(|standing| standing.covered_by.first());
-            if let (Some(session), Some(heard)) = (covering, heard) {
-                // The last sign of life may stand before the head.
-                self.heard.entry(*session).and_modify(|known| *known = heard.max(*known)).or_insert(heard);
-            }
-        }
-        self.gone.extend(stored.into_values().filter_map(forgotten));
-    }
-
-    /// A part of the log cannot be read any more, which may have been read when this was stored: what the store has is held
-    /// against what the log says now.
-    pub(crate) fn doubt(&mut self) {
-        for id in self.continuity.stream_ids().collect::<Vec<_>>() {
-            self.compare(id);
-        }
-    }
-
-    /// What no gap asks for any more is lost, and what is not vouched for any more is not claimed.
-    fn compare(&mut self, id: u32) {
-        let Some(standing) = self.continuity.standing(id) else { return };
-        let asked = self.continuity.gaps_of(id).filter_map(|gap| self.continuity.asked_in(id, gap));
-        let asked = union(&asked.collect::<Vec<_>>());
-        let Some(line) = self.lines.get_mut(&id) else { return };
-        for stretch in line.time.stretches(State::Open) {
-            for piece in pieces(stretch, asked.iter()).into_iter().filter(|piece| !lies_in(*piece, &asked)) {
-                line.time.paint(piece, |_| Some(Known::because(State::Lost, UNREADABLE)));
-            }
-        }
-        let is_received = line.time.last().known.state == State::Received;
-        match standing.covered_by {
-            [] if is_received => self.look(id, standing.owed_since),
-            [] => {}
-            covered_by if !is_received => self.unheard.extend(covered_by),
-            _ => {}
-        }
-    }
-
-    /// Begins with a place in the log before which nothing can be read, `why`. What the store has is kept; of the time
-    /// between nothing is known.
-    pub(crate) fn begin(continuity: Continuity, stored: Vec<StoredLine>, why: &str) -> Self {
-        let mut fold = Self { continuity, ..Self::default() };
-        let unknown = Known::because(State::Unknown, why);
-        let mut kept = HashMap::new();
-        for StoredLine { row, source, key, mut time, heard } in stored {
-            time.paint(EVER, |known| (known.state == State::Open).then(|| unknown.clone()));
-            if time.last().known.state == State::Received {
-                time.turn(heard.unwrap_or_else(|| time.last().from), unknown.clone());
-            }
-            kept.insert((source.clone(), key.clone()), Line::new(Some(row), source, key, time));
-        }
-        for id in fold.continuity.stream_ids().collect::<Vec<_>>() {
-            let (Some((source, key)), Some(standing)) = (fold.continuity.name(id), fold.continuity.standing(id)) else {
-                continue;
-            };
-            let (source, key): (Arc<str>, _) = (source.into(), key.clone());
-            let began = standing.numbering.is_some() && standing.since > Timestamp::default();
-            let line = match kept.remove(&(source.clone(), key.clone())) {
-                // Whatever session the store has is over.
-                Some(line) => Line { is_news: true, ..line },
-                None if began => Line::new(None, source, key, Timeline::new(standing.since, unknown.clone())),
-                None => continue,
-            };
-            fold.unheard.extend(standing.covered_by);
-            let owed_since = standing.owed_since;
-            let is_covered = !standing.covered_by.is_empty();
-            fold.add(id, line);
-            if !is_covered {
-                fold.look(id, owed_since);
-            }
-            for gap in fold.continuity.gaps_of(id).collect::<Vec<_>>() {
-                fold.ask(id, &fold.continuity.missing_in(id, gap));
-            }
-        }
-        fold.gone.extend(kept.into_values());
-        fold
-    }
-
-    fn add(&mut self, id: u32, mut line: Line) {
-        let standing = self.continuity.standing(id);
-        line.numbering = standing.and_then(|standing| standing.numbering);
-        line.session = standing.and_then(|standing| standing.covered_by.first().copied());
-        self.lines.insert(id, line);
-    }
 }
 
 /// Items.
@@ -512,81 +409,6 @@ impl Fold {
     }
 }
 
-/// What the store learns.
-impl Fold {
-    /// Returns the lines of streams that were given up: they may have come back since, and so are to be written first.
-    pub(crate) fn gone_mut(&mut self) -> &mut [Line] {
-        &mut self.gone
-    }
-
-    /// Returns all other lines.
-    pub(crate) fn lines_mut(&mut self) -> impl Iterator<Item = &mut Line> {
-        self.lines.values_mut()
-    }
-
-    /// Returns all lines, those that were given up first.
-    pub(crate) fn all_lines(&self) -> impl Iterator<Item = &Line> {
-        self.gone.iter().chain(self.lines.values())
-    }
-
-    /// Returns the store's number of a stream.
-    pub(crate) fn row_of(&self, stream: u32) -> Option<i64> {
-        self.lines.get(&stream).and_then(|line| line.row)
-    }
-
-    /// Returns up to when frames of each session came.
-    pub(crate) fn heard(&self) -> impl Iterator<Item = (u32, Timestamp)> {
-        self.heard.iter().map(|(session, heard)| (*session, *heard))
-    }
-
-    /// Returns what was thrown away.
-    pub(crate) fn drops(&self) -> &[Drops] {
-        &self.drops
-    }
-
-    /// Returns what sinks never get.
-    pub(crate) fn skips(&self) -> &[Skip] {
-        &self.skips
-    }
-
-    /// Returns of how many streams something is asked for.
-    pub(crate) fn open(&self) -> usize {
-        let is_open = |line: &&Line| !line.time.stretches(State::Open).is_empty();
-        self.lines.values().filter(is_open).count()
-    }
-
-    /// The store has learnt all.
-    pub(crate) fn saved(&mut self) {
-        self.gone.clear();
-        self.drops.clear();
-        self.skips.clear();
-        for line in self.lines.values_mut() {
-            line.time.saved();
-            (line.is_news, line.received, line.backfilled) = (false, 0, 0);
-        }
-    }
-}
-
-#[cfg(test)]
-impl Fold {
-    /// Returns what is known of a stream, none where that is nothing.
-    pub(crate) fn marks(&self, stream: u32) -> &[super::Mark] {
-        self.lines.get(&stream).map_or(&[], |line| line.time.marks())
-    }
-
-    /// Returns the lines as a store would give them back.
-    pub(crate) fn stored(&self) -> Vec<StoredLine> {
-        let stored = |line: &Line| StoredLine {
-            row: 1,
-            source: line.source.clone(),
-            key: line.key.clone(),
-            time: Timeline::stored(line.time.marks().to_vec()).expect("it has a mark"),
-            heard: line.session.and_then(|session| self.heard.get(&session).copied()),
-        };
-        self.lines.values().map(stored).collect()
-    }
-}
-
 impl Line {
     fn new(row: Option<i64>, source: Arc<str>, key: StreamKey, time: Timeline) -> Self {
         let is_news = row.is_none();
@@ -627,18 +449,6 @@ impl Closing<'_> {
     }
 }
 
-/// Returns a stream that the store has and the log does not know, if that is news: the entry that named it cannot be read any
-/// more.
-fn forgotten(stored: StoredLine) -> Option<Line> {
-    let StoredLine { row, source, key, mut time, heard } = stored;
-    let lost = Known::because(State::Lost, UNREADABLE);
-    time.paint(EVER, |known| (known.state == State::Open).then(|| lost.clone()));
-    if time.last().known.state == State::Received {
-        time.turn(heard.unwrap_or_else(|| time.last().from), lost);
-    }
-    time.changes().is_some().then(|| Line::new(Some(row), source, key, time))
-}
-
 /// Says why a stream is not subscribed to.
 fn left(by: LeftBy) -> Known {
     match by {
@@ -669,45 +479,6 @@ fn asked(known: &Known) -> Option<Known> {
     let is_decided = matches!(known.state, State::Lost | State::Absent | State::NotSubscribed | State::Closed);
     (!is_decided).then(|| Known::new(State::Open))
 }
-
-/// Returns stretches that cover the same, in order, without touching each other.
-fn union(stretches: &[Span]) -> Vec<Span> {
-    let mut sorted: Vec<Span> = stretches.iter().copied().filter(|(from, to)| from < to).collect();
-    sorted.sort_unstable();
-    sorted.dedup_by(|(from, to), before| {
-        let touches = *from <= before.1;
-        before.1 = if touches { before.1.max(*to) } else { before.1 };
-        touches
-    });
-    sorted
-}
-
-/// Returns those of a [`union`] that have something of a stretch. A stream may have a thousand gaps, and each that closes
-/// looks at all that is open.
-fn touching(union: &[Span], (from, to): Span) -> &[Span] {
-    let first = union.partition_point(|(_, last)| *last <= from);
-    let behind = union.partition_point(|(first, _)| *first < to);
-    &union[first..behind.max(first)]
-}
-
-/// Cuts a stretch at the borders of others.
-fn pieces<'a>((from, to): Span, at: impl Iterator<Item = &'a Span>) -> Vec<Span> {
-    let mut borders: Vec<Timestamp> = at.flat_map(|&(first, last)| [first, last]).collect();
-    borders.retain(|border| from < *border && *border < to);
-    borders.extend([from, to]);
-    borders.sort_unstable();
-    borders.dedup();
-    borders.windows(2).map(|pair| (pair[0], pair[1])).collect()
-}
-
-/// Returns whether a piece that was cut at all their borders lies in one of the stretches.
-fn lies_in(piece: Span, stretches: &[Span]) -> bool {
-    stretches.iter().any(|&(from, to)| from <= piece.0 && piece.1 <= to)
-}
-
-/// What is open at the right ends here.
-const END: Timestamp = Timestamp(i64::MAX);
-const EVER: Span = (Timestamp(i64::MIN), END);
 
 /// Why a stretch is unknown of a stream whose records have no numbers.
 pub(super) const NOT_REPEATED: &str = "nobody listened, and the venue does not repeat it";

@@ -18,6 +18,7 @@
 //! All times are the venue's, in UTC nanoseconds.
 
 mod fold;
+mod read;
 mod report;
 #[cfg(test)]
 mod shelf;
@@ -31,8 +32,10 @@ mod told;
 
 #[cfg(test)]
 pub(crate) use fold::Fold;
+pub use read::Keeper;
 pub use report::{
-    Coverage, Dropped, Interval, Keeper, Kind, LostRows, Proof, SinkCoverage, Skipped, StreamCoverage, Totals, Unread,
+    Coverage, Dropped, Fate, Interval, Kind, LostRows, Proof, SinkCoverage, Skipped, StreamCoverage, Stretch, Totals,
+    Unread,
 };
 #[cfg(test)]
 pub(crate) use shelf::Shelf;

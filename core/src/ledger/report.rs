@@ -1,19 +1,17 @@
-//! What the ledger says, read from its file: of a pipeline that runs or stands still.
+//! What the ledger says of a pipeline that runs or stands still, and what follows from it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     time::Duration,
 };
 
 use serde::Serialize;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use super::{
-    fold, store,
+    fold,
     timeline::{Joined, State},
 };
-use crate::{Error, Result, row::Timestamp};
+use crate::row::Timestamp;
 
 /// What is known of a pipeline's streams. Times are the venue's, in UTC nanoseconds.
 #[derive(Debug, Clone, Serialize)]
@@ -26,7 +24,8 @@ pub struct Coverage {
     pub from: Option<Timestamp>,
     /// The last moment of which anything is known: now, where nobody runs it.
     pub to: Option<Timestamp>,
-    /// Since when nobody runs it; `None` while somebody does, and of what comes from a recording.
+    /// Since when nobody runs it, by our clock: its last sign of life; `None` while somebody does, and of what comes from a
+    /// recording.
     pub stopped: Option<Timestamp>,
     /// Whether anything is lost: what could have been had, and cannot any more. Of [`totals`](Self::totals), and nothing else.
     pub is_lost: bool,
@@ -128,8 +127,11 @@ pub struct Kind {
     pub unknown_seconds: f64,
     /// For how many seconds the market was closed, by its schedule, of at least one stream.
     pub closed_seconds: f64,
-    /// From when on all that the venue sent is in the spool, or was; `None` where nothing can show that.
+    /// From when on all that the venue sent is in the spool, or was, up to the end of what is looked at; `None` where nothing
+    /// can show that, or something is open at that end.
     pub complete_since: Option<Timestamp>,
+    /// Where something is open at that end: the time before, in which nothing is missing.
+    pub was_complete: Option<Stretch>,
     /// The sinks that lack some of it: of these that does not hold.
     pub incomplete_at: Vec<String>,
 }
@@ -166,10 +168,22 @@ pub struct StreamCoverage {
     pub rows_received: Option<u64>,
     /// Rows that came by the venue's history.
     pub rows_backfilled: Option<u64>,
-    /// From when on all that the venue sent is there; `None` where nothing can show that.
+    /// From when on all that the venue sent is there, up to the end of what is looked at; `None` where nothing can show that, or
+    /// something is open at that end.
     pub complete_since: Option<Timestamp>,
+    /// Where something is open at that end: the time before, in which nothing is missing.
+    pub was_complete: Option<Stretch>,
     /// Its time, without overlap or hole.
     pub intervals: Vec<Interval>,
+}
+
+/// A time that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Stretch {
+    /// Its first moment.
+    pub from: Timestamp,
+    /// The moment behind its last one.
+    pub to: Timestamp,
 }
 
 /// A stretch of a stream's time.
@@ -189,6 +203,20 @@ pub struct Interval {
     pub joined: Option<Joined>,
 }
 
+/// What became of rows that were thrown away before they came into the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// The venue's history has given all that was missing.
+    CameAgain,
+    /// It is asked for them, or will be.
+    AskedFor,
+    /// It did not give all of them: what is missing is said to be lost, stretch by stretch.
+    PartlyLost,
+    /// They are gone: the venue does not repeat them.
+    NotRepeated,
+}
+
 /// Rows of a stream that were thrown away since the spool was full.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Dropped {
@@ -198,7 +226,10 @@ pub struct Dropped {
     pub symbol: String,
     /// The sink that did not get them; `None` where they never came into the spool, which asks for them again if it can.
     pub sink: Option<String>,
-    /// How many.
+    /// What became of those that never came into the spool; `None` of those that a sink did not get, which are lost there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fate: Option<Fate>,
+    /// How many; one that came again while there was no room yet counts twice.
     pub rows: u64,
     /// The first time, by our clock.
     pub first_at: Timestamp,
@@ -236,107 +267,7 @@ pub struct Skipped {
     pub at: Timestamp,
 }
 
-/// Who keeps a ledger at present: the file does not tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeper {
-    /// Somebody runs the pipeline, now.
-    Running(Timestamp),
-    /// Nobody does, now: since the last frame nobody has listened.
-    Nobody(Timestamp),
-    /// It is that of a recording, in which no time goes by.
-    Recording,
-}
-
 impl Coverage {
-    /// Reads a ledger; of the time before `since` nothing is said.
-    ///
-    /// # Errors
-    ///
-    /// `Config` when there is none; `Permanent` when it is damaged; `Transient` when it cannot be read otherwise.
-    pub async fn read(path: &Path, since: Option<Timestamp>, keeper: Keeper) -> Result<Self> {
-        if !path.exists() {
-            let shown = path.display();
-            return Err(Error::config(format!("there is no ledger `{shown}`: the next run makes it")));
-        }
-        let read = async {
-            let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);
-            let mut connection = options.disable_statement_logging().connect().await?;
-            // One moment, however long it takes to read.
-            sqlx::query("BEGIN").execute(&mut connection).await?;
-            let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut connection).await?;
-            if let Err(newer) = store::refuse_newer(path, version) {
-                return Ok(Err(newer));
-            }
-            let coverage = Self::query(&mut connection, since, keeper, version).await?;
-            connection.close().await?;
-            Ok(Ok(coverage))
-        };
-        let read = read.await.map_err(|error| store::failed(path, error)).map_err(|error| {
-            if !store::is_damaged(&error) {
-                return error;
-            }
-            let shown = path.display();
-            let text = format!("the ledger `{shown}` is damaged: the next run puts it aside and builds it again");
-            Error::permanent(text).because(error)
-        });
-        read?
-    }
-
-    async fn query(
-        connection: &mut SqliteConnection,
-        since: Option<Timestamp>,
-        keeper: Keeper,
-        version: i64,
-    ) -> sqlx::Result<Self> {
-        let offset: Option<i64> =
-            sqlx::query_scalar("SELECT \"offset\" FROM position").fetch_optional(&mut *connection).await?;
-        let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut *connection).await?;
-        let heard = heard.map(Timestamp);
-        let (stopped, to, now) = match keeper {
-            Keeper::Running(now) => (None, heard, heard.max(Some(now))),
-            Keeper::Nobody(now) => (heard, heard.max(Some(now)), heard.max(Some(now))),
-            Keeper::Recording => (None, heard, heard),
-        };
-        let streams = streams(connection, since, stopped.is_some(), version).await?;
-        let to = to.filter(|_| !streams.is_empty());
-        let from = streams.iter().filter_map(|stream| Some(stream.intervals.first()?.from)).min();
-        let mut kinds: BTreeMap<(&str, &str), Vec<&StreamCoverage>> = BTreeMap::new();
-        for stream in &streams {
-            kinds.entry((&stream.source, &stream.table)).or_default().push(stream);
-        }
-        let mut kinds: Vec<_> =
-            kinds.values().map(|streams| Kind::of(streams, to.unwrap_or_default(), now.unwrap_or_default())).collect();
-        if version >= 3 && since.is_none() {
-            joined(connection, &mut kinds).await?;
-        }
-        let counts_all: Option<bool> = match version {
-            ..3 => None,
-            _ => sqlx::query_scalar("SELECT all_rows FROM counted").fetch_optional(&mut *connection).await?,
-        };
-        let counts_all = counts_all.unwrap_or(false);
-        let dropped = dropped(connection, since).await?;
-        let unreadable = unreadable(connection, since).await?;
-        let skipped = if version < 2 { Vec::new() } else { skipped(connection, since).await? };
-        let offset = offset.unwrap_or_default().cast_unsigned();
-        let (is_lost, totals, sinks) = (false, Totals::default(), Vec::new());
-        let coverage = Self {
-            offset,
-            counts_all,
-            from,
-            to,
-            stopped,
-            is_lost,
-            totals,
-            kinds,
-            sinks,
-            dropped,
-            unreadable,
-            skipped,
-            streams,
-        };
-        Ok(coverage.summed_up(BTreeMap::new()))
-    }
-
     /// Adds what waits as dead letters, by sink: the ledger does not know of it.
     #[must_use]
     pub fn with_dead_letters(self, letters: BTreeMap<String, u64>) -> Self {
@@ -344,7 +275,7 @@ impl Coverage {
     }
 
     /// Works out what follows from the rest.
-    fn summed_up(mut self, letters: BTreeMap<String, u64>) -> Self {
+    pub(super) fn summed_up(mut self, letters: BTreeMap<String, u64>) -> Self {
         let mut sinks: BTreeMap<String, SinkCoverage> = BTreeMap::new();
         let mut lacks = |sink: &str, table: &str, why: &str, rows: Option<u64>| {
             let at = sinks.entry(sink.to_owned()).or_default();
@@ -375,6 +306,9 @@ impl Coverage {
             let lacking = self.sinks.iter().filter(|at| at.tables.contains("") || at.tables.contains(&kind.table));
             kind.incomplete_at = lacking.map(|at| at.sink.clone()).collect();
         }
+        for dropped in self.dropped.iter_mut().filter(|dropped| dropped.sink.is_none()) {
+            dropped.fate = Some(fate(self.kinds.iter().filter(|kind| kind.table == dropped.table)));
+        }
         let sum = |count: fn(&Kind) -> usize| self.kinds.iter().map(count).sum();
         let of_nobody = self.unreadable.iter().filter(|one| one.sinks.is_empty()).count();
         self.totals = Totals {
@@ -390,6 +324,20 @@ impl Coverage {
     }
 }
 
+/// Returns what became of rows of a table that were thrown away, by what is known of the table now.
+fn fate<'k>(kinds: impl Iterator<Item = &'k Kind> + Clone) -> Fate {
+    let is = |of: fn(&Kind) -> bool| kinds.clone().any(of);
+    if is(|kind| kind.proof == Proof::None) {
+        Fate::NotRepeated
+    } else if is(|kind| kind.open > 0 || kind.away > 0) {
+        Fate::AskedFor
+    } else if is(|kind| kind.lost > 0) {
+        Fate::PartlyLost
+    } else {
+        Fate::CameAgain
+    }
+}
+
 impl Totals {
     /// Returns whether anything is lost.
     pub fn is_lost(&self) -> bool {
@@ -398,7 +346,7 @@ impl Totals {
 }
 
 impl Kind {
-    fn of(streams: &[&StreamCoverage], to: Timestamp, now: Timestamp) -> Self {
+    pub(super) fn of(streams: &[&StreamCoverage], to: Timestamp, now: Timestamp) -> Self {
         let (source, table) = (streams[0].source.clone(), streams[0].table.clone());
         let from = streams.iter().map(|stream| stream.intervals[0].from).min().unwrap_or(to);
         let intervals = || streams.iter().flat_map(|stream| &stream.intervals);
@@ -412,6 +360,7 @@ impl Kind {
             why.into_iter().for_each(|why| *lost_because.entry(why).or_default() += 1);
         }
         let sum = |rows: fn(&StreamCoverage) -> Option<u64>| streams.iter().map(|stream| rows(stream)).sum();
+        let (complete_since, was_complete) = complete(streams);
         Self {
             source,
             table,
@@ -432,21 +381,27 @@ impl Kind {
             lost_because,
             unknown_seconds: seconds(intervals().filter(|one| one.state == State::Unknown), now),
             closed_seconds: seconds(intervals().filter(|one| one.state == State::Closed), now),
-            complete_since: complete_since(streams),
+            complete_since,
+            was_complete,
             incomplete_at: Vec::new(),
         }
     }
 }
 
-/// Returns from when on nothing is missing in any of the streams; `None` where that is so of one of them at no time.
-fn complete_since(streams: &[&StreamCoverage]) -> Option<Timestamp> {
-    let is_never = |stream: &StreamCoverage| {
-        stream.complete_since.is_none() && stream.intervals.iter().any(|one| one.state.is_broken())
-    };
+/// Returns from when on nothing is missing in any of the streams, up to the end; or, where something is open at the end of one,
+/// the time in which that was so of all of them. Neither, where it is so of one of them at no time.
+fn complete(streams: &[&StreamCoverage]) -> (Option<Timestamp>, Option<Stretch>) {
+    let is_never =
+        |one: &StreamCoverage| one.complete_from().is_none() && one.intervals.iter().any(|it| it.state.is_broken());
     if streams.iter().any(|stream| is_never(stream)) {
-        return None;
+        return (None, None);
     }
-    streams.iter().filter_map(|stream| stream.complete_since).max()
+    let since = streams.iter().filter_map(|stream| stream.complete_from()).max();
+    let until = streams.iter().filter_map(|stream| Some(stream.was_complete?.to)).min();
+    match (since, until) {
+        (Some(from), Some(to)) => (None, (from < to).then_some(Stretch { from, to })),
+        (since, _) => (since, None),
+    }
 }
 
 /// Returns how long at least one of the intervals lasted; what goes on is as long as it is now. One that was joined counts as if
@@ -464,7 +419,13 @@ fn seconds<'a>(intervals: impl Iterator<Item = &'a Interval>, now: Timestamp) ->
 
 impl StreamCoverage {
     /// Adds what is received up to the last frame, and no further: of what came since then nothing is claimed.
-    fn add_last(&mut self, received: Interval, heard: Timestamp, since: Option<Timestamp>, is_stopped: bool) {
+    pub(super) fn add_last(
+        &mut self,
+        received: Interval,
+        heard: Timestamp,
+        since: Option<Timestamp>,
+        is_stopped: bool,
+    ) {
         let heard = heard.max(received.from);
         if !is_stopped || since.is_none_or(|since| since < heard) {
             let since = since.map(|since| since.min(heard));
@@ -478,17 +439,27 @@ impl StreamCoverage {
         }
     }
 
-    /// Returns from when on nothing is missing, where numbers can show that. What nobody listens to at present is left out.
-    fn complete_since(&self) -> Option<Timestamp> {
+    /// Returns from when on nothing is missing, up to the end or to what is open there.
+    fn complete_from(&self) -> Option<Timestamp> {
+        self.complete_since.or_else(|| Some(self.was_complete?.from))
+    }
+
+    /// Works out when nothing is missing, where numbers can show that. What is open at the end is never complete, and neither is
+    /// a moment of no length behind a hole.
+    pub(super) fn complete(&mut self) {
         if self.proof == Proof::None {
-            return None;
+            return;
         }
-        if self.intervals.last().is_some_and(|last| last.state == State::Lost) {
-            return None;
+        let lasting: Vec<_> = self.intervals.iter().filter(|one| one.to.is_none_or(|to| one.from < to)).collect();
+        let open = lasting.iter().rev().take_while(|one| one.state.is_broken()).last().map(|first| first.from);
+        let before = || lasting.iter().filter(|one| open.is_none_or(|open| one.from < open));
+        let Some(first) = before().find(|one| one.state.is_complete()) else { return };
+        let broken = before().filter(|one| one.state.is_broken()).filter_map(|one| one.to).max();
+        let from = broken.map_or(first.from, |broken| broken.max(first.from));
+        match open {
+            None => self.complete_since = Some(from),
+            Some(to) => self.was_complete = (from < to).then_some(Stretch { from, to }),
         }
-        let broken = self.intervals.iter().filter(|one| one.state.is_broken()).filter_map(|one| one.to).max();
-        let first = self.intervals.iter().find(|one| one.state.is_complete())?.from;
-        Some(broken.map_or(first, |broken| broken.max(first)))
     }
 }
 
@@ -504,120 +475,9 @@ impl Interval {
     }
 
     /// Returns what of it lies behind a moment.
-    fn clipped(self, since: Option<Timestamp>) -> Self {
+    pub(super) fn clipped(self, since: Option<Timestamp>) -> Self {
         Self { from: since.map_or(self.from, |since| since.max(self.from)), ..self }
     }
-}
-
-async fn streams(
-    connection: &mut SqliteConnection,
-    since: Option<Timestamp>,
-    is_stopped: bool,
-    version: i64,
-) -> sqlx::Result<Vec<StreamCoverage>> {
-    let rows = sqlx::query(AssertSqlSafe(intervals(version)))
-        .bind(since.map_or(i64::MIN, |since| since.0))
-        .fetch_all(connection)
-        .await?;
-    let mut streams: Vec<StreamCoverage> = Vec::new();
-    let mut current = None;
-    for row in rows {
-        let id: i64 = row.try_get("id")?;
-        if current.replace(id) != Some(id) {
-            let whole = |rows: i64| since.is_none().then(|| rows.unsigned_abs());
-            streams.push(StreamCoverage {
-                source: row.try_get("source")?,
-                table: row.try_get("tbl")?,
-                symbol: row.try_get("symbol")?,
-                listing: row.try_get("listing")?,
-                proof: Proof::named(row.try_get("numbering")?),
-                rows_received: whole(row.try_get("received")?),
-                rows_backfilled: whole(row.try_get("backfilled")?),
-                complete_since: None,
-                intervals: Vec::new(),
-            });
-        }
-        let Some(stream) = streams.last_mut() else { continue };
-        let (from, until) = (Timestamp(row.try_get("start")?), row.try_get::<Option<i64>, _>("until")?);
-        let name: &str = row.try_get("state")?;
-        let state =
-            State::named(name).ok_or_else(|| sqlx::Error::Decode(format!("no state is called `{name}`").into()))?;
-        let joined = Joined::stored(row.try_get("parts")?, row.try_get("lasted")?);
-        let interval = Interval { from, to: until.map(Timestamp), state, why: row.try_get("why")?, joined };
-        if state == State::Received && until.is_none() {
-            let heard: Option<i64> = row.try_get("heard")?;
-            stream.add_last(interval, heard.map_or(from, Timestamp), since, is_stopped);
-        } else {
-            stream.intervals.push(interval.clipped(since));
-        }
-    }
-    for stream in &mut streams {
-        stream.complete_since = stream.complete_since();
-    }
-    Ok(streams)
-}
-
-/// Adds what was settled long ago, and has no stretch of its own any more.
-async fn joined(connection: &mut SqliteConnection, kinds: &mut [Kind]) -> sqlx::Result<()> {
-    let query = "SELECT source, tbl, sum(filled), sum(absent) FROM streams GROUP BY source, tbl";
-    let rows: Vec<(String, String, i64, i64)> = sqlx::query_as(query).fetch_all(connection).await?;
-    for (source, table, filled, absent) in rows {
-        for kind in kinds.iter_mut().filter(|kind| kind.source == source && kind.table == table) {
-            kind.filled += usize::try_from(filled).unwrap_or(0);
-            kind.absent += usize::try_from(absent).unwrap_or(0);
-        }
-    }
-    Ok(())
-}
-
-async fn dropped(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Dropped>> {
-    let query =
-        "SELECT tbl, symbol, sink, rows, first_at, last_at FROM dropped JOIN streams ON streams.id = dropped.stream
-        WHERE last_at >= ? ORDER BY sink, tbl, symbol";
-    let rows = sqlx::query(query).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
-    let dropped = rows.iter().map(|row| {
-        let (sink, rows): (String, i64) = (row.try_get(2)?, row.try_get(3)?);
-        Ok(Dropped {
-            table: row.try_get(0)?,
-            symbol: row.try_get(1)?,
-            sink: Some(sink).filter(|sink| !sink.is_empty()),
-            rows: rows.unsigned_abs(),
-            first_at: Timestamp(row.try_get(4)?),
-            last_at: Timestamp(row.try_get(5)?),
-        })
-    });
-    dropped.collect()
-}
-
-async fn unreadable(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Unread>> {
-    let query = sqlx::query_as("SELECT first, last, sinks FROM unreadable WHERE at >= ? ORDER BY first");
-    let query = query.bind(since.map_or(i64::MIN, |since| since.0));
-    let rows: Vec<(i64, i64, String)> = query.fetch_all(connection).await?;
-    let unread = |(first, last, sinks): (i64, i64, String)| Unread {
-        first: first.unsigned_abs(),
-        last: last.unsigned_abs(),
-        sinks: sinks.split_whitespace().map(str::to_owned).collect(),
-    };
-    Ok(rows.into_iter().map(unread).collect())
-}
-
-async fn skipped(connection: &mut SqliteConnection, since: Option<Timestamp>) -> sqlx::Result<Vec<Skipped>> {
-    let query =
-        "SELECT sink, first, last, tbl, rows, why, at FROM skipped WHERE at >= ? ORDER BY sink, boot, first, tbl";
-    let rows = sqlx::query(query).bind(since.map_or(i64::MIN, |since| since.0)).fetch_all(connection).await?;
-    let skipped = rows.iter().map(|row| {
-        let (first, last, rows): (i64, i64, Option<i64>) = (row.try_get(1)?, row.try_get(2)?, row.try_get(4)?);
-        Ok(Skipped {
-            sink: row.try_get(0)?,
-            first: first.unsigned_abs(),
-            last: last.unsigned_abs(),
-            table: row.try_get(3)?,
-            rows: rows.map(i64::unsigned_abs),
-            why: row.try_get(5)?,
-            at: Timestamp(row.try_get(6)?),
-        })
-    });
-    skipped.collect()
 }
 
 impl Proof {
@@ -643,28 +503,3 @@ impl Proof {
         }
     }
 }
-
-/// How long a commit of the running pipeline may take.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Returns what asks a ledger of some format for the mark of each stream that holds at `?1`, and those behind it: older ones are
-/// not read.
-pub(super) fn intervals(version: i64) -> String {
-    let joined = if version < 4 { "NULL AS parts, NULL AS lasted" } else { "parts, lasted" };
-    format!(
-        "SELECT streams.id, source, tbl, symbol, listing, numbering, received, backfilled, heard, start, state, why, {joined},
-            lead(start) OVER (PARTITION BY marks.stream ORDER BY start) AS until
-        FROM streams
-        CROSS JOIN marks ON marks.stream = streams.id AND marks.start >= coalesce(
-            (SELECT max(held.start) FROM marks AS held WHERE held.stream = streams.id AND held.start <= ?1), ?1)
-        LEFT JOIN sessions ON sessions.session = streams.session
-        ORDER BY source, tbl, symbol, listing, streams.id, start"
-    )
-}
-
-/// The last moment of which anything is known.
-pub(super) const HEARD: &str = "
-SELECT max(moment) FROM (
-    SELECT max(heard) AS moment FROM sessions
-    UNION ALL
-    SELECT (SELECT max(start) FROM marks WHERE marks.stream = streams.id) FROM streams)";

@@ -1,5 +1,8 @@
 //! The ledger's file: marks, and up to where in the log they go, in one transaction.
 
+mod compact;
+mod formats;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,9 +16,11 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 
+pub(super) use self::formats::refuse_newer;
+use self::formats::{FORMATS, VERSION};
 use super::{
     fold::{Fold, Line, Skip, StoredLine},
-    report::HEARD,
+    read::HEARD,
     timeline::{Joined, KEPT, Known, Mark, State, Timeline},
     told::{Statement, Told},
 };
@@ -156,31 +161,6 @@ impl Store {
         self.position = Some(place);
         fold.saved();
         Ok(())
-    }
-
-    /// Joins what was settled this long before the last moment of which anything is known: stretches of which all is there,
-    /// and which follow on each other, are one; how many of them were filled, or absent, stays known. Stretches of one day that
-    /// are lost, or unknown, are one, with how many they were and how long in all; a season later those of thirty days.
-    pub(super) async fn compact(&mut self, kept: Duration) -> Result<()> {
-        let joined = async {
-            let heard: Option<i64> = sqlx::query_scalar(HEARD).fetch_one(&mut self.connection).await?;
-            let before = Timestamp(heard.unwrap_or(i64::MIN).saturating_sub(kept.as_nanos() as i64));
-            let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-            sqlx::query(SETTLE).bind(before.0).execute(&mut *transaction).await?;
-            for step in JOIN {
-                sqlx::query(step).execute(&mut *transaction).await?;
-            }
-            for (age, bucket) in [(Duration::ZERO, DAY), (SEASON, THIRTY_DAYS)] {
-                let before = before.0.saturating_sub(age.as_nanos() as i64);
-                let broken = sqlx::query(BROKEN).bind(before).bind(bucket.as_nanos() as i64);
-                broken.execute(&mut *transaction).await?;
-                for step in JOIN_BROKEN {
-                    sqlx::query(step).execute(&mut *transaction).await?;
-                }
-            }
-            transaction.commit().await
-        };
-        joined.await.map_err(|error| failed(&self.path, error))
     }
 
     /// Begins to note what the table `coverage` has to be told.
@@ -458,147 +438,6 @@ const MOST_BOOTS: i64 = 256;
 const INSERT_BOOT: &str = "INSERT INTO boots VALUES (?1, ?2) ON CONFLICT (boot) DO UPDATE SET last = max(last, ?2)";
 const FORGET_BOOTS: &str = "DELETE FROM boots WHERE boot NOT IN (SELECT boot FROM boots ORDER BY last DESC LIMIT ?)";
 
-/// Refuses a file that a newer program has written.
-pub(super) fn refuse_newer(path: &Path, version: i64) -> Result<()> {
-    if version <= VERSION {
-        return Ok(());
-    }
-    let shown = path.display();
-    Err(Error::permanent(format!("the ledger `{shown}` has format {version}, this program knows up to {VERSION}")))
-}
-
-/// A file of an older format is brought up to this one when it is opened for writing.
-const VERSION: i64 = FORMATS.len() as i64;
-
-/// What makes each format of the one before, the first one of nothing: a new format is a step behind the others.
-const FORMATS: [&str; 4] = [FORMAT_1, FORMAT_2, FORMAT_3, FORMAT_4];
-
-/// A mark holds until the next one of its stream, so that intervals have neither overlaps nor holes.
-const FORMAT_1: &str = "
-BEGIN IMMEDIATE;
-CREATE TABLE position (
-    id INTEGER PRIMARY KEY CHECK (id = 1), spool TEXT NOT NULL, boot TEXT NOT NULL, \"offset\" INTEGER NOT NULL,
-    at INTEGER NOT NULL
-) STRICT;
-CREATE TABLE streams (
-    id INTEGER PRIMARY KEY, source TEXT NOT NULL, tbl TEXT NOT NULL, symbol TEXT NOT NULL, listing TEXT NOT NULL,
-    numbering TEXT, session INTEGER, received INTEGER NOT NULL, backfilled INTEGER NOT NULL,
-    gone INTEGER NOT NULL DEFAULT 0, UNIQUE (source, tbl, symbol, listing)
-) STRICT;
-CREATE TABLE marks (
-    stream INTEGER NOT NULL, start INTEGER NOT NULL, state TEXT NOT NULL, why TEXT, PRIMARY KEY (stream, start)
-) STRICT, WITHOUT ROWID;
-CREATE INDEX open_marks ON marks (stream, start) WHERE state = 'open';
-CREATE TABLE sessions (session INTEGER PRIMARY KEY, heard INTEGER NOT NULL) STRICT;
-CREATE TABLE dropped (
-    stream INTEGER NOT NULL, sink TEXT NOT NULL, rows INTEGER NOT NULL, first_at INTEGER NOT NULL,
-    last_at INTEGER NOT NULL, PRIMARY KEY (stream, sink)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE unreadable (
-    boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY (boot, first)
-) STRICT, WITHOUT ROWID;
-CREATE VIEW intervals AS
-    SELECT source, tbl AS \"table\", symbol, listing, start,
-        lead(start) OVER (PARTITION BY stream ORDER BY start) AS until, state, why
-    FROM marks JOIN streams ON streams.id = marks.stream;
-PRAGMA user_version = 1;
-COMMIT;
-";
-
-/// Whose it is, up to where each boot was read, what sinks never get.
-const FORMAT_2: &str = "
-BEGIN IMMEDIATE;
-CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), pipeline TEXT NOT NULL) STRICT;
-CREATE TABLE boots (boot TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-ALTER TABLE unreadable ADD COLUMN sinks TEXT NOT NULL DEFAULT '';
-CREATE TABLE skipped (
-    sink TEXT NOT NULL, boot TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL, tbl TEXT NOT NULL,
-    rows INTEGER, why TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (sink, boot, first, tbl)
-) STRICT, WITHOUT ROWID;
-PRAGMA user_version = 2;
-COMMIT;
-";
-
-/// What was joined, and whether every row was counted.
-const FORMAT_3: &str = "
-BEGIN IMMEDIATE;
-ALTER TABLE streams ADD COLUMN filled INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE streams ADD COLUMN absent INTEGER NOT NULL DEFAULT 0;
-CREATE TABLE counted (id INTEGER PRIMARY KEY CHECK (id = 1), all_rows INTEGER NOT NULL) STRICT;
-PRAGMA user_version = 3;
-COMMIT;
-";
-
-/// Of how many stretches a lost or unknown one was joined, and for how many nanoseconds of it that is so; NULL where it is one.
-const FORMAT_4: &str = "
-BEGIN IMMEDIATE;
-ALTER TABLE marks ADD COLUMN parts INTEGER;
-ALTER TABLE marks ADD COLUMN lasted INTEGER;
-DROP VIEW IF EXISTS intervals;
-CREATE VIEW intervals AS
-    SELECT source, tbl AS \"table\", symbol, listing, start,
-        lead(start) OVER (PARTITION BY stream ORDER BY start) AS until, state, why, parts, lasted
-    FROM marks JOIN streams ON streams.id = marks.stream;
-PRAGMA user_version = 4;
-COMMIT;
-";
-
-/// What is settled: marks that end before a time, of stretches in which all is there, each with what the one before says.
-const SETTLE: &str = "
-CREATE TEMP TABLE settled AS SELECT stream, start, state, before FROM (
-    SELECT stream, start, state,
-        lag(state) OVER (PARTITION BY stream ORDER BY start) AS before,
-        lead(start) OVER (PARTITION BY stream ORDER BY start) AS until
-    FROM marks)
-WHERE until < ?1 AND state IN ('received', 'backfilled', 'absent')";
-
-/// Keeps the counts, and makes one of the stretches that follow on each other.
-const JOIN: [&str; 4] = [
-    "UPDATE streams SET filled = streams.filled + counts.filled, absent = streams.absent + counts.absent
-     FROM (SELECT stream, sum(state = 'backfilled') AS filled, sum(state = 'absent') AS absent FROM settled GROUP BY stream)
-         AS counts
-     WHERE counts.stream = streams.id",
-    "UPDATE marks SET state = 'received', why = NULL
-     WHERE (stream, start) IN (SELECT stream, start FROM settled WHERE state <> 'received')",
-    "DELETE FROM marks WHERE (stream, start) IN
-         (SELECT stream, start FROM settled WHERE before IN ('received', 'backfilled', 'absent'))",
-    "DROP TABLE settled",
-];
-
-/// Runs of lost or unknown stretches of one stream that begin in the same `?2` nanoseconds, end before `?1`, and have nothing
-/// but what is received between them.
-const BROKEN: &str = "
-CREATE TEMP TABLE broken AS
-SELECT stream, min(start) AS first, max(start) AS last, sum(coalesce(parts, 1)) AS parts,
-    sum(coalesce(lasted, until - start)) AS lasted, min(why) AS why, count(DISTINCT why) AS reasons
-FROM (
-    SELECT *, sum(is_first) OVER (PARTITION BY stream ORDER BY start) AS run FROM (
-        SELECT stream, start, state, why, parts, lasted, until,
-            state NOT IN ('lost', 'unknown') OR until IS NULL OR until >= ?1 OR lag(state) OVER earlier IS NOT state
-                OR lag(start / ?2) OVER earlier IS NOT start / ?2 AS is_first
-        FROM (SELECT *, lead(start) OVER (PARTITION BY stream ORDER BY start) AS until FROM marks)
-        WHERE state <> 'received'
-        WINDOW earlier AS (PARTITION BY stream ORDER BY start)))
-GROUP BY stream, run HAVING count(*) > 1";
-
-/// Makes one stretch of each run. Of reasons that differ it names one, and how many they are.
-const JOIN_BROKEN: [&str; 3] = [
-    "UPDATE marks SET parts = broken.parts, lasted = broken.lasted,
-         why = CASE WHEN broken.reasons < 2 THEN broken.why ELSE broken.reasons || ' reasons, one of them: ' || broken.why END
-     FROM broken WHERE marks.stream = broken.stream AND marks.start = broken.first",
-    "DELETE FROM marks WHERE EXISTS (SELECT 1 FROM broken
-         WHERE broken.stream = marks.stream AND marks.start > broken.first AND marks.start <= broken.last)",
-    "DROP TABLE broken",
-];
-
-/// Stretches that begin in so long are joined first,
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// and later those that begin in so long,
-const THIRTY_DAYS: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-/// when they are so much older.
-const SEASON: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-
 const INSERT_STREAM: &str = "
 INSERT INTO streams (source, tbl, symbol, listing, numbering, session, received, backfilled)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -622,115 +461,6 @@ ORDER BY streams.id, start";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::fold::NOBODY;
-
-    #[tokio::test]
-    async fn what_is_settled_and_follows_on_each_other_becomes_one_stretch_and_what_is_lost_or_new_stays() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.sqlite");
-        let mut store = Store::open(&path, Owner { pipeline: "p".to_owned(), spool: 10 }).await.unwrap();
-        let streams = "INSERT INTO streams (id, source, tbl, symbol, listing, received, backfilled)
-            VALUES (1, 's', 't', 'A', '', 0, 0), (2, 's', 't', 'B', '', 0, 0)";
-        sqlx::query(streams).execute(&mut store.connection).await.unwrap();
-        let marks = [
-            (
-                1,
-                "received0 backfilled10 received20 absent30 received40 lost50 backfilled60 received70 backfilled100 received110",
-            ),
-            (2, "unknown0 received10 unknown20 received30"),
-        ];
-        for (stream, marks) in marks {
-            for mark in marks.split(' ') {
-                let at = mark.find(|digit: char| digit.is_ascii_digit()).unwrap();
-                let insert = sqlx::query("INSERT INTO marks (stream, start, state) VALUES (?, ?, ?)").bind(stream);
-                let insert = insert.bind(mark[at..].parse::<i64>().unwrap()).bind(&mark[..at]);
-                insert.execute(&mut store.connection).await.unwrap();
-            }
-        }
-        for _twice_is_once in 0..2 {
-            store.compact(Duration::from_nanos(20)).await.unwrap();
-            let mut shown = Vec::new();
-            for stream in [1, 2] {
-                let marks = "SELECT group_concat(state || start, ' ') FROM
-                    (SELECT state, start FROM marks WHERE stream = ? ORDER BY start)";
-                let marks: String =
-                    sqlx::query_scalar(marks).bind(stream).fetch_one(&mut store.connection).await.unwrap();
-                shown.push(marks);
-            }
-            let first = "received0 lost50 received60 received70 backfilled100 received110";
-            assert_eq!(shown, [first, "unknown0 received30"]);
-            let of: (i64, i64) = sqlx::query_as("SELECT parts, lasted FROM marks WHERE parts IS NOT NULL")
-                .fetch_one(&mut store.connection)
-                .await
-                .unwrap();
-            assert_eq!(of, (2, 20), "two stretches of ten in a stretch of thirty");
-            let counts: (i64, i64) = sqlx::query_as("SELECT filled, absent FROM streams WHERE id = 1")
-                .fetch_one(&mut store.connection)
-                .await
-                .unwrap();
-            assert_eq!(counts, (2, 1), "how often something was filled stays known");
-        }
-    }
-
-    /// A year of a stream that is cut eight times a day for five seconds, of which the venue repeats nothing, and once a month for
-    /// longer than the venue remembers.
-    #[tokio::test]
-    async fn a_year_of_cuts_takes_the_room_of_a_season_and_its_counts_and_seconds_stay_exact() {
-        const STREAMS: i64 = 8;
-        const CUTS: i64 = 8;
-        let (day, second) = (DAY.as_nanos() as i64, 1_000_000_000_i64);
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("ledger.sqlite");
-        let mut store = Store::open(&path, Owner { pipeline: "p".to_owned(), spool: 10 }).await.unwrap();
-        let streams = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)
-            INSERT INTO streams (id, source, tbl, symbol, listing, received, backfilled) SELECT n, 's', 't', n, '', 0, 0 FROM n";
-        sqlx::query(streams).bind(STREAMS).execute(&mut store.connection).await.unwrap();
-        let marks = "INSERT INTO marks (stream, start, state) SELECT id, 0, 'received' FROM streams";
-        sqlx::query(marks).execute(&mut store.connection).await.unwrap();
-        let used = async |store: &mut Store| -> i64 {
-            let pages = "SELECT (page_count - freelist_count) * page_size
-                FROM pragma_page_count, pragma_freelist_count, pragma_page_size";
-            sqlx::query_scalar(pages).fetch_one(&mut store.connection).await.unwrap()
-        };
-        let mut sizes = Vec::new();
-        for today in 0..365_i64 {
-            let state = if today % 30 == 7 { ("lost", "the venue forgot") } else { ("unknown", NOBODY) };
-            let cut = "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < ?1 - 1)
-                INSERT INTO marks (stream, start, state, why) SELECT id, ?2 + n * ?3, ?4, ?5 FROM streams, n
-                UNION ALL SELECT id, ?2 + n * ?3 + ?6, 'received', NULL FROM streams, n";
-            let at = today * day + 3_600 * second;
-            let cut = sqlx::query(cut).bind(CUTS).bind(at).bind(day / 10).bind(state.0).bind(state.1);
-            cut.bind(5 * second).execute(&mut store.connection).await.unwrap();
-            if today % 5 == 4 {
-                store.compact(14 * DAY).await.unwrap();
-            }
-            if today % 30 == 29 {
-                sizes.push(used(&mut store).await);
-            }
-        }
-        println!("bytes of the ledger of {STREAMS} streams after each of {} months: {sizes:?}", sizes.len());
-        let (season, year) = (sizes[3], sizes[11]);
-        assert!(year < season + season / 4, "eight months more take hardly more room: {sizes:?}");
-
-        store.close().await.unwrap();
-        let coverage = super::super::Coverage::read(&path, None, super::super::Keeper::Recording).await.unwrap();
-        let lost_days = (0..365).filter(|day| day % 30 == 7).count();
-        let [kind] = &coverage.kinds[..] else { panic!("one table: {:?}", coverage.kinds) };
-        assert_eq!(kind.lost, lost_days * (CUTS * STREAMS) as usize, "each stretch is counted");
-        assert_eq!(kind.lost_seconds, (lost_days as i64 * CUTS * 5) as f64, "and how long it was");
-        assert_eq!(kind.unknown_seconds, ((365 - lost_days as i64) * CUTS * 5) as f64);
-        for stream in &coverage.streams {
-            let joined = stream.intervals.iter().filter_map(|one| one.joined.map(|joined| (one.state, joined.parts)));
-            assert!(joined.clone().any(|(state, parts)| state == State::Lost && parts == CUTS as usize));
-            assert!(joined.clone().any(|(state, parts)| state == State::Unknown && parts > 100), "of thirty days");
-            assert!(stream.intervals.len() < 500, "{}", stream.intervals.len());
-        }
-        // What has lately been is as it was.
-        let late = Some(Timestamp(360 * day));
-        let coverage = super::super::Coverage::read(&path, late, super::super::Keeper::Recording).await.unwrap();
-        assert!(coverage.streams.iter().all(|stream| stream.intervals.iter().all(|one| one.joined.is_none())));
-        assert_eq!(coverage.kinds[0].unknown_seconds, (5 * CUTS * 5) as f64);
-    }
 
     #[tokio::test]
     async fn a_ledger_of_each_older_format_is_brought_up_to_this_one_and_a_newer_one_refused() {

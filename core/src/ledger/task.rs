@@ -145,10 +145,14 @@ impl Ledger {
                 return store.close().await;
             }
             let (mut stop, done) = (self.setup.stop.clone(), done(self.teller.as_ref()));
-            tokio::select! {
-                () = self.news(next_at) => {}
-                () = done => {}
-                () = stopped(&mut stop) => {}
+            let is_quiet = tokio::select! {
+                () = self.news(next_at) => false,
+                () = done => false,
+                () = stopped(&mut stop) => false,
+                () = tokio::time::sleep(SIGN_OF_LIFE) => true,
+            };
+            if is_quiet {
+                self.save(&mut store, &mut reading).await?;
             }
         }
     }
@@ -453,6 +457,9 @@ async fn blocking<T: Send + 'static, R: Send + 'static>(
 
 /// So often the ledger is written: what is shown of a running pipeline is that old.
 const PACE: Duration = Duration::from_secs(1);
+
+/// So often it is written at least, with nothing but the time: since when nobody runs a pipeline is told by that.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(60);
 
 /// How often what is settled is joined.
 const COMPACT_EVERY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -136,6 +136,13 @@ impl Spool {
         self.covered_since(ledger, None, Keeper::Running(Timestamp(0))).await
     }
 
+    async fn write(&self, ledger: &str, sql: &'static str) {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path(ledger));
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+        sqlx::query(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+
     async fn covered_since(&self, ledger: &str, since: Option<i64>, keeper: Keeper) -> Coverage {
         let since = since.map(|second| Timestamp(second * S));
         Coverage::read(&self.path(ledger), since, keeper).await.unwrap()
@@ -209,6 +216,42 @@ async fn it_follows_to_the_end_and_says_what_is_kept_for_it() {
     let trades = coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap();
     assert_eq!((trades.rows_received, trades.rows_backfilled), (Some(2), Some(2)));
     assert_eq!((trades.lost, trades.lost_seconds, trades.complete_since), (1, 12.0, Some(Timestamp(120 * S))));
+}
+
+#[tokio::test]
+async fn what_is_open_at_the_end_is_not_complete_and_until_when_it_was_is_said() {
+    let at = |second: i64| Timestamp(second * S);
+    let complete = |coverage: &Coverage| {
+        let kind = coverage.kinds.iter().find(|kind| kind.table == "trades").unwrap();
+        let stream = coverage.streams.iter().find(|stream| stream.table == "trades").unwrap();
+        assert_eq!((kind.complete_since, kind.was_complete), (stream.complete_since, stream.was_complete));
+        (kind.complete_since, kind.was_complete.map(|was| (was.from, was.to)))
+    };
+    let mut spool = Spool::new();
+    spool.put_all(beginning());
+    spool.follow("one").await;
+    assert_eq!(complete(&spool.covered("one").await), (Some(at(100)), None), "nothing is open");
+
+    // The line is down, and what it misses is asked for.
+    let mut after = cut();
+    spool.put_all(after.drain(..2));
+    spool.follow("one").await;
+    assert_eq!(complete(&spool.covered("one").await), (None, Some((at(100), at(106)))));
+    let nobody = spool.covered_since("one", None, Keeper::Nobody(at(150))).await;
+    assert_eq!(complete(&nobody), (None, Some((at(100), at(106)))), "nor while nobody runs it");
+    let since = spool.covered_since("one", Some(130), Keeper::Nobody(at(150))).await;
+    assert_eq!(complete(&since), (None, None), "of the time that is asked for nothing is complete");
+
+    // Subscribed again at this moment, with the hole still open: a moment of no length is not complete either.
+    spool.put_all(after.drain(..1));
+    spool.follow("one").await;
+    assert_eq!(complete(&spool.covered("one").await), (None, Some((at(100), at(106)))));
+
+    spool.put_all(after);
+    spool.follow("one").await;
+    assert_eq!(complete(&spool.covered("one").await), (Some(at(120)), None), "behind what is lost");
+    let nobody = spool.covered_since("one", None, Keeper::Nobody(at(150))).await;
+    assert_eq!(complete(&nobody), (None, Some((at(120), at(140)))), "nobody listens since");
 }
 
 #[test]
@@ -505,7 +548,7 @@ async fn what_is_older_than_what_is_asked_for_is_not_read() {
     spool.follow("one").await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(spool.path("one")).read_only(true);
     let mut file = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
-    for query in [super::report::intervals(4), super::report::HEARD.to_owned()] {
+    for query in [super::read::intervals(4), super::read::HEARD.to_owned()] {
         let plan = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {query}"));
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(plan).bind(7).fetch_all(&mut file).await.unwrap();
         let of_marks: Vec<_> = plan.into_iter().map(|(.., step)| step).filter(|step| step.contains("marks")).collect();
@@ -545,17 +588,19 @@ async fn what_nobody_runs_is_received_up_to_the_last_frame_and_unknown_from_then
     spool.follow("one").await;
     let (trades, tickers) = ("nobody listened", "nobody listened, and the venue does not repeat it");
     let nobody = Keeper::Nobody(Timestamp(150 * S));
+    // Frames had ended for 34 s when somebody was there for the last time.
+    spool.write("one", "UPDATE position SET at = 140000000000").await;
     let coverage = spool.covered_since("one", None, nobody).await;
     assert_eq!(said(&coverage, "trades"), format!("100 received, 106 unknown ({trades}), now"));
     assert_eq!(said(&coverage, "tickers"), format!("100 received, 106 unknown ({tickers}), now"));
-    assert_eq!((coverage.stopped, coverage.to), (Some(Timestamp(106 * S)), Some(Timestamp(150 * S))));
+    assert_eq!((coverage.stopped, coverage.to), (Some(Timestamp(140 * S)), Some(Timestamp(150 * S))));
     assert!(coverage.kinds.iter().all(|kind| (kind.away, kind.unknown_seconds) == (1, 44.0)), "{coverage:?}");
 
     let coverage = spool.covered_since("one", Some(130), nobody).await;
     assert_eq!(said(&coverage, "trades"), format!("130 unknown ({trades}), now"));
     assert!(coverage.kinds.iter().all(|kind| (kind.away, kind.unknown_seconds) == (1, 20.0)), "{coverage:?}");
     assert!(coverage.kinds.iter().all(|kind| kind.complete_since.is_none()), "{coverage:?}");
-    assert_eq!(coverage.stopped, Some(Timestamp(106 * S)), "whatever is looked at");
+    assert_eq!(coverage.stopped, Some(Timestamp(140 * S)), "whatever is looked at");
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ fn unknown(name: &str) -> String {
     format!("`{name}` is no setting of librdkafka{meant} (all are in its CONFIGURATION.md)")
 }
 
-/// Tells whether a setting's value must not be seen.
+/// Tells whether a setting's value must not be seen: one of [`SECRETS`], or what a newer librdkafka may call like them.
 fn is_secret(name: &str) -> bool {
     let marks = ["password", "passphrase", "secret", "private.key", "ssl.key.pem", "oauthbearer.config"];
     marks.iter().any(|mark| name.contains(mark))
@@ -178,10 +178,31 @@ impl JsonSchema for Settings {
         "rdkafka".into()
     }
 
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "object", "x-unit": "table of librdkafka's settings" })
+    /// Says which of them are secrets: what stands in the file itself is warned of, and shown nowhere.
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut secret = |about: &str| {
+            let mut schema = generator.subschema_for::<Secret>();
+            schema.insert("description".to_owned(), about.into());
+            schema.to_value()
+        };
+        let secrets: serde_json::Map<_, _> =
+            SECRETS.map(|(name, about)| (name.to_owned(), secret(about))).into_iter().collect();
+        json_schema!({ "type": "object", "x-unit": "table of librdkafka's settings", "properties": secrets })
     }
 }
+
+/// The settings that hold secrets, in librdkafka 2.12's `CONFIGURATION.md`.
+const SECRETS: [(&str, &str); 9] = [
+    ("sasl.oauthbearer.assertion.private.key.passphrase", "The passphrase of the key that signs assertions."),
+    ("sasl.oauthbearer.assertion.private.key.pem", "The key that signs assertions, as PEM."),
+    ("sasl.oauthbearer.client.credentials.client.secret", "Another name of `sasl.oauthbearer.client.secret`."),
+    ("sasl.oauthbearer.client.secret", "The client's secret for the endpoint of tokens."),
+    ("sasl.oauthbearer.config", "What tokens are made of."),
+    ("sasl.password", "The password for PLAIN and SCRAM."),
+    ("ssl.key.password", "The passphrase of the client's private key."),
+    ("ssl.key.pem", "The client's private key, as PEM."),
+    ("ssl.keystore.password", "The password of the client's keystore."),
+];
 
 /// What people set most, for a name with a slip in it.
 const KNOWN: [&str; 26] = [

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result, config::Pipeline, deadletter::DeadLetters, spool::disk::is_full};
+use crate::{Result, config::Pipeline, deadletter::DeadLetters, spool::disk::trouble};
 
 /// The folder of one pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,11 +58,8 @@ impl Folder {
     /// `Transient` when there is no room for one, `Permanent` when it cannot be made otherwise, naming it.
     pub(super) fn create(self) -> Result<Self> {
         for folder in [self.spool(), self.sinks()] {
-            std::fs::create_dir_all(&folder).map_err(|cause| {
-                let text = format!("cannot make the folder `{}`", folder.display());
-                let error = if is_full(&cause) { Error::transient(text) } else { Error::permanent(text) };
-                error.because(cause)
-            })?;
+            std::fs::create_dir_all(&folder)
+                .map_err(|cause| trouble(format!("cannot make the folder `{}`", folder.display()), cause))?;
         }
         Ok(self)
     }

@@ -5,11 +5,14 @@
 use std::{fs, path::Path, sync::Arc};
 
 use crate::{
-    Error, Result,
+    Result,
     config::Commands,
     delivery::{Floor, Known},
     health::{Registry, StageId},
-    spool::{SourceInfo, disk::RealDisk},
+    spool::{
+        SourceInfo,
+        disk::{RealDisk, trouble},
+    },
 };
 
 /// A sink that is known beside the spool and stands nowhere in the TOML.
@@ -28,10 +31,9 @@ impl Vanished {
     ///
     /// # Errors
     ///
-    /// `Permanent` when the folder cannot be read.
+    /// `Permanent` when the folder cannot be read, `Transient` when it cannot for now.
     pub(super) fn find(folder: &Path, sinks: &[&str], commands: &Commands) -> Result<Vec<Self>> {
-        let unreadable =
-            |error| Error::permanent(format!("cannot read the folder `{}`", folder.display())).because(error);
+        let unreadable = |error| trouble(format!("cannot read the folder `{}`", folder.display()), error);
         let mut found = Vec::new();
         for entry in fs::read_dir(folder).map_err(unreadable)? {
             let name = entry.map_err(unreadable)?.file_name();

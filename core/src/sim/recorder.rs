@@ -286,8 +286,13 @@ impl Recorder {
         // A gap that is open at the right also has what was made since the venue has numbered anew and nobody heard of it.
         let known = self.continuity.epoch_of(number).unwrap_or_default();
         let is_open = self.continuity.missing_in(number, gap).iter().any(|(_, to)| *to == Timestamp(i64::MAX));
+        // The venue may have numbered anew more than once while nobody heard it: the numberings of the log are fewer then.
+        let here: BTreeSet<usize> = self.rows.values().map(|row| row.record).collect();
         let is_lacking = |record: &usize| {
             let made = &market.made[*record];
+            if here.contains(record) {
+                return false;
+            }
             let is_unheard = is_open && made.epoch > known && !matches!(outcome, GapOutcome::Absent);
             made.stream == stream && (is_unheard || self.continuity.lacks(gap, made.epoch, made.n))
         };

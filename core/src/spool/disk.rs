@@ -150,6 +150,20 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+/// Returns the error of a file without which nothing goes on: `Transient` where the machine lacks something for now, which is
+/// room, descriptors or memory; else `Permanent`.
+pub(crate) fn trouble(text: String, cause: io::Error) -> Error {
+    let passes = is_full(&cause)
+        || matches!(cause.kind(), io::ErrorKind::OutOfMemory | io::ErrorKind::Interrupted)
+        || matches!(cause.raw_os_error(), Some(ENFILE | EMFILE));
+    let error = if passes { Error::transient(text) } else { Error::permanent(text) };
+    error.because(cause)
+}
+
+/// Too many open files, of the machine and of the process, for which the standard library has no name.
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 /// The part of a file that a medium loses as one.
 const SECTOR: usize = 4096;
 

@@ -281,7 +281,7 @@ impl State {
 
     fn admit_open(&mut self) -> io::Result<()> {
         let Failure::Opens(left) = &mut self.failure else { return Ok(()) };
-        let after = left.checked_sub(1).ok_or_else(|| io::Error::other("too many open files"))?;
+        let after = left.checked_sub(1).ok_or_else(|| io::Error::from_raw_os_error(24))?;
         *left = after;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Components to write configurations for: a venue, a store with a password, a store in a file.
 
+use std::path::PathBuf;
+
 use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -244,6 +246,10 @@ impl Component for Shelf {
 
     fn store(&self) -> Option<String> {
         Some(self.path.clone())
+    }
+
+    fn path(&self, _: &str) -> Option<PathBuf> {
+        Some(PathBuf::from(&self.path))
     }
 
     fn check_tables(&self, tables: &[SinkTable]) -> Result<()> {

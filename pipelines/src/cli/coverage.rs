@@ -1,5 +1,8 @@
 //! `coverage`: what the ledger says, as a page or as JSON.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     fmt::{self, Write},
@@ -11,7 +14,8 @@ use tidegate_core::{
     catalog::Catalog,
     deadletter,
     ledger::{
-        Coverage, Interval, Joined, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Totals, Unread,
+        Coverage, Fate, Interval, Joined, Keeper, Kind, Proof, SinkCoverage, Skipped, State, StreamCoverage, Stretch,
+        Totals, Unread,
     },
     pipeline::Folder,
     row::Timestamp,
@@ -173,7 +177,11 @@ fn streams(f: &mut dyn Write, streams: &[StreamCoverage], width: usize) -> fmt::
         let is_numbered = stream.proof != Proof::None;
         let (received, backfilled) = (rows(stream.rows_received, true), rows(stream.rows_backfilled, is_numbered));
         let (symbol, table) = (cut(&stream.symbol, wide), cut(&stream.table, table_wide));
-        let since = stream.complete_since.map_or_else(|| "–".to_owned(), moment);
+        let since = match (stream.complete_since, stream.was_complete) {
+            (Some(since), _) => moment(since),
+            (None, Some(was)) => between_moments(was),
+            (None, None) => "–".to_owned(),
+        };
         writeln!(f, "{symbol:wide$}  {table:table_wide$}{between}  {received:>10}  {backfilled:>10}  {since}")?;
         for interval in stream.intervals.iter().filter(|interval| is_worth_a_line(interval)) {
             writeln!(f, "  {}", worded(interval))?;
@@ -210,14 +218,21 @@ fn seconds(from: Timestamp, to: Timestamp) -> f64 {
 }
 
 fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
-    let Kind { complete_since, open, away, absent, unknown_seconds, lost_because, proof, incomplete_at, .. } = kind;
+    let Kind { complete_since, was_complete, incomplete_at, open, away, absent, unknown_seconds, lost_because, .. } =
+        kind;
+    let proof = kind.proof;
     let table = cut(&kind.table, 17);
-    if let Some(since) = complete_since {
+    let complete = match (complete_since, was_complete) {
+        (Some(since), _) => Some(format!("since {}", moment(*since))),
+        (None, Some(was)) => Some(format!("from {}", between_moments(*was))),
+        (None, None) => None,
+    };
+    if let Some(complete) = complete {
         let but =
             if incomplete_at.is_empty() { String::new() } else { format!(", but at {}", incomplete_at.join(", ")) };
-        writeln!(f, "{table}: complete since {}{}", moment(*since), cut(&but, 30))?;
+        writeln!(f, "{table}: complete {complete}{}", cut(&but, 30))?;
     }
-    if *proof == Proof::None && *unknown_seconds > 0.0 {
+    if proof == Proof::None && *unknown_seconds > 0.0 {
         writeln!(f, "{table}: nobody ran or listened for {}; the venue does not repeat it", span(*unknown_seconds))?;
     }
     if kind.closed_seconds > 0.0 {
@@ -227,7 +242,7 @@ fn sentences(f: &mut dyn Write, kind: &Kind, is_stopped: bool) -> fmt::Result {
         let when = if is_stopped { "to be asked for at the next start" } else { "asked for" };
         writeln!(f, "{table}: {} open, {when}", gaps(*open))?;
     }
-    if *away > 0 && *proof != Proof::None {
+    if *away > 0 && proof != Proof::None {
         writeln!(f, "{table}: nobody listens to {away} {} now; asked for later", plural(*away, "stream"))?;
     }
     if *absent > 0 {
@@ -244,13 +259,20 @@ impl Page<'_> {
     fn losses(&self, f: &mut dyn Write) -> fmt::Result {
         let mut dropped: BTreeMap<_, u64> = BTreeMap::new();
         for one in &self.coverage.dropped {
-            *dropped.entry((&one.sink, &one.table)).or_default() += one.rows;
+            *dropped.entry((&one.sink, &one.table, one.fate)).or_default() += one.rows;
         }
-        for ((sink, table), rows) in dropped {
-            let (table, rows) = (cut(table, 17), short(rows));
+        for ((sink, table, fate), rows) in dropped {
+            let (table, rows) = (cut(table, 17), lost_rows(rows, 0));
+            let fate = match fate {
+                Some(Fate::CameAgain) => "; all that was missing came again",
+                Some(Fate::AskedFor) => "; asked for again",
+                Some(Fate::PartlyLost) => "; what did not come again is lost",
+                Some(Fate::NotRepeated) => "; the venue does not repeat it",
+                None => "",
+            };
             match sink {
-                Some(sink) => writeln!(f, "{table}: {rows} rows dropped unread by {}: spool full", cut(sink, 16))?,
-                None => writeln!(f, "{table}: {rows} rows thrown away: spool full")?,
+                Some(sink) => writeln!(f, "{table}: {rows} dropped unread by {}: spool full", cut(sink, 16))?,
+                None => writeln!(f, "{table}: {rows} thrown away: spool full{fate}")?,
             }
         }
         for Unread { first, last, sinks } in &self.coverage.unreadable {
@@ -359,265 +381,12 @@ fn span(seconds: f64) -> String {
 /// More columns than these are not used.
 const WIDEST: usize = 80;
 
+fn between_moments(Stretch { from, to }: Stretch) -> String {
+    format!("{} to {}", moment(from), moment(to))
+}
+
 fn moment(at: Timestamp) -> String {
     let since = Duration::from_nanos(at.0.max(0).unsigned_abs());
     let text = humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + since).to_string();
     text.trim_end_matches('Z').replace('T', " ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: &str = "a name that is far longer than any that a table or an instrument should have";
-    const LATE: Timestamp = Timestamp(4_000_000_000_000_000_000);
-
-    fn kind(proof: Proof) -> Kind {
-        Kind {
-            source: LONG.to_owned(),
-            table: LONG.to_owned(),
-            streams: 10_000,
-            proof,
-            from: Timestamp(1),
-            to: LATE,
-            rows_received: Some(99_999_999_999),
-            rows_backfilled: Some(99_999_999),
-            filled: 999_999,
-            absent: 999_999,
-            open: 999_999,
-            away: 10_000,
-            lost: 999_999,
-            lost_seconds: 80_000_000.0,
-            lost_because: BTreeMap::from([(LONG.to_owned(), 10_000)]),
-            unknown_seconds: 80_000_000.0,
-            closed_seconds: 80_000_000.0,
-            complete_since: Some(LATE),
-            incomplete_at: Vec::new(),
-        }
-    }
-
-    fn stream() -> StreamCoverage {
-        let interval = |to, state| Interval { from: Timestamp(1), to, state, why: Some(LONG.to_owned()), joined: None };
-        let intervals = State::ALL.iter().flat_map(|(state, _)| [interval(Some(LATE), *state), interval(None, *state)]);
-        StreamCoverage {
-            source: LONG.to_owned(),
-            table: LONG.to_owned(),
-            symbol: LONG.to_owned(),
-            listing: LONG.to_owned(),
-            proof: Proof::DenseSequence,
-            rows_received: Some(99_999_999),
-            rows_backfilled: Some(u64::MAX / 1_000_000_000),
-            complete_since: Some(LATE),
-            intervals: intervals.collect(),
-        }
-    }
-
-    fn skipped(rows: Option<u64>) -> Skipped {
-        let (sink, table, why) = (LONG.to_owned(), LONG.to_owned(), LONG.to_owned());
-        Skipped { sink, first: u64::MAX, last: u64::MAX, table, rows, why, at: LATE }
-    }
-
-    #[test]
-    fn no_line_is_wider_than_the_terminal_whatever_stands_in_it() {
-        let (table, symbol, sink) = (LONG.to_owned(), LONG.to_owned(), Some(LONG.to_owned()));
-        let dropped =
-            tidegate_core::ledger::Dropped { table, symbol, sink, rows: u64::MAX, first_at: LATE, last_at: LATE };
-        let coverage = Coverage {
-            offset: u64::MAX,
-            counts_all: true,
-            from: Some(Timestamp(1)),
-            to: Some(LATE),
-            stopped: Some(LATE),
-            is_lost: true,
-            totals: Totals::default(),
-            sinks: Vec::new(),
-            kinds: vec![kind(Proof::DenseSequence), kind(Proof::History), kind(Proof::None)],
-            dropped: vec![tidegate_core::ledger::Dropped { rows: 99_999_999_999, ..dropped }],
-            unreadable: vec![Unread { first: u64::MAX, last: u64::MAX, sinks: vec![LONG.to_owned()] }],
-            skipped: [None, Some(u64::MAX)].map(skipped).into(),
-            streams: vec![stream()],
-        };
-        let coverage = coverage.with_dead_letters(BTreeMap::from([(LONG.to_owned(), 99_999_999_999)]));
-        for (by, width) in [40, 60, 79, 80].into_iter().flat_map(|width| [(By::Table, width), (By::Stream, width)]) {
-            let page = Page { pipeline: LONG, coverage: &coverage, by, width }.to_string();
-            let wide: Vec<&str> = page.lines().filter(|line| line.chars().count() > width).collect();
-            assert!(wide.is_empty(), "{width}: {wide:#?}");
-            assert!(page.contains("a name that is") && page.contains("99,999,9"), "{width}: {page}");
-        }
-    }
-
-    #[test]
-    fn a_narrow_page_says_all_that_a_wide_one_says() {
-        let coverage = Coverage {
-            offset: 1,
-            counts_all: true,
-            from: Some(Timestamp(1)),
-            to: Some(LATE),
-            stopped: None,
-            is_lost: false,
-            totals: Totals::default(),
-            sinks: Vec::new(),
-            kinds: vec![Kind { table: "trades".to_owned(), ..kind(Proof::History) }],
-            dropped: Vec::new(),
-            unreadable: Vec::new(),
-            skipped: Vec::new(),
-            streams: vec![StreamCoverage { table: "trades".to_owned(), symbol: "ETH".to_owned(), ..stream() }],
-        };
-        for by in [By::Table, By::Stream] {
-            let words = |width| {
-                let page = Page { pipeline: "eth", coverage: &coverage, by, width }.to_string();
-                let words =
-                    page.split([' ', '\n', ',']).map(|word| word.trim_end_matches([':', ','])).map(str::to_owned);
-                words.collect::<std::collections::BTreeSet<_>>()
-            };
-            let missing: Vec<_> = words(80).difference(&words(60)).cloned().collect();
-            assert_eq!(missing, ["streams"; 0].into_iter().collect::<Vec<&str>>(), "{by:?}");
-        }
-    }
-
-    /// A page is one truth: what it says of a table, of a sink, in total and by its exit code is of the same losses.
-    #[expect(clippy::too_many_lines, reason = "a table of cases")]
-    #[test]
-    fn what_sinks_lack_is_on_the_page_in_its_total_and_in_the_exit_code() {
-        let at = Timestamp(1_790_000_000_000_000_000);
-        let trades = |lost: usize| Kind {
-            table: "trades".to_owned(),
-            source: "deribit".to_owned(),
-            streams: 2,
-            from: at,
-            to: at,
-            rows_received: Some(1_234),
-            rows_backfilled: Some(5),
-            filled: 3,
-            absent: 0,
-            open: 0,
-            away: 0,
-            lost,
-            lost_seconds: lost as f64 * 60.0,
-            lost_because: (0..lost.min(1)).map(|_| ("the venue forgot".to_owned(), 1)).collect(),
-            unknown_seconds: 0.0,
-            closed_seconds: 0.0,
-            complete_since: Some(at),
-            ..kind(Proof::DenseSequence)
-        };
-        let clean = Coverage {
-            offset: 10,
-            counts_all: true,
-            from: Some(at),
-            to: Some(at),
-            stopped: None,
-            is_lost: false,
-            totals: Totals::default(),
-            kinds: vec![trades(0)],
-            sinks: Vec::new(),
-            dropped: Vec::new(),
-            unreadable: Vec::new(),
-            skipped: Vec::new(),
-            streams: Vec::new(),
-        };
-        let dropped = tidegate_core::ledger::Dropped {
-            table: "trades".to_owned(),
-            symbol: "ETH".to_owned(),
-            sink: Some("sqlite".to_owned()),
-            rows: 70,
-            first_at: at,
-            last_at: at,
-        };
-        let skip = |rows, table: &str| Skipped {
-            sink: "sqlite".to_owned(),
-            table: table.to_owned(),
-            first: 1,
-            last: 9,
-            why: "left out: the store was gone by".to_owned(),
-            ..skipped(rows)
-        };
-        let unread =
-            |sinks: &[&str]| Unread { first: 4, last: 6, sinks: sinks.iter().map(|&sink| sink.into()).collect() };
-        let cases = [
-            (
-                clean.clone(),
-                0,
-                "total: 3 gaps filled, 0 open, 0 lost",
-                vec!["trades: complete since 2026-09-21 14:13:20\n"],
-            ),
-            (
-                Coverage { kinds: vec![trades(2)], ..clean.clone() },
-                0,
-                "total: 3 gaps filled, 0 open, 2 lost",
-                vec!["trades: lost of 1 stream: the venue forgot\n"],
-            ),
-            (
-                Coverage { dropped: vec![dropped.clone()], ..clean.clone() },
-                0,
-                "total: 3 gaps filled, 0 open, 0 lost; 70 rows lost at sinks",
-                vec![
-                    "trades: complete since 2026-09-21 14:13:20, but at sqlite\n",
-                    "trades: 70 rows dropped unread by sqlite: spool full\n",
-                    "at sqlite: 70 rows lost\n",
-                ],
-            ),
-            (
-                Coverage {
-                    skipped: vec![skip(None, ""), skip(Some(34), "trades")],
-                    dropped: vec![dropped],
-                    ..clean.clone()
-                },
-                2,
-                "total: 3 gaps filled, 0 open, 0 lost; at least 104 rows lost at sinks; 2 dead\n    letters wait",
-                vec![
-                    "trades: complete since 2026-09-21 14:13:20, but at sqlite\n",
-                    "offsets 1 to 9 lost at sqlite: left out: the store was gone by\n",
-                    "trades: 34 rows lost at sqlite: left out: the store was gone by\n",
-                    "at sqlite: at least 104 rows lost, 2 dead letters wait\n",
-                ],
-            ),
-            (
-                Coverage { unreadable: vec![unread(&["sqlite"])], ..clean.clone() },
-                0,
-                "total: 3 gaps filled, 0 open, 0 lost; rows that nobody could count lost at sinks",
-                vec!["spool: offsets 4 to 6 cannot be read by sqlite\n", ", but at sqlite\n"],
-            ),
-            (
-                Coverage { unreadable: vec![unread(&[])], ..clean.clone() },
-                0,
-                "total: 3 gaps filled, 0 open, 0 lost; rows that nobody could count lost in the\n    spool",
-                vec!["spool: offsets 4 to 6 cannot be read\n"],
-            ),
-            (
-                clean,
-                1,
-                "total: 3 gaps filled, 0 open, 0 lost; 1 dead letter waits",
-                vec!["trades: complete since 2026-09-21 14:13:20\n", "at sqlite: 1 dead letter waits\n"],
-            ),
-        ];
-        for (coverage, letters, total, lines) in cases {
-            let coverage = coverage.with_dead_letters(BTreeMap::from([("sqlite".to_owned(), letters)]));
-            let page = Page { pipeline: "eth", coverage: &coverage, by: By::Table, width: 80 }.to_string();
-            assert!(page.ends_with(&format!("\n{total}\n")), "{total}: {page}");
-            for line in lines {
-                assert!(page.contains(line), "{line}: {page}");
-            }
-            let says_lost =
-                coverage.totals.lost > 0 || total.contains("; rows that") || total.contains("lost at sinks");
-            assert_eq!(coverage.is_lost, says_lost, "{page}");
-        }
-    }
-
-    #[test]
-    fn the_help_names_every_state_and_every_exit_code() {
-        for (_, name) in State::ALL {
-            assert!(super::super::COVERAGE_EXAMPLES.contains(name), "{name}");
-        }
-        assert!(
-            ["Exit code 1 if", "Exit code 2 where"].iter().all(|code| super::super::COVERAGE_EXAMPLES.contains(code))
-        );
-    }
-
-    #[test]
-    fn lengths_of_time_and_numbers_are_short() {
-        let spans = [0.0, 0.04, 11.8, 119.9, 120.0, 3_599.0, 7_200.0, 86_400.0 * 3.5].map(span);
-        assert_eq!(spans, ["0", "0.0 s", "11.8 s", "119.9 s", "2m 0s", "59m 59s", "2h 0m", "3d 12h"]);
-        let numbers = [0, 999, 1_000, 99_999_999, 100_000_000, 12_345_678_901].map(short);
-        assert_eq!(numbers, ["0", "999", "1,000", "99,999,999", "100 M", "12,345 M"]);
-    }
 }

@@ -265,7 +265,9 @@ Exit code 1 if anything is lost that could have been had: what a venue's history
 what the disk does not give back, what a person has left out: of the streams or at a sink, as the line `total` says. Dead
 letters wait, and are not lost. Exit code 2 where no ledger can tell. What a venue does not repeat, such as tickers, is unknown for
 the time in which nobody ran the pipeline, or it did not listen; that is said, and is no loss. Times are the venue's, in UTC.
-The ledger is about a second behind the spool; where nobody runs the pipeline, what is received ends with its last frame.
+The ledger is about a second behind the spool; where nobody runs the pipeline, what is received ends with its last frame, and
+nobody runs it since its last sign of life. `complete since` holds to the end of what is looked at; where something is open there,
+as while nobody listens, it says from when to when.
 
 In --json, times are nanoseconds since 1970. A `state` is one of received, backfilled, open (something may be missing, and
 is asked for), absent (the venue never gave these numbers), lost, unknown, not_subscribed, closed (by the market's schedule). A `to` of

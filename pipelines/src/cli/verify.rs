@@ -57,6 +57,13 @@ impl fmt::Display for Page<'_> {
         let found = differences.len() + sinks.iter().map(|sink| sink.differences.len()).sum::<usize>();
         match found {
             0 if self.0.cannot_tell() => writeln!(f, "nobody can tell"),
+            // What was not compared agrees with nothing.
+            0 if sinks.iter().any(|sink| matches!(sink.verdict, Verdict::CannotTell | Verdict::Mute)) => {
+                writeln!(f, "all that can be compared agrees")
+            }
+            0 if sinks.iter().all(|sink| sink.fates.is_none_or(|fates| fates.delivered == 0)) => {
+                writeln!(f, "nothing differs: no row was delivered yet, and none was compared")
+            }
             0 => writeln!(f, "all agrees"),
             1 => writeln!(f, "1 difference"),
             found => writeln!(f, "{found} differences"),

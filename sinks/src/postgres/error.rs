@@ -63,9 +63,16 @@ pub(super) fn is_locked(error: &tokio_postgres::Error) -> bool {
     error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE)
 }
 
-/// Says what became of a connection. A certificate that is not trusted stays so until a person has looked.
+/// Says what became of a connection. A certificate that is not trusted stays so until a person has looked, and so does a
+/// server that speaks no TLS where the address asks for it.
 fn of_the_connection(error: tokio_postgres::Error) -> Error {
     let mut cause = error.source();
+    if cause.is_some_and(|cause| cause.to_string() == NO_TLS) {
+        return Error::config(
+            "the server speaks no TLS, and `sslmode` of `url` asks for it: turn it on there (`ssl = on` in \
+             postgresql.conf), or write `sslmode=prefer`, which goes without where it has to",
+        );
+    }
     while let Some(inner) = cause {
         if let Some(rustls::Error::InvalidCertificate(_)) = innermost(inner) {
             return Error::config(
@@ -77,6 +84,9 @@ fn of_the_connection(error: tokio_postgres::Error) -> Error {
     }
     Error::transient("the connection to the database").because(error)
 }
+
+/// What tokio-postgres 0.7 says then, which has no kind of its own that could be asked for: `connect_tls.rs`.
+const NO_TLS: &str = "server does not support TLS";
 
 fn innermost<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
     let wrapped = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);

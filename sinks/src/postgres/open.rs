@@ -18,7 +18,7 @@ use super::{
     keys::{keys, unique},
     link::{KEEPALIVE_SQL, Link, session_name},
     position::Positions,
-    schema::{Maker, Target, literal, prepare, quoted},
+    schema::{Maker, Target, literal, misfit, prepare, quoted},
     session::{OpenTable, Session},
     timescale,
 };
@@ -204,13 +204,22 @@ impl Opening<'_> {
         maker: &mut Maker,
     ) -> Result<Result<Vec<Target>>, Failed> {
         let Self { settings, cx, making, .. } = self;
-        let mut targets = Vec::with_capacity(cx.tables.len());
+        let (mut targets, mut wrong) = (Vec::with_capacity(cx.tables.len()), Vec::new());
         for table in &cx.tables {
             let was_there = names.contains(&table.name);
+            // Beside one that is wrong the others are only looked at, so that a person mends all of them at once.
+            if !wrong.is_empty() {
+                wrong.extend(misfit(link, (settings, &server.schema), table).await?);
+                continue;
+            }
             match prepare(link, (settings, &server.schema), table, was_there, maker).await? {
                 Ok(target) => targets.push(target),
-                Err(error) => return Ok(Err(error)),
+                Err(error) => wrong.push(error),
             }
+        }
+        if !wrong.is_empty() {
+            let all: Vec<_> = wrong.iter().map(Error::chain).collect();
+            return Ok(Err(Error::permanent(all.join("; "))));
         }
         if settings.create {
             for (table, target) in cx.tables.iter().zip(&targets) {

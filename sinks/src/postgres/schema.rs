@@ -108,7 +108,7 @@ pub(super) struct Seen {
 ///
 /// # Errors
 ///
-/// The inner one `Permanent`, naming table and column, when they do not fit; the outer one is the server's.
+/// The inner one `Permanent`, naming table and columns, when they do not fit; the outer one is the server's.
 pub(super) async fn prepare(
     link: &Link,
     (settings, schema): (&Settings, &str),
@@ -146,6 +146,23 @@ pub(super) async fn prepare(
             notes(&table.name, &wanted, &seen, settings, &mut maker.notes);
             Ok(target(qualified, &wanted, seen, settings))
         }
+    })
+}
+
+/// Returns why rows cannot be written to a table, if it is there and does not fit; makes nothing.
+///
+/// # Errors
+///
+/// The server's.
+pub(super) async fn misfit(
+    link: &Link,
+    (settings, schema): (&Settings, &str),
+    table: &SinkTable,
+) -> Result<Option<Error>, tokio_postgres::Error> {
+    Ok(match look(link, schema, &table.name).await? {
+        Err(error) => Some(error),
+        Ok(None) => None,
+        Ok(Some(seen)) => unfit(&table.name, &columns(table), &seen.columns, settings),
     })
 }
 
@@ -263,37 +280,31 @@ pub(super) fn check_identifier(name: &str) -> std::result::Result<(), String> {
     Ok(())
 }
 
-/// Returns why rows cannot be written to a table that is there.
+/// Returns why rows cannot be written to a table that is there, of every column that is in the way.
 fn unfit(table: &str, wanted: &[Column], found: &[Found], settings: &Settings) -> Option<Error> {
-    for there in found {
-        let name = &there.name;
-        let Some(column) = wanted.iter().find(|column| *column.name == **name) else {
-            if there.not_null && !there.has_default && !there.is_generated {
-                return Some(Error::permanent(format!(
-                    "column `{name}` of table `{table}` takes no NULL and has no default, and no row has it"
-                )));
-            }
-            continue;
-        };
-        if there.is_generated {
-            return Some(Error::permanent(format!(
-                "column `{name}` of table `{table}` is generated, and takes no value"
-            )));
-        }
-        if matches!(there.fit(column.column_type, settings), Fit::Changes) {
-            let (is, wanted) = (&there.declared, declared(name, column.column_type, settings));
-            let may_round = column.column_type == ColumnType::F64 && there.declared == "real";
-            let or = if may_round {
-                format!(", or its values may be rounded: `round = [\"{name}\"]`")
-            } else {
-                String::new()
-            };
-            return Some(Error::permanent(format!(
-                "column `{name}` of table `{table}` is `{is}`, which would change its values: it has to be `{wanted}`{or}"
-            )));
-        }
+    let why = |there: &Found| why_unfit(wanted, there, settings);
+    let wrong: Vec<_> = found.iter().filter_map(|there| Some((&*there.name, why(there)?))).collect();
+    let each = |(column, why): &(&str, String)| format!("column `{column}` of table `{table}` {why}");
+    (!wrong.is_empty()).then(|| Error::permanent(wrong.iter().map(each).collect::<Vec<_>>().join("; ")))
+}
+
+/// Returns why a column of a table is in the way of its rows.
+fn why_unfit(wanted: &[Column], there: &Found, settings: &Settings) -> Option<String> {
+    let name = &there.name;
+    let Some(column) = wanted.iter().find(|column| *column.name == **name) else {
+        let is_in_the_way = there.not_null && !there.has_default && !there.is_generated;
+        return is_in_the_way.then(|| "takes no NULL and has no default, and no row has it".to_owned());
+    };
+    if there.is_generated {
+        return Some("is generated, and takes no value".to_owned());
     }
-    None
+    if !matches!(there.fit(column.column_type, settings), Fit::Changes) {
+        return None;
+    }
+    let (is, wanted) = (&there.declared, declared(name, column.column_type, settings));
+    let may_round = column.column_type == ColumnType::F64 && there.declared == "real";
+    let or = if may_round { format!(", or its values may be rounded: `round = [\"{name}\"]`") } else { String::new() };
+    Some(format!("is `{is}`, which would change its values: it has to be `{wanted}`{or}"))
 }
 
 /// Says which columns hold less than may come.

@@ -214,6 +214,22 @@ impl<'de, N: Numeric> Deserialize<'de> for Whole<N> {
     }
 }
 
+/// A required number of a trade: the venue counts from 1 on. What is beyond its own signed integers it has never given, and
+/// one such would make all that follows a numbering of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Serial(pub(super) u64);
+
+impl<'de> Deserialize<'de> for Serial {
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Whole(number) = Whole::<u64>::deserialize(deserializer)?;
+        if number == 0 || number > i64::MAX as u64 {
+            return Err(de::Error::custom(format_args!("{number} is no number of a trade")));
+        }
+        Ok(Self(number))
+    }
+}
+
 /// A required time, in milliseconds: within the calendar, so that nothing is stored at its end and called the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Millis(pub(super) Timestamp);

@@ -246,7 +246,7 @@ impl<T: Transport> Driver<T> {
         if retry_after.is_some() || !self.rest.is_well(&host) {
             let probe = self.rest.breakers(now).find(|(name, _)| ***name == *host);
             let probe = probe.and_then(|(_, breaker)| breaker.next_probe_in).unwrap_or_default();
-            let waiting = Waiting::new(&format!("{address}: {why}"), self.backfill.open(), now + probe.max(pause));
+            let waiting = Waiting { why: format!("{address}: {why}"), next: now + probe.max(pause) };
             self.standing.rest.insert(host, waiting);
         }
         self.standing.show(&self.health);
@@ -266,7 +266,7 @@ impl<T: Transport> Driver<T> {
             let pause = self.hosts.pause_left(host, now);
             if !pause.is_zero() && !self.standing.rest.contains_key(&**host) {
                 let why = format!("{host} wants no calls for now");
-                self.standing.rest.insert(host.to_string(), Waiting::new(&why, self.backfill.open(), now + pause));
+                self.standing.rest.insert(host.to_string(), Waiting { why, next: now + pause });
                 self.standing.show(&self.health);
             }
         }

@@ -352,12 +352,8 @@ impl<T: Transport> Driver<T> {
         if error.kind() == Kind::Permanent {
             return Err(error);
         }
+        let Phase::Open(session) = &mut self.phase else { return Ok(()) };
         let why = error.to_string();
-        let Phase::Open(session) = &mut self.phase else {
-            // The end of a session may be in what was thrown away.
-            self.link.step(Step::Ended { why });
-            return Ok(());
-        };
         // What was heard last is not in the log.
         session.heard = Heard::new(session.opened_at);
         self.settle(Err(Stop::session(why, ReconnectReason::Overflow)))

@@ -89,10 +89,12 @@ impl Continuity {
         self.streams.get(stream).map(|stream| &stream.key)
     }
 
-    /// Returns the sources that have open gaps, with their number.
-    pub(crate) fn sources_with_gaps(&self) -> Vec<(Arc<str>, usize)> {
-        let count = |source: &Arc<str>| self.open_gaps(source).count();
-        self.sources.iter().map(|source| (source.clone(), count(source))).filter(|(_, gaps)| *gaps > 0).collect()
+    /// Returns the sources of which something is missing, or will be: with how many streams no session covers that were not left
+    /// on purpose, and how many gaps are open.
+    pub(crate) fn sources_owed(&self) -> Vec<(Arc<str>, usize, usize)> {
+        let streams = |source: &str| self.uncovered_streams(source).filter(|(_, has_left)| !has_left).count();
+        let owed = self.sources.iter().map(|source| (source.clone(), streams(source), self.open_gaps(source).count()));
+        owed.filter(|(_, streams, gaps)| streams + gaps > 0).collect()
     }
 
     /// Returns whether what boards show may have changed since this was asked last.

@@ -414,7 +414,7 @@ async fn a_segment_that_cannot_be_begun_degrades_the_spool_until_one_is() {
         next += 100;
     }
     let why = shell.spool()["reason"].as_str().unwrap().to_owned();
-    for said in ["cannot begin a segment in `simulated/`", "too many open files", "the present segment goes on"] {
+    for said in ["cannot begin a segment in `simulated/`", "Too many open files", "the present segment goes on"] {
         assert!(why.contains(said), "no `{said}` in {why}");
     }
     shell.disk.fail(Failure::None);

@@ -130,6 +130,16 @@ async fn a_table_that_would_change_values_is_refused_with_its_column() {
         let found = bench.sink().reach(&bench.context().tables).await.unwrap_err();
         assert_eq!(found.to_string(), error.to_string(), "check --connect says the same");
     }
+    // All of them at once, of all tables; and nothing is made beside them.
+    let bench = Bench::new().await;
+    bench.run("CREATE TABLE trades (price integer, symbol char(20), amount float8, forgotten text NOT NULL)").await;
+    bench.run("CREATE TABLE quotes (bid_price integer)").await;
+    let error = bench.sink().open(&bench.context()).await.unwrap_err().to_string();
+    for (column, table) in [("price", "trades"), ("symbol", "trades"), ("forgotten", "trades"), ("bid_price", "quotes")]
+    {
+        assert!(error.contains(&format!("column `{column}` of table `{table}` ")), "{column}: {error}");
+    }
+    assert!(!error.contains("`amount`"), "{error}");
     let bench = Bench::new().await;
     bench.run("CREATE VIEW trades AS SELECT 1").await;
     assert!(bench.sink().open(&bench.context()).await.unwrap_err().to_string().contains("is a view"));

@@ -80,6 +80,27 @@ async fn certificates_are_verified_shown_and_asked_for_and_no_secret_is_in_any_w
     }
 }
 
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_needs_a_person_where_it_is_asked_for_and_says_the_two_ways_out() {
+    let bench = Bench::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    certificates::authority(folder.path(), "ca");
+    let ca = folder.path().join("ca.pem").display().to_string();
+    let with = |mode: &str| {
+        let text =
+            format!(r#"{{"url":"{}?sslmode={mode}","schema":"{}","tls":{{"ca":"{ca}"}}}}"#, bench.url, bench.schema);
+        Postgres::new(settings(&text))
+    };
+    for mode in ["require", "verify-full"] {
+        let error = with(mode).open(&bench.context()).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Config, "{mode}: {}", error.chain());
+        for part in ["the server speaks no TLS", "`ssl = on`", "`sslmode=prefer`"] {
+            assert!(error.to_string().contains(part), "{mode}: {}", error.chain());
+        }
+    }
+    with("prefer").open(&bench.context()).await.unwrap();
+}
+
 /// An authority, what it signs for the server and for us, and another authority.
 fn make(folder: &Path) {
     certificates::authority(folder, "ca");

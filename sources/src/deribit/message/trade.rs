@@ -10,7 +10,7 @@ use tidegate_core::row::{Label, Mark, Position, StreamKey, Timestamp, kinds};
 
 use super::super::{
     rows,
-    value::{Amount, Lenient, Member, Millis, Place, Text, Whole},
+    value::{Amount, Lenient, Member, Millis, Place, Serial, Text, Whole},
 };
 
 /// A trade; its legs, if it is a combo's, come on their own channels and are skipped here.
@@ -21,7 +21,7 @@ use super::super::{
 #[derive(Debug, Deserialize)]
 pub(in super::super) struct Trade<'a> {
     timestamp: Millis,
-    pub(in super::super) trade_seq: Whole<u64>,
+    pub(in super::super) trade_seq: Serial,
     #[serde(borrow)]
     trade_id: Text<'a>,
     #[serde(borrow)]

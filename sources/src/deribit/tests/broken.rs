@@ -27,6 +27,19 @@ fn one_broken_trade_costs_that_one() {
 }
 
 #[test]
+fn a_number_that_no_trade_has_is_kept_raw_and_begins_no_numbering() {
+    let mut script = listening(everything(), "");
+    let numbers = ["0", "9223372036854775808", "18446744073709551615", "9223372036854775807"];
+    let events: Vec<_> = numbers.iter().map(|number| trade((":41", &format!(":{number}")))).collect();
+    script.frame(&notification("trades.ETH-PERPETUAL.100ms", &format!("[{}]", events.join(",")))).unwrap();
+    let stored: Vec<_> = script.stored.iter().map(|row| row.head.position.number().unwrap()).collect();
+    assert_eq!(stored, [i64::MAX as u64], "the largest that there can be");
+    let rejected = script.rejected();
+    assert_eq!(rejected.len(), 3);
+    assert!(rejected.iter().all(|(_, why)| why.contains("is no number of a trade")), "{rejected:?}");
+}
+
+#[test]
 fn a_frame_that_says_something_twice_is_malformed_and_leaves_no_row() {
     let mut script = listening(everything(), "");
     let channel = r#""channel":"ticker.ETH-PERPETUAL.100ms""#;

@@ -335,7 +335,9 @@ impl World {
         !self.driver.is_finished()
     }
 
+    /// Shows what is open, as intake does.
     pub(super) fn show(&self, asks: Vec<Ask>) {
+        self.registry.stage(StageId::source("test", "toy")).gaps_open(asks.len() as u64);
         self.asks.send_replace(asks.into());
     }
 }
