@@ -290,8 +290,11 @@ fn list_shows_for_each_option_its_type_unit_default_and_meaning() {
 fn what_is_not_there_is_said_to_be_planned_or_left_out_of_the_build() {
     let folder = tempfile::tempdir().unwrap();
     let list = said(&tidegate(folder.path(), &["list"]));
-    let missing = list.lines().find(|line| line.starts_with("not in this version")).unwrap();
-    assert_eq!(missing.matches("kafka").count(), 1, "{list}");
+    let line = |head: &str| list.lines().find(|line| line.starts_with(head)).unwrap_or_default();
+    assert!(!line("not in this version").contains("kafka"), "{list}");
+    // A store that is also a source is named once.
+    let left_out = usize::from(!cfg!(feature = "kafka"));
+    assert_eq!(line("not in this build").matches("kafka (add --features kafka)").count(), left_out, "{list}");
     for name in ["polygon", "wallex"] {
         let output = tidegate(folder.path(), &["list", name]);
         assert_eq!(output.status.code(), Some(2));
@@ -323,6 +326,10 @@ fn a_new_pipeline_of_every_pair_passes_the_check_without_a_word() {
             let made = tidegate(folder.path(), &["new", source, sink]);
             fs::write(folder.path().join("new.toml"), &made.stdout).unwrap();
             let output = tidegate(folder.path(), &["check", "new.toml", "--strict"]);
+            if source == "kafka" && !["postgres", "timescale"].contains(&sink) {
+                assert!(said(&output).contains("those that do are: postgres, timescale"), "{}", said(&output));
+                continue;
+            }
             assert_eq!(said(&output), "no errors in 1 file\n", "{source} → {sink}");
         }
     }

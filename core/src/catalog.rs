@@ -17,6 +17,7 @@ use crate::{
     caught::text_of,
     chunk::SinkTable,
     config::{Faults, Keys, Layers, Mended, Options, Path, Report, explain, stage},
+    log_source::LogSource,
     protocol::Protocol,
     sink::Sink,
     source::Source,
@@ -42,11 +43,19 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// have a key.
     const HAS_KEYS: bool = false;
 
+    /// Whether a sink guards the positions of two parts of a log apart: `open` takes that of [`Owner::part`] alone, and several
+    /// instances, in several processes, write one part each. Who opens a part last has it: what an older one still writes is
+    /// stored neither then nor later, and may open it again. Only such a sink can be fed by a
+    /// [`LogSource`](crate::log_source::LogSource).
+    ///
+    /// [`Owner::part`]: crate::sink::Owner::part
+    const GUARDS_PARTS: bool = false;
+
     /// Whether a sink's store drops rows that are older than [`SinkTable::retention`] says. One that does not keeps every row,
     /// and no table of its can have a retention.
     const HAS_RETENTION: bool = false;
 
-    /// `Box<dyn Protocol>`, `Box<dyn Source>` or `Box<dyn Sink>`.
+    /// `Box<dyn Protocol>`, `Box<dyn Source>`, `Box<dyn LogSource>` or `Box<dyn Sink>`.
     type Built;
 
     /// Looks for what no type keeps out, and adds all of it, each with its key. By default there is nothing.
@@ -125,6 +134,7 @@ pub enum Unavailable {
 pub struct Catalog {
     pub(crate) protocols: Shelf<Box<dyn Protocol>>,
     pub(crate) sources: Shelf<Box<dyn Source>>,
+    pub(crate) logs: Shelf<Box<dyn LogSource>>,
     pub(crate) sinks: Shelf<Box<dyn Sink>>,
     unavailable: BTreeMap<(Role, &'static str), Unavailable>,
 }
@@ -140,6 +150,13 @@ impl Catalog {
     /// Adds a source of another kind.
     pub fn source<C: Component<Built = Box<dyn Source>>>(&mut self) -> &mut Self {
         self.sources.add::<C>(&stage::source_keys());
+        self.assert_one_source(C::TYPE);
+        self
+    }
+
+    /// Adds a source that is a durable log itself.
+    pub fn log<C: Component<Built = Box<dyn LogSource>>>(&mut self) -> &mut Self {
+        self.logs.add::<C>(&stage::source_keys());
         self.assert_one_source(C::TYPE);
         self
     }
@@ -160,11 +177,19 @@ impl Catalog {
     /// Returns the types of a role, in the order of the alphabet.
     pub fn names(&self, role: Role) -> Vec<&'static str> {
         let mut names: Vec<_> = match role {
-            Role::Source => self.protocols.0.keys().chain(self.sources.0.keys()).copied().collect(),
+            Role::Source => {
+                let sources = self.sources.0.keys().chain(self.logs.0.keys());
+                self.protocols.0.keys().chain(sources).copied().collect()
+            }
             Role::Sink => self.sinks.0.keys().copied().collect(),
         };
         names.sort_unstable();
         names
+    }
+
+    /// Returns the types of sinks that guard the positions of parts.
+    pub(crate) fn guarding(&self) -> Vec<&'static str> {
+        self.sinks.0.iter().filter(|(_, shelved)| shelved.entry.guards_parts).map(|(name, _)| *name).collect()
     }
 
     /// Returns the types that are known and not there, with the reason.
@@ -186,7 +211,10 @@ impl Catalog {
     ) {
         let protocol = || self.protocols.0.get(component).map(|shelved| shelved.look_over);
         let look_over = match role {
-            Role::Source => protocol().or_else(|| self.sources.0.get(component).map(|shelved| shelved.look_over)),
+            Role::Source => {
+                let source = || self.sources.0.get(component).map(|shelved| shelved.look_over);
+                protocol().or_else(source).or_else(|| self.logs.0.get(component).map(|shelved| shelved.look_over))
+            }
             Role::Sink => self.sinks.0.get(component).map(|shelved| shelved.look_over),
         };
         if let Some(look_over) = look_over {
@@ -195,8 +223,9 @@ impl Catalog {
     }
 
     fn assert_one_source(&self, name: &str) {
-        let both = self.protocols.0.contains_key(name) && self.sources.0.contains_key(name);
-        assert!(!both, "a protocol and a source are called `{name}`");
+        let (protocols, sources, logs) = (&self.protocols.0, &self.sources.0, &self.logs.0);
+        let of = [protocols.contains_key(name), sources.contains_key(name), logs.contains_key(name)];
+        assert!(of.iter().filter(|is_there| **is_there).count() == 1, "two sources are called `{name}`");
     }
 
     /// Returns what is known of a component without building it.
@@ -204,7 +233,8 @@ impl Catalog {
         match role {
             Role::Source => {
                 let protocol = self.protocols.0.get(component).map(|shelved| &shelved.entry);
-                protocol.or_else(|| self.sources.0.get(component).map(|shelved| &shelved.entry))
+                let source = || self.sources.0.get(component).map(|shelved| &shelved.entry);
+                protocol.or_else(source).or_else(|| self.logs.0.get(component).map(|shelved| &shelved.entry))
             }
             Role::Sink => self.sinks.0.get(component).map(|shelved| &shelved.entry),
         }
@@ -225,6 +255,8 @@ pub(crate) struct Entry {
     /// Its own options, without its driver's.
     pub(crate) options: Options,
     pub(crate) example: &'static str,
+    /// Whether it guards the positions of parts.
+    pub(crate) guards_parts: bool,
 }
 
 /// A component that was read, and built once to see whether it can be.
@@ -252,7 +284,8 @@ impl<B> Default for Shelf<B> {
 
 impl<B: 'static> Shelf<B> {
     fn add<C: Component<Built = B>>(&mut self, taken: &[String]) {
-        let entry = Entry { options: Options::of::<C>(), example: C::EXAMPLE };
+        let (options, example, guards_parts) = (Options::of::<C>(), C::EXAMPLE, C::GUARDS_PARTS);
+        let entry = Entry { options, example, guards_parts };
         let clash = entry.options.keys.iter().find(|key| taken.contains(key));
         assert!(clash.is_none(), "`{}` has the key {clash:?}, which its driver reads", C::TYPE);
         let earlier = self.0.insert(C::TYPE, Shelved { read: read::<C>, look_over: look_over::<C>, entry });

@@ -29,9 +29,21 @@ pub struct Part(pub Arc<str>);
 impl Part {
     /// Returns the part that is the spool.
     pub fn spool() -> Self {
-        Self("spool".into())
+        Self(SPOOL.into())
+    }
+
+    /// Returns whether it is the spool.
+    pub fn is_spool(&self) -> bool {
+        *self.0 == *SPOOL
+    }
+
+    /// Returns what files of it are called; `None` for the spool, which is the only part there is.
+    pub(crate) fn file_name(&self) -> Option<String> {
+        (!self.is_spool()).then(|| self.0.replace('/', "-"))
     }
 }
+
+const SPOOL: &str = "spool";
 
 /// A table as one sink gets it: resolved names and the columns of all sources that feed it.
 #[derive(Debug, Clone, PartialEq, Eq)]

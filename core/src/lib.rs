@@ -24,6 +24,9 @@ pub mod health;
 pub mod http;
 pub mod intake;
 pub mod ledger;
+#[cfg(feature = "librdkafka")]
+pub mod librdkafka;
+pub mod log_source;
 pub mod metrics;
 mod outside;
 pub mod own;

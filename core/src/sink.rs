@@ -204,7 +204,9 @@ pub struct Owner {
     pub pipeline: String,
     /// The sink's name.
     pub sink: String,
-    /// The spool's id.
+    /// The part whose position it is.
+    pub part: Part,
+    /// The spool's id. Of a part of another log: that of the log, whoever reads it.
     pub spool: u64,
     /// The host's name.
     pub host: String,

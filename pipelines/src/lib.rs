@@ -32,10 +32,12 @@ pub fn built_in() -> Catalog {
     let mut catalog = Catalog::default();
     tidegate_sources::register(&mut catalog);
     tidegate_sinks::register(&mut catalog);
-    for source in ["bitpin", "eodhd", "http_poll", "kafka", "polygon", "wallex"] {
+    for source in ["bitpin", "eodhd", "http_poll", "polygon", "wallex"] {
         catalog.unavailable(Role::Source, source, Unavailable::Version);
     }
-    catalog.unavailable(Role::Source, "deribit", Unavailable::Feature("deribit"));
+    for source in ["deribit", "kafka"] {
+        catalog.unavailable(Role::Source, source, Unavailable::Feature(source));
+    }
     for sink in ["kafka", "postgres", "questdb", "sqlite", "timescale"] {
         catalog.unavailable(Role::Sink, sink, Unavailable::Feature(sink));
     }

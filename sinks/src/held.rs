@@ -61,6 +61,13 @@ impl Held {
     pub(crate) fn refuses(&self, owner: &Owner, mine: Option<i64>, place: &str) -> Option<Error> {
         // The host's name proves nothing: a machine is renamed, a container made anew. The spool is locked for one process,
         // and a copy of it has another boot.
+        if self.spool != owner.spool && !owner.part.is_spool() {
+            return Some(Error::permanent(format!(
+                "the position of `{}`, {}, belongs to another log, {:016x}, and was written last by host `{}`; this log is \
+                 {:016x}: give the pipeline or the sink another name, or write to another {place}",
+                owner.part.0, self.position, self.spool, self.host, owner.spool
+            )));
+        }
         if self.spool != owner.spool {
             return Some(Error::permanent(format!(
                 "the position of `{}` and `{}`, {}, belongs to spool {:016x}, last of host `{}`; this is spool {:016x} on \
@@ -69,7 +76,9 @@ impl Held {
                 owner.pipeline, owner.sink, self.position, self.spool, self.host, owner.spool, owner.host
             )));
         }
-        (mine.is_some_and(|mine| self.epoch > mine)).then(|| {
+        // A part goes from one program to another, and may come back: who opens it last has it, and who has it wrongly is told
+        // by the log.
+        (owner.part.is_spool() && mine.is_some_and(|mine| self.epoch > mine)).then(|| {
             Error::permanent(format!(
                 "another program has taken over the position of `{}` and `{}`: it must run once only",
                 owner.pipeline, owner.sink

@@ -1,6 +1,6 @@
 //! The stores of Tidegate: a folder and a feature each.
 
-#[cfg(all(test, any(feature = "postgres", feature = "questdb")))]
+#[cfg(all(test, any(feature = "kafka", feature = "postgres", feature = "questdb")))]
 mod delivered;
 pub mod file;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

@@ -4,6 +4,8 @@
 pub mod deribit;
 #[cfg(feature = "deribit")]
 mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 use tidegate_core::catalog::Catalog;
 
@@ -11,6 +13,8 @@ use tidegate_core::catalog::Catalog;
 pub fn register(catalog: &mut Catalog) {
     #[cfg(feature = "deribit")]
     catalog.protocol::<deribit::DeribitConfig>();
+    #[cfg(feature = "kafka")]
+    catalog.log::<kafka::KafkaConfig>();
     // Without any feature there is nothing to add.
     let _: &mut Catalog = catalog;
 }

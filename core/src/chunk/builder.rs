@@ -16,7 +16,7 @@ use arrow_schema::SchemaRef;
 use super::{
     Plan, TableRows,
     columns::{ColumnBuilder, dictionary, times},
-    plan::Input,
+    plan::{Input, position_or_push},
 };
 use crate::{
     row::{Origin, Position, Reader, StreamKey, Table},
@@ -60,6 +60,8 @@ pub struct ChunkBuilder {
     routes: Vec<Option<Route>>,
     /// By offset: rows that go to one table only.
     addressed: HashMap<u64, u32>,
+    /// Those of the plan, and behind them what only the rows of a log name.
+    venues: Vec<Arc<str>>,
     rows: usize,
     bytes: usize,
 }
@@ -108,7 +110,8 @@ impl ChunkBuilder {
     /// Returns a builder of the tables of `plan`.
     pub fn new(plan: Arc<Plan>) -> Self {
         let tables = plan.inputs().iter().map(TableBuilder::new).collect();
-        Self { plan, tables, routes: Vec::new(), addressed: HashMap::new(), rows: 0, bytes: 0 }
+        let venues = plan.venues().to_vec();
+        Self { plan, tables, routes: Vec::new(), addressed: HashMap::new(), venues, rows: 0, bytes: 0 }
     }
 
     /// Returns how many rows it holds.
@@ -191,7 +194,7 @@ impl ChunkBuilder {
                 continue;
             }
             let full = std::mem::replace(table, TableBuilder::new(&self.plan.inputs()[number]));
-            all.push(full.finish(number, &self.plan, &self.routes));
+            all.push(full.finish(number, &self.venues, &self.routes));
         }
         all
     }
@@ -218,7 +221,7 @@ impl ChunkBuilder {
         let Some(targets) = way.inputs.iter().map(target).collect::<Option<Vec<_>>>() else { return false };
         let mut outputs = self.plan.numbers(from.source, &from.table.name);
         let is_derived = outputs.any(|output| self.plan.outputs()[output].derivation.is_some());
-        let venue = way.venue as i32;
+        let venue = position_or_push(&mut self.venues, from.venue) as i32;
         if self.routes.len() <= stream {
             self.routes.resize_with(stream + 1, || None);
         }
@@ -319,11 +322,11 @@ impl TableBuilder {
         }
     }
 
-    fn finish(self, number: usize, plan: &Plan, routes: &[Option<Route>]) -> TableRows {
+    fn finish(self, number: usize, venues: &[Arc<str>], routes: &[Option<Route>]) -> TableRows {
         let mut arrays: Vec<ArrayRef> = vec![
             times(self.ts_event, None),
             times(self.ts_recv, None),
-            dictionary(self.venues, None, plan.venues().iter().map(|venue| &**venue)),
+            dictionary(self.venues, None, venues.iter().map(|venue| &**venue)),
             symbols(&self.streams, routes),
             numbers(&self.seq),
             dictionary(self.origins, None, Origin::NAMES),

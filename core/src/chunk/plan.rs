@@ -65,8 +65,6 @@ pub(super) struct Output {
 pub(super) struct Way {
     /// The inputs' numbers; none when the sink does not take the table.
     pub(super) inputs: Vec<usize>,
-    /// The venue's number in the plan.
-    pub(super) venue: usize,
 }
 
 impl Plan {
@@ -209,7 +207,7 @@ impl Plan {
     }
 
     fn add(&mut self, declared: &SourceInfo) -> Result<()> {
-        let venue = position_or_push(&mut self.venues, &declared.venue);
+        position_or_push(&mut self.venues, &declared.venue);
         for table in &declared.tables {
             let mut inputs = Vec::new();
             if let Some(name) = self.name(&declared.venue, &table.name)? {
@@ -235,7 +233,7 @@ impl Plan {
             for input in &inputs {
                 self.refresh(*input)?;
             }
-            self.ways.insert((declared.name.clone(), table.name.clone()), Way { inputs, venue });
+            self.ways.insert((declared.name.clone(), table.name.clone()), Way { inputs });
         }
         Ok(())
     }
@@ -398,7 +396,7 @@ fn checked_schema(name: &str, table: &Table) -> Result<SchemaRef> {
     Ok(schema)
 }
 
-fn position_or_push(names: &mut Vec<Arc<str>>, name: &Arc<str>) -> usize {
+pub(super) fn position_or_push(names: &mut Vec<Arc<str>>, name: &Arc<str>) -> usize {
     names.iter().position(|known| known == name).unwrap_or_else(|| {
         names.push(name.clone());
         names.len() - 1

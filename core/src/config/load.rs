@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     catalog::{Catalog, Factory},
+    log_source::LogSource,
     protocol::Protocol,
     row::Table,
     sink::Sink,
@@ -108,8 +109,13 @@ impl Pipeline {
     pub fn is_replay(&self) -> bool {
         self.sources.iter().any(|source| match &source.feed {
             Feed::Protocol { connection, .. } => connection.replay.is_some(),
-            Feed::Source { .. } => false,
+            Feed::Source { .. } | Feed::Log { .. } => false,
         })
+    }
+
+    /// Returns whether its source is a durable log itself. Then it has no spool, and no ledger.
+    pub fn is_log(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source.feed, Feed::Log { .. }))
     }
 }
 
@@ -147,6 +153,11 @@ pub enum Feed {
         /// What the driver goes by.
         connection: ConnectionConfig,
     },
+    /// From a durable log, part by part.
+    Log {
+        /// Makes the source, again after an error.
+        factory: Factory<Box<dyn LogSource>>,
+    },
     /// In another way, by the component's own `run`.
     Source {
         /// Makes the source, again after an error.
@@ -174,6 +185,7 @@ impl std::fmt::Debug for Feed {
         match self {
             Self::Protocol { connection, .. } => f.debug_tuple("Protocol").field(connection).finish(),
             Self::Source { .. } => f.write_str("Source"),
+            Self::Log { .. } => f.write_str("Log"),
         }
     }
 }
@@ -313,6 +325,7 @@ impl<'a> Reader<'a> {
         let name = head.as_ref().map(|head| &*head.value.name.0);
         let derived = self.check_tables(name, &sources, &drafts, &sinks);
         self.check_room(spool.as_ref(), &sinks);
+        self.check_log(&sources, &sinks);
         let places = head.as_ref().map_or_else(Vec::new, |head| {
             let name = &head.value.name.0;
             let captures = sources.iter().flatten().filter_map(|source| source.captures(name));

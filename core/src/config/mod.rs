@@ -23,6 +23,7 @@ mod keys;
 mod layers;
 mod level;
 mod load;
+mod logs;
 mod names;
 mod one_path;
 mod options;

@@ -54,9 +54,10 @@ pub fn list(catalog: &Catalog, look: Look) -> String {
         Unavailable::Feature(feature) => Some(format!("{name} (add --features {feature})")),
         Unavailable::Version => None,
     });
-    line("not in this build", of_build.collect());
-    let of_version = missing.iter().filter(|(_, why)| *why == Unavailable::Version);
     // A store that is also a source is named once.
+    let of_build: BTreeSet<_> = of_build.collect();
+    line("not in this build", of_build.into_iter().collect());
+    let of_version = missing.iter().filter(|(_, why)| *why == Unavailable::Version);
     let of_version: BTreeSet<_> = of_version.map(|(name, _)| (*name).to_owned()).collect();
     line("not in this version", of_version.into_iter().collect());
     line(

@@ -23,6 +23,11 @@ pub(crate) struct Setting {
     origin: String,
 }
 
+/// Leaves out the values of a table that has no use.
+pub(super) fn leave_out(settings: &mut Vec<Setting>, table: &str) {
+    settings.retain(|setting| setting.key.split('.').next() != Some(table));
+}
+
 /// Adds the values of a struct that was read from `layers`, whose table stands at `at`.
 pub(super) fn collect(layers: &Layers<'_>, at: &[String], values: &Value, settings: &mut Vec<Setting>) {
     collect_below(layers, at, &Vec::new(), values, settings);

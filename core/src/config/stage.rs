@@ -66,7 +66,7 @@ pub(super) struct SinkKeys {
 /// All that may stand in a stage's table besides `type`: the options of its structs, the component's own first.
 pub(super) fn options(catalog: &Catalog, role: Role, component: &str) -> Option<Vec<Options>> {
     let own = catalog.entry(role, component)?.options.clone();
-    if role == Role::Source && catalog.sources.has(component) {
+    if role == Role::Source && (catalog.sources.has(component) || catalog.logs.has(component)) {
         return Some(vec![own, Options::of::<SourceKeys>()]);
     }
     Some([own].into_iter().chain(driver_options(role)).collect())
@@ -186,6 +186,17 @@ impl<'a> Reader<'a> {
                 self.keep(&draft.layers, &draft.at, &made.values);
                 self.keep(&draft.layers, &draft.at, &common);
                 (common.required, Feed::Source { factory: made.factory })
+            });
+            (tables, whole)
+        } else if catalog.logs.has(&draft.component) {
+            let [own, common] = draft.split();
+            let common = draft.layers.read::<SourceKeys>(common, &keys, self.report);
+            let made = catalog.logs.read(&draft.component, &draft.layers, own, &keys, self.report)?;
+            let tables = draft.tables(made.as_ref().map(|made| (made.first.tables(), &*made.wrong)));
+            let whole = draft.whole(made).zip(common).map(|(made, common)| {
+                self.keep(&draft.layers, &draft.at, &made.values);
+                self.keep(&draft.layers, &draft.at, &common);
+                (common.required, Feed::Log { factory: made.factory })
             });
             (tables, whole)
         } else {
@@ -354,6 +365,11 @@ impl<'a> Reader<'a> {
 }
 
 impl SinkDraft<'_> {
+    /// Returns the type of the sink.
+    pub(super) fn component(&self) -> &str {
+        &self.draft.component
+    }
+
     /// Returns the place of a value, or of its key, in the sink's table.
     pub(super) fn place(&self, path: &[String]) -> Option<Spot> {
         self.draft.layers.value(path).or_else(|| self.draft.layers.key(path))

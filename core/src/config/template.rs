@@ -31,14 +31,19 @@ pub fn template(catalog: &Catalog, source: &str, sink: &str) -> Result<String> {
     text.push_str("\n[pipeline]\n");
     comment(&mut text, "# ", "The name keys the spool and the position in the store: choose it once.");
     text += &format!("name = \"{name}\"\n");
-    stage(&mut text, catalog, Role::Source, source)?;
-    text.push_str("\n[spool]\n");
-    options(&mut text, &[Options::of::<SpoolConfig>()], "");
-    stage(&mut text, catalog, Role::Sink, sink)?;
+    // A source that is a log itself has no spool, and nothing of it is left out.
+    let is_log = catalog.logs.has(source);
+    stage(&mut text, catalog, Role::Source, source, &[])?;
+    if !is_log {
+        text.push_str("\n[spool]\n");
+        options(&mut text, &[Options::of::<SpoolConfig>()], "", &[]);
+    }
+    stage(&mut text, catalog, Role::Sink, sink, if is_log { &["start"] } else { &[] })?;
     Ok(text)
 }
 
-fn stage(text: &mut String, catalog: &Catalog, role: Role, name: &str) -> Result<()> {
+/// Writes a stage's table, but for some of its options.
+fn stage(text: &mut String, catalog: &Catalog, role: Role, name: &str, without: &[&str]) -> Result<()> {
     let (Some(entry), Some(all)) = (catalog.entry(role, name), stage::options(catalog, role, name)) else {
         return Err(unknown(catalog, name, &[role], []));
     };
@@ -47,13 +52,15 @@ fn stage(text: &mut String, catalog: &Catalog, role: Role, name: &str) -> Result
     if !example.is_empty() {
         text.extend([example, "\n"]);
     }
-    options(text, &all, example);
+    options(text, &all, example, without);
     Ok(())
 }
 
 /// Writes the options that the example does not set.
-fn options(text: &mut String, all: &[Options], example: &str) {
-    let is_set = |key: &str| example.lines().any(|line| line.split(['=', '.', ' ']).next() == Some(key));
+fn options(text: &mut String, all: &[Options], example: &str, without: &[&str]) {
+    let is_set = |key: &str| {
+        without.contains(&key) || example.lines().any(|line| line.split(['=', '.', ' ']).next() == Some(key))
+    };
     for option in all.iter().flat_map(Options::top).filter(|option| !is_set(&option.key)) {
         let lines = setting(&option);
         let about = first_sentence(&option.about);

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 
 use super::{
     balance::{Fates, Portion},
-    log::{Log, Seen},
+    log::{Log, Poison, Seen},
 };
 use crate::{
     Error, Result,
@@ -108,6 +108,11 @@ impl<L: Log> Feeder<L> {
         &self.log
     }
 
+    /// Looks anew at what the log holds.
+    pub(crate) fn look(&mut self) -> Result<()> {
+        self.log.look()
+    }
+
     pub(crate) fn plan(&self) -> &Plan {
         &self.plan
     }
@@ -186,7 +191,9 @@ impl<L: Log> Feeder<L> {
                 }
                 portion.bytes += seen.bytes();
                 portion.to = match seen {
-                    Seen::Missing { position } => position,
+                    Seen::Missing { position } | Seen::Void { position, .. } | Seen::Poison { position, .. } => {
+                        position
+                    }
                     Seen::Item { position, segment: entered, .. } => {
                         border |= segment.replace(entered).is_some_and(|left| left != entered);
                         position
@@ -291,6 +298,18 @@ impl Taker<'_> {
                 portion.fates.missing += position.offset.saturating_sub(portion.to.offset);
                 return None;
             }
+            Seen::Void { lost, .. } => {
+                portion.fates.missing += lost;
+                return None;
+            }
+            Seen::Poison { position, poison } => {
+                let cause = Cause { boot: position.boot, offset: position.offset, sub: 0 };
+                if !self.refused.contains(&cause) {
+                    return Some(self.poisoned(cause, poison));
+                }
+                portion.fates.refused += 1;
+                return None;
+            }
         };
         // Offsets are counted without holes, so what the log does not show it does not have.
         let missing = position.offset.saturating_sub(portion.to.offset + 1);
@@ -351,6 +370,27 @@ impl Taker<'_> {
             Fate::Unreadable if self.refused.contains(&cause) => Fate::Skipped,
             Fate::Taken | Fate::Filtered | Fate::Skipped | Fate::Unreadable | Fate::Unplanned => fate,
         }
+    }
+
+    /// Makes the dead letter of what is no row.
+    fn poisoned(&self, cause: Cause, poison: &Poison) -> Stop {
+        Stop::Unreadable(Box::new(DeadLetter {
+            sink: self.sink.to_owned(),
+            boot: cause.boot,
+            offset: cause.offset,
+            sub: cause.sub,
+            source: poison.source.to_string(),
+            table: poison.table.clone(),
+            from: String::new(),
+            symbol: String::new(),
+            listing: String::new(),
+            ts_event: poison.at,
+            row: poison.shown.clone(),
+            error: poison.why.clone(),
+            when: Timestamp::now(),
+            redrive_of: None,
+            redriven: None,
+        }))
     }
 
     /// Makes the dead letter of a row whose bytes say nothing to us: they are kept as they are.

@@ -1,18 +1,32 @@
 //! The log as a delivery driver reads it.
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
+
+use serde_json::{Map, Value};
 
 use super::opening::Extent;
 use crate::{
     Result,
     chunk::RowSource,
+    row::Timestamp,
     spool::{Control, Item, SpoolPosition, Standing},
 };
 
-/// A durable log of items, each with one offset. The spool is one; tests and simulations have others.
+/// A durable log of items, each with one offset. The spool is one, a part of a source that is a log itself another; tests and
+/// simulations have more.
 ///
-/// Calls may read from disk, but never wait for anything else.
+/// [`look`](Self::look), [`seek`](Self::seek) and [`read`](Self::read) are called where they may wait for a disk, or for a
+/// while for another machine; the others never wait.
 pub trait Log: Send + 'static {
+    /// Looks anew at what the log holds, before a store's position is held against it.
+    ///
+    /// # Errors
+    ///
+    /// `Transient` when nobody can tell now.
+    fn look(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns what the log holds.
     fn extent(&self) -> Extent;
 
@@ -36,7 +50,7 @@ pub trait Log: Send + 'static {
     ///
     /// # Errors
     ///
-    /// `Transient` when the log cannot be read.
+    /// `Transient` when the log cannot be read, `Permanent` when a person has to look first.
     fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()>;
 
     /// Says up to where everything has its fate, and the first offset of the newest segment of which the store may have
@@ -49,6 +63,40 @@ pub trait Log: Send + 'static {
 
     /// Returns the first offset of the newest segment that was read since the claim.
     fn entered(&self) -> u64;
+}
+
+impl<L: Log + ?Sized> Log for Box<L> {
+    fn look(&mut self) -> Result<()> {
+        (**self).look()
+    }
+
+    fn extent(&self) -> Extent {
+        (**self).extent()
+    }
+
+    fn standing(&self, position: SpoolPosition) -> Standing {
+        (**self).standing(position)
+    }
+
+    fn seek(&mut self, position: SpoolPosition) -> Result<()> {
+        (**self).seek(position)
+    }
+
+    fn read(&mut self, upto: u64, visit: &mut dyn FnMut(Seen<'_>) -> ControlFlow<()>) -> Result<()> {
+        (**self).read(upto, visit)
+    }
+
+    fn claim(&mut self, sink: &str, passed: u64, entered: u64) {
+        (**self).claim(sink, passed, entered);
+    }
+
+    fn passed(&mut self, upto: u64) {
+        (**self).passed(upto);
+    }
+
+    fn entered(&self) -> u64 {
+        (**self).entered()
+    }
 }
 
 /// What a log shows.
@@ -71,6 +119,35 @@ pub enum Seen<'a> {
         /// Where the log stands behind them.
         position: SpoolPosition,
     },
+    /// Offsets behind which nothing ever stood, of a log that counts with holes, or messages that it has let go of.
+    Void {
+        /// Where the log stands behind them.
+        position: SpoolPosition,
+        /// How many messages there were, or may have been.
+        lost: u64,
+    },
+    /// Something that is no row.
+    Poison {
+        /// Where the log stands behind it.
+        position: SpoolPosition,
+        /// What it is.
+        poison: &'a Poison,
+    },
+}
+
+/// What stands in the log in a row's place.
+#[derive(Debug, Clone)]
+pub struct Poison {
+    /// The source's name.
+    pub source: Arc<str>,
+    /// The table that it says it is of; empty if it does not.
+    pub table: String,
+    /// When it came.
+    pub at: Timestamp,
+    /// Why it is no row.
+    pub why: String,
+    /// What a person gets to see of it.
+    pub shown: Map<String, Value>,
 }
 
 impl Seen<'_> {
@@ -81,7 +158,8 @@ impl Seen<'_> {
             Self::Item { item: Item::Control(Control::Redrive { row, .. }), .. } => HEAD + row.len() as u64,
             Self::Item { item: Item::Control(Control::Malformed { raw, .. }), .. } => HEAD + raw.len() as u64,
             Self::Item { item: Item::Control(_), .. } => HEAD,
-            Self::Missing { .. } => 0,
+            Self::Missing { .. } | Self::Void { .. } => 0,
+            Self::Poison { .. } => HEAD,
         }
     }
 }

@@ -55,6 +55,25 @@ pub(crate) fn three(store: Option<SpoolPosition>, known: Option<SpoolPosition>, 
     format!("store: {store}; last known beside the spool: {known}; spool: behind {first} up to {last}")
 }
 
+/// Names the three positions of a part of a log that is no spool.
+pub(crate) fn three_of_part(store: Option<SpoolPosition>, known: Option<SpoolPosition>, log: Extent) -> String {
+    three(store, known, log).replace("beside the spool", "on this host").replace("; spool:", "; log:")
+}
+
+/// Returns the same of a part of a log that is no spool.
+pub(crate) fn misfit_of_part(why: &str) -> &str {
+    match why {
+        AHEAD => "the store is ahead of the log, which has lost its newest messages",
+        OTHER_BOOT => "the store was written from another history of the log, which was deleted and made again since",
+        NO_LONGER => "the log no longer has what the store lacks",
+        other => other,
+    }
+}
+
+const AHEAD: &str = "the store is ahead of the spool: the spool was restored from an older copy";
+const OTHER_BOOT: &str =
+    "the store was written from another history of the spool: it was copied, restored or made anew";
+
 /// The options of `tidegate adopt`.
 pub(crate) const FROM_LOG: &str = "from-log";
 pub(crate) const FROM_STORE: &str = "from-store";
@@ -65,10 +84,8 @@ pub(crate) const NO_LONGER: &str = "the spool no longer has what the store lacks
 /// Returns why a position does not fit the log, if it does not.
 pub(crate) fn misfit(standing: Standing) -> Option<&'static str> {
     match standing {
-        Standing::Ahead => Some("the store is ahead of the spool: the spool was restored from an older copy"),
-        Standing::OtherBoot => {
-            Some("the store was written from another history of the spool: it was copied, restored or made anew")
-        }
+        Standing::Ahead => Some(AHEAD),
+        Standing::OtherBoot => Some(OTHER_BOOT),
         Standing::Gone => Some(NO_LONGER),
         Standing::Retained | Standing::Dropped => None,
     }

@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::{Balance, Keys, Outcome, machine::Machine};
 use crate::{
     Result,
+    chunk::Part,
     deadletter::DeadLetter,
     health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
@@ -20,6 +21,8 @@ use crate::{
 pub(super) struct Reporter {
     pipeline: String,
     sink: String,
+    /// What rows wait in.
+    log: &'static str,
     health: StageHealth,
     letters: StageHealth,
     metrics: SinkMetrics,
@@ -79,7 +82,13 @@ struct Seldom {
 }
 
 impl Reporter {
-    pub(super) fn new(registry: &Registry, pipeline: &str, sink: &str, overdue_after: Duration) -> Self {
+    /// `stage` is the name of the delivery's own, which is the sink's where there is one part only.
+    pub(super) fn new(
+        registry: &Registry,
+        pipeline: &str,
+        (sink, part): (&str, &Part),
+        overdue_after: Duration,
+    ) -> Self {
         let id = StageId::sink(pipeline, sink);
         let (metrics, breaker) = (SinkMetrics::new(&id), BreakerMetrics::new(&id, BREAKER));
         let health = registry.stage(id);
@@ -90,6 +99,7 @@ impl Reporter {
         Self {
             pipeline: pipeline.to_owned(),
             sink: sink.to_owned(),
+            log: if part.is_spool() { "the spool" } else { "the log" },
             metrics,
             breaker,
             health,
@@ -126,7 +136,7 @@ impl Reporter {
         }
         if machine.is_idle() {
             self.health.idle();
-            self.well("everything in the spool is stored", machine, now);
+            self.well(&format!("everything in {} is stored", self.log), machine, now);
         }
         self.drained(machine, now);
         self.tell_refused(now);
@@ -251,7 +261,10 @@ impl Reporter {
         let seconds = now.duration_since(self.began).as_secs_f64();
         self.well(&format!("first rows accepted {seconds:.1} s after the start"), machine, now);
         if !std::mem::replace(&mut self.is_holding, true) {
-            self.healthy("the store has accepted rows; they stay in the spool until it has made them durable");
+            self.healthy(&format!(
+                "the store has accepted rows; they stay in {} until it has made them durable",
+                self.log
+            ));
         }
     }
 
@@ -287,7 +300,7 @@ impl Reporter {
         let breaker = if machine.breaker(now).state == BreakerState::Open { "; the breaker is open" } else { "" };
         if machine.deadline().is_some() {
             self.health
-                .degraded(format!("{error}; tried again up to the deadline, what is left then stays in the spool"));
+                .degraded(format!("{error}; tried again up to the deadline, what is left then stays in {}", self.log));
             return;
         }
         self.health.degraded(format!("{error}; trying again in {pause:.1} s (attempt {attempt}{breaker})"));
@@ -387,7 +400,7 @@ impl Reporter {
             sink,
             times,
             why,
-            "unnoted {subject} the position is not noted beside the spool, which keeps more for that: {why}"
+            "unnoted {subject} the position is not noted on this host, and a spool keeps more for that: {why}"
         );
     }
 
@@ -405,11 +418,11 @@ impl Reporter {
             self.health.failed(why.clone());
             return;
         }
-        let rows = outcome.rows_left;
+        let (rows, log) = (outcome.rows_left, self.log);
         let stays = match (rows, outcome.more_left) {
-            (0, false) => "everything in the spool is stored".to_owned(),
-            (_, false) => format!("{rows} rows stay in the spool, the next start sends them"),
-            (_, true) => format!("more than {rows} rows stay in the spool, the next start sends them"),
+            (0, false) => format!("everything in {log} is stored"),
+            (_, false) => format!("{rows} rows stay in {log}, the next start sends them"),
+            (_, true) => format!("more than {rows} rows stay in {log}, the next start sends them"),
         };
         self.health.stopped(stays);
     }

@@ -7,6 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{balance::Balance, event::Settings, neighbours::Others};
 use crate::{
     catalog::Factory,
+    chunk::Part,
     config::{Commands, DeliveryConfig, TableChoice, WhenFull},
     health::Registry,
     sink::Sink,
@@ -30,7 +31,7 @@ pub struct Setup<L> {
     pub derived: Derived,
     /// What the sources declare.
     pub sources: Vec<SourceInfo>,
-    /// The spool's id.
+    /// The spool's id, or that of another log.
     pub spool: u64,
     /// The host's name.
     pub host: String,
@@ -74,6 +75,21 @@ pub struct Outcome {
     pub more_left: bool,
     /// Why a person is needed.
     pub failure: Option<String>,
+}
+
+impl<L> Setup<L> {
+    /// Returns the folder that what is known of the store lies in, and the name there.
+    pub(super) fn place(&self, part: &Part) -> (PathBuf, String) {
+        match part.file_name() {
+            None => (self.directory.clone(), self.sink.clone()),
+            Some(name) => (self.directory.join(&self.sink), name),
+        }
+    }
+}
+
+/// Returns the name of the stage that writes a part to a sink: the sink's, and the part's where there are several.
+pub(crate) fn stage_of(sink: &str, part: &Part) -> String {
+    if part.is_spool() { sink.to_owned() } else { format!("{sink}/{}", part.0) }
 }
 
 pub(super) fn settings(config: &DeliveryConfig, pipeline: &str, sink: &str) -> Settings {

@@ -24,7 +24,7 @@ use super::{
     neighbours::{Advice, Others},
     opening::{FROM_LOG, FROM_STORE, NO_LONGER, Opening, compare, overtaken},
     report::{Opened, Reporter},
-    setup::{Floor, Outcome, Setup, settings},
+    setup::{Floor, Outcome, Setup, settings, stage_of},
 };
 use crate::{
     Error, Kind, Result,
@@ -45,6 +45,7 @@ use crate::{
 pub struct Delivery<L> {
     pipeline: String,
     name: String,
+    part: Part,
     factory: Factory<Box<dyn Sink>>,
     sink: Option<Box<dyn Sink>>,
     /// Set when the sink panicked: its state may be anything.
@@ -70,6 +71,8 @@ pub struct Delivery<L> {
     is_unnoted: bool,
     /// Whether the store tells its position itself.
     keeps_position: bool,
+    /// Since when the store is ahead of a part of another machine's log.
+    ahead_since: Option<Instant>,
     /// The tables of today.
     chain: u64,
     letters: Option<Arc<Mutex<DeadLetters>>>,
@@ -100,21 +103,25 @@ impl<L: Log> Delivery<L> {
     /// `Config` when the tables of two sources do not fit under one name; `Transient` when the sink's files cannot be opened for
     /// now.
     pub fn new(setup: Setup<L>) -> Result<(Self, watch::Receiver<Floor>)> {
+        Self::of_part(setup, Part::spool())
+    }
+
+    /// Prepares the delivery of one of the parts that a log has.
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    pub fn of_part(setup: Setup<L>, part: Part) -> Result<(Self, watch::Receiver<Floor>)> {
+        let (stage, (place, file)) = (stage_of(&setup.sink, &part), setup.place(&part));
         let Setup { pipeline, sink: name, config, tables, derived, .. } = setup;
-        let directory = setup.directory.join(&name);
+        let directory = place.join(&file);
         let made = outside::make_directory(&directory)
             .map_err(|error| disk::trouble(format!("cannot make the directory `{}`", directory.display()), error));
-        let known = made.and_then(|()| Known::open(outside::disk_with(&setup.directory), &name));
+        let known = made.and_then(|()| Known::open(outside::disk_with(&place), &file));
         let (known, unusable) = match known {
             Ok(known) => (Some(known), None),
             Err(error) if matches!(error.kind(), Kind::Transient { .. }) => return Err(error),
-            Err(error) => {
-                let ways = [FROM_STORE, FROM_LOG].map(|which| setup.commands.adopt(&name, which)).join(" or ");
-                (
-                    None,
-                    Some(format!("{}; bring it back from a copy, or stop, and do without it: {ways}", error.chain())),
-                )
-            }
+            Err(error) => (None, Some(unusable(&error, (&setup.commands, &name), &part))),
         };
         let noted = known.as_ref().map_or_else(Noted::default, Known::noted);
         let begins_at = match config.start {
@@ -132,10 +139,11 @@ impl<L: Log> Delivery<L> {
         let (floor, floors) = watch::channel(Floor { replay_from: noted.position, ..Floor::default() });
         // An idle range waits for ten seconds, rows for the linger; then a write may take all its time, and be tried again.
         let overdue_after = config.batch.linger.0 + 3 * config.timeout.0;
-        let reporter = Reporter::new(&setup.health, &pipeline, &name, overdue_after);
+        let reporter = Reporter::new(&setup.health, &pipeline, (&stage, &part), overdue_after);
         let mut delivery = Self {
             pipeline,
             name,
+            part,
             factory: setup.factory,
             sink: None,
             is_broken: false,
@@ -154,6 +162,7 @@ impl<L: Log> Delivery<L> {
             begins_at,
             is_unnoted: false,
             keeps_position: false,
+            ahead_since: None,
             letters: None,
             keys: Keys::default(),
             rows: Vec::new(),
@@ -364,14 +373,25 @@ impl<L: Log> Delivery<L> {
         let Some(sink) = &self.sink else { return Err(Error::transient("the sink is not open")) };
         let (guarantee, neighbours, newest) = (sink.guarantee(), sink.neighbours(), sink.newest());
         let (weaker, found) = (sink.weaker(), sink.unique_keys());
-        let store = positions.iter().find(|(part, _)| *part == Part::spool()).map(|(_, position)| *position);
+        let store = positions.iter().find(|(part, _)| *part == self.part).map(|(_, position)| *position);
         self.keeps_position = guarantee.keeps_position();
+        if !self.part.is_spool() {
+            blocking(&self.feeder, Feeder::look).await?;
+        }
         let mut feeder = self.feeder();
         let log = feeder.log();
         let extent = log.extent();
         let stand = |position: SpoolPosition| (position, log.standing(position));
         if let Some(why) = newest.and_then(|newest| overtaken(log.standing(newest))) {
             return Ok(self.mismatch(why, newest, known, extent));
+        }
+        let is_ahead = store.is_some_and(|store| log.standing(store) == Standing::Ahead);
+        let stand_still = is_ahead && !self.part.is_spool();
+        let ahead_since = stand_still.then(|| self.ahead_since.unwrap_or_else(Instant::now));
+        if ahead_since.is_some_and(|since| since.elapsed() < AHEAD_FOR) {
+            drop(feeder);
+            self.ahead_since = ahead_since;
+            return Err(Error::transient("the log ends before what the store has: it is looked at again"));
         }
         let at = match compare(store.map(stand), known.map(stand), !self.keeps_position) {
             Opening::Mismatch(why) => return Ok(self.mismatch(why, store, known, extent)),
@@ -413,11 +433,11 @@ impl<L: Log> Delivery<L> {
     }
 
     fn context(&self, known: Option<SpoolPosition>) -> SinkContext {
-        let (spool, host) = self.owner.clone();
+        let (pipeline, (spool, host)) = (self.pipeline.clone(), self.owner.clone());
         let feeder = self.feeder();
         let plan = feeder.plan();
         let owner =
-            Owner { pipeline: self.pipeline.clone(), sink: self.name.clone(), spool, host, chain: plan.chain() };
+            Owner { pipeline, sink: self.name.clone(), part: self.part.clone(), spool, host, chain: plan.chain() };
         SinkContext { owner, tables: plan.tables().to_vec(), directory: self.directory.clone(), known }
     }
 
@@ -449,7 +469,7 @@ impl<L: Log> Delivery<L> {
         }
         let range = *self.machine.in_hand();
         let tables = if range.fates.delivered > 0 { std::mem::take(&mut self.rows) } else { Vec::new() };
-        let chunk = Chunk { part: Part::spool(), from: range.from, to: range.to, bytes: range.bytes, tables };
+        let chunk = Chunk { part: self.part.clone(), from: range.from, to: range.to, bytes: range.bytes, tables };
         self.keys.see(&chunk.tables);
         self.machine.is_writing();
         let began = Instant::now();
@@ -498,10 +518,23 @@ impl<L: Log> Delivery<L> {
     }
 }
 
+/// Says what to do where the note of a store's position cannot be used.
+fn unusable(error: &Error, (commands, sink): (&Commands, &str), part: &Part) -> String {
+    let text = error.chain();
+    if !part.is_spool() {
+        return format!("{text}; the store's own position counts: remove the file, and start again");
+    }
+    let ways = [FROM_STORE, FROM_LOG].map(|which| commands.adopt(sink, which)).join(" or ");
+    format!("{text}; bring it back from a copy, or stop, and do without it: {ways}")
+}
+
 /// Returns the offset up to which everything has its fate, and the first one of the newest segment of which more may have.
 fn passed(noted: &Noted, begins_at: Option<SpoolPosition>) -> (u64, u64) {
     (noted.position.or(begins_at).map_or(0, |at| at.offset), noted.entered.unwrap_or_default())
 }
+
+/// A broker that has just become the leader of a part may know for a moment less of it than the last one.
+const AHEAD_FOR: Duration = Duration::from_secs(10);
 
 /// Waits for a change; for ever once nobody is left who could make one.
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {

@@ -68,6 +68,7 @@ pub(super) struct Evidence {
     keys: Mutex<Vec<Measured>>,
     /// Set at an opening, so a lock does.
     weaker: Mutex<Vec<String>>,
+    lags: Mutex<BTreeMap<String, u64>>,
     /// Set for each chunk, so a lock does.
     balance: Mutex<Option<Balance>>,
     /// Set on change only, so a lock does.
@@ -156,6 +157,14 @@ impl Evidence {
 
     pub(super) fn weaker(&self) -> Vec<String> {
         self.weaker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_lags(&self, lags: BTreeMap<String, u64>) {
+        *self.lags.lock().unwrap_or_else(PoisonError::into_inner) = lags;
+    }
+
+    pub(super) fn lags(&self) -> BTreeMap<String, u64> {
+        self.lags.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_balance(&self, balance: Balance) {

@@ -89,6 +89,11 @@ impl Registry {
         StageHealth::new(stage, self.clone())
     }
 
+    /// Forgets a stage that is somebody else's now. Handles that are still held go on, unseen.
+    pub(crate) fn forget_stage(&self, id: &StageId) {
+        self.stages().remove(id);
+    }
+
     /// Forgets the stages of a pipeline that is gone. Handles that are still held go on, unseen.
     pub fn forget(&self, pipeline: &str) {
         self.stages().retain(|id, _| id.pipeline() != pipeline);

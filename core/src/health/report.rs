@@ -88,6 +88,9 @@ pub struct SourceDetail {
     pub rows_backfilled: u64,
     /// What is missing, and what became of it.
     pub gaps: Gaps,
+    /// Of a source that is a log itself: how many messages of each of its parts that are read here are not stored yet.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lag: BTreeMap<String, u64>,
     /// The breakers of the `connection` and of each host of the REST interface (`rest HOST`).
     pub breakers: BTreeMap<String, BreakerCheck>,
 }
@@ -326,6 +329,7 @@ impl Detail {
                     filling: evidence.filling(),
                     unrepeatable_seconds: evidence.unrepeatable.duration().as_secs_f64(),
                 },
+                lag: evidence.lags(),
                 breakers: breakers(stage, clock),
             }),
             StageKind::Spool => Self::Spool(SpoolDetail {

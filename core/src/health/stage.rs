@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -264,6 +265,11 @@ impl StageHealth {
     /// Notes that the session has ended: the source is not ready.
     pub fn unsubscribed(&self) {
         self.stage.evidence.is_subscribed.store(false, Relaxed);
+    }
+
+    /// Sets how many messages of each part of a log are not stored yet.
+    pub fn lags(&self, lags: BTreeMap<String, u64>) {
+        self.stage.evidence.set_lags(lags);
     }
 
     /// Sets whether gaps wait for what the reason names, which then says how many are open.

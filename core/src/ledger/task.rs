@@ -405,6 +405,8 @@ impl Reading {
                     reader.streams().iter().for_each(|(id, stream)| fold.name(*id, &stream.source, &stream.key));
                     *position = at;
                 }
+                // No spool shows such.
+                Seen::Void { position: at, .. } | Seen::Poison { position: at, .. } => *position = at,
             }
             ControlFlow::Continue(())
         })?;

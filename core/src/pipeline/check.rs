@@ -32,6 +32,10 @@ pub async fn check_connections(pipeline: &Pipeline, folder: &Folder) -> Vec<Chec
             Feed::Protocol { factory, connection } => {
                 caught("the probe", Box::pin(connection::probe(factory, connection))).await.flatten()
             }
+            Feed::Log { factory } => {
+                let reach = async { factory()?.reach().await };
+                caught("the probe", Box::pin(reach)).await.flatten()
+            }
             Feed::Source { .. } => Ok("this source has nothing to dial".to_owned()),
         };
         checks.push(Check { stage, outcome });

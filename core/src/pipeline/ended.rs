@@ -17,6 +17,8 @@ pub struct Ended {
     pub source_failed: bool,
     /// Sinks that it had once and that are not in its TOML any more.
     pub vanished: Vec<String>,
+    /// Whether it has a spool.
+    pub has_spool: bool,
 }
 
 impl Ended {
@@ -48,6 +50,7 @@ impl fmt::Display for Ended {
             write!(f, "; {}: {} rows stored since the start", sink.name, sink.rows_stored)?;
             let (verb, them) = if sink.rows_left == 1 { ("row stays", "it") } else { ("rows stay", "them") };
             match (sink.rows_left, sink.more_left) {
+                (0, false) if !self.has_spool => {}
                 (0, false) => f.write_str(", nothing left in the spool")?,
                 (0, true) => f.write_str(", nobody knows what is left in the spool")?,
                 (n, false) => write!(f, ", {n} {verb} in the spool")?,
@@ -117,6 +120,6 @@ mod tests {
 
     fn ended_with(sink: SinkEnd) -> Ended {
         let (pipeline, took) = ("eth".to_owned(), Duration::ZERO);
-        Ended { pipeline, sinks: vec![sink], took, source_failed: false, vanished: Vec::new() }
+        Ended { pipeline, sinks: vec![sink], took, source_failed: false, vanished: Vec::new(), has_spool: true }
     }
 }

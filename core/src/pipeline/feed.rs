@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::supervise::MakeSource;
 use crate::{
-    Result,
+    Error, Result,
     config::{Feed, SourceStage},
     connection::ConnectionSource,
     health::{Registry, StageHealth, StageId},
@@ -36,6 +36,7 @@ impl SourceFeed {
                 (Box::new(make), history_lag)
             }
             Feed::Source { factory } => (Box::new(move || factory()), Duration::ZERO),
+            Feed::Log { .. } => return Err(Error::config("a source that is a log has no spool")),
         };
         let tables = make()?.tables().into_iter().map(Arc::new).collect();
         let (name, venue) = (stage.name.into(), stage.component.into());

@@ -13,6 +13,7 @@ mod deliveries;
 mod ended;
 mod feed;
 mod folder;
+mod log;
 mod own;
 mod parts;
 pub mod redrive;
@@ -30,6 +31,7 @@ use deliveries::host_name;
 pub use ended::{Ended, SinkEnd};
 use feed::SourceFeed;
 pub use folder::Folder;
+pub(crate) use log::PartSetup;
 use parts::Parts;
 
 use crate::{
@@ -72,6 +74,12 @@ pub struct Surroundings {
 /// `Config` when another process has its spool, or its parts do not fit together. `Permanent` when its disk fails.
 /// `Transient` when it was told to stop before its disk let it start.
 pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
+    if pipeline.is_log() {
+        let (name, registry) = (pipeline.name.clone(), around.registry.clone());
+        return Box::pin(log::run(pipeline, around)).await.inspect_err(|error| {
+            registry.stage(StageId::host(&name)).failed(format!("{}; the pipeline does not run", error.chain()));
+        });
+    }
     let spool_health = around.registry.stage(StageId::spool(&pipeline.name));
     let mut pauses = caught::pauses();
     let parts = loop {

@@ -182,7 +182,8 @@ impl Parts {
         sinks.sort_by(|a, b| a.name.cmp(&b.name));
         self.info.stopped();
         let (took, vanished) = (began.elapsed(), self.vanished);
-        outcome.map(|()| Ended { pipeline: self.name, sinks, took, source_failed: needs_person, vanished })
+        let (pipeline, source_failed) = (self.name, needs_person);
+        outcome.map(|()| Ended { pipeline, sinks, took, source_failed, vanished, has_spool: true })
     }
 }
 
@@ -267,13 +268,17 @@ fn joined(ended: Result<Result<()>, tokio::task::JoinError>, spool: &StageHealth
 /// Says, in one line, what a pipeline is about to do: from which spool, into what, with which promise, shown where.
 fn tell_start(pipeline: &str, folder: &Folder, is_new: bool, shown_at: &str, sinks: &[SinkStage]) -> Result<()> {
     let (spool, age) = (folder.spool(), if is_new { "new" } else { "resumed" });
+    tell_promises(pipeline, &format!("spool {} ({age})", spool.display()), shown_at, sinks)
+}
+
+/// Says in one line what a pipeline is about to do, `from` saying from where.
+pub(super) fn tell_promises(pipeline: &str, from: &str, shown_at: &str, sinks: &[SinkStage]) -> Result<()> {
     let mut promises = String::new();
     for sink in sinks {
         // Built, not opened: what a store promises does not depend on what is in it.
         promises.push_str(&format!("  {}: {}", sink.name, (sink.factory)()?.guarantee()));
     }
-    let spool = spool.display();
-    info!(pipeline, "start {pipeline} spool {spool} ({age})  {shown_at}{promises}");
+    info!(pipeline, "start {pipeline} {from}  {shown_at}{promises}");
     Ok(())
 }
 

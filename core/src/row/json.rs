@@ -11,7 +11,7 @@ impl Table {
     /// # Errors
     ///
     /// `Config`, naming the column, where a value is none of its type.
-    pub(crate) fn row_of(&self, members: &Map<String, Value>) -> Result<Vec<u8>> {
+    pub fn row_of(&self, members: &Map<String, Value>) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.presence_words() * 8];
         for (number, column) in self.columns.iter().enumerate() {
             let is_there = match members.get(&*column.name) {
@@ -77,7 +77,7 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// Reads a time in RFC 3339, in UTC: `2026-11-24T09:41:03.123456789Z`; the fraction may be shorter, or absent.
-pub(crate) fn time(text: &str) -> Option<Timestamp> {
+pub fn time(text: &str) -> Option<Timestamp> {
     let (date, of_day) = text.strip_suffix('Z')?.split_once('T')?;
     let (seconds, fraction) = of_day.split_once('.').unwrap_or((of_day, "0"));
     let [year, month, day] = numbers(date, '-')?;

@@ -13,7 +13,7 @@ mod schema;
 mod value;
 
 pub use bytes::Reader;
-pub(crate) use json::time;
+pub use json::time;
 pub(crate) use record::Directory;
 pub use record::{Head, Mark, Numbering, Origin, Position, Records, StreamKey, Timestamp};
 pub(crate) use schema::level_fields;

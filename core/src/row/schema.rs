@@ -80,6 +80,16 @@ impl Table {
         self
     }
 
+    /// Returns a hash of the names and types of all columns: the same in every build, another one for other columns.
+    pub fn columns_hash(&self) -> u64 {
+        let schema = self.schema();
+        let described = schema.fields().iter().map(|field| format!("{} {}\n", field.name(), field.data_type()));
+        // FNV-1a: readers may compare it over years, so it has to be one that never changes.
+        described
+            .flat_map(String::into_bytes)
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
     /// Returns how many words of presence bits a row has.
     pub(crate) fn presence_words(&self) -> usize {
         self.columns.len().div_ceil(64)

@@ -243,7 +243,7 @@ impl MemoryLog {
     pub fn context(&self, directory: &Path) -> SinkContext {
         let plan = Plan::new("test", vec![self.source()], crate::config::TableChoice::All).expect("one source fits");
         let (pipeline, sink, host) = ("test".to_owned(), "sink".to_owned(), "here".to_owned());
-        let owner = Owner { pipeline, sink, spool: 1, host, chain: plan.chain() };
+        let owner = Owner { pipeline, sink, part: Part::spool(), spool: 1, host, chain: plan.chain() };
         SinkContext { owner, tables: plan.tables().to_vec(), directory: directory.to_owned(), known: None }
     }
 

@@ -32,7 +32,7 @@ use expected::{Deriving, Printing, Wanted};
 
 use crate::{
     Error, Result,
-    chunk::{Plan, SinkTable},
+    chunk::{Part, Plan, SinkTable},
     config::{Pipeline, SinkStage, SourceStage},
     deadletter,
     delivery::{self, Fates, Known, Noted},
@@ -231,7 +231,7 @@ async fn ask(
 ) -> Result<(Plan, Option<Box<dyn Audit>>)> {
     let plan = Plan::deriving(&pipeline.name, sources.to_vec(), stage.tables.clone(), pipeline.derived.clone())?;
     let (pipeline, sink) = (pipeline.name.clone(), stage.name.clone());
-    let owner = Owner { pipeline, sink, spool: 0, host: String::new(), chain: plan.chain() };
+    let owner = Owner { pipeline, sink, part: Part::spool(), spool: 0, host: String::new(), chain: plan.chain() };
     let directory = folder.sinks().join(&stage.name);
     let cx = SinkContext { owner, tables: plan.tables().to_vec(), directory, known: None };
     let audit = (stage.factory)()?.audit(&cx).await?;

@@ -119,6 +119,7 @@ pub(super) fn deadletters(catalog: &Catalog, args: &DeadletterArgs) -> Outcome {
             if keys.is_empty() && !args.all && sink.is_none() && table.is_none() && since.is_none() {
                 return Err(Failure::usage("say which: by key, with --sink, --table or --since, or with --all"));
             }
+            inspect::spooled(catalog, &args.selection.file, args.selection.host.as_deref())?;
             Letters::read(catalog, &args.selection)?.redrive(args)
         }
     }
@@ -156,7 +157,7 @@ impl State {
 /// Reading.
 impl Letters {
     fn read(catalog: &Catalog, selection: &Selection) -> Result<Self, Failure> {
-        let (pipeline, folder) = inspect::written_by(catalog, &selection.file, selection.host.as_deref())?;
+        let (pipeline, folder) = inspect::of_letters(catalog, &selection.file, selection.host.as_deref())?;
         let names = || pipeline.sinks.iter().map(|sink| sink.name.as_str());
         if let Some(sink) = selection.sink.as_deref().filter(|sink| !names().any(|name| name == *sink)) {
             let known: Vec<_> = names().collect();
@@ -165,11 +166,28 @@ impl Letters {
         let is_wanted = |sink: &&str| selection.sink.as_ref().is_none_or(|wanted| wanted == sink);
         let mut all = Vec::new();
         for sink in names().filter(is_wanted) {
-            all.extend(of_sink(&folder, sink)?);
+            match pipeline.is_log() {
+                false => all.extend(of_sink(&folder, sink)?),
+                true => all.extend(of_parts(&folder, sink)?),
+            }
         }
         let chosen = selection.choose(all)?;
         Ok(Self { pipeline, folder, chosen })
     }
+}
+
+/// Returns the dead letters that were met on this host of all parts of a log. They cannot be sent again: what they were made of
+/// stays in the log.
+fn of_parts(folder: &Folder, sink: &str) -> Result<Vec<(DeadLetter, State)>, Failure> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder.sinks().join(sink)).into_iter().flatten().flatten() {
+        let file = entry.path().join(deadletter::DeadLetters::FILE_NAME);
+        if file.exists() {
+            all.extend(deadletter::list(&file)?.letters.into_iter().map(|letter| (letter, State::Waiting)));
+        }
+    }
+    all.sort_by_key(|(letter, _)| (letter.when.0, letter.boot, letter.offset));
+    Ok(all)
 }
 
 /// Returns the dead letters of a sink, with what has become of each.

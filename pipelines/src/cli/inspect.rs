@@ -39,7 +39,7 @@ fn is_unread(error: &tidegate_core::Error) -> bool {
 
 /// Returns the only pipeline of a file, with the folder of what its runs have written.
 pub(super) fn written_by(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, Folder), Failure> {
-    let (pipeline, data_dir, is_relative) = only(catalog, file, host)?;
+    let (pipeline, data_dir, is_relative) = spooled(catalog, file, host)?;
     let folder = Folder::of(&data_dir, &pipeline);
     let spool = folder.spool();
     if spool.is_dir() {
@@ -47,6 +47,33 @@ pub(super) fn written_by(catalog: &Catalog, file: &Path, host: Option<&Path>) ->
     }
     let why = if is_relative { ", or not from here: `data_dir` is relative to where you run" } else { "" };
     Err(Failure::usage(format!("there is no spool `{}`: the pipeline has not run yet{why}", spool.display())))
+}
+
+/// Returns the only pipeline of a file, with the folder that its dead letters are in.
+pub(super) fn of_letters(catalog: &Catalog, file: &Path, host: Option<&Path>) -> Result<(Pipeline, Folder), Failure> {
+    let (pipeline, data_dir, _) = only(catalog, file, host)?;
+    if !pipeline.is_log() {
+        return written_by(catalog, file, host);
+    }
+    let folder = Folder::of(&data_dir, &pipeline);
+    Ok((pipeline, folder))
+}
+
+/// As [`only`], of a pipeline that has a spool: most commands look into it.
+pub(super) fn spooled(
+    catalog: &Catalog,
+    file: &Path,
+    host: Option<&Path>,
+) -> Result<(Pipeline, PathBuf, bool), Failure> {
+    let found = only(catalog, file, host)?;
+    let (pipeline, ..) = &found;
+    let Some(source) = pipeline.sources.iter().find(|_| pipeline.is_log()) else { return Ok(found) };
+    Err(Failure::usage(format!(
+        "`{}` has no spool and no ledger: its source `{}` is a log itself. What is not stored yet stays there, `/health` says \
+         how much of each part, and the store keeps the positions. What was received and what is missing, the pipelines that \
+         write into that log can say",
+        pipeline.name, source.name
+    )))
 }
 
 /// Returns the only pipeline of a file, the data directory, and whether that is relative in the host file.

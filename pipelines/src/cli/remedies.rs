@@ -193,7 +193,7 @@ pub(super) fn sink(catalog: &Catalog, args: &SinkArgs) -> Outcome {
 
 pub(super) fn rename_spool(catalog: &Catalog, args: &SpoolRenameArgs) -> Outcome {
     let SpoolRenameArgs { file, old, common } = args;
-    let (pipeline, data_dir, _) = inspect::only(catalog, file, common.host.as_deref())?;
+    let (pipeline, data_dir, _) = inspect::spooled(catalog, file, common.host.as_deref())?;
     let others = beside(catalog, (file, old), common.host.as_deref());
     let renaming = SpoolRenaming::look(pipeline, &data_dir, old, &others)?;
     if !is_wanted(&renaming, renaming.changes_something(), common)? {

@@ -2,20 +2,18 @@
 
 use std::{
     cell::OnceCell,
-    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
+    ClientConfig, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use tidegate_core::{Error, Result, sink::Owner};
-use tracing::debug;
+use tidegate_core::{Error, Result, librdkafka::Ear, sink::Owner};
 
 use super::{
     KafkaConfig,
@@ -23,38 +21,15 @@ use super::{
     waited::Waited,
 };
 
-/// Keeps what the client meets by itself, a refused login say: what its calls return is often no more than that they failed.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Ear(Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>);
-
-impl Ear {
-    /// Returns an error, sorted: what was met since the last one counts more than that a call failed. Without secrets.
-    pub(super) fn sorted(&self, what: &str, error: &KafkaError, config: &KafkaConfig) -> Error {
-        let met = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match met {
-            Some((code, reason)) if code_of(error).is_none_or(is_passing) => {
-                sorted_code(what, code, &config.rdkafka.hide_in(&reason))
-            }
-            Some(_) | None => sorted(what, error),
+/// Returns an error, sorted: what was met since the last one counts more than that a call failed. Without secrets.
+pub(super) fn sorted_by(ear: &Ear, what: &str, error: &KafkaError, config: &KafkaConfig) -> Error {
+    match ear.heard() {
+        Some((code, reason)) if code_of(error).is_none_or(is_passing) => {
+            sorted_code(what, code, &config.rdkafka.hide_in(&reason))
         }
+        Some(_) | None => sorted(what, error),
     }
 }
-
-impl ClientContext for Ear {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!(target: "librdkafka", facility, "{message}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(target: "librdkafka", %error, "{reason}");
-        // That all are down follows from why each is.
-        if let Some(code) = code_of(&error).filter(|code| *code != RDKafkaErrorCode::AllBrokersDown) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
-        }
-    }
-}
-
-impl ConsumerContext for Ear {}
 
 /// Returns what all clients of a sink have in common.
 ///
@@ -266,7 +241,7 @@ impl Reader {
         for _ in 0..EVENTS {
             drop(self.consumer.poll(Duration::ZERO));
         }
-        self.ear.sorted(what, error, &self.config)
+        sorted_by(&self.ear, what, error, &self.config)
     }
 }
 

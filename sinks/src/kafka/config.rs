@@ -9,11 +9,12 @@ use tidegate_core::{
     catalog::Component,
     chunk::SinkTable,
     config::{Duration, Faults, NameTemplate, positive},
+    librdkafka::{Settings, check_brokers},
     row::ColumnType,
     sink::Sink,
 };
 
-use super::{position, settings::Settings, sink::Kafka};
+use super::{position, settings::OWNED, sink::Kafka};
 
 /// Writes rows into topics, with the position in the same transaction: exactly once for readers of committed messages
 /// (`isolation.level=read_committed`; the default of Kafka's Java clients shows rows of aborted transactions, too).
@@ -97,7 +98,8 @@ pub struct CreateTopics {
     pub partitions: Option<NonZeroU32>,
     /// How many brokers have a copy; also of the position.
     pub replication: Option<NonZeroU32>,
-    /// How long rows are kept.
+    /// How long rows are kept, from when they came: those that waited for longer, in the spool or as dead letters, are deleted by
+    /// the broker soon after they were written. By default as the broker says, a week for most.
     pub retention: Option<Duration>,
 }
 
@@ -107,15 +109,13 @@ impl Component for KafkaConfig {
     type Built = Box<dyn Sink>;
 
     fn check(&self, faults: &mut Faults) {
-        if let Some(wrong) = self.addresses().find(|address| !is_address(address)) {
-            faults.at("brokers", format!("`brokers` has `{wrong}`, which is no address: write \"host:9092\""));
-        }
+        check_brokers(&self.brokers, faults);
         if let Some(retention) = self.create.as_ref().and_then(|create| create.retention)
             && retention.0.is_zero()
         {
             faults.within("create", |faults| _ = faults.at("retention", "with `retention` \"0s\" no row is kept"));
         }
-        faults.within("rdkafka", |faults| self.rdkafka.check(faults));
+        faults.within("rdkafka", |faults| self.rdkafka.check("sink", OWNED, faults));
     }
 
     fn build(&self) -> Result<Self::Built> {
@@ -149,11 +149,6 @@ impl KafkaConfig {
     fn addresses(&self) -> impl Iterator<Item = &str> {
         self.brokers.split(',').map(str::trim)
     }
-}
-
-fn is_address(address: &str) -> bool {
-    let host_and_port = address.rsplit_once("://").map_or(address, |(_, rest)| rest).rsplit_once(':');
-    host_and_port.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// Looks whether a topic may be called so: `org.apache.kafka.common.internals.Topic`.

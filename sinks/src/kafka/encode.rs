@@ -303,14 +303,7 @@ fn strange(column: &str) -> Error {
 
 /// Names the table and its columns: another hash, other columns.
 fn schema(table: &SinkTable) -> String {
-    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-    // FNV-1a: readers may compare it over years, so it has to be one that never changes.
-    for field in table.table.schema().fields() {
-        for byte in format!("{} {}\n", field.name(), field.data_type()).bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-    format!("{}/{hash:016x}", table.table.name)
+    format!("{}/{:016x}", table.table.name, table.table.columns_hash())
 }
 
 /// What a message takes beside key and value: a batch of its own (61 bytes), lengths and times (up to 45), three headers.

@@ -2,7 +2,8 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "errors of the client that have a code mean what the code says")]
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
-use tidegate_core::Error;
+pub(super) use tidegate_core::librdkafka::{code, error_text, is_missing};
+use tidegate_core::{Error, librdkafka::needs_a_person};
 
 /// Sorts an error by what should happen next. One that blames a row does not come here.
 pub(super) fn sorted(what: &str, error: &KafkaError) -> Error {
@@ -25,28 +26,12 @@ pub(super) fn sorted_code(what: &str, code: Code, text: &str) -> Error {
         return fenced();
     }
     let text = format!("{what}: {text}");
-    if PERMANENT.contains(&code) { Error::permanent(text) } else { Error::transient(text) }
+    if needs_a_person(code) { Error::permanent(text) } else { Error::transient(text) }
 }
 
 /// The producer's epoch is an old one: another program has taken over, or a transaction took too long. `open` decides.
 pub(super) fn fenced() -> Error {
     Error::transient("the transaction was ended by another program, or took too long: the position is looked at again")
-}
-
-/// Returns the code of an error.
-pub(super) fn code(error: &KafkaError) -> Option<Code> {
-    match error {
-        KafkaError::Transaction(error) => Some(error.code()),
-        other => other.rdkafka_error_code(),
-    }
-}
-
-/// Returns what an error says, once.
-pub(super) fn error_text(error: &KafkaError) -> String {
-    match error {
-        KafkaError::Transaction(error) => error.string(),
-        other => code(other).map_or_else(|| other.to_string(), |code| code.to_string()),
-    }
 }
 
 /// Returns whether the same call is to be made again: what it began goes on meanwhile.
@@ -76,32 +61,6 @@ pub(super) fn blames_a_row(code: Code) -> bool {
     blaming.contains(&code)
 }
 
-/// Returns whether there is no such topic.
-pub(super) fn is_missing(code: Code) -> bool {
-    [Code::UnknownTopicOrPartition, Code::UnknownTopic, Code::UnknownPartition].contains(&code)
-}
-
 fn is_timeout(code: Code) -> bool {
     [Code::OperationTimedOut, Code::RequestTimedOut, Code::TimedOutQueue].contains(&code)
 }
-
-/// A person has to change a right, a login or a setting. Everything else may mend itself, also what only a new producer
-/// mends: a sequence out of order, an unknown producer.
-const PERMANENT: [Code; 16] = [
-    Code::Authentication,
-    Code::SaslAuthenticationFailed,
-    Code::UnsupportedSASLMechanism,
-    Code::IllegalSASLState,
-    Code::TopicAuthorizationFailed,
-    Code::GroupAuthorizationFailed,
-    Code::ClusterAuthorizationFailed,
-    Code::TransactionalIdAuthorizationFailed,
-    Code::SecurityDisabled,
-    Code::InvalidTopic,
-    Code::InvalidConfig,
-    Code::InvalidPartitions,
-    Code::PolicyViolation,
-    Code::InvalidTransactionTimeout,
-    Code::UnsupportedForMessageFormat,
-    Code::UnsupportedCompressionType,
-];

@@ -51,4 +51,4 @@ mod topics;
 mod waited;
 
 pub use config::{Compression, CreateTopics, Format, KafkaConfig};
-pub use settings::Settings;
+pub use tidegate_core::librdkafka::Settings;

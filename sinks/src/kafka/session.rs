@@ -16,13 +16,14 @@ use rdkafka::{
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, SinkTable},
+    librdkafka::Ear,
     row::Timestamp,
     sink::{Owner, Refusal, Written},
 };
 
 use super::{
     KafkaConfig,
-    client::{Ear, STEP, base},
+    client::{STEP, base, sorted_by},
     encode::{Common, Encoder, Messages, OVERHEAD},
     error::{blames_a_row, error_text, fenced, is_fenced, is_to_repeat, sorted, sorted_code},
     position::{self, Held},
@@ -150,6 +151,9 @@ impl Producer {
         let producer: KafkaResult<ThreadedProducer<Deliveries>> = settings.create_with_context(deliveries.clone());
         let producer = producer.map_err(|error| sorted("the Kafka producer cannot be made", &error))?;
         let producer = Self { producer, deliveries, config: config.clone() };
+        // The client looks for its coordinator at once where a broker is connected, and else half a second later. Whether this
+        // works is told by what follows.
+        drop(producer.producer.client().fetch_metadata(Some(&position::topic(owner)), CONNECT));
         producer.repeat("the transactional id cannot be taken", waited, |producer| {
             producer.init_transactions(STEP.max(Duration::from_secs(1)))
         })?;
@@ -232,7 +236,7 @@ impl Producer {
         match self.producer.client().fatal_error() {
             Some((code, _)) if is_fenced(code) => fenced(),
             Some((code, text)) => sorted_code(what, code, &self.config.rdkafka.hide_in(&text)),
-            None => self.deliveries.ear.sorted(what, error, &self.config),
+            None => sorted_by(&self.deliveries.ear, what, error, &self.config),
         }
     }
 }
@@ -263,7 +267,10 @@ impl Session {
     pub(super) fn take(&mut self, held: Held, waited: &Waited) -> Result<()> {
         self.producer.begin()?;
         self.send_position(&held, 0, waited)?;
-        let failed = self.producer.deliveries.settle(waited)?;
+        let mut failed = self.producer.deliveries.settle(waited)?;
+        if !failed.is_empty() {
+            drop(self.abort(&mut failed, waited));
+        }
         self.finish(&failed, waited)?;
         self.held = held;
         Ok(())
@@ -282,9 +289,10 @@ impl Session {
         }
         let moved = self.held.moved(&chunk.part, chunk.to);
         self.producer.begin()?;
-        let failed = self.send(chunk, &common, &messages, &[], Some(&moved), waited)?;
+        let mut failed = self.send(chunk, &common, &messages, &[], Some(&moved), waited)?;
+        let aborted = if failed.is_empty() { Ok(()) } else { self.abort(&mut failed, waited) };
         if failed.iter().any(|(_, code)| blames_a_row(*code)) {
-            self.producer.abort(waited)?;
+            aborted?;
             let recent = Timestamp::now().0 / 1_000_000 - RECENT;
             let is_recent = |n: &usize| messages.time(*n).is_some_and(|time| time > recent);
             if failed.iter().any(|(n, code)| *code == Code::InvalidTimestamp && is_recent(n)) {
@@ -301,15 +309,21 @@ impl Session {
         Ok(Written::Committed)
     }
 
+    /// Aborts, and adds all that has failed: with the first that fails the client lets go of what is still in its queue, and
+    /// may report that before the reason. The next opening aborts as well: where this fails, readers wait longer.
+    fn abort(&self, failed: &mut Vec<(usize, Code)>, waited: &Waited) -> Result<()> {
+        let aborted = self.producer.abort(waited);
+        failed.append(&mut self.producer.deliveries.lock().failed);
+        aborted
+    }
+
     /// Commits what was sent, if all of it arrived.
     fn finish(&self, failed: &[(usize, Code)], waited: &Waited) -> Result<()> {
         let Some((_, first)) = failed.first() else { return self.producer.commit(waited) };
-        // What failed first is the reason; the rest are its consequences.
-        let worst = failed.iter().map(|(_, code)| code).find(|code| is_fenced(**code)).unwrap_or(first);
-        let error = self.producer.failed("a message failed", &KafkaError::MessageProduction(*worst));
-        // The next opening aborts it as well: this only spares readers the waiting.
-        drop(self.producer.abort(waited));
-        Err(error)
+        let mut codes = failed.iter().map(|(_, code)| code);
+        let worst =
+            codes.clone().find(|code| is_fenced(**code)).or_else(|| codes.find(|code| **code != Code::PurgeQueue));
+        Err(self.producer.failed("a message failed", &KafkaError::MessageProduction(*worst.unwrap_or(first))))
     }
 
     /// Sends the messages but for those left out, and the position; returns those that failed.
@@ -360,8 +374,8 @@ impl Session {
         let (mut left_out, mut refused) = (Vec::new(), Vec::new());
         loop {
             self.producer.begin()?;
-            let failed = self.send(chunk, common, messages, &left_out, None, waited)?;
-            self.producer.abort(waited)?;
+            let mut failed = self.send(chunk, common, messages, &left_out, None, waited)?;
+            self.abort(&mut failed, waited)?;
             let mut found = failed.iter().filter(|(_, code)| blames_a_row(*code)).peekable();
             if found.peek().is_none() {
                 match failed.first() {
@@ -409,6 +423,8 @@ const DEFAULT_LIMIT: usize = 1_000_000;
 const BATCH: usize = 1_000_000;
 /// A pause while the client's queue is full.
 const FULL: Duration = Duration::from_millis(1);
+/// How long the first connection of a producer is waited for.
+const CONNECT: Duration = Duration::from_secs(1);
 /// How long aborting may take.
 const ABORT: Duration = Duration::from_secs(5);
 /// A row that came within so many milliseconds is not too old for any topic.

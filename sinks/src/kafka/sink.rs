@@ -221,7 +221,8 @@ impl Open {
 }
 
 fn reach(config: &KafkaConfig, tables: &[SinkTable]) -> Result<String> {
-    let nobody = Owner { pipeline: String::new(), sink: String::new(), spool: 0, host: String::new(), chain: 0 };
+    let (pipeline, sink, host) = (String::new(), String::new(), String::new());
+    let nobody = Owner { pipeline, sink, part: Part::spool(), spool: 0, host, chain: 0 };
     let reader = Reader::new(config, &nobody)?;
     let brokers = reader.brokers()?;
     let missing = topics::missing(&reader, tables)?;

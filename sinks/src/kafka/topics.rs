@@ -6,12 +6,12 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     types::RDKafkaErrorCode,
 };
-use tidegate_core::{Error, Result, chunk::SinkTable, sink::Owner};
+use tidegate_core::{Error, Result, chunk::SinkTable, librdkafka::Ear, sink::Owner};
 use tokio::runtime::Handle;
 
 use super::{
     KafkaConfig,
-    client::{Ear, PATIENCE, Reader, base},
+    client::{PATIENCE, Reader, base},
     config::CreateTopics,
     error::{sorted, sorted_code},
     position::{self, Held},

@@ -2,7 +2,6 @@
 
 use tidegate_core::{
     Error, Result,
-    chunk::Part,
     sink::{Claim, Owner},
     spool::SpoolPosition,
 };
@@ -33,7 +32,7 @@ async fn read(settings: &Settings, link: &Link, owner: &Owner) -> Result<Result<
         return Ok(Ok(None));
     }
     let held = match positions.read(link, owner, "").await? {
-        Ok(held) => held.into_iter().find(|held| held.part == Part::spool()),
+        Ok(held) => held.into_iter().find(|held| held.part == owner.part),
         Err(error) => return Ok(Err(error)),
     };
     let Some(Held { position, host, tables, spool, .. }) = held else { return Ok(Ok(None)) };
@@ -57,14 +56,14 @@ pub(super) async fn adopt(settings: &Settings, owner: &Owner, at: SpoolPosition)
             return Ok(Err(error));
         }
         let held = match positions.read(&link, owner, "FOR UPDATE").await? {
-            Ok(held) => held.into_iter().find(|held| held.part == Part::spool()),
+            Ok(held) => held.into_iter().find(|held| held.part == owner.part),
             Err(error) => return Ok(Err(error)),
         };
         let (epoch, mut tables) = held.map_or_else(Default::default, |held| (held.epoch, held.tables));
         for gone in positions.gone(&link, &tables).await? {
             tables.remove(&gone);
         }
-        link.run(&positions.adopt(owner, &Part::spool(), at, (epoch + 1, &tables))).await?;
+        link.run(&positions.adopt(owner, &owner.part, at, (epoch + 1, &tables))).await?;
         link.run("COMMIT").await?;
         Ok(Ok(()))
     };

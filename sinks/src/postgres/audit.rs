@@ -6,7 +6,7 @@ use futures_util::{TryStreamExt, pin_mut};
 use serde_json::Value;
 use tidegate_core::{
     Error, Result,
-    chunk::{Part, SinkTable},
+    chunk::SinkTable,
     row::{ColumnType, Timestamp},
     sink::{Neighbour, Owner},
     spool::SpoolPosition,
@@ -158,7 +158,7 @@ impl Audit for PostgresAudit {
             return Ok(None);
         }
         let held = self.positions.read(&self.link, &self.owner, "").await.map_err(|error| self.failed(error))??;
-        let held = held.into_iter().find(|held| held.part == Part::spool());
+        let held = held.into_iter().find(|held| held.part == self.owner.part);
         let held = held.filter(|held| held.position != SpoolPosition::START);
         Ok(held.map(|held| (held.spool, held.position)))
     }

@@ -317,6 +317,7 @@ impl Component for PostgresConfig {
     const TYPE: &'static str = "postgres";
     const EXAMPLE: &'static str = EXAMPLE;
     const HAS_KEYS: bool = true;
+    const GUARDS_PARTS: bool = true;
     type Built = Box<dyn Sink>;
 
     fn check(&self, faults: &mut Faults) {
@@ -348,6 +349,7 @@ impl Component for TimescaleConfig {
     const TYPE: &'static str = "timescale";
     const EXAMPLE: &'static str = EXAMPLE;
     const HAS_KEYS: bool = true;
+    const GUARDS_PARTS: bool = true;
     const HAS_RETENTION: bool = true;
     type Built = Box<dyn Sink>;
 

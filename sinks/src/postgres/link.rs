@@ -120,7 +120,13 @@ impl Drop for Link {
 
 /// The name that the server shows of a sink's session; no longer than the server keeps it.
 pub(super) fn session_name(owner: &Owner) -> String {
-    let name = format!("tidegate/{}/{}", owner.pipeline, owner.sink);
+    // The parts of a log have a session each: none may be taken for another's.
+    let part = match &*owner.part.0 {
+        _ if owner.part.is_spool() => String::new(),
+        part if part.len() <= LONGEST_PART => format!("{part}/"),
+        part => format!("{:016x}/", super::open::hash(&[part])),
+    };
+    let name = format!("tidegate/{part}{}/{}", owner.pipeline, owner.sink);
     let end = (0..=name.len().min(super::schema::LONGEST_NAME)).rev().find(|end| name.is_char_boundary(*end));
     // The server shows other characters as `?`.
     name[..end.unwrap_or(0)].chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
@@ -224,4 +230,6 @@ const DEAD_AFTER: Duration = Duration::from_secs(30);
 /// For one transaction: what was set for a session would stay with a connection of PgBouncer's.
 pub(super) const KEEPALIVE_SQL: &str = "SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; \
      SET LOCAL tcp_keepalives_count = 3; SET LOCAL tcp_user_timeout = '30s'";
+/// A longer name of a part would push out what stands behind it, or be cut itself.
+const LONGEST_PART: usize = 32;
 const GOOD_BYE: Duration = Duration::from_secs(1);

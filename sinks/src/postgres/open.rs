@@ -131,6 +131,10 @@ impl Opening<'_> {
         positions: &Positions,
     ) -> Result<Result<Option<Taken>>, Failed> {
         let Self { settings, cx, .. } = self;
+        if !cx.owner.part.is_spool() {
+            // Many open at once, on several hosts: only one of them makes what is missing.
+            link.run(&format!("SELECT pg_advisory_xact_lock({})", one_at_a_time(&cx.owner))).await?;
+        }
         let mut maker = Maker::new(settings.create);
         let is_missing = positions.missing(link).await?;
         if is_missing.is_some() && cx.known.is_some() {
@@ -146,7 +150,7 @@ impl Opening<'_> {
         let can_be_read = maker.wants().is_none();
         if can_be_read && cx.known.is_none() {
             // Of two that open a new store at once, one waits here for the other.
-            link.run(&positions.begin(&cx.owner, &Part::spool())).await?;
+            link.run(&positions.begin(&cx.owner, &cx.owner.part)).await?;
         }
         let held = match if can_be_read { positions.read(link, &cx.owner, "FOR UPDATE").await? } else { Ok(Vec::new()) }
         {
@@ -176,7 +180,8 @@ impl Opening<'_> {
         }
         names.extend(self.cx.tables.iter().map(|table| table.name.clone()));
         let epoch = held.iter().map(|held| held.epoch).chain(*self.epoch).max().unwrap_or(0) + 1;
-        let parts: BTreeSet<Part> = held.iter().map(|held| held.part.clone()).chain([Part::spool()]).collect();
+        let parts: BTreeSet<Part> =
+            held.iter().map(|held| held.part.clone()).chain([self.cx.owner.part.clone()]).collect();
         for part in parts {
             link.run(&positions.take(&self.cx.owner, &part, epoch, &names)).await?;
         }
@@ -270,6 +275,17 @@ struct Taken {
     neighbours: Vec<Neighbour>,
     unique_keys: Vec<UniqueKey>,
     notes: Vec<String>,
+}
+
+/// Returns what the openings of one sink's parts wait for.
+fn one_at_a_time(owner: &Owner) -> i64 {
+    hash(&[&owner.pipeline, &owner.sink]).cast_signed()
+}
+
+/// FNV-1a: two builds of the program have to agree.
+pub(super) fn hash(names: &[&str]) -> u64 {
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 async fn unique_keys(link: &Link, tables: &[SinkTable], targets: &[Target]) -> Result<Vec<UniqueKey>, Failed> {

@@ -50,14 +50,16 @@ impl Positions {
         }))
     }
 
-    /// Reads all parts of a sink. `how` may say `FOR UPDATE`: then a session that is gone, and may still commit, is waited for.
+    /// Reads the owner's part. `how` may say `FOR UPDATE`: then a session that is gone, and may still commit, is waited for.
     pub(super) async fn read(&self, link: &Link, owner: &Owner, how: &str) -> Result<Result<Vec<Held>>, Failed> {
         let sql = format!(
             "SELECT part, spool, host, epoch, boot, \"offset\", tables FROM {}
-             WHERE pipeline = $1 AND sink = $2 ORDER BY part {how}",
+             WHERE pipeline = $1 AND sink = $2 AND part = $3 {how}",
             self.table
         );
-        let rows = link.rows(&sql, &[(&owner.pipeline, Type::TEXT), (&owner.sink, Type::TEXT)]).await?;
+        let part: &str = &owner.part.0;
+        let names = [(&owner.pipeline as _, Type::TEXT), (&owner.sink as _, Type::TEXT), (&part as _, Type::TEXT)];
+        let rows = link.rows(&sql, &names).await?;
         let mut all = Vec::with_capacity(rows.len());
         for row in rows {
             let columns = Columns {
@@ -96,7 +98,7 @@ impl Positions {
 
     fn insert(&self, owner: &Owner, part: &Part, epoch: i64, tables: &BTreeSet<String>) -> String {
         let tables = serde_json::to_string(tables).expect("names are texts");
-        let Owner { pipeline, sink, spool, host, chain } = owner;
+        let Owner { pipeline, sink, spool, host, chain, part: _ } = owner;
         format!(
             "INSERT INTO {} (pipeline, sink, part, spool, host, epoch, boot, \"offset\", chain, updated, tables)
              VALUES ({}, {}, {}, {}, {}, {epoch}, {}, 0, {}, now(), {})",

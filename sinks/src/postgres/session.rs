@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use tidegate_core::{
     Error, Result,
-    chunk::{Chunk, Part, SinkTable},
+    chunk::{Chunk, SinkTable},
     sink::{Owner, Refusal, Written},
 };
 
@@ -187,8 +187,11 @@ impl Session {
 
     /// Looks whether the store lives and is still ours.
     pub(super) async fn check(&self) -> Result<()> {
-        let part = Part::spool();
-        let epoch = self.positions.epoch(&self.link, &self.owner, &part).await.map_err(|error| self.failed(error))?;
+        let epoch = self
+            .positions
+            .epoch(&self.link, &self.owner, &self.owner.part)
+            .await
+            .map_err(|error| self.failed(error))?;
         if epoch != Some(self.epoch) {
             return Err(missed());
         }

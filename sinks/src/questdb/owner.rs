@@ -191,7 +191,8 @@ mod tests {
 
     #[test]
     fn another_spool_is_refused_another_host_waited_for_and_a_newer_owner_obeyed() {
-        let owner = Owner { pipeline: "p".into(), sink: "s".into(), spool: 7, host: "here".into(), chain: 0 };
+        let part = tidegate_core::chunk::Part::spool();
+        let owner = Owner { pipeline: "p".into(), sink: "s".into(), part, spool: 7, host: "here".into(), chain: 0 };
         let held = Held { position: at(5), age: Duration::from_secs(3), ..Held::new(&owner) };
         assert!(held.refuses(&owner, None).is_none(), "a restart");
         let kind = |held: Held, epoch| held.refuses(&owner, epoch).map(|error| error.kind());

@@ -4,7 +4,7 @@ use super::{
     super::{
         event::Event,
         log::Log,
-        opening::{Extent, FROM_LOG, FROM_STORE, three},
+        opening::{Extent, FROM_LOG, FROM_STORE, misfit_of_part, three, three_of_part},
     },
     Delivery,
 };
@@ -14,7 +14,7 @@ impl<L: Log> Delivery<L> {
     /// Returns what a person has to know where a store is not opened since it was fed from another spool, or has lost tables;
     /// `None` where something else is in the way.
     pub(super) async fn claimed_otherwise(&mut self, error: &Error, known: Option<SpoolPosition>) -> Option<Event> {
-        if error.kind() != Kind::Permanent {
+        if error.kind() != Kind::Permanent || !self.part.is_spool() {
             return None;
         }
         let (owner, extent) = (self.context(known).owner, self.feeder().log().extent());
@@ -34,7 +34,26 @@ impl<L: Log> Delivery<L> {
         known: Option<SpoolPosition>,
         log: Extent,
     ) -> Event {
-        Event::Mismatch(format!("{why}. {}. {}", three(store, known, log), self.remedy()))
+        let (why, found, remedy) = if self.part.is_spool() {
+            (why, three(store, known, log), self.remedy())
+        } else {
+            (misfit_of_part(why), three_of_part(store, known, log), self.remedy_of_part())
+        };
+        Event::Mismatch(format!("{why}. {found}. {remedy}"))
+    }
+
+    /// Says what to do about a store and a part of another log that do not fit. There is no command for it: whoever runs on
+    /// other hosts reads the same part, and only the store is common to all.
+    fn remedy_of_part(&self) -> String {
+        let Self { pipeline, name, part, directory, .. } = self;
+        format!(
+            "Nothing of `{0}` is written until they fit: bring back what belongs to the other; or stop all loaders, remove \
+             `{file}.json` on each host, and say in the store itself where to go on: the row of pipeline `{pipeline}`, sink \
+             `{name}` and part `{0}` in its table of positions; without the row the part is stored from its beginning, rows \
+             that are there a second time",
+            part.0,
+            file = directory.display(),
+        )
     }
 
     /// Says what to do about a store and a spool that do not fit.

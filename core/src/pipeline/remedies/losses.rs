@@ -120,7 +120,11 @@ fn each(reader: &SpoolReader, mut visit: impl FnMut(u64, &Item<'_>, Option<(&Arc
                     visit(at.offset, &item, table);
                     position = at;
                 }
-                Seen::Missing { position: at } => position = at,
+                Seen::Missing { position: at }
+                | Seen::Void { position: at, .. }
+                | Seen::Poison { position: at, .. } => {
+                    position = at;
+                }
             }
             ControlFlow::Continue(())
         })?;

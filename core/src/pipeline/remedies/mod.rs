@@ -24,7 +24,7 @@ use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 use super::{Folder, host_name};
 use crate::{
     Error, Result,
-    chunk::Plan,
+    chunk::{Part, Plan},
     config::{Pipeline, SinkStage},
     delivery::{Known, SpoolLog},
     intake::{self, Continuity},
@@ -113,6 +113,7 @@ impl Stopped {
         Ok(Owner {
             pipeline: self.pipeline.name.clone(),
             sink: sink.name.clone(),
+            part: Part::spool(),
             spool: self.reader().spool_id(),
             host: host_name(),
             chain: self.plan(sink)?.chain(),

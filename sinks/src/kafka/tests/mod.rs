@@ -1,6 +1,7 @@
 //! The sink on a real broker. What is stored is read back by a consumer that knows nothing of the sink.
 
 mod contract;
+mod derived;
 mod faults;
 mod kills;
 mod owners;
@@ -74,7 +75,7 @@ impl Bench {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
         let name = format!("t{now}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let config = config(brokers, "create = { partitions = 3 }");
+        let config = config(brokers, r#"{ "create": { "partitions": 3 } }"#);
         Self { log: MemoryLog::new("deribit", tables), directory: tempfile::tempdir().unwrap(), config, name }
     }
 
@@ -173,43 +174,79 @@ impl Stored {
 fn config(brokers: &str, more: &str) -> KafkaConfig {
     let mut table: serde_json::Map<String, serde_json::Value> = match more {
         "" => serde_json::Map::new(),
-        "create = { partitions = 3 }" => {
-            serde_json::from_value(serde_json::json!({ "create": { "partitions": 3 } })).unwrap()
-        }
         json => serde_json::from_str(json).unwrap(),
     };
     table.insert("brokers".to_owned(), brokers.into());
     serde_json::from_value(table.into()).unwrap()
 }
 
-/// Reads a topic from its beginning to the end of what is committed.
-fn read(brokers: &str, topic: &str) -> Vec<Stored> {
-    let consumer: BaseConsumer = ClientConfig::new()
+/// Reads topics, and knows nothing of the sink.
+struct Reader {
+    committed: BaseConsumer,
+    all: BaseConsumer,
+}
+
+fn client(brokers: &str, isolation: &str) -> BaseConsumer {
+    ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .set("group.id", "independent")
-        .set("isolation.level", "read_committed")
+        .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
+        // Else the broker holds back for half a second the answer that says that a partition has ended.
+        .set("fetch.wait.max.ms", "10")
+        .set("reconnect.backoff.max.ms", "200")
         .create()
-        .unwrap();
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).unwrap();
-    let mut assignment = TopicPartitionList::new();
-    for partition in metadata.topics()[0].partitions() {
-        assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        .unwrap()
+}
+
+/// Reads a topic from its beginning to the end of what is committed.
+fn read(brokers: &str, topic: &str) -> Vec<Stored> {
+    Reader::new(brokers).read(topic)
+}
+
+impl Reader {
+    fn new(brokers: &str) -> Self {
+        Self { committed: client(brokers, "read_committed"), all: client(brokers, "read_uncommitted") }
     }
-    // A partition that is written to ends more than once.
-    let mut open: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|partition| partition.id()).collect();
-    consumer.assign(&assignment).unwrap();
-    let (mut stored, deadline) = (Vec::new(), Instant::now() + PATIENCE);
-    while !open.is_empty() {
-        assert!(Instant::now() < deadline, "{topic} cannot be read to its end");
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => stored.push(seen(&message)),
-            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
-            Some(Err(_)) | None => {}
+
+    fn read(&self, topic: &str) -> Vec<Stored> {
+        let (mut stored, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        let metadata = self.committed.fetch_metadata(Some(topic), PATIENCE).unwrap();
+        let mut assignment = TopicPartitionList::new();
+        for partition in metadata.topics()[0].partitions() {
+            self.settled(topic, partition.id(), deadline);
+            assignment.add_partition_offset(topic, partition.id(), Offset::Beginning).unwrap();
+        }
+        // A partition that is written to ends more than once.
+        let mut open: BTreeSet<i32> = metadata.topics()[0].partitions().iter().map(|part| part.id()).collect();
+        self.committed.assign(&assignment).unwrap();
+        while !open.is_empty() {
+            assert!(Instant::now() < deadline, "{topic} cannot be read to its end");
+            match self.committed.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => stored.push(seen(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
+                Some(Err(_)) | None => {}
+            }
+        }
+        self.committed.unassign().unwrap();
+        stored
+    }
+
+    /// Waits until all that a partition holds now is decided: a commit is answered before its end is written everywhere.
+    fn settled(&self, topic: &str, partition: i32, deadline: Instant) {
+        let end = |client: &BaseConsumer| loop {
+            match client.fetch_watermarks(topic, partition, PATIENCE) {
+                Ok((_, end)) => return end,
+                // A topic that was just made has no leader yet.
+                Err(error) => assert!(Instant::now() < deadline, "{topic}: {error}"),
+            }
+        };
+        let upto = end(&self.all);
+        while end(&self.committed) < upto {
+            assert!(Instant::now() < deadline, "{topic} has a transaction that nobody ends");
         }
     }
-    stored
 }
 
 fn seen(message: &BorrowedMessage<'_>) -> Stored {

@@ -5,6 +5,7 @@ mod contract;
 mod delivery;
 mod derived;
 mod faults;
+mod parts;
 mod pooled;
 mod proxy;
 mod tables;

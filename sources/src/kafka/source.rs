@@ -1,0 +1,392 @@
+//! The source: begins deliveries of the partitions that the group gives it, and ends them before it gives them back.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tidegate_core::{
+    Error, Result,
+    chunk::Part,
+    log_source::{LogContext, LogSource, PartDelivery, PartLog},
+    row::Table,
+    spool::{Boot, SpoolPosition},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tracing::info;
+
+use super::{
+    KafkaConfig,
+    client::{Monitor, base, boot},
+    confirm::Confirmer,
+    decode::Decoder,
+    member::{Partition, Said, Shared, be_member},
+    reader::{Reader, trouble},
+    window::{ANY_BROKER, PartitionLog, Window, kafkas},
+};
+
+/// Kafka as a source.
+pub(super) struct Kafka {
+    config: KafkaConfig,
+    tables: Vec<Table>,
+}
+
+/// A source that runs.
+struct Running {
+    config: KafkaConfig,
+    tables: Vec<Table>,
+    cx: LogContext,
+    monitor: Arc<Monitor>,
+    confirmer: Arc<Confirmer>,
+    /// The cluster, which positions belong to.
+    cluster: u64,
+    held: BTreeMap<Partition, Held>,
+    /// Those for which no delivery could begin yet.
+    waiting: BTreeMap<Partition, String>,
+    shared: Arc<Shared>,
+}
+
+/// A partition that is this process's: a delivery to each sink.
+struct Held {
+    boot: Boot,
+    deliveries: Vec<(PartDelivery, Arc<Window>)>,
+}
+
+/// What is known of all partitions by asking the brokers.
+#[derive(Debug, Default)]
+struct Asked {
+    /// By partition: its history, and the offset behind its newest message.
+    ends: BTreeMap<Partition, (Boot, i64)>,
+}
+
+impl Kafka {
+    pub(super) fn new(config: KafkaConfig) -> Result<Self> {
+        let tables = config.tables()?;
+        Ok(Self { config, tables })
+    }
+}
+
+#[async_trait]
+impl LogSource for Kafka {
+    fn tables(&self) -> Vec<Table> {
+        self.tables.clone()
+    }
+
+    async fn reach(&mut self) -> Result<String> {
+        let config = self.config.clone();
+        blocking(move || {
+            let monitor = Monitor::new(&config, "check")?;
+            monitor.cluster()?;
+            let (mut there, mut missing) = (Vec::new(), Vec::new());
+            for (topic, partitions) in monitor.partitions()? {
+                match partitions {
+                    Some(partitions) => there.push(format!("`{topic}` ({partitions} partitions)")),
+                    None => missing.push(format!("`{topic}`")),
+                }
+            }
+            if missing.is_empty() {
+                return Ok(format!("brokers answer; topics {}", there.join(", ")));
+            }
+            Err(Error::permanent(format!(
+                "topics are missing: {}; they are made by the sink `kafka` that writes them",
+                missing.join(", ")
+            )))
+        })
+        .await
+    }
+
+    async fn run(self: Box<Self>, cx: LogContext) -> Result<()> {
+        let Self { config, tables } = *self;
+        let (of_monitor, pipeline) = (config.clone(), cx.pipeline.clone());
+        let made = blocking(move || {
+            let monitor = Monitor::new(&of_monitor, &pipeline)?;
+            let cluster = monitor.cluster()?;
+            Ok((Arc::new(monitor), cluster))
+        });
+        let (monitor, cluster) = made.await?;
+        let (said, heard) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::default());
+        let member = {
+            let (config, pipeline, shared) = (config.clone(), cx.pipeline.clone(), shared.clone());
+            spawn_blocking(move || be_member(&config, &pipeline, &shared, said))
+        };
+        let (held, waiting) = (BTreeMap::new(), BTreeMap::new());
+        let confirmer = Arc::new(Confirmer::new(monitor.clone()));
+        let confirming = confirmer.clone();
+        let mut running = Running { config, tables, cx, monitor, confirmer, cluster, held, waiting, shared };
+        tokio::select! {
+            ended = running.run(heard, member) => ended,
+            never = confirming.run() => match never {},
+        }
+    }
+}
+
+impl Running {
+    async fn run(&mut self, mut said: mpsc::UnboundedReceiver<Said>, mut member: JoinHandle<Result<()>>) -> Result<()> {
+        let mut every = interval(LOOK_EVERY);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = self.cx.stop.clone();
+        let mut looks: Option<JoinHandle<Result<Asked>>> = None;
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break None,
+                ended = &mut member => break Some(joined(ended)),
+                heard = said.recv() => match heard {
+                    Some(Said::Yours(partitions)) => self.take(partitions).await,
+                    Some(Said::Back(partitions, given_back)) => {
+                        self.give_back(&partitions, HAND_OVER).await;
+                        // The member waits for nothing else.
+                        _ = given_back.send(());
+                    }
+                    // The thread has ended, and says why.
+                    None => break Some(joined((&mut member).await)),
+                },
+                // One look at a time: brokers that do not answer hold up nobody else.
+                asked = ended(&mut looks) => self.look_around(asked).await,
+                _ = every.tick(), if looks.is_none() => looks = Some(self.ask()),
+            }
+        };
+        let all: Vec<Partition> = self.held.keys().cloned().collect();
+        self.give_back(&all, self.cx.drain).await;
+        self.shared.leave();
+        // Whoever leaves the group is asked for its partitions once more, and nobody answers.
+        drop(said);
+        match outcome {
+            Some(Ok(())) => Err(Error::transient("the member of the group has ended")),
+            Some(Err(error)) => Err(error),
+            None => joined(member.await),
+        }
+    }
+
+    /// Begins the deliveries of partitions.
+    async fn take(&mut self, partitions: Vec<Partition>) {
+        let count = partitions.len();
+        info!(pipeline = &*self.cx.pipeline, count, "assigned {} {}", self.cx.pipeline, shown(&partitions));
+        for partition in partitions {
+            self.begin(partition).await;
+        }
+        self.cx.health.subscribed();
+        self.tell();
+    }
+
+    /// Begins the deliveries of a partition, one to each sink. Where the brokers do not answer it waits for the next look.
+    async fn begin(&mut self, partition: Partition) {
+        match self.open(&partition).await {
+            Ok(held) => {
+                self.waiting.remove(&partition);
+                self.held.insert(partition, held);
+            }
+            Err(error) => _ = self.waiting.insert(partition, error.chain()),
+        }
+    }
+
+    async fn open(&self, partition: &Partition) -> Result<Held> {
+        let (mut deliveries, mut history) = (Vec::new(), Boot(0));
+        for sink in &self.cx.sinks {
+            let (window, readable, part) = self.window(partition, &mut history).await?;
+            let part = PartLog { part: part_of(partition), log_id: self.cluster, log: Box::new(part), readable };
+            deliveries.push((self.cx.deliver(sink, part)?, window));
+        }
+        Ok(Held { boot: history, deliveries })
+    }
+
+    /// Opens a window on a partition, and has it read.
+    async fn window(
+        &self,
+        (topic, number): &Partition,
+        history: &mut Boot,
+    ) -> Result<(Arc<Window>, watch::Receiver<SpoolPosition>, PartitionLog)> {
+        let ask = {
+            let (monitor, topic, number) = (self.monitor.clone(), topic.clone(), *number);
+            Box::new(move || monitor.find(&topic, number))
+        };
+        let (name, decoder) = (name_of(topic, *number), Decoder::new(&self.cx.name, self.tables.clone()));
+        let bell = self.confirmer.bell();
+        let (window, log) = blocking(move || Window::open(&name, decoder, bell, ask)).await?;
+        self.confirmer.add((topic.clone(), *number), &window);
+        *history = log.history();
+        let mut settings = base(&self.config, &self.cx.pipeline)?;
+        settings
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "100")
+            .set("queued.max.messages.kbytes", "4096");
+        let reader = Reader {
+            topic: topic.clone(),
+            partition: *number,
+            window: window.clone(),
+            monitor: self.monitor.clone(),
+            settings,
+            secrets: self.config.rdkafka.clone(),
+        };
+        let readable = window.readable();
+        // It ends with the window, which the delivery's log closes.
+        drop(spawn_blocking(move || reader.run()));
+        Ok((window, readable, log))
+    }
+
+    /// Ends the deliveries of partitions: what was read is written, within a time, and nothing after it.
+    async fn give_back(&mut self, partitions: &[Partition], patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut ending = Vec::new();
+        for partition in partitions {
+            self.waiting.remove(partition);
+            let Some(held) = self.held.remove(partition) else { continue };
+            for (delivery, window) in held.deliveries {
+                window.freeze();
+                delivery.stop(deadline);
+                ending.push(delivery);
+            }
+        }
+        for delivery in ending {
+            delivery.ended(deadline).await;
+        }
+        if !partitions.is_empty() {
+            let pipeline = &self.cx.pipeline;
+            info!(pipeline = &**pipeline, count = partitions.len(), "gave back {pipeline} {}", shown(partitions));
+        }
+        self.tell();
+    }
+
+    /// Asks the brokers how long the partitions are, and whether they are still those that they were.
+    fn ask(&self) -> JoinHandle<Result<Asked>> {
+        let (monitor, partitions) = (self.monitor.clone(), self.held.keys().cloned().collect::<Vec<_>>());
+        spawn_blocking(move || {
+            let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
+            topics.dedup();
+            let mut asked = Asked::default();
+            if topics.is_empty() {
+                monitor.cluster()?;
+                return Ok(asked);
+            }
+            let ids = monitor.topic_ids(ANY_BROKER, &topics)?;
+            for (topic, number) in &partitions {
+                let Some(id) = ids.get(topic) else { continue };
+                let (_, high) = monitor.watermarks(topic, *number)?;
+                asked.ends.insert((topic.clone(), *number), (boot(*id, topic, *number), high));
+            }
+            Ok(asked)
+        })
+    }
+
+    /// Takes note of what the brokers said, and says how all is.
+    async fn look_around(&mut self, asked: Result<Asked>) {
+        let asked = match asked {
+            Ok(asked) => asked,
+            Err(error) => {
+                self.cx.health.degraded(format!("{}; asking again", error.chain()));
+                return;
+            }
+        };
+        let (mut lags, mut stored) = (BTreeMap::new(), BTreeMap::new());
+        for (partition, held) in &self.held {
+            let known = held.deliveries.iter().map(|(delivery, _)| delivery.committed()).collect::<Option<Vec<_>>>();
+            let slowest = known.and_then(|known| known.into_iter().min_by_key(|position| position.offset));
+            let end = asked.ends.get(partition).filter(|(boot, _)| *boot == held.boot).map(|(_, end)| *end);
+            if let (Some(at), Some(end)) = (slowest.map(|position| kafkas(position.offset)), end) {
+                stored.insert(partition.clone(), at);
+                // What ends a transaction has an offset, too: where all rows are stored, nothing is behind.
+                let is_done = held.deliveries.iter().all(|(delivery, window)| is_done(delivery, window));
+                let lag = if is_done { 0 } else { (end - at).max(0).unsigned_abs() };
+                lags.insert(part_of(partition).0.to_string(), lag);
+            }
+        }
+        self.shared.store(stored);
+        self.cx.health.lags(lags);
+        let now = Instant::now();
+        let rows: u64 = self.held.values().flat_map(|held| &held.deliveries).map(|(_, window)| window.rows()).sum();
+        if rows > 0 {
+            self.cx.health.received(now, rows);
+        }
+        self.cx.health.frame(now);
+        let other = |(partition, held): (&Partition, &Held)| {
+            let is_other = asked.ends.get(partition).is_some_and(|(boot, _)| *boot != held.boot);
+            is_other.then(|| partition.clone())
+        };
+        let again: Vec<Partition> = self.held.iter().filter_map(other).collect();
+        if !again.is_empty() {
+            // The opening says what it means that a topic is another one now.
+            self.give_back(&again, Duration::ZERO).await;
+        }
+        let waiting: Vec<Partition> = self.waiting.keys().cloned().chain(again).collect();
+        for partition in waiting {
+            self.begin(partition).await;
+        }
+        self.tell();
+    }
+
+    /// Says how the source is.
+    fn tell(&self) {
+        let health = &self.cx.health;
+        let all = (self.held.len() + self.waiting.len()) as u64;
+        health.subscriptions(all, self.held.len() as u64, 0);
+        let of_windows = self.held.iter().find_map(|((topic, number), held)| {
+            let trouble_of = |(_, window): &(PartDelivery, Arc<Window>)| window.trouble_now();
+            Some(trouble(&name_of(topic, *number), &held.deliveries.iter().find_map(trouble_of)?).chain())
+        });
+        let waits =
+            self.waiting.iter().next().map(|((topic, number), why)| format!("{}: {why}", name_of(topic, *number)));
+        if let Some(why) = of_windows.or(waits) {
+            health.degraded(format!("{why}; trying again"));
+            return;
+        }
+        if let Some(heard) = self.shared.heard().filter(|_| all == 0) {
+            health.degraded(format!("no partition yet: {heard}"));
+            return;
+        }
+        let group = self.config.group(&self.cx.pipeline);
+        let noun = if all == 1 { "partition" } else { "partitions" };
+        health.healthy(format!("{all} {noun} as a member of group `{group}`"));
+    }
+}
+
+/// Returns whether a store has everything that its partition had.
+fn is_done(delivery: &PartDelivery, window: &Window) -> bool {
+    let end = window.end_if_all();
+    end.is_some_and(|end| delivery.committed().is_some_and(|committed| committed.offset >= end))
+}
+
+/// Returns how a member has ended.
+fn joined(ended: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    ended.unwrap_or_else(|error| Err(Error::transient("the member of the group panicked").because(error)))
+}
+
+/// Waits for a look that is under way; for ever where there is none.
+async fn ended(looks: &mut Option<JoinHandle<Result<Asked>>>) -> Result<Asked> {
+    let Some(look) = looks else { return std::future::pending().await };
+    let asked = look.await;
+    *looks = None;
+    asked.unwrap_or_else(|error| Err(Error::transient("asking the brokers panicked").because(error)))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::transient("a call of the Kafka client panicked").because(error)))
+}
+
+/// Returns the part that a partition is: its name in the store.
+fn part_of((topic, number): &Partition) -> Part {
+    Part(format!("{topic}/{number}").into())
+}
+
+fn name_of(topic: &str, number: i32) -> String {
+    format!("partition {number} of topic `{topic}`")
+}
+
+/// Names partitions by topic: `trades 0, 3; quotes 1`.
+fn shown(partitions: &[Partition]) -> String {
+    let mut topics: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (topic, number) in partitions {
+        topics.entry(topic).or_default().push(number.to_string());
+    }
+    let topics: Vec<_> = topics.into_iter().map(|(topic, numbers)| format!("{topic} {}", numbers.join(", "))).collect();
+    if topics.is_empty() { "no partition".to_owned() } else { format!("partitions {}", topics.join("; ")) }
+}
+
+/// How long what was read may be delivered before a partition is given back: another loader waits for it.
+const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// How often the brokers are asked how long the partitions are.
+const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -1,0 +1,110 @@
+//! A message counts once its topic's id was asked for after it had arrived, of the broker that gave it.
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use tidegate_core::{
+    delivery::{Log, Seen},
+    spool::{Boot, SpoolPosition},
+};
+
+use super::{
+    super::{
+        decode::Incoming,
+        window::{Order, PartitionLog, ROWS, Window},
+    },
+    world::{Broker, trades},
+};
+
+const OURS: Boot = Boot(7);
+const ANOTHER: Boot = Boot(8);
+
+#[test]
+fn an_answer_says_nothing_of_what_arrived_after_the_question() {
+    let (window, mut log) = window();
+    push(&window, 1, 0);
+    let question = window.unconfirmed().unwrap();
+    push(&window, 1, 1);
+    assert_eq!(readable(&window, &mut log), 0, "nothing before the answer");
+    window.confirm(question, OURS);
+    assert_eq!(readable(&window, &mut log), 1, "the second one is not confirmed by it");
+    // It was of the new topic, as the next question shows.
+    window.confirm(window.unconfirmed().unwrap(), ANOTHER);
+    assert_eq!(readable(&window, &mut log), 1);
+    assert!(window.trouble_now().is_some_and(|why| why.contains("deleted and made again")));
+    assert_eq!((window.unconfirmed(), window.order()), (None, Order::Wait), "and nothing more is read");
+}
+
+#[test]
+fn an_answer_says_nothing_of_what_was_read_again_since_the_question() {
+    let (window, mut log) = window();
+    push(&window, 1, 0);
+    let question = window.unconfirmed().unwrap();
+    log.seek(SpoolPosition { boot: OURS, offset: 5 * ROWS }).unwrap();
+    log.seek(SpoolPosition { boot: OURS, offset: 0 }).unwrap();
+    window.begun(0, 0);
+    push(&window, 1, 0);
+    window.confirm(question, OURS);
+    assert_eq!(readable(&window, &mut log), 0);
+    window.confirm(question, ANOTHER);
+    assert_eq!(window.trouble_now(), None, "nor is it told from another by it");
+    window.confirm(window.unconfirmed().unwrap(), OURS);
+    assert_eq!(readable(&window, &mut log), 1);
+}
+
+#[test]
+fn what_nobody_can_vouch_for_is_read_again_behind_what_counts() {
+    let (window, mut log) = window();
+    push(&window, 1, 0);
+    window.confirm(window.unconfirmed().unwrap(), OURS);
+    push(&window, 1, 1);
+    window.doubt(window.unconfirmed().unwrap(), "broker 1 does not answer".to_owned());
+    assert_eq!(window.trouble_now().as_deref(), Some("broker 1 does not answer"));
+    assert_eq!((window.order(), readable(&window, &mut log)), (Order::Begin(1), 1));
+    window.begun(1, 0);
+    push(&window, 2, 1);
+    window.confirm(window.unconfirmed().unwrap(), OURS);
+    assert_eq!((readable(&window, &mut log), window.trouble_now()), (2, None));
+}
+
+#[test]
+fn each_broker_answers_for_what_it_gave() {
+    let (window, mut log) = window();
+    for (broker, offset) in [(1, 0), (1, 1), (2, 2), (1, 3)] {
+        push(&window, broker, offset);
+    }
+    for (broker, upto) in [(1, 2), (2, 3), (1, 4)] {
+        let question = window.unconfirmed().unwrap();
+        assert_eq!(question.broker, broker);
+        window.confirm(question, OURS);
+        assert_eq!(readable(&window, &mut log), upto);
+    }
+    assert_eq!(window.unconfirmed(), None);
+}
+
+fn window() -> (Arc<Window>, PartitionLog) {
+    let (window, log) = Broker::new().window();
+    assert_eq!(window.order(), Order::Begin(0));
+    window.begun(0, 0);
+    (window, log)
+}
+
+fn push(window: &Window, broker: i32, offset: i64) {
+    let (value, header) = trades([offset.unsigned_abs() + 1]).remove(0);
+    let (schema, place) = (Some(header.as_bytes()), ("t", 0, offset));
+    window.push(broker, Incoming { place, key: None, value: Some(&value), schema, time: Some(5) });
+}
+
+/// Returns how many messages a delivery gets to see from the beginning on.
+fn readable(window: &Window, log: &mut PartitionLog) -> usize {
+    let readable = *window.readable().borrow();
+    let mut rows = 0;
+    log.seek(SpoolPosition { boot: OURS, offset: 0 }).unwrap();
+    // It asks for all there is, whatever it was told of.
+    log.read(if readable.offset == 0 { 0 } else { 9 * ROWS }, &mut |seen| {
+        rows += usize::from(matches!(seen, Seen::Item { .. }));
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert_eq!(readable.offset, rows as u64 * ROWS, "what it is told of is what it sees");
+    rows
+}
