@@ -150,7 +150,7 @@ async fn copied(bench: &Bench, table: &str) -> String {
 
 async fn to_the_end(bench: &Bench) -> Outcome {
     let (stop, running) = start(bench);
-    stop.send_replace(Some(Instant::now() + Duration::from_secs(60)));
+    stop.send_replace(Some(Instant::now() + Duration::from_secs(300)));
     running.await
 }
 

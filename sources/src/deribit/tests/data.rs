@@ -280,7 +280,8 @@ fn every_number_is_the_float_that_is_nearest_to_what_the_venue_wrote() {
     let mut script = listening(everything(), "");
     for (seq, text) in written.iter().enumerate() {
         let trade = format!(
-            r#"[{{"timestamp":1790165113994,"price":{text},"amount":3.0,"direction":"buy","instrument_name":"ETH-PERPETUAL","trade_seq":{seq},"trade_id":"1","iv":{text}}}]"#
+            r#"[{{"timestamp":1790165113994,"price":{text},"amount":3.0,"direction":"buy","instrument_name":"ETH-PERPETUAL","trade_seq":{},"trade_id":"1","iv":{text}}}]"#,
+            seq + 1
         );
         script.frame(&notification("trades.ETH-PERPETUAL.100ms", &trade)).unwrap();
         let exact: f64 = text.parse().unwrap();
