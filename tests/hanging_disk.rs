@@ -44,7 +44,7 @@ const SINK: Case = Case {
     source: "",
     rest: "timeout = \"1s\"\n",
     stage: "bad/sink.sqlite",
-    why: "the oldest row has waited for",
+    why: "the stage itself reports nothing",
     end: STUCK,
     ..SPOOL
 };

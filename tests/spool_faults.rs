@@ -87,7 +87,7 @@ async fn a_disk_that_not_even_takes_the_note_of_a_position_is_drained_all_the_sa
     drop(fs::remove_file(disk.path().join("eth/spool/reserve")));
     drop(fs::write(disk.path().join("filler"), vec![0; 3 << 20]));
     sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();
-    program.until_logged("is not noted beside the spool").await;
+    program.until_logged("is not noted on this host").await;
     program.until_logged("there is room again").await;
     let committed = program.next_report().await["checks"]["eth/sink.sqlite"]["rows_committed"].as_u64().unwrap();
     program.until_committed(committed + 2_000).await;

@@ -36,7 +36,8 @@ impl Bench {
             let (ledger, rows) = (self.ledger(), self.rows_by_origin().await);
             let counts = ledger.streams.iter().filter(|(_, stream)| stream.rows != (0, 0));
             let counts: BTreeMap<_, _> = counts.map(|(key, stream)| (key.clone(), stream.rows)).collect();
-            if counts == rows {
+            // The end of a gap brings no row of its own, so the rows may be told before it.
+            if counts == rows && ledger.count("open") == 0 {
                 return ledger;
             }
             let differs: Vec<_> = rows.iter().filter(|(key, n)| counts.get(*key) != Some(n)).collect();

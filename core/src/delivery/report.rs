@@ -121,6 +121,11 @@ impl Reporter {
         }
     }
 
+    /// Says since when the delivery is at what it does now; `None` while it waits.
+    pub(super) fn busy_since(&self, began: Option<Instant>) {
+        self.health.busy_since(began);
+    }
+
     /// Shows what the machine looks like.
     pub(super) fn look(&mut self, machine: &Machine, now: Instant) {
         let since = machine.uncommitted_since();

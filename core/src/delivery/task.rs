@@ -253,12 +253,14 @@ impl<L: Log> Delivery<L> {
         }
         loop {
             let now = Instant::now();
+            self.reporter.busy_since(Some(now));
             self.note_in_time(now).await;
             self.look_around(now);
             let next = self.machine.next(now);
             // Behind the decision, which may let a probe through the breaker.
             self.reporter.look(&self.machine, now);
             if next == Do::End {
+                self.reporter.busy_since(None);
                 break;
             }
             if let Some(event) = self.carry_out(next).await {
@@ -284,6 +286,7 @@ impl<L: Log> Delivery<L> {
                 None => std::future::pending().await,
             }
         };
+        self.reporter.busy_since(None);
         let (synced, stop) = (&mut self.synced, &mut self.stop);
         tokio::select! {
             biased;
@@ -378,6 +381,7 @@ impl<L: Log> Delivery<L> {
         if !self.part.is_spool() {
             blocking(&self.feeder, Feeder::look).await?;
         }
+        let was_ahead_since = self.ahead_since.take();
         let mut feeder = self.feeder();
         let log = feeder.log();
         let extent = log.extent();
@@ -387,7 +391,7 @@ impl<L: Log> Delivery<L> {
         }
         let is_ahead = store.is_some_and(|store| log.standing(store) == Standing::Ahead);
         let stand_still = is_ahead && !self.part.is_spool();
-        let ahead_since = stand_still.then(|| self.ahead_since.unwrap_or_else(Instant::now));
+        let ahead_since = stand_still.then(|| was_ahead_since.unwrap_or_else(Instant::now));
         if ahead_since.is_some_and(|since| since.elapsed() < AHEAD_FOR) {
             drop(feeder);
             self.ahead_since = ahead_since;

@@ -27,6 +27,8 @@ pub(super) struct Evidence {
     pub(super) uncommitted_since: Stamp,
     /// The arrival of the oldest row that is neither committed nor accepted.
     pub(super) untaken_since: Stamp,
+    /// When it began what it is at now; nothing while it waits for something to do.
+    pub(super) busy_since: Stamp,
     pub(super) rows_accepted: Count,
     /// The arrival of the oldest row that is accepted and not yet durable.
     pub(super) accepted_since: Stamp,

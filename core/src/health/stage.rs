@@ -95,7 +95,15 @@ impl Stage {
         let limit = self.evidence.overdue_after.duration();
         let (waits, what) = match self.id.kind() {
             StageKind::Source => (self.evidence.last_frame.age(self.origin, now)?, "no frame for"),
-            StageKind::Sink => (self.evidence.untaken_since.age(self.origin, now)?, "the oldest row has waited for"),
+            StageKind::Sink => {
+                let untaken = self.evidence.untaken_since.age(self.origin, now);
+                let busy = self.evidence.busy_since.age(self.origin, now);
+                match untaken {
+                    Some(waits) => (waits, "the oldest row has waited for"),
+                    // Who is stuck has not seen yet what came meanwhile.
+                    None => (busy?, "it has been at one step for"),
+                }
+            }
             StageKind::Ledger => {
                 (self.evidence.untaken_since.age(self.origin, now)?, "what is durable has been read for")
             }
@@ -377,6 +385,11 @@ impl StageHealth {
     /// began to read what it reads now. Of a spool: when the oldest row came that its disk has not made durable.
     pub fn untaken_since(&self, arrival: Option<Instant>) {
         self.stage.evidence.untaken_since.set_or_clear(self.stage.origin, arrival);
+    }
+
+    /// Sets when the stage began what it is at now; `None` while it waits for something to do.
+    pub(crate) fn busy_since(&self, began: Option<Instant>) {
+        self.stage.evidence.busy_since.set_or_clear(self.stage.origin, began);
     }
 
     /// Notes that the stage was probed, and how long that took.

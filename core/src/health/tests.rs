@@ -156,6 +156,23 @@ async fn a_ledger_that_reads_for_ever_is_no_healthy_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sink_that_is_stuck_before_it_has_seen_what_came_is_no_healthy_one() {
+    let pipeline = Pipeline::running();
+    pipeline.sink.overdue_after(10 * SECOND);
+    pipeline.sink.idle();
+    pipeline.sink.healthy("everything in the spool is stored");
+    tokio::time::advance(100 * SECOND).await;
+    let shown = || pipeline.registry.report().checks["eth/sink.sqlite"].clone();
+    assert_eq!(shown().status, Status::Healthy, "it waits for something to do");
+    pipeline.sink.busy_since(Some(Instant::now()));
+    tokio::time::advance(11 * SECOND).await;
+    assert_eq!(shown().status, Status::Degraded);
+    assert!(shown().reason.starts_with("it has been at one step for 11 s"), "{}", shown().reason);
+    pipeline.sink.busy_since(None);
+    assert_eq!(shown().status, Status::Healthy);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_spool_whose_disk_hangs_is_neither_healthy_nor_ready() {
     let pipeline = Pipeline::running();
     pipeline.spool.overdue_after(10 * SECOND);

@@ -327,7 +327,7 @@ impl Coverage {
 /// Returns what became of rows of a table that were thrown away, by what is known of the table now.
 fn fate<'k>(kinds: impl Iterator<Item = &'k Kind> + Clone) -> Fate {
     let is = |of: fn(&Kind) -> bool| kinds.clone().any(of);
-    if is(|kind| kind.proof == Proof::None) {
+    if is(|kind| matches!(kind.proof, Proof::None | Proof::Linked)) {
         Fate::NotRepeated
     } else if is(|kind| kind.open > 0 || kind.away > 0) {
         Fate::AskedFor

@@ -93,9 +93,10 @@ impl PartSetup {
         match ended {
             Some(SinkEnd { rows_stored, failure, .. }) => {
                 end.rows_stored += rows_stored;
-                end.failure = failure;
+                // Of several parts one that needs a person is enough.
+                end.failure = end.failure.take().or(failure);
             }
-            None => end.failure = None,
+            None => {}
         }
     }
 
