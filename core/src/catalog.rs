@@ -46,7 +46,7 @@ pub trait Component: DeserializeOwned + Serialize + JsonSchema + Send + Sync + '
     /// Whether a sink guards the positions of two parts of a log apart: `open` takes that of [`Owner::part`] alone, and several
     /// instances, in several processes, write one part each. Who opens a part last has it: what an older one still writes is
     /// stored neither then nor later, and may open it again. Only such a sink can be fed by a
-    /// [`LogSource`](crate::log_source::LogSource).
+    /// [`LogSource`].
     ///
     /// [`Owner::part`]: crate::sink::Owner::part
     const GUARDS_PARTS: bool = false;

@@ -90,13 +90,10 @@ impl PartSetup {
     pub(crate) fn ended(&self, sink: &str, ended: Option<SinkEnd>) {
         let mut ends = self.ends();
         let Some(end) = ends.get_mut(sink) else { return };
-        match ended {
-            Some(SinkEnd { rows_stored, failure, .. }) => {
-                end.rows_stored += rows_stored;
-                // Of several parts one that needs a person is enough.
-                end.failure = end.failure.take().or(failure);
-            }
-            None => {}
+        if let Some(SinkEnd { rows_stored, failure, .. }) = ended {
+            end.rows_stored += rows_stored;
+            // Of several parts one that needs a person is enough.
+            end.failure = end.failure.take().or(failure);
         }
     }
 
