@@ -68,6 +68,8 @@ struct State {
     /// Where the reader has to begin anew.
     restart: Option<u64>,
     is_frozen: bool,
+    /// Whether the newest message is one that cannot be read. Whoever goes elsewhere leaves it behind.
+    is_damaged: bool,
     is_closed: bool,
     /// Whether the reader has said that there is no more for now.
     is_at_end: bool,
@@ -140,6 +142,7 @@ impl Window {
             era: 0,
             restart: Some(at),
             is_frozen: false,
+            is_damaged: false,
             is_closed: false,
             is_at_end: false,
             trouble: None,
@@ -266,7 +269,7 @@ impl Window {
         let mut state = self.state();
         let (_, _, offset) = message.place;
         let end = offset_of(offset + 1);
-        if state.restart.is_some() || state.is_frozen || end <= state.end {
+        if state.restart.is_some() || state.is_frozen || state.is_damaged || end <= state.end {
             return;
         }
         state.is_at_end = false;
@@ -293,7 +296,7 @@ impl Window {
             state.trouble = None;
         }
         let readable = self.readable.borrow().offset;
-        if state.end < readable && !state.is_frozen {
+        if state.end < readable && !state.is_frozen && !state.is_damaged {
             // What was read once, and is to be read again, was compacted meanwhile.
             self.add(&mut state, Message { end: readable, bytes: 0, broker: ANY_BROKER, what: What::Lost(0) });
         }
@@ -302,13 +305,13 @@ impl Window {
     /// Says that a message cannot be read, though it is there: nothing behind it is read, either.
     pub(super) fn damaged(&self, what: &str) {
         let mut state = self.state();
-        if state.is_frozen || state.restart.is_some() {
+        if state.is_frozen || state.is_damaged || state.restart.is_some() {
             return;
         }
         let why = format!("{} cannot be read behind offset {}: {what}", self.name, kafkas(state.end));
         let end = state.end + 1;
         self.add(&mut state, Message { end, bytes: 0, broker: ANY_BROKER, what: What::Undeclared(why) });
-        state.is_frozen = true;
+        state.is_damaged = true;
     }
 
     /// Says what the reader is in trouble with. The next message that counts ends it.
@@ -343,7 +346,7 @@ impl State {
         if let Some(position) = self.restart {
             return Order::Begin(kafkas(position));
         }
-        if self.has_room() { Order::Read } else { Order::Wait }
+        if !self.is_damaged && self.has_room() { Order::Read } else { Order::Wait }
     }
 
     /// Lets go of what was read, where there is too much.
@@ -362,14 +365,14 @@ impl State {
             self.bytes -= newest.bytes;
         }
         (self.start, self.end) = (self.start.min(self.confirmed), self.confirmed);
-        (self.is_at_end, self.era) = (false, self.era + 1);
+        (self.is_at_end, self.is_damaged, self.era) = (false, false, self.era + 1);
     }
 
     /// Lets go of everything, to go on at a place.
     fn begin_anew(&mut self, position: u64) {
         self.messages.clear();
         (self.bytes, self.start, self.confirmed, self.end) = (0, position, position, position);
-        (self.restart, self.is_at_end) = (Some(position), false);
+        (self.restart, self.is_at_end, self.is_damaged) = (Some(position), false, false);
         (self.at, self.era) = (position, self.era + 1);
     }
 

@@ -67,6 +67,22 @@ fn what_nobody_can_vouch_for_is_read_again_behind_what_counts() {
 }
 
 #[test]
+fn what_is_damaged_stops_who_comes_to_it_and_nobody_who_goes_behind_it() {
+    let (window, mut log) = window();
+    push(&window, 1, 0);
+    window.damaged("its checksum is wrong");
+    push(&window, 1, 2);
+    assert_eq!(window.order(), Order::Wait, "nothing is read behind it");
+    // As the position says that it is behind the damage.
+    log.seek(SpoolPosition { boot: OURS, offset: 2 * ROWS }).unwrap();
+    assert_eq!(window.order(), Order::Begin(2));
+    window.begun(2, 0);
+    push(&window, 1, 2);
+    window.confirm(window.unconfirmed().unwrap(), OURS);
+    assert_eq!((window.readable().borrow().offset, window.order()), (3 * ROWS, Order::Read));
+}
+
+#[test]
 fn each_broker_answers_for_what_it_gave() {
     let (window, mut log) = window();
     for (broker, offset) in [(1, 0), (1, 1), (2, 2), (1, 3)] {
