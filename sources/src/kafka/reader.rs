@@ -77,7 +77,11 @@ impl Reader {
         match consumer.poll(STEP) {
             None => {}
             Some(Ok(message)) => self.window.push(broker_of(&message), self.incoming(&message)),
-            Some(Err(KafkaError::PartitionEOF(_))) => self.window.at_end(),
+            Some(Err(KafkaError::PartitionEOF(_))) => {
+                let asks = self.window.has_had_more();
+                let high = asks.then(|| self.monitor.watermarks(&self.topic, self.partition).ok()).flatten();
+                self.window.at_end(high.map(|(_, high)| high));
+            }
             Some(Err(error)) => self.failed(&error),
         }
     }

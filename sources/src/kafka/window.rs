@@ -285,8 +285,16 @@ impl Window {
         self.add(&mut state, Message { end, bytes, broker, what });
     }
 
-    /// Says that there is no more for now.
-    pub(super) fn at_end(&self) {
+    /// Returns whether the end that the reader has come to is one below what was read once: then only what the broker says of
+    /// its end tells whether what was read was compacted since, or the broker lacks it.
+    pub(super) fn has_had_more(&self) -> bool {
+        let state = self.state();
+        state.restart.is_none() && state.end < self.readable.borrow().offset
+    }
+
+    /// Says that there is no more for now, with the broker's end of the partition, an offset of Kafka's, where it
+    /// [has had more](Self::has_had_more).
+    pub(super) fn at_end(&self, high: Option<i64>) {
         let mut state = self.state();
         if state.restart.is_some() {
             return;
@@ -297,6 +305,17 @@ impl Window {
         }
         let readable = self.readable.borrow().offset;
         if state.end < readable && !state.is_frozen && !state.is_damaged {
+            // A leader that is behind, or was elected although it lacked messages: they may come yet, and are not passed over.
+            if high.is_none_or(|high| offset_of(high) < readable) {
+                let end = kafkas(state.end);
+                state.is_at_end = false;
+                state.trouble = Some(format!(
+                    "{} ends at offset {end}, and was read up to {} once: its leader lacks messages",
+                    self.name,
+                    kafkas(readable)
+                ));
+                return;
+            }
             // What was read once, and is to be read again, was compacted meanwhile.
             self.add(&mut state, Message { end: readable, bytes: 0, broker: ANY_BROKER, what: What::Lost(0) });
         }

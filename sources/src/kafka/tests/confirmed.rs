@@ -83,6 +83,30 @@ fn what_is_damaged_stops_who_comes_to_it_and_nobody_who_goes_behind_it() {
 }
 
 #[test]
+fn what_a_leader_lacks_is_not_passed_over_and_what_was_compacted_is() {
+    let (window, mut log) = window();
+    push(&window, 1, 0);
+    push(&window, 1, 1);
+    window.confirm(window.unconfirmed().unwrap(), OURS);
+    log.seek(SpoolPosition { boot: OURS, offset: 5 * ROWS }).unwrap();
+    log.seek(SpoolPosition { boot: OURS, offset: 0 }).unwrap();
+    window.begun(0, 0);
+    assert!(window.has_had_more());
+    // A new leader that has one message, or none that it tells of.
+    for high in [Some(1), None] {
+        window.at_end(high);
+        assert!(window.trouble_now().is_some_and(|why| why.contains("its leader lacks messages")), "{high:?}");
+        assert_eq!((window.unconfirmed(), window.end_if_all()), (None, None), "nothing is passed over");
+    }
+    window.at_end(Some(2));
+    assert_eq!(window.end_if_all(), Some(2 * ROWS));
+    assert!(
+        window.unconfirmed().is_some(),
+        "what the broker has no more, though it ends there, is passed over and counted"
+    );
+}
+
+#[test]
 fn each_broker_answers_for_what_it_gave() {
     let (window, mut log) = window();
     for (broker, offset) in [(1, 0), (1, 1), (2, 2), (1, 3)] {

@@ -160,7 +160,7 @@ impl Broker {
                     let found = self.topic().messages.range(at..).next().map(|(at, found)| (*at, found.clone()));
                     match found {
                         None => {
-                            window.at_end();
+                            window.at_end(Some(1_000_000));
                             std::thread::park_timeout(Duration::from_millis(1));
                         }
                         Some((offset, (value, header))) => {
