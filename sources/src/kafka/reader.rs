@@ -80,7 +80,9 @@ impl Reader {
             Some(Err(KafkaError::PartitionEOF(_))) => {
                 let asks = self.window.has_had_more();
                 let high = asks.then(|| self.monitor.watermarks(&self.topic, self.partition).ok()).flatten();
-                self.window.at_end(high.map(|(_, high)| high));
+                if !self.window.at_end(high.map(|(_, high)| high)) {
+                    pause();
+                }
             }
             Some(Err(error)) => self.failed(&error),
         }

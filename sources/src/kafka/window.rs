@@ -218,9 +218,7 @@ impl Window {
     pub(super) fn doubt(&self, unconfirmed: Unconfirmed, why: String) {
         let mut state = self.state();
         if unconfirmed.era == state.era && !state.is_frozen {
-            state.throw_away();
-            state.restart = Some(state.confirmed);
-            state.trouble = Some(why);
+            state.read_again(why);
         }
     }
 
@@ -293,32 +291,32 @@ impl Window {
     }
 
     /// Says that there is no more for now, with the broker's end of the partition, an offset of Kafka's, where it
-    /// [has had more](Self::has_had_more).
-    pub(super) fn at_end(&self, high: Option<i64>) {
+    /// [has had more](Self::has_had_more). Returns whether that is to be believed; if not it is read again.
+    pub(super) fn at_end(&self, high: Option<i64>) -> bool {
         let mut state = self.state();
         if state.restart.is_some() {
-            return;
+            return true;
+        }
+        let readable = self.readable.borrow().offset;
+        let is_short = state.end < readable && !state.is_frozen && !state.is_damaged;
+        if is_short && high.is_none_or(|high| offset_of(high) < readable) {
+            // A leader that is behind, or was elected although it lacked messages: they may come yet, and are not passed over.
+            let (end, once) = (kafkas(state.end), kafkas(readable));
+            let name = &self.name;
+            state.read_again(format!(
+                "{name} ends at offset {end}, and was read up to {once} once: its leader lacks messages"
+            ));
+            return false;
         }
         state.is_at_end = true;
         if state.confirmed == state.end {
             state.trouble = None;
         }
-        let readable = self.readable.borrow().offset;
-        if state.end < readable && !state.is_frozen && !state.is_damaged {
-            // A leader that is behind, or was elected although it lacked messages: they may come yet, and are not passed over.
-            if high.is_none_or(|high| offset_of(high) < readable) {
-                let end = kafkas(state.end);
-                state.is_at_end = false;
-                state.trouble = Some(format!(
-                    "{} ends at offset {end}, and was read up to {} once: its leader lacks messages",
-                    self.name,
-                    kafkas(readable)
-                ));
-                return;
-            }
+        if is_short {
             // What was read once, and is to be read again, was compacted meanwhile.
             self.add(&mut state, Message { end: readable, bytes: 0, broker: ANY_BROKER, what: What::Lost(0) });
         }
+        true
     }
 
     /// Says that a message cannot be read, though it is there: nothing behind it is read, either.
@@ -376,6 +374,12 @@ impl State {
             self.messages.pop_front();
         }
         true
+    }
+
+    /// Has the reader begin anew behind what is confirmed.
+    fn read_again(&mut self, why: String) {
+        self.throw_away();
+        (self.restart, self.trouble) = (Some(self.confirmed), Some(why));
     }
 
     /// Lets go of what is not confirmed.

@@ -92,13 +92,15 @@ fn what_a_leader_lacks_is_not_passed_over_and_what_was_compacted_is() {
     log.seek(SpoolPosition { boot: OURS, offset: 0 }).unwrap();
     window.begun(0, 0);
     assert!(window.has_had_more());
-    // A new leader that has one message, or none that it tells of.
+    // A new leader that has one message, or does not answer.
     for high in [Some(1), None] {
-        window.at_end(high);
+        assert!(!window.at_end(high));
+        assert_eq!(window.order(), Order::Begin(0), "and it is asked once more");
+        window.begun(0, 0);
         assert!(window.trouble_now().is_some_and(|why| why.contains("its leader lacks messages")), "{high:?}");
         assert_eq!((window.unconfirmed(), window.end_if_all()), (None, None), "nothing is passed over");
     }
-    window.at_end(Some(2));
+    assert!(window.at_end(Some(2)));
     assert_eq!(window.end_if_all(), Some(2 * ROWS));
     assert!(
         window.unconfirmed().is_some(),
