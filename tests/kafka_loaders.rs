@@ -172,6 +172,25 @@ async fn what_is_no_row_and_what_is_no_more_is_told_and_a_topic_made_again_stops
     assert!(!log.contains("panicked"), "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_panics_leaves_the_group_and_its_next_run_has_all_partitions() {
+    let bench = Bench::start(["trades"]).await;
+    let mut collector = Collector::open(&bench, "first", "json", Table::of::<Trade<'_>>()).await;
+    collector.write(300, |log, mark| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() })).await;
+    let mut loader = bench.faulty_loader("a", "a part*1");
+    loader.until_logged("the source panicked: a fault of the program").await;
+    // A member that nobody hears, and that goes on to tell the group that it is there, would keep half of them.
+    loader
+        .until("all is stored", |report| {
+            let lag = report["checks"]["load/source.collectors"]["lag"].as_object();
+            lag.is_some_and(|lag| lag.len() == 6 && lag.values().all(|behind| *behind == 0))
+        })
+        .await;
+    assert_eq!(bench.number("SELECT count(*) FROM trades").await, 300);
+    let (code, log) = loader.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
 /// Writes what is no row of a collector: a transaction that is aborted, and a message that is no JSON.
 fn spoil(brokers: &str, topic: &str) {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -270,6 +289,11 @@ impl Bench {
 
     /// Starts a loader in a folder of its own, as on a host of its own.
     fn loader(&self, name: &str) -> Program {
+        self.faulty_loader(name, "")
+    }
+
+    /// Starts one that panics at a place.
+    fn faulty_loader(&self, name: &str, place: &str) -> Program {
         let folder = self.folder_of(name);
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(
@@ -278,7 +302,8 @@ impl Bench {
         )
         .unwrap();
         std::fs::write(folder.join("load.toml"), self.pipeline()).unwrap();
-        Program::start(&folder, &["run", "load.toml", "--supervised", "50ms"])
+        let arguments = ["run", "load.toml", "--supervised", "50ms"];
+        if place.is_empty() { Program::start(&folder, &arguments) } else { Program::faulty(&folder, &arguments, place) }
     }
 
     fn folder_of(&self, name: &str) -> std::path::PathBuf {

@@ -4,10 +4,7 @@
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 use serde_json::Value;
 use support::{Bench, Program, busy};
@@ -152,8 +149,5 @@ async fn two(source: &str) -> (Bench, Bench) {
 }
 
 fn run(folder: &Path, place: &str) -> Program {
-    let tidegate = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
-    let faulty = tidegate.with_file_name("examples").join("faulty");
-    assert!(faulty.exists(), "`cargo test` makes the examples, too; for one test alone: cargo build --example faulty");
-    Program::start_with(&faulty, folder, &["run", ".", "--supervised", "50ms"], &[("FAULTS", place)])
+    Program::faulty(folder, &["run", ".", "--supervised", "50ms"], place)
 }

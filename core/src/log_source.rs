@@ -96,13 +96,13 @@ impl LogContext {
     ///
     /// # Errors
     ///
-    /// `Permanent` when the folder of its dead letters cannot be made.
+    /// `Transient` when the folder of its dead letters cannot be made or read for now.
     ///
     /// # Panics
     ///
     /// If there is no such sink.
-    pub fn deliver(&self, sink: &str, part: PartLog) -> Result<PartDelivery> {
-        self.setup.deliver(sink, part)
+    pub async fn deliver(&self, sink: &str, part: PartLog) -> Result<PartDelivery> {
+        self.setup.deliver(sink, part).await
     }
 }
 

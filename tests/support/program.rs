@@ -37,6 +37,16 @@ impl Program {
         Self::start_with(program, folder, args, &[])
     }
 
+    /// Starts the program that panics at a place: `PLACE*TIMES`.
+    pub fn faulty(folder: &Path, args: &[&str], place: &str) -> Self {
+        let faulty = Path::new(env!("CARGO_BIN_EXE_tidegate")).with_file_name("examples").join("faulty");
+        assert!(
+            faulty.exists(),
+            "`cargo test` makes the examples, too; for one test alone: cargo build --example faulty"
+        );
+        Self::start_with(&faulty, folder, args, &[("FAULTS", place)])
+    }
+
     /// Starts a program with variables.
     pub fn start_with(program: &Path, folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(program)

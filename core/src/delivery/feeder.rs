@@ -152,6 +152,7 @@ impl<L: Log> Feeder<L> {
     /// `entered` as in [`Log::claim`].
     pub(crate) fn opened(&mut self, at: SpoolPosition, entered: u64) {
         self.claim(at.offset, entered);
+        self.log.begin(at);
         self.refused.clear();
         self.redrives.clear();
         self.position = None;

@@ -38,6 +38,10 @@ pub trait Log: Send + 'static {
         false
     }
 
+    /// Says that a store is open, and behind which position it is read next: a log that reads ahead begins there, however
+    /// long the delivery then waits to be told of more.
+    fn begin(&mut self, _position: SpoolPosition) {}
+
     /// Goes on reading behind `position`, which is retained.
     ///
     /// # Errors
@@ -76,6 +80,10 @@ impl<L: Log + ?Sized> Log for Box<L> {
 
     fn standing(&self, position: SpoolPosition) -> Standing {
         (**self).standing(position)
+    }
+
+    fn begin(&mut self, position: SpoolPosition) {
+        (**self).begin(position);
     }
 
     fn seek(&mut self, position: SpoolPosition) -> Result<()> {

@@ -2,29 +2,35 @@
 
 use std::{
     collections::BTreeMap,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+use tracing::warn;
 
 use super::{
-    Ended, Folder, SinkEnd, Surroundings,
+    Ended, Folder, GRACE, SinkEnd, Surroundings,
     deliveries::{host_name, others},
     parts::tell_promises,
 };
 use crate::{
     Error, Kind, Result,
     catalog::Factory,
-    caught::{caught, pauses},
+    caught::{caught, meet, pauses},
     chunk::Part,
     config::{Commands, DeliveryConfig, Feed, Pipeline, SinkStage, SourceStage, Start, WhenFull},
     delivery::{Delivery, Others, Setup, stage_of},
     health::{Registry, StageHealth, StageId, Status},
     log_source::{LogContext, LogSource, PartDelivery, PartLog},
     metrics::PipelineMetrics,
+    outside::spawn_blocking,
     spool::{
         SourceInfo,
-        disk::{Disk, RealDisk},
+        disk::{Disk, DiskLock, RealDisk},
     },
     table::Derived,
 };
@@ -51,7 +57,8 @@ impl std::fmt::Debug for PartSetup {
 }
 
 impl PartSetup {
-    pub(crate) fn deliver(self: &Arc<Self>, sink: &str, part: PartLog) -> Result<PartDelivery> {
+    pub(crate) async fn deliver(self: &Arc<Self>, sink: &str, part: PartLog) -> Result<PartDelivery> {
+        meet("a part");
         let stage = self.sinks.get(sink).expect("the names are those of the context");
         let PartLog { part, log_id, log, readable } = part;
         let (stop, told) = watch::channel(None);
@@ -75,7 +82,10 @@ impl PartSetup {
             health: self.registry.clone(),
             commands: self.commands.clone(),
         };
-        let (delivery, floor) = Delivery::of_part(setup, part.clone())?;
+        let of_part = part.clone();
+        // It makes and reads files.
+        let made = spawn_blocking(move || Delivery::of_part(setup, of_part)).await;
+        let (delivery, floor) = made.unwrap_or_else(|error| Err(Error::transient("a part panicked").because(error)))?;
         let name = sink.to_owned();
         let health = self.registry.stage(StageId::sink(&self.pipeline, &stage_of(sink, &part)));
         // Not on a thread of its own: it is cut off where the part is somebody else's before it has ended.
@@ -109,57 +119,87 @@ impl PartSetup {
     }
 }
 
-/// Runs such a pipeline until it is told to stop.
-///
-/// # Errors
-///
-/// `Config` when another process has its folder, or a spool lies in there. `Permanent` when the folder cannot be made.
-pub(super) async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
-    let folder = Folder::of(&around.data_dir, &pipeline);
-    let disk = RealDisk::create(folder.sinks())?;
-    if std::fs::read_dir(folder.spool()).is_ok_and(|mut files| files.next().is_some()) {
-        let spool = folder.spool();
-        return Err(Error::config(format!(
-            "`{}` is a spool, and a pipeline with this source has none: what waits in it would never be delivered. Let the \
-             old sources deliver it, then move the folder away, or give this pipeline another name",
-            spool.display()
-        )));
+/// Such a pipeline, started.
+pub(super) struct LogParts {
+    factory: Factory<Box<dyn LogSource>>,
+    /// The source's name.
+    name: String,
+    setup: Arc<PartSetup>,
+    health: StageHealth,
+    around: Surroundings,
+    info: PipelineMetrics,
+    _lock: Box<dyn DiskLock>,
+}
+
+impl LogParts {
+    /// Prepares it. May wait for a disk.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when another process has its folder, or a spool lies in there. `Transient` or `Permanent` when the folder cannot
+    /// be made.
+    #[allow(clippy::unused_async, reason = "a start is a future")]
+    pub(super) async fn start(pipeline: Pipeline, around: Surroundings) -> Result<Self> {
+        let folder = Folder::of(&around.data_dir, &pipeline);
+        let disk = RealDisk::create(folder.sinks())?;
+        if std::fs::read_dir(folder.spool()).is_ok_and(|mut files| files.next().is_some()) {
+            let spool = folder.spool();
+            return Err(Error::config(format!(
+                "`{}` is a spool, and a pipeline with this source has none: what waits in it would never be delivered. Let the \
+                 old sources deliver it, then move the folder away, or give this pipeline another name",
+                spool.display()
+            )));
+        }
+        let lock = disk.lock()?;
+        let commands = pipeline.commands();
+        let Some(SourceStage { name, feed: Feed::Log { factory }, .. }) = pipeline.sources.first().cloned() else {
+            return Err(Error::config("the pipeline has no source that is a log"));
+        };
+        let health = around.registry.stage(StageId::source(&pipeline.name, &name));
+        let where_from = format!("{name}, without a spool");
+        tell_promises(&pipeline.name, &where_from, &around.shown_at, &pipeline.sinks)?;
+        let end = |sink: &SinkStage| {
+            let name = sink.name.clone();
+            (name.clone(), SinkEnd { name, rows_stored: 0, rows_left: 0, more_left: false, failure: None })
+        };
+        let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
+        let setup = Arc::new(PartSetup {
+            ends: Mutex::new(pipeline.sinks.iter().map(end).collect()),
+            sources: pipeline.sources.iter().map(SourceStage::info).collect(),
+            sinks: pipeline.sinks.into_iter().map(|sink| (sink.name.clone(), sink)).collect(),
+            pipeline: pipeline.name,
+            folder,
+            derived: pipeline.derived,
+            others: others(&around.data_dir, &around.strays),
+            host: host_name(),
+            registry: around.registry.clone(),
+            commands,
+        });
+        Ok(Self { factory, name, setup, health, around, info, _lock: lock })
     }
-    let _lock = disk.lock()?;
-    let commands = pipeline.commands();
-    let Some(SourceStage { name, feed: Feed::Log { factory }, .. }) = pipeline.sources.first().cloned() else {
-        return Err(Error::config("the pipeline has no source that is a log"));
-    };
-    let health = around.registry.stage(StageId::source(&pipeline.name, &name));
-    let where_from = format!("{name}, without a spool");
-    tell_promises(&pipeline.name, &where_from, &around.shown_at, &pipeline.sinks)?;
-    let end = |sink: &SinkStage| {
-        let name = sink.name.clone();
-        (name.clone(), SinkEnd { name, rows_stored: 0, rows_left: 0, more_left: false, failure: None })
-    };
-    let setup = Arc::new(PartSetup {
-        ends: Mutex::new(pipeline.sinks.iter().map(end).collect()),
-        sources: pipeline.sources.iter().map(SourceStage::info).collect(),
-        sinks: pipeline.sinks.into_iter().map(|sink| (sink.name.clone(), sink)).collect(),
-        pipeline: pipeline.name.clone(),
-        folder,
-        derived: pipeline.derived,
-        others: others(&around.data_dir, &around.strays),
-        host: host_name(),
-        registry: around.registry.clone(),
-        commands,
-    });
-    let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
-    info.started();
-    let told_to_stop = async {
-        around.stop.cancelled().await;
-        Instant::now()
-    };
-    let (source_failed, since) = tokio::join!(run_on(&factory, &name, &setup, &health, &around), told_to_stop);
-    info.stopped();
-    let sinks = std::mem::take(&mut *setup.ends()).into_values().collect();
-    let (pipeline, took) = (pipeline.name, since.elapsed());
-    Ok(Ended { pipeline, sinks, took, source_failed, vanished: Vec::new(), has_spool: false })
+
+    /// Runs it until it is told to stop.
+    pub(super) async fn run(self) -> Ended {
+        let Self { factory, name, setup, health, around, info, _lock } = self;
+        info.started();
+        let mut source = pin!(run_on(&factory, &name, &setup, &health, &around));
+        let early = around.stop.run_until_cancelled(&mut source).await;
+        let since = Instant::now();
+        let source_failed = match early {
+            Some(failed) => failed,
+            None => timeout_at(since + around.drain + GRACE, source).await.unwrap_or_else(|_| {
+                warn!(
+                    pipeline = setup.pipeline,
+                    "stuck {} the source does not end, and is left behind", setup.pipeline
+                );
+                true
+            }),
+        };
+        info.stopped();
+        let sinks = std::mem::take(&mut *setup.ends()).into_values().collect();
+        let (pipeline, took) = (setup.pipeline.clone(), since.elapsed());
+        Ended { pipeline, sinks, took, source_failed, vanished: Vec::new(), has_spool: false }
+    }
 }
 
 /// Runs the source until the stop, again after what mends itself; returns whether a person is needed.

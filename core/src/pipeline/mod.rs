@@ -31,6 +31,7 @@ use deliveries::host_name;
 pub use ended::{Ended, SinkEnd};
 use feed::SourceFeed;
 pub use folder::Folder;
+use log::LogParts;
 pub(crate) use log::PartSetup;
 use parts::Parts;
 
@@ -74,38 +75,53 @@ pub struct Surroundings {
 /// `Config` when another process has its spool, or its parts do not fit together. `Permanent` when its disk fails.
 /// `Transient` when it was told to stop before its disk let it start.
 pub async fn run(pipeline: Pipeline, around: Surroundings) -> Result<Ended> {
+    let registry = &around.registry;
     if pipeline.is_log() {
-        let (name, registry) = (pipeline.name.clone(), around.registry.clone());
-        return Box::pin(log::run(pipeline, around)).await.inspect_err(|error| {
-            registry.stage(StageId::host(&name)).failed(format!("{}; the pipeline does not run", error.chain()));
-        });
+        // Of its stages none is there yet.
+        let host = StageId::host(&pipeline.name);
+        let health = registry.stage(host.clone());
+        let parts = started(&around, &health, || LogParts::start(pipeline.clone(), around.clone())).await?;
+        registry.forget_stage(&host);
+        return Ok(Box::pin(parts.run()).await);
     }
-    let spool_health = around.registry.stage(StageId::spool(&pipeline.name));
+    let spool = registry.stage(StageId::spool(&pipeline.name));
+    let parts = started(&around, &spool, || Parts::start(pipeline.clone(), around.clone())).await?;
+    parts.run().await
+}
+
+/// Starts the parts of a pipeline, again after what mends itself.
+async fn started<T, F>(around: &Surroundings, health: &StageHealth, start: impl Fn() -> F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
     let mut pauses = caught::pauses();
-    let parts = loop {
-        let error = match start(&pipeline, &around, &spool_health).await {
-            Ok(parts) => break parts,
+    loop {
+        let error = match started_once(start(), around, health).await {
+            Ok(parts) => return Ok(parts),
             Err(error) => error,
         };
         // A disk that is full or does not answer may be well again.
         let Kind::Transient { retry_after } = error.kind() else {
-            spool_health.failed(format!("{}; the pipeline does not run", error.chain()));
+            health.failed(format!("{}; the pipeline does not run", error.chain()));
             return Err(error);
         };
         let pause = pauses.failed(retry_after);
         let next = format!("the pipeline does not run yet, trying again in {:.1} s", pause.as_secs_f64());
-        spool_health.degraded(format!("{}; {next}", error.chain()));
+        health.degraded(format!("{}; {next}", error.chain()));
         if around.stop.run_until_cancelled(sleep(pause)).await.is_none() {
             return Err(error);
         }
-    };
-    parts.run().await
+    }
 }
 
 /// Starts the parts. A disk that hangs on the way holds up nobody else, nor the stop.
-async fn start(pipeline: &Pipeline, around: &Surroundings, spool: &StageHealth) -> Result<Parts> {
+async fn started_once<T: Send + 'static>(
+    parts: impl Future<Output = Result<T>> + Send + 'static,
+    around: &Surroundings,
+    health: &StageHealth,
+) -> Result<T> {
     // Components are made on the way, and asked what they are.
-    let parts = Parts::start(pipeline.clone(), around.clone());
     let starting = outside::spawn_apart(caught("starting the pipeline", parts));
     let given_up = async {
         around.stop.cancelled().await;
@@ -113,7 +129,7 @@ async fn start(pipeline: &Pipeline, around: &Surroundings, spool: &StageHealth) 
     };
     let slow = async {
         sleep(LONG_START).await;
-        spool.degraded("the pipeline is still starting: its disk does not answer, or has much to read");
+        health.degraded("the pipeline is still starting: its disk does not answer, or has much to read");
         std::future::pending::<Infallible>().await
     };
     tokio::select! {

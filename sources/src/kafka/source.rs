@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use tidegate_core::{
     Error, Result,
     chunk::Part,
@@ -52,6 +53,8 @@ struct Running {
 struct Held {
     boot: Boot,
     deliveries: Vec<(PartDelivery, Arc<Window>)>,
+    /// Where the slowest store is, and since when, while nothing of what the partition has comes to it.
+    starves: Option<(i64, Instant)>,
 }
 
 /// What is known of all partitions by asking the brokers.
@@ -123,6 +126,13 @@ impl LogSource for Kafka {
     }
 }
 
+/// However it ends, also by a panic: a member that nobody hears would keep its partitions from all others.
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.shared.leave();
+    }
+}
+
 impl Running {
     async fn run(&mut self, mut said: mpsc::UnboundedReceiver<Said>, mut member: JoinHandle<Result<()>>) -> Result<()> {
         let mut every = interval(LOOK_EVERY);
@@ -165,39 +175,47 @@ impl Running {
     async fn take(&mut self, partitions: Vec<Partition>) {
         let count = partitions.len();
         info!(pipeline = &*self.cx.pipeline, count, "assigned {} {}", self.cx.pipeline, shown(&partitions));
-        for partition in partitions {
-            self.begin(partition).await;
-        }
+        self.begin(partitions).await;
         self.cx.health.subscribed();
         self.tell();
     }
 
-    /// Begins the deliveries of a partition, one to each sink. Where the brokers do not answer it waits for the next look.
-    async fn begin(&mut self, partition: Partition) {
-        match self.open(&partition).await {
-            Ok(held) => {
-                self.waiting.remove(&partition);
-                self.held.insert(partition, held);
+    /// Begins the deliveries of partitions, all at once. Those of which the brokers do not tell wait for the next look.
+    async fn begin(&mut self, partitions: Vec<Partition>) {
+        let opening = join_all(partitions.iter().map(|partition| self.open(partition)));
+        let Some(opened) = self.cx.stop.run_until_cancelled(opening).await else { return };
+        for (partition, opened) in partitions.into_iter().zip(opened) {
+            match opened {
+                Ok(held) => {
+                    self.waiting.remove(&partition);
+                    self.held.insert(partition, held);
+                }
+                Err(error) => _ = self.waiting.insert(partition, error.chain()),
             }
-            Err(error) => _ = self.waiting.insert(partition, error.chain()),
         }
     }
 
+    /// Begins the deliveries of a partition, one to each sink.
     async fn open(&self, partition: &Partition) -> Result<Held> {
-        let (mut deliveries, mut history) = (Vec::new(), Boot(0));
+        let (mut deliveries, mut histories) = (Vec::new(), Vec::new());
         for sink in &self.cx.sinks {
-            let (window, readable, part) = self.window(partition, &mut history).await?;
+            let (window, readable, part) = self.window(partition).await?;
+            histories.push(part.history());
             let part = PartLog { part: part_of(partition), log_id: self.cluster, log: Box::new(part), readable };
-            deliveries.push((self.cx.deliver(sink, part)?, window));
+            deliveries.push((self.cx.deliver(sink, part).await?, window));
         }
-        Ok(Held { boot: history, deliveries })
+        // Where it was made again between two of them, the next look finds another one than the first.
+        let boot = histories.first().copied().unwrap_or(Boot(0));
+        if histories.iter().any(|history| *history != boot) {
+            return Err(Error::transient("the topic is just being made again"));
+        }
+        Ok(Held { boot, deliveries, starves: None })
     }
 
     /// Opens a window on a partition, and has it read.
     async fn window(
         &self,
         (topic, number): &Partition,
-        history: &mut Boot,
     ) -> Result<(Arc<Window>, watch::Receiver<SpoolPosition>, PartitionLog)> {
         let ask = {
             let (monitor, topic, number) = (self.monitor.clone(), topic.clone(), *number);
@@ -207,7 +225,6 @@ impl Running {
         let bell = self.confirmer.bell();
         let (window, log) = blocking(move || Window::open(&name, decoder, bell, ask)).await?;
         self.confirmer.add((topic.clone(), *number), &window);
-        *history = log.history();
         let mut settings = base(&self.config, &self.cx.pipeline)?;
         settings
             .set("enable.partition.eof", "true")
@@ -281,7 +298,8 @@ impl Running {
             }
         };
         let (mut lags, mut stored) = (BTreeMap::new(), BTreeMap::new());
-        for (partition, held) in &self.held {
+        let now = Instant::now();
+        for (partition, held) in &mut self.held {
             let known = held.deliveries.iter().map(|(delivery, _)| delivery.committed()).collect::<Option<Vec<_>>>();
             let slowest = known.and_then(|known| known.into_iter().min_by_key(|position| position.offset));
             let end = asked.ends.get(partition).filter(|(boot, _)| *boot == held.boot).map(|(_, end)| *end);
@@ -291,11 +309,14 @@ impl Running {
                 let is_done = held.deliveries.iter().all(|(delivery, window)| is_done(delivery, window));
                 let lag = if is_done { 0 } else { (end - at).max(0).unsigned_abs() };
                 lags.insert(part_of(partition).0.to_string(), lag);
+                // What a delivery may read and does not is the sink's to tell.
+                let starves = lag > 0 && held.deliveries.iter().any(|(delivery, window)| starves(delivery, window));
+                let since = held.starves.filter(|(then, _)| *then == at).map_or(now, |(_, since)| since);
+                held.starves = starves.then_some((at, since));
             }
         }
         self.shared.store(stored);
         self.cx.health.lags(lags);
-        let now = Instant::now();
         let rows: u64 = self.held.values().flat_map(|held| &held.deliveries).map(|(_, window)| window.rows()).sum();
         if rows > 0 {
             self.cx.health.received(now, rows);
@@ -311,9 +332,7 @@ impl Running {
             self.give_back(&again, Duration::ZERO).await;
         }
         let waiting: Vec<Partition> = self.waiting.keys().cloned().chain(again).collect();
-        for partition in waiting {
-            self.begin(partition).await;
-        }
+        self.begin(waiting).await;
         self.tell();
     }
 
@@ -328,7 +347,12 @@ impl Running {
         });
         let waits =
             self.waiting.iter().next().map(|((topic, number), why)| format!("{}: {why}", name_of(topic, *number)));
-        if let Some(why) = of_windows.or(waits) {
+        let starving = self.held.iter().find_map(|(partition, held)| {
+            let (at, since) = held.starves.filter(|(_, since)| since.elapsed() > STARVES)?;
+            let (name, seconds) = (name_of(&partition.0, partition.1), since.elapsed().as_secs());
+            Some(format!("{name} has more than what is stored, up to offset {at}, and gives nothing for {seconds} s"))
+        });
+        if let Some(why) = of_windows.or(waits).or(starving) {
             health.degraded(format!("{why}; trying again"));
             return;
         }
@@ -346,6 +370,11 @@ impl Running {
 fn is_done(delivery: &PartDelivery, window: &Window) -> bool {
     let end = window.end_if_all();
     end.is_some_and(|end| delivery.committed().is_some_and(|committed| committed.offset >= end))
+}
+
+/// Returns whether a delivery waits for what its partition has.
+fn starves(delivery: &PartDelivery, window: &Window) -> bool {
+    delivery.committed().is_some_and(|committed| window.readable().borrow().offset <= committed.offset)
 }
 
 /// Returns how a member has ended.
@@ -387,6 +416,9 @@ fn shown(partitions: &[Partition]) -> String {
 
 /// How long what was read may be delivered before a partition is given back: another loader waits for it.
 const HAND_OVER: Duration = Duration::from_secs(5);
+
+/// How long a partition may have more than comes of it before that is said.
+const STARVES: Duration = Duration::from_secs(30);
 
 /// How often the brokers are asked how long the partitions are.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

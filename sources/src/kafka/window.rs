@@ -67,16 +67,28 @@ struct State {
     era: u64,
     /// Where the reader has to begin anew.
     restart: Option<u64>,
-    is_frozen: bool,
+    phase: Phase,
     /// Whether the newest message is one that cannot be read. Whoever goes elsewhere leaves it behind.
     is_damaged: bool,
-    is_closed: bool,
     /// Whether the reader has said that there is no more for now.
     is_at_end: bool,
     /// What the reader is in trouble with.
     trouble: Option<String>,
     /// Rows that were read since somebody asked.
     rows: u64,
+}
+
+/// What is done with a window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Nothing yet: nobody knows where the store is.
+    Idle,
+    /// It is filled and read.
+    Open,
+    /// Nothing more comes in.
+    Frozen,
+    /// Nobody reads it any more.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -141,9 +153,8 @@ impl Window {
             end: at,
             era: 0,
             restart: Some(at),
-            is_frozen: false,
+            phase: Phase::Idle,
             is_damaged: false,
-            is_closed: false,
             is_at_end: false,
             trouble: None,
             rows: 0,
@@ -160,7 +171,7 @@ impl Window {
 
     /// Lets nothing more in: what is there is delivered, and the rest is somebody else's.
     pub(super) fn freeze(&self) {
-        self.state().is_frozen = true;
+        self.state().freeze();
         self.changed.notify_all();
     }
 
@@ -183,7 +194,7 @@ impl Window {
     /// Returns the oldest messages that are not confirmed, of one broker.
     pub(super) fn unconfirmed(&self) -> Option<Unconfirmed> {
         let state = self.state();
-        if state.is_closed {
+        if state.phase == Phase::Closed {
             return None;
         }
         let mut waiting =
@@ -202,7 +213,7 @@ impl Window {
         if history != state.found.boot {
             // The next opening says what it means. Until then nothing more of it is read.
             state.throw_away();
-            state.is_frozen = true;
+            state.freeze();
             state.trouble = Some("its topic was deleted and made again".to_owned());
             return;
         }
@@ -217,7 +228,7 @@ impl Window {
     /// Takes note that nobody can say whose these messages are: they are read again, from a broker that answers.
     pub(super) fn doubt(&self, unconfirmed: Unconfirmed, why: String) {
         let mut state = self.state();
-        if unconfirmed.era == state.era && !state.is_frozen {
+        if unconfirmed.era == state.era && state.phase == Phase::Open {
             state.read_again(why);
         }
     }
@@ -267,7 +278,7 @@ impl Window {
         let mut state = self.state();
         let (_, _, offset) = message.place;
         let end = offset_of(offset + 1);
-        if state.restart.is_some() || state.is_frozen || state.is_damaged || end <= state.end {
+        if state.restart.is_some() || state.phase != Phase::Open || state.is_damaged || end <= state.end {
             return;
         }
         state.is_at_end = false;
@@ -298,7 +309,7 @@ impl Window {
             return true;
         }
         let readable = self.readable.borrow().offset;
-        let is_short = state.end < readable && !state.is_frozen && !state.is_damaged;
+        let is_short = state.end < readable && state.phase == Phase::Open && !state.is_damaged;
         if is_short && high.is_none_or(|high| offset_of(high) < readable) {
             // A leader that is behind, or was elected although it lacked messages: they may come yet, and are not passed over.
             let (end, once) = (kafkas(state.end), kafkas(readable));
@@ -322,7 +333,7 @@ impl Window {
     /// Says that a message cannot be read, though it is there: nothing behind it is read, either.
     pub(super) fn damaged(&self, what: &str) {
         let mut state = self.state();
-        if state.is_frozen || state.is_damaged || state.restart.is_some() {
+        if state.phase != Phase::Open || state.is_damaged || state.restart.is_some() {
             return;
         }
         let why = format!("{} cannot be read behind offset {}: {what}", self.name, kafkas(state.end));
@@ -354,16 +365,19 @@ impl Window {
 
 impl State {
     fn order(&mut self) -> Order {
-        if self.is_closed {
-            return Order::End;
+        match (self.phase, self.restart) {
+            (Phase::Closed, _) => Order::End,
+            (Phase::Idle | Phase::Frozen, _) => Order::Wait,
+            (Phase::Open, Some(position)) => Order::Begin(kafkas(position)),
+            (Phase::Open, None) if !self.is_damaged && self.has_room() => Order::Read,
+            (Phase::Open, None) => Order::Wait,
         }
-        if self.is_frozen {
-            return Order::Wait;
+    }
+
+    fn freeze(&mut self) {
+        if self.phase != Phase::Closed {
+            self.phase = Phase::Frozen;
         }
-        if let Some(position) = self.restart {
-            return Order::Begin(kafkas(position));
-        }
-        if !self.is_damaged && self.has_room() { Order::Read } else { Order::Wait }
     }
 
     /// Lets go of what was read, where there is too much.

@@ -124,7 +124,9 @@ fn each_broker_answers_for_what_it_gave() {
 }
 
 fn window() -> (Arc<Window>, PartitionLog) {
-    let (window, log) = Broker::new().window();
+    let (window, mut log) = Broker::new().window();
+    assert_eq!(window.order(), Order::Wait, "nobody knows where the store is");
+    log.begin(SpoolPosition { boot: OURS, offset: 0 });
     assert_eq!(window.order(), Order::Begin(0));
     window.begun(0, 0);
     (window, log)

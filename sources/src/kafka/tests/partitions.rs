@@ -235,6 +235,27 @@ async fn a_window_keeps_no_more_than_it_may_and_reads_again_what_it_let_go_of() 
     assert!(broker.reads() >= 100);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_has_is_not_read_again_however_much_it_is() {
+    let (broker, store) = (Broker::new(), Store::default());
+    let (value, header) = trades([7]).remove(0);
+    // More than a window holds lies before the position; and the restart is told of nothing new by it.
+    let long = format!("\"id\":\"{}\"", "x".repeat(256 << 10));
+    let long = String::from_utf8(value).unwrap().replace("\"id\":\"ETH-7\"", &long).into_bytes();
+    for _ in 0..100 {
+        broker.add(long.clone(), &header);
+    }
+    let run = store.run(&broker, 1_000);
+    store.until(100).await;
+    run.end().await;
+    let before = broker.reads();
+    let run = store.run(&broker, 1_000);
+    broker.trades(101..=105);
+    store.until(105).await;
+    run.end().await;
+    assert_eq!(broker.reads() - before, 5);
+}
+
 /// The position behind Kafka's offset `kafkas - 1`.
 fn at(kafkas: u64) -> SpoolPosition {
     SpoolPosition { boot: Boot(7), offset: kafkas * ROWS }

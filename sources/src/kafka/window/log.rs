@@ -12,7 +12,7 @@ use tidegate_core::{
     spool::{Boot, Item, SpoolPosition, Standing},
 };
 
-use super::{Ask, Found, Message, ROWS, STEP, State, What, Window, offset_of};
+use super::{Ask, Found, Message, Phase, ROWS, STEP, State, What, Window, offset_of};
 use crate::kafka::decode::{Decoder, Row};
 
 /// The delivery's end of a window. The reader ends when it is dropped.
@@ -66,6 +66,17 @@ impl Log for PartitionLog {
         }
     }
 
+    /// Has it read from there on. Before, it would be filled with what nobody asks for, and stay full.
+    fn begin(&mut self, position: SpoolPosition) {
+        let mut state = self.window.state();
+        state.seek(position.offset);
+        if state.phase == Phase::Idle {
+            state.phase = Phase::Open;
+        }
+        drop(state);
+        self.window.changed.notify_all();
+    }
+
     fn seek(&mut self, position: SpoolPosition) -> Result<()> {
         self.window.state().seek(position.offset);
         self.window.changed.notify_all();
@@ -76,7 +87,7 @@ impl Log for PartitionLog {
         let window = &*self.window;
         let (mut state, began) = (window.state(), Instant::now());
         // It was there once, and is being read again.
-        while state.at < upto && !state.has_more() && !state.is_frozen {
+        while state.at < upto && !state.has_more() && state.phase == Phase::Open {
             if began.elapsed() > PATIENCE {
                 let trouble = state.trouble.as_deref().unwrap_or("its broker gives nothing");
                 return Err(Error::transient(format!("{} cannot be read: {trouble}", window.name)));
@@ -161,7 +172,7 @@ impl Showing<'_> {
 
 impl Drop for PartitionLog {
     fn drop(&mut self) {
-        self.window.state().is_closed = true;
+        self.window.state().phase = Phase::Closed;
         self.window.changed.notify_all();
     }
 }
