@@ -8,6 +8,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tidegate_core::row::{Timestamp, time};
 
 /// A kind of instrument.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize, JsonSchema)]
@@ -81,12 +82,25 @@ pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 100 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
-/// `2APR26`, `26SEP26`
+/// Returns when an option or a future expires, as its name tells: at 08:00 UTC of its day.
+pub(super) fn expiry(name: &str) -> Option<Timestamp> {
+    let (year, month, day) = date(name.split('-').nth(1)?)?;
+    time(&format!("20{year:02}-{month:02}-{day:02}T08:00:00Z"))
+}
+
 fn is_date(text: &str) -> bool {
+    date(text).is_some()
+}
+
+/// `2APR26`, `26SEP26`: year of the century, month, day.
+fn date(text: &str) -> Option<(usize, usize, usize)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let Some((month, year)) = text.get(digits..).and_then(|rest| rest.split_at_checked(3)) else { return false };
+    let (month, year) = text.get(digits..)?.split_at_checked(3)?;
     let months = ["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
-    matches!(digits, 1 | 2) && months.contains(&month) && year.len() == 2 && year.bytes().all(|b| b.is_ascii_digit())
+    let month = months.iter().position(|name| *name == month)? + 1;
+    let is_year = year.len() == 2 && year.bytes().all(|b| b.is_ascii_digit());
+    let is_date = matches!(digits, 1 | 2) && is_year;
+    is_date.then_some((year.parse().ok()?, month, text.get(..digits)?.parse().ok()?))
 }
 
 #[cfg(test)]
@@ -114,6 +128,19 @@ mod tests {
         for (name, expected, index_name) in names {
             assert_eq!(market(name).map(|market| (market.kind, market.currency)), expected, "{name}");
             assert_eq!(index(name), index_name, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_tells_when_it_expires() {
+        for (name, expected) in [
+            ("ETH-26SEP26-2760-C", time("2026-09-26T08:00:00Z")),
+            ("BTC-2APR20", time("2020-04-02T08:00:00Z")),
+            ("ETH_USDC-PERPETUAL", None),
+            ("ETH_USDC", None),
+            ("ETH-99SEP26-2760-C", None),
+        ] {
+            assert_eq!(expiry(name), expected, "{name}");
         }
     }
 

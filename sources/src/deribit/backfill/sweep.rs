@@ -14,7 +14,7 @@ use tidegate_core::{
 
 use super::{
     super::{
-        instrument::{Kind, market},
+        instrument::{Kind, expiry, market},
         selection::later,
     },
     PAGE, number,
@@ -66,6 +66,8 @@ const OVERLAP: Duration = Duration::from_secs(1);
 /// And this much before the time up to which a session has vouched: a trade of then, of any instrument, shows that the host
 /// remembers it.
 const SHOWN: Duration = Duration::from_secs(300);
+/// An instrument that has expired, or does so before this time has passed, is asked for by its name.
+const EXPIRES: Duration = Duration::from_secs(900);
 /// More are forgotten, and their gaps asked for one by one.
 const MOST: usize = 16;
 
@@ -97,7 +99,9 @@ impl Sweeps {
             let is_recent = gap.after.is_some() && later(gap.since, RECENT) > now;
             let is_free = may_join(gap) && !self.0.iter().any(|sweep| sweep.gaps.contains_key(&gap.id));
             let is_here = market_of(gap).is_some_and(|(of, kind_of)| of == currency && kind_of == kind);
-            &*gap.stream.table == kinds::Trade::TABLE && is_recent && is_free && is_here
+            // Whether the lists of a market still have it then is written nowhere.
+            let lives = expiry(&gap.stream.symbol).is_none_or(|expiry| later(now, EXPIRES) < expiry);
+            &*gap.stream.table == kinds::Trade::TABLE && is_recent && is_free && is_here && lives
         };
         if !joins(&first) {
             return None;

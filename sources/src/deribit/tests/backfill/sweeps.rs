@@ -140,6 +140,8 @@ fn few_old_and_other_gaps_are_no_sweep() {
     assert!(is_single(script.on_gap(&beginnings)));
     let unknown: Vec<_> = many(30).into_iter().map(|gap| Gap { stream: stream("ETH-STRANGE"), ..gap }).collect();
     assert!(is_single(script.on_gap(&unknown)));
+    let expired = |gap: Gap| Gap { stream: stream(&gap.stream.symbol.replace("SEP26", "AUG26")), ..gap };
+    assert!(is_single(script.on_gap(&many(30).into_iter().map(expired).collect::<Vec<_>>())));
 }
 
 /// Returns many gaps of different options, each last seen at another trade of the last minutes.
