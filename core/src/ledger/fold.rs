@@ -40,6 +40,8 @@ pub(crate) struct Fold {
     /// Sessions of which nothing was heard since the ledger began, or since a part of the log that cannot be read: what they
     /// vouch for is claimed from then on.
     unheard: BTreeSet<u32>,
+    /// Streams that nobody listened to at a part of the log that cannot be read, and that no gap asks for.
+    unasked: BTreeSet<u32>,
     /// By how much our clock is ahead of that of each source's venue, as far as it was compared since the boot.
     ahead: HashMap<Arc<str>, i64>,
     /// Rows that were thrown away, since the store was told.
@@ -156,7 +158,11 @@ impl Fold {
                 self.hear(*session, *at);
                 let named: Vec<u32> = streams.iter().map(|(stream, _)| *stream).collect();
                 let all = if named.is_empty() { self.continuity.streams_of(*session).to_vec() } else { named };
-                all.into_iter().for_each(|stream| self.look(stream, *venue_at));
+                for stream in all {
+                    // What was made at that moment, and before, no gap asks for.
+                    let from = venue_at.0.saturating_add(i64::from(self.unasked.remove(&stream)));
+                    self.look(stream, Timestamp(from));
+                }
             }
             Control::Alive { session, at } => {
                 self.continuity.apply(control);
@@ -224,6 +230,15 @@ impl Fold {
                 line.time.turn(heard.unwrap_or_else(|| line.time.last().from), Known::because(State::Lost, UNREADABLE));
             }
             self.unheard.insert(session);
+        }
+        for stream in self.continuity.stream_ids().collect::<Vec<_>>() {
+            // The gap that it would have may be what cannot be read.
+            let is_away = |standing: &Standing<'_>| standing.covered_by.is_empty() && !standing.has_left;
+            let standing = self.continuity.standing(stream).filter(is_away);
+            let Some(Standing { owed_since, .. }) = standing.filter(|standing| !standing.is_asked_for) else { continue };
+            let Some(line) = self.lines.get_mut(&stream) else { continue };
+            line.time.turn(owed_since, Known::because(State::Lost, UNREADABLE));
+            self.unasked.insert(stream);
         }
     }
 

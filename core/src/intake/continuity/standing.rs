@@ -24,6 +24,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) owed_since: Timestamp,
     /// Whether a gap of it is open.
     pub(crate) has_gap: bool,
+    /// Whether one of these holds all that comes until somebody listens.
+    pub(crate) is_asked_for: bool,
 }
 
 impl Continuity {
@@ -37,6 +39,7 @@ impl Continuity {
             since: stream.since,
             owed_since: stream.owed_since(),
             has_gap: stream.gaps.iter().any(|gap| !gap.is_over()),
+            is_asked_for: stream.is_open_right(),
         })
     }
 

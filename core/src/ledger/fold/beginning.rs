@@ -119,11 +119,12 @@ impl Fold {
 /// Returns a stream that the store has and the log does not know, if that is news: the entry that named it cannot be read any
 /// more.
 fn forgotten(stored: StoredLine) -> Option<Line> {
-    let StoredLine { row, source, key, mut time, heard } = stored;
+    let StoredLine { row, source, key, mut time, heard: _ } = stored;
     let lost = Known::because(State::Lost, UNREADABLE);
     time.paint(EVER, |known| (known.state == State::Open).then(|| lost.clone()));
     if time.last().known.state == State::Received {
-        time.turn(heard.unwrap_or_else(|| time.last().from), lost);
+        // How far its records came before the last sign of life nobody can tell.
+        time.turn(time.last().from, lost);
     }
     time.changes().is_some().then(|| Line::new(Some(row), source, key, time))
 }
