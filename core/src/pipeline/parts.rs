@@ -27,6 +27,7 @@ use crate::{
     health::{StageHealth, StageId},
     intake,
     metrics::PipelineMetrics,
+    outside,
     source::Lines,
     spool::{SourceInfo, inspect::inspect},
     table::Derived,
@@ -99,7 +100,9 @@ impl Parts {
         let redrives = way.redrives(sinks, known, derived);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            sources.spawn(way.source(number, feed, held).run());
+            // Also one that blocks, as it should not, is nobody else's trouble.
+            let running = outside::spawn_apart(way.source(number, feed, held).run());
+            sources.spawn(async { running.await.unwrap_or(SourceEnd::Failed) });
         }
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
