@@ -165,6 +165,8 @@ async fn sources_that_keep_their_threads_hold_up_nobody_and_are_left_behind() {
     let (code, log) = program.ended().await;
     assert_eq!(code, 1, "{log}");
     assert_eq!(log.matches("a source does not end, and is left behind").count(), blocking, "{log}");
+    let well = "sqlite: 3 rows stored since the start, nothing left in the spool";
+    assert_eq!(log.matches(well).count(), blocking, "all that they gave is where it belongs: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
