@@ -105,10 +105,12 @@ impl Fault {
 
     /// Returns it as `--faults` has it: its name, and the code of a goodbye where it is not the usual one.
     pub(super) fn shown(&self) -> Cow<'static, str> {
-        match self {
-            Self::Close { code } if *code != GOING_AWAY => format!("{}:{code}", self.name()).into(),
-            other => other.name().into(),
+        if let Self::Close { code } = self
+            && *code != GOING_AWAY
+        {
+            return format!("{}:{code}", self.name()).into();
         }
+        self.name().into()
     }
 
     /// Returns the fault of a name, with the values that `--faults` gives it.
