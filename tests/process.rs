@@ -295,6 +295,34 @@ async fn in_a_log_of_json_the_report_of_sigusr1_is_a_line_like_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_file_gets_what_the_terminal_would_and_is_put_aside_at_its_size() {
+    let bench = Bench::start(busy(500.0), "", "").await;
+    bench.write(
+        "tidegate.toml",
+        "listen = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\nstats = \"0s\"\n[log.file]\npath = \"run.log\"\nmax = \"1KiB\"\n",
+    );
+    let mut program = bench.run();
+    program.until_committed(100).await;
+    let (code, said) = program.stop().await;
+    assert_eq!((code, said.contains("subscribed eth")), (0, false), "{said}");
+    let text = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    let files: Vec<String> = (1..=7).rev().map(|number| format!("run.log.{number}")).collect();
+    let files = files.iter().filter(|name| bench.path(name).exists()).map(|name| text(name));
+    let files: Vec<String> = files.chain([text("run.log")]).collect();
+    assert!(files.len() > 1, "{files:?}");
+    // A file ends with the line that makes it as long as it may be.
+    assert!(files.iter().rev().skip(1).all(|file| (512..4096).contains(&file.len())), "{files:?}");
+    let lines: Vec<Value> =
+        files.iter().flat_map(|file| file.lines()).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let place =
+        |words: &str| lines.iter().position(|line| line["message"].as_str().is_some_and(|said| said.contains(words)));
+    assert!(
+        place("start eth") < place("subscribed eth") && place("subscribed eth") < place("stopped eth"),
+        "{lines:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_after_kill_9_says_where_it_resumes() {
     let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();

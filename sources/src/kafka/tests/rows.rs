@@ -132,7 +132,7 @@ fn an_arrow_stream_that_is_broken_anywhere_or_of_other_types_is_poison_or_rows_a
     let right = stream(&written);
     assert!(matches!(decode(&right), Decoded::Rows(_)));
     for at in 0..right.len() {
-        for change in [0x01, 0x80, 0xff] {
+        for change in [0x01, 0xff] {
             let mut broken = right.clone();
             broken[at] ^= change;
             drop(decode(&broken));
