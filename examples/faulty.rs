@@ -64,8 +64,10 @@ impl Source for FaultySource {
             cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
         }
         cx.flush().await?;
-        while self.blocks {
-            std::thread::park();
+        if self.blocks {
+            loop {
+                std::thread::park();
+            }
         }
         let source = self;
         panic!("the source has a fault: {source:?}");

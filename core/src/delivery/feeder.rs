@@ -171,14 +171,13 @@ impl<L: Log> Feeder<L> {
         self.position = None;
         self.builder.clear();
         let (mut portion, mut border) = (Portion::new(from), false);
-        let (mut unreadable, mut unplanned) = (Vec::new(), None);
         let mut collected = Collected::default();
         let most_offsets = (self.bounds.rows as u64).saturating_mul(OFFSETS_FOR_A_ROW);
         let mut asked = Vec::new();
         loop {
             let (rows, bytes) = collected.room(&self.bounds, self.plan.most_rows());
             let Self { log, builder, refused, redrives, segment, sink, .. } = self;
-            let mut taker = Taker { builder, sink, refused, redrives, asked };
+            let mut taker = Taker { builder, sink, refused, redrives, asked, unreadable: Vec::new(), unplanned: None };
             let mut is_cut = false;
             log.read(upto, &mut |seen| {
                 let held = taker.builder.rows();
@@ -189,32 +188,15 @@ impl<L: Log> Feeder<L> {
                     is_cut = is_full && !is_long;
                     return ControlFlow::Break(());
                 }
-                match taker.take(&seen, &mut portion) {
-                    None => {}
-                    Some(Stop::Unplanned(source)) => {
-                        unplanned = Some(source);
-                        return ControlFlow::Break(());
-                    }
-                    // For each of them the range is read again, so they are collected.
-                    Some(Stop::Unreadable(letter)) => {
-                        unreadable.push(*letter);
-                        if unreadable.len() == MOST_UNREADABLE {
-                            return ControlFlow::Break(());
-                        }
-                    }
-                }
+                taker.take(&seen, &mut portion)?;
                 portion.bytes += seen.bytes();
-                portion.to = match seen {
-                    Seen::Missing { position } | Seen::Void { position, .. } | Seen::Poison { position, .. } => {
-                        position
-                    }
-                    Seen::Item { position, segment: entered, .. } => {
-                        border |= segment.replace(entered).is_some_and(|left| left != entered);
-                        position
-                    }
-                };
+                portion.to = seen.position();
+                if let Seen::Item { segment: entered, .. } = seen {
+                    border |= segment.replace(entered).is_some_and(|left| left != entered);
+                }
                 ControlFlow::Continue(())
             })?;
+            let Taker { unreadable, unplanned, .. } = taker;
             asked = taker.asked;
             if !unreadable.is_empty() {
                 return Ok(Read::Unreadable(unreadable));
@@ -303,10 +285,28 @@ struct Taker<'a> {
     redrives: &'a HashMap<Cause, Redriven>,
     /// Rows that send dead letters again, and of which nobody has said whether they go.
     asked: Vec<Sent>,
+    /// Rows that cannot be read. For each the range is read again, so they are collected.
+    unreadable: Vec<DeadLetter>,
+    /// The source of a row that the plan does not have.
+    unplanned: Option<SourceInfo>,
 }
 
 impl Taker<'_> {
-    fn take(&mut self, seen: &Seen<'_>, portion: &mut Portion) -> Option<Stop> {
+    fn take(&mut self, seen: &Seen<'_>, portion: &mut Portion) -> ControlFlow<()> {
+        match self.fate(seen, portion) {
+            None => return ControlFlow::Continue(()),
+            Some(Stop::Unplanned(source)) => self.unplanned = Some(source),
+            Some(Stop::Unreadable(letter)) => {
+                self.unreadable.push(*letter);
+                if self.unreadable.len() < MOST_UNREADABLE {
+                    return ControlFlow::Continue(());
+                }
+            }
+        }
+        ControlFlow::Break(())
+    }
+
+    fn fate(&mut self, seen: &Seen<'_>, portion: &mut Portion) -> Option<Stop> {
         let (position, item, source) = match seen {
             Seen::Item { position, item, source, .. } => (position, item, source),
             Seen::Missing { position } => {

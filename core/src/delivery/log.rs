@@ -159,6 +159,16 @@ pub struct Poison {
 }
 
 impl Seen<'_> {
+    /// Returns where the log stands behind it.
+    pub(super) fn position(&self) -> SpoolPosition {
+        match self {
+            Self::Item { position, .. }
+            | Self::Missing { position }
+            | Self::Void { position, .. }
+            | Self::Poison { position, .. } => *position,
+        }
+    }
+
     /// Returns about how many bytes it takes in the log.
     pub fn bytes(&self) -> u64 {
         match self {

@@ -156,13 +156,7 @@ impl Fold {
                 self.continuity.apply(control);
                 self.ahead.insert(source.as_str().into(), at.0.saturating_sub(venue_at.0));
                 self.hear(*session, *at);
-                let named: Vec<u32> = streams.iter().map(|(stream, _)| *stream).collect();
-                let all = if named.is_empty() { self.continuity.streams_of(*session).to_vec() } else { named };
-                for stream in all {
-                    // What was made at that moment, and before, no gap asks for.
-                    let from = venue_at.0.saturating_add(i64::from(self.unasked.remove(&stream)));
-                    self.look(stream, Timestamp(from));
-                }
+                self.confirmed(*session, streams.iter().map(|(stream, _)| *stream).collect(), *venue_at);
             }
             Control::Alive { session, at } => {
                 self.continuity.apply(control);
@@ -206,6 +200,16 @@ impl Fold {
             | Control::Malformed { .. }
             | Control::SegmentDropped { .. }
             | Control::Redrive { .. } => self.continuity.apply(control),
+        }
+    }
+
+    /// A session vouches for these streams from now on, or for all of its own where none is named.
+    fn confirmed(&mut self, session: u32, named: Vec<u32>, venue_at: Timestamp) {
+        let streams = if named.is_empty() { self.continuity.streams_of(session).to_vec() } else { named };
+        for stream in streams {
+            // What was made at that moment, and before, no gap asks for.
+            let from = venue_at.0.saturating_add(i64::from(self.unasked.remove(&stream)));
+            self.look(stream, Timestamp(from));
         }
     }
 

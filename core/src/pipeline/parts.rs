@@ -101,9 +101,7 @@ impl Parts {
         let redrives = way.redrives(sinks, known, derived);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            // Also one that blocks, as it should not, is nobody else's trouble.
-            let running = outside::spawn_apart(way.source(number, feed, held).run());
-            sources.spawn(async { running.await.unwrap_or(SourceEnd::Failed) });
+            sources.spawn(way.source(number, feed, held));
         }
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
@@ -213,9 +211,14 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Returns a source, to be run.
-    fn source(&self, number: usize, feed: SourceFeed, held: Option<String>) -> Supervised {
-        Supervised {
+    /// Starts a source, and returns its end. Also one that blocks, as it should not, is nobody else's trouble.
+    fn source(
+        &self,
+        number: usize,
+        feed: SourceFeed,
+        held: Option<String>,
+    ) -> impl Future<Output = SourceEnd> + Send + use<> {
+        let supervised = Supervised {
             held,
             folder: self.folder.source(&feed.name),
             lines: Lines::new(number as u16, feed.owned_tables(), self.queue.clone()),
@@ -227,7 +230,9 @@ impl Way<'_> {
             health: feed.health(&self.around.registry, self.pipeline),
             name: feed.name,
             make: feed.make,
-        }
+        };
+        let running = outside::spawn_apart(supervised.run());
+        async { running.await.unwrap_or(SourceEnd::Failed) }
     }
 
     /// Starts to look for dead letters that are to be sent again, of these sinks.
