@@ -3,9 +3,11 @@
 
 mod descriptors;
 mod http;
+mod json_lines;
 mod listener;
 pub(crate) mod logging;
 mod outlet;
+mod token;
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
@@ -54,7 +56,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let plan = Arc::new(plan);
     // Before anything else that the other process has too.
     let strays = look_around(&plan).await?;
-    let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
+    let server = http::Server::bind(&plan.host, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
 
@@ -330,7 +332,7 @@ impl Reports {
             () = tick(&mut self.stats) => self.tell_stats(),
             () = tick(&mut self.report) => {
                 let report = json(&self.registry.report()).to_string();
-                info!(report, "report");
+                info!(target: json_lines::OF_HOST, report, "report");
             }
             () = tick(&mut self.parent) => self.tell_parent(),
             _ = self.upkeep.tick() => {
