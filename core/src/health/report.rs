@@ -38,7 +38,9 @@ pub struct Check {
     pub status: Status,
     /// When it last gave a sign of life: a frame, a commit, a probe, a change of state.
     pub last_check: String,
-    /// How long the last probe took; `None` where there was none, as where the stage's own work is the probe.
+    /// How long the last thing took that shows that it works; `None` before the first one. Of a source on a WebSocket: from a ping
+    /// to its answer, before the first answer from asking for a channel to its confirmation. Of a spool: an fsync. Of a sink: a
+    /// commit or a probe. Of a ledger and of dead letters: a write. Others have none.
     pub duration: Option<String>,
     /// Since when it is in this state.
     pub since: String,
@@ -78,6 +80,9 @@ pub struct SourceDetail {
     pub connections: u64,
     /// What was asked for, and what became of it.
     pub subscriptions: Subscriptions,
+    /// The first of the quiet ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quiet_channels: Vec<String>,
     /// When the last frame came.
     pub last_frame: Option<String>,
     /// When the last row came.
@@ -104,6 +109,9 @@ pub struct Subscriptions {
     pub confirmed: u64,
     /// Refused, also silently.
     pub refused: u64,
+    /// Confirmed, and without a message for `quiet_after`, or ever; the other confirmed ones have data. Looked at ten times within
+    /// that time.
+    pub quiet: u64,
 }
 
 /// How far the filling of gaps has come, since somebody listens again.
@@ -296,9 +304,7 @@ impl Check {
         Self {
             status,
             last_check: clock.ago(newest),
-            duration: Some(stage.evidence.check_took.duration())
-                .filter(|took| !took.is_zero())
-                .map(|took| humantime::format_duration(took).to_string()),
+            duration: stage.evidence.took().map(|took| humantime::format_duration(took).to_string()),
             since: clock.ago(in_state_for),
             reason,
             required: stage.is_required(),
@@ -317,6 +323,7 @@ impl Detail {
                 subscribed: evidence.is_subscribed.load(Relaxed),
                 connections: evidence.connections.number(),
                 subscriptions: Subscriptions::of(stage),
+                quiet_channels: evidence.quiet(),
                 last_frame: ago(&evidence.last_frame),
                 last_row: ago(&evidence.last_record),
                 rows_received: evidence.rows_received.number(),
@@ -398,6 +405,7 @@ impl Subscriptions {
             wanted: stage.evidence.subscriptions_wanted.number(),
             confirmed: stage.evidence.subscriptions_confirmed.number(),
             refused: stage.evidence.subscriptions_refused.number(),
+            quiet: stage.evidence.subscriptions_quiet.number(),
         }
     }
 }
