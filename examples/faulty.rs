@@ -16,12 +16,15 @@ use tidegate::{
     spool::SpoolPosition,
 };
 
-/// Gives a few rows, then panics.
+/// Gives a few rows, then panics, or never comes back.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct FaultySource {
     /// Rows before the panic.
     rows: u64,
+    /// Whether it keeps its thread for ever instead.
+    #[serde(default)]
+    blocks: bool,
     /// A secret, which the panic's own words show as any debug print of it does.
     #[serde(default)]
     key: Option<Secret>,
@@ -61,6 +64,9 @@ impl Source for FaultySource {
             cx.emit(now, mark, &Trade { price: n as f64, size: 1.0, ..Trade::default() });
         }
         cx.flush().await?;
+        while self.blocks {
+            std::thread::park();
+        }
         let source = self;
         panic!("the source has a fault: {source:?}");
     }

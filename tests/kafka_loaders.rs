@@ -191,6 +191,61 @@ async fn a_source_that_panics_leaves_the_group_and_its_next_run_has_all_partitio
     assert_eq!(code, 0, "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_not_there_is_told_for_as_long_as_it_is_not_and_others_are_read() {
+    let mut bench = Bench::start(["trades"]).await;
+    let mut collector = Collector::open(&bench, "first", "json", Table::of::<Trade<'_>>()).await;
+    collector.write(60, |log, mark| _ = log.emit(mark, &Trade { price: 1.5, size: 2.0, ..Trade::default() })).await;
+    bench.topics.push("quotes".to_owned());
+    let mut loader = bench.loader("a");
+    loader
+        .until("the others are read", |report| source(report)["lag"].as_object().is_some_and(|lag| lag.len() == 6))
+        .await;
+    bench.until_more("trades", 59).await;
+    let is_told = |report: &Value| {
+        source(report)["status"] == "degraded"
+            && source(report)["reason"].as_str().unwrap().contains("topic `quotes` is not there")
+    };
+    loader.until("the missing one is told", is_told).await;
+    let asked = |report: &Value| source(report)["last_check"].as_str().map(str::to_owned);
+    // It says so at each look, and not at the first alone.
+    let mut looks = std::collections::BTreeSet::new();
+    while looks.len() < 4 {
+        let report = loader.next_report().await;
+        assert!(is_told(&report), "{report:#}");
+        looks.insert(asked(&report));
+    }
+    let mut quotes = Collector::open(&bench, "second", "json", Table::of::<Quote>()).await;
+    quotes.write(60, |log, mark| _ = log.emit(mark, &Quote { bid_price: Some(0.5), ..Quote::default() })).await;
+    loader.until("it is read once it is there", |report| source(report)["status"] == "healthy").await;
+    bench.until_more("quotes", 59).await;
+    let (code, log) = loader.stop().await;
+    assert_eq!(code, 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loader_without_a_partition_is_ready() {
+    let bench = Bench::start(["trades"]).await;
+    drop(Collector::of(&bench, "first", "json", Table::of::<Trade<'_>>(), 1).await);
+    let mut loaders = [bench.loader("a"), bench.loader("b")];
+    for loader in &mut loaders {
+        loader.until("it is a member", |report| source(report)["status"] == "healthy").await;
+        let deadline = Instant::now() + PATIENCE;
+        while loader.get("/health/ready").await.0 != 200 {
+            assert!(Instant::now() < deadline, "it is never ready: {}", loader.get("/health/ready").await.1);
+            loader.next_report().await;
+        }
+    }
+    for loader in loaders {
+        let (code, log) = loader.stop().await;
+        assert_eq!(code, 0, "{log}");
+    }
+}
+
+fn source(report: &Value) -> &Value {
+    &report["checks"]["load/source.collectors"]
+}
+
 /// Writes what is no row of a collector: a transaction that is aborted, and a message that is no JSON.
 fn spoil(brokers: &str, topic: &str) {
     use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -395,8 +450,12 @@ struct Collector {
 
 impl Collector {
     async fn open(bench: &Bench, pipeline: &str, format: &str, columns: Table) -> Self {
+        Self::of(bench, pipeline, format, columns, 6).await
+    }
+
+    async fn of(bench: &Bench, pipeline: &str, format: &str, columns: Table, partitions: u32) -> Self {
         let config: KafkaConfig = serde_json::from_value(json!({
-            "brokers": bench.kafka.url(), "format": format, "create": { "partitions": 6 },
+            "brokers": bench.kafka.url(), "format": format, "create": { "partitions": partitions },
         }))
         .unwrap();
         let log = MemoryLog::new("deribit", vec![columns]);

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use serde_json::Value;
 use support::{Bench, Program, busy};
@@ -16,6 +16,11 @@ async fn a_second_process_on_the_same_data_is_refused_with_the_first_ones_id() {
     let (code, log) = bench.run().ended().await;
     assert_ne!(code, 0, "{log}");
     assert!(log.contains(&first.id().to_string()), "the first one's process id, {}, is said:\n{log}", first.id());
+    // The venue's limits are those of a process: another pipeline beside it has a data directory of its own, too.
+    bench.write("other.toml", &named(&bench, "other"));
+    let ran = support::tidegate(bench.folder(), &["run", "other.toml"]);
+    let said = format!("`data` is already in use by pid {}", first.id());
+    assert!(ran.code == 2 && ran.said.contains(&said), "{said}: {ran:?}");
     bench.settle(&mut first).await.assert_exact(&first.log());
 }
 
@@ -137,6 +142,31 @@ async fn a_sink_that_hangs_holds_up_nobody_and_not_the_end() {
     let (code, log) = program.ended().await;
     assert_eq!(code, 0, "{log}");
     assert!(log.contains("faulty: 0 rows stored since the start, ") && log.contains("rows stay in the spool"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sources_that_keep_their_threads_hold_up_nobody_and_are_left_behind() {
+    let bench = Bench::start(busy(500.0), "", "").await;
+    // More than the runtime has workers.
+    let blocking = std::thread::available_parallelism().map_or(2, usize::from) + 2;
+    for number in 0..blocking {
+        let path = bench.path(&format!("blocks{number}.sqlite"));
+        let head = format!("[pipeline]\nname = \"blocks{number}\"\n[source.faulty]\nrows = 3\nblocks = true\n");
+        bench.write(&format!("blocks{number}.toml"), &format!("{head}[sink.sqlite]\npath = \"{}\"\n", path.display()));
+    }
+    let mut program = Program::faulty(bench.folder(), &["run", ".", "--supervised", "50ms", "--drain", "1s"], "");
+    let has_rows = |report: &Value, number: usize| {
+        report["checks"][format!("blocks{number}/sink.sqlite")]["rows_committed"].as_u64() == Some(3)
+    };
+    program.until("what they gave is stored", |report| (0..blocking).all(|number| has_rows(report, number))).await;
+    program.until_committed(500).await;
+    bench.settle(&mut program).await.assert_exact(&program.log());
+    program.signal("TERM");
+    let (code, log) = program.ended().await;
+    assert_eq!(code, 1, "{log}");
+    assert_eq!(log.matches("a source does not end, and is left behind").count(), blocking, "{log}");
+    let well = "sqlite: 3 rows stored since the start, nothing left in the spool";
+    assert_eq!(log.matches(well).count(), blocking, "all that they gave is where it belongs: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,6 +295,34 @@ async fn in_a_log_of_json_the_report_of_sigusr1_is_a_line_like_the_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_log_file_gets_what_the_terminal_would_and_is_put_aside_at_its_size() {
+    let bench = Bench::start(busy(500.0), "", "").await;
+    bench.write(
+        "tidegate.toml",
+        "listen = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\nstats = \"0s\"\n[log.file]\npath = \"run.log\"\nmax = \"1KiB\"\n",
+    );
+    let mut program = bench.run();
+    program.until_committed(100).await;
+    let (code, said) = program.stop().await;
+    assert_eq!((code, said.contains("subscribed eth")), (0, false), "{said}");
+    let text = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    let files: Vec<String> = (1..=7).rev().map(|number| format!("run.log.{number}")).collect();
+    let files = files.iter().filter(|name| bench.path(name).exists()).map(|name| text(name));
+    let files: Vec<String> = files.chain([text("run.log")]).collect();
+    assert!(files.len() > 1, "{files:?}");
+    // A file ends with the line that makes it as long as it may be.
+    assert!(files.iter().rev().skip(1).all(|file| (512..4096).contains(&file.len())), "{files:?}");
+    let lines: Vec<Value> =
+        files.iter().flat_map(|file| file.lines()).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let place =
+        |words: &str| lines.iter().position(|line| line["message"].as_str().is_some_and(|said| said.contains(words)));
+    assert!(
+        place("start eth") < place("subscribed eth") && place("subscribed eth") < place("stopped eth"),
+        "{lines:#?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_after_kill_9_says_where_it_resumes() {
     let bench = Bench::start(busy(500.0), "", "").await;
     let mut program = bench.run();
@@ -283,8 +341,5 @@ fn named(bench: &Bench, name: &str) -> String {
 
 /// Runs the program with the components that have faults beside the built-in ones.
 fn run_faulty(bench: &Bench) -> Program {
-    let tidegate = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
-    let faulty = tidegate.with_file_name("examples").join("faulty");
-    assert!(faulty.exists(), "`cargo test` makes the examples, too; for one test alone: cargo build --example faulty");
-    Program::start_as(&faulty, bench.folder(), &["run", ".", "--supervised", "50ms"])
+    Program::faulty(bench.folder(), &["run", ".", "--supervised", "50ms"], "")
 }

@@ -37,7 +37,7 @@ impl Program {
         Self::start_with(program, folder, args, &[])
     }
 
-    /// Starts the program that panics at a place: `PLACE*TIMES`.
+    /// Starts the program with components that have faults; it panics itself at a place: `PLACE*TIMES`, or nothing.
     pub fn faulty(folder: &Path, args: &[&str], place: &str) -> Self {
         let faulty = Path::new(env!("CARGO_BIN_EXE_tidegate")).with_file_name("examples").join("faulty");
         assert!(

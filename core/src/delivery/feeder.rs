@@ -72,8 +72,9 @@ struct Redriven {
 pub(crate) enum Read {
     /// A range, with its rows.
     Range { portion: Portion, border: bool, rows: Vec<TableRows> },
-    /// A row whose bytes are none of its table's. It has to become a dead letter before the range is read again.
-    Unreadable(Box<DeadLetter>),
+    /// Rows whose bytes are none of their table's, and what is no row. They have to become dead letters before the range is read
+    /// again.
+    Unreadable(Vec<DeadLetter>),
     /// Rows for which a derived table has no value. They have to become dead letters before the range is read again.
     Unfit(Vec<DeadLetter>),
     /// Rows that send dead letters again. The letters have to say whether they go before the range is read again.
@@ -169,7 +170,8 @@ impl<L: Log> Feeder<L> {
         }
         self.position = None;
         self.builder.clear();
-        let (mut portion, mut border, mut stop) = (Portion::new(from), false, None);
+        let (mut portion, mut border) = (Portion::new(from), false);
+        let (mut unreadable, mut unplanned) = (Vec::new(), None);
         let mut collected = Collected::default();
         let most_offsets = (self.bounds.rows as u64).saturating_mul(OFFSETS_FOR_A_ROW);
         let mut asked = Vec::new();
@@ -180,15 +182,26 @@ impl<L: Log> Feeder<L> {
             let mut is_cut = false;
             log.read(upto, &mut |seen| {
                 let held = taker.builder.rows();
-                let is_long = portion.fates.offsets() - portion.fates.missing + held as u64 >= most_offsets;
+                let is_long = portion.fates.offsets() - portion.fates.missing + held as u64 >= most_offsets
+                    || portion.fates.refused >= MOST_UNREADABLE as u64;
                 let is_full = held >= rows || taker.builder.bytes() >= bytes || is_long;
                 if is_full || taker.is_too_early(&seen, from) {
                     is_cut = is_full && !is_long;
                     return ControlFlow::Break(());
                 }
-                if let Some(why) = taker.take(&seen, &mut portion) {
-                    stop = Some(why);
-                    return ControlFlow::Break(());
+                match taker.take(&seen, &mut portion) {
+                    None => {}
+                    Some(Stop::Unplanned(source)) => {
+                        unplanned = Some(source);
+                        return ControlFlow::Break(());
+                    }
+                    // For each of them the range is read again, so they are collected.
+                    Some(Stop::Unreadable(letter)) => {
+                        unreadable.push(*letter);
+                        if unreadable.len() == MOST_UNREADABLE {
+                            return ControlFlow::Break(());
+                        }
+                    }
                 }
                 portion.bytes += seen.bytes();
                 portion.to = match seen {
@@ -203,15 +216,16 @@ impl<L: Log> Feeder<L> {
                 ControlFlow::Continue(())
             })?;
             asked = taker.asked;
-            match stop {
-                Some(Stop::Unreadable(letter)) => return Ok(Read::Unreadable(letter)),
-                Some(Stop::Unplanned(source)) => {
-                    self.plan = Arc::new(self.plan.with(source).map_err(does_not_fit)?);
-                    self.builder = ChunkBuilder::new(self.plan.clone());
-                    return Ok(Read::Replanned);
-                }
-                None if !asked.is_empty() => return Ok(Read::Redrives(asked)),
-                None => {}
+            if !unreadable.is_empty() {
+                return Ok(Read::Unreadable(unreadable));
+            }
+            if let Some(source) = unplanned {
+                self.plan = Arc::new(self.plan.with(source).map_err(does_not_fit)?);
+                self.builder = ChunkBuilder::new(self.plan.clone());
+                return Ok(Read::Replanned);
+            }
+            if !asked.is_empty() {
+                return Ok(Read::Redrives(asked));
             }
             let bytes = self.builder.bytes();
             collected.add(self.builder.finish_without(&self.refused), bytes, &mut portion.fates);
@@ -455,3 +469,6 @@ fn unplanned(source: &RowSource<'_>) -> Stop {
 
 /// How many offsets one chunk may cover for each row that it may hold: a filter that passes little still moves on.
 const OFFSETS_FOR_A_ROW: u64 = 20;
+
+/// How many rows that cannot be read are collected: each may be as long as a message.
+const MOST_UNREADABLE: usize = 256;

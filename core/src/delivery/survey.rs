@@ -37,12 +37,13 @@ pub(crate) fn survey<L: Log>(
                 from = portion.to;
             }
             // Each has its range read again.
-            Read::Unreadable(letter) if unreadable == MOST_UNREADABLE => {
-                return Err(Error::permanent("too many rows of the spool cannot be read").because(letter.error));
-            }
-            Read::Unreadable(letter) => {
-                unreadable += 1;
-                feeder.leave_out([letter.cause()]);
+            Read::Unreadable(letters) => {
+                unreadable += letters.len();
+                if let Some(letter) = letters.first().filter(|_| unreadable > MOST_UNREADABLE) {
+                    let why = Error::permanent("too many rows of the spool cannot be read");
+                    return Err(why.because(letter.error.clone()));
+                }
+                feeder.leave_out(letters.iter().map(DeadLetter::cause));
             }
             Read::Unfit(letters) => feeder.leave_out(letters.iter().map(DeadLetter::cause)),
             // Dead letters that were sent again: their first rows are counted.

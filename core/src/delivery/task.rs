@@ -458,7 +458,7 @@ impl<L: Log> Delivery<L> {
             }
             Ok(Read::Replanned) => Event::Again(None),
             Ok(Read::Redrives(rows)) => self.ask_letters(rows).await,
-            Ok(Read::Unreadable(letter)) => self.leave_out(vec![*letter]).await,
+            Ok(Read::Unreadable(letters)) => self.leave_out(letters).await,
             Ok(Read::Unfit(letters)) => {
                 self.reporter.unfit(&letters, Instant::now());
                 self.leave_out(letters).await

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
@@ -70,6 +71,8 @@ pub struct Running {
     pub synced_offset: watch::Receiver<u64>,
     /// Whether rows of a feed that cannot wait are taken: not while the spool is full and nothing may be dropped.
     pub room: watch::Receiver<bool>,
+    /// Cancelled where nothing more is to be taken from the queue, whoever could still put something in.
+    pub end: CancellationToken,
     /// Ends when the queue is closed and all that was in it is durable, or when the disk fails.
     pub task: JoinHandle<Result<()>>,
 }

@@ -44,8 +44,9 @@ impl Started {
         let asks = self.task.boards.iter().map(Board::subscribe).collect();
         let (synced_offset, room) = (self.task.synced_offset.subscribe(), self.task.room.subscribe());
         // Appending waits for the disk.
+        let end = self.task.end.clone();
         let task = outside::spawn_apart(self.task.run(handovers));
-        (Running { asks, synced_offset, room, task }, queue)
+        (Running { asks, synced_offset, room, end, task }, queue)
     }
 }
 
@@ -74,6 +75,8 @@ pub(super) struct Task {
     synced_offset: watch::Sender<u64>,
     floors: Vec<watch::Receiver<delivery::Floor>>,
     stop: CancellationToken,
+    /// Nothing more is taken, whoever may still hold a way to the queue.
+    end: CancellationToken,
     /// The fsync under way.
     syncing: Option<JoinHandle<SyncDone>>,
     sync_began: Option<Instant>,
@@ -81,7 +84,8 @@ pub(super) struct Task {
     waiting_since: Option<Instant>,
     /// Whether the boards may be out of date.
     is_dirty: bool,
-    published: Option<Instant>,
+    /// When the boards are published again at the earliest.
+    publish_at: Option<Instant>,
     kept_up: Option<Instant>,
     is_full: bool,
     /// What is said of it since no new segment can be begun.
@@ -120,11 +124,12 @@ impl Task {
             synced_offset: watch::channel(0).0,
             floors: Vec::new(),
             stop: CancellationToken::new(),
+            end: CancellationToken::new(),
             syncing: None,
             sync_began: None,
             waiting_since: None,
             is_dirty: true,
-            published: None,
+            publish_at: None,
             kept_up: None,
             is_full: false,
             no_segment: None,
@@ -167,6 +172,7 @@ impl Task {
                     self.keep_up();
                     self.retire()?;
                 }
+                () = self.end.cancelled(), if !handovers.is_closed() => handovers.close(),
                 handover = handovers.recv(), if is_open => match handover {
                     Some(handover) => self.take_new((handover, Place::default())).await?,
                     None => is_open = false,
@@ -465,8 +471,7 @@ impl Task {
     }
 
     fn publish_at(&self) -> Option<Instant> {
-        let at = |published: Instant| published + PUBLISH_EVERY;
-        self.is_dirty.then(|| self.published.map_or_else(Instant::now, at))
+        self.is_dirty.then(|| self.publish_at.unwrap_or_else(Instant::now))
     }
 
     fn publish(&mut self) -> Result<()> {
@@ -480,7 +485,8 @@ impl Task {
             }
         }
         self.is_dirty = false;
-        self.published = Some(now);
+        // With very many open gaps it takes no more than a fifth of the time.
+        self.publish_at = Some(Instant::now() + PUBLISH_EVERY.max(4 * now.elapsed()));
         for (source, gaps) in abandoned {
             let why = "no longer subscribed to, and not repeatable";
             self.enter(|intake, now| intake.give_up(now, source, &gaps, why))?;

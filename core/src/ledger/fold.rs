@@ -235,7 +235,9 @@ impl Fold {
             // The gap that it would have may be what cannot be read.
             let is_away = |standing: &Standing<'_>| standing.covered_by.is_empty() && !standing.has_left;
             let standing = self.continuity.standing(stream).filter(is_away);
-            let Some(Standing { owed_since, .. }) = standing.filter(|standing| !standing.is_asked_for) else { continue };
+            let Some(Standing { owed_since, .. }) = standing.filter(|standing| !standing.is_asked_for) else {
+                continue;
+            };
             let Some(line) = self.lines.get_mut(&stream) else { continue };
             line.time.turn(owed_since, Known::because(State::Lost, UNREADABLE));
             self.unasked.insert(stream);

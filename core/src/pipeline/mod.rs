@@ -5,8 +5,8 @@
 //!    └─ again after a panic or an error that mends itself          to the deadline; what is not delivered stays in the spool
 //! ```
 //!
-//! Nothing that happens to a pipeline ends another one, or the process. What may wait for a disk, and every sink, has a thread
-//! of its own, so that a disk that hangs keeps nobody else.
+//! Nothing that happens to a pipeline ends another one, or the process. What may wait for a disk, and every source and sink, has
+//! a thread of its own, so that a disk that hangs, or a part that blocks, keeps nobody else.
 
 mod check;
 mod deliveries;
@@ -66,7 +66,7 @@ pub struct Surroundings {
 
 /// Runs a pipeline until it is told to stop, its sources have nothing more to give, or it cannot go on.
 ///
-/// It keeps one of the threads that the runtime has for what blocks, one more for each sink and each capture, and another for
+/// It keeps one of the threads that the runtime has for what blocks, one more for each source, sink and capture, and another for
 /// each call that a disk holds up: see [`max_blocking_threads`](tokio::runtime::Builder::max_blocking_threads), of which there are
 /// 512 where nobody has said otherwise.
 ///

@@ -27,6 +27,7 @@ use crate::{
     health::{StageHealth, StageId},
     intake,
     metrics::PipelineMetrics,
+    outside,
     source::Lines,
     spool::{SourceInfo, inspect::inspect},
     table::Derived,
@@ -38,6 +39,7 @@ pub(super) struct Parts {
     sources: JoinSet<SourceEnd>,
     stop_sources: CancellationToken,
     intake: JoinHandle<Result<()>>,
+    end_intake: CancellationToken,
     deliveries: RunningSinks,
     own: Own,
     redrives: JoinSet<()>,
@@ -99,7 +101,9 @@ impl Parts {
         let redrives = way.redrives(sinks, known, derived);
         let mut sources = JoinSet::new();
         for ((number, feed), held) in feeds.into_iter().enumerate().zip(held) {
-            sources.spawn(way.source(number, feed, held).run());
+            // Also one that blocks, as it should not, is nobody else's trouble.
+            let running = outside::spawn_apart(way.source(number, feed, held).run());
+            sources.spawn(async { running.await.unwrap_or(SourceEnd::Failed) });
         }
         let info = PipelineMetrics::new(&pipeline.name, env!("CARGO_PKG_VERSION"));
         info.started();
@@ -110,6 +114,7 @@ impl Parts {
             sources,
             stop_sources,
             intake: running.task,
+            end_intake: running.end,
             deliveries,
             own,
             redrives,
@@ -142,11 +147,10 @@ impl Parts {
         }
         let began = Instant::now();
         let deadline = began + self.drain;
-        // All of them look at the deadline; what hangs, on a disk that does not answer, is left behind.
-        let last = deadline + GRACE;
         self.stop_sources.cancel();
         let mut sources = std::mem::take(&mut self.sources);
-        let ended = timeout_at(last, async {
+        // What hangs, on a disk that does not answer, is left behind.
+        let ended = timeout_at(began + GRACE, async {
             while let Some(ended) = sources.join_next().await {
                 needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
             }
@@ -158,7 +162,9 @@ impl Parts {
         }
         // What the pipeline says of itself comes last.
         self.own.say_last_word();
-        // The queue is closed soon: intake writes what is in it, makes it durable, and ends.
+        // Intake writes what is in its queue, makes it durable, and ends.
+        self.end_intake.cancel();
+        let last = deadline.max(Instant::now()) + GRACE;
         let outcome = match outcome {
             Some(outcome) => outcome,
             None => match timeout_at(last, &mut self.intake).await {

@@ -13,12 +13,12 @@ use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tidegate_core::{
-    Error, Result,
+    Error, Kind, Result,
     config::{Host, Pipeline, Refused},
     health::{Detail, Registry, Report, StageId},
     http::HttpClient,
     metrics, pipeline,
-    spool::disk::RealDisk,
+    spool::disk::{Disk, DiskLock, RealDisk},
 };
 use tokio::{
     io::AsyncReadExt,
@@ -55,7 +55,7 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let plan = Arc::new(plan);
     // Before anything else that the other process has too.
-    let strays = look_around(&plan).await?;
+    let (_lock, strays) = look_around(&plan).await?;
     let server = http::Server::bind(&plan.host, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
@@ -120,20 +120,27 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
     Ok(code)
 }
 
-/// Looks whether another process has a spool, and returns the spools that nobody names. What else may be wrong with a spool is
-/// its pipeline's own; so is a disk that hangs, for which nobody else waits.
-async fn look_around(plan: &Arc<Plan>) -> Result<Vec<String>> {
+/// Takes the data directory, looks whether another process has a spool, and returns the spools that nobody names. What else may
+/// be wrong with a spool is its pipeline's own; so is a disk that hangs, for which nobody else waits.
+async fn look_around(plan: &Arc<Plan>) -> Result<(Option<Box<dyn DiskLock>>, Vec<String>)> {
     let seen = Arc::clone(plan);
     let look = tokio::task::spawn_blocking(move || {
+        let data_dir = RealDisk::create(&seen.host.data_dir);
+        let lock = match data_dir.map(|data_dir| data_dir.lock()) {
+            Ok(Err(error)) if error.kind() == Kind::Config => return Err(error),
+            Ok(Ok(lock)) => Some(lock),
+            // A disk that is full or for reading only: the pipelines say so, and wait.
+            Ok(Err(_)) | Err(_) => None,
+        };
         for pipeline in &seen.pipelines {
             let spool = pipeline::Folder::of(&seen.host.data_dir, pipeline).spool();
             RealDisk::refusal(spool).map_or(Ok(()), Err)?;
         }
-        Ok(strays(&seen))
+        Ok((lock, strays(&seen)))
     });
     let Ok(looked) = tokio::time::timeout(LONGEST_LOOK, look).await else {
         warn!("slow the disk of `{}` does not answer; what can start is started", plan.host.data_dir.display());
-        return Ok(Vec::new());
+        return Ok((None, Vec::new()));
     };
     looked.map_err(|error| Error::permanent("looking at the spools has panicked").because(error))?
 }

@@ -73,8 +73,8 @@ impl Monitor {
     pub(super) fn cluster(&self) -> Result<u64> {
         let id = self.consumer.client().fetch_cluster_id(PATIENCE);
         id.map(|id| hash(&[id.as_bytes()])).ok_or_else(|| {
-            let heard = self.heard().unwrap_or_else(|| "none answers".to_owned());
-            Error::transient(format!("the brokers `{}` cannot be reached: {heard}", self.config.brokers))
+            let what = format!("the brokers `{}` cannot be reached", self.config.brokers);
+            self.heard(&what).unwrap_or_else(|| Error::transient(format!("{what}: none answers")))
         })
     }
 
@@ -127,20 +127,24 @@ impl Monitor {
         topic_ids(&self.consumer, broker, topics)
     }
 
-    /// Returns what the client has met by itself since the last time; without secrets.
-    pub(super) fn heard(&self) -> Option<String> {
-        self.ear.heard().map(|(_, reason)| self.config.rdkafka.hide_in(&reason))
+    /// Makes an error of what the client has met by itself since the last time; without secrets.
+    fn heard(&self, what: &str) -> Option<Error> {
+        self.listen();
+        let (code, reason) = self.ear.heard()?;
+        let text = format!("{what}: {}", self.config.rdkafka.hide_in(&reason));
+        Some(if needs_a_person(code) { Error::permanent(text) } else { Error::transient(text) })
+    }
+
+    /// Hears what the client has met: it tells whoever looks, and nobody else does.
+    pub(super) fn listen(&self) {
+        for _ in 0..EVENTS {
+            drop(self.consumer.poll(Duration::ZERO));
+        }
     }
 
     fn failed(&self, topic: &str, error: &KafkaError) -> Error {
         let what = format!("topic `{topic}` cannot be asked");
-        match self.ear.heard() {
-            Some((code, reason)) => {
-                let text = format!("{what}: {}", self.config.rdkafka.hide_in(&reason));
-                if needs_a_person(code) { Error::permanent(text) } else { Error::transient(text) }
-            }
-            None => sorted(&what, error),
-        }
+        self.heard(&what).unwrap_or_else(|| sorted(&what, error))
     }
 }
 
@@ -249,5 +253,7 @@ unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<BTreeMap<Str
 
 /// How long one question to the brokers may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+/// How many events of a client are looked at.
+const EVENTS: usize = 16;
 /// How often work looks whether somebody still waits for it.
 pub(super) const STEP: Duration = Duration::from_millis(100);

@@ -1,8 +1,15 @@
 //! A message → rows: what the sink `kafka` has written, read back. Opens nothing, knows no client.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
-use arrow_ipc::reader::StreamReader;
+use arrow_array::RecordBatch;
+use arrow_buffer::Buffer;
+use arrow_ipc::reader::{StreamDecoder, StreamReader};
+use arrow_schema::{DataType, FieldRef, Schema};
 use serde_json::{Map, Value};
 use tidegate_core::{
     chunk::{JsonRows, RowSource},
@@ -82,7 +89,10 @@ impl Decoder {
 
     /// Reads a message.
     pub(super) fn decode(&mut self, message: Incoming<'_>) -> Decoded {
-        match self.rows(message) {
+        // A library that panics at bytes of others ends nobody's reading.
+        let decoded = catch_unwind(AssertUnwindSafe(|| self.rows(message)));
+        let broken = |_| Err(Unfit::Poison("the value is broken: reading it ends in a fault".to_owned()));
+        match decoded.unwrap_or_else(broken) {
             Ok(rows) => Decoded::Rows(rows),
             Err(Unfit::Poison(why)) => Decoded::Poison(Box::new(self.poison(message, why))),
             Err(Unfit::Undeclared(why)) => Decoded::Undeclared(why),
@@ -137,9 +147,12 @@ impl Decoder {
 
     fn arrow_rows(&mut self, table: usize, value: &[u8]) -> Result<Vec<Row>, Unfit> {
         let poison = |error: arrow_schema::ArrowError| Unfit::Poison(format!("the value is no Arrow stream: {error}"));
+        let declared = self.tables[table].0.schema();
         let (mut rows, mut text) = (Vec::new(), Vec::new());
-        for batch in StreamReader::try_new(value, None).map_err(poison)? {
-            let batch = batch.map_err(poison)?;
+        let mut decoder = StreamDecoder::new();
+        let mut left = Buffer::from(value);
+        while let Some(batch) = decoder.decode(&mut left).map_err(poison)? {
+            is_of(&batch, &declared)?;
             let json = JsonRows::new(&batch);
             for number in 0..batch.num_rows() {
                 text.clear();
@@ -150,6 +163,7 @@ impl Decoder {
                 rows.push(self.row(table, &members)?);
             }
         }
+        decoder.finish().map_err(poison)?;
         match rows.len() as u64 {
             0 => Err(Unfit::Poison("the Arrow stream has no row".to_owned())),
             many if many > super::window::ROWS => {
@@ -213,6 +227,25 @@ impl Decoder {
         let table = table.map_or_else(String::new, |(name, _)| name.to_owned());
         let at = Timestamp(time.unwrap_or_default().saturating_mul(1_000_000));
         Poison { source: self.source.clone(), table, at, why, shown }
+    }
+}
+
+/// Checks that the columns are of the declared types: the header vouches for what the sink writes, and for nobody else. The sink
+/// writes the texts of labels.
+fn is_of(batch: &RecordBatch, declared: &Schema) -> Result<(), Unfit> {
+    let schema = batch.schema();
+    let (found, wanted) = (schema.fields(), declared.fields());
+    let differs = |(found, wanted): (&FieldRef, &FieldRef)| {
+        let (name, of) = (wanted.name(), wanted.data_type());
+        let is_text = matches!(of, DataType::Dictionary(_, text) if **text == *found.data_type());
+        let is_other = found.name() != name || (found.data_type() != of && !is_text);
+        is_other.then(|| format!("`{}` {} instead of `{name}` {of}", found.name(), found.data_type()))
+    };
+    let is_longer =
+        || (found.len() != wanted.len()).then(|| format!("{} columns instead of {}", found.len(), wanted.len()));
+    match found.iter().zip(wanted).find_map(differs).or_else(is_longer) {
+        None => Ok(()),
+        Some(other) => Err(Unfit::Poison(format!("the Arrow stream is not as the sink writes it: {other}"))),
     }
 }
 

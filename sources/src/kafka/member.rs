@@ -172,10 +172,8 @@ impl ConsumerContext for Group {
                 if let Err(error) = consumer.pause(partitions) {
                     debug!(%error, "partitions are read by the member of the group, for nothing");
                 }
-                let partitions = named(partitions);
-                if !partitions.is_empty() {
-                    drop(self.said.send(Said::Yours(partitions)));
-                }
+                // None, too: there are more members than partitions, and this one is ready.
+                drop(self.said.send(Said::Yours(named(partitions))));
             }
             Rebalance::Revoke(partitions) => {
                 let gone = named(partitions);

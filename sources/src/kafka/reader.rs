@@ -1,6 +1,9 @@
 //! Reads one partition into a window, on a thread of its own, until the window is closed.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -34,13 +37,13 @@ pub(super) struct Reader {
 impl Reader {
     /// Reads until the window is closed. Blocks.
     pub(super) fn run(self) {
-        let mut consumer = None;
+        let (mut consumer, mut ahead_since) = (None, None);
         loop {
             match self.window.order() {
                 Order::End => return,
                 Order::Wait => {}
-                Order::Begin(at) => match self.begin(at) {
-                    Ok(begun) => consumer = Some(begun),
+                Order::Begin(at) => match self.begin(at, &mut ahead_since) {
+                    Ok(begun) => consumer = begun,
                     Err(error) => {
                         consumer = None;
                         self.window.trouble(error.chain());
@@ -50,19 +53,25 @@ impl Reader {
                 Order::Read => match &consumer {
                     Some(consumer) => self.read(consumer),
                     // Nobody has said where.
-                    None => self.window.is_gone(),
+                    None => self.window.begin_anew(),
                 },
             }
         }
     }
 
     /// Makes a client that begins at an offset. A new one each time: of an old one, messages from elsewhere may be under way.
-    fn begin(&self, at: i64) -> Result<BaseConsumer<Ear>> {
+    /// None where the partition ends before that offset for good.
+    fn begin(&self, at: i64, ahead_since: &mut Option<Instant>) -> Result<Option<BaseConsumer<Ear>>> {
         let what = || format!("partition {} of topic `{}`", self.partition, self.topic);
         let (low, high) = self.monitor.watermarks(&self.topic, self.partition)?;
+        if at > high && ahead_since.get_or_insert_with(Instant::now).elapsed() > AHEAD_FOR {
+            self.window.has_ended_before(high);
+            return Ok(None);
+        }
         if at > high {
             return Err(Error::transient(format!("it ends before offset {high}, and {at} was to be read next")));
         }
+        *ahead_since = None;
         let made = self.settings.create_with_context(Ear::default());
         let consumer: BaseConsumer<Ear> = made.map_err(|error| sorted(&what(), &error))?;
         let mut assignment = TopicPartitionList::new();
@@ -70,7 +79,7 @@ impl Reader {
         let assigned = assignment.add_partition_offset(&self.topic, self.partition, from);
         assigned.and_then(|()| consumer.assign(&assignment)).map_err(|error| sorted(&what(), &error))?;
         self.window.begun(at, low);
-        Ok(consumer)
+        Ok(Some(consumer))
     }
 
     fn read(&self, consumer: &BaseConsumer<Ear>) {
@@ -104,7 +113,14 @@ impl Reader {
         let text = self.secrets.hide_in(&error.to_string());
         if GONE.contains(&code) {
             warn!(topic = self.topic, partition = self.partition, "what was to be read next is gone: {text}");
-            self.window.is_gone();
+            match self.monitor.watermarks(&self.topic, self.partition) {
+                Ok((low, high)) => self.window.is_gone(low, high),
+                // The client stands still, and says so once.
+                Err(error) => {
+                    self.window.begin_anew();
+                    self.window.trouble(error.chain());
+                }
+            }
         } else if DAMAGED.contains(&code) {
             self.window.damaged(&text);
         } else if needs_a_person(code) || !PASSING.contains(&code) {
@@ -146,4 +162,6 @@ const PASSING: [Code; 5] = [
     Code::LeaderNotAvailable,
 ];
 
+/// How long a broker may lack what was read before, as one that has just become the leader does.
+const AHEAD_FOR: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(500);

@@ -25,7 +25,7 @@ use super::{
     decode::Decoder,
     member::{Partition, Said, Shared, be_member},
     reader::{Reader, trouble},
-    window::{ANY_BROKER, PartitionLog, Window, kafkas},
+    window::{ANY_BROKER, End, PartitionLog, Window, kafkas},
 };
 
 /// Kafka as a source.
@@ -46,6 +46,8 @@ struct Running {
     held: BTreeMap<Partition, Held>,
     /// Those for which no delivery could begin yet.
     waiting: BTreeMap<Partition, String>,
+    /// What the brokers did not know at the last look.
+    unknown: Option<String>,
     shared: Arc<Shared>,
 }
 
@@ -55,6 +57,8 @@ struct Held {
     deliveries: Vec<(PartDelivery, Arc<Window>)>,
     /// Where the slowest store is, and since when, while nothing of what the partition has comes to it.
     starves: Option<(i64, Instant)>,
+    /// The ends that its readers have come to, with all of it stored, and the brokers' end when that was seen first.
+    done: Option<(Vec<End>, i64)>,
 }
 
 /// What is known of all partitions by asking the brokers.
@@ -62,6 +66,10 @@ struct Held {
 struct Asked {
     /// By partition: its history, and the offset behind its newest message.
     ends: BTreeMap<Partition, (Boot, i64)>,
+    /// Why it cannot be said of others.
+    failed: BTreeMap<Partition, String>,
+    /// Topics that are not there.
+    missing: Vec<String>,
 }
 
 impl Kafka {
@@ -118,7 +126,8 @@ impl LogSource for Kafka {
         let (held, waiting) = (BTreeMap::new(), BTreeMap::new());
         let confirmer = Arc::new(Confirmer::new(monitor.clone()));
         let confirming = confirmer.clone();
-        let mut running = Running { config, tables, cx, monitor, confirmer, cluster, held, waiting, shared };
+        let mut running =
+            Running { config, tables, cx, monitor, confirmer, cluster, held, waiting, unknown: None, shared };
         tokio::select! {
             ended = running.run(heard, member) => ended,
             never = confirming.run() => match never {},
@@ -174,7 +183,9 @@ impl Running {
     /// Begins the deliveries of partitions.
     async fn take(&mut self, partitions: Vec<Partition>) {
         let count = partitions.len();
-        info!(pipeline = &*self.cx.pipeline, count, "assigned {} {}", self.cx.pipeline, shown(&partitions));
+        if count > 0 {
+            info!(pipeline = &*self.cx.pipeline, count, "assigned {} {}", self.cx.pipeline, shown(&partitions));
+        }
         self.begin(partitions).await;
         self.cx.health.subscribed();
         self.tell();
@@ -209,7 +220,7 @@ impl Running {
         if histories.iter().any(|history| *history != boot) {
             return Err(Error::transient("the topic is just being made again"));
         }
-        Ok(Held { boot, deliveries, starves: None })
+        Ok(Held { boot, deliveries, starves: None, done: None })
     }
 
     /// Opens a window on a partition, and has it read.
@@ -270,19 +281,19 @@ impl Running {
     /// Asks the brokers how long the partitions are, and whether they are still those that they were.
     fn ask(&self) -> JoinHandle<Result<Asked>> {
         let (monitor, partitions) = (self.monitor.clone(), self.held.keys().cloned().collect::<Vec<_>>());
+        let all = self.config.topics.clone();
         spawn_blocking(move || {
-            let mut topics: Vec<&str> = partitions.iter().map(|(topic, _)| &**topic).collect();
-            topics.dedup();
-            let mut asked = Asked::default();
-            if topics.is_empty() {
-                monitor.cluster()?;
-                return Ok(asked);
-            }
-            let ids = monitor.topic_ids(ANY_BROKER, &topics)?;
-            for (topic, number) in &partitions {
+            monitor.listen();
+            let ids = monitor.topic_ids(ANY_BROKER, &all.iter().map(String::as_str).collect::<Vec<_>>())?;
+            let missing = all.into_iter().filter(|topic| !ids.contains_key(topic)).collect();
+            let mut asked = Asked { missing, ..Asked::default() };
+            for partition in partitions {
+                let (topic, number) = (&partition.0, partition.1);
                 let Some(id) = ids.get(topic) else { continue };
-                let (_, high) = monitor.watermarks(topic, *number)?;
-                asked.ends.insert((topic.clone(), *number), (boot(*id, topic, *number), high));
+                match monitor.watermarks(topic, number) {
+                    Ok((_, high)) => _ = asked.ends.insert(partition.clone(), (boot(*id, topic, number), high)),
+                    Err(error) => _ = asked.failed.insert(partition, error.chain()),
+                }
             }
             Ok(asked)
         })
@@ -305,9 +316,7 @@ impl Running {
             let end = asked.ends.get(partition).filter(|(boot, _)| *boot == held.boot).map(|(_, end)| *end);
             if let (Some(at), Some(end)) = (slowest.map(|position| kafkas(position.offset)), end) {
                 stored.insert(partition.clone(), at);
-                // What ends a transaction has an offset, too: where all rows are stored, nothing is behind.
-                let is_done = held.deliveries.iter().all(|(delivery, window)| is_done(delivery, window));
-                let lag = if is_done { 0 } else { (end - at).max(0).unsigned_abs() };
+                let lag = if held.is_done(end) { 0 } else { (end - at).max(0).unsigned_abs() };
                 lags.insert(part_of(partition).0.to_string(), lag);
                 // What a delivery may read and does not is the sink's to tell.
                 let starves = lag > 0 && held.deliveries.iter().any(|(delivery, window)| starves(delivery, window));
@@ -315,6 +324,8 @@ impl Running {
                 held.starves = starves.then_some((at, since));
             }
         }
+        let unknown = asked.failed.values().next().cloned();
+        self.unknown = unknown.or_else(|| Some(format!("topic `{}` is not there", asked.missing.first()?)));
         self.shared.store(stored);
         self.cx.health.lags(lags);
         let rows: u64 = self.held.values().flat_map(|held| &held.deliveries).map(|(_, window)| window.rows()).sum();
@@ -352,7 +363,7 @@ impl Running {
             let (name, seconds) = (name_of(&partition.0, partition.1), since.elapsed().as_secs());
             Some(format!("{name} has more than what is stored, up to offset {at}, and gives nothing for {seconds} s"))
         });
-        if let Some(why) = of_windows.or(waits).or(starving) {
+        if let Some(why) = of_windows.or(waits).or(starving).or_else(|| self.unknown.clone()) {
             health.degraded(format!("{why}; trying again"));
             return;
         }
@@ -366,10 +377,30 @@ impl Running {
     }
 }
 
-/// Returns whether a store has everything that its partition had.
-fn is_done(delivery: &PartDelivery, window: &Window) -> bool {
-    let end = window.end_if_all();
-    end.is_some_and(|end| delivery.committed().is_some_and(|committed| committed.offset >= end))
+impl Held {
+    /// Returns whether the stores have everything that the partition has, which ends at `end` by what its broker says.
+    ///
+    /// What ends a transaction has an offset, too, so where all rows are stored nothing is behind. But an end that goes on, and
+    /// that no reader comes to, is of what nobody has read.
+    fn is_done(&mut self, end: i64) -> bool {
+        let ends = self.deliveries.iter().map(|(delivery, window)| {
+            let end = window.end_if_all()?;
+            delivery.committed().filter(|committed| committed.offset >= end.offset).map(|_| end)
+        });
+        let Some(ends) = ends.collect::<Option<Vec<_>>>() else {
+            self.done = None;
+            return false;
+        };
+        let Some((_, then)) = self.done.as_ref().filter(|(then, _)| *then == ends) else {
+            self.done = Some((ends, end));
+            return true;
+        };
+        let is_done = end <= *then;
+        if is_done {
+            self.deliveries.iter().for_each(|(_, window)| window.is_well());
+        }
+        is_done
+    }
 }
 
 /// Returns whether a delivery waits for what its partition has.

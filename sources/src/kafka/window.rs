@@ -72,6 +72,8 @@ struct State {
     is_damaged: bool,
     /// Whether the reader has said that there is no more for now.
     is_at_end: bool,
+    /// How often it has.
+    ends: u64,
     /// What the reader is in trouble with.
     trouble: Option<String>,
     /// Rows that were read since somebody asked.
@@ -119,6 +121,14 @@ pub(super) struct Unconfirmed {
     era: u64,
 }
 
+/// An end that a reader has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct End {
+    /// The offset of ours behind the newest message.
+    pub(super) offset: u64,
+    count: u64,
+}
+
 /// What the reader does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
@@ -156,6 +166,7 @@ impl Window {
             phase: Phase::Idle,
             is_damaged: false,
             is_at_end: false,
+            ends: 0,
             trouble: None,
             rows: 0,
         };
@@ -185,10 +196,16 @@ impl Window {
         self.state().trouble.clone()
     }
 
-    /// Returns the offset of ours behind the newest message, where all that the partition has was read.
-    pub(super) fn end_if_all(&self) -> Option<u64> {
+    /// Returns the end, where all that the partition had was read. Another end than the last time is another value: the client
+    /// tells of each once.
+    pub(super) fn end_if_all(&self) -> Option<End> {
         let state = self.state();
-        state.is_at_end.then_some(state.end)
+        state.is_at_end.then_some(End { offset: state.end, count: state.ends })
+    }
+
+    /// Nothing waits, so what the reader was in trouble with is over.
+    pub(super) fn is_well(&self) {
+        self.state().trouble = None;
     }
 
     /// Returns the oldest messages that are not confirmed, of one broker.
@@ -267,10 +284,45 @@ impl Window {
         self.changed.notify_all();
     }
 
-    /// Says that what the reader wanted to read is gone: it begins anew with the oldest that there is.
-    pub(super) fn is_gone(&self) {
+    /// Has the reader begin anew behind what it has read.
+    pub(super) fn begin_anew(&self) {
         let mut state = self.state();
         state.restart = Some(state.end);
+    }
+
+    /// Says that there is no such offset as was to be read next, of a partition that begins with `low`, and ends with `high` now.
+    /// If the oldest messages were deleted it begins anew with the oldest that there are.
+    pub(super) fn is_gone(&self, low: i64, high: i64) {
+        let mut state = self.state();
+        if state.phase != Phase::Open || state.restart.is_some() || state.is_damaged {
+            return;
+        }
+        if offset_of(low) > state.end {
+            state.restart = Some(state.end);
+        } else {
+            self.is_cut(&mut state, high);
+        }
+    }
+
+    /// Says that the partition has ended before the offset that is read next, and for so long that it is no broker that is behind.
+    pub(super) fn has_ended_before(&self, high: i64) {
+        let mut state = self.state();
+        if state.phase == Phase::Open && !state.is_damaged {
+            state.restart = None;
+            self.is_cut(&mut state, high);
+        }
+    }
+
+    /// The newest messages are lost: what comes takes their offsets, so nothing behind them is read.
+    fn is_cut(&self, state: &mut State, high: i64) {
+        let (name, at) = (&self.name, kafkas(state.end));
+        let why = format!(
+            "{name} was read up to offset {at}, and ended before it since (it ends at {high} now): its brokers have lost its newest \
+             messages, and others may have taken their offsets, which nobody has read"
+        );
+        let end = state.end + 1;
+        self.add(state, Message { end, bytes: 0, broker: ANY_BROKER, what: What::Undeclared(why) });
+        state.is_damaged = true;
     }
 
     /// Adds the next message, at an offset of Kafka's, as a broker gave it.
@@ -319,7 +371,7 @@ impl Window {
             ));
             return false;
         }
-        state.is_at_end = true;
+        (state.is_at_end, state.ends) = (true, state.ends + 1);
         if state.confirmed == state.end {
             state.trouble = None;
         }

@@ -245,11 +245,7 @@ impl World {
                 self.rows = rows;
                 Event::Built { portion, border }
             }
-            Read::Unreadable(letter) => {
-                self.keep(&[*letter]);
-                Event::Buried
-            }
-            Read::Unfit(letters) => {
+            Read::Unreadable(letters) | Read::Unfit(letters) => {
                 self.keep(&letters);
                 Event::Buried
             }

@@ -82,9 +82,8 @@ fn rows_of_an_older_table_and_of_a_source_that_is_gone_are_delivered_all_the_sam
         match feeder.read(extent.first, extent.last.offset).unwrap() {
             Read::Range { rows, .. } => break rows,
             Read::Replanned => replanned += 1,
-            Read::Unreadable(letter) => panic!("{letter:?}"),
             Read::Redrives(rows) => panic!("{rows:?}"),
-            Read::Unfit(letters) => panic!("{letters:?}"),
+            Read::Unreadable(letters) | Read::Unfit(letters) => panic!("{letters:?}"),
         }
     };
     assert!(replanned > 0, "a table that nobody declares any more has to be planned for");

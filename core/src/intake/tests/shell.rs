@@ -1,6 +1,9 @@
 //! The task around intake: what is durable, what is full, what is broken.
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -154,6 +157,26 @@ async fn what_intake_has_taken_becomes_durable_and_is_all_there_at_the_end() {
     let reader = shell.reader.clone();
     shell.end().await.unwrap();
     assert!(reader.end().offset >= logged + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn between_two_fsyncs_lies_the_pause_that_is_configured() {
+    for pause in [Duration::ZERO, Duration::from_millis(200)] {
+        let sync = crate::config::Duration(pause);
+        let mut shell = Shell::start(SpoolConfig { sync, ..SpoolConfig::default() });
+        shell.link.step(confirmed(&["A"]));
+        let logged = shell.trades(1..2).await;
+        shell.durable(logged).await;
+        let began = Instant::now();
+        for number in 2..7 {
+            let logged = shell.trades(number..number + 1).await;
+            shell.durable(logged).await;
+        }
+        // The first of the five may begin at once, or wait for the pause behind the one before.
+        let took = began.elapsed();
+        assert!(4 * pause <= took && took <= 5 * pause + Duration::from_millis(100), "{pause:?}: {took:?}");
+        shell.end().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,8 +1,8 @@
 //! What is wrong with a configuration is said with its key and what to write instead.
 
-use tidegate_core::config::Faults;
+use tidegate_core::{Kind, config::Faults};
 
-use super::super::KafkaConfig;
+use super::super::{KafkaConfig, client::Monitor};
 
 #[test]
 fn each_mistake_is_said_with_what_to_write_instead() {
@@ -45,6 +45,15 @@ fn a_table_has_the_columns_that_are_declared_or_those_of_the_built_in_one() {
         use tidegate_core::row::{Table, kinds::Trade};
         Table::of::<Trade<'_>>().columns_hash()
     });
+}
+
+#[test]
+fn brokers_that_cannot_be_reached_say_why() {
+    // The client tells why only whoever looks.
+    let config = config(r#""brokers": "127.0.0.1:1""#);
+    let error = Monitor::new(&config, "load").unwrap().cluster().unwrap_err();
+    assert!(error.to_string().contains("Connection refused"), "{error}");
+    assert!(matches!(error.kind(), Kind::Transient { .. }));
 }
 
 /// A configuration with some keys of its own.

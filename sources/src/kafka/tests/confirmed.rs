@@ -101,11 +101,45 @@ fn what_a_leader_lacks_is_not_passed_over_and_what_was_compacted_is() {
         assert_eq!((window.unconfirmed(), window.end_if_all()), (None, None), "nothing is passed over");
     }
     assert!(window.at_end(Some(2)));
-    assert_eq!(window.end_if_all(), Some(2 * ROWS));
+    assert_eq!(window.end_if_all().map(|end| end.offset), Some(2 * ROWS));
     assert!(
         window.unconfirmed().is_some(),
         "what the broker has no more, though it ends there, is passed over and counted"
     );
+}
+
+#[test]
+fn what_retention_has_deleted_is_gone_by_and_what_the_brokers_have_lost_stops_who_would_read_behind_it() {
+    for is_retention in [true, false] {
+        let (window, mut log) = window();
+        push(&window, 1, 0);
+        push(&window, 1, 1);
+        window.confirm(window.unconfirmed().unwrap(), OURS);
+        assert_eq!(readable(&window, &mut log), 2);
+        // The client finds no offset 2. By the time it is asked, others have been written.
+        window.is_gone(if is_retention { 5 } else { 0 }, 9);
+        if is_retention {
+            assert_eq!(window.order(), Order::Begin(2), "and it is told from where there is something");
+            continue;
+        }
+        assert_eq!(window.order(), Order::Wait, "nothing behind it is read");
+        window.confirm(window.unconfirmed().unwrap(), OURS);
+        log.seek(SpoolPosition { boot: OURS, offset: 2 * ROWS }).unwrap();
+        let error = log.read(9 * ROWS, &mut |_| ControlFlow::Continue(())).unwrap_err();
+        assert!(error.to_string().contains("its brokers have lost its newest messages"), "{error}");
+    }
+}
+
+#[test]
+fn each_end_that_a_reader_comes_to_is_another_one() {
+    let (window, _log) = window();
+    assert_eq!(window.end_if_all(), None);
+    assert!(window.at_end(Some(0)));
+    let first = window.end_if_all();
+    assert_eq!(window.end_if_all(), first);
+    // The end of a transaction that was aborted has come: no message, and another end.
+    assert!(window.at_end(Some(1)));
+    assert_ne!(window.end_if_all(), first);
 }
 
 #[test]

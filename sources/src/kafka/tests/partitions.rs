@@ -256,6 +256,23 @@ async fn what_the_store_has_is_not_read_again_however_much_it_is() {
     assert_eq!(broker.reads() - before, 5);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_poison_is_read_a_few_times_and_not_once_for_each() {
+    let (broker, store) = (Broker::new(), Store::default());
+    let (_, header) = trades([1]).remove(0);
+    // A window holds a hundred or two.
+    let poison = vec![b'x'; 48 << 10];
+    for _ in 0..1_000 {
+        broker.add(poison.clone(), &header);
+    }
+    broker.trades(1..=3);
+    let run = store.run(&broker, 1_000);
+    store.until(3).await;
+    let (outcome, _directory) = run.end().await;
+    assert_eq!(outcome.balance.unwrap().fates.refused, 1_000);
+    assert!(broker.reads() < 20_000, "{} messages were read", broker.reads());
+}
+
 /// The position behind Kafka's offset `kafkas - 1`.
 fn at(kafkas: u64) -> SpoolPosition {
     SpoolPosition { boot: Boot(7), offset: kafkas * ROWS }

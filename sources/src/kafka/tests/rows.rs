@@ -54,12 +54,7 @@ fn comes_back(log: &MemoryLog, table: &Table) {
         JsonRows::new(&written).write(number, &mut value);
         json.push(value);
     }
-    let mut arrow = Vec::new();
-    let mut writer = arrow_ipc::writer::StreamWriter::try_new(&mut arrow, written.schema_ref()).unwrap();
-    writer.write(&written).unwrap();
-    writer.finish().unwrap();
-    drop(writer);
-    for values in [json, vec![arrow]] {
+    for values in [json, vec![stream(&written)]] {
         let mut decoder = Decoder::new("collectors", vec![table.clone()]);
         let info =
             SourceInfo { name: "collectors".into(), venue: "kafka".into(), tables: vec![Arc::new(table.clone())] };
@@ -120,4 +115,48 @@ fn what_is_no_row_says_why() {
     let message =
         Incoming { place: ("t", 0, 4), key: None, value: Some(&arrow), schema: Some(header.as_bytes()), time: None };
     assert!(matches!(decoder.decode(message), Decoded::Poison(_)), "no Arrow, and no panic");
+}
+
+#[test]
+fn an_arrow_stream_that_is_broken_anywhere_or_of_other_types_is_poison_or_rows_and_no_fault() {
+    let table = Table::of::<Trade<'_>>();
+    let header = header(&table);
+    let trades = MemoryLog::new("deribit", vec![table.clone()]);
+    emit(&trades, 1, &Trade { price: 1.5, size: 2.0, ..Trade::default() });
+    let written = trades.chunk(0, trades.synced().borrow().offset).tables.remove(0).rows;
+    let mut decoder = Decoder::new("collectors", vec![table]);
+    let mut decode = |value: &[u8]| {
+        let (schema, place) = (Some(header.as_bytes()), ("t", 0, 4));
+        decoder.decode(Incoming { place, key: None, value: Some(value), schema, time: None })
+    };
+    let right = stream(&written);
+    assert!(matches!(decode(&right), Decoded::Rows(_)));
+    for at in 0..right.len() {
+        for change in [0x01, 0xff] {
+            let mut broken = right.clone();
+            broken[at] ^= change;
+            drop(decode(&broken));
+        }
+        drop(decode(&right[..at]));
+    }
+    let mut fields: Vec<_> = written.schema().fields().iter().map(|field| (**field).clone()).collect();
+    let mut columns = written.columns().to_vec();
+    let at = fields.iter().position(|field| field.name() == "ts_event").unwrap();
+    let milliseconds = arrow_array::TimestampMillisecondArray::from(vec![5; written.num_rows()]).with_timezone("UTC");
+    fields[at] = arrow_schema::Field::new("ts_event", arrow_array::Array::data_type(&milliseconds).clone(), false);
+    columns[at] = Arc::new(milliseconds);
+    let other = RecordBatch::try_new(Arc::new(arrow_schema::Schema::new(fields)), columns).unwrap();
+    match decode(&stream(&other)) {
+        Decoded::Poison(poison) => assert!(poison.why.contains("`ts_event` Timestamp("), "{}", poison.why),
+        other @ (Decoded::Rows(_) | Decoded::Undeclared(_)) => panic!("{other:?}"),
+    }
+}
+
+fn stream(rows: &RecordBatch) -> Vec<u8> {
+    let mut value = Vec::new();
+    let mut writer = arrow_ipc::writer::StreamWriter::try_new(&mut value, rows.schema_ref()).unwrap();
+    writer.write(rows).unwrap();
+    writer.finish().unwrap();
+    drop(writer);
+    value
 }

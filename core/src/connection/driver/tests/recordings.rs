@@ -160,6 +160,27 @@ async fn files_rotate_by_size_and_are_read_as_one() {
 }
 
 #[tokio::test]
+async fn files_rotate_by_time_and_are_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let configure = |config: &mut ConnectionConfig| {
+        let rotate_every = config::Duration::from_millis(1);
+        config.capture = Some(config::CaptureConfig { rotate_every, ..config::CaptureConfig::default() });
+    };
+    let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), configure);
+    let peer = world.subscribe("a").await;
+    let (mut rows, deadline) = (0, Instant::now() + SECOND * 20);
+    while std::fs::read_dir(dir.path()).unwrap().count() < 4 {
+        assert!(Instant::now() < deadline, "no other file was begun");
+        rows += 1;
+        peer.say(&format!("row a {rows}"));
+        world.logged(&format!("row a {rows} live")).await;
+    }
+    finish(world).await;
+    let frames = lines(dir.path()).into_iter().filter(|event| matches!(event, Event::Frame { .. })).count();
+    assert_eq!(frames, 2 + rows);
+}
+
+#[tokio::test]
 async fn what_came_last_can_be_read_after_a_kill_though_nothing_follows() {
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::recording(Toy::new(&["a"]), disk(dir.path()), |_| {});
