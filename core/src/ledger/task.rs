@@ -56,7 +56,7 @@ impl Ledger {
         let mut pauses = pauses();
         loop {
             let began = Instant::now();
-            let ended = caught("the ledger", self.follow()).await.flatten();
+            let ended = caught("the ledger", Box::pin(self.follow())).await.flatten();
             pauses.succeeded_for(began.elapsed());
             let Err(error) = ended else {
                 self.setup.health.stopped("all that is durable is in it");
