@@ -13,7 +13,7 @@ use axum::{
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
-use tidegate_core::{Error, Result, config::Host, health::Registry};
+use tidegate_core::{Error, Result, health::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -35,14 +35,17 @@ struct Shared {
 }
 
 impl Server {
-    /// Binds the address. Where the host has a token, all paths but `/health/live` ask for it.
+    /// Binds the address. With a token, all paths but `/health/live` ask for it.
     ///
     /// # Errors
     ///
-    /// `Config` when the address is taken or not ours, or the token's file cannot be read.
-    pub(crate) async fn bind(host: &Host, registry: Registry, metrics: PrometheusHandle) -> Result<Self> {
-        let listen = host.listen.0;
-        let token = host.bearer_token()?;
+    /// `Config` when the address is taken or not ours.
+    pub(crate) async fn bind(
+        listen: SocketAddr,
+        token: Option<String>,
+        registry: Registry,
+        metrics: PrometheusHandle,
+    ) -> Result<Self> {
         let listener = TcpListener::bind(listen).await.map_err(|error| {
             let remedy = "set `listen` in tidegate.toml to another port, or to port 0 for a free one";
             Error::config(format!("cannot listen on {listen}: {error}; {remedy}"))
