@@ -149,8 +149,8 @@ impl Parts {
         let deadline = began + self.drain;
         self.stop_sources.cancel();
         let mut sources = std::mem::take(&mut self.sources);
-        // What hangs, on a disk that does not answer, is left behind.
-        let ended = timeout_at(began + GRACE, async {
+        // What hangs, on a disk that does not answer, is left behind: a capture by its source, and a source by us.
+        let ended = timeout_at(began + 2 * GRACE, async {
             while let Some(ended) = sources.join_next().await {
                 needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
             }
