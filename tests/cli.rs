@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use support::{Bench, Program};
+use support::Bench;
 use tempfile::TempDir;
 use tidegate::{
     catalog::{Catalog, Role},
@@ -20,94 +20,6 @@ use tidegate_sources::deribit::simulator::{Credentials, SimulatorConfig};
 
 const GOOD: &str = "[pipeline]\nname = \"eth\"\n[source.deribit]\ninstruments = [\"ETH-PERPETUAL\"]\n\
                     [sink.sqlite]\npath = \"eth.sqlite\"\n";
-
-#[tokio::test(flavor = "multi_thread")]
-async fn every_example_of_every_help_runs() {
-    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
-    let host = "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\n";
-    fs::create_dir_all(bench.path("hosts")).unwrap();
-    fs::create_dir_all(bench.path("pipelines")).unwrap();
-    bench.write("hosts/this-one.toml", host);
-    bench.write("pipelines/tidegate.toml", host);
-    let shipped = bench.pipeline("", "").replace("name = \"eth\"", "name = \"deribit-eth-options\"");
-    let shipped = shipped.replace("eth.sqlite", "deribit-eth-options.sqlite");
-    bench.write("pipelines/deribit-eth-options.toml", &shipped);
-    let mut ran = 0;
-    // Those that look at what `run` leaves behind come after it, and before `new` makes another pipeline of the file.
-    for command in [
-        "",
-        "run",
-        "coverage",
-        "verify",
-        "check",
-        "list",
-        "schema",
-        "graph",
-        "spool",
-        "spool inspect",
-        "spool verify",
-        "spool dump",
-        "deadletter",
-        "deadletter list",
-        "deadletter show",
-        "deadletter redrive",
-        "new",
-        "simulate",
-        "demo",
-    ] {
-        let words: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
-        let help = said(&tidegate(bench.folder(), &words));
-        let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  tidegate ")).collect();
-        assert!(!examples.is_empty(), "`tidegate {command} --help` has no example:\n{help}");
-        for example in examples {
-            println!("tidegate {example}");
-            run_example(&bench, example).await;
-            ran += 1;
-        }
-    }
-    assert!(ran > 15, "only {ran} examples");
-}
-
-/// Runs an example as a shell does. What goes on until Ctrl-C gets one.
-async fn run_example(bench: &Bench, example: &str) {
-    let words: Vec<&str> = example.split_whitespace().map(|word| word.trim_matches('\'')).collect();
-    let command = words[0];
-    let is_endless = command == "run" || command == "simulate" && !example.contains("--for");
-    if command == "demo" {
-        // As shown, but for fewer kills, and with an end.
-        let words = words.iter().map(|word| if *word == "20" { "3" } else { word });
-        let words: Vec<&str> =
-            words.chain(["--for", "2s"].into_iter().filter(|_| !example.contains("--for"))).collect();
-        let output = tidegate(bench.folder(), &words);
-        let text = said(&output);
-        assert_eq!(output.status.code(), Some(0), "{example}: {text}");
-        assert!(text.contains("   missing 0   twice 0\n") && text.contains("   holes   0   twice 0\n"), "{text}");
-    } else if command == "run" {
-        let mut program = Program::start(bench.folder(), &words);
-        program.until_logged("healthy").await;
-        program.signal("INT");
-        let (code, log) = program.ended().await;
-        assert_eq!(code, 0, "{example}:\n{log}");
-    } else if is_endless {
-        // The same seed and faults, on a port that is free.
-        let words: Vec<&str> =
-            words.iter().map(|word| if word.contains(":8765") { "127.0.0.1:0" } else { word }).collect();
-        let mut program = Program::start(bench.folder(), &words);
-        program.next_report().await;
-        program.signal("INT");
-        assert_eq!(program.ended().await.0, 0, "{example}");
-    } else {
-        let path = format!("{}:{}", binary().parent().unwrap().display(), std::env::var("PATH").unwrap());
-        let shell = Command::new("sh")
-            .args(["-c", &format!("tidegate {example}")])
-            .env("PATH", path)
-            .current_dir(bench.folder())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        assert_eq!(shell.status.code(), Some(0), "{example}: {}", said(&shell));
-    }
-}
 
 #[test]
 fn a_mistyped_command_suggests_the_right_one_and_ends_with_2() {
@@ -198,32 +110,6 @@ fn the_exit_code_of_a_check_is_0_for_warnings_1_with_strict_and_2_for_errors() {
 }
 
 #[test]
-fn no_page_is_wider_than_the_terminal() {
-    let folder = folder(&[("tidegate.toml", "")]);
-    let mut pages: Vec<Vec<&str>> = Vec::new();
-    for command in ["", "run", "check", "list", "new", "schema", "graph", "spool", "deadletter", "simulate", "demo"] {
-        pages.push(command.split_whitespace().chain(["--help"]).collect());
-    }
-    for name in ["", "deribit", "sqlite", "file", "stdout", "pipeline", "spool", "host", "replay", "breaker"] {
-        pages.push(["list"].into_iter().chain(name.split_whitespace()).collect());
-    }
-    for width in [60, 80] {
-        for page in &pages {
-            let mut program = Command::new(binary());
-            let output =
-                program.args(page).env("COLUMNS", width.to_string()).current_dir(folder.path()).output().unwrap();
-            let text = String::from_utf8(output.stdout).unwrap();
-            assert!(!text.is_empty(), "{page:?}: {}", String::from_utf8_lossy(&output.stderr));
-            // What is to be pasted into a file, or into a shell, is not broken.
-            let is_pasted = |line: &&str| line.starts_with("  instruments = ") || line.starts_with("  tidegate ");
-            for line in text.lines().filter(|line| !is_pasted(line)) {
-                assert!(line.chars().count() <= width, "{page:?} at {width}: {line}");
-            }
-        }
-    }
-}
-
-#[test]
 fn list_shows_the_line_of_a_shipped_pipeline_for_every_option_that_it_sets() {
     let folder = folder(&[]);
     let path = "pipelines/deribit-eth-options.toml";
@@ -255,6 +141,20 @@ fn a_pipe_gets_no_control_codes() {
     ];
     for args in commands {
         assert!(!said(&tidegate(folder.path(), args)).contains('\u{1b}'), "{args:?}");
+    }
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_they_are_unwanted() {
+    let folder = folder(&[("bad.toml", "[pipeline]\nnam = 1\n")]);
+    let wanted: [&[(&str, &str)]; 2] = [&[], &[("NO_COLOR", "")]];
+    let unwanted: [&[(&str, &str)]; 2] = [&[("NO_COLOR", "1")], &[("TERM", "dumb")]];
+    for args in [&["check", "bad.toml"][..], &["run", "bad.toml"], &["rum"]] {
+        for (variables, coloured) in wanted.map(|one| (one, true)).into_iter().chain(unwanted.map(|one| (one, false))) {
+            let Some(shown) = on_a_terminal(folder.path(), args, variables) else { return };
+            assert!(shown.contains("unknown key") || shown.contains("unrecognized subcommand"), "{args:?}: {shown}");
+            assert_eq!(shown.contains("\u{1b}["), coloured, "{args:?} with {variables:?}: {shown:?}");
+        }
     }
 }
 
@@ -479,6 +379,24 @@ fn command(folder: &Path, args: &[&str]) -> Command {
 
 fn tidegate(folder: &Path, args: &[&str]) -> Output {
     command(folder, args).output().unwrap()
+}
+
+/// Runs the program on a pseudo-terminal, and returns what is seen there; `None` where there is no program to make one.
+fn on_a_terminal(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Option<String> {
+    let line = format!("{} {}", binary().display(), args.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(folder).stdin(Stdio::null()).env_remove("LOG_LEVEL");
+    script.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm").envs(variables.iter().copied());
+    match script.output() {
+        Ok(output) => {
+            assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+            Some(String::from_utf8(output.stdout).unwrap())
+        }
+        Err(error) => {
+            support::skipped(&format!("no `script` to make a terminal: {error}"));
+            None
+        }
+    }
 }
 
 /// Returns everything that a command has printed.

@@ -19,21 +19,15 @@ use toml::de::{DeTable, DeValue};
 
 #[test]
 fn the_files_of_the_plan_are_read_but_for_what_does_not_exist_yet() {
-    let syntax = Path::new("/work/shared/syntax");
-    if !syntax.exists() {
-        println!("skipped: {} is not here", syntax.display());
-        return;
-    }
+    let syntax = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/syntax");
     let environment = Environment::new([("DATABASE_URL", "postgres://127.0.0.1/tidegate")]);
-    let loaded = config::load(&tidegate::built_in(), Files::read(&[syntax.into()], None), &environment);
+    let loaded = config::load(&tidegate::built_in(), Files::read(&[syntax], None), &environment);
     let lines: Vec<String> = loaded.report.lines().collect();
     assert!(!lines.is_empty());
     for line in &lines {
-        // What becomes of a key stands beside it, and a default of a password is one that everybody knows.
-        let is_elsewhere = ["unknown key `on_conflict` in [sink.postgres]", "a secret stands"];
-        let is_missing = ["is not in this version", "is not in this build"];
-        let is_known = is_missing.iter().chain(&is_elsewhere).any(|known| line.contains(known));
-        assert!(is_known, "{line}\nof {lines:#?}");
+        // The last is a warning: the default of a password is one that everybody knows.
+        let known = ["is not in this version", "is not in this build", "a secret stands"];
+        assert!(known.iter().any(|known| line.contains(known)), "{line}\nof {lines:#?}");
     }
     let host = lines.iter().filter(|line| line.contains("/tidegate.toml:")).count();
     let wanted = if cfg!(feature = "kafka") { 2 } else { 3 };

@@ -15,8 +15,10 @@ use tidegate_core::connection::capture::{self, Body, Event};
 use tidegate_sources::deribit::simulator::{Condition, Fault, Faults, Oracle, SimulatorConfig};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
-    let recorded = Recorded::start().await;
+async fn a_replay_stores_every_table_of_the_venue_as_it_was_at_any_speed_and_only_once() {
+    let channels = every_channel();
+    let recorded = Recorded::start(&channels.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(recorded.tables(), channels, "a table for each channel");
     for (number, speed) in ["max", "20x"].into_iter().enumerate() {
         let bench = recorded.replay(speed, &format!("again{number}.sqlite"));
         for run in 1..=2 {
@@ -24,13 +26,20 @@ async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
             assert_eq!(code, 0, "{speed}, run {run}: {log}");
             for (table, live) in &recorded.rows {
                 let again = rows(&bench, table).await;
+                assert!(!live.is_empty(), "{table}");
                 assert_eq!(again.len(), live.len(), "{table} at {speed}, run {run}; the log:\n{log}");
                 let other = live.iter().zip(&again).find(|(live, again)| live != again);
                 assert!(other.is_none(), "{table} at {speed}, run {run}: {other:#?}");
             }
-            for (live, again) in recorded.unknown_seconds.iter().zip(unknown_seconds(&bench)) {
-                // Live, intake hears a little later of what the capture has the time of.
-                assert!((live - again).abs() < 0.5, "{live} s unknown live, {again} s at {speed}, run {run}: {log}");
+            assert_eq!(tables(&bench).await, recorded.tables(), "at {speed}, run {run}");
+            let again = unknown_times(&bench);
+            assert_eq!(again.len(), recorded.unknown_times.len(), "streams at {speed}, run {run}");
+            for (live, again) in recorded.unknown_times.iter().zip(&again) {
+                // Live, intake hears a little later of what the capture has the time of: at each end of an interval.
+                let apart = (live.seconds - again.seconds).abs();
+                let may_be = 0.5 * live.intervals.max(again.intervals).max(1) as f64;
+                let is_same = live.stream == again.stream && apart < may_be;
+                assert!(is_same, "live {live:?}, again {again:?} at {speed}, run {run}: {log}");
             }
         }
         std::fs::remove_dir_all(bench.path("data/eth/replay")).unwrap();
@@ -40,7 +49,7 @@ async fn a_replay_stores_the_same_rows_at_any_speed_and_only_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replay_that_was_killed_is_not_begun_again_among_its_own_rows() {
-    let recorded = Recorded::start().await;
+    let recorded = Recorded::start(&TRADES_AND_TICKERS).await;
     let bench = recorded.replay("1x", "again.sqlite");
     let mut program = bench.run();
     program.until_committed(200).await;
@@ -68,7 +77,7 @@ async fn a_replay_that_was_killed_is_not_begun_again_among_its_own_rows() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_holds_the_live_feed_refuses_a_replay_and_the_live_spool_is_left_alone() {
-    let recorded = Recorded::start().await;
+    let recorded = Recorded::start(&TRADES_AND_TICKERS).await;
     let live = spool_of(recorded.bench.borrow().as_ref().unwrap());
     let bench = recorded.replay("max", "eth.sqlite");
     let mut program = bench.run();
@@ -108,7 +117,7 @@ async fn captures_of_two_pipelines_in_one_folder_are_kept_apart_and_one_without_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_oracle_says_so() {
-    let recorded = Recorded::start().await;
+    let recorded = Recorded::start(&TRADES_AND_TICKERS).await;
     let (made, live) = {
         let bench = recorded.bench.borrow();
         let bench = bench.as_ref().unwrap();
@@ -148,7 +157,7 @@ async fn a_simulator_that_plays_a_capture_loses_nothing_through_cuts_and_its_ora
 
 #[tokio::test(flavor = "multi_thread")]
 async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_writes_down_what_it_sent() {
-    let recorded = Recorded::start().await;
+    let recorded = Recorded::start(&TRADES_AND_TICKERS).await;
     let bench = recorded.bench.take().unwrap().at("played.sqlite");
     let capture = "data/eth/sources/deribit/capture";
     let simulate = |more: &[&str]| {
@@ -194,43 +203,57 @@ async fn simulate_plays_a_capture_from_the_first_subscription_to_its_end_and_wri
 /// A run with faults that was captured, and what it stored.
 struct Recorded {
     bench: std::cell::RefCell<Option<Bench>>,
-    rows: Vec<(&'static str, Vec<String>)>,
+    /// What the source is told.
+    channels: String,
+    /// Every table of the store, by name, with its rows.
+    rows: Vec<(String, Vec<String>)>,
     /// What its ledger says.
-    unknown_seconds: Vec<f64>,
+    unknown_times: Vec<UnknownTime>,
 }
 
 impl Recorded {
-    async fn start() -> Self {
-        let faults = Faults::parse("malformed=60/m,duplicate=60/m,reorder=60/m,skip=30/m").unwrap();
+    async fn start(channels: &[&str]) -> Self {
+        let faults = Faults::parse("malformed=60/m,duplicate=60/m,reorder=60/m,skip=30/m,skip_book=30/m").unwrap();
         let config = SimulatorConfig { rate: 1_000.0, faults, ..SimulatorConfig::default() };
-        let bench = Bench::start(config, "capture = {}\n", "").await;
+        let channels_line = format!("channels = {channels:?}\n");
+        let bench = Bench::start(config, &format!("{channels_line}capture = {{}}\n"), "").await;
         let mut program = bench.run();
-        for committed in [1_000, 2_000, 3_000] {
-            program.until_committed(committed).await;
+        for tickers in [700, 1_400, 2_100, 2_800] {
+            bench.until_number(&mut program, "SELECT count(*) FROM tickers", tickers).await;
+            if channels.contains(&"instrument_status") {
+                bench.venue.inject(if tickers % 1_400 == 0 { Fault::List } else { Fault::Expire });
+            }
             bench.venue.inject(Fault::Cut);
         }
-        program.until_committed(4_000).await;
+        bench.until_number(&mut program, "SELECT count(*) FROM tickers", 3_500).await;
+        for table in channels {
+            bench.until_number(&mut program, &format!("SELECT count(*) FROM {table}"), 1).await;
+        }
         let comparison = bench.settle(&mut program).await;
         comparison.assert_exact(&program.log());
         assert!(program.metric("tidegate_duplicates_total").await > 0.0, "faults are counted");
         let (code, log) = program.stop().await;
         assert_eq!(code, 0, "{log}");
         let mut all = Vec::new();
-        for table in ["trades", "tickers"] {
-            let rows = rows(&bench, table).await;
-            assert!(rows.len() > 100, "{table}: {}", rows.len());
+        for table in tables(&bench).await {
+            let rows = rows(&bench, &table).await;
             all.push((table, rows));
         }
-        let unknown_seconds = unknown_seconds(&bench);
-        assert!(unknown_seconds.iter().any(|seconds| *seconds > 0.0), "nobody repeats what was cut: {log}");
-        Self { bench: Some(bench).into(), rows: all, unknown_seconds }
+        assert!(all.iter().filter(|(_, rows)| rows.len() > 100).count() >= 2, "too few rows to tell anything: {log}");
+        let unknown_times = unknown_times(&bench);
+        assert!(unknown_times.iter().any(|time| time.seconds > 0.0), "nobody repeats what was cut: {log}");
+        Self { bench: Some(bench).into(), channels: channels_line, rows: all, unknown_times }
+    }
+
+    fn tables(&self) -> Vec<String> {
+        self.rows.iter().map(|(table, _)| table.clone()).collect()
     }
 
     /// Writes the same pipeline, which plays what it has captured into a database.
     fn replay(&self, speed: &str, database: &str) -> Bench {
         let bench = self.bench.take().unwrap().at(database);
-        let source = format!("replay = {{ from = \"data/eth/sources/deribit/capture\", speed = \"{speed}\" }}\n");
-        bench.write("eth.toml", &bench.pipeline(&source, ""));
+        let replay = format!("replay = {{ from = \"data/eth/sources/deribit/capture\", speed = \"{speed}\" }}\n");
+        bench.write("eth.toml", &bench.pipeline(&format!("{}{replay}", self.channels), ""));
         bench
     }
 }
@@ -271,6 +294,26 @@ fn three_days_before(text: &str) -> String {
 
 const DAY_MS: i64 = 86_400_000;
 
+const TRADES_AND_TICKERS: [&str; 2] = ["tickers", "trades"];
+
+/// Returns all channels that the program says Deribit has, sorted.
+fn every_channel() -> Vec<String> {
+    let mut list = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let page = list.args(["list", "deribit"]).env("COLUMNS", "200").output().unwrap();
+    let page = String::from_utf8(page.stdout).unwrap();
+    let (_, names) = page.split_once("\n  channels ").unwrap().1.split_once(" list of ").unwrap();
+    let names = names.split("  ").next().unwrap().split(" | ");
+    let mut names: Vec<String> = names.map(|name| name.trim_matches('"').to_owned()).collect();
+    names.sort();
+    assert!(names.len() > 6, "{names:?}");
+    names
+}
+
+/// Returns the names of the tables of rows that a store has, sorted.
+async fn tables(bench: &Bench) -> Vec<String> {
+    bench.texts("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'tidegate~_%' ESCAPE '~'").await
+}
+
 /// Returns the rows of a table with all of their columns, sorted.
 async fn rows(bench: &Bench, table: &str) -> Vec<String> {
     let mut db = bench.connection().await;
@@ -281,21 +324,32 @@ async fn rows(bench: &Bench, table: &str) -> Vec<String> {
     bench.texts(&format!("SELECT {} FROM {table}", columns.join(" || ' ' || "))).await
 }
 
-/// Returns for how long nobody knows what the venue sent, stream by stream, as the ledger has it.
-fn unknown_seconds(bench: &Bench) -> Vec<f64> {
+/// For how long nobody knows what the venue sent, as the ledger has it.
+#[derive(Debug)]
+struct UnknownTime {
+    stream: (String, String),
+    intervals: usize,
+    seconds: f64,
+}
+
+/// Returns that of every stream, sorted.
+fn unknown_times(bench: &Bench) -> Vec<UnknownTime> {
     let mut coverage = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     let words = ["coverage", "eth.toml", "--by", "stream", "--json"];
     let said = coverage.args(words).current_dir(bench.folder()).output().unwrap();
     let document: Value = serde_json::from_slice(&said.stdout).unwrap();
-    let mut streams: Vec<&Value> = document["coverage"]["streams"].as_array().unwrap().iter().collect();
-    streams.sort_by_key(|stream| (stream["table"].to_string(), stream["symbol"].to_string()));
     // The time since it was stopped, which has no end, is no part of it.
     let length = |interval: &Value| Some((interval["to"].as_i64()? - interval["from"].as_i64()?) as f64 / 1e9);
-    let of = |stream: &&Value| {
+    let of = |stream: &Value| {
         let intervals = stream["intervals"].as_array().unwrap().iter();
-        intervals.filter(|interval| interval["state"] == "unknown").filter_map(length).sum()
+        let lengths: Vec<f64> =
+            intervals.filter(|interval| interval["state"] == "unknown").filter_map(length).collect();
+        let stream = (stream["table"].to_string(), stream["symbol"].to_string());
+        UnknownTime { stream, intervals: lengths.len(), seconds: lengths.iter().sum() }
     };
-    streams.iter().map(of).collect()
+    let mut times: Vec<UnknownTime> = document["coverage"]["streams"].as_array().unwrap().iter().map(of).collect();
+    times.sort_by(|one, other| one.stream.cmp(&other.stream));
+    times
 }
 
 /// Returns the names and sizes of the live spool's files.

@@ -40,7 +40,7 @@ async fn every_row_that_is_stored_is_printed_as_json_where_there_is_no_terminal(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminal_gets_columns() {
     if Command::new("script").arg("--version").output().is_err() {
-        eprintln!("SKIPPED: no `script` here, which makes a terminal");
+        support::skipped("no `script` here, which makes a terminal");
         return;
     }
     let bench = Bench::start(busy(500.0), "", "[sink.stdout]\ntables = [\"trades\"]\n").await;

@@ -436,6 +436,29 @@ async fn every_kind_of_row_is_stored_once_and_a_book_that_breaks_begins_anew() {
     assert_eq!(bench.number("SELECT count(*) - count(DISTINCT ts_event) FROM index_prices").await, 0);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_code_that_a_list_of_faults_names_is_the_one_with_which_the_venue_closes() {
+    let bench = Bench::start(busy(500.0), "", "").await;
+    for (fault, code) in [("close:1008", "1008"), ("close:4001", "4001"), ("close", "1001")] {
+        let faults = format!("{fault}=120/m");
+        let mut venue = Program::start(bench.folder(), &["simulate", "deribit", "--faults", &faults]);
+        venue.until("its address", |line| line.as_str().is_some_and(|line| line.starts_with("endpoint = "))).await;
+        let printed = venue.printed();
+        let endpoint = printed.lines().find(|line| line.starts_with("endpoint = ")).unwrap();
+        assert!(printed.contains(&faults), "it says what goes wrong: {printed}");
+        // A pipeline of its own: another venue numbers anew.
+        let text = bench.pipeline(&format!("{endpoint}\n{QUICK}"), "").replace("\"eth\"", &format!("\"eth{code}\""));
+        bench.write("eth.toml", &text.replace("eth.sqlite", &format!("eth{code}.sqlite")));
+        let mut program = bench.run();
+        program.until_logged(&format!("closed with {code}")).await;
+        let log = program.log();
+        assert_eq!(log.matches("closed with ").count(), log.matches(&format!("closed with {code}")).count(), "{log}");
+        program.stop().await;
+        venue.signal("INT");
+        assert_eq!(venue.ended().await.0, 0);
+    }
+}
+
 async fn degraded(program: &mut Program) -> Value {
     program.until("the source is degraded", |report| source_of(report)["status"] == "degraded").await
 }

@@ -469,10 +469,11 @@ pub(crate) struct SimulateArgs {
     /// End after this long.
     #[arg(long = "for", value_name = "DURATION", value_parser = crate::cli::duration)]
     pub(crate) duration: Option<std::time::Duration>,
-    /// What goes wrong, and how often: `cut=4/m,malformed=2/m`; `help` lists the names.
+    /// What goes wrong, and how often: `cut=4/m,malformed=2/m`, `close:1008=1/m` for a close with that code (1001 without one);
+    /// `help` lists the names.
     #[arg(long, value_name = "LIST")]
     pub(crate) faults: Option<String>,
-    /// What goes wrong once, and how long after the start: `5s:cut,12s:silence`.
+    /// What goes wrong once, and how long after the start: `5s:cut,12s:silence,20s:close:1008`.
     #[arg(long, value_name = "LIST")]
     pub(crate) fault_at: Option<String>,
     /// Write what the venue makes to this file, before it sends it; an existing file is gone on with.

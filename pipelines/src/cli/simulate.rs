@@ -110,7 +110,8 @@ pub(super) fn unwritable(error: &io::Error) -> String {
 fn faults(list: &str, script: &str) -> Result<Faults, Failure> {
     Faults::parse(list).and_then(|faults| faults.and_script(script)).map_err(|error| {
         let rated = list.split(',').map(|entry| entry.split_once('=').map_or(entry, |(name, _)| name).trim());
-        let mut names = rated.chain(script.split(',').filter_map(|entry| Some(entry.split_once(':')?.1.trim())));
+        let names = rated.chain(script.split(',').filter_map(|entry| Some(entry.split_once(':')?.1.trim())));
+        let mut names = names.map(|name| name.split_once(':').map_or(name, |(name, _code)| name));
         let unknown = names.find(|name| !name.is_empty() && !FAULT_NAMES.contains(name));
         let meant = unknown.and_then(|name| nearest(name, FAULT_NAMES));
         let hint = meant.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
@@ -184,7 +185,7 @@ const VENUE: &str = "deribit";
 const FAULTS: [(&str, &str); FAULT_NAMES.len()] = [
     ("cut", "the connection is reset, and what was on its way may be lost"),
     ("torn", "the connection is reset in the middle of a frame"),
-    ("close", "the venue closes the session, with code 1001"),
+    ("close", "the venue closes the session, with code 1001; close:1008 with that one"),
     ("silence", "half open: the socket stays, and nothing comes any more"),
     ("malformed", "a frame that is no JSON"),
     ("truncated", "a frame whose JSON ends in the middle"),

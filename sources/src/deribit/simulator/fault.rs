@@ -1,6 +1,6 @@
 //! What may go wrong at the venue.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::conditions::Condition;
 
@@ -103,13 +103,23 @@ impl Fault {
         }
     }
 
+    /// Returns it as `--faults` has it: its name, and the code of a goodbye where it is not the usual one.
+    pub(super) fn shown(&self) -> Cow<'static, str> {
+        if let Self::Close { code } = self
+            && *code != GOING_AWAY
+        {
+            return format!("{}:{code}", self.name()).into();
+        }
+        self.name().into()
+    }
+
     /// Returns the fault of a name, with the values that `--faults` gives it.
     pub(super) fn named(name: &str) -> Option<Self> {
         let lasting = |condition| Self::Lasting(condition, Duration::from_secs(2));
         Some(match name {
             "cut" => Self::Cut,
             "torn" => Self::Torn,
-            "close" => Self::Close { code: 1001 },
+            "close" => Self::Close { code: GOING_AWAY },
             "silence" => Self::HalfOpen,
             "malformed" => Self::Malformed,
             "truncated" => Self::Truncated,
@@ -137,3 +147,6 @@ impl Fault {
         })
     }
 }
+
+/// The code with which a server closes that is about to go away: what `close` is where no code is named.
+const GOING_AWAY: u16 = 1001;

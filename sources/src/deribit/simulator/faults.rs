@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use tidegate_core::{Error, Result};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{fault::Fault, random::Random};
 
@@ -66,11 +67,12 @@ impl Faults {
         self
     }
 
-    /// Reads a list of `name=COUNT/UNIT`, such as `cut=4/m,silence=0.5/s`; the unit is `s`, `m` or `h`.
+    /// Reads a list of `name=COUNT/UNIT`, such as `cut=4/m,silence=0.5/s,close:1008=1/m`; the unit is `s`, `m` or `h`. The code
+    /// of `close` may be left out: it is 1001 then.
     ///
     /// # Errors
     ///
-    /// If a name is unknown or a rate unreadable; the message says what is known.
+    /// If a name is unknown, a rate unreadable or a code none that a server sends; the message says what is known.
     pub fn parse(list: &str) -> Result<Self> {
         let mut faults = Self::default();
         for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
@@ -83,11 +85,11 @@ impl Faults {
         Ok(faults)
     }
 
-    /// Adds a list of `TIME:name`, such as `5s:cut,1m 30s:silence`, counted from the start of the venue.
+    /// Adds a list of `TIME:name`, such as `5s:cut,1m 30s:silence,2m:close:1008`, counted from the start of the venue.
     ///
     /// # Errors
     ///
-    /// If a name is unknown or a time unreadable.
+    /// If a name is unknown, a time unreadable or a code none that a server sends.
     pub fn and_script(mut self, list: &str) -> Result<Self> {
         for entry in list.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             let unreadable = || Error::config(format!("`{entry}` is not like `5s:cut`, a time and a fault"));
@@ -121,18 +123,32 @@ impl FromStr for Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rated = self.rated.iter().map(|(fault, per_minute)| match per_minute {
-            0.0..1.0 => format!("{}={}/h", fault.name(), per_minute * 60.0),
-            _ => format!("{}={per_minute}/m", fault.name()),
+            0.0..1.0 => format!("{}={}/h", fault.shown(), per_minute * 60.0),
+            _ => format!("{}={per_minute}/m", fault.shown()),
         });
         let scripted = self.scripted.iter();
-        let scripted = scripted.map(|(time, fault)| format!("{}:{}", humantime::format_duration(*time), fault.name()));
+        let scripted = scripted.map(|(time, fault)| format!("{}:{}", humantime::format_duration(*time), fault.shown()));
         f.write_str(&rated.chain(scripted).collect::<Vec<_>>().join(", "))
     }
 }
 
-fn named(name: &str) -> Result<Fault> {
+/// Reads a name, and behind `close` the code of the goodbye: `close:1008`.
+fn named(entry: &str) -> Result<Fault> {
+    let (name, code) = entry.split_once(':').map_or((entry, None), |(name, code)| (name, Some(code)));
     let unknown = || Error::config(format!("unknown fault `{name}`, known are: {}", FAULT_NAMES.join(", ")));
-    Fault::named(name).ok_or_else(unknown)
+    let fault = Fault::named(name).ok_or_else(unknown)?;
+    let Some(code) = code else { return Ok(fault) };
+    if !matches!(fault, Fault::Close { .. }) {
+        return Err(Error::config(format!("fault `{name}` takes no code, as in `{entry}`: only `close` does")));
+    }
+    // RFC 6455, 7.4: others are never on a wire, or nobody's.
+    let code = code.parse().ok().filter(|code| CloseCode::from(*code).is_allowed());
+    let unsendable = || {
+        Error::config(format!(
+            "`{entry}` is not like `close:1008`: a server sends 1000 to 1003, 1007 to 1013, or 3000 to 4999"
+        ))
+    };
+    Ok(Fault::Close { code: code.ok_or_else(unsendable)? })
 }
 
 fn per_minute(name: &str, rate: &str) -> Result<f64> {
@@ -229,6 +245,23 @@ mod tests {
         }
         let faults = Faults::parse("cut=4/m,slow=30/h").unwrap().and_script("90s:silence").unwrap();
         assert_eq!(faults.to_string(), "cut=4/m, slow=30/h, 1m 30s:silence");
+    }
+
+    #[test]
+    fn a_goodbye_has_the_code_that_the_list_names_and_1001_where_it_names_none() {
+        let faults = Faults::parse("close=2/m,close:1008=3/m").unwrap().and_script("5s:close:4001,7s:close").unwrap();
+        let rated: Vec<_> = faults.rated.iter().map(|(fault, _)| fault.clone()).collect();
+        assert_eq!(rated, [Fault::Close { code: 1001 }, Fault::Close { code: 1008 }]);
+        let scripted: Vec<_> = faults.scripted.iter().map(|(_, fault)| fault.clone()).collect();
+        assert_eq!(scripted, [Fault::Close { code: 4001 }, Fault::Close { code: 1001 }]);
+        let shown = faults.to_string();
+        assert_eq!(shown, "close=2/m, close:1008=3/m, 5s:close:4001, 7s:close");
+        for wrong in ["close:", "close:x", "close:1005", "close:1006", "close:1015", "close:2999", "close:70000"] {
+            let error = Faults::parse(&format!("{wrong}=1/m")).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{wrong}` is not like `close:1008`")), "{error}");
+        }
+        let error = Faults::default().and_script("5s:cut:1008").unwrap_err().to_string();
+        assert_eq!(error, "fault `cut` takes no code, as in `cut:1008`: only `close` does");
     }
 
     #[test]

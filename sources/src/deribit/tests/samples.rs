@@ -1,7 +1,9 @@
 //! Recorded frames, where they are: they are not ours to pass on, so they lie outside the repository.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    io::Write,
     path::PathBuf,
 };
 
@@ -14,16 +16,30 @@ use tidegate_core::{
 
 use super::*;
 
-/// Returns a file of recorded frames; `None`, and a line that says so, where there is none.
+/// Returns a file of recorded frames; `None` where there is none, and the test is counted among those that were skipped.
 fn sample(name: &str) -> Option<String> {
     let folder =
         std::env::var_os("TIDEGATE_SAMPLES").map_or_else(|| PathBuf::from("/work/shared/samples"), PathBuf::from);
     let path = folder.join("deribit").join(name);
     let text = std::fs::read_to_string(&path);
     if text.is_err() {
-        println!("skipped: no {}", path.display());
+        skipped(&format!("no {}", path.display()));
     }
     text.ok()
+}
+
+/// Says that a test cannot run here, or not all of it: once, for `scripts/test` counts these lines.
+fn skipped(why: &str) {
+    thread_local! { static IS_SAID: Cell<bool> = const { Cell::new(false) } }
+    if IS_SAID.replace(true) {
+        return;
+    }
+    let line = format!("SKIPPED {}: {why}", std::thread::current().name().unwrap_or("a test"));
+    eprintln!("{line}");
+    if let Some(file) = std::env::var_os("SKIPPED_TESTS") {
+        let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
+        file.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
 }
 
 fn count(script: &Script<Deribit>, table: &str) -> usize {

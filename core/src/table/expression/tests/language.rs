@@ -328,7 +328,7 @@ fn the_expressions_of_the_four_pipelines_mean_what_they_say() {
     let files = ["deribit-eth-options-timescale", "eodhd-qld-postgres", "polygon-option-trades-questdb"];
     let mut planned = 0;
     for file in files {
-        // As the syntax of /work/shared has them.
+        // As `tests/fixtures/syntax` has them.
         let text = std::fs::read_to_string(format!("src/table/expression/tests/{file}.toml")).unwrap();
         let toml = toml::de::DeTable::parse(&text).unwrap();
         for (_, table) in toml.get_ref()["table"].get_ref().as_table().unwrap() {

@@ -1,4 +1,4 @@
-//! A source of your own, in a crate of your own: `cargo run --example own_source -- run dice.toml`, with
+//! A source of your own, in a crate of your own: `cargo run -p own-source -- run dice.toml`, with
 //!
 //! ```toml
 //! [pipeline]

@@ -1,7 +1,7 @@
-//! A sink of your own, in a crate of your own: `cargo run --example own_sink -- run eth.toml`, with `[sink.pages]`.
+//! A sink of your own, in a crate of your own: `cargo run -p own-sink -- run eth.toml`, with `[sink.pages]`.
 //!
 //! Each chunk becomes a file, which gets its name when it is whole: `OFFSET-BOOT-SPOOL.jsonl`, after the position that it ends
-//! at. So the newest name is the position, and a chunk that is written twice is one file. `tests/examples.rs` runs the
+//! at. So the newest name is the position, and a chunk that is written twice is one file. `tests/contract.rs` runs the
 //! contract of sinks on it.
 
 use std::{
@@ -24,9 +24,9 @@ use tidegate::{
 /// Writes a file for each chunk: exactly once.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PagesConfig {
+pub struct PagesConfig {
     /// The folder; each pipeline has one of its own in it.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
 }
 
 impl Component for PagesConfig {
@@ -166,9 +166,4 @@ fn add(path: &Path, text: &[u8]) -> io::Result<()> {
 
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::transient(format!("cannot {what} `{}`", path.display())).because(error)
-}
-
-#[allow(dead_code, reason = "a test takes the file as a module")]
-fn main() -> std::process::ExitCode {
-    tidegate::main_with(|catalog| _ = catalog.sink::<PagesConfig>())
 }
