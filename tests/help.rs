@@ -15,7 +15,7 @@ use tidegate_sources::deribit::simulator::SimulatorConfig;
 
 /// Every command. Those that look at what `run` leaves behind come after it, and before `new` makes another pipeline of the
 /// file.
-const IN_ORDER: [&str; 24] = [
+const IN_ORDER: [&str; 26] = [
     "",
     "run",
     "coverage",
@@ -33,6 +33,8 @@ const IN_ORDER: [&str; 24] = [
     "deadletter list",
     "deadletter show",
     "deadletter redrive",
+    "capture",
+    "capture numbers",
     "adopt",
     "sink",
     "sink rename",
@@ -54,7 +56,7 @@ fn every_command_has_a_page_with_examples_that_are_run_below() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_example_of_every_help_runs() {
-    let bench = Bench::start(SimulatorConfig::default(), "", "").await;
+    let bench = Bench::start(SimulatorConfig::default(), "capture = {}", "").await;
     let host = "listen = \"127.0.0.1:0\"\n[log]\nformat = \"human\"\n";
     fs::create_dir_all(bench.path("hosts")).unwrap();
     fs::create_dir_all(bench.path("pipelines")).unwrap();

@@ -14,7 +14,7 @@ use tidegate::catalog::Role;
 use tidegate_sources::deribit::simulator::{Credentials, Fault, SimulatorConfig};
 
 /// What nobody may ever read again.
-const MARKERS: [&str; 3] = ["hunter2-by-variable", "hunter2-by-file", "hunter2-by-address"];
+const MARKERS: [&str; 4] = ["hunter2-by-variable", "hunter2-by-file", "hunter2-by-address", "hunter2-of-the-host"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_reaches_an_output_a_page_or_a_file() {
@@ -25,6 +25,9 @@ async fn no_secret_reaches_an_output_a_page_or_a_file() {
         let source = format!("client_id = \"me\"\nclient_secret = {place}\ninterval = \"raw\"\ncapture = {{}}\n");
         let bench = Bench::start(config, &source, "").await;
         bench.write("key", MARKERS[1]);
+        bench.write("key-of-host", MARKERS[3]);
+        let token = if place.contains("KEY") { "\"${TOKEN}\"" } else { "{ file = \"key-of-host\" }" };
+        bench.write("tidegate.toml", &format!("listen = \"127.0.0.1:0\"\ntoken = {token}\n"));
         let mut program = run(&bench);
         // The key is used: without it the venue refuses `raw`.
         program.until_committed(200).await;
@@ -33,7 +36,14 @@ async fn no_secret_reaches_an_output_a_page_or_a_file() {
         program.until_committed(500).await;
         let mut pages = Vec::new();
         for path in ["/health", "/health/ready", "/metrics"] {
-            pages.push(program.get(path).await.1);
+            let (status, _, page) = program.ask(path, &format!("Bearer {}", MARKERS[3])).await;
+            assert_eq!(status, 200, "{page}");
+            pages.push(page);
+            for authorization in ["", "Bearer another"] {
+                let (status, head, body) = program.ask(path, authorization).await;
+                assert_eq!(status, 401, "{body}");
+                pages.push(head + &body);
+            }
         }
         pages.push(program.next_report().await.to_string());
         program.signal("USR1");
@@ -315,7 +325,11 @@ fn look_at_commands(bench: &Bench) {
 fn look_at_files(bench: &Bench) {
     let mut files = Vec::new();
     collect(bench.folder(), &mut files);
-    let is_own = |path: &Path| path.ends_with("key") || path.extension().is_some_and(|extension| extension == "toml");
+    let is_own = |path: &Path| {
+        path.ends_with("key")
+            || path.ends_with("key-of-host")
+            || path.extension().is_some_and(|extension| extension == "toml")
+    };
     files.retain(|path| !is_own(path));
     assert!(files.iter().any(|path| path.extension().is_some_and(|extension| extension == "seg")), "{files:?}");
     for file in files {
@@ -344,12 +358,19 @@ fn assert_no_marker(place: &str, text: &str) {
 
 fn run(bench: &Bench) -> Program {
     let program = Path::new(env!("CARGO_BIN_EXE_tidegate"));
-    Program::start_with(program, bench.folder(), &["run", "eth.toml", "--supervised", "50ms"], &[("KEY", MARKERS[0])])
+    let variables = [("KEY", MARKERS[0]), ("TOKEN", MARKERS[3])];
+    Program::start_with(program, bench.folder(), &["run", "eth.toml", "--supervised", "50ms"], &variables)
 }
 
 /// Returns everything that a command prints.
 fn command(folder: &Path, args: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    let output = command.args(args).current_dir(folder).env("KEY", MARKERS[0]).stdin(Stdio::null()).output().unwrap();
+    let output = command
+        .args(args)
+        .current_dir(folder)
+        .envs([("KEY", MARKERS[0]), ("TOKEN", MARKERS[3])])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

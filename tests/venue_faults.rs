@@ -97,6 +97,49 @@ async fn a_channel_that_is_refused_without_a_word_is_reported_by_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_brings_nothing_is_counted_and_named_until_it_speaks_and_degrades_nothing() {
+    let (traded, quiet) = ("ETH-25DEC26-9000-C", "ETH-25DEC26-9100-C");
+    let source =
+        format!("{QUICK}quiet_after = \"1s\"\nchannels = [\"trades\"]\ninstruments = [\"{traded}\", \"{quiet}\"]\n");
+    let config = SimulatorConfig { paused: true, ..SimulatorConfig::default() };
+    let bench = Bench::start(config, &source, "").await;
+    assert!([traded, quiet].iter().all(|name| bench.venue.list(name)));
+    let mut program = bench.run();
+    program.until("subscribed", |report| source_of(report)["subscribed"] == true).await;
+    let quiet_channel = format!("trades.{quiet}.100ms");
+    // The venue makes what a test makes: one instrument is traded all the time, for the other nothing comes.
+    let mut until_quiet = async |speaking: &[&str], count: u64| {
+        let deadline = Instant::now() + support::PATIENCE;
+        loop {
+            assert!(speaking.iter().all(|name| bench.venue.make_trade(name)));
+            let report = program.next_report().await;
+            if source_of(&report)["subscriptions"]["quiet"] == count {
+                return report;
+            }
+            assert!(Instant::now() < deadline, "never {count} quiet: {report:#}");
+        }
+    };
+    let report = until_quiet(&[traded], 1).await;
+    assert_eq!(source_of(&report)["quiet_channels"], serde_json::json!([quiet_channel]));
+    assert_eq!(source_of(&report)["status"], "healthy", "nobody may have traded it");
+    assert_eq!(reason(&report), "2 of 2 channels subscribed, 1 of them quiet");
+    let report = until_quiet(&[traded, quiet], 0).await;
+    assert!(source_of(&report)["quiet_channels"].is_null() && reason(&report).ends_with("channels subscribed"));
+    until_quiet(&[traded], 1).await;
+    let (_, text) = program.get("/metrics").await;
+    let gauge =
+        text.lines().find(|line| line.starts_with("tidegate_subscriptions{") && line.contains("state=\"quiet\""));
+    assert!(gauge.is_some_and(|line| line.ends_with(" 1")), "{gauge:?}");
+    let (_, log) = program.stop().await;
+    for said in
+        ["subscribed for 1s, but never a message", "again, after no message for 1s or more", "no message for 1s: "]
+    {
+        let line = log.lines().find(|line| line.contains(said));
+        assert!(line.is_some_and(|line| line.contains(&quiet_channel)), "{said}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_that_is_put_off_is_asked_for_again_and_costs_nobody_else_a_line() {
     let source = format!("{QUICK}instruments = [{{ currency = \"ETH\", kind = \"option\" }}]\n");
     let bench = Bench::start(SimulatorConfig { instruments: 10, ..busy(500.0) }, &source, "").await;

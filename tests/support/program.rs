@@ -139,21 +139,36 @@ impl Program {
 
     /// Returns where the program's own HTTP listens.
     pub async fn address(&mut self) -> String {
-        self.until_logged("http://127.0.0.1:").await;
-        let log = self.log();
-        let (_, port) = log.split_once("http://127.0.0.1:").unwrap();
-        let port: String = port.chars().take_while(char::is_ascii_digit).collect();
-        format!("127.0.0.1:{port}")
+        let shown = |log: &str| {
+            let (_, port) = ["http://127.0.0.1:", "http://0.0.0.0:"].iter().find_map(|start| log.split_once(start))?;
+            let port: String = port.chars().take_while(char::is_ascii_digit).collect();
+            Some(format!("127.0.0.1:{port}"))
+        };
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(address) = shown(&self.log()) {
+                return address;
+            }
+            assert!(Instant::now() < deadline, "no address is logged; the log:\n{}", self.log());
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Asks the program over its own HTTP, and returns status and body.
     pub async fn get(&mut self, path: &str) -> (u16, String) {
+        let (status, _, body) = self.ask(path, "").await;
+        (status, body)
+    }
+
+    /// Asks with the value of the header `Authorization`, where it is not empty, and returns status, head and body.
+    pub async fn ask(&mut self, path: &str, authorization: &str) -> (u16, String, String) {
         let mut socket = TcpStream::connect(self.address().await).await.unwrap();
-        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await.unwrap();
+        let header = if authorization.is_empty() { "" } else { &format!("Authorization: {authorization}\r\n") };
+        socket.write_all(format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n{header}\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
     }
 
     /// Returns the sum of a metric over its labels.

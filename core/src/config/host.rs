@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    document::Document,
+    document::{Document, Path},
     environment::Environment,
     explain::{self, Keys},
     layers::{Layer, Layers, Variable, path},
@@ -17,15 +17,21 @@ use super::{
     problem::{Problem, Text},
     report::Report,
     resolved::{self, Setting},
+    secret::Secret,
+    stage,
     units::{Address, ByteSize, Duration, positive},
 };
+use crate::{Error, Result};
 
 /// What is one per process.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Host {
-    /// Where `/health` and `/metrics` are served.
+    /// Where `/health` and `/metrics` are served, without TLS. An address that other machines reach needs a `token`.
     pub listen: Address,
+    /// What a request has to bring, as `Authorization: Bearer TOKEN`; only `/health/live` answers without. A file is read at the
+    /// start.
+    pub token: Option<Secret>,
     /// The folder of spools, captures and dead letters, a folder per pipeline.
     pub data_dir: PathBuf,
     /// What is logged, and where.
@@ -36,9 +42,28 @@ impl Default for Host {
     fn default() -> Self {
         Self {
             listen: Address(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            token: None,
             data_dir: "data".into(),
             log: LogConfig::default(),
         }
+    }
+}
+
+impl Host {
+    /// Returns the token that requests have to bring; `None` where they need none.
+    ///
+    /// # Errors
+    ///
+    /// `Config` when its file cannot be read, or when no header can carry it. The message does not hold it.
+    pub fn bearer_token(&self) -> Result<Option<String>> {
+        let Some(token) = self.token.as_ref().map(Secret::reveal).transpose()? else { return Ok(None) };
+        if token.is_empty() {
+            return Err(Error::config("`token` is empty"));
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(Error::config("`token` has a character that its header cannot carry, such as a space"));
+        }
+        Ok(Some(token))
     }
 }
 
@@ -138,14 +163,13 @@ pub(super) fn read(
     warn_of_unknown(&known, texts.collect(), environment, report);
     layers.push(Layer::Variables(variables(&known, environment, report)));
     let layers = Layers::merge(layers);
+    let secrets = options.secrets();
+    stage::guard_secrets(&layers, &secrets, report);
+    stage::note_secret_files(&layers, &secrets, None, report);
     let all = [options, Options::of::<DefaultsKey>()];
-    let keys = Keys { table: "the host file".into(), ..Keys::of_table("", &all) };
+    let keys = Keys { table: "the host file".into(), secrets: &secrets, ..Keys::of_table("", &all) };
     let host: Host = layers.read(layers.root.clone(), &keys, report)?;
-    if !host.listen.0.ip().is_loopback() {
-        let listen = path(["listen"]);
-        let problem = Problem::error("`listen` is reachable from other machines, and this version has no token");
-        let problem = problem.at(layers.value(&listen), "").help("listen on 127.0.0.1, with a proxy in front");
-        report.add(explain::with_variable(problem, &layers, &listen));
+    if !is_guarded(&host, &layers, report) {
         return None;
     }
     let mut settings = Vec::new();
@@ -156,6 +180,27 @@ pub(super) fn read(
         Place::new(&file.path, Writer::Log, layers.value(&at)).by(variable)
     });
     Some(HostRead { host, settings, log })
+}
+
+/// Refuses a token that no request can bring, and an address that other machines reach without one.
+fn is_guarded(host: &Host, layers: &Layers<'_>, report: &mut Report) -> bool {
+    let (key, problem) = match &host.token {
+        None if host.listen.0.ip().is_loopback() => return true,
+        None => {
+            let problem = Problem::error("`listen` is reachable from other machines, and there is no `token`");
+            let help = "listen on 127.0.0.1, or set `token` in the host file, or the variable TIDEGATE_TOKEN or \
+                        TIDEGATE_TOKEN_FILE";
+            (path(["listen"]), problem.at(layers.value(&path(["listen"])), "").help(help))
+        }
+        // Whoever runs the program opens the file.
+        Some(token) if token.is_in_file() => return true,
+        Some(_) => match host.bearer_token() {
+            Ok(_) => return true,
+            Err(error) => (path(["token"]), Problem::error(error.to_string()).at(layers.value(&path(["token"])), "")),
+        },
+    };
+    report.add(explain::with_variable(problem, layers, &key));
+    false
 }
 
 /// What is one per process, as it was read.
@@ -198,13 +243,17 @@ pub(super) fn not_in_this_version(name: &str) -> Problem {
     Problem::error(format!("[{name}] is not in this version")).help(help)
 }
 
-/// Returns the variables that set options, with the keys of these: `TIDEGATE_LOG_LEVEL` and `log.level`.
+/// Returns the variables that set options, with the keys of these: `TIDEGATE_LOG_LEVEL` and `log.level`. A secret may come from
+/// a file as well: `TIDEGATE_TOKEN` and `token`, `TIDEGATE_TOKEN_FILE` and `token.file`.
 pub(super) fn variables_of(options: &Options) -> BTreeMap<String, String> {
-    let keys: Vec<String> = options.all().into_iter().map(|option| option.key).collect();
+    let all = options.all();
+    let files: Vec<String> =
+        all.iter().filter(|option| option.is_secret).map(|option| option.key.clone() + ".file").collect();
+    let keys: Vec<String> = all.into_iter().map(|option| option.key).collect();
     // A whole table cannot stand in a variable.
     let is_table =
         |key: &str| keys.iter().any(|other| other.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
-    let single = keys.iter().filter(|key| !is_table(key));
+    let single = keys.iter().filter(|key| !is_table(key)).chain(&files);
     single.map(|key| (PREFIX.to_owned() + &key.replace('.', "_").to_uppercase(), key.clone())).collect()
 }
 
@@ -218,11 +267,17 @@ fn variables(
     for (name, key) in known {
         match environment.look_up(name) {
             Some(Some(value)) if !value.is_empty() => {
-                let path = key.split('.').map(String::from).collect();
+                let path: Path = key.split('.').map(String::from).collect();
                 set.insert(path, Variable { name: name.clone(), value: value.to_owned() });
             }
             Some(None) => report.add(Problem::error(format!("the variable {name} is not UTF-8"))),
             Some(Some(_)) | None => {}
+        }
+    }
+    for (path, Variable { name, .. }) in &set {
+        if let Some((around, of)) = path.split_last().and_then(|(_, around)| Some((around, set.get(around)?))) {
+            let (key, other) = (around.join("."), &of.name);
+            report.add(Problem::error(format!("both {other} and {name} set `{key}`: take one of the two away")));
         }
     }
     set

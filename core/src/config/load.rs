@@ -53,7 +53,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Opens the files that hold secrets, as whoever runs the pipelines here has to. One that cannot be read is an error, and
-    /// the pipeline that needs it is refused.
+    /// the pipeline that needs it is refused; if the process needs it, nothing can run.
     pub fn open_secrets(&mut self) {
         let problem = |SecretFile { path, spot, pipeline }: &SecretFile| {
             let why = secret::refusal(path)?;
@@ -63,9 +63,14 @@ impl Loaded {
         let found: Vec<_> = self.report.secret_files().iter().filter_map(problem).collect();
         for (file, problem) in found {
             let before = self.pipelines.len();
-            self.pipelines.retain(|pipeline| pipeline.file != file);
-            if self.pipelines.len() < before {
-                self.refused.push(Refused { file, why: problem.line() });
+            match file {
+                None => self.host = None,
+                Some(file) => {
+                    self.pipelines.retain(|pipeline| pipeline.file != file);
+                    if self.pipelines.len() < before {
+                        self.refused.push(Refused { file, why: problem.line() });
+                    }
+                }
             }
             self.report.add(problem);
         }
@@ -364,7 +369,7 @@ impl<'a> Reader<'a> {
                     self.report.add(not_in_this_version(name).at(spot, ""));
                     self.useless.push(path([name]));
                 }
-                "listen" | "data_dir" | "log" | "defaults" => {
+                "listen" | "token" | "data_dir" | "log" | "defaults" => {
                     let problem = Problem::error(format!("`{name}` is one per process")).at(spot, "");
                     self.report.add(problem.help("it belongs into the host file, tidegate.toml"));
                 }

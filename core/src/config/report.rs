@@ -29,8 +29,8 @@ pub(crate) struct SecretFile {
     pub(crate) path: PathBuf,
     /// Where it is named.
     pub(crate) spot: Spot,
-    /// The file of the pipeline that needs it.
-    pub(crate) pipeline: PathBuf,
+    /// The file of the pipeline that needs it; `None` where the process does.
+    pub(crate) pipeline: Option<PathBuf>,
 }
 
 impl Report {

@@ -43,6 +43,11 @@ impl Secret {
 }
 
 impl Secret {
+    /// Returns whether a file holds it.
+    pub(super) fn is_in_file(&self) -> bool {
+        matches!(self.0, Place::File(_))
+    }
+
     /// Returns a text without the secret: what a peer says of a refused login may hold it.
     pub fn hide_in(&self, text: &str) -> String {
         match self.reveal() {

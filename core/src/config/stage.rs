@@ -298,7 +298,7 @@ impl<'a> Reader<'a> {
         let draft = Draft { at, component, layers: Layers::merge(layers), options };
         let secrets = secrets(&draft.options);
         guard_secrets(&draft.layers, &secrets, self.report);
-        note_secret_files(&draft.layers, &secrets, &self.document.file.path, self.report);
+        note_secret_files(&draft.layers, &secrets, Some(&self.document.file.path), self.report);
         Some(draft)
     }
 
@@ -376,12 +376,12 @@ impl SinkDraft<'_> {
     }
 }
 
-/// Notes the files that hold the secrets of a stage: whoever runs it has to open them.
-fn note_secret_files(layers: &Layers<'_>, secrets: &[Pattern], pipeline: &str, report: &mut Report) {
+/// Notes the files that hold the secrets of a stage, or of the host: whoever runs it has to open them.
+pub(super) fn note_secret_files(layers: &Layers<'_>, secrets: &[Pattern], pipeline: Option<&str>, report: &mut Report) {
     for (at, value) in layers.singles() {
         let is_file = secrets.iter().any(|secret| secret.holds(&at) && secret.is_file(&at));
         if let (true, Some(path), Some(spot)) = (is_file, value.as_str(), layers.value(&at)) {
-            report.note_secret_file(SecretFile { path: path.into(), spot, pipeline: pipeline.into() });
+            report.note_secret_file(SecretFile { path: path.into(), spot, pipeline: pipeline.map(Into::into) });
         }
     }
 }

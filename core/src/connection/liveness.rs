@@ -38,11 +38,13 @@ pub(super) struct Heard {
     /// The pings that are not answered, by their numbers, and when each was sent.
     unanswered: VecDeque<(u64, Instant)>,
     pings: u64,
+    /// A ping was answered.
+    has_pong: bool,
 }
 
 impl Heard {
     pub(super) fn new(now: Instant) -> Self {
-        Self { frame: None, shown: now, seen: now, unanswered: VecDeque::new(), pings: 0 }
+        Self { frame: None, shown: now, seen: now, unanswered: VecDeque::new(), pings: 0, has_pong: false }
     }
 
     /// Notes that a frame was read.
@@ -68,11 +70,19 @@ impl Heard {
     }
 
     /// Notes an answer: all that was sent before its ping came has been read. A venue may answer only the newest of several.
-    pub(super) fn pong(&mut self, payload: &[u8]) {
-        let Ok(number) = payload.try_into().map(u64::from_be_bytes) else { return };
-        if number <= self.pings {
-            self.unanswered.retain(|(ping, _)| *ping > number);
-        }
+    /// Returns how long it took from its ping; `None` where it answers none that waits.
+    pub(super) fn pong(&mut self, payload: &[u8], now: Instant) -> Option<Duration> {
+        let number = payload.try_into().map(u64::from_be_bytes).ok().filter(|number| *number <= self.pings)?;
+        let sent = self.unanswered.iter().find(|(ping, _)| *ping == number).map(|(_, sent)| *sent);
+        self.unanswered.retain(|(ping, _)| *ping > number);
+        let took = now.saturating_duration_since(sent?);
+        self.has_pong = true;
+        Some(took)
+    }
+
+    /// Returns whether a ping was answered.
+    pub(super) fn has_pong(&self) -> bool {
+        self.has_pong
     }
 
     /// Returns up to when frames came and all of them were read.
@@ -278,12 +288,14 @@ mod tests {
         assert_eq!(read(&mut heard, 10), Some(10), "nobody was asked");
         let pings: Vec<_> = (11..20).filter_map(|second| heard.ping(start + SECOND * second)).collect();
         assert_eq!(read(&mut heard, 100), Some(11), "frames come, and are of before the first ping");
-        heard.pong(&pings[0]);
+        assert_eq!(heard.pong(&pings[0], start + SECOND * 100), Some(SECOND * 89), "sent at 11");
+        assert!(heard.has_pong());
         assert_eq!(read(&mut heard, 101), Some(12));
-        heard.pong(b"unasked");
-        heard.pong(&u64::MAX.to_be_bytes());
+        assert_eq!(heard.pong(b"unasked", start + SECOND * 101), None);
+        assert_eq!(heard.pong(&u64::MAX.to_be_bytes(), start + SECOND * 101), None);
+        assert_eq!(heard.pong(&pings[0], start + SECOND * 101), None, "answered already");
         assert_eq!(read(&mut heard, 102), Some(12), "a pong that answers nothing");
-        heard.pong(&pings[8]);
+        assert_eq!(heard.pong(&pings[8], start + SECOND * 102), Some(SECOND * 83));
         assert_eq!(read(&mut heard, 103), Some(103), "the newest answer is one to all before it");
     }
 

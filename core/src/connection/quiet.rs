@@ -23,16 +23,19 @@ struct Channel {
     /// When that was seen first.
     since: Instant,
     has_spoken: bool,
+    /// It is quiet, and was said to be.
     is_told: bool,
 }
 
-/// Channels that have become quiet since the last look.
+/// What has changed since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct NewlyQuiet {
+pub(super) struct Changed {
     /// Subscribed, but never a message.
     pub(super) never: Vec<String>,
     /// A message once, then no more.
     pub(super) ceased: Vec<String>,
+    /// Quiet, and then a message.
+    pub(super) again: Vec<String>,
 }
 
 impl Quiet {
@@ -56,28 +59,40 @@ impl Quiet {
         self.channels.remove(channel);
     }
 
-    /// Looks, given when each channel was heard last, and returns those that have become quiet. Tells nothing when all
-    /// are: then it is the connection that is silent, or the venue that is closed.
-    pub(super) fn look<'c>(&mut self, heard: impl Iterator<Item = (&'c str, Timestamp)>, now: Instant) -> NewlyQuiet {
+    /// Looks, given when each channel was heard last, and returns those that have become quiet, and those that no longer are.
+    /// Calls none quiet when all are: then it is the connection that is silent, or the venue that is closed.
+    pub(super) fn look<'c>(&mut self, heard: impl Iterator<Item = (&'c str, Timestamp)>, now: Instant) -> Changed {
         self.look_at = Some(now + self.pause());
+        let mut changed = Changed::default();
         for (name, at) in heard {
             let Some(channel) = self.channels.get_mut(name).filter(|channel| channel.heard != at) else { continue };
+            if channel.is_told {
+                changed.again.push(name.to_owned());
+            }
             *channel = Channel { heard: at, since: now, has_spoken: true, is_told: false };
         }
-        let mut quiet = NewlyQuiet::default();
+        changed.again.sort_unstable();
         let is_quiet = |channel: &Channel| now.saturating_duration_since(channel.since) >= self.after;
         if self.channels.values().all(is_quiet) {
-            return quiet;
+            return changed;
         }
         for (name, channel) in self.channels.iter_mut().filter(|(_, channel)| is_quiet(channel)) {
             if !std::mem::replace(&mut channel.is_told, true) {
-                let list = if channel.has_spoken { &mut quiet.ceased } else { &mut quiet.never };
+                let list = if channel.has_spoken { &mut changed.ceased } else { &mut changed.never };
                 list.push(name.to_string());
             }
         }
-        quiet.never.sort_unstable();
-        quiet.ceased.sort_unstable();
-        quiet
+        changed.never.sort_unstable();
+        changed.ceased.sort_unstable();
+        changed
+    }
+
+    /// Returns the channels that were quiet at the last look, in order.
+    pub(super) fn channels(&self) -> Vec<&str> {
+        let quiet = self.channels.iter().filter(|(_, channel)| channel.is_told);
+        let mut names: Vec<&str> = quiet.map(|(name, _)| &**name).collect();
+        names.sort_unstable();
+        names
     }
 
     fn pause(&self) -> Duration {
@@ -106,7 +121,10 @@ mod tests {
         let mut quiet = quiet(start);
         quiet.look([("a", at(0)), ("b", at(5)), ("c", at(20))].into_iter(), start + SECOND * 30);
         let found = quiet.look([("a", at(0)), ("b", at(5)), ("c", at(290))].into_iter(), start + SECOND * 330);
-        assert_eq!(found, NewlyQuiet { never: vec!["a".into()], ceased: vec!["b".into()] });
+        assert_eq!(found, Changed { never: vec!["a".into()], ceased: vec!["b".into()], again: vec![] });
+        assert_eq!(quiet.channels(), ["a", "b"]);
+        quiet.ended("b");
+        assert_eq!(quiet.channels(), ["a"], "what is not subscribed to is not quiet");
     }
 
     #[test]
@@ -115,8 +133,10 @@ mod tests {
         let mut quiet = quiet(start);
         assert_eq!(quiet.look([("a", at(0)), ("c", at(290))].into_iter(), start + AFTER).never, ["a", "b"]);
         let again = quiet.look([("a", at(0)), ("c", at(310))].into_iter(), start + AFTER + SECOND * 30);
-        assert_eq!(again, NewlyQuiet::default());
-        quiet.look([("a", at(330)), ("c", at(340))].into_iter(), start + AFTER + SECOND * 60);
+        assert_eq!(again, Changed::default());
+        let spoken = quiet.look([("a", at(330)), ("c", at(340))].into_iter(), start + AFTER + SECOND * 60);
+        assert_eq!(spoken, Changed { again: vec!["a".into()], ..Changed::default() });
+        assert_eq!(quiet.channels(), ["b"]);
         let later = quiet.look([("a", at(330)), ("c", at(900))].into_iter(), start + AFTER * 3);
         assert_eq!(later.ceased, ["a"]);
     }
@@ -126,7 +146,7 @@ mod tests {
         let start = Instant::now();
         let mut quiet = quiet(start);
         let heard = || [("a", at(0)), ("b", at(0)), ("c", at(0))].into_iter();
-        assert_eq!(quiet.look(heard(), start + AFTER), NewlyQuiet::default());
+        assert_eq!(quiet.look(heard(), start + AFTER), Changed::default());
     }
 
     #[test]
@@ -135,7 +155,7 @@ mod tests {
         let mut quiet = quiet(start);
         quiet.look([("a", at(3_600)), ("b", at(0)), ("c", at(3_600))].into_iter(), start + SECOND * 30);
         let back = quiet.look([("a", at(40)), ("b", at(0)), ("c", at(-3_600))].into_iter(), start + AFTER);
-        assert_eq!(back, NewlyQuiet { never: vec!["b".into()], ceased: vec![] });
+        assert_eq!(back, Changed { never: vec!["b".into()], ..Changed::default() });
     }
 
     #[test]

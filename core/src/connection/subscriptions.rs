@@ -152,6 +152,12 @@ impl Subscriptions {
         self.is_ready
     }
 
+    /// Returns for how long a channel waits for its answer; `None` where none is asked for.
+    pub(super) fn waits(&self, name: &str, now: Instant) -> Option<Duration> {
+        let State::Asked { deadline } = self.channels.get(name)?.state else { return None };
+        Some(self.timeout.saturating_sub(deadline.saturating_duration_since(now)))
+    }
+
     /// Notes that the venue confirmed a channel, and returns whether that is news: from now on it vouches for it.
     pub(super) fn confirmed(&mut self, name: &str) -> bool {
         let Some(channel) = self.channels.get_mut(name) else { return false };

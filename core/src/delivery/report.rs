@@ -13,7 +13,7 @@ use crate::{
     health::{Registry, StageHealth, StageId, Status},
     metrics::{BreakerMetrics, SinkMetrics},
     policy::BreakerState,
-    sink::{Guarantee, Refusal, Weaker},
+    sink::{Guarantee, Refusal, Weaker, Written},
     spool::SpoolPosition,
 };
 
@@ -337,8 +337,12 @@ impl Reporter {
         self.down.get_or_insert((now, mended));
     }
 
-    pub(super) fn wrote(&self, began: Instant) {
-        self.metrics.write.record(began.elapsed().as_secs_f64());
+    pub(super) fn wrote(&self, began: Instant, outcome: &Result<Written>) {
+        let took = began.elapsed();
+        self.metrics.write.record(took.as_secs_f64());
+        if matches!(outcome, Ok(Written::Committed | Written::Accepted)) {
+            self.health.took(took);
+        }
     }
 
     pub(super) fn checked(&self, began: Instant) {
@@ -413,6 +417,12 @@ impl Reporter {
         self.metrics.dead_letters.set(letters as f64);
         self.letters.dead_letters(letters);
         self.letters.healthy(if letters == 0 { "none" } else { "rows wait for a person" });
+    }
+
+    /// Notes that dead letters were written, since `began`.
+    pub(super) fn buried(&self, began: Instant, letters: u64) {
+        self.letters.took(began.elapsed());
+        self.dead_letters(letters);
     }
 
     /// Says how it ended.

@@ -481,7 +481,7 @@ impl<L: Log> Delivery<L> {
             Ok((sink, mut guard)) => guard.call(sink.write(&chunk)).await,
             Err(error) => Err(error),
         };
-        self.reporter.wrote(began);
+        self.reporter.wrote(began, &written);
         match written {
             Ok(Written::Committed) => Event::Committed,
             Ok(Written::Accepted) => Event::Accepted,

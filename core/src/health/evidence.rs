@@ -37,11 +37,15 @@ pub(super) struct Evidence {
     /// How long the oldest rows of the last commits had waited.
     pub(super) waits: Waits,
     pub(super) last_check: Stamp,
+    /// How long the last probe took.
     pub(super) check_took: Count,
+    /// How long the last proof that it works took; 0 before the first one.
+    took: Count,
     pub(super) connections: Count,
     pub(super) subscriptions_wanted: Count,
     pub(super) subscriptions_confirmed: Count,
     pub(super) subscriptions_refused: Count,
+    pub(super) subscriptions_quiet: Count,
     pub(super) rows_received: Count,
     pub(super) rows_backfilled: Count,
     pub(super) rows_committed: Count,
@@ -64,6 +68,8 @@ pub(super) struct Evidence {
     pub(super) is_side_input: AtomicBool,
     /// Whether gaps wait for what the reason names.
     pub(super) gaps_wait: AtomicBool,
+    /// The first of the quiet channels. Set on change only, so a lock does.
+    quiet: Mutex<Vec<String>>,
     /// Set at most each 20 ms, so a lock does.
     filling: Mutex<Option<Filling>>,
     /// Set for each chunk of a sink with keys, so a lock does.
@@ -100,6 +106,7 @@ impl Evidence {
             count.set(0);
         }
         self.subscriptions_refused.set(0);
+        self.set_quiet(0, Vec::new());
         self.uncommitted_since.clear();
         self.untaken_since.clear();
         self.rows_accepted.set(0);
@@ -159,6 +166,23 @@ impl Evidence {
 
     pub(super) fn weaker(&self) -> Vec<String> {
         self.weaker.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_took(&self, took: Duration) {
+        self.took.set_duration(took.max(Duration::from_nanos(1)));
+    }
+
+    pub(super) fn took(&self) -> Option<Duration> {
+        Some(self.took.duration()).filter(|took| !took.is_zero())
+    }
+
+    pub(super) fn set_quiet(&self, count: u64, first: Vec<String>) {
+        self.subscriptions_quiet.set(count);
+        *self.quiet.lock().unwrap_or_else(PoisonError::into_inner) = first;
+    }
+
+    pub(super) fn quiet(&self) -> Vec<String> {
+        self.quiet.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn set_lags(&self, lags: BTreeMap<String, u64>) {

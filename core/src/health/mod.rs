@@ -9,6 +9,7 @@
 //! ```
 
 mod evidence;
+mod readiness;
 mod report;
 mod stage;
 mod state;
@@ -24,9 +25,10 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use evidence::Stamp;
+pub use readiness::Readiness;
 pub use report::{
     BalanceCheck, BreakerCheck, Check, DeadLettersDetail, Detail, Filling, Gaps, KeyCheck, LedgerDetail, Quantiles,
-    Readiness, Report, SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
+    Report, SinkDetail, SourceDetail, SpoolDetail, Subscriptions,
 };
 use stage::Stage;
 pub use stage::StageHealth;

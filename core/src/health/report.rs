@@ -1,4 +1,4 @@
-//! What `/health` and `/health/ready` answer.
+//! What `/health` answers.
 
 use std::{
     collections::BTreeMap,
@@ -38,7 +38,9 @@ pub struct Check {
     pub status: Status,
     /// When it last gave a sign of life: a frame, a commit, a probe, a change of state.
     pub last_check: String,
-    /// How long the last probe took; `None` where there was none, as where the stage's own work is the probe.
+    /// How long the last thing took that shows that it works; `None` before the first one. Of a source on a WebSocket: from a ping
+    /// to its answer, before the first answer from asking for a channel to its confirmation. Of a spool: an fsync. Of a sink: a
+    /// commit or a probe. Of a ledger and of dead letters: a write. Others have none.
     pub duration: Option<String>,
     /// Since when it is in this state.
     pub since: String,
@@ -78,6 +80,9 @@ pub struct SourceDetail {
     pub connections: u64,
     /// What was asked for, and what became of it.
     pub subscriptions: Subscriptions,
+    /// The first of the quiet ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub quiet_channels: Vec<String>,
     /// When the last frame came.
     pub last_frame: Option<String>,
     /// When the last row came.
@@ -104,6 +109,9 @@ pub struct Subscriptions {
     pub confirmed: u64,
     /// Refused, also silently.
     pub refused: u64,
+    /// Confirmed, and without a message for `quiet_after`, or ever; the other confirmed ones have data. Looked at ten times within
+    /// that time.
+    pub quiet: u64,
 }
 
 /// How far the filling of gaps has come, since somebody listens again.
@@ -257,15 +265,6 @@ pub struct BreakerCheck {
     pub next_probe: Option<String>,
 }
 
-/// Whether data flows from end to end. Serialised, it is the body of `/health/ready`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Readiness {
-    /// Whether nothing is waited for.
-    pub ready: bool,
-    /// What is, each with its reason.
-    pub waiting_for: Vec<String>,
-}
-
 impl Report {
     pub(super) fn of(stages: &[Arc<Stage>], now: Instant) -> Self {
         let clock = Clock { now, wall: SystemTime::now() };
@@ -296,9 +295,7 @@ impl Check {
         Self {
             status,
             last_check: clock.ago(newest),
-            duration: Some(stage.evidence.check_took.duration())
-                .filter(|took| !took.is_zero())
-                .map(|took| humantime::format_duration(took).to_string()),
+            duration: stage.evidence.took().map(|took| humantime::format_duration(took).to_string()),
             since: clock.ago(in_state_for),
             reason,
             required: stage.is_required(),
@@ -317,6 +314,7 @@ impl Detail {
                 subscribed: evidence.is_subscribed.load(Relaxed),
                 connections: evidence.connections.number(),
                 subscriptions: Subscriptions::of(stage),
+                quiet_channels: evidence.quiet(),
                 last_frame: ago(&evidence.last_frame),
                 last_row: ago(&evidence.last_record),
                 rows_received: evidence.rows_received.number(),
@@ -393,64 +391,14 @@ impl BalanceCheck {
 }
 
 impl Subscriptions {
-    fn of(stage: &Stage) -> Self {
+    pub(super) fn of(stage: &Stage) -> Self {
         Self {
             wanted: stage.evidence.subscriptions_wanted.number(),
             confirmed: stage.evidence.subscriptions_confirmed.number(),
             refused: stage.evidence.subscriptions_refused.number(),
+            quiet: stage.evidence.subscriptions_quiet.number(),
         }
     }
-}
-
-impl Readiness {
-    pub(super) fn of(stages: &[Arc<Stage>], now: Instant) -> Self {
-        let mut waiting_for = Vec::new();
-        for stage in stages.iter().filter(|stage| stage.is_required()) {
-            if let Some(why) = missing(stage, now).or_else(|| unstarted(stage, stages, now)) {
-                waiting_for.push(format!("{}: {why}", stage.id));
-            }
-        }
-        if !stages.iter().any(|stage| stage.id.kind() == StageKind::Source) {
-            waiting_for.push("no pipeline is running".into());
-        }
-        Self { ready: waiting_for.is_empty(), waiting_for }
-    }
-}
-
-/// Returns what a stage lacks to be ready.
-fn missing(stage: &Stage, now: Instant) -> Option<String> {
-    let Standing { status, reason, .. } = stage.judged(now);
-    if matches!(status, Status::Failed | Status::Stopped) {
-        return Some(format!("{status}: {reason}"));
-    }
-    let is_overdue = status != stage.status();
-    let lacks = match stage.id.kind() {
-        StageKind::Source if !stage.evidence.is_subscribed.load(Relaxed) => {
-            let Subscriptions { wanted, confirmed, .. } = Subscriptions::of(stage);
-            format!("{confirmed} of {wanted} subscriptions confirmed")
-        }
-        StageKind::Sink if !stage.evidence.is_committed_or_idle.load(Relaxed) => "nothing committed yet".into(),
-        StageKind::Source | StageKind::Sink | StageKind::Spool if is_overdue => return Some(reason),
-        StageKind::Source
-        | StageKind::Sink
-        | StageKind::Host
-        | StageKind::Spool
-        | StageKind::Ledger
-        | StageKind::DeadLetters => return None,
-    };
-    Some(if reason.is_empty() { lacks } else { format!("{lacks}; {status}: {reason}") })
-}
-
-/// Returns that a pipeline has no sources yet: its spool is opened first.
-fn unstarted(stage: &Stage, stages: &[Arc<Stage>], now: Instant) -> Option<String> {
-    let is_source_of_it =
-        |other: &Arc<Stage>| other.id.kind() == StageKind::Source && other.id.pipeline() == stage.id.pipeline();
-    if stage.id.kind() != StageKind::Spool || stages.iter().any(is_source_of_it) {
-        return None;
-    }
-    let Standing { status, reason, .. } = stage.judged(now);
-    let lacks = "the pipeline has not started";
-    Some(if reason.is_empty() { lacks.to_owned() } else { format!("{lacks}; {status}: {reason}") })
 }
 
 fn breakers(stage: &Stage, clock: &Clock) -> BTreeMap<String, BreakerCheck> {

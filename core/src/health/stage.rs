@@ -265,6 +265,11 @@ impl StageHealth {
         self.stage.evidence.subscriptions_refused.set(refused);
     }
 
+    /// Sets how many confirmed subscriptions bring no message, and the first of them.
+    pub(crate) fn quiet<'c>(&self, count: u64, first: impl Iterator<Item = &'c str>) {
+        self.stage.evidence.set_quiet(count, first.map(|name| printable(name).into_owned()).collect());
+    }
+
     /// Notes that the venue has answered for every subscription that is wanted: the source is ready.
     pub fn subscribed(&self) {
         self.stage.evidence.is_subscribed.store(true, Relaxed);
@@ -396,6 +401,12 @@ impl StageHealth {
     pub fn checked(&self, now: Instant, took: Duration) {
         self.stage.evidence.last_check.set(self.stage.origin, now);
         self.stage.evidence.check_took.set_duration(took);
+        self.took(took);
+    }
+
+    /// Notes how long something took that shows that the stage works: a round trip, an fsync, a commit, a write.
+    pub fn took(&self, took: Duration) {
+        self.stage.evidence.set_took(took);
     }
 
     /// Sets what a breaker looks like. To be called when its state has changed.

@@ -286,6 +286,7 @@ async fn is_dead_when_the_runtime_no_longer_turns() {
 fn the_report_has_the_documented_shape() {
     let pipeline = Pipeline::running();
     pipeline.source.subscriptions(52, 51, 1);
+    pipeline.source.quiet(7, ["a\nb"].into_iter());
     pipeline.source.gaps_open(1);
     pipeline.source.gaps_filled(4);
     pipeline.source.gaps_lost(2);
@@ -297,6 +298,8 @@ fn the_report_has_the_documented_shape() {
     pipeline.spool.appended(Instant::now(), 5);
     pipeline.spool.spool_bytes(61, 1_000);
     pipeline.spool.synced_lag(Duration::from_millis(3));
+    pipeline.spool.took(Duration::from_millis(1));
+    pipeline.spool.took(Duration::from_millis(2));
     pipeline.spool.dropped(9);
     pipeline.dead_letters.dead_letters(7);
     let report = serde_json::to_value(pipeline.registry.report()).unwrap();
@@ -310,7 +313,8 @@ fn the_report_has_the_documented_shape() {
     }
 
     let source = &report["checks"]["eth/source.deribit"];
-    assert_eq!(source["subscriptions"], json!({ "wanted": 52, "confirmed": 51, "refused": 1 }));
+    assert_eq!(source["subscriptions"], json!({ "wanted": 52, "confirmed": 51, "refused": 1, "quiet": 7 }));
+    assert_eq!(source["quiet_channels"], json!(["a\\nb"]), "no name forges a line");
     assert_eq!(
         source["gaps"],
         json!({
@@ -319,7 +323,7 @@ fn the_report_has_the_documented_shape() {
     );
     assert_eq!([&source["rows_received"], &source["rows_backfilled"], &source["connections"]], [3, 212, 1]);
     assert!(is_time(&source["last_frame"]) && is_time(&source["last_row"]));
-    assert_eq!(source["duration"], json!(null), "nobody probes a source");
+    assert_eq!(source["duration"], json!(null), "nothing was measured");
     let sink = &report["checks"]["eth/sink.sqlite"];
     assert_eq!(sink["duration"], "1ms 500us");
     assert_eq!((&sink["rows_committed"], &sink["committed_or_idle"]), (&json!(3), &json!(true)));
@@ -330,6 +334,7 @@ fn the_report_has_the_documented_shape() {
         [61, 1_000, 5, 9]
     );
     assert_eq!(spool["synced_lag_seconds"], 0.003);
+    assert_eq!(spool["duration"], "2ms", "the last one counts");
     assert_eq!(report["checks"]["eth/deadletters.sqlite"]["dead_letters"], 7);
 }
 

@@ -327,6 +327,7 @@ impl SpoolTally {
         self.metrics.fsync.record(took.as_secs_f64());
         self.metrics.synced_lag.set(lag.as_secs_f64());
         self.health.synced_lag(lag);
+        self.health.took(took);
     }
 }
 

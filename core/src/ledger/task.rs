@@ -184,7 +184,9 @@ impl Ledger {
         let counts_all = reading.counts_all.or_else(|| (!reading.unread.is_empty()).then_some(false));
         let boots = std::mem::take(&mut reading.passed);
         let news = News { unreadable: reading.losses(), boots, counts_all };
+        let began = Instant::now();
         store.save(&mut reading.fold, place, &news).await?;
+        self.setup.health.took(began.elapsed());
         reading.counts_all = None;
         reading.unread.clear();
         reading.known_lost.extend(news.unreadable.iter().map(|loss| (loss.first, loss.last)));

@@ -311,11 +311,13 @@ pub enum SubscriptionState {
     Confirmed,
     /// Refused by the venue, also silently.
     Refused,
+    /// Confirmed, and without a message for `quiet_after` or ever; the other confirmed ones have data.
+    Quiet,
 }
 
 impl LabelValue for SubscriptionState {
     const LABEL: &'static str = "state";
-    const NAMES: &'static [&'static str] = &["wanted", "confirmed", "refused"];
+    const NAMES: &'static [&'static str] = &["wanted", "confirmed", "refused", "quiet"];
 
     fn number(&self) -> usize {
         *self as usize

@@ -138,7 +138,7 @@ const SESSION_OVERFLOWS: Metric = Metric::counter(
 const SUBSCRIPTIONS: Metric = Metric::gauge(
     "tidegate_subscriptions",
     &["pipeline", "stage", "state"],
-    "Shows how many subscriptions are wanted, and how many the venue has confirmed and refused.",
+    "Shows how many subscriptions are wanted, how many the venue has confirmed and refused, and how many confirmed ones are quiet.",
 );
 const REST_REQUESTS: Metric = Metric::counter(
     "tidegate_rest_requests_total",

@@ -1,5 +1,6 @@
 //! The command line: the words. What each command does stands in a file of its own.
 
+mod capture;
 mod coverage;
 mod deadletter;
 #[cfg(all(feature = "simulator", feature = "sqlite"))]
@@ -50,6 +51,7 @@ pub(crate) fn main(catalog: &Catalog) -> ExitCode {
         Command::Sink(args) => remedies::sink(catalog, &args),
         Command::Spool(args) => inspect::spool(catalog, &args),
         Command::Deadletter(args) => deadletter::deadletters(catalog, &args),
+        Command::Capture(args) => capture::capture(&args),
         #[cfg(feature = "simulator")]
         Command::Simulate(args) => simulate::run(&args),
         #[cfg(all(feature = "simulator", feature = "sqlite"))]
@@ -214,6 +216,8 @@ pub(crate) enum Command {
     Spool(SpoolArgs),
     /// Look at rows that a store would not take, and send them again.
     Deadletter(deadletter::DeadletterArgs),
+    /// Look into what a source with `capture = {}` has recorded.
+    Capture(capture::CaptureArgs),
     /// Run a venue of one's own: WebSocket and HTTP, with faults and an exact list of what it made.
     #[cfg(feature = "simulator")]
     #[command(after_help = SIMULATE_EXAMPLES)]

@@ -1,12 +1,12 @@
 //! The process's own HTTP: `/health`, `/health/ready`, `/health/live`, `/metrics`.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{
     Json, Router,
     extract::State,
     http::{HeaderValue, StatusCode, header},
-    middleware::map_response,
+    middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::get,
     serve::Listener,
@@ -17,7 +17,10 @@ use tidegate_core::{Error, Result, health::Registry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::Limited;
+use super::{
+    listener::Limited,
+    token::{self, Token},
+};
 
 /// The server, bound and not yet serving.
 pub(crate) struct Server {
@@ -32,26 +35,31 @@ struct Shared {
 }
 
 impl Server {
-    /// Binds the address.
+    /// Binds the address. With a token, all paths but `/health/live` ask for it.
     ///
     /// # Errors
     ///
-    /// `Config` when the address is taken or not ours, or is reachable from other machines: what it shows is for us.
-    pub(crate) async fn bind(listen: SocketAddr, registry: Registry, metrics: PrometheusHandle) -> Result<Self> {
-        if !listen.ip().is_loopback() {
-            let text =
-                format!("`listen = \"{listen}\"` is reachable from other machines, and this version has no token");
-            return Err(Error::config(format!("{text}: use 127.0.0.1 and a proxy in front")));
-        }
+    /// `Config` when the address is taken or not ours.
+    pub(crate) async fn bind(
+        listen: SocketAddr,
+        token: Option<String>,
+        registry: Registry,
+        metrics: PrometheusHandle,
+    ) -> Result<Self> {
         let listener = TcpListener::bind(listen).await.map_err(|error| {
             let remedy = "set `listen` in tidegate.toml to another port, or to port 0 for a free one";
             Error::config(format!("cannot listen on {listen}: {error}; {remedy}"))
         })?;
-        let router = Router::new()
+        let mut router = Router::new()
             .route("/health", get(health))
             .route("/health/ready", get(ready))
+            .route("/metrics", get(render_metrics));
+        if let Some(token) = token {
+            router = router.layer(from_fn_with_state(Arc::new(Token::new(token)), token::ask));
+        }
+        let router = router
+            // Whoever only starts it anew when it hangs need not know the token.
             .route("/health/live", get(live))
-            .route("/metrics", get(render_metrics))
             .layer(map_response(last_answer))
             .with_state(Shared { registry: registry.clone(), metrics });
         Ok(Self { listener: Limited::new(listener, registry), router })

@@ -29,7 +29,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
-use super::outlet::Outlet;
+use super::{json_lines::JsonLines, outlet::Outlet};
 use crate::page::has_colours;
 
 /// Returns whether log lines are written for a person.
@@ -60,7 +60,7 @@ pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
     let layer = if is_human(config) {
         layer.event_format(Human::default()).boxed()
     } else {
-        layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        layer.event_format(JsonLines).boxed()
     };
     // A second start in one process (tests, an embedding program with logging of its own) keeps the first.
     drop(tracing_subscriber::registry().with(filter).with(layer).try_init());

@@ -3,9 +3,11 @@
 
 mod descriptors;
 mod http;
+mod json_lines;
 mod listener;
 pub(crate) mod logging;
 mod outlet;
+mod token;
 
 use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
@@ -45,16 +47,17 @@ pub(crate) struct Plan {
 ///
 /// # Errors
 ///
-/// `Config` when the address is taken, before anything was started.
+/// `Config` when the address is taken or the token cannot be read, before anything was started.
 pub(crate) async fn run(plan: Plan) -> Result<u8> {
     descriptors::tell(descriptors::raise(), &plan.pipelines);
+    let token = plan.host.bearer_token()?;
     let metrics = install_metrics()?;
     let registry = Registry::new();
     let (stop, end) = (CancellationToken::new(), CancellationToken::new());
     let plan = Arc::new(plan);
     // Before anything else that the other process has too.
     let (_lock, strays) = look_around(&plan).await?;
-    let server = http::Server::bind(plan.host.listen.0, registry.clone(), metrics.clone()).await?;
+    let server = http::Server::bind(plan.host.listen.0, token, registry.clone(), metrics.clone()).await?;
     let address = server.address()?;
     let mut signals = Signals::new()?;
 
@@ -337,7 +340,7 @@ impl Reports {
             () = tick(&mut self.stats) => self.tell_stats(),
             () = tick(&mut self.report) => {
                 let report = json(&self.registry.report()).to_string();
-                info!(report, "report");
+                info!(target: json_lines::OF_HOST, report, "report");
             }
             () = tick(&mut self.parent) => self.tell_parent(),
             _ = self.upkeep.tick() => {

@@ -30,6 +30,7 @@
 //! copied in full, and whoever reads it is told where.
 
 mod line;
+mod numbers;
 mod reader;
 mod redact;
 mod writer;
@@ -50,6 +51,7 @@ use tokio::{
 };
 
 pub use line::{Asked, Body, Event, Line};
+pub use numbers::{Form, Long, Numbers, Place, numbers};
 pub use reader::{Reader, read};
 
 use crate::{Result, caught::text_of, config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};

@@ -111,14 +111,18 @@ impl<T: Transport> Driver<T> {
 
     /// Notes a confirmation, and returns the streams that the venue vouches for from now on; `None` if it is no news.
     fn confirm(&mut self, channel: &str, now: Instant) -> Option<Vec<Covered>> {
-        if !matches!(self.phase, Phase::Open(_)) || !self.subscriptions.confirmed(channel) {
+        let Phase::Open(session) = &mut self.phase else { return None };
+        let took = self.subscriptions.waits(channel, now);
+        if !self.subscriptions.confirmed(channel) {
             return None;
+        }
+        // A ping measures the line better than a venue's work on a request.
+        if let Some(took) = took.filter(|_| !session.heard.has_pong()) {
+            self.health.took(took);
         }
         let wall = self.link.outbox().now();
         self.link.outbox().watch(channel, true);
-        if let Phase::Open(session) = &mut self.phase {
-            session.quiet.confirmed(channel, wall, now);
-        }
+        session.quiet.confirmed(channel, wall, now);
         Some(self.streams(channel))
     }
 

@@ -41,8 +41,10 @@ impl<T: Transport> Driver<T> {
         if let Phase::Open(session) = &mut self.phase {
             session.liveness.frame();
             session.heard.frame(now);
-            if let Message::Pong(payload) = &message {
-                session.heard.pong(payload);
+            if let Message::Pong(payload) = &message
+                && let Some(took) = session.heard.pong(payload, now)
+            {
+                self.health.took(took);
             }
             if now >= session.alive_at {
                 // While data comes: a pong that is life enough is followed by no ping.

@@ -239,6 +239,7 @@ impl<T: Transport> Driver<T> {
         self.health.connections(0);
         self.metrics.connections.set(0.0);
         self.show_subscriptions();
+        self.show_quiet();
         Some(session.line)
     }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     connection::{
         liveness::Sign,
-        quiet::NewlyQuiet,
+        quiet::Changed,
         subscriptions::{Asking, Overdue},
     },
     metrics::SubscriptionState,
@@ -72,7 +72,7 @@ impl<T: Transport> Driver<T> {
         if session.quiet.next_at().is_none_or(|at| at > now) {
             return;
         }
-        let NewlyQuiet { never, ceased } = session.quiet.look(self.link.outbox().heard_at(), now);
+        let Changed { never, ceased, again } = session.quiet.look(self.link.outbox().heard_at(), now);
         let (pipeline, stage) = (self.health.id().pipeline(), self.health.id().stage());
         let (subject, limit) = (self.health.subject(), humantime::format_duration(self.config.quiet_after.0));
         if !never.is_empty() {
@@ -86,6 +86,29 @@ impl<T: Transport> Driver<T> {
         if !ceased.is_empty() {
             let (names, stays) = (named(&ceased), stays(ceased.len()));
             tracing::info!(pipeline, stage, "quiet {subject} no message for {limit}: {names}; {stays}");
+        }
+        if !again.is_empty() {
+            let names = named(&again);
+            tracing::info!(pipeline, stage, "speaking {subject} again, after no message for {limit} or more: {names}");
+        }
+        if !(never.is_empty() && ceased.is_empty() && again.is_empty()) {
+            self.show_quiet();
+        }
+    }
+
+    /// Shows which subscriptions are quiet. They degrade nothing: an option that few trade is quiet for hours.
+    pub(super) fn show_quiet(&mut self) {
+        let (is_open, quiet) = match &self.phase {
+            Phase::Open(session) => (true, session.quiet.channels()),
+            Phase::Idle | Phase::Dialing(_) => (false, Vec::new()),
+        };
+        let count = quiet.len();
+        self.metrics.subscriptions.of(&SubscriptionState::Quiet).set(count as f64);
+        self.health.quiet(count as u64, quiet.into_iter().take(MOST_NAMED));
+        if is_open && self.standing.well.is_some() {
+            let counts = self.subscriptions.counts();
+            self.standing.well = Some(well(counts.confirmed, counts.wanted, count));
+            self.standing.show(&self.health);
         }
     }
 
@@ -164,8 +187,9 @@ impl<T: Transport> Driver<T> {
             tracing::info!(pipeline, stage, "subscribed {} {confirmed} of {wanted} channels", self.health.subject());
         }
         self.standing.line = None;
-        self.standing.well = Some(format!("{confirmed} of {wanted} channels subscribed"));
-        self.standing.show(&self.health);
+        self.standing.well = Some(well(confirmed, wanted, 0));
+        // Shows the rest, too.
+        self.show_quiet();
     }
 
     /// Shows a breaker that has changed.
@@ -302,6 +326,12 @@ impl<T: Transport> Driver<T> {
         }
         next.into_iter().flatten().min().unwrap_or(now + FAR)
     }
+}
+
+/// Says that all is well, as far as channels tell.
+fn well(confirmed: usize, wanted: usize, quiet: usize) -> String {
+    let quiet = if quiet == 0 { String::new() } else { format!(", {quiet} of them quiet") };
+    format!("{confirmed} of {wanted} channels subscribed{quiet}")
 }
 
 fn owned(channels: &[Arc<str>]) -> Vec<String> {

@@ -101,8 +101,9 @@ impl<L: Log> Delivery<L> {
     pub(super) async fn append(&mut self, batch: Vec<DeadLetter>) -> Result<()> {
         self.note_segment().await?;
         let Some(letters) = &self.letters else { return Err(Error::transient("the dead letters are not open")) };
+        let began = Instant::now();
         let letters = blocking(letters, move |letters| letters.append(&batch).map(|()| letters.count())).await?;
-        self.reporter.dead_letters(letters);
+        self.reporter.buried(began, letters);
         Ok(())
     }
 

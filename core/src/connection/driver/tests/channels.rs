@@ -1,6 +1,7 @@
 //! Subscriptions and discovery: what is asked for, in what pieces, and what is told of it.
 
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::Error as WsError;
 
 use super::*;
 use crate::{
@@ -96,6 +97,28 @@ async fn while_channels_wait_for_their_answers_health_says_how_far_it_is() {
     world.told("starting 1 of 3 channels subscribed, 1 refused").await;
     peer.say("no c");
     world.told("degraded 1 of 3 channels subscribed, refused: `b`, `c`").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_counts_and_names_the_channels_that_are_quiet_until_they_speak_or_the_session_ends() {
+    let quiet_after = config::Duration::from_secs(60);
+    let mut world = World::with(Toy::new(&["a", "b", "c"]), |config| config.quiet_after = quiet_after);
+    let peer = world.subscribe("a,b,c").await;
+    peer.chatter("row a 1");
+    peer.say("heard b");
+    world.told("healthy 3 of 3 channels subscribed, 2 of them quiet").await;
+    let source =
+        |world: &World| serde_json::to_value(world.registry.report()).unwrap()["checks"]["test/source.toy"].clone();
+    let check = source(&world);
+    assert_eq!(check["subscriptions"], serde_json::json!({ "wanted": 3, "confirmed": 3, "refused": 0, "quiet": 2 }));
+    assert_eq!(check["quiet_channels"], serde_json::json!(["b", "c"]), "one ceased, one has never spoken");
+
+    peer.say("heard c");
+    world.told("healthy 3 of 3 channels subscribed, 1 of them quiet").await;
+    assert_eq!(source(&world)["quiet_channels"], serde_json::json!(["b"]));
+    peer.fail(WsError::ConnectionClosed);
+    world.told("degraded connection lost").await;
+    assert_eq!(source(&world)["subscriptions"]["quiet"], 0, "nothing is subscribed to");
 }
 
 #[tokio::test(start_paused = true)]

@@ -236,6 +236,30 @@ async fn a_pong_is_life_though_no_row_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_shows_how_long_the_venue_took_for_a_confirmation_and_then_for_the_last_ping() {
+    let mut world = World::start(Toy::new(&["a", "b"]));
+    let took = |world: &World| world.registry.report().checks["test/source.toy"].duration.clone();
+    let mut peer = world.connect().await;
+    peer.is_deaf.store(true, Ordering::Relaxed);
+    peer.say("welcome");
+    assert_eq!([peer.heard().await, peer.heard().await], ["hello", "sub a,b"]);
+    assert_eq!(took(&world), None, "nothing was answered yet");
+    tokio::time::sleep(SECOND * 3).await;
+    peer.say("ok a");
+    world.logged("confirmed a at 7").await;
+    let seconds = |world: &World| humantime::parse_duration(&took(world).unwrap()).unwrap().as_secs();
+    assert_eq!(seconds(&world), 3);
+    let Message::Ping(payload) = peer.sent.recv().await.unwrap() else { panic!("a ping comes next") };
+    tokio::time::sleep(SECOND * 2).await;
+    peer.send(Message::Pong(payload));
+    world.settle().await;
+    assert_eq!(seconds(&world), 2);
+    peer.say("ok b");
+    world.logged("confirmed b at 7").await;
+    assert_eq!(seconds(&world), 2, "a ping says more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn frames_without_rows_are_told_early_and_end_the_session_late() {
     let mut world = World::start(Toy::new(&["a"]));
     let peer = world.subscribe("a").await;
