@@ -22,9 +22,6 @@ use tidegate::{
 struct FaultySource {
     /// Rows before the panic.
     rows: u64,
-    /// Whether it keeps its thread for ever instead.
-    #[serde(default)]
-    blocks: bool,
     /// A secret, which the panic's own words show as any debug print of it does.
     #[serde(default)]
     key: Option<Secret>,
@@ -32,6 +29,9 @@ struct FaultySource {
     /// each run.
     #[serde(default = "always")]
     builds: u32,
+    /// Whether it keeps its thread for ever instead.
+    #[serde(default)]
+    blocks: bool,
 }
 
 fn always() -> u32 {

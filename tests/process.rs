@@ -19,7 +19,7 @@ async fn a_second_process_on_the_same_data_is_refused_with_the_first_ones_id() {
     // The venue's limits are those of a process: another pipeline beside it has a data directory of its own, too.
     bench.write("other.toml", &named(&bench, "other"));
     let ran = support::tidegate(bench.folder(), &["run", "other.toml"]);
-    let said = format!("`data` is already in use by pid {}", first.id());
+    let said = format!("`data_dir` is another process's: `data/.host` is already in use by pid {}", first.id());
     assert!(ran.code == 2 && ran.said.contains(&said), "{said}: {ran:?}");
     bench.settle(&mut first).await.assert_exact(&first.log());
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,7 +26,7 @@ use crate::{
     health::{Registry, StageHealth, StageId, Status},
     log_source::{LogContext, LogSource, PartDelivery, PartLog},
     metrics::PipelineMetrics,
-    outside::spawn_blocking,
+    outside::{spawn_apart, spawn_blocking},
     spool::{
         SourceInfo,
         disk::{Disk, DiskLock, RealDisk},
@@ -182,19 +181,21 @@ impl LogParts {
     pub(super) async fn run(self) -> Ended {
         let Self { factory, name, setup, health, around, info, _lock } = self;
         info.started();
-        let mut source = pin!(run_on(&factory, &name, &setup, &health, &around));
+        // One that blocks, as it should not, is nobody else's trouble.
+        let mut source = {
+            let (setup, around) = (setup.clone(), around.clone());
+            spawn_apart(async move { run_on(&factory, &name, &setup, &health, &around).await })
+        };
         let early = around.stop.run_until_cancelled(&mut source).await;
         let since = Instant::now();
-        let source_failed = match early {
-            Some(failed) => failed,
-            None => timeout_at(since + around.drain + GRACE, source).await.unwrap_or_else(|_| {
-                warn!(
-                    pipeline = setup.pipeline,
-                    "stuck {} the source does not end, and is left behind", setup.pipeline
-                );
-                true
-            }),
+        let ended = match early {
+            Some(ended) => ended.ok(),
+            None => timeout_at(since + around.drain + GRACE, source).await.ok().and_then(std::result::Result::ok),
         };
+        let source_failed = ended.unwrap_or_else(|| {
+            warn!(pipeline = setup.pipeline, "stuck {} the source does not end, and is left behind", setup.pipeline);
+            true
+        });
         info.stopped();
         let sinks = std::mem::take(&mut *setup.ends()).into_values().collect();
         let (pipeline, took) = (setup.pipeline.clone(), since.elapsed());

@@ -148,31 +148,26 @@ impl Parts {
         self.stop_sources.cancel();
         let mut sources = std::mem::take(&mut self.sources);
         // What hangs, on a disk that does not answer, is left behind: a capture by its source, and a source by us.
-        let ended = timeout_at(began + 2 * GRACE, async {
+        let ended = timeout_at(deadline.max(began + GRACE) + GRACE, async {
             while let Some(ended) = sources.join_next().await {
                 needs_person |= !matches!(ended, Ok(SourceEnd::Finished));
             }
             while self.redrives.join_next().await.is_some() {}
         });
-        if ended.await.is_err() {
+        let is_stuck = ended.await.is_err();
+        if is_stuck {
             warn!(pipeline = self.name, "stuck {} a source does not end, and is left behind", self.name);
             needs_person = true;
         }
         // What the pipeline says of itself comes last.
         self.own.say_last_word();
-        // Intake writes what is in its queue, makes it durable, and ends.
-        self.end_intake.cancel();
-        let last = deadline.max(Instant::now()) + GRACE;
         let outcome = match outcome {
             Some(outcome) => outcome,
-            None => match timeout_at(last, &mut self.intake).await {
-                Ok(ended) => joined(ended, &self.spool),
-                Err(_) => Err(self.left_behind()),
-            },
+            None => self.intake_ended(deadline.max(Instant::now()) + GRACE, is_stuck).await,
         };
         self.stop_sinks.send_replace(Some(deadline));
         let mut sinks = Vec::new();
-        let ended = timeout_at(last + GRACE, async {
+        let ended = timeout_at(deadline.max(Instant::now()) + 2 * GRACE, async {
             while let Some(ended) = self.deliveries.next().await {
                 // Its panic was caught, and nobody aborts it.
                 sinks.extend(ended);
@@ -192,11 +187,20 @@ impl Parts {
 }
 
 impl Parts {
-    /// Says that intake hangs, most likely on its disk.
-    fn left_behind(&self) -> Error {
+    /// Waits until intake has written what is in its queue, and made it durable. The queue is closed once nobody has a way to it
+    /// any more, or, where a source keeps its own, when all others had the time for their last words.
+    async fn intake_ended(&mut self, last: Instant, is_stuck: bool) -> Result<()> {
+        let mut ended = timeout_at(last, &mut self.intake).await;
+        if is_stuck && ended.is_err() {
+            self.end_intake.cancel();
+            ended = timeout_at(last + GRACE, &mut self.intake).await;
+        }
+        if let Ok(ended) = ended {
+            return joined(ended, &self.spool);
+        }
         let why = "the spool does not come to its end: its disk does not answer, or is too slow";
         self.spool.failed(format!("{why}; what is durable is sent after the next start"));
-        Error::transient(why)
+        Err(Error::transient(why))
     }
 }
 

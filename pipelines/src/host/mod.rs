@@ -126,9 +126,12 @@ pub(crate) async fn run(plan: Plan) -> Result<u8> {
 async fn look_around(plan: &Arc<Plan>) -> Result<(Option<Box<dyn DiskLock>>, Vec<String>)> {
     let seen = Arc::clone(plan);
     let look = tokio::task::spawn_blocking(move || {
-        let data_dir = RealDisk::create(&seen.host.data_dir);
-        let lock = match data_dir.map(|data_dir| data_dir.lock()) {
-            Ok(Err(error)) if error.kind() == Kind::Config => return Err(error),
+        // No pipeline has this name.
+        let own = RealDisk::create(seen.host.data_dir.join(".host"));
+        let lock = match own.map(|own| own.lock()) {
+            Ok(Err(error)) if error.kind() == Kind::Config => {
+                return Err(Error::config(format!("`data_dir` is another process's: {error}")));
+            }
             Ok(Ok(lock)) => Some(lock),
             // A disk that is full or for reading only: the pipelines say so, and wait.
             Ok(Err(_)) | Err(_) => None,

@@ -71,6 +71,7 @@ impl Monitor {
     ///
     /// `Transient` when no broker answers.
     pub(super) fn cluster(&self) -> Result<u64> {
+        self.forget();
         let id = self.consumer.client().fetch_cluster_id(PATIENCE);
         id.map(|id| hash(&[id.as_bytes()])).ok_or_else(|| {
             let what = format!("the brokers `{}` cannot be reached", self.config.brokers);
@@ -80,6 +81,7 @@ impl Monitor {
 
     /// Returns how many partitions each topic has; `None` for one that is not there.
     pub(super) fn partitions(&self) -> Result<Vec<(String, Option<usize>)>> {
+        self.forget();
         let mut found = Vec::new();
         for topic in &self.config.topics {
             let metadata =
@@ -114,6 +116,7 @@ impl Monitor {
 
     /// Returns the oldest offset of a partition, and the one behind the newest message that is decided.
     pub(super) fn watermarks(&self, topic: &str, partition: i32) -> Result<(i64, i64)> {
+        self.forget();
         self.consumer.fetch_watermarks(topic, partition, PATIENCE).map_err(|error| self.failed(topic, &error))
     }
 
@@ -136,10 +139,16 @@ impl Monitor {
     }
 
     /// Hears what the client has met: it tells whoever looks, and nobody else does.
-    pub(super) fn listen(&self) {
+    fn listen(&self) {
         for _ in 0..EVENTS {
             drop(self.consumer.poll(Duration::ZERO));
         }
+    }
+
+    /// Forgets what the client has met: what a question that follows comes to has another reason.
+    fn forget(&self) {
+        self.listen();
+        drop(self.ear.heard());
     }
 
     fn failed(&self, topic: &str, error: &KafkaError) -> Error {

@@ -61,17 +61,19 @@ impl Reader {
 
     /// Makes a client that begins at an offset. A new one each time: of an old one, messages from elsewhere may be under way.
     /// None where the partition ends before that offset for good.
-    fn begin(&self, at: i64, ahead_since: &mut Option<Instant>) -> Result<Option<BaseConsumer<Ear>>> {
+    fn begin(&self, at: i64, ahead_since: &mut Option<(i64, Instant)>) -> Result<Option<BaseConsumer<Ear>>> {
         let what = || format!("partition {} of topic `{}`", self.partition, self.topic);
+        // Only what is said again and again counts.
+        let was_ahead = ahead_since.take().filter(|(before, _)| *before == at);
         let (low, high) = self.monitor.watermarks(&self.topic, self.partition)?;
-        if at > high && ahead_since.get_or_insert_with(Instant::now).elapsed() > AHEAD_FOR {
-            self.window.has_ended_before(high);
-            return Ok(None);
-        }
         if at > high {
+            let (_, since) = *ahead_since.insert(was_ahead.unwrap_or_else(|| (at, Instant::now())));
+            if since.elapsed() > AHEAD_FOR {
+                self.window.has_ended_before(at, high);
+                return Ok(None);
+            }
             return Err(Error::transient(format!("it ends before offset {high}, and {at} was to be read next")));
         }
-        *ahead_since = None;
         let made = self.settings.create_with_context(Ear::default());
         let consumer: BaseConsumer<Ear> = made.map_err(|error| sorted(&what(), &error))?;
         let mut assignment = TopicPartitionList::new();

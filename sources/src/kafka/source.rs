@@ -66,6 +66,8 @@ struct Held {
 struct Asked {
     /// By partition: its history, and the offset behind its newest message.
     ends: BTreeMap<Partition, (Boot, i64)>,
+    /// The ends that the readers of a partition had come to before it was asked for.
+    before: BTreeMap<Partition, Vec<End>>,
     /// Why it cannot be said of others.
     failed: BTreeMap<Partition, String>,
     /// Topics that are not there.
@@ -282,11 +284,12 @@ impl Running {
     fn ask(&self) -> JoinHandle<Result<Asked>> {
         let (monitor, partitions) = (self.monitor.clone(), self.held.keys().cloned().collect::<Vec<_>>());
         let all = self.config.topics.clone();
+        let come_to = |(partition, held): (&Partition, &Held)| Some((partition.clone(), held.ends()?));
+        let before = self.held.iter().filter_map(come_to).collect();
         spawn_blocking(move || {
-            monitor.listen();
             let ids = monitor.topic_ids(ANY_BROKER, &all.iter().map(String::as_str).collect::<Vec<_>>())?;
             let missing = all.into_iter().filter(|topic| !ids.contains_key(topic)).collect();
-            let mut asked = Asked { missing, ..Asked::default() };
+            let mut asked = Asked { missing, before, ..Asked::default() };
             for partition in partitions {
                 let (topic, number) = (&partition.0, partition.1);
                 let Some(id) = ids.get(topic) else { continue };
@@ -316,7 +319,8 @@ impl Running {
             let end = asked.ends.get(partition).filter(|(boot, _)| *boot == held.boot).map(|(_, end)| *end);
             if let (Some(at), Some(end)) = (slowest.map(|position| kafkas(position.offset)), end) {
                 stored.insert(partition.clone(), at);
-                let lag = if held.is_done(end) { 0 } else { (end - at).max(0).unsigned_abs() };
+                let lag =
+                    if held.is_done(end, asked.before.get(partition)) { 0 } else { (end - at).max(0).unsigned_abs() };
                 lags.insert(part_of(partition).0.to_string(), lag);
                 // What a delivery may read and does not is the sink's to tell.
                 let starves = lag > 0 && held.deliveries.iter().any(|(delivery, window)| starves(delivery, window));
@@ -378,28 +382,34 @@ impl Running {
 }
 
 impl Held {
-    /// Returns whether the stores have everything that the partition has, which ends at `end` by what its broker says.
-    ///
-    /// What ends a transaction has an offset, too, so where all rows are stored nothing is behind. But an end that goes on, and
-    /// that no reader comes to, is of what nobody has read.
-    fn is_done(&mut self, end: i64) -> bool {
+    /// Returns the ends that the readers have come to, where the stores have everything up to there.
+    fn ends(&self) -> Option<Vec<End>> {
         let ends = self.deliveries.iter().map(|(delivery, window)| {
             let end = window.end_if_all()?;
             delivery.committed().filter(|committed| committed.offset >= end.offset).map(|_| end)
         });
-        let Some(ends) = ends.collect::<Option<Vec<_>>>() else {
+        ends.collect()
+    }
+
+    /// Returns whether the stores have everything that the partition has, which ends at `end` by what its broker says, asked when
+    /// the readers were at `before`.
+    ///
+    /// What ends a transaction has an offset, too, so where all rows are stored nothing is behind. But an end that goes on, and
+    /// that no reader comes to, is of what nobody has read.
+    fn is_done(&mut self, end: i64, before: Option<&Vec<End>>) -> bool {
+        let Some(ends) = self.ends() else {
             self.done = None;
             return false;
         };
-        let Some((_, then)) = self.done.as_ref().filter(|(then, _)| *then == ends) else {
-            self.done = Some((ends, end));
-            return true;
-        };
-        let is_done = end <= *then;
-        if is_done {
-            self.deliveries.iter().for_each(|(_, window)| window.is_well());
+        if let Some((_, then)) = self.done.as_ref().filter(|(then, _)| *then == ends) {
+            let is_done = end <= *then;
+            if is_done {
+                self.deliveries.iter().for_each(|(_, window)| window.is_well());
+            }
+            return is_done;
         }
-        is_done
+        self.done = (before == Some(&ends)).then_some((ends, end));
+        true
     }
 }
 

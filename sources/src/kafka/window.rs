@@ -291,23 +291,25 @@ impl Window {
     }
 
     /// Says that there is no such offset as was to be read next, of a partition that begins with `low`, and ends with `high` now.
-    /// If the oldest messages were deleted it begins anew with the oldest that there are.
+    /// If the oldest messages were deleted it begins anew with the oldest that there are. If it ends behind that offset nobody can
+    /// tell why the client was refused, and it asks once more.
     pub(super) fn is_gone(&self, low: i64, high: i64) {
         let mut state = self.state();
         if state.phase != Phase::Open || state.restart.is_some() || state.is_damaged {
             return;
         }
-        if offset_of(low) > state.end {
-            state.restart = Some(state.end);
-        } else {
+        if offset_of(low) <= state.end && offset_of(high) < state.end {
             self.is_cut(&mut state, high);
+        } else {
+            state.restart = Some(state.end);
         }
     }
 
-    /// Says that the partition has ended before the offset that is read next, and for so long that it is no broker that is behind.
-    pub(super) fn has_ended_before(&self, high: i64) {
+    /// Says that the partition has ended before Kafka's offset `at`, where it was ordered to begin, and for so long that it is no
+    /// broker that is behind.
+    pub(super) fn has_ended_before(&self, at: i64, high: i64) {
         let mut state = self.state();
-        if state.phase == Phase::Open && !state.is_damaged {
+        if state.phase == Phase::Open && !state.is_damaged && state.restart.map(kafkas) == Some(at) {
             state.restart = None;
             self.is_cut(&mut state, high);
         }

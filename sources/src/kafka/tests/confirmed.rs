@@ -110,15 +110,15 @@ fn what_a_leader_lacks_is_not_passed_over_and_what_was_compacted_is() {
 
 #[test]
 fn what_retention_has_deleted_is_gone_by_and_what_the_brokers_have_lost_stops_who_would_read_behind_it() {
-    for is_retention in [true, false] {
+    // The client finds no offset 2: the partition begins behind it, ends behind it, or ends before it.
+    for (low, high, is_cut) in [(5, 9, false), (0, 9, false), (0, 1, true)] {
         let (window, mut log) = window();
         push(&window, 1, 0);
         push(&window, 1, 1);
         window.confirm(window.unconfirmed().unwrap(), OURS);
         assert_eq!(readable(&window, &mut log), 2);
-        // The client finds no offset 2. By the time it is asked, others have been written.
-        window.is_gone(if is_retention { 5 } else { 0 }, 9);
-        if is_retention {
+        window.is_gone(low, high);
+        if !is_cut {
             assert_eq!(window.order(), Order::Begin(2), "and it is told from where there is something");
             continue;
         }
@@ -128,6 +128,20 @@ fn what_retention_has_deleted_is_gone_by_and_what_the_brokers_have_lost_stops_wh
         let error = log.read(9 * ROWS, &mut |_| ControlFlow::Continue(())).unwrap_err();
         assert!(error.to_string().contains("its brokers have lost its newest messages"), "{error}");
     }
+}
+
+#[test]
+fn a_partition_that_ends_before_where_it_is_begun_stops_whoever_still_wants_to_go_there() {
+    let (window, mut log) = window();
+    log.seek(SpoolPosition { boot: OURS, offset: 7 * ROWS }).unwrap();
+    assert_eq!(window.order(), Order::Begin(7));
+    window.has_ended_before(5, 3);
+    assert_eq!(window.order(), Order::Begin(7), "that was said of another place");
+    window.has_ended_before(7, 3);
+    assert_eq!(window.order(), Order::Wait);
+    window.confirm(window.unconfirmed().unwrap(), OURS);
+    let error = log.read(9 * ROWS, &mut |_| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.to_string().contains("(it ends at 3 now)"), "{error}");
 }
 
 #[test]
