@@ -10,6 +10,7 @@ use tidegate::{
     catalog::Component,
     chunk::{Chunk, Part},
     config::Secret,
+    log_source::{LogContext, LogSource},
     row::{Mark, Position, Table, Timestamp, kinds::Trade},
     sink::{Guarantee, Sink, SinkContext, Written},
     source::{Source, SourceContext},
@@ -74,6 +75,38 @@ impl Source for FaultySource {
     }
 }
 
+/// A log that never comes back from being read.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct FaultyLog {}
+
+impl Component for FaultyLog {
+    const TYPE: &'static str = "faulty_log";
+    const EXAMPLE: &'static str = "";
+    type Built = Box<dyn LogSource>;
+
+    fn build(&self) -> Result<Self::Built> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait::async_trait]
+impl LogSource for FaultyLog {
+    fn tables(&self) -> Vec<Table> {
+        vec![Table::of::<Trade<'_>>()]
+    }
+
+    async fn reach(&mut self) -> Result<String> {
+        Ok("nothing is there to be reached".to_owned())
+    }
+
+    async fn run(self: Box<Self>, _: LogContext) -> Result<()> {
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
 /// Panics at every write, or never comes back from one.
 #[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -117,6 +150,7 @@ fn main() -> std::process::ExitCode {
     }
     tidegate::main_with(|catalog| {
         catalog.source::<FaultySource>();
+        catalog.log::<FaultyLog>();
         catalog.sink::<FaultySink>();
     })
 }

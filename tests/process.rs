@@ -154,6 +154,14 @@ async fn sources_that_keep_their_threads_hold_up_nobody_and_are_left_behind() {
         let head = format!("[pipeline]\nname = \"blocks{number}\"\n[source.faulty]\nrows = 3\nblocks = true\n");
         bench.write(&format!("blocks{number}.toml"), &format!("{head}[sink.sqlite]\npath = \"{}\"\n", path.display()));
     }
+    // And as many that are logs themselves: nothing of them comes to their store, which is not there.
+    for number in 0..blocking {
+        let head = format!("[pipeline]\nname = \"log{number}\"\n[source.faulty_log]\n");
+        bench.write(
+            &format!("log{number}.toml"),
+            &format!("{head}[sink.postgres]\nurl = \"postgres://127.0.0.1:1/none\"\n"),
+        );
+    }
     let mut program = Program::faulty(bench.folder(), &["run", ".", "--supervised", "50ms", "--drain", "1s"], "");
     let has_rows = |report: &Value, number: usize| {
         report["checks"][format!("blocks{number}/sink.sqlite")]["rows_committed"].as_u64() == Some(3)
@@ -165,6 +173,7 @@ async fn sources_that_keep_their_threads_hold_up_nobody_and_are_left_behind() {
     let (code, log) = program.ended().await;
     assert_eq!(code, 1, "{log}");
     assert_eq!(log.matches("a source does not end, and is left behind").count(), blocking, "{log}");
+    assert_eq!(log.matches("the source does not end, and is left behind").count(), blocking, "{log}");
     let well = "sqlite: 3 rows stored since the start, nothing left in the spool";
     assert_eq!(log.matches(well).count(), blocking, "all that they gave is where it belongs: {log}");
 }

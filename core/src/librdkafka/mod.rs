@@ -4,10 +4,16 @@
 
 mod settings;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rdkafka::{
-    ClientContext, config::RDKafkaLogLevel, consumer::ConsumerContext, error::KafkaError,
+    ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, ConsumerContext},
+    error::KafkaError,
     types::RDKafkaErrorCode as Code,
 };
 use tracing::debug;
@@ -47,6 +53,13 @@ impl ClientContext for Ear {
 }
 
 impl ConsumerContext for Ear {}
+
+/// Has an [`Ear`] hear what its client has met: the client tells whoever polls, and nobody else does for one that reads nothing.
+pub fn listen(consumer: &BaseConsumer<Ear>) {
+    for _ in 0..EVENTS {
+        drop(consumer.poll(Duration::ZERO));
+    }
+}
 
 /// Says which of the addresses of `brokers = "host:9092,…"` is none.
 pub fn check_brokers(brokers: &str, faults: &mut Faults) {
@@ -106,3 +119,6 @@ const PERMANENT: [Code; 16] = [
     Code::UnsupportedForMessageFormat,
     Code::UnsupportedCompressionType,
 ];
+
+/// How many events of a client are looked at.
+const EVENTS: u32 = 16;

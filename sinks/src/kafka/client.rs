@@ -13,7 +13,11 @@ use rdkafka::{
     message::BorrowedMessage,
     types::RDKafkaErrorCode,
 };
-use tidegate_core::{Error, Result, librdkafka::Ear, sink::Owner};
+use tidegate_core::{
+    Error, Result,
+    librdkafka::{Ear, listen},
+    sink::Owner,
+};
 
 use super::{
     KafkaConfig,
@@ -237,10 +241,7 @@ impl Reader {
     }
 
     fn failed(&self, what: &str, error: &KafkaError) -> Error {
-        // What the client has met is told when somebody looks.
-        for _ in 0..EVENTS {
-            drop(self.consumer.poll(Duration::ZERO));
-        }
+        listen(&self.consumer);
         sorted_by(&self.ear, what, error, &self.config)
     }
 }
@@ -275,7 +276,5 @@ pub(super) const STEP: Duration = Duration::from_millis(100);
 const UNDECIDED: Duration = Duration::from_millis(10);
 /// How long nothing may come of a partition that has more, and how long the end of a transaction may take.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How many events of the client are looked at.
-const EVENTS: u32 = 16;
 /// How many offsets from the end on are read first.
 const WINDOW: i64 = 32;

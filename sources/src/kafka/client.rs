@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use tidegate_core::{
     Error, Result,
-    librdkafka::{Ear, code, error_text, is_missing, needs_a_person},
+    librdkafka::{Ear, code, error_text, is_missing, listen, needs_a_person},
     spool::Boot,
 };
 
@@ -69,7 +69,7 @@ impl Monitor {
     ///
     /// # Errors
     ///
-    /// `Transient` when no broker answers.
+    /// `Transient` when no broker answers. `Permanent` when the login is refused.
     pub(super) fn cluster(&self) -> Result<u64> {
         self.forget();
         let id = self.consumer.client().fetch_cluster_id(PATIENCE);
@@ -132,22 +132,15 @@ impl Monitor {
 
     /// Makes an error of what the client has met by itself since the last time; without secrets.
     fn heard(&self, what: &str) -> Option<Error> {
-        self.listen();
+        listen(&self.consumer);
         let (code, reason) = self.ear.heard()?;
         let text = format!("{what}: {}", self.config.rdkafka.hide_in(&reason));
         Some(if needs_a_person(code) { Error::permanent(text) } else { Error::transient(text) })
     }
 
-    /// Hears what the client has met: it tells whoever looks, and nobody else does.
-    fn listen(&self) {
-        for _ in 0..EVENTS {
-            drop(self.consumer.poll(Duration::ZERO));
-        }
-    }
-
     /// Forgets what the client has met: what a question that follows comes to has another reason.
     fn forget(&self) {
-        self.listen();
+        listen(&self.consumer);
         drop(self.ear.heard());
     }
 
@@ -262,7 +255,5 @@ unsafe fn described(event: *mut native::rd_kafka_event_t) -> Option<BTreeMap<Str
 
 /// How long one question to the brokers may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
-/// How many events of a client are looked at.
-const EVENTS: usize = 16;
 /// How often work looks whether somebody still waits for it.
 pub(super) const STEP: Duration = Duration::from_millis(100);

@@ -9,7 +9,7 @@ use std::{
 use arrow_array::RecordBatch;
 use arrow_buffer::Buffer;
 use arrow_ipc::reader::{StreamDecoder, StreamReader};
-use arrow_schema::{DataType, FieldRef, Schema};
+use arrow_schema::{DataType, FieldRef, Schema, SchemaRef};
 use serde_json::{Map, Value};
 use tidegate_core::{
     chunk::{JsonRows, RowSource},
@@ -53,10 +53,18 @@ pub(super) struct Incoming<'a> {
 #[derive(Debug)]
 pub(super) struct Decoder {
     source: Arc<str>,
-    tables: Vec<(Arc<Table>, u64)>,
+    tables: Vec<Declared>,
     /// By number.
     streams: Vec<Stream>,
     numbers: HashMap<(usize, String), u32>,
+}
+
+/// A table, as it is declared.
+#[derive(Debug)]
+struct Declared {
+    table: Arc<Table>,
+    hash: u64,
+    schema: SchemaRef,
 }
 
 /// What a stream's number stands for.
@@ -75,15 +83,16 @@ enum Unfit {
 
 impl Decoder {
     pub(super) fn new(source: &str, tables: Vec<Table>) -> Self {
-        let tables = tables.into_iter().map(|table| (table.columns_hash(), Arc::new(table)));
-        let tables = tables.map(|(hash, table)| (table, hash)).collect();
+        let declared =
+            |table: Table| Declared { hash: table.columns_hash(), schema: table.schema(), table: Arc::new(table) };
+        let tables = tables.into_iter().map(declared).collect();
         Self { source: source.into(), tables, streams: Vec::new(), numbers: HashMap::new() }
     }
 
     /// Returns where the rows of a stream come from.
     pub(super) fn row_source(&self, stream: u32) -> Option<RowSource<'_>> {
         let stream = self.streams.get(stream as usize)?;
-        let table = &self.tables.get(stream.table)?.0;
+        let table = &self.tables.get(stream.table)?.table;
         Some(RowSource { source: &self.source, venue: &stream.venue, key: &stream.key, table })
     }
 
@@ -123,8 +132,8 @@ impl Decoder {
         };
         let (topic, partition, offset) = message.place;
         let at = format!("offset {offset} of partition {partition} of topic `{topic}`");
-        let Some(number) = self.tables.iter().position(|(table, _)| *table.name == *name) else {
-            let known: Vec<_> = self.tables.iter().map(|(table, _)| &*table.name).collect();
+        let Some(number) = self.tables.iter().position(|declared| *declared.table.name == *name) else {
+            let known: Vec<_> = self.tables.iter().map(|declared| &*declared.table.name).collect();
             return Err(Unfit::Undeclared(format!(
                 "{at} is a row of table `{name}`, and `tables` of source `{}` has {} only: add it; a sink that does not want \
                  it leaves it out by its own `tables`",
@@ -132,7 +141,7 @@ impl Decoder {
                 known.join(", ")
             )));
         };
-        let (table, declared) = &self.tables[number];
+        let Declared { table, hash: declared, .. } = &self.tables[number];
         if u64::from_str_radix(hash, 16).ok() == Some(*declared) {
             return Ok(number);
         }
@@ -147,7 +156,7 @@ impl Decoder {
 
     fn arrow_rows(&mut self, table: usize, value: &[u8]) -> Result<Vec<Row>, Unfit> {
         let poison = |error: arrow_schema::ArrowError| Unfit::Poison(format!("the value is no Arrow stream: {error}"));
-        let declared = self.tables[table].0.schema();
+        let declared = self.tables[table].schema.clone();
         let (mut rows, mut text) = (Vec::new(), Vec::new());
         let mut decoder = StreamDecoder::new();
         let mut left = Buffer::from(value);
@@ -175,7 +184,7 @@ impl Decoder {
 
     /// Reads one row of a table.
     fn row(&mut self, table: usize, members: &Map<String, Value>) -> Result<Row, Unfit> {
-        let described = self.tables[table].0.clone();
+        let described = self.tables[table].table.clone();
         let ts_event = moment(members, "ts_event")?;
         let ts_recv = moment(members, "ts_recv")?;
         let origin = match text(members, "origin")? {
@@ -205,7 +214,7 @@ impl Decoder {
             return *number;
         }
         let number = self.streams.len() as u32;
-        let key = StreamKey { table: self.tables[table].0.name.clone(), symbol: symbol.into(), listing: "".into() };
+        let key = StreamKey { table: self.tables[table].table.name.clone(), symbol: symbol.into(), listing: "".into() };
         self.streams.push(Stream { table, venue: venue.into(), key });
         self.numbers.insert(name, number);
         number

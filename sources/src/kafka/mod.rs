@@ -20,6 +20,7 @@ mod config;
 mod confirm;
 mod decode;
 mod member;
+mod progress;
 mod reader;
 mod source;
 #[cfg(test)]

@@ -24,6 +24,7 @@ use super::{
     confirm::Confirmer,
     decode::Decoder,
     member::{Partition, Said, Shared, be_member},
+    progress::{Lag, Look, Progress},
     reader::{Reader, trouble},
     window::{ANY_BROKER, End, PartitionLog, Window, kafkas},
 };
@@ -55,10 +56,7 @@ struct Running {
 struct Held {
     boot: Boot,
     deliveries: Vec<(PartDelivery, Arc<Window>)>,
-    /// Where the slowest store is, and since when, while nothing of what the partition has comes to it.
-    starves: Option<(i64, Instant)>,
-    /// The ends that its readers have come to, with all of it stored, and the brokers' end when that was seen first.
-    done: Option<(Vec<End>, i64)>,
+    progress: Progress,
 }
 
 /// What is known of all partitions by asking the brokers.
@@ -222,7 +220,7 @@ impl Running {
         if histories.iter().any(|history| *history != boot) {
             return Err(Error::transient("the topic is just being made again"));
         }
-        Ok(Held { boot, deliveries, starves: None, done: None })
+        Ok(Held { boot, deliveries, progress: Progress::default() })
     }
 
     /// Opens a window on a partition, and has it read.
@@ -319,13 +317,13 @@ impl Running {
             let end = asked.ends.get(partition).filter(|(boot, _)| *boot == held.boot).map(|(_, end)| *end);
             if let (Some(at), Some(end)) = (slowest.map(|position| kafkas(position.offset)), end) {
                 stored.insert(partition.clone(), at);
-                let lag =
-                    if held.is_done(end, asked.before.get(partition)) { 0 } else { (end - at).max(0).unsigned_abs() };
-                lags.insert(part_of(partition).0.to_string(), lag);
-                // What a delivery may read and does not is the sink's to tell.
-                let starves = lag > 0 && held.deliveries.iter().any(|(delivery, window)| starves(delivery, window));
-                let since = held.starves.filter(|(then, _)| *then == at).map_or(now, |(_, since)| since);
-                held.starves = starves.then_some((at, since));
+                let (ends, waits) = (held.ends(), held.deliveries.iter().any(waits));
+                let look = Look { at, end, ends, before: asked.before.get(partition), waits, now };
+                let Lag { messages, is_settled } = held.progress.look(look);
+                lags.insert(part_of(partition).0.to_string(), messages);
+                if is_settled {
+                    held.deliveries.iter().for_each(|(_, window)| window.is_well());
+                }
             }
         }
         let unknown = asked.failed.values().next().cloned();
@@ -362,9 +360,10 @@ impl Running {
         });
         let waits =
             self.waiting.iter().next().map(|((topic, number), why)| format!("{}: {why}", name_of(topic, *number)));
-        let starving = self.held.iter().find_map(|(partition, held)| {
-            let (at, since) = held.starves.filter(|(_, since)| since.elapsed() > STARVES)?;
-            let (name, seconds) = (name_of(&partition.0, partition.1), since.elapsed().as_secs());
+        let now = Instant::now();
+        let starving = self.held.iter().find_map(|((topic, number), held)| {
+            let (at, long) = held.progress.starves(now)?;
+            let (name, seconds) = (name_of(topic, *number), long.as_secs());
             Some(format!("{name} has more than what is stored, up to offset {at}, and gives nothing for {seconds} s"))
         });
         if let Some(why) = of_windows.or(waits).or(starving).or_else(|| self.unknown.clone()) {
@@ -390,31 +389,10 @@ impl Held {
         });
         ends.collect()
     }
-
-    /// Returns whether the stores have everything that the partition has, which ends at `end` by what its broker says, asked when
-    /// the readers were at `before`.
-    ///
-    /// What ends a transaction has an offset, too, so where all rows are stored nothing is behind. But an end that goes on, and
-    /// that no reader comes to, is of what nobody has read.
-    fn is_done(&mut self, end: i64, before: Option<&Vec<End>>) -> bool {
-        let Some(ends) = self.ends() else {
-            self.done = None;
-            return false;
-        };
-        if let Some((_, then)) = self.done.as_ref().filter(|(then, _)| *then == ends) {
-            let is_done = end <= *then;
-            if is_done {
-                self.deliveries.iter().for_each(|(_, window)| window.is_well());
-            }
-            return is_done;
-        }
-        self.done = (before == Some(&ends)).then_some((ends, end));
-        true
-    }
 }
 
-/// Returns whether a delivery waits for what its partition has.
-fn starves(delivery: &PartDelivery, window: &Window) -> bool {
+/// Returns whether a delivery was told of nothing that its store lacks.
+fn waits((delivery, window): &(PartDelivery, Arc<Window>)) -> bool {
     delivery.committed().is_some_and(|committed| window.readable().borrow().offset <= committed.offset)
 }
 
@@ -457,9 +435,6 @@ fn shown(partitions: &[Partition]) -> String {
 
 /// How long what was read may be delivered before a partition is given back: another loader waits for it.
 const HAND_OVER: Duration = Duration::from_secs(5);
-
-/// How long a partition may have more than comes of it before that is said.
-const STARVES: Duration = Duration::from_secs(30);
 
 /// How often the brokers are asked how long the partitions are.
 const LOOK_EVERY: Duration = Duration::from_secs(2);

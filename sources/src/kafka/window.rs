@@ -126,7 +126,8 @@ pub(super) struct Unconfirmed {
 pub(super) struct End {
     /// The offset of ours behind the newest message.
     pub(super) offset: u64,
-    count: u64,
+    /// How many ends the reader has come to by then.
+    pub(super) count: u64,
 }
 
 /// What the reader does next.
@@ -322,6 +323,11 @@ impl Window {
             "{name} was read up to offset {at}, and ended before it since (it ends at {high} now): its brokers have lost its newest \
              messages, and others may have taken their offsets, which nobody has read"
         );
+        self.stop_behind(state, why);
+    }
+
+    /// Nothing behind what was read is read: who comes to it is told why.
+    fn stop_behind(&self, state: &mut State, why: String) {
         let end = state.end + 1;
         self.add(state, Message { end, bytes: 0, broker: ANY_BROKER, what: What::Undeclared(why) });
         state.is_damaged = true;
@@ -391,9 +397,7 @@ impl Window {
             return;
         }
         let why = format!("{} cannot be read behind offset {}: {what}", self.name, kafkas(state.end));
-        let end = state.end + 1;
-        self.add(&mut state, Message { end, bytes: 0, broker: ANY_BROKER, what: What::Undeclared(why) });
-        state.is_damaged = true;
+        self.stop_behind(&mut state, why);
     }
 
     /// Says what the reader is in trouble with. The next message that counts ends it.

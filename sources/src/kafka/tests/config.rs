@@ -1,6 +1,6 @@
 //! What is wrong with a configuration is said with its key and what to write instead.
 
-use tidegate_core::{Kind, config::Faults};
+use tidegate_core::{Kind, config::Faults, testkit::Server};
 
 use super::super::{KafkaConfig, client::Monitor};
 
@@ -54,6 +54,30 @@ fn brokers_that_cannot_be_reached_say_why() {
     let error = Monitor::new(&config, "load").unwrap().cluster().unwrap_err();
     assert!(error.to_string().contains("Connection refused"), "{error}");
     assert!(matches!(error.kind(), Kind::Transient { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_is_refused_needs_a_person_and_is_shown_to_nobody_and_the_right_one_is_let_in() {
+    const PASSWORD: &str = "hunter2-source";
+    let mut server = Server::start("kafka");
+    std::fs::write(server.directory().join("secured"), PASSWORD).unwrap();
+    tokio::task::block_in_place(|| server.restart());
+    let directory = server.directory();
+    let port = std::fs::read_to_string(directory.join("secured.port")).unwrap();
+    let cluster = |password: &str| {
+        let (port, ca) = (port.trim(), directory.join("secured.pem"));
+        let config = config(&format!(
+            r#""brokers": "127.0.0.1:{port}", "rdkafka": {{ "security.protocol": "sasl_ssl", "sasl.mechanism": "PLAIN",
+               "sasl.username": "tidegate", "sasl.password": "{password}", "ssl.ca.location": "{}" }}"#,
+            ca.display()
+        ));
+        tokio::task::block_in_place(|| Monitor::new(&config, "load").unwrap().cluster())
+    };
+    assert!(cluster(PASSWORD).is_ok());
+    let error = cluster("hunter3-source").unwrap_err();
+    assert!(matches!(error.kind(), Kind::Permanent), "{error}");
+    assert!(error.to_string().to_lowercase().contains("authentication"), "{error}");
+    assert!(!error.to_string().contains("hunter3"), "{error}");
 }
 
 /// A configuration with some keys of its own.
