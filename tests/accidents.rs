@@ -43,6 +43,7 @@ async fn what_is_left_out_when_the_store_is_gone_by_is_counted_and_lost_at_the_s
     bench.venue.resume();
     spools(&mut program, 500).await;
     bench.venue.freeze();
+    filled(&mut program).await;
     program.stop().await;
 
     let done = bench.paste(&why, "--from-store");
@@ -107,6 +108,7 @@ async fn a_spool_restored_into_the_boot_that_the_store_knows_is_behind_the_store
     copy(&bench.path("data"), &bench.path("copy"));
     program.signal("CONT");
     program.until_committed(900).await;
+    at_rest(&bench, &mut program).await;
     bench.rest(program).await;
     restore(&bench, "copy");
     let mut program = bench.run();
@@ -171,7 +173,7 @@ async fn spools_that_were_swapped_between_pipelines_are_told_apart_by_their_name
     program.until_committed(200).await;
     at_rest(&bench, &mut program).await;
     // Of two lines the venue cannot say which tickers were sent to which.
-    let comparison = bench.compare().await;
+    let comparison = bench.until_no_trade_is_missing(&mut program).await;
     assert!(comparison.trades.made > 0 && comparison.trades.missing == 0, "{comparison:?}");
     nothing_twice(&comparison);
 }
@@ -396,8 +398,12 @@ async fn drained(program: &mut Program) {
 /// Waits until all that was made is asked for and stored.
 async fn at_rest(bench: &Bench, program: &mut Program) {
     bench.venue.freeze();
-    program.until("gaps are filled", |report| report["checks"]["eth/source.deribit"]["gaps"]["open"] == 0).await;
+    filled(program).await;
     drained(program).await;
+}
+
+async fn filled(program: &mut Program) {
+    program.until("gaps are filled", |report| report["checks"]["eth/source.deribit"]["gaps"]["open"] == 0).await;
 }
 
 fn nothing_twice(comparison: &Comparison) {

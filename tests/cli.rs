@@ -386,7 +386,11 @@ fn on_a_terminal(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Op
     let line = format!("{} {}", binary().display(), args.join(" "));
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(folder).stdin(Stdio::null()).env_remove("LOG_LEVEL");
-    script.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env("TERM", "xterm").envs(variables.iter().copied());
+    // Where CI is set, clap takes any terminal for one with colours.
+    for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"] {
+        script.env_remove(variable);
+    }
+    script.env("TERM", "xterm").envs(variables.iter().copied());
     match script.output() {
         Ok(output) => {
             assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");

@@ -60,6 +60,8 @@ async fn a_store_that_is_away_nearly_all_the_time_holds_up_no_other_and_gets_eve
     fan.caught_up("sqlite").await;
 
     fan.bench.venue.freeze();
+    let Fan { bench, program, .. } = &mut fan;
+    bench.until_complete(program).await;
     fan.until_all("all is stored", |_, lags| lags.iter().all(|lag| lag.behind == 0)).await;
     fan.in_order().await;
     fan.count().await;
@@ -79,6 +81,8 @@ struct Fan {
     most_memory: u64,
     /// Rows that came by the venue's history, which is not the order of their numbers.
     backfilled: u64,
+    /// The same, when a sink was last seen to be degraded.
+    before: u64,
 }
 
 /// How far a sink is.
@@ -113,7 +117,7 @@ impl Fan {
         bench.write("eth.toml", &variables.iter().fold(text, with));
         let program = bench.run();
         let (postgres, questdb) = (Some(postgres), Some(questdb));
-        Self { bench, postgres, questdb, program, began: Instant::now(), most_memory: 0, backfilled: 0 }
+        Self { bench, postgres, questdb, program, began: Instant::now(), most_memory: 0, backfilled: 0, before: 0 }
     }
 
     fn postgres_url(&self) -> &str {
@@ -181,6 +185,7 @@ impl Fan {
     /// Waits until a sink says that its store is away, and returns how many rows that has.
     async fn until_degraded(&mut self, name: &str) -> u64 {
         let sink = place(name);
+        self.before = self.backfilled;
         self.until_all(&format!("{name} is degraded"), |_, lags| lags[sink].is_degraded).await;
         self.lags().await[sink].committed
     }
@@ -226,7 +231,7 @@ impl Fan {
     async fn caught_up(&mut self, name: &str) {
         let sink = place(name);
         let from = self.lags().await[sink].committed;
-        let (began, backfilled) = (Instant::now(), self.backfilled);
+        let (began, backfilled) = (Instant::now(), self.before);
         let (mut looks, mut looked) = (0, began);
         loop {
             let lags = self.lags().await;

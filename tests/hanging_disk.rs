@@ -353,7 +353,7 @@ fn run(folder: &Bench, disk: &Hang, more: &[(&str, &str)]) -> Program {
     let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let variables = [&variables, more].concat();
     let program = PathBuf::from(env!("CARGO_BIN_EXE_tidegate"));
-    Program::start_with(&program, folder.folder(), &["run", ".", "--supervised", "50ms", "--drain", "2s"], &variables)
+    Program::start_with(&program, folder.folder(), &["run", ".", "--supervised", "50ms", "--drain", "10s"], &variables)
 }
 
 fn stored(report: &Value, pipeline: &str) -> u64 {

@@ -85,7 +85,7 @@ async fn a_disk_that_has_no_room_for_a_folder_at_the_start_holds_up_its_pipeline
 #[tokio::test(flavor = "multi_thread")]
 async fn figures_are_of_pipelines_alone_and_their_first_line_has_a_rate() {
     let bench = Bench::start(SimulatorConfig { rate: 500.0, ..SimulatorConfig::default() }, "", "").await;
-    bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nstats = \"2s\"\n");
+    bench.write("tidegate.toml", "listen = \"127.0.0.1:0\"\n[log]\nstats = \"10s\"\n");
     bench.write("bad.toml", "[pipeline]\nname = \"bad\"\n[source.deribyt]\n[sink.stdout]\n");
     let mut program = bench.run_all();
     program.until_logged("\"stats eth\"").await;

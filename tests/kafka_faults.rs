@@ -82,7 +82,9 @@ async fn a_second_program_on_a_copy_of_the_spool_stops_the_first_and_says_so() {
     first.until_logged("exactly-once (read_committed readers)").await;
     until_committed(&mut first, 200).await;
     // As a copied machine does: the same names, another history from here on.
+    first.signal("STOP");
     let copied = std::process::Command::new("cp").args(["-r", "data", "copy"]).current_dir(bench.folder()).status();
+    first.signal("CONT");
     assert!(copied.unwrap().success());
     bench.write("copy.toml", "listen = \"127.0.0.1:0\"\ndata_dir = \"copy\"\n[log]\nstats = \"0s\"\n");
     let args = ["run", "eth.toml", "--host", "copy.toml", "--supervised", "50ms"];

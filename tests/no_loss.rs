@@ -30,7 +30,7 @@ async fn a_cut_line_loses_no_trade() {
     for fault in [Fault::Cut, Fault::Torn, Fault::Close { code: 1001 }, Fault::Skip, Fault::Reorder, Fault::Duplicate] {
         committed += 1_000;
         program.until_committed(committed).await;
-        assert!(bench.venue.inject(fault.clone()) > 0, "{fault:?} hit nobody");
+        bench.until_it_hits(&mut program, &fault).await;
     }
     program.until_committed(committed + 500).await;
     let comparison = bench.settle(&mut program).await;

@@ -225,7 +225,7 @@ async fn what_a_store_that_is_down_cannot_take_stays_is_counted_and_is_sent_at_t
         "eth.toml",
         &bench.pipeline("", "breaker = { failures = 1000 }").replace("eth.sqlite", "store/eth.sqlite"),
     );
-    let mut program = Program::start(bench.folder(), &["run", "eth.toml", "--supervised", "50ms", "--drain", "1s"]);
+    let mut program = Program::start(bench.folder(), &["run", "eth.toml", "--supervised", "50ms", "--drain", "5s"]);
     program
         .until("rows are spooled", |report| report["checks"]["eth/spool"]["rows_appended"].as_u64() > Some(500))
         .await;

@@ -37,7 +37,7 @@ async fn a_replay_stores_every_table_of_the_venue_as_it_was_at_any_speed_and_onl
             for (live, again) in recorded.unknown_times.iter().zip(&again) {
                 // Live, intake hears a little later of what the capture has the time of: at each end of an interval.
                 let apart = (live.seconds - again.seconds).abs();
-                let may_be = 0.5 * live.intervals.max(again.intervals).max(1) as f64;
+                let may_be = 5.0 * live.intervals.max(again.intervals).max(1) as f64;
                 let is_same = live.stream == again.stream && apart < may_be;
                 assert!(is_same, "live {live:?}, again {again:?} at {speed}, run {run}: {log}");
             }

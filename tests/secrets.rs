@@ -34,6 +34,11 @@ async fn no_secret_reaches_an_output_a_page_or_a_file() {
         bench.venue.inject(Fault::Cut);
         bench.venue.inject(Fault::Malformed);
         program.until_committed(500).await;
+        let deadline = tokio::time::Instant::now() + support::PATIENCE;
+        while program.ask("/health/ready", &format!("Bearer {}", MARKERS[3])).await.0 != 200 {
+            assert!(tokio::time::Instant::now() < deadline, "{}", program.log());
+            program.next_report().await;
+        }
         let mut pages = Vec::new();
         for path in ["/health", "/health/ready", "/metrics"] {
             let (status, _, page) = program.ask(path, &format!("Bearer {}", MARKERS[3])).await;

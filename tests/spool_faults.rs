@@ -198,6 +198,7 @@ async fn a_flipped_byte_costs_its_entry_and_no_other() {
     let mut program = bench.run();
     program.until("some segments", |_| segments(&bench).len() > 3).await;
     bench.venue.freeze();
+    program.until("gaps are filled", |report| report["checks"]["eth/source.deribit"]["gaps"]["open"] == 0).await;
     program.stop().await;
     let sound = rows(&bench);
     let sealed = &segments(&bench)[1];

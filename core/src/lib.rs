@@ -41,6 +41,7 @@ pub mod sink;
 pub mod source;
 pub mod spool;
 pub mod table;
+#[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 pub mod verify;
 

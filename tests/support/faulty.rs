@@ -7,7 +7,7 @@ use serde_json::Value;
 use tidegate_sources::deribit::simulator::Oracle;
 
 /// Times that a test can wait for.
-pub const QUICK: &str = "connect_timeout = \"500ms\"\nsubscribe_timeout = \"2s\"\n\
+pub const QUICK: &str = "connect_timeout = \"5s\"\nsubscribe_timeout = \"2s\"\n\
     breaker = { failures = 3, open_for = \"200ms\", successes = 1 }\n\
     rest = { timeout = \"500ms\", breaker = { failures = 3, open_for = \"200ms\", successes = 1 } }\n";
 /// Longer than any test.

@@ -250,6 +250,18 @@ impl Bench {
         }
     }
 
+    /// Waits until every trade that is owed is stored, and compares: the last ones may be under way when gaps are filled.
+    pub async fn until_no_trade_is_missing(&self, program: &mut Program) -> Comparison {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let comparison = self.compare().await;
+            if comparison.trades.missing == 0 || Instant::now() > deadline {
+                return comparison;
+            }
+            program.next_report().await;
+        }
+    }
+
     /// Stops the venue for good, and returns the folder.
     pub async fn leave(self) -> Folder {
         self.venue.stop().await.unwrap();

@@ -22,6 +22,8 @@ pub struct Program {
     reports: watch::Receiver<Value>,
     printed: std::sync::Arc<std::sync::Mutex<String>>,
     log: std::sync::Arc<std::sync::Mutex<String>>,
+    /// Ends when all that was printed is in `printed`.
+    printing: Option<JoinHandle<()>>,
     /// Ends when all that was logged is in `log`.
     logging: Option<JoinHandle<()>>,
 }
@@ -64,7 +66,7 @@ impl Program {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let printed = std::sync::Arc::<std::sync::Mutex<String>>::default();
         let kept = printed.clone();
-        tokio::spawn(async move {
+        let printing = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
                 kept.lock().unwrap().push_str(&format!("{line}\n"));
                 tell.send_replace(serde_json::from_str(&line).unwrap_or(Value::String(line)));
@@ -80,7 +82,15 @@ impl Program {
                 kept.push('\n');
             }
         });
-        Self { stdin: child.stdin.take(), child, reports, printed, log, logging: Some(logging) }
+        Self {
+            stdin: child.stdin.take(),
+            child,
+            reports,
+            printed,
+            log,
+            printing: Some(printing),
+            logging: Some(logging),
+        }
     }
 
     /// Returns what was printed so far.
@@ -199,8 +209,8 @@ impl Program {
     pub async fn ended(&mut self) -> (i32, String) {
         let status = timeout(PATIENCE, self.child.wait()).await;
         // The last lines may still be in the pipe. A grandchild that outlives the program would hold it open.
-        if let Some(logging) = self.logging.take() {
-            _ = timeout(PATIENCE, logging).await;
+        for reader in [self.printing.take(), self.logging.take()].into_iter().flatten() {
+            _ = timeout(PATIENCE, reader).await;
         }
         let log = self.log();
         (status.unwrap_or_else(|_| panic!("does not end; the log:\n{log}")).unwrap().code().unwrap_or(-1), log)

@@ -11,6 +11,7 @@ mod board;
 mod continuity;
 mod entry;
 mod filling;
+#[cfg(any(test, feature = "testkit"))]
 pub(crate) mod inline;
 mod link;
 mod neighbour;

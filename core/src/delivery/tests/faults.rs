@@ -379,7 +379,8 @@ async fn what_a_store_without_a_position_may_have_stays_noted_when_it_is_opened_
     trade(&bench.log, 2);
     bench.until(|| bench.noted().entered == Some(2)).await;
     bench.panics.store(1_000, Relaxed);
-    bench.until(|| bench.store.lock().unwrap().opened == 2).await;
+    // With full jitter the next opening may follow at once.
+    bench.until(|| bench.store.lock().unwrap().opened >= 2).await;
     running.stop().await;
     assert_eq!(bench.noted().entered, Some(2), "the write that was given up may have been carried out");
 }

@@ -1,38 +1,48 @@
 //! Comparisons. All numbers compare exactly, whatever their types. Floats compare as in IEEE 754: 0 equals -0, and what is
-//! no number is unequal to everything; Arrow's kernels would order these by their bits.
+//! no number is unequal to everything; Arrow's kernels would order these by their bits. (And the crate that has them,
+//! arrow-ord, is a seventh of what Arrow takes to compile.)
+
+use std::cmp::Ordering;
 
 use arrow_array::{
-    Array, BooleanArray, Datum, PrimitiveArray,
+    Array, ArrowPrimitiveType, BooleanArray, Datum,
     cast::AsArray,
-    types::{Float64Type, Int64Type, UInt64Type},
+    types::{Float64Type, Int64Type, TimestampNanosecondType, UInt64Type},
 };
 use arrow_buffer::{BooleanBuffer, Buffer, NullBuffer};
-use arrow_ord::cmp;
 use arrow_schema::DataType;
 
 use super::{super::evaluate::Value, super::node::Comparison, truth};
 
 pub(in super::super) fn compare(op: Comparison, one: &Value, other: &Value) -> Value {
-    use DataType::{Float64, Int64, Null, UInt64};
+    use DataType::{Boolean, Float64, Int64, Null, Timestamp, UInt64, Utf8};
 
     let result = match (one.get().0.data_type(), other.get().0.data_type()) {
         (Null, _) | (_, Null) => BooleanArray::new_null(rows(one, other)),
-        (Float64, Float64) => floats(op, one, other),
+        (Float64, Float64) => numbers::<Float64Type>(op, one, other),
+        (Int64, Int64) => numbers::<Int64Type>(op, one, other),
+        (UInt64, UInt64) => numbers::<UInt64Type>(op, one, other),
+        (Timestamp(..), Timestamp(..)) => numbers::<TimestampNanosecondType>(op, one, other),
         (Int64, UInt64) => {
-            mixed::<Int64Type, UInt64Type>(op, one, other, |a, b| i128::from(a).partial_cmp(&i128::from(b)))
+            mixed::<Int64Type, UInt64Type>(op, one, other, |a, b| Some(i128::from(a).cmp(&i128::from(b))))
         }
         (UInt64, Int64) => {
-            mixed::<UInt64Type, Int64Type>(op, one, other, |a, b| i128::from(a).partial_cmp(&i128::from(b)))
+            mixed::<UInt64Type, Int64Type>(op, one, other, |a, b| Some(i128::from(a).cmp(&i128::from(b))))
         }
         (Int64, Float64) => mixed::<Int64Type, Float64Type>(op, one, other, |a, b| with_float(a.into(), b)),
         (UInt64, Float64) => mixed::<UInt64Type, Float64Type>(op, one, other, |a, b| with_float(a.into(), b)),
-        (Float64, Int64) => mixed::<Float64Type, Int64Type>(op, one, other, |a, b| {
-            with_float(b.into(), a).map(std::cmp::Ordering::reverse)
-        }),
-        (Float64, UInt64) => mixed::<Float64Type, UInt64Type>(op, one, other, |a, b| {
-            with_float(b.into(), a).map(std::cmp::Ordering::reverse)
-        }),
-        _ => by_arrow(op, one, other),
+        (Float64, Int64) => {
+            mixed::<Float64Type, Int64Type>(op, one, other, |a, b| with_float(b.into(), a).map(Ordering::reverse))
+        }
+        (Float64, UInt64) => {
+            mixed::<Float64Type, UInt64Type>(op, one, other, |a, b| with_float(b.into(), a).map(Ordering::reverse))
+        }
+        (Utf8, Utf8) => texts(op, one, other),
+        (Boolean, Boolean) => {
+            let (a, b) = (one.get().0.as_boolean(), other.get().0.as_boolean());
+            each(one, other, |i, j| op.holds(Some(a.value(i).cmp(&b.value(j)))))
+        }
+        (a, b) => unreachable!("the planner compares columns of one type, not {a} with {b}"),
     };
     match (one, other) {
         (Value::Constant(_), Value::Constant(_)) => Value::Constant(std::sync::Arc::new(result)),
@@ -41,7 +51,7 @@ pub(in super::super) fn compare(op: Comparison, one: &Value, other: &Value) -> V
 }
 
 /// Compares an integer with a float, neither of which is rounded.
-fn with_float(integer: i128, float: f64) -> Option<std::cmp::Ordering> {
+fn with_float(integer: i128, float: f64) -> Option<Ordering> {
     // Beyond 2^70 every float is greater, or less, than every integer of 64 bits.
     const FAR: f64 = (1_u128 << 70) as f64;
     if float.is_nan() {
@@ -51,35 +61,44 @@ fn with_float(integer: i128, float: f64) -> Option<std::cmp::Ordering> {
     let whole = near.floor();
     let order = integer.cmp(&(whole as i128));
     // An integer that is the whole part is less than what has a fraction, too.
-    Some(if order.is_eq() && near > whole { std::cmp::Ordering::Less } else { order })
+    Some(if order.is_eq() && near > whole { Ordering::Less } else { order })
 }
 
-fn by_arrow(op: Comparison, one: &Value, other: &Value) -> BooleanArray {
-    let done = match op {
-        Comparison::Equal => cmp::eq(one, other),
-        Comparison::Unequal => cmp::neq(one, other),
-        Comparison::Less => cmp::lt(one, other),
-        Comparison::LessOrEqual => cmp::lt_eq(one, other),
-        Comparison::Greater => cmp::gt(one, other),
-        Comparison::GreaterOrEqual => cmp::gt_eq(one, other),
-    };
-    done.expect("the planner compares columns of one type")
-}
-
-fn floats(op: Comparison, one: &Value, other: &Value) -> BooleanArray {
-    match op {
-        Comparison::Equal => packed(one, other, |a, b| a == b),
-        Comparison::Unequal => packed(one, other, |a, b| a != b),
-        Comparison::Less => packed(one, other, |a, b| a < b),
-        Comparison::LessOrEqual => packed(one, other, |a, b| a <= b),
-        Comparison::Greater => packed(one, other, |a, b| a > b),
-        Comparison::GreaterOrEqual => packed(one, other, |a, b| a >= b),
+impl Comparison {
+    /// Whether it holds between two values that are ordered so; `None` where one is no number.
+    fn holds(self, order: Option<Ordering>) -> bool {
+        match (self, order) {
+            (Self::Unequal, None) => true,
+            (_, None) => false,
+            (Self::Equal, Some(order)) => order.is_eq(),
+            (Self::Unequal, Some(order)) => order.is_ne(),
+            (Self::Less, Some(order)) => order.is_lt(),
+            (Self::LessOrEqual, Some(order)) => order.is_le(),
+            (Self::Greater, Some(order)) => order.is_gt(),
+            (Self::GreaterOrEqual, Some(order)) => order.is_ge(),
+        }
     }
 }
 
-/// Compares floats, sixty-four at a time.
-fn packed(one: &Value, other: &Value, holds: impl Fn(f64, f64) -> bool) -> BooleanArray {
-    let (a, b) = (one.get().0.as_primitive::<Float64Type>(), other.get().0.as_primitive::<Float64Type>());
+/// Compares numbers of one type.
+fn numbers<T: ArrowPrimitiveType>(op: Comparison, one: &Value, other: &Value) -> BooleanArray {
+    match op {
+        Comparison::Equal => packed::<T>(one, other, |a, b| a == b),
+        Comparison::Unequal => packed::<T>(one, other, |a, b| a != b),
+        Comparison::Less => packed::<T>(one, other, |a, b| a < b),
+        Comparison::LessOrEqual => packed::<T>(one, other, |a, b| a <= b),
+        Comparison::Greater => packed::<T>(one, other, |a, b| a > b),
+        Comparison::GreaterOrEqual => packed::<T>(one, other, |a, b| a >= b),
+    }
+}
+
+/// Compares numbers of one type, sixty-four at a time.
+fn packed<T: ArrowPrimitiveType>(
+    one: &Value,
+    other: &Value,
+    holds: impl Fn(T::Native, T::Native) -> bool,
+) -> BooleanArray {
+    let (a, b) = (one.get().0.as_primitive::<T>(), other.get().0.as_primitive::<T>());
     let rows = rows(one, other);
     let Some(nulls) = nulls(one, other, rows) else { return BooleanArray::new_null(rows) };
     let words: Vec<u64> = match (one, other) {
@@ -104,38 +123,36 @@ fn word(bits: impl Iterator<Item = bool>) -> u64 {
     bits.enumerate().fold(0, |word, (at, bit)| word | u64::from(bit) << at)
 }
 
-fn mixed<A, B>(
+/// Compares numbers of two types.
+fn mixed<A: ArrowPrimitiveType, B: ArrowPrimitiveType>(
     op: Comparison,
     one: &Value,
     other: &Value,
-    order: impl Fn(A::Native, B::Native) -> Option<std::cmp::Ordering>,
-) -> BooleanArray
-where
-    A: arrow_array::ArrowPrimitiveType,
-    B: arrow_array::ArrowPrimitiveType,
-{
+    order: impl Fn(A::Native, B::Native) -> Option<Ordering>,
+) -> BooleanArray {
     let (a, b) = (one.get().0.as_primitive::<A>(), other.get().0.as_primitive::<B>());
-    let rows = rows(one, other);
-    let Some(nulls) = nulls(one, other, rows) else { return BooleanArray::new_null(rows) };
-    let at = |value: &Value, row: usize| if matches!(value, Value::Constant(_)) { 0 } else { row };
-    let bits = BooleanBuffer::collect_bool(rows, |row| {
-        let order = order(value_at(a, at(one, row)), value_at(b, at(other, row)));
-        match (op, order) {
-            (Comparison::Unequal, None) => true,
-            (_, None) => false,
-            (Comparison::Equal, Some(order)) => order.is_eq(),
-            (Comparison::Unequal, Some(order)) => order.is_ne(),
-            (Comparison::Less, Some(order)) => order.is_lt(),
-            (Comparison::LessOrEqual, Some(order)) => order.is_le(),
-            (Comparison::Greater, Some(order)) => order.is_gt(),
-            (Comparison::GreaterOrEqual, Some(order)) => order.is_ge(),
-        }
-    });
-    BooleanArray::new(bits, nulls)
+    each(one, other, |i, j| op.holds(order(a.value(i), b.value(j))))
 }
 
-fn value_at<T: arrow_array::ArrowPrimitiveType>(array: &PrimitiveArray<T>, row: usize) -> T::Native {
-    array.value(row)
+fn texts(op: Comparison, one: &Value, other: &Value) -> BooleanArray {
+    let (a, b) = (one.get().0.as_string::<i32>(), other.get().0.as_string::<i32>());
+    match op {
+        // Texts of different lengths need no look at what they say.
+        Comparison::Equal => each(one, other, |i, j| a.value(i) == b.value(j)),
+        Comparison::Unequal => each(one, other, |i, j| a.value(i) != b.value(j)),
+        Comparison::Less | Comparison::LessOrEqual | Comparison::Greater | Comparison::GreaterOrEqual => {
+            each(one, other, |i, j| op.holds(Some(a.value(i).cmp(b.value(j)))))
+        }
+    }
+}
+
+/// Compares row by row: `holds` is given the row of each side, which of a constant is the first.
+fn each(one: &Value, other: &Value, holds: impl Fn(usize, usize) -> bool) -> BooleanArray {
+    let rows = rows(one, other);
+    let Some(nulls) = nulls(one, other, rows) else { return BooleanArray::new_null(rows) };
+    let step = |value: &Value| usize::from(matches!(value, Value::Column(_)));
+    let (i, j) = (step(one), step(other));
+    BooleanArray::new(BooleanBuffer::collect_bool(rows, |row| holds(row * i, row * j)), nulls)
 }
 
 /// Returns how many rows a result has.

@@ -99,6 +99,6 @@ impl SinkBench for Bench {
 
     /// Nothing mends what a flawed sink waits for.
     fn patience(&self) -> Duration {
-        if self.flaw.is_some() { Duration::from_secs(1) } else { Duration::from_secs(60) }
+        if self.flaw.is_some() { Duration::from_secs(5) } else { Duration::from_secs(60) }
     }
 }
