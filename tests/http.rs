@@ -243,9 +243,14 @@ async fn several_pipelines_run_side_by_side_and_a_bad_file_leaves_the_others_run
     let (code, log) = program.stop().await;
     assert_eq!(code, 1, "a file was refused; the log:\n{log}");
 
+    // One that has a name and is left out is nobody's trouble.
     let mut program = Program::start(bench.folder(), &["run", ".", "--only", "t*", "--supervised", "50ms"]);
-    let report = program.until("it runs", |report| report["checks"]["two/spool"].is_object()).await;
+    let healthy = |report: &Value| report["checks"]["two/sink.sqlite"]["status"] == "healthy";
+    let report = program.until("it runs", healthy).await;
     assert!(report["checks"]["eth/spool"].is_null(), "{report}");
+    assert!(!report.to_string().contains("bad.toml"), "{report}");
+    let (code, log) = program.stop().await;
+    assert_eq!(code, 0, "{log}");
 }
 
 fn status<'a>(report: &'a Value, stage: &str) -> &'a str {

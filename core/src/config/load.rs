@@ -62,13 +62,12 @@ impl Loaded {
         };
         let found: Vec<_> = self.report.secret_files().iter().filter_map(problem).collect();
         for (file, problem) in found {
-            let before = self.pipelines.len();
             match file {
                 None => self.host = None,
                 Some(file) => {
-                    self.pipelines.retain(|pipeline| pipeline.file != file);
-                    if self.pipelines.len() < before {
-                        self.refused.push(Refused { file, why: problem.line() });
+                    let place = self.pipelines.iter().position(|pipeline| pipeline.file == file);
+                    if let Some(pipeline) = place.map(|place| self.pipelines.remove(place)) {
+                        self.refused.push(Refused { file, name: Some(pipeline.name), why: problem.line() });
                     }
                 }
             }
@@ -83,6 +82,8 @@ impl Loaded {
 pub struct Refused {
     /// Its file.
     pub file: PathBuf,
+    /// The pipeline's name, where the file says that much.
+    pub name: Option<String>,
     /// The first of its errors, in one line.
     pub why: String,
 }
@@ -266,7 +267,8 @@ pub fn load(catalog: &Catalog, files: Files, environment: &Environment) -> Loade
             (None, Some(pipeline)) => pipelines.push(Pipeline { host_file: host_file.clone(), ..pipeline }),
             (problem, _) => {
                 let why = problem.map_or_else(|| "a default of the host file is wrong".into(), Problem::line);
-                refused.push(Refused { file: PathBuf::from(&file.path), why });
+                let name = draft.name.map(|(name, _)| name);
+                refused.push(Refused { file: PathBuf::from(&file.path), name, why });
             }
         }
     }

@@ -28,7 +28,7 @@ use crate::{
     catalog::Factory,
     config::{ReplayConfig, Speed},
     intake::{Ask, Link, Step},
-    protocol::{Command, Frame, Gap, GapId, Outbox, Protocol, Reply, Request},
+    protocol::{Close, Command, Frame, Gap, GapId, Outbox, Protocol, Reply, Request},
     row::{Origin, Table, Timestamp},
     source::{Source, SourceContext},
     spool::LeftBy,
@@ -218,7 +218,12 @@ impl Replay {
                 self.end(&why);
                 self.cut = Some(file);
             }
-            Event::Sent { .. } | Event::Closed { .. } => {}
+            Event::Gaps { gaps, calls } => self.gaps(gaps, calls, at)?,
+            Event::Closed { code, reason } => self.call(at, Origin::Live, |protocol, _| {
+                protocol.on_close(&Close { code, reason: &reason });
+                Ok(())
+            })?,
+            Event::Sent { .. } => {}
         }
         Ok(())
     }
@@ -273,6 +278,19 @@ impl Replay {
                 Frame::Binary(bytes) => bytes,
             },
         )
+    }
+
+    /// Asks what to do about gaps: what comes of it is in the recording, but a protocol may keep in mind what it was asked.
+    fn gaps(&mut self, mut open: Vec<Gap>, calls: usize, at: Timestamp) -> Result<()> {
+        for _ in 0..calls {
+            let mut covered = Vec::new();
+            self.call(at, Origin::Backfill, |protocol, _| {
+                covered = protocol.on_gap(&open).into_gaps();
+                Ok(())
+            })?;
+            open.retain(|gap| !covered.contains(&gap.id));
+        }
+        Ok(())
     }
 
     /// Emits the rows of a reply, and closes the gaps of this pipeline that are the captured ones.

@@ -24,10 +24,12 @@ pub(super) fn run(catalog: &Catalog, args: &RunArgs) -> Outcome {
         let text = format!("no pipeline to run; there are: {}", known.join(", "));
         return Err(Failure::usage(format!("{text} (`enabled = false` and `--only` leave pipelines out)")));
     }
+    // One that is left out need not be right. Of a file without a name nobody knows whether it is.
+    let mut refused = loaded.refused;
+    refused.retain(|refused| refused.name.as_deref().is_none_or(is_wanted));
     logging::start(&host.log).map_err(Failure::usage)?;
     let runtime = runtime()?;
-    let plan =
-        host::Plan { host, pipelines, known, refused: loaded.refused, drain: args.drain, supervised: args.supervised };
+    let plan = host::Plan { host, pipelines, known, refused, drain: args.drain, supervised: args.supervised };
     let outcome = runtime.block_on(host::run(plan));
     // What still runs after a second signal is not waited for.
     runtime.shutdown_background();

@@ -81,7 +81,8 @@ impl Backfill {
         Remedy::Fetch { request, gaps }
     }
 
-    /// Returns the request for one gap: from its left edge on, or, where there is none, backwards from its right one.
+    /// Returns the request for one gap: from its left edge on, or, where there is none, backwards from its right one, until
+    /// that is not found by its number.
     fn request(&self, gap: &Gap, now: Timestamp) -> Request {
         let (host, pool) = match (self.notes.host(gap), &self.hosts.history) {
             (Host::History, Some(history)) => (history, Some(HISTORY)),
@@ -90,7 +91,8 @@ impl Backfill {
         let symbol: String = form_urlencoded::byte_serialize(gap.stream.symbol.as_bytes()).collect();
         let mut url = format!("{host}/public/get_last_trades_by_instrument?instrument_name={symbol}");
         let count = if gap.after.is_none() && later(gap.since, FRESH) >= now { FRESH_PAGE } else { PAGE };
-        let sorting = if gap.after.is_some() { "asc" } else { "desc" };
+        let goes_forwards = gap.after.is_some() || self.notes.is_by_time(gap, now);
+        let sorting = if goes_forwards { "asc" } else { "desc" };
         url.push_str(&format!("&count={count}&sorting={sorting}"));
         match self.notes.begin(gap, now) {
             Some(Place::Number(begin)) if gap.after.is_some() => {

@@ -106,6 +106,13 @@ pub enum Event {
         /// The gaps as they were then.
         gaps: Vec<Gap>,
     },
+    /// The protocol was asked what to do about gaps, until it had a remedy for each or had been asked often enough.
+    Gaps {
+        /// The gaps as they were then.
+        gaps: Vec<Gap>,
+        /// How often it was asked: each time about those that the answers before had not covered.
+        calls: usize,
+    },
     /// Lines are missing here.
     Dropped {
         /// So many.
@@ -162,6 +169,8 @@ impl Event {
             body.len()
         } else if let Self::Reply { body, gaps, .. } = self {
             body.len() + gaps.len() * size_of::<Gap>()
+        } else if let Self::Gaps { gaps, .. } = self {
+            gaps.len() * size_of::<Gap>()
         } else if let Self::Subscribe { channels } | Self::Unsubscribe { channels } | Self::Unended { channels } = self
         {
             channels.iter().map(String::len).sum()

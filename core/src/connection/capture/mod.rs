@@ -19,10 +19,11 @@
 //! | `closed` | `code`, `reason` | the venue closed the connection, or refused it |
 //! | `end` | `why` | the session is over |
 //! | `reply` | `method`, `url`, `status`, `text` or `hex`, `gaps` | a reply to a request for these gaps |
+//! | `gaps` | `gaps`, `calls` | the protocol was asked so many times what to do about what was left of these gaps |
 //! | `dropped` | `lines` | so many lines are missing here: the disk was too slow |
 //!
 //! These are the calls of the protocol with what they were called with, so a protocol, which reads no clock, does the same
-//! again. Secrets are left out: headers and request bodies, the values of keys in addresses, tokens in replies, and all of
+//! again. (Format 1 lacks `gaps`: a protocol that answers many gaps by one request does other things in a replay of it.) Secrets are left out: headers and request bodies, the values of keys in addresses, tokens in replies, and all of
 //! what the protocol sends by [`Outbox::send_secret`](crate::protocol::Outbox::send_secret).
 //!
 //! A capture is never worth a row of the feed: when its disk is too slow lines are left out, and when it fails the capture
@@ -57,8 +58,8 @@ pub use reader::{Reader, read};
 use crate::{Result, caught::text_of, config::CaptureConfig, protocol::Request, row::Timestamp, spool::disk::Disk};
 use writer::Writer;
 
-/// The format that this program writes.
-pub const VERSION: u32 = 1;
+/// The format that this program writes. It reads all up to this one.
+pub const VERSION: u32 = 2;
 
 /// The driver's side of a capture: hands lines to a thread that may wait for the disk.
 #[derive(Debug)]

@@ -89,6 +89,7 @@ impl Numbers {
             | Event::Unended { .. }
             | Event::Sent { .. }
             | Event::Wake
+            | Event::Gaps { .. }
             | Event::Closed { .. }
             | Event::End { .. } => {}
         }

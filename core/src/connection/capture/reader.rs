@@ -117,9 +117,9 @@ impl Reader {
 fn parse(text: &str, path: &Path, number: u64) -> Result<Line> {
     let line: Line = serde_json::from_str(text).map_err(|error| unreadable(path, number, &error))?;
     if let Event::Start { version, .. } = line.event
-        && version != VERSION
+        && version > VERSION
     {
-        let known = format!("written in version {version} of the format, this program reads {VERSION}");
+        let known = format!("written in version {version} of the format, this program reads up to {VERSION}");
         return Err(Error::config(format!("`{}` is {known}", path.display())));
     }
     Ok(line)

@@ -107,6 +107,10 @@ impl Case<'_> {
     fn numbered(&self, n: u64, numbering: Numbering, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
+        if stream.epoch > 0 && !is_live && stream.window.contains(n, self.hash) {
+            // A gap of the old numbering may have room for its number and its time.
+            return Verdict::Drop(Drop::Repeat);
+        }
         if stream.epoch > 0 && holds(Rule::OldNumbering) && self.is_of_old_numbering(n) {
             return self.in_old_numbering(n, neighbour, out);
         }

@@ -128,10 +128,7 @@ async fn finish(stage: &mut Stage, ending: Ending) -> Outcome {
     }
     let began = Instant::now();
     let stored = store.finish().await?;
-    let mut comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
-    if done.is_hurried {
-        comparison.leave_to_fetch(done.gaps_open, done.ended_ms);
-    }
+    let comparison = simulator.read(|oracle| Comparison::of(oracle, &stored, folder.history(), done.ended_ms));
     let around = Around {
         root: folder.root(),
         sink,

@@ -83,8 +83,6 @@ pub(super) struct Done {
     /// Gaps that the last child still knew to be open.
     pub(super) gaps_open: u64,
     pub(super) kills: u32,
-    /// Whether somebody waited for the end, and gaps were not given the time to be filled.
-    pub(super) is_hurried: bool,
 }
 
 impl Stage {
@@ -196,8 +194,7 @@ impl Stage {
                 grouped(self.tally.rows())
             ));
         }
-        let is_hurried = ending == Ending::Asked;
-        Ok(Done { ended_ms, failure, gaps_open, kills: self.kills.done, is_hurried })
+        Ok(Done { ended_ms, failure, gaps_open, kills: self.kills.done })
     }
 
     /// Waits until everything that the venue made has come, been fetched and been stored; returns false if the time was up

@@ -71,7 +71,7 @@ pub(super) fn failed(failure: &str, root: &Path, log: &Path) -> String {
 }
 
 fn table(comparison: &Comparison, around: &Around<'_>) -> String {
-    let Trades { made, stored, by_rest, missing, to_fetch, twice, earlier } = comparison.trades.clone();
+    let Trades { made, stored, by_rest, missing, twice, earlier } = comparison.trades.clone();
     let Unrepeated { sent, stored: stored_tickers, holes, twice: twice_tickers, in_flight } =
         comparison.tickers.clone();
     let (silent, unheard) = (short(comparison.silent_ms as f64 / 1000.0), short(comparison.unheard_ms as f64 / 1000.0));
@@ -90,10 +90,6 @@ fn table(comparison: &Comparison, around: &Around<'_>) -> String {
         grouped(by_rest),
         grouped(in_flight),
     );
-    if to_fetch > 0 {
-        let (trades, gaps) = (count(to_fetch, "trade"), count(around.gaps_open, "gap"));
-        _ = writeln!(text, "{INDENT}not fetched yet: {trades} in {gaps}; the next start does it");
-    }
     if earlier > 0 {
         // Writing to a text never fails.
         _ = writeln!(text, "{INDENT}{} stored from before the first subscription", count(earlier, "trade"));
@@ -159,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn what_the_end_kept_from_being_fetched_is_not_called_missing() {
+    fn what_the_end_kept_from_being_fetched_is_missing_until_the_next_start_has_fetched_it() {
         let mut comparison = exact();
         comparison.trades.stored -= 18;
-        comparison.trades.to_fetch = 18;
+        comparison.trades.missing = 18;
         let text = summary(&comparison, &Around { gaps_open: 12, ..around() });
-        assert!(text.contains("missing 0   ") && text.contains("not fetched yet: 18 trades in 12 gaps;"), "{text}");
-        assert!(!text.contains("not exact"), "{text}");
+        assert!(text.contains("missing 18   ") && text.contains("\nnot exact:\n"), "{text}");
+        assert!(text.contains("still open: 12 gaps; start the demo again to fill them\n"), "{text}");
     }
 
     #[test]

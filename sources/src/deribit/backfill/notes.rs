@@ -94,8 +94,12 @@ impl Notes {
         if self.host(gap) == Host::Main && is_vouched(gap, now) {
             return Some(reached.unwrap_or(Place::Since(gap.since)));
         }
-        let Some(after) = gap.after else { return reached.or_else(|| number(gap.before).map(Place::Number)) };
-        if note.is_some_and(|note| note.by_time) {
+        let by_time = self.is_by_time(gap, now);
+        let Some(after) = gap.after else {
+            let begin = if by_time { Some(Place::Since(gap.since)) } else { number(gap.before).map(Place::Number) };
+            return reached.or(begin);
+        };
+        if by_time {
             return Some(reached.unwrap_or(Place::Time(after.ts_event)));
         }
         // All below the left edge is there, so it may be ahead of what the pages had.
@@ -104,6 +108,13 @@ impl Notes {
             Some(Place::Number(reached)) if reached > edge => Some(Place::Number(reached)),
             _ => Some(Place::Number(edge)),
         }
+    }
+
+    /// Returns whether the next page is asked for by time. Without a left edge nothing in a page shows that the host has all from
+    /// then on: it must remember that.
+    pub(super) fn is_by_time(&self, gap: &Gap, now: Timestamp) -> bool {
+        let is_shown = gap.after.is_some() || self.host(gap) == Host::History || remembers(gap, now);
+        is_shown && self.of.get(&gap.id).is_some_and(|note| note.by_time)
     }
 
     /// Returns why nothing can be done about a gap any more.
@@ -143,7 +154,7 @@ impl Notes {
     /// Notes what a page says about a gap, and returns whether it answers it.
     pub(super) fn on_page(&mut self, gap: &Gap, page: &Page<'_>, host: Host, now: Timestamp) -> bool {
         let has_history = self.has_history;
-        let begin = self.begin(gap, now);
+        let (begin, by_time) = (self.begin(gap, now), self.is_by_time(gap, now));
         let note = self.note(gap.id);
         if host == Host::Main {
             note.main_is_exhausted = !page.has_more;
@@ -155,9 +166,10 @@ impl Notes {
         note.is_partial |= page.is_partial;
         note.end_is_held |= gap.before.is_some_and(|before| page.holds(gap, before));
         let by_number = matches!(begin, Some(Place::Number(_)));
-        let step = match gap.after {
-            Some(_) => note.forwards(gap, page, by_number),
-            None => note.backwards(gap, page, host, now),
+        let step = if gap.after.is_some() || by_time {
+            note.forwards(gap, page, by_number)
+        } else {
+            note.backwards(gap, page, host, now)
         };
         match step {
             Step::Whole if note.is_partial => note.is_unreadable = true,

@@ -68,10 +68,6 @@ pub struct Comparison {
     pub heard_ms: BTreeMap<usize, i64>,
     /// The first of what is wrong, in words.
     pub examples: Vec<String>,
-    /// The instruments of which trades are missing.
-    pub missing_of: BTreeSet<String>,
-    /// When the oldest of the missing trades was made, in milliseconds since 1970.
-    pub oldest_missing_ms: Option<i64>,
 }
 
 /// Trades: the venue repeats them, so every one is owed.
@@ -85,8 +81,6 @@ pub struct Trades {
     pub by_rest: u64,
     /// Owed, and not there.
     pub missing: u64,
-    /// Not stored, and in gaps that the pipeline knew to be open when somebody ended it: the next start fetches them.
-    pub to_fetch: u64,
     /// Rows too many.
     pub twice: u64,
     /// Stored although they were made before what is owed.
@@ -140,17 +134,6 @@ impl Comparison {
         let owed_from = stored_from.into_iter().chain(history.claimed_from).min().unwrap_or(1);
         comparison.compare_trades(oracle, &oracle.owed_since(owed_from), stored);
         comparison
-    }
-
-    /// Takes what is missing for what is still to be fetched, if `gaps_open` gaps explain it: all of it was made in the last
-    /// moments before `ended_ms`, and no more instruments miss something than gaps were open. What the next start does not
-    /// fetch is missing in its own comparison.
-    pub fn leave_to_fetch(&mut self, gaps_open: u64, ended_ms: i64) {
-        let is_recent = self.oldest_missing_ms.is_some_and(|oldest| oldest + TO_FETCH_MS >= ended_ms);
-        if is_recent && self.missing_of.len() as u64 <= gaps_open {
-            self.trades.to_fetch = std::mem::take(&mut self.trades.missing);
-            self.examples.retain(|example| !example.starts_with("missing:"));
-        }
     }
 
     /// Returns whether nothing is missing, holed, there twice or invented, and there was something to compare.
@@ -221,9 +204,6 @@ impl Comparison {
                 }
                 None => {
                     self.trades.missing += 1;
-                    self.missing_of.insert(symbol.to_owned());
-                    let oldest = self.oldest_missing_ms.get_or_insert(trade.timestamp);
-                    *oldest = trade.timestamp.min(*oldest);
                     self.note(|| format!("missing: trade {} of {symbol}, number {}", trade.trade_id(), trade.seq));
                 }
             }
@@ -476,10 +456,6 @@ fn time_outside(spans: impl Iterator<Item = (i64, i64)>, began_ms: &[i64], ended
 
 /// Of each kind.
 const EXAMPLES: usize = 3;
-
-/// How old a trade may be that somebody's end kept from being fetched: a line that is cut is up again within seconds, and
-/// what was missed is asked for a second later.
-const TO_FETCH_MS: i64 = 20_000;
 
 #[cfg(test)]
 mod tests;

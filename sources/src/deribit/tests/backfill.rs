@@ -467,3 +467,32 @@ fn what_was_missed_before_the_venue_numbered_anew_is_found_by_its_time() {
         assert!((NEWEST - 50..=NEWEST).all(|second| ids.contains(&format!("ETH-{second}"))));
     }
 }
+
+#[test]
+fn what_was_made_since_the_confirmation_is_found_by_its_time_once_the_venue_has_numbered_anew() {
+    let venue = Venue { renumbered: Some(NEWEST - 10), ..Venue::default() };
+    let mut script = script(everything());
+    let gap = baseline(at(NEWEST - 40), Some(NEWEST - 20));
+    let mut asked = Vec::new();
+    let answered = loop {
+        let (request, _) = request(script.on_gap(std::slice::from_ref(&gap)));
+        let body = venue.serve(&request);
+        let answered = script.reply(&request, 200, &body, std::slice::from_ref(&gap)).unwrap();
+        asked.push(request.url);
+        if !answered.is_empty() || asked.len() > 10 {
+            break answered;
+        }
+    };
+    assert_eq!((answered, asked.len()), (vec![gap.id], 3), "by number at both hosts, then by time: {asked:#?}");
+    assert!(asked[2].contains("sorting=asc&start_timestamp="), "{asked:#?}");
+    let ids: BTreeSet<String> = script.stored.drain(..).map(|row| row.text("id").unwrap().to_owned()).collect();
+    assert!((NEWEST - 40..=NEWEST - 20).all(|second| ids.contains(&format!("ETH-{second}"))), "{ids:?}");
+
+    // Where the main host has forgotten that time, only the other one is asked for it.
+    script.at(Timestamp(script.now().0 + 90_000_000_000));
+    let old = baseline(at(NEWEST - 3 * 86_400), Some(NEWEST - 3 * 86_400 + 50));
+    let outcome = heal(&mut script, &venue, old);
+    let by_time: Vec<_> = outcome.asked.iter().filter(|url| url.contains("start_timestamp")).collect();
+    assert!(!by_time.is_empty() && by_time.iter().all(|url| url.starts_with(HISTORY)), "{:#?}", outcome.asked);
+    assert_eq!(outcome.lost, None);
+}

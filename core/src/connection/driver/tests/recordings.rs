@@ -306,6 +306,35 @@ fn what_is_no_capture_is_an_error_of_the_configuration() {
     assert!(lines.next().is_none());
 }
 
+#[tokio::test]
+async fn a_replay_asks_about_gaps_as_the_recorded_run_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let toy = || Toy { has_host_for_each: true, ..Toy::new(&["a"]) };
+    let (live, again) = (toy(), toy());
+    let shown = [&live, &again].map(|toy| Arc::clone(&toy.shown));
+    let mut world = World::recording(live, disk(dir.path()), |_| {});
+    let _peer = world.subscribe("a").await;
+    let later = Some(tokio::time::Instant::now() + SECOND * 3_600);
+    let ask = |id, not_before| Ask { gap: gap(id), number: 1, not_before };
+    world.show(vec![ask(1, None), ask(2, None), ask(3, later)]);
+    for _ in 0..2 {
+        world.called().await.reply("all");
+    }
+    for answered in ["answered 1 ask 1", "answered 2 ask 1"] {
+        world.seen(answered).await;
+    }
+    world.show(vec![]);
+    finish(world).await;
+    let [live, again_shown] = shown;
+    assert_eq!(
+        *live.lock().unwrap(),
+        [vec![1, 2, 3], vec![2, 3]],
+        "the third may be taken along, and is not asked for"
+    );
+    World::replaying(again, replay(dir.path(), Speed::Max), vec![]).ended().await.unwrap();
+    assert_eq!(*again_shown.lock().unwrap(), *live.lock().unwrap());
+}
+
 fn is_row(event: &Event, text: &[u8]) -> bool {
     matches!(event, Event::Frame { body } if body.bytes().starts_with(text))
 }

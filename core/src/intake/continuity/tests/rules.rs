@@ -291,6 +291,27 @@ fn a_smaller_number_at_a_later_time_is_a_new_numbering() {
 }
 
 #[test]
+fn the_answer_to_a_baseline_brings_no_record_of_a_new_numbering_a_second_time() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
+    assert!(host.live(1, stream, seq(1_087), 101 * S, 1));
+    assert!(host.live(1, stream, seq(1), 101 * S + S / 2, 2), "the venue numbers anew within the second");
+    assert!(host.live(1, stream, seq(2), 102 * S, 3));
+    let ask = host.only();
+    let page = [
+        (stream, seq(1_086), 99 * S, 4),
+        (stream, seq(1_087), 101 * S, 1),
+        (stream, seq(1), 101 * S + S / 2, 2),
+        (stream, seq(2), 102 * S, 3),
+    ];
+    assert_eq!(host.history(1, &page), 0, "all that is owed has come live");
+    host.answered(ask.gap.id, ask.number);
+    assert_eq!(host.stored(stream), [1_087, 1, 2]);
+    assert!(host.asks().is_empty());
+}
+
+#[test]
 fn after_a_restart_behind_a_cut_both_numberings_are_filled_from_one_history() {
     let (mut host, stream) = with_baseline();
     live(&mut host, 1, stream, 11);

@@ -72,19 +72,6 @@ fn history() -> History {
 const ALL: [u32; 10] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 #[test]
-fn only_the_newest_trades_in_open_gaps_are_left_to_be_fetched() {
-    let compared = || Comparison::of(&oracle(), &stored(&[4, 5, 7], &ALL), &history(), 9_000);
-    let at = compared().oldest_missing_ms.unwrap();
-    for (gaps_open, ended_ms, missing) in [(1, at + 1_000, 0), (0, at + 1_000, 1), (1, at + 60_000, 1)] {
-        let mut comparison = compared();
-        comparison.leave_to_fetch(gaps_open, ended_ms);
-        let Trades { missing: left, to_fetch, .. } = comparison.trades;
-        assert_eq!((left, to_fetch), (missing, 1 - missing), "{gaps_open} open, {} ms later", ended_ms - at);
-        assert_eq!(comparison.is_exact(), missing == 0, "{comparison:?}");
-    }
-}
-
-#[test]
 fn a_store_that_holds_what_is_owed_is_exact() {
     let comparison = Comparison::of(&oracle(), &stored(&[4, 5, 6, 7], &ALL), &history(), 9_000);
     assert!(comparison.is_exact(), "{comparison:?}");

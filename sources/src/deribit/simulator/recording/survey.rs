@@ -59,6 +59,7 @@ impl Survey {
                 // What the recorder did, and replies that are errors or none.
                 Event::Start { .. } | Event::Anew | Event::Discover | Event::Open { .. } | Event::Wake => {}
                 Event::Unsubscribe { .. } | Event::Unended { .. } | Event::Sent { .. } | Event::Closed { .. } => {}
+                Event::Gaps { .. } => {}
                 Event::Frame { .. } | Event::Discovered { .. } | Event::Reply { .. } | Event::End { .. } => {}
             }
         }

@@ -86,6 +86,8 @@ impl Venue {
             (Some(seq), Some(from)) => Some(from + seq - 1),
             (seq, _) => seq,
         };
+        let by_number = number("start_seq").or(number("end_seq")).is_some();
+        let first = self.renumbered.filter(|_| by_number).map_or(first, |from| first.max(from));
         let start = number("start_timestamp").map(second_of).or_else(|| numbered(number("start_seq"))).unwrap_or(first);
         let end = number("end_timestamp").map(second_of).or_else(|| numbered(number("end_seq"))).unwrap_or(last);
         let end = end.min(last);
@@ -112,7 +114,8 @@ impl Venue {
 
     fn trade(&self, second: u64) -> String {
         let price = if self.broken.contains(&second) { "" } else { r#""price":2722.5,"# };
-        let (symbol, seq) = if self.options { (option(second), seq(second)) } else { (SYMBOL.to_owned(), second) };
+        let number = self.renumbered.filter(|from| *from <= second).map_or(second, |from| second - from + 1);
+        let (symbol, seq) = if self.options { (option(second), seq(second)) } else { (SYMBOL.to_owned(), number) };
         let millis = at(second).as_millis();
         format!(
             r#"{{"timestamp":{millis},{price}"amount":1.0e1,"direction":"buy","instrument_name":"{symbol}","trade_seq":{seq},"trade_id":"ETH-{second}"}}"#
