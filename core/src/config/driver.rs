@@ -408,15 +408,16 @@ pub enum Start {
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
-    /// The spool never takes more disk than this, and 1 MiB in reserve.
+    /// No row is written beyond this; gaps and the like may take 1 MiB more, anew at each start of a full spool.
     pub max_bytes: ByteSize,
-    /// What to do when it would, or when the disk is full.
+    /// What to do when that is reached, or the disk is full.
     pub when_full: WhenFull,
     /// The size of one of its files.
     pub segment_bytes: ByteSize,
     /// Rows stay this long after every sink has them, on at most a tenth of `max_bytes`: a store that went back is fed again.
     pub keep: Duration,
-    /// The least time between two writes through to the disk; "0ms" for no pause. A power cut loses no more than that.
+    /// The least time between two writes through to the disk; "0ms" for no pause. A power cut loses what came since
+    /// the last one: this long and the time that the disk takes for it.
     pub sync: Duration,
 }
 

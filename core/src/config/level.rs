@@ -82,7 +82,7 @@ impl Default for LogLevel {
     }
 }
 
-/// Writes what `tracing_subscriber`'s `EnvFilter` reads.
+/// Writes what `tracing_subscriber`'s `Targets` reads.
 impl fmt::Display for LogLevel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.level)?;

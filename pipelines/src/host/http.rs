@@ -9,12 +9,11 @@ use axum::{
     middleware::{from_fn_with_state, map_response},
     response::{IntoResponse, Response},
     routing::get,
-    serve::Listener,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use tidegate_core::{Error, Result, health::Registry};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,8 +23,9 @@ use super::{
 
 /// The server, bound and not yet serving.
 pub(crate) struct Server {
-    listener: Limited,
+    listener: std::net::TcpListener,
     router: Router,
+    registry: Registry,
 }
 
 #[derive(Clone)]
@@ -62,7 +62,8 @@ impl Server {
             .route("/health/live", get(live))
             .layer(map_response(last_answer))
             .with_state(Shared { registry: registry.clone(), metrics });
-        Ok(Self { listener: Limited::new(listener, registry), router })
+        let listener = listener.into_std().map_err(|error| Error::permanent("cannot listen").because(error))?;
+        Ok(Self { listener, router, registry })
     }
 
     /// Returns the address, with the port that a port 0 became.
@@ -74,14 +75,29 @@ impl Server {
         self.listener.local_addr().map_err(|error| Error::transient("cannot read the listening address").because(error))
     }
 
-    /// Serves until `stop`.
+    /// Serves until `stop`, on a thread with a runtime of its own: where that of the pipelines is stuck, `/health/live` says so.
     ///
     /// # Errors
     ///
     /// `Transient` when the listener fails.
     pub(crate) async fn serve(self, stop: CancellationToken) -> Result<()> {
-        let served = axum::serve(self.listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await;
+        let (tell, ended) = oneshot::channel();
+        let serving = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let served = runtime.and_then(|runtime| runtime.block_on(self.serve_here(stop)));
+            // Whoever waited may have gone.
+            drop(tell.send(served));
+        });
+        let served = match serving {
+            Ok(_) => ended.await.unwrap_or_else(|_| Err(std::io::Error::other("it has panicked"))),
+            Err(error) => Err(error),
+        };
         served.map_err(|error| Error::transient("the health server has ended").because(error))
+    }
+
+    async fn serve_here(self, stop: CancellationToken) -> std::io::Result<()> {
+        let listener = Limited::new(TcpListener::from_std(self.listener)?, self.registry);
+        axum::serve(listener, self.router).with_graceful_shutdown(stop.cancelled_owned()).await
     }
 }
 
@@ -113,4 +129,54 @@ async fn render_metrics(State(shared): State<Shared>) -> impl IntoResponse {
 fn answer(well: bool, body: &impl Serialize) -> Response {
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpStream,
+        sync::mpsc,
+        time::{Duration, Instant},
+    };
+
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn of_a_runtime_that_is_stuck_it_is_said_that_it_does_not_live() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (registry, stop) = (Registry::new(), CancellationToken::new());
+        let metrics = PrometheusBuilder::new().build_recorder().handle();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let server = runtime.block_on(Server::bind(anywhere, None, registry.clone(), metrics)).unwrap();
+        let address = server.address().unwrap();
+        runtime.spawn(server.serve(stop.clone()));
+        let beating = stop.clone();
+        runtime.spawn(async move { registry.heartbeat(beating).await });
+        until(address, "200");
+
+        let (free, stuck) = mpsc::channel::<()>();
+        runtime.spawn(async move { assert!(stuck.recv().is_err(), "nobody sends anything") });
+        until(address, "503");
+        drop(free);
+        until(address, "200");
+        stop.cancel();
+    }
+
+    /// Asks until this status comes.
+    fn until(address: SocketAddr, status: &str) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut answer = String::new();
+            let mut socket = TcpStream::connect(address).unwrap();
+            socket.write_all(b"GET /health/live HTTP/1.0\r\n\r\n").unwrap();
+            socket.read_to_string(&mut answer).unwrap();
+            if answer.split(' ').nth(1) == Some(status) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "never {status}: {answer}");
+        }
+    }
 }

@@ -22,7 +22,8 @@ use tracing::{
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    Layer,
+    filter::Targets,
     fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
     layer::SubscriberExt,
     registry::LookupSpan,
@@ -47,7 +48,7 @@ pub(crate) fn is_human(config: &LogConfig) -> bool {
 ///
 /// A text for the user when the file cannot be written.
 pub(crate) fn start(config: &LogConfig) -> Result<(), String> {
-    let filter = EnvFilter::new(config.level.to_string());
+    let filter: Targets = config.level.to_string().parse().map_err(|error| format!("the level: {error}"))?;
     let terminal = config.file.is_none() && io::stderr().is_terminal();
     let colours = terminal && has_colours(&io::stderr());
     let target = match &config.file {
