@@ -21,9 +21,12 @@ use crate::{
 pub(super) struct Trade {
     /// Which record of the venue it is.
     pub(super) record: u64,
+    /// What the history of a dense stream does not tell: there a repeat is known by its number. Where numbers jump, only an
+    /// equal row is one.
+    pub(super) detail: Option<u64>,
 }
 
-crate::row!(Trade => "trades", [record]);
+crate::row!(Trade => "trades", [record, detail]);
 
 /// A row of a stream that has no numbers.
 #[derive(Debug, Default)]
@@ -201,7 +204,7 @@ impl Venue {
                 link.outbox().begin(wall, Origin::Live);
                 let session = self.lines[line].session.unwrap_or_default();
                 self.delivered.entry(session).or_default().push(record);
-                self.emit(record, link);
+                self.emit(record, Origin::Live, link);
             }
         }
         let is_late = |sent: &Sent| match sent {
@@ -215,13 +218,16 @@ impl Venue {
         sent.is_some()
     }
 
-    fn emit(&self, record: usize, link: &mut Link) {
+    fn emit(&self, record: usize, origin: Origin, link: &mut Link) {
         let made = self.market.made[record];
         let (symbol, position) = (STREAMS[made.stream].0, self.market.position(record));
         let mark = Mark { symbol, position, ts_event: Timestamp(made.ts * SECOND) };
         match position {
             Position::Unnumbered => link.outbox().emit(mark, &Quote { record: record as u64 }),
-            _ => link.outbox().emit(mark, &Trade { record: record as u64 }),
+            _ => {
+                let is_told = origin == Origin::Live || STREAMS[made.stream].1 != Numbering::Sequence;
+                link.outbox().emit(mark, &Trade { record: record as u64, detail: is_told.then_some(7) });
+            }
         }
     }
 
@@ -300,7 +306,7 @@ impl Venue {
         let Some((records, is_complete)) = reply else { return };
         let link = &mut links[line];
         link.outbox().begin(wall, Origin::Backfill);
-        records.into_iter().for_each(|record| self.emit(record, link));
+        records.into_iter().for_each(|record| self.emit(record, Origin::Backfill, link));
         let (gap, number) = (ask.gap.id, ask.number);
         link.step(Step::Asked { gap });
         if is_complete {

@@ -160,7 +160,11 @@ impl Inner {
         let is_there = reader.partitions(&topic)?.is_some();
         // Before the id is taken: who may not have the position fences nobody. What a program that was killed left open is
         // ended by taking the id, and so not waited for here.
-        let held = if is_there { position::glance(&reader, &topic, waited)? } else { None };
+        let mut held = if is_there { position::glance(&reader, &topic, waited)? } else { None };
+        if is_there && cx.known.is_some() && !held.as_ref().is_some_and(Held::is_written) {
+            // The brokers answer a commit before it can be read: only where nothing is undecided there is none.
+            held = position::read(&reader, &topic, waited)?;
+        }
         if let Some(error) = held.as_ref().and_then(|held| held.refuses(owner, self.epoch)) {
             return Err(error);
         }

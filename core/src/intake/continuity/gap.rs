@@ -95,11 +95,14 @@ impl Hole {
         self.after.is_none_or(|after| after.number() < n) && self.before.is_none_or(|before| n < before.number())
     }
 
-    /// Returns whether a record of this time may lie inside: times need not grow with the numbers.
-    pub(super) fn spans(&self, ts_event: Timestamp) -> bool {
-        let later = |time: Timestamp| Timestamp(time.0.saturating_add(UNEVEN));
-        self.after.is_none_or(|after| after.ts_event <= later(ts_event))
-            && self.before.is_none_or(|before| ts_event <= later(before.ts_event))
+    /// Returns whether a record of this number and time may lie inside: times need not grow with the numbers of neighbours.
+    pub(super) fn spans(&self, n: u64, ts_event: Timestamp) -> bool {
+        let is_in_order = |edge: Edge, earlier: Timestamp, later: Timestamp| {
+            let slack = if edge.number().abs_diff(n) <= NEAR { UNEVEN } else { 0 };
+            earlier.0 <= later.0.saturating_add(slack)
+        };
+        self.after.is_none_or(|after| is_in_order(after, after.ts_event, ts_event))
+            && self.before.is_none_or(|before| is_in_order(before, ts_event, before.ts_event))
     }
 
     /// Returns the first and the last number inside, where both are known.

@@ -107,7 +107,7 @@ impl Case<'_> {
     fn numbered(&self, n: u64, numbering: Numbering, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
-        if stream.epoch > 0 && !is_live && stream.window.contains(n, self.hash) {
+        if stream.epoch > 0 && !is_live && (stream.window.contains(n, self.hash) || self.is_first_known(n)) {
             // A gap of the old numbering may have room for its number and its time.
             return Verdict::Drop(Drop::Repeat);
         }
@@ -130,6 +130,11 @@ impl Case<'_> {
             (false, true) => Verdict::Drop(Drop::NotOwed),
             (false, false) => self.outside_in_history(n, numbering, out),
         }
+    }
+
+    /// Returns whether it is the first known record of the present numbering. Its content may differ: a history may not tell all.
+    fn is_first_known(&self, n: u64) -> bool {
+        self.stream.floor.is_some_and(|floor| floor.number() == n && floor.ts_event == self.row.head.ts_event)
     }
 
     /// Returns whether a record was made before the venue began to number anew: its number is larger than the first one
@@ -216,7 +221,7 @@ impl Case<'_> {
 
     /// Returns whether number and time lie in a gap.
     fn fits(&self, gap: &OpenGap, n: u64) -> bool {
-        gap.hole_of(n).is_some_and(|hole| hole.spans(self.row.head.ts_event))
+        gap.hole_of(n).is_some_and(|hole| hole.spans(n, self.row.head.ts_event))
     }
 
     /// Returns whether a number lies in a gap only because nobody knows where that begins: it was made later than all.

@@ -122,6 +122,31 @@ async fn what_a_dead_owner_left_open_is_aborted_before_the_position_is_read() {
 }
 
 #[tokio::test]
+async fn a_position_that_is_known_and_cannot_be_read_yet_is_waited_for() {
+    let bench = Bench::new();
+    bench.trades(10);
+    let mut sink = bench.opened().await;
+    // Brokers answer a commit before it can be read. Here another transaction keeps it hidden for as long as the test wants.
+    let (brokers, topic) = (bench.config.brokers.clone(), bench.position_topic());
+    let hiding = tokio::task::spawn_blocking(move || {
+        let mut settings = ClientConfig::new();
+        settings.set("bootstrap.servers", brokers).set("transactional.id", format!("hides-{topic}"));
+        let hiding: BaseProducer = settings.create().unwrap();
+        hiding.init_transactions(PATIENCE).unwrap();
+        hiding.begin_transaction().unwrap();
+        hiding.send(BaseRecord::<[u8], [u8]>::to(&topic).key(b"other").payload(b"{}")).unwrap();
+        hiding.flush(PATIENCE).unwrap();
+        hiding
+    });
+    let hiding = hiding.await.unwrap();
+    assert_committed(bench.write(&mut sink, 0, 10).await);
+    let early = tokio::time::timeout(Duration::from_secs(2), bench.sink().open(&bench.known(10))).await;
+    assert!(!matches!(early, Ok(Ok(_))), "nobody knows yet: {early:?}");
+    tokio::task::spawn_blocking(move || hiding.abort_transaction(PATIENCE).unwrap()).await.unwrap();
+    assert_eq!(offset(&bench.sink().open(&bench.known(10)).await.unwrap()), 10);
+}
+
+#[tokio::test]
 async fn where_a_position_is_known_nothing_is_made_in_the_place_of_one_that_is_gone() {
     let bench = Bench::new();
     bench.trades(20);
