@@ -4,6 +4,7 @@ use super::{
     Continuity, Hole, MAX_HOLES,
     gap::{NEAR, OpenGap, UNEVEN},
     stream::Stream,
+    told_hash,
 };
 use crate::{
     protocol::{Edge, GapId},
@@ -107,7 +108,7 @@ impl Case<'_> {
     fn numbered(&self, n: u64, numbering: Numbering, neighbour: Option<u64>, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
         let is_live = self.row.head.origin == Origin::Live;
-        if stream.epoch > 0 && !is_live && (stream.window.contains(n, self.hash) || self.is_first_known(n)) {
+        if stream.epoch > 0 && !is_live && (self.is_among_newest(n) || self.is_first_known(n)) {
             // A gap of the old numbering may have room for its number and its time.
             return Verdict::Drop(Drop::Repeat);
         }
@@ -313,13 +314,19 @@ impl Case<'_> {
         self.stream.window.contains(n, self.hash) || self.stream.has_taken(n, self.hash)
     }
 
+    /// Returns whether a record of a dense stream is one of the newest: equal to it, or told before by a history.
+    fn is_among_newest(&self, n: u64) -> bool {
+        let window = &self.stream.window;
+        window.contains(n, self.hash) || window.contains(n, told_hash(self.row.head.ts_event))
+    }
+
     fn older_in_jumping(&self, n: u64) -> Verdict {
         if self.is_here(n) { Verdict::Drop(Drop::Repeat) } else { self.keep(true) }
     }
 
     fn older_in_dense(&self, n: u64, out: &mut Vec<Control>) -> Verdict {
         let stream = self.stream;
-        if stream.window.contains(n, self.hash) {
+        if self.is_among_newest(n) {
             return Verdict::Drop(Drop::Repeat);
         }
         if stream.given_up.contains(n) {

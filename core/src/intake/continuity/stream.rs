@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     gap::{Arrival, OpenGap, UNEVEN},
     past::{GivenUp, Past, distance},
+    told_hash,
 };
 use crate::{
     protocol::{Edge, GapId},
@@ -169,7 +170,8 @@ impl Stream {
                 let epoch = self.epoch;
                 self.gaps.iter_mut().filter(|gap| gap.epoch == epoch).for_each(|gap| gap.prove_beginning(n));
             }
-            self.window.push(numbering, n, hash);
+            let is_told = numbering == Numbering::Sequence && origin != Origin::Live;
+            self.window.push(numbering, n, if is_told { told_hash(edge.ts_event) } else { hash });
             self.given_up.regain(n);
             self.latest = self.latest.max(edge.ts_event);
             if is_newest {

@@ -162,6 +162,21 @@ fn repeats_in_a_dense_stream_are_dropped_and_another_content_is_kept_once_and_co
 }
 
 #[test]
+fn a_record_that_the_history_has_told_first_is_a_repeat_when_it_comes_live_with_more_said_of_it() {
+    let (mut host, stream) = with_baseline();
+    live(&mut host, 1, stream, 11);
+    host.end(1);
+    host.confirm(2, 0, &[(stream, Numbering::Sequence)], 200 * S);
+    assert_eq!(history(&mut host, 2, stream, &[12, 13]), 2, "the answer overtakes the line");
+    for n in [12, 13] {
+        assert!(!host.live(2, stream, seq(n), (100 + n as i64) * S, 1_000 + n as u32), "{n}");
+    }
+    assert!(live(&mut host, 2, stream, 14));
+    assert!(host.live(2, stream, seq(13), 112 * S, 5), "another time is another record");
+    assert_eq!(host.stored(stream), [11, 12, 13, 14, 13]);
+}
+
+#[test]
 fn the_end_of_a_session_opens_the_right_end_of_every_numbered_stream_once() {
     let (mut host, stream) = with_baseline();
     let quotes = host.stream("quotes");
