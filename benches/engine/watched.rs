@@ -159,6 +159,11 @@ impl Sink for Watched {
     }
 
     async fn close(&mut self) -> Result<()> {
+        // Closing would wait for it, and nobody would see when it has come.
+        while !self.seen.lock().waiting.is_empty() {
+            self.applied().await?;
+            tokio::time::sleep(GLANCE).await;
+        }
         self.sink.close().await
     }
 
@@ -186,3 +191,5 @@ impl Sink for Watched {
         self.sink.unique_keys()
     }
 }
+
+const GLANCE: Duration = Duration::from_millis(2);
