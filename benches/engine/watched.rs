@@ -192,4 +192,5 @@ impl Sink for Watched {
     }
 }
 
-const GLANCE: Duration = Duration::from_millis(2);
+/// As often as the driver asks at first.
+const GLANCE: Duration = Duration::from_millis(10);

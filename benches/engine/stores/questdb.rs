@@ -121,7 +121,7 @@ impl Store for QuestDb<'_> {
         let taken = meter.elapsed();
         let behind = format!("SELECT sequencerTxn - writerTxn FROM wal_tables() WHERE name = '{table}'");
         while self.number(&behind) > 0 {
-            self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(2)).await });
+            self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(10)).await });
         }
         let measured = meter.end(Some(taken));
         let stored = self.number(&format!("SELECT count() FROM {table}"));
