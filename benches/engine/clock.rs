@@ -66,9 +66,25 @@ fn thread_cpu() -> Duration {
 
 /// Returns what all threads of the process have used, those that have ended too.
 fn process_cpu() -> Duration {
-    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name may hold anything, blanks too; it ends with the last bracket. User and system time stand 12 fields behind.
-    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    used("self", 2)
+}
+
+/// Returns what a process and all below it have used, those that have ended too.
+pub(crate) fn cpu_of(process: u32) -> Duration {
+    let own = used(&process.to_string(), 4);
+    let threads = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let children: Vec<u32> =
+        children.flat_map(|line| line.split(' ').filter_map(|id| id.parse().ok()).collect::<Vec<_>>()).collect();
+    own + children.into_iter().map(cpu_of).sum::<Duration>()
+}
+
+/// Returns the sum of the first of a process's times: its own in user mode and in the system, then those of its children
+/// that were waited for.
+fn used(process: &str, times: usize) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name may hold anything, blanks too; it ends with the last bracket. The times stand 12 fields behind.
+    let fields = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(times);
     let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
     Duration::from_millis(ticks * 10)
 }

@@ -11,8 +11,10 @@ pub(crate) struct Effort {
     pub(crate) frames: usize,
     /// Frames of one run that ends on the disk.
     pub(crate) durable: usize,
-    /// Rows that are sent to a store.
+    /// Rows that are sent to a store; to one with a server they come while it is away.
     pub(crate) stored: usize,
+    /// Rows that are sent to a store with a server.
+    pub(crate) sent: usize,
     /// For how many seconds latencies are collected.
     pub(crate) seconds: u64,
     /// For how many seconds memory is watched under load.
@@ -39,6 +41,7 @@ impl Effort {
         frames: 100_000,
         durable: 400_000,
         stored: 200_000,
+        sent: 400_000,
         seconds: 30,
         soak_seconds: 600,
         spool_bytes: 10 << 30,
@@ -52,6 +55,7 @@ impl Effort {
         frames: 50_000,
         durable: 200_000,
         stored: 60_000,
+        sent: 200_000,
         seconds: 5,
         soak_seconds: 30,
         spool_bytes: 256 << 20,
@@ -65,6 +69,7 @@ impl Effort {
         frames: 200,
         durable: 200,
         stored: 500,
+        sent: 500,
         seconds: 1,
         soak_seconds: 2,
         spool_bytes: 1 << 20,

@@ -93,6 +93,11 @@ impl Kind {
         }
     }
 
+    /// Returns the table that its rows are in.
+    pub(crate) fn table(self) -> &'static str {
+        self.name()
+    }
+
     /// Reads a frame as a program without an engine would; returns how many rows it holds, `None` if it cannot be read.
     #[inline]
     pub(crate) fn rows_of(self, frame: &str) -> Option<usize> {

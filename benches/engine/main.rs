@@ -2,14 +2,16 @@
 //! process, so the ratios hold on a busy machine too.
 //!
 //! ```text
-//! cargo bench --bench engine                       everything, about 40 minutes, 11 GiB of disk meanwhile
+//! cargo bench --bench engine                       everything, more than an hour, 11 GiB of disk meanwhile
 //! cargo bench --bench engine -- quick decode       fewer rounds, one part: decode, durable, store, derive, latency, start, soak, idle, size, recovery, backlog, history
+//! cargo bench --bench engine -- quick postgres     so with a real server, which is started: postgres, timescale, questdb, kafka (`--features kafka`)
 //! cargo bench --bench engine -- smoke              a few rows of each, to see that it runs
 //! cargo bench --bench engine -- decode trades      one kind of frame, for a profiler
 //! ```
 
 mod clock;
 mod decode;
+mod delivered;
 mod derive;
 mod durable;
 mod effort;
@@ -20,7 +22,9 @@ mod memory;
 mod program;
 mod recovery;
 mod store;
+mod stores;
 mod table;
+mod watched;
 
 use std::{fs, path::Path};
 
@@ -32,7 +36,7 @@ use frames::Kind;
 /// A part of the bench: its name, and what it does.
 type Part = (&'static str, fn(Effort, &Path));
 
-const PARTS: [Part; 12] = [
+const PARTS: &[Part] = &[
     ("decode", |effort, _| decode::run(effort)),
     ("durable", durable::run),
     ("store", store::run),
@@ -45,6 +49,11 @@ const PARTS: [Part; 12] = [
     ("recovery", recovery::run),
     ("backlog", recovery::backlog),
     ("history", recovery::history),
+    ("postgres", stores::postgres),
+    ("timescale", stores::timescale),
+    ("questdb", stores::questdb),
+    #[cfg(feature = "kafka")]
+    ("kafka", stores::kafka),
 ];
 
 fn main() {

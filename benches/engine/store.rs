@@ -1,34 +1,23 @@
 //! Log → chunks, and log → SQLite beside a bare loop of multi-row inserts.
 
 use std::{
-    collections::HashSet,
-    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use sqlx::{
     Arguments as _, AssertSqlSafe, ConnectOptions, Connection, Row, SqliteConnection, TypeInfo, ValueRef,
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use tidegate_core::{
-    catalog::Component,
-    chunk::{ChunkBuilder, Plan},
-    config::{DeliveryConfig, TableChoice, WhenFull},
-    delivery::{Delivery, Log, Seen, Setup, SpoolLog},
-    health::Registry,
-    spool::{Cause, Item, SpoolReader, disk::RealDisk},
-    testkit::InlineIntake,
-};
+use tidegate_core::{config::Batch, spool::SpoolReader};
 use tidegate_sinks::sqlite::SqliteConfig;
-use tokio::{runtime::Runtime, sync::watch, time::Instant};
+use tokio::runtime::Runtime;
 
 use crate::{
     clock::{Spent, Stopwatch, race},
+    delivered::{CHUNK, Sending, Target, chunks, filled},
     effort::Effort,
-    feeder::{self, Feeder},
-    frames::{Feed, Kind},
+    frames::Feed,
     table::{Table, at_least, thousands},
 };
 
@@ -70,49 +59,14 @@ pub(crate) fn run(effort: Effort, folder: &Path) {
     stores.print("3b. log → SQLite, 5,000 rows a transaction, synchronous = FULL, the same table, from opening to the last commit");
 }
 
-/// Writes the rows of a feed into a spool.
-fn filled(feed: &Feed, folder: &Path) -> InlineIntake {
-    let disk = RealDisk::create(folder).expect("a folder for the spool");
-    let mut intake = InlineIntake::open(Arc::new(disk), feeder::setup(folder)).expect("a new spool");
-    let mut feeder = Feeder::begin(intake.link(0, feeder::tables()), feed);
-    for burst in feed.frames.chunks(16) {
-        burst.iter().for_each(|frame| feeder.read(frame));
-        feeder.link().hand_over().expect("intake is there");
-        intake.enter().expect("the disk works");
-    }
-    intake.sync().expect("the disk works");
-    intake
-}
-
 fn to_chunks(reader: &SpoolReader, rows: usize) -> Spent {
-    let mut log = SpoolLog::new(reader.clone());
-    let plan = Plan::new("bench", vec![feeder::source()], TableChoice::All).expect("one source fits itself");
-    let mut builder = ChunkBuilder::new(Arc::new(plan));
-    let (nobody, upto) = (HashSet::new(), reader.end().offset);
     let mut built = 0;
     let watch = Stopwatch::of_this_thread();
-    loop {
-        let visit = &mut |seen: Seen<'_>| {
-            if let Seen::Item { position, item: Item::Row(head, bytes), source: Some(source), .. } = seen {
-                builder.push(
-                    Cause { boot: position.boot, offset: position.offset, sub: 0 },
-                    &head,
-                    bytes,
-                    source,
-                    &nobody,
-                );
-            }
-            if builder.rows() >= CHUNK { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        log.read(upto, visit).expect("the disk works");
-        let chunk = std::hint::black_box(builder.finish());
-        match chunk.iter().map(|part| part.rows.num_rows()).sum::<usize>() {
-            0 => break,
-            rows => built += rows,
-        }
-    }
+    chunks(reader, CHUNK, |chunk| {
+        built += std::hint::black_box(chunk).iter().map(|part| part.rows.num_rows()).sum::<usize>();
+    });
     let spent = watch.read();
-    assert!(built + CHUNK > rows, "rows are lost");
+    assert_eq!(built, rows, "rows are lost");
     spent
 }
 
@@ -131,41 +85,12 @@ impl StoreBench<'_> {
 
     /// Sends the log to a new file, as a pipeline does.
     fn deliver(&self, reader: &SpoolReader) -> Spent {
-        let path = self.path("ours.sqlite");
         self.clear("ours.sqlite");
-        let known = tempfile::tempdir_in(self.folder).expect("a folder for what the delivery knows");
-        let (_synced, synced) = watch::channel(reader.end());
-        let (_stop, stop) = watch::channel(Some(Instant::now() + Duration::from_secs(600)));
-        let config: SqliteConfig =
-            serde_json::from_value(serde_json::json!({ "path": path })).expect("a path is enough");
-        let setup = Setup {
-            pipeline: "bench".to_owned(),
-            sink: "sqlite".to_owned(),
-            factory: Arc::new(move || config.build()),
-            config: DeliveryConfig { start: tidegate::config::Start::Earliest, ..DeliveryConfig::default() },
-            tables: TableChoice::All,
-            derived: tidegate_core::table::Derived::default(),
-            sources: vec![feeder::source()],
-            spool: reader.spool_id(),
-            host: "bench".to_owned(),
-            directory: known.path().to_owned(),
-            log: SpoolLog::new(reader.clone()),
-            synced,
-            stop,
-            when_full: WhenFull::Block,
-            others: Default::default(),
-            health: Registry::new(),
-            commands: tidegate::config::Commands::default(),
-        };
+        let target = Target::of::<SqliteConfig>("sqlite", serde_json::json!({ "path": self.path("ours.sqlite") }));
+        let sending = Sending { folder: self.folder, reader, batch: Batch::default() };
         let watch = Stopwatch::of_all_threads();
-        let outcome = self.runtime.block_on(async {
-            let (delivery, _floor) = Delivery::new(setup).expect("one source fits itself");
-            tokio::spawn(delivery.run()).await.expect("no panic")
-        });
-        let spent = watch.read();
-        let delivered = outcome.balance.map_or(0, |balance| balance.fates.delivered);
-        assert_eq!((delivered as usize, outcome.failure), (self.rows, None), "rows are lost, or doubled");
-        spent
+        self.runtime.block_on(sending.all(&target, self.rows));
+        watch.read()
     }
 
     /// Inserts the same rows into a new file, in transactions of the same size.
@@ -273,18 +198,6 @@ impl Value {
         }
     }
 }
-
-impl Kind {
-    fn table(self) -> &'static str {
-        match self {
-            Self::Tickers => "tickers",
-            Self::Trades => "trades",
-        }
-    }
-}
-
-/// Rows of a transaction: what a sink has by default.
-const CHUNK: usize = 5_000;
 
 /// SQLite's limit of values in a statement.
 const MOST_BINDS: usize = 32_766;

@@ -46,3 +46,15 @@ pub(crate) fn at_least(figure: f64, target: f64) -> String {
 pub(crate) fn thousands(count: usize, seconds: f64) -> String {
     format!("{:.0} k/s", count as f64 / seconds / 1e3)
 }
+
+/// Returns the middle, the 99th of a hundred, and the largest.
+pub(crate) fn quantiles(nanoseconds: &mut [i64]) -> [i64; 3] {
+    assert!(!nanoseconds.is_empty(), "nothing was stored");
+    nanoseconds.sort_unstable();
+    [0.5, 0.99, 1.0].map(|share| nanoseconds[((nanoseconds.len() - 1) as f64 * share) as usize])
+}
+
+/// Writes a time.
+pub(crate) fn milliseconds(nanoseconds: i64) -> String {
+    format!("{:.2} ms", nanoseconds as f64 / 1e6)
+}

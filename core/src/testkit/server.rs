@@ -25,6 +25,7 @@ pub struct Server {
     orders: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
     url: String,
+    pid: u32,
     directory: PathBuf,
 }
 
@@ -52,6 +53,7 @@ impl Server {
             orders,
             answers,
             url: String::new(),
+            pid: 0,
             directory: PathBuf::new(),
         };
         server.wait_until_ready();
@@ -81,6 +83,12 @@ impl Server {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Its process; others may be below it. A [`restart`](Self::restart) makes another one.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Where its data and its log are. Files that are put here belong to the server's user after a [`restart`](Self::restart).
@@ -127,13 +135,14 @@ impl Server {
         let line = self.line();
         let ready = line.strip_prefix("ready ").and_then(|rest| {
             let (url, rest) = rest.split_once(" pid=")?;
-            let (_pid, directory) = rest.split_once(" dir=")?;
-            Some((url.to_owned(), PathBuf::from(directory)))
+            let (pid, directory) = rest.split_once(" dir=")?;
+            Some((url.to_owned(), pid.parse().ok()?, PathBuf::from(directory)))
         });
-        let Some((url, directory)) = ready else {
+        let Some((url, pid, directory)) = ready else {
             panic!("the server {} does not start: `{line}`", self.name);
         };
         self.url = url;
+        self.pid = pid;
         self.directory = directory;
     }
 

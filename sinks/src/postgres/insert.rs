@@ -11,7 +11,7 @@ use tidegate_core::{
     config::OnConflict,
 };
 use tokio_postgres::{
-    CopyInSink,
+    CopyInSink, Statement,
     types::{Format, IsNull, ToSql, Type, to_sql_checked},
 };
 
@@ -35,8 +35,14 @@ pub(super) struct Inserter {
     oldest: Option<Retention>,
 }
 
+/// What writes rows within one transaction.
+pub(super) enum Prepared<'a> {
+    Copy(Statement),
+    Upsert(&'a Upsert),
+}
+
 #[derive(Debug)]
-struct Upsert {
+pub(super) struct Upsert {
     sql: String,
     on_conflict: OnConflict,
     /// The columns of the key, by their numbers.
@@ -82,23 +88,36 @@ impl Inserter {
         Error::malformed(text).because(said.unwrap_or_else(|| error.to_string()))
     }
 
+    /// Prepares what writes rows, anew for each transaction, and to be dropped before it ends: behind a PgBouncer the next one
+    /// may have another connection.
+    pub(super) async fn prepare(&self, link: &Link) -> Result<Prepared<'_>, tokio_postgres::Error> {
+        match &self.upsert {
+            None => link.client().prepare(&self.copy).await.map(Prepared::Copy),
+            Some(upsert) => Ok(Prepared::Upsert(upsert)),
+        }
+    }
+
     /// Writes rows; returns how many of them the table holds now, itself or another of their key.
     pub(super) async fn insert(
         &self,
         link: &Link,
+        prepared: Prepared<'_>,
         rows: &Rows<'_>,
         range: Range<usize>,
     ) -> Result<u64, tokio_postgres::Error> {
-        match &self.upsert {
-            None => self.copy(link, rows, range).await,
-            Some(upsert) => self.upsert(link, upsert, rows, range).await,
+        match prepared {
+            Prepared::Copy(statement) => self.copy(link, statement, rows, range).await,
+            Prepared::Upsert(upsert) => self.upsert(link, upsert, rows, range).await,
         }
     }
 
-    async fn copy(&self, link: &Link, rows: &Rows<'_>, range: Range<usize>) -> Result<u64, tokio_postgres::Error> {
-        // Prepared anew each time, and dropped before the transaction ends: behind a PgBouncer the next one may have another
-        // connection.
-        let statement = link.client().prepare(&self.copy).await?;
+    async fn copy(
+        &self,
+        link: &Link,
+        statement: Statement,
+        rows: &Rows<'_>,
+        range: Range<usize>,
+    ) -> Result<u64, tokio_postgres::Error> {
         let sink: CopyInSink<Cursor<Vec<u8>>> = link.client().copy_in(&statement).await?;
         let mut sink = pin!(sink);
         let mut buffer = Vec::with_capacity(SEND + SPARE);

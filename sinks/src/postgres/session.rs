@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use futures_util::future::{join, try_join_all};
 use tidegate_core::{
     Error, Result,
     chunk::{Chunk, SinkTable},
@@ -12,7 +13,7 @@ use super::{
     config::Settings,
     encode::Rows,
     error::{blames_a_row, sorted},
-    insert::Inserter,
+    insert::{Inserter, Prepared},
     link::{KEEPALIVE_SQL, Link},
     position::Positions,
 };
@@ -60,21 +61,24 @@ impl Session {
     }
 
     async fn commit(&mut self, chunk: &Chunk, rows: &[Rows<'_>]) -> Result<std::result::Result<(), Undone>> {
-        self.begin(chunk, "").await?;
-        for (part, rows) in chunk.tables.iter().zip(rows) {
-            let (count, table) = (part.rows.num_rows(), &self.tables[part.table]);
-            match table.inserter.insert(&self.link, rows, 0..count).await {
-                Ok(inserted) if inserted == count as u64 => {}
-                Ok(inserted) => {
-                    self.roll_back().await?;
-                    return Err(swallowed(&table.table.name, count as u64 - inserted));
-                }
-                Err(error) if blames_a_row(&error) => {
-                    self.roll_back().await?;
-                    return Ok(Err(Undone::Blamed));
-                }
-                Err(error) => return Err(self.failed(error)),
+        // One round trip for both: what is prepared comes behind the transaction's beginning, and fails where that has failed.
+        let (begun, prepared) = join(self.begin(chunk, ""), self.prepare(chunk)).await;
+        begun?;
+        let inserted = match prepared {
+            Ok(prepared) => self.insert(chunk, rows, prepared).await,
+            Err(error) => Err(error),
+        };
+        match inserted {
+            Ok(None) => {}
+            Ok(Some(swallowed)) => {
+                self.roll_back().await?;
+                return Err(swallowed);
             }
+            Err(error) if blames_a_row(&error) => {
+                self.roll_back().await?;
+                return Ok(Err(Undone::Blamed));
+            }
+            Err(error) => return Err(self.failed(error)),
         }
         match self.link.run("COMMIT").await {
             Ok(()) => Ok(Ok(())),
@@ -82,6 +86,27 @@ impl Session {
             Err(error) if blames_a_row(&error) => Ok(Err(Undone::Blamed)),
             Err(error) => Err(self.failed(error)),
         }
+    }
+
+    async fn prepare(&self, chunk: &Chunk) -> Result<Vec<Prepared<'_>>, Failed> {
+        try_join_all(chunk.tables.iter().map(|part| self.tables[part.table].inserter.prepare(&self.link))).await
+    }
+
+    /// Writes all rows; returns what to say where a table has taken fewer.
+    async fn insert(
+        &self,
+        chunk: &Chunk,
+        rows: &[Rows<'_>],
+        prepared: Vec<Prepared<'_>>,
+    ) -> Result<Option<Error>, Failed> {
+        for ((part, rows), prepared) in chunk.tables.iter().zip(rows).zip(prepared) {
+            let (count, table) = (part.rows.num_rows(), &self.tables[part.table]);
+            let inserted = table.inserter.insert(&self.link, prepared, rows, 0..count).await?;
+            if inserted != count as u64 {
+                return Ok(Some(swallowed(&table.table.name, count as u64 - inserted)));
+            }
+        }
+        Ok(None)
     }
 
     /// Finds all rows that cannot be stored, in a transaction that is rolled back.
@@ -128,7 +153,8 @@ impl Session {
     /// Writes rows, and undoes it if they cannot be stored.
     async fn tried(&self, table: &OpenTable, rows: &Rows<'_>, range: Range<usize>) -> Result<(), Failed> {
         self.link.run("SAVEPOINT tidegate").await?;
-        match table.inserter.insert(&self.link, rows, range).await {
+        let prepared = table.inserter.prepare(&self.link).await?;
+        match table.inserter.insert(&self.link, prepared, rows, range).await {
             Ok(_) => self.link.run("RELEASE tidegate").await,
             Err(error) if blames_a_row(&error) => {
                 self.link.run("ROLLBACK TO tidegate; RELEASE tidegate").await?;

@@ -140,6 +140,7 @@ impl Sink for QuestDb {
     async fn check(&mut self) -> Result<()> {
         let session = self.session.as_mut().ok_or_else(not_open)?;
         session.states().await?;
+        session.columns_are_there().await?;
         session.beat_in_time(true).await
     }
 
@@ -323,6 +324,9 @@ impl Session {
     async fn applied(&mut self) -> Result<Option<SpoolPosition>> {
         let states = self.states().await?;
         let applied = self.pending.settle(&states);
+        if applied.is_some() {
+            self.columns_are_there().await?;
+        }
         if let (Some(applied), Some(held)) = (applied, &mut self.held) {
             held.position = applied;
             // What is up to date in a quiet feed costs a busy one no more than this.
@@ -355,7 +359,13 @@ impl Session {
             }
             states.push(standing.state.clone());
         }
-        // A column that is dropped while rows are on their way takes their values along: those rows do not count.
+        Ok(states)
+    }
+
+    /// Checks that no column is gone. One that is dropped while rows are on their way takes their values along: those rows do
+    /// not count, so this is asked behind what says that they do.
+    async fn columns_are_there(&self) -> Result<()> {
+        let names: Vec<&str> = self.targets.iter().map(|target| target.name.as_str()).collect();
         let columns = look::all_columns(&self.client, &names).await?;
         for target in &self.targets {
             let table = target.name.to_lowercase();
@@ -367,7 +377,7 @@ impl Session {
                 )));
             }
         }
-        Ok(states)
+        Ok(())
     }
 
     /// Says that this one writes, if it still is the one.
