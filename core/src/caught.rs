@@ -34,13 +34,13 @@ pub(crate) fn text_of(panic: &(dyn Any + Send)) -> &str {
 /// A place at which a test may have the program panic; nothing in a release build.
 #[inline]
 pub(crate) fn meet(place: &str) {
-    #[cfg(debug_assertions)]
+    #[cfg(all(debug_assertions, any(test, feature = "testkit")))]
     planned::meet(place);
-    #[cfg(not(debug_assertions))]
+    #[cfg(not(all(debug_assertions, any(test, feature = "testkit"))))]
     let _ = place;
 }
 
-#[cfg(debug_assertions)]
+#[cfg(all(debug_assertions, any(test, feature = "testkit")))]
 pub(crate) mod planned {
     //! Panics that a test has planned, for a whole process.
 

@@ -141,6 +141,7 @@ impl Task {
     }
 
     /// Returns the state machine alone.
+    #[cfg(any(test, feature = "testkit"))]
     pub(super) fn into_intake(self) -> Intake {
         self.intake
     }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::expression::{Condition, Selection, Source};
+use super::expression::{Condition, Selection};
 
 /// A derived table, as `[table.NAME]` defines it.
 #[derive(Debug, Clone)]
@@ -30,8 +30,9 @@ impl Definition {
     /// # Panics
     ///
     /// If one of them is no expression.
+    #[cfg(any(test, feature = "testkit"))]
     pub(crate) fn of(name: &str, from: &str, condition: &str, selection: &str) -> Self {
-        let source = |text: &str| (!text.is_empty()).then(|| Source::new(text, &[]));
+        let source = |text: &str| (!text.is_empty()).then(|| super::expression::Source::new(text, &[]));
         Self {
             name: name.into(),
             from: from.into(),

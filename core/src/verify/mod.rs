@@ -24,6 +24,7 @@ use std::{
 
 pub use audit::{Audit, Doubled, RowId, ShowValues, Stream, Sum};
 pub use report::{Difference, Kind, SinkVerified, Verdict, Verified};
+#[cfg(any(test, feature = "testkit"))]
 pub(crate) use values::Printer;
 pub use values::Values;
 

@@ -86,7 +86,7 @@ impl Venue {
             (Some(seq), Some(from)) => Some(from + seq - 1),
             (seq, _) => seq,
         };
-        let by_number = number("start_seq").or(number("end_seq")).is_some();
+        let by_number = number("start_seq").is_some() || number("end_seq").is_some();
         let first = self.renumbered.filter(|_| by_number).map_or(first, |from| first.max(from));
         let start = number("start_timestamp").map(second_of).or_else(|| numbered(number("start_seq"))).unwrap_or(first);
         let end = number("end_timestamp").map(second_of).or_else(|| numbered(number("end_seq"))).unwrap_or(last);
