@@ -142,8 +142,7 @@ async fn an_interrupt_ends_it_with_the_comparison_and_within_its_time() {
     let (code, text) = demo.ended().await;
     assert_eq!(code, 0, "{text}");
     assert!(interrupted.elapsed() < Duration::from_secs(10), "{text}");
-    // Where the machine is too busy for that, the demo kills its child and says so.
-    assert!(number(&text, " written, ", " s\n") <= 2.0 || text.contains("did not end in time"), "{text}");
+    assert!(number(&text, " written, ", " s\n") <= 2.0, "{text}");
     assert_eq!(Table::read(&text).wrong(), 0, "{text}");
 }
 

@@ -97,10 +97,10 @@ pub trait Protocol: Send + 'static {
         Error::transient(format!("closed with {} {}", close.code, close.reason).trim_end())
     }
 
-    /// Says what to do about open gaps: shown *all* of which nobody takes care yet. The first ones are due, the one that the
-    /// venue forgets first at their head; the others may be taken along, so many can be covered by one request.
+    /// Says what to do about open gaps: shown *all* that are due, the first being the one that the venue forgets first,
+    /// and free to cover many by one request.
     ///
-    /// Called again, with what is left, until nothing is due; one that covers nothing that is due is not asked again for a while. After a reply the gaps that it did not close come back, after a
+    /// Called again, with what is left, until nothing is due. After a reply the gaps that it did not close come back, after a
     /// growing pause if it brought nothing; so do those of a request that got no answer, or that its host has no room for
     /// yet: a request that is returned may never go out. A gap shows its outer edges: where rows were found in the middle, a protocol that pages remembers how far it got, and
     /// forgets it in `on_open`. The driver runs it beside the frames, within `limits`. By default nothing can be done.

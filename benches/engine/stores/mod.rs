@@ -1,5 +1,5 @@
 //! Log → a real store, exactly once, beside a bare client of that store which writes the same: columns (`tg_…` too), keys,
-//! transactions of the same size, and the position within each. The client has its rows in memory; what it encodes, it encodes
+//! transactions of the same size, and the position within each (but for QuestDB, where ours is a row beside them). The client has its rows in memory; what it encodes, it encodes
 //! within the time.
 
 mod far;

@@ -37,16 +37,6 @@ pub(super) struct Backfill {
     is_deaf: bool,
 }
 
-/// The open gaps of which nobody takes care.
-#[derive(Debug)]
-pub(super) struct Free {
-    /// Those that are due in the board's order, and behind them those whose time has not come: a request that is made anyway may
-    /// take them along.
-    pub(super) open: Vec<Gap>,
-    /// How many are due.
-    pub(super) due: usize,
-}
-
 /// Why a gap is not shown to the protocol.
 #[derive(Debug, Default)]
 struct Hold {
@@ -99,16 +89,10 @@ impl Backfill {
         self.held.retain(|id, hold| places.contains_key(id) || hold.until.is_none());
     }
 
-    /// Returns the gaps to show to the protocol.
-    pub(super) fn free(&self, now: Instant) -> Free {
+    /// Returns the gaps to show to the protocol, in the board's order.
+    pub(super) fn due(&self, now: Instant) -> Vec<Gap> {
         let is_due = |ask: &&Ask| self.due_at(ask, now).is_some_and(|at| at <= now);
-        let mut open: Vec<Gap> = self.asks.iter().filter(is_due).map(|ask| ask.gap.clone()).collect();
-        let due = open.len();
-        if due > 0 {
-            let is_early = |ask: &&Ask| !is_due(ask) && self.free_at(ask, now).is_some_and(|at| at <= now);
-            open.extend(self.asks.iter().filter(is_early).map(|ask| ask.gap.clone()));
-        }
-        Free { open, due }
+        self.asks.iter().filter(is_due).map(|ask| ask.gap.clone()).collect()
     }
 
     /// Holds gaps for which a request waits or is out.
@@ -222,13 +206,8 @@ impl Backfill {
 
     /// Returns when a gap is due; `None` while a request for it waits or is out.
     fn due_at(&self, ask: &Ask, now: Instant) -> Option<Instant> {
-        let free = self.free_at(ask, now)?;
+        let free = self.held.get(&ask.gap.id).map_or(Some(now), |hold| hold.free_at(ask))?;
         Some(ask.not_before.map_or(free, |at| at.max(free)))
-    }
-
-    /// Returns when nothing holds a gap any more.
-    fn free_at(&self, ask: &Ask, now: Instant) -> Option<Instant> {
-        self.held.get(&ask.gap.id).map_or(Some(now), |hold| hold.free_at(ask))
     }
 
     fn ask(&self, gap: GapId) -> Option<&Ask> {
@@ -257,12 +236,7 @@ mod tests {
         let mut backfill = backfill();
         backfill.show([Ask { not_before: Some(start + SECOND), ..ask(1, 0) }, ask(2, 0)].into());
         assert_eq!(due(&backfill, start), [2]);
-        let open: Vec<u64> = backfill.free(start).open.iter().map(|gap| gap.id.0).collect();
-        assert_eq!(open, [2, 1], "behind what is due: a request may take it along");
         assert_eq!(backfill.next_at(start), Some(start + SECOND));
-        backfill.fetching(&[GapId(2)]);
-        assert!(backfill.free(start).open.is_empty(), "alone it waits for its time");
-        backfill.session_ended();
         assert_eq!(due(&backfill, start + SECOND), [1, 2], "in the board's order");
     }
 
@@ -397,8 +371,7 @@ mod tests {
     }
 
     fn due(backfill: &Backfill, now: Instant) -> Vec<u64> {
-        let Free { open, due } = backfill.free(now);
-        open[..due].iter().map(|gap| gap.id.0).collect()
+        backfill.due(now).iter().map(|gap| gap.id.0).collect()
     }
 
     fn ask(id: u64, dry_replies: u32) -> Ask {

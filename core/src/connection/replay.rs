@@ -28,7 +28,7 @@ use crate::{
     catalog::Factory,
     config::{ReplayConfig, Speed},
     intake::{Ask, Link, Step},
-    protocol::{Close, Command, Frame, Gap, GapId, Outbox, Protocol, Reply, Request},
+    protocol::{Close, Command, Frame, Gap, GapId, Outbox, Protocol, Remedy, Reply, Request},
     row::{Origin, Table, Timestamp},
     source::{Source, SourceContext},
     spool::LeftBy,
@@ -218,7 +218,7 @@ impl Replay {
                 self.end(&why);
                 self.cut = Some(file);
             }
-            Event::Gaps { gaps, calls } => self.gaps(gaps, calls, at)?,
+            Event::Gaps { gaps, calls } => self.gaps(gaps, calls, at).await?,
             Event::Closed { code, reason } => self.call(at, Origin::Live, |protocol, _| {
                 protocol.on_close(&Close { code, reason: &reason });
                 Ok(())
@@ -280,14 +280,24 @@ impl Replay {
         )
     }
 
-    /// Asks what to do about gaps: what comes of it is in the recording, but a protocol may keep in mind what it was asked.
-    fn gaps(&mut self, mut open: Vec<Gap>, calls: usize, at: Timestamp) -> Result<()> {
+    /// Asks what to do about gaps. Replies and subscriptions that come of it are in the recording, but a protocol may keep in
+    /// mind what it was asked; and what it gives up is lost here, too.
+    async fn gaps(&mut self, mut open: Vec<Gap>, calls: usize, at: Timestamp) -> Result<()> {
         for _ in 0..calls {
-            let mut covered = Vec::new();
+            let mut remedy = None;
             self.call(at, Origin::Backfill, |protocol, _| {
-                covered = protocol.on_gap(&open).into_gaps();
+                remedy = Some(protocol.on_gap(&open));
                 Ok(())
             })?;
+            let Some(remedy) = remedy else { continue };
+            if let Remedy::Lost { gaps, why } = &remedy {
+                self.link.logged().await?;
+                let lost: Vec<&Gap> = open.iter().filter(|gap| gaps.contains(&gap.id)).collect();
+                for (gap, _) in self.shown(&lost).await {
+                    self.link.step(Step::Lost { gap, why: (*why).to_owned() });
+                }
+            }
+            let covered = remedy.into_gaps();
             open.retain(|gap| !covered.contains(&gap.id));
         }
         Ok(())

@@ -225,8 +225,8 @@ impl Venue {
         match position {
             Position::Unnumbered => link.outbox().emit(mark, &Quote { record: record as u64 }),
             _ => {
-                let is_told = origin == Origin::Live || STREAMS[made.stream].1 != Numbering::Sequence;
-                link.outbox().emit(mark, &Trade { record: record as u64, detail: is_told.then_some(7) });
+                let has_detail = origin == Origin::Live || STREAMS[made.stream].1 != Numbering::Sequence;
+                link.outbox().emit(mark, &Trade { record: record as u64, detail: has_detail.then_some(7) });
             }
         }
     }

@@ -162,7 +162,7 @@ impl Inner {
         // ended by taking the id, and so not waited for here.
         let mut held = if is_there { position::glance(&reader, &topic, waited)? } else { None };
         if is_there && cx.known.is_some() && !held.as_ref().is_some_and(Held::is_written) {
-            // The brokers answer a commit before it can be read: only where nothing is undecided there is none.
+            // But the brokers answer a commit before it can be read: only where nothing is undecided there is none.
             held = position::read(&reader, &topic, waited)?;
         }
         if let Some(error) = held.as_ref().and_then(|held| held.refuses(owner, self.epoch)) {

@@ -23,8 +23,10 @@
 //! | `dropped` | `lines` | so many lines are missing here: the disk was too slow |
 //!
 //! These are the calls of the protocol with what they were called with, so a protocol, which reads no clock, does the same
-//! again. (Format 1 lacks `gaps`: a protocol that answers many gaps by one request does other things in a replay of it.) Secrets are left out: headers and request bodies, the values of keys in addresses, tokens in replies, and all of
-//! what the protocol sends by [`Outbox::send_secret`](crate::protocol::Outbox::send_secret).
+//! again. Format 1 lacks `gaps`: there, a protocol that answers many gaps by one request may do other things.
+//!
+//! Secrets are left out: headers and request bodies, the values of keys in addresses, tokens in replies, and all of what the
+//! protocol sends by [`Outbox::send_secret`](crate::protocol::Outbox::send_secret).
 //!
 //! A capture is never worth a row of the feed: when its disk is too slow lines are left out, and when it fails the capture
 //! ends, both in words. A process that is killed loses what came in its last second: its file is cut, as one that was not

@@ -50,39 +50,37 @@ impl<T: Transport> Driver<T> {
             return Ok(());
         }
         self.backfill.admit(|host| self.rest.room(host), now);
-        let gaps = self.backfill.free(now);
-        if gaps.due == 0 {
+        let due = self.backfill.due(now);
+        if due.is_empty() {
             return Ok(());
         }
         let at = self.transport.wall();
-        // The remedies show what the protocol was asked; a replay has to ask the same.
-        let shown = self.capture.is_some().then(|| gaps.open.clone());
+        // A replay has to ask the same.
+        let shown = self.capture.is_some().then(|| due.clone());
         let mut calls = 0;
-        let outcome = self.find_remedies(gaps, at, &mut calls, now);
+        let outcome = self.find_remedies(due, at, &mut calls, now);
         if let Some(gaps) = shown {
             self.keep(at, || Recorded::Gaps { gaps, calls });
         }
         outcome
     }
 
-    fn find_remedies(&mut self, gaps: Free, at: Timestamp, calls: &mut usize, now: Instant) -> Result<(), Stop> {
-        let Free { mut open, mut due } = gaps;
+    fn find_remedies(&mut self, mut due: Vec<Gap>, at: Timestamp, calls: &mut usize, now: Instant) -> Result<(), Stop> {
         while *calls < MOST_AT_ONCE {
             *calls += 1;
-            let outcome = self.call_at(at, Origin::Backfill, |protocol, _| Ok(protocol.on_gap(&open)));
+            let outcome = self.call_at(at, Origin::Backfill, |protocol, _| Ok(protocol.on_gap(&due)));
             self.carry_out(now)?;
             let remedy = outcome.map_err(|error| Stop::of(error, ReconnectReason::Refused))?;
-            let covered: HashSet<GapId> = self.apply(remedy, &open, now).into_iter().collect();
-            let covered_due = open[..due].iter().filter(|gap| covered.contains(&gap.id)).count();
-            if covered_due == 0 {
-                let gaps = open[..due].iter().map(|gap| gap.id);
+            let covered: HashSet<GapId> = self.apply(remedy, &due, now).into_iter().collect();
+            let before = due.len();
+            due.retain(|gap| !covered.contains(&gap.id));
+            if due.len() == before {
+                let gaps = due.iter().map(|gap| gap.id);
                 self.backfill.hold(gaps, NO_REMEDY_PAUSE, now);
-                tracing::warn!(stage = %self.health.id(), gaps = due, "the protocol has no remedy for open gaps");
+                tracing::warn!(stage = %self.health.id(), gaps = due.len(), "the protocol has no remedy for open gaps");
                 return Ok(());
             }
-            due -= covered_due;
-            open.retain(|gap| !covered.contains(&gap.id));
-            if due == 0 {
+            if due.is_empty() {
                 return Ok(());
             }
         }
@@ -92,11 +90,11 @@ impl<T: Transport> Driver<T> {
     }
 
     /// Does what the protocol wants, and returns the gaps that it is for.
-    fn apply(&mut self, remedy: Remedy, open: &[Gap], now: Instant) -> Vec<GapId> {
-        let open: HashSet<GapId> = open.iter().map(|gap| gap.id).collect();
+    fn apply(&mut self, remedy: Remedy, due: &[Gap], now: Instant) -> Vec<GapId> {
+        let due: HashSet<GapId> = due.iter().map(|gap| gap.id).collect();
         match remedy {
             Remedy::Fetch { request, mut gaps } => {
-                gaps.retain(|gap| open.contains(gap));
+                gaps.retain(|gap| due.contains(gap));
                 if gaps.is_empty() {
                     return gaps;
                 }

@@ -25,7 +25,7 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    backfill::{Backfill, Free},
+    backfill::Backfill,
     capture::{Capture, Event as Recorded},
     discovery::Discovery,
     liveness::Heard,

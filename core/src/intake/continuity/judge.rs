@@ -30,8 +30,8 @@ pub(crate) enum Verdict {
 /// Why a record is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Drop {
-    /// It is there already: proved by its content, or in a dense stream by a number that was neither lost nor among the
-    /// newest.
+    /// It is there already: proved by its content, or in a dense stream by number and time where a history has told it, or
+    /// by a number that was neither lost nor among the newest.
     Repeat,
     /// It came from the history, and no open gap asks for it.
     NotOwed,

@@ -318,7 +318,8 @@ impl Stream {
     }
 }
 
-/// The newest records, to prove that another one is equal to one of them.
+/// The newest records, to prove that another one is one of them: numbers, each with the hash of the row, or of its time alone
+/// where a history has told it to a dense stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Window {
     records: Vec<(u64, u32)>,

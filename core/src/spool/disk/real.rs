@@ -6,16 +6,13 @@ use std::{
     os::unix::fs::{FileExt, MetadataExt},
     path::PathBuf,
     sync::{Arc, OnceLock},
-    time::{Duration, Instant, SystemTime},
+    time::SystemTime,
 };
 
 use super::{Disk, DiskFile, DiskLock, FileId};
 use crate::Error;
 
 const LOCK: &str = "lock";
-
-/// How long to wait for a lock that somebody has.
-const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// So many folders may be new at a start.
 const NEW_FOLDERS: usize = 3;
@@ -27,11 +24,6 @@ pub struct RealDisk {
     /// The directory itself, to make its names durable: opened once, since a process that has no file left to open must
     /// not take that for a failed fsync.
     handle: OnceLock<File>,
-}
-
-#[allow(clippy::disallowed_methods, reason = "a spool is opened on a thread that may block")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(10));
 }
 
 impl RealDisk {
@@ -153,15 +145,7 @@ impl Disk for RealDisk {
         let handle = File::open(&self.dir).map_err(|cause| super::fault("open", self, "", cause))?;
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(LOCK));
         let mut file = opened.map_err(|cause| super::fault("open", self, LOCK, cause))?;
-        // A process that this one, or one that is gone, was just about to start may hold it for some moments.
-        let deadline = Instant::now() + LOCK_TIMEOUT;
-        let locked = loop {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) if Instant::now() < deadline => pause(),
-                done => break done,
-            }
-        };
-        match locked {
+        match file.try_lock() {
             Ok(()) => {}
             // Those who only look share it; what the file says is then of a process that is gone.
             Err(TryLockError::WouldBlock) if file.try_lock_shared().is_ok() => {

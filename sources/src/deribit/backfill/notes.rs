@@ -113,8 +113,9 @@ impl Notes {
     /// Returns whether the next page is asked for by time. Without a left edge nothing in a page shows that the host has all from
     /// then on: it must remember that.
     pub(super) fn is_by_time(&self, gap: &Gap, now: Timestamp) -> bool {
-        let is_shown = gap.after.is_some() || self.host(gap) == Host::History || remembers(gap, now);
-        is_shown && self.of.get(&gap.id).is_some_and(|note| note.by_time)
+        let Some(note) = self.of.get(&gap.id).filter(|note| note.by_time) else { return false };
+        let is_begun_by_number = matches!(note.reached, Some(Place::Number(_)));
+        gap.after.is_some() || !is_begun_by_number && (note.next == Host::History || remembers(gap, now))
     }
 
     /// Returns why nothing can be done about a gap any more.

@@ -494,5 +494,6 @@ fn what_was_made_since_the_confirmation_is_found_by_its_time_once_the_venue_has_
     let outcome = heal(&mut script, &venue, old);
     let by_time: Vec<_> = outcome.asked.iter().filter(|url| url.contains("start_timestamp")).collect();
     assert!(!by_time.is_empty() && by_time.iter().all(|url| url.starts_with(HISTORY)), "{:#?}", outcome.asked);
+    assert!(outcome.asked.iter().all(|url| !(url.contains("sorting=asc") && url.contains("end_seq"))), "no mixture");
     assert_eq!(outcome.lost, None);
 }
