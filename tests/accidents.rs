@@ -157,7 +157,12 @@ async fn spools_that_were_swapped_between_pipelines_are_told_apart_by_their_name
     let bench = Bench::start(busy(500.0), "", "").await;
     let other = bench.pipeline("", "").replace("name = \"eth\"", "name = \"btc\"").replace("eth.sqlite", "btc.sqlite");
     bench.write("btc.toml", &other);
+    // What is made once one of the two is subscribed is owed to that one alone.
+    bench.venue.freeze();
     let mut program = bench.run_all();
+    let is_up = |report: &Value, name: &str| report["checks"][format!("{name}/source.deribit")]["status"] == "healthy";
+    program.until("both are subscribed", |report| is_up(report, "eth") && is_up(report, "btc")).await;
+    bench.venue.resume();
     program.until_committed(300).await;
     program.stop().await;
     swap(&bench);

@@ -357,7 +357,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long gaps may take to be filled, and the pipeline to end, for somebody who pressed Ctrl-C: 2 s in all.
 const HURRIED: (Duration, Duration) = (Duration::from_millis(1_600), Duration::from_millis(250));
 const FAR: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
-const PATIENT: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(6));
+const PATIENT: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(6));
 
 /// So many reports in a row in which nothing more came.
 const CALM: u32 = 2;
