@@ -19,10 +19,7 @@ use tidegate_core::{
 use tidegate_sinks::kafka::KafkaConfig;
 use tokio::runtime::Runtime;
 
-use super::{
-    CHUNK, Filled, Kind, Measured, Meter, Store, Target,
-    questdb::{named, table},
-};
+use super::{CHUNK, Filled, Kind, Measured, Meter, Store, Target, named, table};
 use crate::delivered::chunks;
 
 type Bare = ThreadedProducer<DefaultProducerContext>;
@@ -73,7 +70,7 @@ impl Store for Kafka<'_> {
         let config = serde_json::json!({ "brokers": brokers, "create": { "partitions": PARTITIONS } });
         // The position's topic is called after the sink.
         let mut target = Target::of::<KafkaConfig>(run, config);
-        target.tables = named(kind, &table(run, kind));
+        target.tables = named(run, kind);
         target
     }
 

@@ -13,7 +13,7 @@ use std::{net::SocketAddr, num::NonZeroUsize, path::Path, time::Duration};
 
 use tempfile::TempDir;
 use tidegate_core::{
-    config::{Batch, ByteSize},
+    config::{Batch, ByteSize, NameTemplate, TableChoice, TableConfig},
     spool::SpoolReader,
     testkit::{InlineIntake, Server},
 };
@@ -212,12 +212,9 @@ impl Filled {
 }
 
 impl Measured {
+    /// Returns the faster one: what belongs to one run stays together.
     fn best(self, other: Self) -> Self {
-        Self {
-            taken: self.taken.min(other.taken),
-            stored: self.stored.best(other.stored),
-            server: self.server.min(other.server),
-        }
+        if other.stored.wall < self.stored.wall { other } else { self }
     }
 }
 
@@ -241,4 +238,15 @@ impl Meter {
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// Returns the choice of one table, under a name of the run's own.
+fn named(run: &str, kind: Kind) -> TableChoice {
+    let name = NameTemplate::parse(&table(run, kind)).expect("a name without words");
+    let config = TableConfig { name: Some(name), ..TableConfig::default() };
+    TableChoice::Only([(kind.table().to_owned(), config)].into())
+}
+
+fn table(run: &str, kind: Kind) -> String {
+    format!("{run}_{}", kind.table())
 }

@@ -6,7 +6,6 @@ use questdb::ingress::{Buffer, ColumnName, Sender, TableName, TimestampNanos};
 use serde_json::Value as Json;
 use tidegate_core::{
     chunk::{ColumnView, TableRows},
-    config::{NameTemplate, TableChoice, TableConfig},
     http::HttpClient,
     spool::Cause,
     testkit::Server,
@@ -14,7 +13,7 @@ use tidegate_core::{
 use tidegate_sinks::questdb::QuestDbConfig;
 use tokio::runtime::Runtime;
 
-use super::{CHUNK, Filled, Kind, Measured, Meter, Store, Target, far::address_of};
+use super::{CHUNK, Filled, Kind, Measured, Meter, Store, Target, far::address_of, named, table};
 use crate::delivered::chunks;
 
 pub(super) struct QuestDb<'a> {
@@ -85,7 +84,7 @@ impl Store for QuestDb<'_> {
         let url = way.map_or_else(|| self.server.url().to_owned(), |way| format!("http://{way}"));
         let config = serde_json::json!({ "url": url, "owners": format!("{run}_owners") });
         let mut target = Target::of::<QuestDbConfig>("store", config);
-        target.tables = named(kind, &table(run, kind));
+        target.tables = named(run, kind);
         target
     }
 
@@ -184,15 +183,4 @@ impl Value {
             ColumnView::Levels(_) | ColumnView::ListI64(_) => unreachable!("neither trades nor tickers have lists"),
         }
     }
-}
-
-/// Returns the choice of one table, under a name of the run's own.
-pub(super) fn named(kind: Kind, name: &str) -> TableChoice {
-    let name = NameTemplate::parse(name).expect("a name without words");
-    let config = TableConfig { name: Some(name), ..TableConfig::default() };
-    TableChoice::Only([(kind.table().to_owned(), config)].into())
-}
-
-pub(super) fn table(run: &str, kind: Kind) -> String {
-    format!("{run}_{}", kind.table())
 }

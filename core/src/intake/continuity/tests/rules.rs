@@ -414,6 +414,18 @@ fn a_restart_that_the_venue_tells_of_needs_no_guess() {
 }
 
 #[test]
+fn the_first_record_of_a_numbering_is_known_beside_a_gap_of_the_one_before_that_has_room_for_it() {
+    let mut host = Host::new();
+    let stream = host.stream("A");
+    host.confirm(1, 0, &[(stream, Numbering::Sequence)], 100 * S);
+    assert!(host.live(1, stream, seq(3), 101 * S, 1));
+    host.decide(|continuity, _, out| continuity.restarted(stream, out));
+    assert!(host.live(1, stream, seq(1), 101 * S + S / 2, 2));
+    assert_eq!(host.history(1, &[(stream, seq(1), 101 * S + S / 2, 12)]), 0, "a history may not tell as much");
+    assert_eq!(host.stored(stream), [3, 1]);
+}
+
+#[test]
 fn jumping_numbers_open_no_gap_and_only_equal_records_are_repeats() {
     let mut host = Host::new();
     let stream = host.stream("A");
